@@ -1,0 +1,121 @@
+from treadle.session.v1 import event_pb2 as _event_pb2
+from treadle.worker.v1 import worker_event_pb2 as _worker_event_pb2
+from google.protobuf.internal import containers as _containers
+from google.protobuf import descriptor as _descriptor
+from google.protobuf import message as _message
+from collections.abc import Iterable as _Iterable, Mapping as _Mapping
+from typing import ClassVar as _ClassVar, Optional as _Optional, Union as _Union
+
+DESCRIPTOR: _descriptor.FileDescriptor
+
+class HandshakeRequest(_message.Message):
+    __slots__ = ("nonce",)
+    NONCE_FIELD_NUMBER: _ClassVar[int]
+    nonce: bytes
+    def __init__(self, nonce: _Optional[bytes] = ...) -> None: ...
+
+class HandshakeResponse(_message.Message):
+    __slots__ = ("proof", "nonce", "has_turn")
+    PROOF_FIELD_NUMBER: _ClassVar[int]
+    NONCE_FIELD_NUMBER: _ClassVar[int]
+    HAS_TURN_FIELD_NUMBER: _ClassVar[int]
+    proof: bytes
+    nonce: bytes
+    has_turn: bool
+    def __init__(self, proof: _Optional[bytes] = ..., nonce: _Optional[bytes] = ..., has_turn: bool = ...) -> None: ...
+
+class ExecuteSessionRequest(_message.Message):
+    __slots__ = ("session_id", "turn_id", "attempt", "provider", "model", "prompt", "turn_number")
+    SESSION_ID_FIELD_NUMBER: _ClassVar[int]
+    TURN_ID_FIELD_NUMBER: _ClassVar[int]
+    ATTEMPT_FIELD_NUMBER: _ClassVar[int]
+    PROVIDER_FIELD_NUMBER: _ClassVar[int]
+    MODEL_FIELD_NUMBER: _ClassVar[int]
+    PROMPT_FIELD_NUMBER: _ClassVar[int]
+    TURN_NUMBER_FIELD_NUMBER: _ClassVar[int]
+    session_id: str
+    turn_id: str
+    attempt: int
+    provider: str
+    model: str
+    prompt: str
+    turn_number: int
+    def __init__(self, session_id: _Optional[str] = ..., turn_id: _Optional[str] = ..., attempt: _Optional[int] = ..., provider: _Optional[str] = ..., model: _Optional[str] = ..., prompt: _Optional[str] = ..., turn_number: _Optional[int] = ...) -> None: ...
+
+class ExecuteSessionResponse(_message.Message):
+    __slots__ = ("events", "result", "heartbeat")
+    EVENTS_FIELD_NUMBER: _ClassVar[int]
+    RESULT_FIELD_NUMBER: _ClassVar[int]
+    HEARTBEAT_FIELD_NUMBER: _ClassVar[int]
+    events: WorkerEventBatch
+    result: TurnResult
+    heartbeat: WorkerHeartbeat
+    def __init__(self, events: _Optional[_Union[WorkerEventBatch, _Mapping]] = ..., result: _Optional[_Union[TurnResult, _Mapping]] = ..., heartbeat: _Optional[_Union[WorkerHeartbeat, _Mapping]] = ...) -> None: ...
+
+class ResumeRequest(_message.Message):
+    __slots__ = ("after_worker_seq",)
+    AFTER_WORKER_SEQ_FIELD_NUMBER: _ClassVar[int]
+    after_worker_seq: int
+    def __init__(self, after_worker_seq: _Optional[int] = ...) -> None: ...
+
+class ResumeResponse(_message.Message):
+    __slots__ = ("events", "result", "heartbeat")
+    EVENTS_FIELD_NUMBER: _ClassVar[int]
+    RESULT_FIELD_NUMBER: _ClassVar[int]
+    HEARTBEAT_FIELD_NUMBER: _ClassVar[int]
+    events: WorkerEventBatch
+    result: TurnResult
+    heartbeat: WorkerHeartbeat
+    def __init__(self, events: _Optional[_Union[WorkerEventBatch, _Mapping]] = ..., result: _Optional[_Union[TurnResult, _Mapping]] = ..., heartbeat: _Optional[_Union[WorkerHeartbeat, _Mapping]] = ...) -> None: ...
+
+class WorkerEventBatch(_message.Message):
+    __slots__ = ("first_worker_seq", "events")
+    FIRST_WORKER_SEQ_FIELD_NUMBER: _ClassVar[int]
+    EVENTS_FIELD_NUMBER: _ClassVar[int]
+    first_worker_seq: int
+    events: _containers.RepeatedCompositeFieldContainer[_worker_event_pb2.WorkerEvent]
+    def __init__(self, first_worker_seq: _Optional[int] = ..., events: _Optional[_Iterable[_Union[_worker_event_pb2.WorkerEvent, _Mapping]]] = ...) -> None: ...
+
+class TurnResult(_message.Message):
+    __slots__ = ("status", "code", "message", "native_stop_reason", "last_worker_seq")
+    STATUS_FIELD_NUMBER: _ClassVar[int]
+    CODE_FIELD_NUMBER: _ClassVar[int]
+    MESSAGE_FIELD_NUMBER: _ClassVar[int]
+    NATIVE_STOP_REASON_FIELD_NUMBER: _ClassVar[int]
+    LAST_WORKER_SEQ_FIELD_NUMBER: _ClassVar[int]
+    status: _event_pb2.TurnStatus
+    code: _event_pb2.TurnCode
+    message: str
+    native_stop_reason: str
+    last_worker_seq: int
+    def __init__(self, status: _Optional[_Union[_event_pb2.TurnStatus, str]] = ..., code: _Optional[_Union[_event_pb2.TurnCode, str]] = ..., message: _Optional[str] = ..., native_stop_reason: _Optional[str] = ..., last_worker_seq: _Optional[int] = ...) -> None: ...
+
+class WorkerHeartbeat(_message.Message):
+    __slots__ = ()
+    def __init__(self) -> None: ...
+
+class ControlRequest(_message.Message):
+    __slots__ = ("interrupt",)
+    INTERRUPT_FIELD_NUMBER: _ClassVar[int]
+    interrupt: InterruptTurn
+    def __init__(self, interrupt: _Optional[_Union[InterruptTurn, _Mapping]] = ...) -> None: ...
+
+class InterruptTurn(_message.Message):
+    __slots__ = ("reason",)
+    REASON_FIELD_NUMBER: _ClassVar[int]
+    reason: str
+    def __init__(self, reason: _Optional[str] = ...) -> None: ...
+
+class ControlResponse(_message.Message):
+    __slots__ = ()
+    def __init__(self) -> None: ...
+
+class AcknowledgeRequest(_message.Message):
+    __slots__ = ("worker_seq",)
+    WORKER_SEQ_FIELD_NUMBER: _ClassVar[int]
+    worker_seq: int
+    def __init__(self, worker_seq: _Optional[int] = ...) -> None: ...
+
+class AcknowledgeResponse(_message.Message):
+    __slots__ = ()
+    def __init__(self) -> None: ...

@@ -1,0 +1,1 @@
+"""gRPC to kernel calls and back. Decides nothing."""

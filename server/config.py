@@ -1,0 +1,73 @@
+"""Every setting: an environment variable `TREADLE_<NAME>` with a default. docs/configuration.md is made from this file."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+from pydantic import Field, SecretStr
+from pydantic_settings import BaseSettings, SettingsConfigDict
+
+
+def default_data_dir() -> Path:
+    """`/var/lib/treadle` for root, else `$XDG_DATA_HOME/treadle` or `~/.local/share/treadle`."""
+    if os.geteuid() == 0:
+        return Path("/var/lib/treadle")
+    base = os.environ.get("XDG_DATA_HOME")
+    return (Path(base) if base else Path.home() / ".local" / "share") / "treadle"
+
+
+class Settings(BaseSettings):
+    """The main server's settings."""
+
+    model_config = SettingsConfigDict(env_prefix="TREADLE_", extra="forbid", frozen=True)
+
+    # -- where things are
+    data_dir: Path = Field(default_factory=default_data_dir, description="Directory for everything that must survive: identity, mirrors, objects, keys.")
+    worker_root: Path | None = Field(None, description="Directory for workers' slots; default `<data_dir>/workers`. Must be short: socket paths end at 107 bytes.")
+    listen: str = Field("127.0.0.1:7433", description="Address of the gRPC API, `host:port`; port 0 picks a free one.")
+    metrics_listen: str = Field("127.0.0.1:7434", description="Address of the Prometheus metrics and health page, `host:port`; empty for none.")
+
+    # -- adapters, by the name of their entry point
+    launcher: str = Field("process", description="How workers are started.")
+    object_store: str = Field("filesystem", description="Where snapshots go: `filesystem` or `s3`.")
+
+    # -- database
+    database_url: SecretStr = Field(SecretStr(""), description="Postgres, as the role `treadle_app` (callers' queries).")
+    database_system_url: SecretStr = Field(SecretStr(""), description="Postgres, as the role `treadle_system` (journal, leases).")
+    database_owner_url: SecretStr = Field(SecretStr(""), description="Postgres, as the owner of the tables (migrations); empty to skip them.")
+
+    # -- object store `s3`
+    s3_endpoint: str = Field("", description="`host:port` of an S3 server.")
+    s3_bucket: str = Field("treadle", description="Its bucket; made when missing.")
+    s3_access_key: str = Field("", description="Its access key.")
+    s3_secret_key: SecretStr = Field(SecretStr(""), description="Its secret key.")
+    s3_secure: bool = Field(True, description="Whether it speaks TLS.")
+
+    # -- Git
+    git_allowed_hosts: str = Field("github.com,gitlab.com,bitbucket.org,codeberg.org", description="Hosts that `https` repositories may be on, by comma.")
+    git_allowed_prefixes: str = Field("", description="Exact URL prefixes that are allowed besides, by comma, also `http` and also on private addresses; they must end with `/`.")
+    git_timeout_seconds: float = Field(300, description="Limit for one fetch or push.")
+    branch_prefix: str = Field("treadle/", description="Prefix of branch names that Treadle makes.")
+
+    # -- turns
+    default_provider: str = Field("replay", description="The agent of a session that names none.")
+    max_turns: int = Field(64, description="Turns that one server runs at a time.")
+    turn_timeout_seconds: float = Field(3600, description="Limit for the agent's part of a turn.")
+    worker_start_seconds: float = Field(30, description="Limit for a worker's start.")
+    worker_orphan_seconds: float = Field(600, description="A worker that hears no server for this long kills its agent and exits.")
+    unsandboxed: bool = Field(False, description="Run agents without a sandbox where none works. Only for machines that hold nothing of value.")
+
+    # -- streams
+    heartbeat_seconds: float = Field(15, description="A frame is sent after this much silence.")
+    write_timeout_seconds: float = Field(20, description="A follower that does not read for this long is cut off (it can resume).")
+    lease_seconds: float = Field(15, description="How long a replica's hold on a session lasts without renewal.")
+
+    # -- logs
+    log_format: str = Field("console", description="`console` or `json`.")
+    log_level: str = Field("info", description="`debug`, `info`, `warning` or `error`.")
+
+    @property
+    def slots_dir(self) -> Path:
+        """Where workers' slots are."""
+        return self.worker_root or self.data_dir / "workers"

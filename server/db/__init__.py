@@ -1,0 +1,1 @@
+"""Postgres: sessions, turns, leases and event logs."""

@@ -1,0 +1,1 @@
+"""treadle up: Postgres, a sample repository and the server as one."""

@@ -1,0 +1,1 @@
+"""Git repositories in three zones: trusted, workspace, import."""

@@ -1,0 +1,198 @@
+"""Everything that can go wrong, as types.
+
+Raised where it is known; mapped to gRPC once, in `server/api/status.py`. A message is short, lower case and states facts; values that
+vary are also in `metadata`, for programs.
+"""
+
+from __future__ import annotations
+
+
+class KernelError(Exception):
+    """Root of every expected failure. `field` names the request field at fault, when one is."""
+
+    def __init__(self, message: str, *, field: str = "", **metadata: str) -> None:
+        super().__init__(message)
+        self.message = message
+        self.field = field
+        self.metadata = metadata
+
+
+# -- what a caller did wrong ------------------------------------------------------------------------------------------------
+
+
+class InvalidField(KernelError):
+    """A field of the request is missing or malformed."""
+
+    def __init__(self, field: str, description: str) -> None:
+        super().__init__(f"{field}: {description}", field=field)
+
+
+class RequestTooLarge(KernelError):
+    """A field of the request is larger than it may be."""
+
+    def __init__(self, field: str, *, size: int, limit: int) -> None:
+        super().__init__(f"{field}: {size:,} characters, at most {limit:,} are allowed", field=field, size=str(size), limit=str(limit))
+
+
+class ProviderUnknown(KernelError):
+    """No such agent is installed on this server."""
+
+    def __init__(self, provider: str, known: list[str]) -> None:
+        super().__init__(
+            f"provider {provider!r} is not installed; known: {', '.join(known) or 'none'}",
+            field="provider",
+            provider=provider,
+            known=",".join(known),
+        )
+
+
+class RepositoryNotAllowed(KernelError):
+    """The repository's URL has a form, a scheme or a host that this server does not allow."""
+
+    def __init__(self, reason: str) -> None:
+        super().__init__(f"repository is not allowed: {reason}", field="repository_url", reason=reason)
+
+
+class RepositoryUnreachable(KernelError):
+    """Git could not read the repository; `reason` is what Git said, without credentials."""
+
+    def __init__(self, reason: str) -> None:
+        super().__init__(f"repository cannot be read: {reason}", field="repository_url", reason=reason)
+
+
+class BranchUnknown(KernelError):
+    """The remote has no such base branch."""
+
+    def __init__(self, branch: str) -> None:
+        super().__init__(f"the repository has no branch {branch!r}", field="base_branch", branch=branch)
+
+
+class SessionNotFound(KernelError):
+    """The session does not exist, or is not yours; the two look the same."""
+
+    def __init__(self, session_id: str) -> None:
+        super().__init__(f"session {session_id!r} does not exist", session_id=session_id)
+
+
+class TurnActive(KernelError):
+    """The session has a turn that has not ended yet."""
+
+    def __init__(self, session_id: str, turn_id: str) -> None:
+        super().__init__("the session's turn has not ended; follow it with Resume or stop it with Interrupt", session_id=session_id, turn_id=turn_id)
+
+
+class RequestIdReused(KernelError):
+    """The request_id was used before for a different request."""
+
+    def __init__(self, request_id: str) -> None:
+        super().__init__(f"request_id {request_id!r} was used for a different request", field="request_id", request_id=request_id)
+
+
+class SequenceAhead(KernelError):
+    """The caller claims to have events that the log does not hold."""
+
+    def __init__(self, after_seq: int, last_seq: int) -> None:
+        super().__init__(f"after_seq {after_seq} is beyond the last event, {last_seq}", field="after_seq", after_seq=str(after_seq), last_seq=str(last_seq))
+
+
+class VersionConflict(KernelError):
+    """Somebody else changed the resource since the caller read it."""
+
+    def __init__(self, given: int, current: int) -> None:
+        super().__init__(f"version {given} was given, version {current} is current; read it again", given=str(given), current=str(current))
+
+
+class TooManyTurns(KernelError):
+    """This server runs as many turns as it is allowed to."""
+
+    def __init__(self, limit: int) -> None:
+        super().__init__(f"{limit} turns are running, which is this server's limit; try again later", limit=str(limit))
+
+
+class ApiKeyMissing(KernelError):
+    """The call carries no API key."""
+
+    def __init__(self) -> None:
+        super().__init__("an API key is needed: metadata `authorization: Bearer <key>`")
+
+
+class ApiKeyInvalid(KernelError):
+    """The API key is malformed, unknown or revoked; which of these is not told."""
+
+    def __init__(self) -> None:
+        super().__init__("the API key is not valid")
+
+
+# -- what the server cannot do now ------------------------------------------------------------------------------------------
+
+
+class ShuttingDown(KernelError):
+    """The server is about to stop; running turns are not affected."""
+
+    def __init__(self) -> None:
+        super().__init__("the server is shutting down; try again, a stream with Resume after its last event")
+
+
+class StoreUnavailable(KernelError):
+    """The database does not answer."""
+
+    def __init__(self) -> None:
+        super().__init__("the database does not answer; try again")
+
+
+class SlowConsumer(KernelError):
+    """A follower did not read for too long, and was cut off to protect the others."""
+
+    def __init__(self, after_seq: int) -> None:
+        super().__init__(f"the stream was not read for too long; go on with Resume after {after_seq}", after_seq=str(after_seq))
+
+
+# -- what ends or degrades a turn (never a call) ----------------------------------------------------------------------------
+
+
+class Fenced(KernelError):
+    """Another replica drives the session now; this one must stop touching it."""
+
+    def __init__(self, session_id: str, epoch: int) -> None:
+        super().__init__(f"epoch {epoch} of session {session_id} is over", session_id=session_id, epoch=str(epoch))
+
+
+class WorkerProtocolBroken(KernelError):
+    """A worker said something that no correct worker says."""
+
+
+class LaunchFailed(KernelError):
+    """No worker could be started."""
+
+
+class WorkerLost(KernelError):
+    """The worker died, or cannot be reached although it should be alive."""
+
+
+class WorkspaceFailed(KernelError):
+    """The workspace could not be built, or not be read back."""
+
+
+class PushRefused(KernelError):
+    """The remote did not take the push; `reason` is what it said, without credentials. The commit is kept."""
+
+    def __init__(self, reason: str) -> None:
+        super().__init__(f"push refused: {reason}", reason=reason)
+
+
+class ObjectNotFound(KernelError):
+    """The object store holds no such object."""
+
+    def __init__(self, key: str) -> None:
+        super().__init__(f"object {key!r} does not exist", key=key)
+
+
+class ObjectCorrupt(KernelError):
+    """An object's bytes are not the ones that were stored."""
+
+    def __init__(self, key: str) -> None:
+        super().__init__(f"object {key!r} does not have the expected SHA-256", key=key)
+
+
+class ObjectStoreUnavailable(KernelError):
+    """The object store does not answer, or answers with a failure of its own."""

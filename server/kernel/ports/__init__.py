@@ -1,0 +1,1 @@
+"""What the kernel asks of the world: one Protocol per file, whose docstring is its specification."""

@@ -1,0 +1,77 @@
+"""Port: the bytes of events. The kernel decides what is said; how it looks on the wire is not its business."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from datetime import datetime
+from typing import Protocol
+
+from server.kernel.event import Chunk, Envelope, Fact
+from server.kernel.ports.launcher import Capability, WorkerExit
+from server.kernel.ports.repositories import Diff, Skipped
+from server.kernel.session import SessionState
+from server.kernel.turn import Turn
+
+
+class EventCodec(Protocol):
+    """Builds event bodies for facts that the server states, and seals bodies into chunks.
+
+    `seal` appends the server's envelope to each body: fields that the server vouches for come last and so win over anything that a
+    body might hold. A body is never changed.
+    """
+
+    def seal(self, envelope: Envelope, bodies: Sequence[bytes], *, first_seq: int, event_ids: Sequence[str], recorded_at: datetime) -> Chunk:
+        """One chunk of consecutive events; `event_ids` are the producer's keys, in order."""
+        ...
+
+    def session_updated(
+        self, state: SessionState, *, title: str | None = None, branch: str | None = None, labels: Mapping[str, str] | None = None
+    ) -> Fact:
+        """The session's state, title, branch or labels changed."""
+        ...
+
+    def user_input(self, input_id: str, text: str) -> Fact:
+        """The user's words."""
+        ...
+
+    def turn_started(self, turn: Turn, *, input_id: str) -> Fact:
+        """A turn began."""
+        ...
+
+    def worker_updated(
+        self, worker_id: str, phase: str, *, launcher: Capability, worker_exit: WorkerExit | None = None
+    ) -> Fact:
+        """`phase`: STARTING, READY, ADOPTED, EXITED or LOST."""
+        ...
+
+    def file_changed(self, diff: Diff) -> Fact:
+        """What the turn changed in all, as Git sees it."""
+        ...
+
+    def git_updated(
+        self,
+        action: str,
+        *,
+        repository: str,
+        branch: str = "",
+        base_branch: str = "",
+        sha: str = "",
+        message: str = "",
+        diff: Diff | None = None,
+        skipped: Sequence[Skipped] = (),
+        skipped_count: int = 0,
+    ) -> Fact:
+        """`action`: CLONED, BRANCHED, COMMITTED, PUSHED, PUSH_FAILED or SKIPPED."""
+        ...
+
+    def snapshot_added(self, turn: Turn) -> Fact:
+        """The turn's snapshot is in the object store."""
+        ...
+
+    def error(self, code: str, message: str, *, retryable: bool, fatal: bool) -> Fact:
+        """Something went wrong."""
+        ...
+
+    def turn_completed(self, turn: Turn) -> Fact:
+        """The turn's last event; `turn` is in its terminal state."""
+        ...

@@ -1,0 +1,141 @@
+"""Port: how workers are started, found again, talked to and ended."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Protocol
+
+from server.kernel.event import WorkerBatch
+from server.kernel.turn import Outcome
+
+
+@dataclass(frozen=True)
+class WorkerId:
+    """A worker is known by its turn and attempt; `str()` gives `turn/attempt`."""
+
+    turn_id: str
+    attempt: int
+
+    def __str__(self) -> str:
+        return f"{self.turn_id}/{self.attempt}"
+
+
+@dataclass(frozen=True)
+class Assignment:
+    """What a worker must know to run a turn. No credentials."""
+
+    session_id: str
+    turn_id: str
+    attempt: int
+    turn_number: int
+    provider: str
+    model: str
+    prompt: str
+
+
+@dataclass(frozen=True)
+class WorkerExit:
+    """How a worker's process ended; `code` is None when nobody could see it (128 + n for signal n)."""
+
+    code: int | None
+    oom_killed: bool = False
+    log_tail: str = ""
+
+
+@dataclass(frozen=True)
+class WorkerResult:
+    """The worker's last word. All its events up to `last_worker_seq` were yielded before it."""
+
+    outcome: Outcome
+    last_worker_seq: int
+
+
+@dataclass(frozen=True)
+class Capability:
+    """What the launcher can do on this machine, for doctor, logs and events."""
+
+    name: str
+    sandboxed: bool
+    detail: str
+    """One line: how the wall is built, or why there is none and what to install."""
+
+
+class Worker(Protocol):
+    """A live worker with a proven connection (the turn's secret, both ways).
+
+    Everything it says has been validated and stripped by the adapter; a worker that breaks the protocol raises
+    WorkerProtocolBroken from the stream. Losing the connection while the process lives raises WorkerLost from the stream after the
+    adapter's own retries.
+    """
+
+    @property
+    def has_turn(self) -> bool:
+        """Whether the worker already has its assignment: then `resume`, else `execute`."""
+        ...
+
+    def execute(self, assignment: Assignment) -> AsyncIterator[WorkerBatch | WorkerResult]:
+        """Hand over the turn and stream to the result (the last item)."""
+        ...
+
+    def resume(self, after_worker_seq: int) -> AsyncIterator[WorkerBatch | WorkerResult]:
+        """Stream what happened after `after_worker_seq` to the result."""
+        ...
+
+    async def acknowledge(self, worker_seq: int) -> None:
+        """Tell that everything up to `worker_seq` is durable. Bounded; failure is no error (it is repeated with the next one)."""
+        ...
+
+    async def interrupt(self, reason: str) -> None:
+        """Ask the worker to stop its agent and send its result. Bounded. Errors: WorkerLost."""
+        ...
+
+    async def exited(self) -> WorkerExit:
+        """Wait until the process, and all that it started, is gone."""
+        ...
+
+    async def close(self) -> None:
+        """Drop the connection; the worker goes on."""
+        ...
+
+
+class Launcher(Protocol):
+    """Starts workers on this machine. A worker outlives the server that started it.
+
+    - `workspace` gives the directory to build the workspace in; it exists afterwards, is private to the server, and belongs to
+      this (turn, attempt) alone.
+    - `launch` starts the worker unless it was started before: then it connects to it. Two servers that launch the same worker at
+      the same time start one. A worker that was started before and is gone raises WorkerLost (its exit in `collect`).
+    - `collect` kills whatever is left of the worker, waits until all its processes are gone (so nobody writes to the workspace any
+      more), and returns the exit. Repeatable. The workspace stays.
+    - `remove` deletes everything of the worker. Repeatable.
+    - `leftovers` lists workers whose files are still on this machine.
+
+    Errors: LaunchFailed (could not start or not connect within the start limit), WorkerLost.
+    """
+
+    @property
+    def capability(self) -> Capability:
+        """What this launcher can do here; probed once, by running it."""
+        ...
+
+    async def workspace(self, worker: WorkerId) -> Path:
+        """The workspace directory of this worker, created if needed."""
+        ...
+
+    async def launch(self, worker: WorkerId) -> Worker:
+        """Start or find the worker, and connect."""
+        ...
+
+    async def collect(self, worker: WorkerId) -> WorkerExit:
+        """Kill it, wait for it, tell how it ended. WorkerExit(None) when it never ran."""
+        ...
+
+    async def remove(self, worker: WorkerId) -> None:
+        """Forget it, files and all."""
+        ...
+
+    async def leftovers(self) -> list[WorkerId]:
+        """Workers that have files here."""
+        ...

@@ -1,0 +1,140 @@
+"""Port: Git repositories. Zone R (trusted), W (the hostile workspace) and I (the import), DESIGN.md section 8."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from datetime import datetime
+from pathlib import Path
+from typing import Protocol
+
+
+@dataclass(frozen=True)
+class Repository:
+    """A remote repository as one owner uses it; mirrors are never shared between owners."""
+
+    tenant_id: str
+    owner_id: str
+    url: str
+    """Rebuilt by `check_url`; never the caller's string."""
+
+
+@dataclass(frozen=True)
+class RemoteBranch:
+    """A branch on the remote: its name without refs/heads/, and the commit that it points to."""
+
+    name: str
+    commit: str
+
+
+@dataclass(frozen=True)
+class Author:
+    """Who a commit is by."""
+
+    name: str
+    email: str
+
+
+@dataclass(frozen=True)
+class Skipped:
+    """A path that was left out of an import, and why: GIT_DIRECTORY, TOO_LARGE, TOO_DEEP, NOT_A_FILE, BAD_NAME, BAD_GITMODULES,
+    BAD_GITATTRIBUTES, UNREADABLE, TOO_MANY."""
+
+    path: str
+    reason: str
+
+
+@dataclass(frozen=True)
+class FileDiff:
+    """One file's change between two commits; `operation` is ADDED, MODIFIED, DELETED or RENAMED."""
+
+    path: str
+    operation: str
+    old_path: str = ""
+    binary: bool = False
+    additions: int = 0
+    deletions: int = 0
+    patch: str = ""
+    patch_truncated: bool = False
+
+
+@dataclass(frozen=True)
+class Imported:
+    """What a workspace held: `commit` is None when its tree equals the parent's."""
+
+    commit: str | None
+    tree: str
+    skipped: tuple[Skipped, ...] = ()
+    skipped_count: int = 0
+
+
+@dataclass(frozen=True)
+class Diff:
+    """The difference of two commits; `files` is cut at a limit, the sums are not."""
+
+    files: tuple[FileDiff, ...] = field(default=())
+    files_changed: int = 0
+    additions: int = 0
+    deletions: int = 0
+    truncated: bool = False
+
+
+class Repositories(Protocol):
+    """Git, safely. The server never runs Git on a workspace, and no hostile byte chooses a program, a path, a URL or a ref.
+
+    Every method may be repeated after a crash at any point and then has the same result. Waits are bounded. Credentials are never
+    in an argv, a file, an error or a log.
+    """
+
+    def check_url(self, url: str) -> str:
+        """The canonical form of an allowed URL. No I/O. Errors: RepositoryNotAllowed."""
+        ...
+
+    async def inspect(self, url: str, *, branch: str) -> RemoteBranch:
+        """Ask the remote (ls-remote, at most 10 s) for `branch`, or for its default branch when empty.
+        Errors: RepositoryUnreachable (Git's reason), BranchUnknown."""
+        ...
+
+    async def fetch(self, repository: Repository, *, branch: str, session_branch: str) -> str:
+        """Bring `branch` (and `session_branch`, when not empty and it exists) into the owner's trusted mirror. Returns the commit to
+        start from: the session branch's if it exists, else the branch's. Errors: RepositoryUnreachable, BranchUnknown."""
+        ...
+
+    async def push(self, repository: Repository, *, branch: str, commit: str, expected: str) -> None:
+        """Make the remote's `branch` point to `commit`, a descendant of `expected` ("" when the branch must not exist yet).
+        A branch that already points to `commit` is success. Never forced; never the remote's default branch.
+        Errors: PushRefused with the remote's reason; RepositoryUnreachable."""
+        ...
+
+    async def build_workspace(self, repository: Repository, *, commit: str, branch: str, base_branch: str, into: Path) -> None:
+        """Zone W: check `commit` out into the empty directory `into`, with a disposable .git of its own (branch checked out, history
+        readable, no remote, no alternates, no hard links, no credentials). A half-built one is removed and built again.
+        Errors: WorkspaceFailed."""
+        ...
+
+    async def import_workspace(
+        self,
+        repository: Repository,
+        *,
+        session_id: str,
+        workspace: Path,
+        parent: str,
+        message: str,
+        author: Author,
+        at: datetime,
+    ) -> Imported:
+        """Zone I: read the tree of a workspace whose writers are all dead, and commit it on top of `parent` if it differs. The same
+        input gives the same commit id. The commit is kept under a private ref of the session in the mirror, moved by
+        compare-and-set. Errors: WorkspaceFailed."""
+        ...
+
+    async def diff(self, repository: Repository, *, base: str, head: str, max_patch_bytes: int, max_files: int) -> Diff:
+        """The difference between two commits of the mirror, renames detected, patches cut at `max_patch_bytes` in all."""
+        ...
+
+    async def subject(self, repository: Repository, *, commit: str) -> str:
+        """First line of a commit's message."""
+        ...
+
+    async def bundle(self, repository: Repository, *, session_id: str, base: str, head: str, into: Path) -> None:
+        """Write a Git bundle of base..head (its ref: refs/heads/snapshot) to the file `into`; readable where `base` is present."""
+        ...

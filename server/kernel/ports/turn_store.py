@@ -1,0 +1,120 @@
+"""Port: turns, leases, and the state changes that write events in the same transaction."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Protocol
+
+from server.kernel.event import Chunk
+from server.kernel.identity import Principal
+from server.kernel.session import NewSession, Session
+from server.kernel.turn import Turn
+
+
+@dataclass(frozen=True)
+class NewTurn:
+    """What is needed to start a turn. Already validated."""
+
+    id: str
+    request_id: str
+    request_digest: str
+    provider: str
+    model: str
+    prompt: str
+
+
+@dataclass(frozen=True)
+class Claimed:
+    """A turn that this replica drives now, with its session, its owner and the epoch under which to write."""
+
+    turn: Turn
+    session: Session
+    owner: Principal
+    epoch: int
+
+
+@dataclass(frozen=True)
+class Reset:
+    """A new worker may append from worker_seq 1: set with the step that starts an attempt."""
+
+    turn_id: str
+    attempt: int
+
+
+class TurnStore(Protocol):
+    """Turns and who drives them.
+
+    Leases: at most one replica drives a session at a time. A lease ends by the database's clock only. `epoch` grows by one with
+    each take-over (also a replica's own, after a restart), and every write names the epoch it was made under.
+
+    Errors: StoreUnavailable, and those named at each method.
+    """
+
+    async def find_request(self, principal: Principal, request_id: str) -> Turn | None:
+        """The caller's turn with this request_id, whatever its state."""
+        ...
+
+    async def start(
+        self,
+        principal: Principal,
+        session: NewSession | str,
+        turn: NewTurn,
+        *,
+        replica: str,
+        lease_seconds: float,
+    ) -> Claimed:
+        """In one transaction: make the session (or load it by id, ownership checked), insert the turn as QUEUED with the next
+        number, and take the session's lease for `replica` (epoch + 1). No event is written yet; the caller's first `commit` does.
+        The session's state becomes QUEUED and `provider` and `model` are remembered in it.
+        Errors: SessionNotFound, TurnActive; RequestIdReused when the non-empty request_id exists already (a race; the caller looks
+        it up again)."""
+        ...
+
+    async def commit(
+        self,
+        turn: Turn,
+        *,
+        expected_version: int,
+        epoch: int,
+        chunk: Chunk | None,
+        session_title: str | None = None,
+        session_branch: str | None = None,
+        session_head_commit: str | None = None,
+        reset: Reset | None = None,
+    ) -> None:
+        """One durable step, in one transaction: all of the turn's mutable fields (with version expected_version + 1), the session's
+        state (from SESSION_STATE) and given fields, and the events of `chunk`, whose first_seq must be the head's next_seq.
+        `reset` opens the head for the worker of a new attempt; a terminal state closes it.
+        Errors: Fenced when epoch, version or next_seq are not the expected ones (then nothing was written)."""
+        ...
+
+    async def append_facts(self, session_id: str, *, epoch: int, chunk: Chunk) -> None:
+        """Append server events that change no state. Errors: Fenced, as for `commit`."""
+        ...
+
+    async def request_interrupt(self, principal: Principal, session_id: str, turn_id: str, *, reason: str) -> Turn | None:
+        """Mark the active turn (only `turn_id`, when given) to be interrupted, without touching its version. Returns it, or None
+        when none is active. Errors: SessionNotFound."""
+        ...
+
+    async def interrupts(self, replica: str) -> Sequence[tuple[str, str]]:
+        """(turn id, reason) of this replica's turns that are to be interrupted; for requests that reached another replica."""
+        ...
+
+    async def claim(self, replica: str, *, lease_seconds: float, restart: bool, limit: int) -> list[Claimed]:
+        """Take over active turns whose lease has expired, and with `restart` also all those of this replica itself (a restart
+        with the same identity need not wait). Each gets epoch + 1. Turns that another replica claims at the same time are left."""
+        ...
+
+    async def renew(self, replica: str, session_ids: Sequence[str], *, lease_seconds: float) -> frozenset[str]:
+        """Extend leases; returns the sessions that are still this replica's."""
+        ...
+
+    async def pending_snapshots(self, *, limit: int) -> list[Turn]:
+        """Ended turns whose snapshot is PENDING, oldest first."""
+        ...
+
+    async def snapshot_stored(self, turn: Turn, *, key: str, sha256: str, size: int) -> None:
+        """Record that an ended turn's snapshot is in the object store."""
+        ...

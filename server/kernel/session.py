@@ -1,0 +1,65 @@
+"""Sessions: one conversation about one repository and one branch."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from datetime import datetime
+from enum import StrEnum
+
+
+class SessionState(StrEnum):
+    """What a session is doing; it follows from its newest turn."""
+
+    QUEUED = "QUEUED"
+    PROVISIONING = "PROVISIONING"
+    RUNNING = "RUNNING"
+    IDLE = "IDLE"
+    FAILED = "FAILED"
+
+
+@dataclass(frozen=True)
+class Session:
+    """One row of `sessions`, with the end of its log."""
+
+    id: str
+    tenant_id: str
+    owner_id: str
+    title: str
+    repository_url: str
+    base_branch: str
+    branch: str
+    """Empty until the first turn made it."""
+    branch_requested: str
+    """The name that the caller asked for; empty to have one made."""
+    state: SessionState
+    provider: str
+    model: str
+    head_commit: str
+    """Newest commit of the session's branch that Treadle knows; empty before the first."""
+    labels: Mapping[str, str] = field(default_factory=dict)
+    version: int = 1
+    last_seq: int = 0
+    active_turn_id: str = ""
+    created_at: datetime | None = None
+    updated_at: datetime | None = None
+
+
+@dataclass(frozen=True)
+class NewSession:
+    """What is needed to make a session. Already validated."""
+
+    id: str
+    repository_url: str
+    base_branch: str
+    branch_requested: str = ""
+    title: str = ""
+    labels: Mapping[str, str] = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
+class SessionPage:
+    """A page of sessions, newest first; `next_token` is empty at the end."""
+
+    sessions: tuple[Session, ...]
+    next_token: str

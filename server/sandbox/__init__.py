@@ -1,0 +1,1 @@
+"""Walls around processes that run or read hostile bytes."""

@@ -1,0 +1,1 @@
+"""Launchers, and the client side of the worker protocol."""

@@ -1,0 +1,1 @@
+"""Coding agents, one file each, behind the port in `worker/provider.py`."""
