@@ -98,3 +98,7 @@ class Head:
     attempt: int
     worker_seq: int
     """The last worker_seq of that attempt that is durable; 0 for none."""
+    active_turn_id: str = ""
+    """The session's turn that has not ended; empty for none."""
+    session_state: str = "IDLE"
+    """The session's state, as in SessionState."""

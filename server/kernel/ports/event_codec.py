@@ -20,8 +20,10 @@ class EventCodec(Protocol):
     body might hold. A body is never changed.
     """
 
-    def seal(self, envelope: Envelope, bodies: Sequence[bytes], *, first_seq: int, event_ids: Sequence[str], recorded_at: datetime) -> Chunk:
-        """One chunk of consecutive events; `event_ids` are the producer's keys, in order."""
+    def seal(
+        self, envelope: Envelope, bodies: Sequence[bytes], *, first_seq: int, event_id_prefix: str, first_number: int, recorded_at: datetime
+    ) -> Chunk:
+        """One chunk of consecutive events; event i has the producer's key `event_id_prefix` + (`first_number` + i)."""
         ...
 
     def session_updated(

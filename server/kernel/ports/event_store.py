@@ -31,6 +31,10 @@ class EventStore(Protocol):
         """Where the log stands now; None for a session that does not exist."""
         ...
 
+    async def turn_end(self, turn_id: str) -> int:
+        """The seq of the turn's terminal event; 0 while it has none."""
+        ...
+
     async def read(self, session_id: str, after_seq: int, *, max_bytes: int) -> list[Chunk]:
         """Stored chunks after `after_seq`: at least one if there is any, then as many as fit into about `max_bytes`."""
         ...

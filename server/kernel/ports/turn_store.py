@@ -85,7 +85,8 @@ class TurnStore(Protocol):
     ) -> None:
         """One durable step, in one transaction: all of the turn's mutable fields (with version expected_version + 1), the session's
         state (from SESSION_STATE) and given fields, and the events of `chunk`, whose first_seq must be the head's next_seq.
-        `reset` opens the head for the worker of a new attempt; a terminal state closes it.
+        `reset` opens the head for the worker of a new attempt (worker_seq 0); a terminal state closes it (turn_id ""), and sets the
+        turn's `end_seq` to the chunk's last_seq and `ended_at`. The interrupt_reason of the row is never overwritten with "".
         Errors: Fenced when epoch, version or next_seq are not the expected ones (then nothing was written)."""
         ...
 
