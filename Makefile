@@ -1,0 +1,39 @@
+# All set-up is done here, in .venv (and .venv-proto for code generation); a second call adds a few milliseconds.
+# Needs Python 3.11+ with venv, git and make. PYTHON=... names another interpreter.
+.DEFAULT_GOAL := help
+.PHONY: help run demo test proto lint check bench clean
+
+help: ## list the targets
+	@sed -nE 's/^([a-z]+):.*## (.*)/make \1|\2/p' Makefile | while IFS='|' read -r name text; do printf '%-12s %s\n' "$$name" "$$text"; done
+
+run: ## start Treadle with all it needs; the first start also plays one session
+	@tools/setup run
+	@exec .venv/bin/treadle up
+
+demo: ## start Treadle and play the demo session again
+	@tools/setup run
+	@exec .venv/bin/treadle up --demo
+
+test: ## run all tests; ARGS="-k word" is handed to pytest
+	@tools/setup dev
+	@.venv/bin/python -m pytest $(ARGS)
+
+proto: ## generate generated/python from protos
+	@tools/setup proto
+	@tools/generate .
+
+lint: ## style, imports and protos: seconds
+	@tools/setup dev proto
+	@tools/check lint
+
+check: ## lint, types, drift of generated code, breaking changes of protos
+	@tools/setup dev proto
+	@tools/check all
+
+bench: ## measure; figures go to bench/results
+	@tools/setup dev
+	@exec .venv/bin/python -m bench $(ARGS)
+
+clean: ## remove what set-up and tools made; data of `make run` stays
+	@rm -rf .venv .venv-proto .mypy_cache .ruff_cache .pytest_cache .import_linter_cache build *.egg-info generated/python/src/*.egg-info
+	@find server worker tests generated -name __pycache__ -type d -prune -exec rm -rf {} +
