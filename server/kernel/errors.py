@@ -78,7 +78,9 @@ class TurnActive(KernelError):
     """The session has a turn that has not ended yet."""
 
     def __init__(self, session_id: str, turn_id: str) -> None:
-        super().__init__("the session's turn has not ended; follow it with Resume or stop it with Interrupt", session_id=session_id, turn_id=turn_id)
+        super().__init__(
+            "the session's turn has not ended; follow it with Resume or stop it with Interrupt", session_id=session_id, turn_id=turn_id
+        )
 
 
 class RequestIdReused(KernelError):
@@ -92,7 +94,12 @@ class SequenceAhead(KernelError):
     """The caller claims to have events that the log does not hold."""
 
     def __init__(self, after_seq: int, last_seq: int) -> None:
-        super().__init__(f"after_seq {after_seq} is beyond the last event, {last_seq}", field="after_seq", after_seq=str(after_seq), last_seq=str(last_seq))
+        super().__init__(
+            f"after_seq {after_seq} is beyond the last event, {last_seq}",
+            field="after_seq",
+            after_seq=str(after_seq),
+            last_seq=str(last_seq),
+        )
 
 
 class VersionConflict(KernelError):
@@ -138,6 +145,13 @@ class StoreUnavailable(KernelError):
 
     def __init__(self) -> None:
         super().__init__("the database does not answer; try again")
+
+
+class StoreRejected(KernelError):
+    """The database refused a statement: a defect, or damaged data. `reason` is for the server's log, not for callers."""
+
+    def __init__(self, reason: str) -> None:
+        super().__init__("the database refused a statement", reason=reason)
 
 
 class SlowConsumer(KernelError):

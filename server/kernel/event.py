@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
 from datetime import datetime
 
 MAX_EVENT_BYTES = 256 * 1024
 """No event is larger, on any path."""
+
+EVENT_TAG = 0x0A
+"""Field 1, length-delimited: how each event begins inside a chunk."""
 
 
 @dataclass(frozen=True)
@@ -16,6 +19,14 @@ class Fact:
 
     kind: str
     body: bytes
+
+
+@dataclass(frozen=True)
+class Delta:
+    """What a content_delta adds: `data` (UTF-8, as it stands in the body) to the text named `stream` (item and channel)."""
+
+    stream: str
+    data: bytes
 
 
 @dataclass(frozen=True)
@@ -28,6 +39,8 @@ class WorkerBatch:
     first_worker_seq: int
     kinds: Sequence[str]
     bodies: Sequence[bytes]
+    deltas: Mapping[int, Delta] = field(default_factory=dict)
+    """By index, for the events that continue a text: what they add. Secrets are looked for across these."""
 
     @property
     def last_worker_seq(self) -> int:
@@ -61,6 +74,39 @@ class Chunk:
     first_seq: int
     last_seq: int
     data: bytes
+
+    def after(self, seq: int) -> Chunk:
+        """The part behind event `seq`, which must be one of the chunk's. Errors: ValueError when the bytes are not well-formed."""
+        if seq < self.first_seq:
+            return self
+        return Chunk(seq + 1, self.last_seq, self.data[self._end_of(seq) :])
+
+    def up_to(self, seq: int) -> Chunk:
+        """The part up to and with event `seq`, which must be one of the chunk's. Errors: ValueError, as for `after`."""
+        if seq >= self.last_seq:
+            return self
+        return Chunk(self.first_seq, seq, self.data[: self._end_of(seq)])
+
+    def _end_of(self, seq: int) -> int:
+        offset = 0
+        for _ in range(self.first_seq, seq + 1):
+            offset = _next_event(self.data, offset)
+        return offset
+
+
+def _next_event(data: bytes, offset: int) -> int:
+    """Where the event that begins at `offset` ends: one tag byte, a varint length, the event."""
+    if offset >= len(data) or data[offset] != EVENT_TAG:
+        raise ValueError("chunk is not well-formed")
+    offset += 1
+    length = shift = 0
+    while True:
+        byte = data[offset]
+        offset += 1
+        length |= (byte & 0x7F) << shift
+        if byte < 0x80:
+            return offset + length
+        shift += 7
 
 
 @dataclass(frozen=True)

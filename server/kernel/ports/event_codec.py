@@ -26,6 +26,10 @@ class EventCodec(Protocol):
         """One chunk of consecutive events; event i has the producer's key `event_id_prefix` + (`first_number` + i)."""
         ...
 
+    def frame(self, events: bytes) -> bytes:
+        """The stream frame that holds these joined chunks; built once and sent to every follower."""
+        ...
+
     def session_updated(
         self, state: SessionState, *, title: str | None = None, branch: str | None = None, labels: Mapping[str, str] | None = None
     ) -> Fact:
@@ -40,9 +44,7 @@ class EventCodec(Protocol):
         """A turn began."""
         ...
 
-    def worker_updated(
-        self, worker_id: str, phase: str, *, launcher: Capability, worker_exit: WorkerExit | None = None
-    ) -> Fact:
+    def worker_updated(self, worker_id: str, phase: str, *, launcher: Capability, worker_exit: WorkerExit | None = None) -> Fact:
         """`phase`: STARTING, READY, ADOPTED, EXITED or LOST."""
         ...
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator
+from collections.abc import AsyncGenerator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Protocol
@@ -75,11 +75,11 @@ class Worker(Protocol):
         """Whether the worker already has its assignment: then `resume`, else `execute`."""
         ...
 
-    def execute(self, assignment: Assignment) -> AsyncIterator[WorkerBatch | WorkerResult]:
+    def execute(self, assignment: Assignment) -> AsyncGenerator[WorkerBatch | WorkerResult, None]:
         """Hand over the turn and stream to the result (the last item)."""
         ...
 
-    def resume(self, after_worker_seq: int) -> AsyncIterator[WorkerBatch | WorkerResult]:
+    def resume(self, after_worker_seq: int) -> AsyncGenerator[WorkerBatch | WorkerResult, None]:
         """Stream what happened after `after_worker_seq` to the result."""
         ...
 

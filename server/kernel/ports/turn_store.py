@@ -116,6 +116,14 @@ class TurnStore(Protocol):
         """Ended turns whose snapshot is PENDING, oldest first."""
         ...
 
+    async def repository_url(self, session_id: str) -> str:
+        """The URL of a session's repository, for work that no caller asked for. Errors: SessionNotFound."""
+        ...
+
+    async def may_discard(self, turn_id: str) -> bool:
+        """Whether the files of a turn's worker are of no more use: the turn ended with its workspace imported, or does not exist."""
+        ...
+
     async def snapshot_stored(self, turn: Turn, *, key: str, sha256: str, size: int) -> None:
         """Record that an ended turn's snapshot is in the object store."""
         ...

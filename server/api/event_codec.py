@@ -1,0 +1,216 @@
+"""The kernel's EventCodec in protobuf: treadle.session.v1.Event."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from datetime import datetime
+from functools import lru_cache
+
+from google.protobuf.duration_pb2 import Duration
+from google.protobuf.timestamp_pb2 import Timestamp
+
+from server.kernel.event import Chunk, Envelope, Fact
+from server.kernel.ports.launcher import Capability, WorkerExit
+from server.kernel.ports.repositories import Diff, Skipped
+from server.kernel.session import SessionState
+from server.kernel.turn import Turn
+from treadle.session.v1 import event_pb2 as pb
+
+SCHEMA_VERSION = 1
+MAX_LISTED_SKIPPED = 50
+LOG_TAIL_CHARACTERS = 4000
+
+_SEQ_TAG = b"\x08"  # field 1, varint
+_EVENT_ID_TAG = b"\x2a"  # field 5, length-delimited
+_RECORDED_AT_TAG = b"\x32"  # field 6, length-delimited
+_EVENT_TAG = b"\x0a"  # field 1 of EventBatch, and field 1 (`events`) of the stream frames
+
+
+def varint(value: int) -> bytes:
+    """A protobuf varint."""
+    out = bytearray()
+    while value > 0x7F:
+        out.append(value & 0x7F | 0x80)
+        value >>= 7
+    out.append(value)
+    return bytes(out)
+
+
+_LENGTHS = [varint(length) for length in range(16384)]
+
+
+def _length(value: int) -> bytes:
+    return _LENGTHS[value] if value < len(_LENGTHS) else varint(value)
+
+
+class ProtobufEventCodec:
+    """Implements `server.kernel.ports.event_codec.EventCodec`."""
+
+    def seal(
+        self, envelope: Envelope, bodies: Sequence[bytes], *, first_seq: int, event_id_prefix: str, first_number: int, recorded_at: datetime
+    ) -> Chunk:
+        """One chunk of consecutive events."""
+        # A protobuf message may be concatenated from parts, and the last value of a field wins: what the server vouches for is
+        # appended behind what the worker said, which is never parsed or written again.
+        stamp = Timestamp()
+        stamp.FromDatetime(recorded_at)
+        time = stamp.SerializeToString()
+        constant = _constant(envelope) + _RECORDED_AT_TAG + _length(len(time)) + time
+        prefix = event_id_prefix.encode()
+        parts: list[bytes] = []
+        seq, number = first_seq, first_number
+        for body in bodies:
+            event_id = b"%b%d" % (prefix, number)
+            own = _SEQ_TAG + varint(seq) + _EVENT_ID_TAG + _length(len(event_id)) + event_id
+            parts += (_EVENT_TAG, _length(len(body) + len(constant) + len(own)), body, constant, own)
+            seq += 1
+            number += 1
+        return Chunk(first_seq, seq - 1, b"".join(parts))
+
+    def frame(self, events: bytes) -> bytes:
+        """ExecuteSessionResponse.events and ResumeResponse.events have the same number: one frame for both."""
+        return _EVENT_TAG + varint(len(events)) + events
+
+    def session_updated(
+        self, state: SessionState, *, title: str | None = None, branch: str | None = None, labels: Mapping[str, str] | None = None
+    ) -> Fact:
+        """The session's state, title, branch or labels changed."""
+        named = {"title": title, "branch": branch, "labels": labels}
+        changed = ["state", *(name for name, value in named.items() if value is not None)]
+        return _fact(
+            session_updated=pb.SessionUpdated(
+                state=f"SESSION_STATE_{state}", title=title, branch=branch, labels=labels or {}, changed=changed
+            )
+        )
+
+    def user_input(self, input_id: str, text: str) -> Fact:
+        """The user's words."""
+        return _fact(
+            item_id=input_id,
+            user_input=pb.UserInput(input_id=input_id, parts=[pb.Part(text=text)], status=pb.INPUT_STATUS_DELIVERED),
+        )
+
+    def turn_started(self, turn: Turn, *, input_id: str) -> Fact:
+        """A turn began."""
+        return _fact(
+            turn_started=pb.TurnStarted(
+                trigger=pb.TURN_TRIGGER_USER, provider=turn.provider, model=turn.model, input_ids=[input_id], number=turn.number
+            )
+        )
+
+    def worker_updated(self, worker_id: str, phase: str, *, launcher: Capability, worker_exit: WorkerExit | None = None) -> Fact:
+        """The life of a worker."""
+        return _fact(
+            item_id=worker_id,
+            worker_updated=pb.WorkerUpdated(
+                worker_id=worker_id,
+                phase=f"WORKER_PHASE_{phase}",
+                launcher=launcher.name,
+                sandboxed=launcher.sandboxed,
+                exit_code=worker_exit.code if worker_exit else None,
+                oom_killed=worker_exit.oom_killed if worker_exit else False,
+                log_tail=worker_exit.log_tail[-LOG_TAIL_CHARACTERS:] if worker_exit and phase == "LOST" else "",
+            ),
+        )
+
+    def file_changed(self, diff: Diff) -> Fact:
+        """What the turn changed in all."""
+        changes = [
+            pb.FileChange(
+                path=file.path,
+                old_path=file.old_path,
+                operation=f"FILE_OPERATION_{file.operation}",
+                binary=file.binary,
+                additions=file.additions,
+                deletions=file.deletions,
+                patch=file.patch,
+                patch_truncated=file.patch_truncated,
+            )
+            for file in diff.files
+        ]
+        return _fact(file_changed=pb.FileChanged(changes=changes, turn_total=True, truncated=diff.truncated))
+
+    def git_updated(
+        self,
+        action: str,
+        *,
+        repository: str,
+        branch: str = "",
+        base_branch: str = "",
+        sha: str = "",
+        message: str = "",
+        diff: Diff | None = None,
+        skipped: Sequence[Skipped] = (),
+        skipped_count: int = 0,
+    ) -> Fact:
+        """Something happened in the repository."""
+        return _fact(
+            git_updated=pb.GitUpdated(
+                action=f"GIT_ACTION_{action}",
+                repository=repository,
+                branch=branch,
+                base_branch=base_branch,
+                sha=sha,
+                message=message,
+                files_changed=diff.files_changed if diff else 0,
+                additions=diff.additions if diff else 0,
+                deletions=diff.deletions if diff else 0,
+                skipped=[pb.SkippedPath(path=path.path, reason=path.reason) for path in skipped[:MAX_LISTED_SKIPPED]],
+                skipped_count=skipped_count,
+            )
+        )
+
+    def snapshot_added(self, turn: Turn) -> Fact:
+        """The turn's snapshot is in the object store."""
+        return _fact(
+            item_id=turn.snapshot_key,
+            artifact_added=pb.ArtifactAdded(
+                artifact_id=turn.snapshot_key,
+                kind=pb.ARTIFACT_KIND_SNAPSHOT,
+                name=f"turn-{turn.number}.bundle",
+                mime="application/x-git-bundle",
+                size=turn.snapshot_size,
+                sha256=turn.snapshot_sha256,
+            ),
+        )
+
+    def error(self, code: str, message: str, *, retryable: bool, fatal: bool) -> Fact:
+        """Something went wrong."""
+        return _fact(error=pb.Error(code=code, message=message, retryable=retryable, fatal=fatal))
+
+    def turn_completed(self, turn: Turn) -> Fact:
+        """The turn's last event."""
+        if turn.outcome is None:
+            raise ValueError("a turn that ends has an outcome")
+        duration = Duration()
+        if turn.created_at and turn.ended_at:
+            duration.FromTimedelta(max(turn.ended_at - turn.created_at, turn.ended_at - turn.ended_at))
+        return _fact(
+            turn_completed=pb.TurnCompleted(
+                status=f"TURN_STATUS_{turn.state}",
+                code=f"TURN_CODE_{turn.outcome.code or 'UNSPECIFIED'}",
+                message=turn.outcome.message,
+                native_stop_reason=turn.outcome.native_stop_reason,
+                duration=duration,
+                commit=turn.commit,
+                pushed=turn.pushed,
+            )
+        )
+
+
+def _fact(*, item_id: str = "", **body: object) -> Fact:
+    (kind,) = body
+    return Fact(kind, pb.Event(item_id=item_id, **body).SerializeToString())  # type: ignore[arg-type]
+
+
+@lru_cache(maxsize=1024)
+def _constant(envelope: Envelope) -> bytes:
+    return pb.Event(
+        session_id=envelope.session_id,
+        turn_id=envelope.turn_id,
+        attempt=envelope.attempt,
+        epoch=envelope.epoch,
+        actor=pb.Actor(kind=f"ACTOR_KIND_{envelope.actor_kind}", id=envelope.actor_id, on_behalf_of=envelope.on_behalf_of),
+        origin=f"ORIGIN_{envelope.origin}",
+        schema_version=SCHEMA_VERSION,
+    ).SerializeToString()

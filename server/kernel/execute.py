@@ -1,0 +1,149 @@
+"""Use case: ask for a change. Start a turn, or find the one that this very request started before."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Callable, Sequence
+from dataclasses import asdict, dataclass
+
+from server.kernel import naming
+from server.kernel.errors import InvalidField, ProviderUnknown, RequestIdReused
+from server.kernel.identity import Principal
+from server.kernel.ids import new_id
+from server.kernel.inspection import Inspections
+from server.kernel.ports.session_store import SessionStore
+from server.kernel.ports.turn_store import Claimed, NewTurn, TurnStore
+from server.kernel.session import NewSession, Session
+from server.kernel.supervisor import Supervisor
+from server.kernel.turn import Turn
+from server.kernel.validation import check_model, check_prompt, check_request_id, check_title
+
+
+@dataclass(frozen=True)
+class Request:
+    """What a caller asks for; fields as in treadle.session.v1.ExecuteSessionRequest."""
+
+    request_id: str
+    session_id: str
+    repository_url: str
+    base_branch: str
+    branch: str
+    prompt: str
+    provider: str
+    model: str
+    title: str
+
+    @property
+    def digest(self) -> str:
+        """Tells a repeated request from a reused request_id."""
+        return hashlib.sha256(json.dumps(asdict(self), sort_keys=True).encode()).hexdigest()
+
+
+@dataclass(frozen=True)
+class Started:
+    """The turn to follow; `existing` when the request had started it before."""
+
+    turn: Turn
+    existing: bool
+
+
+class Execute:
+    """Starts turns. Everything that can be wrong with a request is found before anything is created."""
+
+    def __init__(
+        self,
+        sessions: SessionStore,
+        turns: TurnStore,
+        inspections: Inspections,
+        supervisor: Supervisor,
+        *,
+        providers: Callable[[], Sequence[str]],
+        default_provider: str,
+        replica: str,
+        lease_seconds: float,
+    ) -> None:
+        self._sessions = sessions
+        self._turns = turns
+        self._inspections = inspections
+        self._supervisor = supervisor
+        self._providers = providers
+        self._default_provider = default_provider
+        self._replica = replica
+        self._lease_seconds = lease_seconds
+
+    async def __call__(self, principal: Principal, request: Request) -> Started:
+        """Errors: as listed at SessionService.ExecuteSession."""
+        check_request_id(request.request_id)
+        known = await self._known(principal, request)
+        if known is not None:
+            return Started(known, existing=True)
+        self._check(request)
+        self._supervisor.admit()
+        session, provider, model = await self._session(principal, request)
+        turn = NewTurn(new_id(), request.request_id, request.digest, provider, model, request.prompt)
+        try:
+            claimed = await self._claim(principal, session, turn)
+        except RequestIdReused:
+            # The same request came twice at the same time, and the other one was first.
+            known = await self._known(principal, request)
+            if known is None:
+                raise
+            return Started(known, existing=True)
+        self._supervisor.start(claimed)
+        return Started(claimed.turn, existing=False)
+
+    async def _claim(self, principal: Principal, session: NewSession | str, turn: NewTurn) -> Claimed:
+        return await self._turns.start(principal, session, turn, replica=self._replica, lease_seconds=self._lease_seconds)
+
+    async def _known(self, principal: Principal, request: Request) -> Turn | None:
+        if not request.request_id:
+            return None
+        turn = await self._turns.find_request(principal, request.request_id)
+        if turn is not None and turn.request_digest != request.digest:
+            raise RequestIdReused(request.request_id)
+        return turn
+
+    def _check(self, request: Request) -> None:
+        check_prompt(request.prompt)
+        check_title(request.title)
+        check_model(request.model)
+        if request.branch:
+            naming.check_branch_name(request.branch)
+        self._check_provider(request.provider)
+
+    def _check_provider(self, provider: str) -> None:
+        known = [*self._providers()]
+        if provider and provider not in known:
+            raise ProviderUnknown(provider, known)
+
+    async def _session(self, principal: Principal, request: Request) -> tuple[NewSession | str, str, str]:
+        """The session to make or to go on with, and the agent and model to use."""
+        if not request.session_id:
+            return await self._new_session(principal, request), request.provider or self._default_provider, request.model
+        session = await self._sessions.get(principal, request.session_id)
+        _check_same(session, request)
+        if request.branch and not session.branch and request.branch != session.branch_requested:
+            raise InvalidField("branch", "the session was made for another branch name")
+        provider = request.provider or session.provider or self._default_provider
+        self._check_provider(provider)
+        model = request.model or (session.model if provider == session.provider else "")
+        return session.id, provider, model
+
+    async def _new_session(self, principal: Principal, request: Request) -> NewSession:
+        url, base = await self._inspections.repository(principal, request.repository_url, request.base_branch, request.branch)
+        return NewSession(new_id(), url, base, branch_requested=request.branch, title=request.title)
+
+
+def _check_same(session: Session, request: Request) -> None:
+    """A session stays with its repository and its branch."""
+    if request.repository_url and request.repository_url.removesuffix("/").removesuffix(".git") != session.repository_url.removesuffix(
+        ".git"
+    ):
+        raise InvalidField("repository_url", f"the session is about {session.repository_url}")
+    if request.base_branch and request.base_branch != session.base_branch:
+        raise InvalidField("base_branch", f"the session grows from {session.base_branch}")
+    if request.branch and session.branch and request.branch != session.branch:
+        raise InvalidField("branch", f"the session has the branch {session.branch}")
+    if request.title:
+        raise InvalidField("title", "change the title of a session with UpdateSession")

@@ -1,0 +1,94 @@
+"""Known secrets never reach an event or a log.
+
+A secret is masked with as many `*` as it has bytes: the length of every field stays, so a serialised body stays well-formed without
+being parsed. A secret that is split over several deltas of one text is found too: what the text ended with is remembered.
+"""
+
+from __future__ import annotations
+
+import base64
+import re
+from collections.abc import Iterable
+from dataclasses import replace
+from urllib.parse import quote
+
+from server.kernel.event import Delta, Fact, WorkerBatch
+
+MIN_SECRET_BYTES = 8
+"""Shorter values are no secrets: masking them would mask words."""
+
+MAX_STREAMS = 256
+
+
+def forms_of(secret: str) -> set[bytes]:
+    """The ways in which a secret is commonly written: as it is, URL-encoded, base64 (all three alignments), JSON-escaped."""
+    raw = secret.encode()
+    forms = {raw, quote(secret, safe="").encode(), secret.replace("\\", "\\\\").replace('"', '\\"').encode()}
+    for shift in range(3):
+        # Only the characters that do not depend on what stands before and after.
+        encoded = base64.b64encode(b"\0" * shift + raw)
+        inner = encoded[(0, 2, 3)[shift] : len(encoded) - (0, 3, 2)[(shift + len(raw)) % 3]]
+        forms |= {inner, inner.replace(b"+", b"-").replace(b"/", b"_")}
+    return {form for form in forms if len(form) >= MIN_SECRET_BYTES}
+
+
+class Redactor:
+    """Masks the known secrets of one turn. Holds the ends of the turn's texts, so one object per turn."""
+
+    def __init__(self, secrets: Iterable[str]) -> None:
+        forms = {form for secret in secrets if len(secret.encode()) >= MIN_SECRET_BYTES for form in forms_of(secret)}
+        ordered = sorted(forms, key=len, reverse=True)
+        self._pattern = re.compile(b"|".join(map(re.escape, ordered)) or b"(?!)")
+        self._forms = ordered
+        self._keep = max(map(len, ordered), default=1) - 1
+        self._tails: dict[str, bytes] = {}
+
+    def fact(self, fact: Fact) -> Fact:
+        """The fact without secrets."""
+        return replace(fact, body=self._mask(fact.body)) if self._forms else fact
+
+    def batch(self, batch: WorkerBatch) -> WorkerBatch:
+        """The batch without secrets, also those that began in an earlier delta of the same text."""
+        if not self._forms:
+            return batch
+        bodies = [self._mask(body) for body in batch.bodies]
+        for index, delta in batch.deltas.items():
+            masked = self._continue(delta)
+            if masked != delta.data:
+                bodies[index] = _swap(batch.bodies[index], delta.data, masked)
+        return replace(batch, bodies=bodies)
+
+    def text(self, text: str) -> str:
+        """The text without secrets, for logs."""
+        return self._mask(text.encode()).decode(errors="replace") if self._forms else text
+
+    def _mask(self, data: bytes) -> bytes:
+        return self._pattern.sub(lambda match: b"*" * len(match[0]), data)
+
+    def _continue(self, delta: Delta) -> bytes:
+        """What may be shown of a delta: secrets that end in it, and the beginning of one that it ends with, are masked."""
+        tail = self._tails.pop(delta.stream, b"")
+        text = tail + delta.data
+        shown = bytearray(self._mask(text))
+        begun = self._begun(text)
+        shown[len(shown) - begun :] = b"*" * begun
+        while len(self._tails) >= MAX_STREAMS:
+            del self._tails[next(iter(self._tails))]
+        self._tails[delta.stream] = text[-self._keep :] if self._keep else b""
+        return bytes(shown[len(tail) :])
+
+    def _begun(self, text: bytes) -> int:
+        """How many of the last bytes are the beginning of a secret; few bytes are too likely to be something else."""
+        for form in self._forms:
+            for length in range(min(len(form) - 1, len(text)), max(MIN_SECRET_BYTES, len(form) // 3) - 1, -1):
+                if text.endswith(form[:length]):
+                    return length
+        return 0
+
+
+def _swap(body: bytes, old: bytes, new: bytes) -> bytes:
+    """Replace the text of a delta inside its body. It stands there once, as the last field (the data of a content_delta)."""
+    at = body.rfind(old)
+    if at < 0:
+        raise ValueError("the delta's text does not stand in its body")
+    return body[:at] + new + body[at + len(old) :]

@@ -1,0 +1,125 @@
+"""Use cases around sessions that start no turn: create, read, change, delete, interrupt, read the log."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import AsyncGenerator, Mapping
+from contextlib import aclosing
+from dataclasses import dataclass
+
+from server.kernel import naming
+from server.kernel.errors import InvalidField
+from server.kernel.identity import Principal
+from server.kernel.ids import new_id
+from server.kernel.inspection import Inspections
+from server.kernel.journal import Frame, Journal
+from server.kernel.ports.session_store import SessionStore
+from server.kernel.ports.turn_store import TurnStore
+from server.kernel.session import NewSession, Session, SessionPage
+from server.kernel.supervisor import Supervisor
+from server.kernel.validation import check_labels, check_request_id, check_title
+
+DEFAULT_PAGE = 50
+MAX_PAGE = 200
+DEFAULT_EVENTS = 100
+MAX_EVENTS = 1000
+MAX_EVENTS_BYTES = 2 * 1024 * 1024
+
+
+@dataclass(frozen=True)
+class CreateRequest:
+    """Fields as in treadle.session.v1.CreateSessionRequest."""
+
+    request_id: str
+    repository_url: str
+    base_branch: str
+    branch: str
+    title: str
+    labels: Mapping[str, str]
+
+    @property
+    def digest(self) -> str:
+        """Tells a repeated request from a reused request_id."""
+        fields = [self.repository_url, self.base_branch, self.branch, self.title, sorted(self.labels.items())]
+        return hashlib.sha256(json.dumps(fields).encode()).hexdigest()
+
+
+class Sessions:
+    """What a caller can do with sessions besides asking for changes."""
+
+    def __init__(self, store: SessionStore, turns: TurnStore, journal: Journal, inspections: Inspections, supervisor: Supervisor) -> None:
+        self._store = store
+        self._turns = turns
+        self._journal = journal
+        self._inspections = inspections
+        self._supervisor = supervisor
+
+    async def create(self, principal: Principal, request: CreateRequest) -> Session:
+        """Make a session without a turn. Errors: as listed at SessionService.CreateSession."""
+        check_request_id(request.request_id)
+        if request.request_id:
+            known = await self._store.find_request(principal, request.request_id, request.digest)
+            if known is not None:
+                return known
+        check_title(request.title)
+        check_labels(request.labels)
+        if request.branch:
+            naming.check_branch_name(request.branch)
+        url, base = await self._inspections.repository(principal, request.repository_url, request.base_branch, request.branch)
+        session = NewSession(new_id(), url, base, request.branch, request.title, request.labels)
+        return await self._store.create(principal, session, request_id=request.request_id, request_digest=request.digest)
+
+    async def get(self, principal: Principal, session_id: str) -> Session:
+        """Errors: SessionNotFound."""
+        return await self._store.get(principal, session_id)
+
+    async def list(self, principal: Principal, *, page_size: int, page_token: str) -> SessionPage:
+        """Errors: InvalidField."""
+        size = _page_size(page_size, default=DEFAULT_PAGE, limit=MAX_PAGE)
+        return await self._store.list(principal, page_size=size, page_token=page_token)
+
+    async def update(
+        self, principal: Principal, session_id: str, *, title: str | None, labels: Mapping[str, str] | None, version: int
+    ) -> Session:
+        """Errors: SessionNotFound, VersionConflict, InvalidField, RequestTooLarge."""
+        if title is not None:
+            check_title(title)
+        if labels is not None:
+            check_labels(labels)
+        return await self._store.update(principal, session_id, title=title, labels=labels, version=version)
+
+    async def delete(self, principal: Principal, session_id: str) -> None:
+        """Errors: SessionNotFound, TurnActive."""
+        await self._store.delete(principal, session_id)
+
+    async def interrupt(self, principal: Principal, session_id: str, turn_id: str) -> str:
+        """Ask for the active turn to be stopped; durable, so that it holds over a restart. Returns the turn's id, or "".
+        Errors: SessionNotFound."""
+        reason = f"interrupted by {principal.name}"
+        turn = await self._turns.request_interrupt(principal, session_id, turn_id, reason=reason)
+        if turn is None:
+            return ""
+        self._supervisor.request_stop(turn.id, reason)
+        return turn.id
+
+    async def events(self, principal: Principal, session_id: str, *, after_seq: int, page_size: int) -> tuple[bytes, int]:
+        """A page of the log: a serialised EventBatch, and the last seq there is. Errors: SessionNotFound, SequenceAhead."""
+        limit = _page_size(page_size, default=DEFAULT_EVENTS, limit=MAX_EVENTS)
+        await self._store.get(principal, session_id)
+        return await self._journal.page(session_id, after_seq=after_seq, limit=limit, max_bytes=MAX_EVENTS_BYTES)
+
+    async def follow(
+        self, principal: Principal, session_id: str, *, after_seq: int, live: bool, turn_id: str = ""
+    ) -> AsyncGenerator[Frame, None]:
+        """Replay and follow. Errors: SessionNotFound, SequenceAhead."""
+        await self._store.get(principal, session_id)
+        async with aclosing(self._journal.follow(session_id, after_seq=after_seq, live=live, turn_id=turn_id)) as frames:
+            async for frame in frames:
+                yield frame
+
+
+def _page_size(asked: int, *, default: int, limit: int) -> int:
+    if asked < 0 or asked > limit:
+        raise InvalidField("page_size", f"0 (for {default}) to {limit}")
+    return asked or default

@@ -1,0 +1,138 @@
+"""What one turn's story needs: the ports, the turn as it stands, and the one way to take a durable step."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+from server.kernel.event import Envelope, Fact
+from server.kernel.identity import Principal
+from server.kernel.journal import Journal, SessionLog
+from server.kernel.ports.event_codec import EventCodec
+from server.kernel.ports.launcher import Launcher, WorkerId
+from server.kernel.ports.object_store import ObjectStore
+from server.kernel.ports.repositories import Repositories, Repository
+from server.kernel.ports.turn_store import Claimed, Reset, TurnStore
+from server.kernel.redaction import Redactor
+from server.kernel.session import Session
+from server.kernel.turn import SESSION_STATE, Outcome, Turn, TurnState, can_advance
+
+
+@dataclass(frozen=True)
+class Ports:
+    """Everything that the supervisor reaches out to."""
+
+    turns: TurnStore
+    journal: Journal
+    codec: EventCodec
+    repositories: Repositories
+    launcher: Launcher
+    objects: ObjectStore
+    secrets: Callable[[], Sequence[str]]
+    """The secrets that this server knows now; they never get into an event."""
+    mark: Callable[[str], None]
+    """Told at each named point of a turn's life: metrics in production, kill -9 in the fault tests."""
+
+
+@dataclass(frozen=True)
+class Limits:
+    """Times in seconds."""
+
+    replica: str
+    scratch: Path
+    """A directory for files that may vanish at any time."""
+    branch_prefix: str
+    turn_seconds: float
+    interrupt_grace_seconds: float = 5.0
+    """How long an interrupted worker may take to send its result before it is killed."""
+    lease_seconds: float = 15.0
+    max_turns: int = 64
+
+
+class Drive:
+    """One turn under this replica's lease. `turn` and `session` are always as the database has them."""
+
+    def __init__(self, ports: Ports, limits: Limits, claimed: Claimed, log: SessionLog) -> None:
+        self.ports = ports
+        self.limits = limits
+        self.turn: Turn = claimed.turn
+        self.session: Session = claimed.session
+        self.owner: Principal = claimed.owner
+        self.log = log
+        self.redactor = Redactor(ports.secrets())
+        self.stop_requested = asyncio.Event()
+        self.stop_reason = claimed.turn.interrupt_reason
+        if self.stop_reason:
+            self.stop_requested.set()
+
+    @property
+    def repository(self) -> Repository:
+        """The session's repository, as its owner sees it."""
+        return Repository(self.session.tenant_id, self.session.owner_id, self.session.repository_url)
+
+    @property
+    def worker_id(self) -> WorkerId:
+        """The current attempt's worker."""
+        return WorkerId(self.turn.id, self.turn.attempt)
+
+    def request_stop(self, reason: str) -> None:
+        """The turn shall end early; its work so far is published."""
+        self.stop_reason = self.stop_reason or reason
+        self.stop_requested.set()
+
+    async def step(
+        self,
+        name: str,
+        *facts: Fact,
+        state: TurnState | None = None,
+        reset: Reset | None = None,
+        title: str | None = None,
+        branch: str | None = None,
+        head_commit: str | None = None,
+        **progress: Any,
+    ) -> None:
+        """Take a durable step: the turn's new state and progress, the session's fields and the events, in one transaction."""
+        new_state = state or self.turn.state
+        if not can_advance(self.turn.state, new_state):
+            raise ValueError(f"a turn cannot go from {self.turn.state} to {new_state}")
+        turn = replace(self.turn, state=new_state, **progress)
+        shown = [self.redactor.fact(fact) for fact in facts]
+        self.turn = await self.ports.journal.commit(
+            self.log, turn, shown, step=name, reset=reset, session_title=title, session_branch=branch, session_head_commit=head_commit
+        )
+        self.session = replace(
+            self.session,
+            state=SESSION_STATE[self.turn.state],
+            title=title if title is not None else self.session.title,
+            branch=branch if branch is not None else self.session.branch,
+            head_commit=head_commit if head_commit is not None else self.session.head_commit,
+        )
+
+    async def conclude(self, outcome: Outcome, *facts: Fact) -> None:
+        """The agent's part is over, one way or another: remember how, and go on to publish what there is."""
+        told = [*facts]
+        if outcome.status is TurnState.FAILED:
+            told.append(self.ports.codec.error(str(outcome.code), outcome.message, retryable=False, fatal=True))
+        if not told:
+            told.append(self.ports.codec.session_updated(SESSION_STATE[TurnState.FINALIZING]))
+        await self.step("conclude", *told, state=TurnState.FINALIZING, outcome=outcome)
+
+    def worker_envelope(self) -> Envelope:
+        """Who the agent's events are by."""
+        return replace(
+            self.log.server_envelope,
+            turn_id=self.turn.id,
+            attempt=self.turn.attempt,
+            actor_kind="AGENT",
+            actor_id=self.turn.provider,
+            on_behalf_of=self.owner.user_id,
+        )
+
+
+def now() -> datetime:
+    """The server's clock, for people; order is `seq`."""
+    return datetime.now(UTC)

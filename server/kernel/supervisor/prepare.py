@@ -1,0 +1,95 @@
+"""First part of a turn: the repository, the branch, the workspace."""
+
+from __future__ import annotations
+
+from server.kernel import naming
+from server.kernel.errors import BranchUnknown, PushRefused, RepositoryNotAllowed, RepositoryUnreachable, WorkspaceFailed
+from server.kernel.ports.launcher import WorkerId
+from server.kernel.ports.turn_store import Reset
+from server.kernel.session import SessionState
+from server.kernel.supervisor.drive import Drive
+from server.kernel.turn import Outcome, TurnCode, TurnState
+
+
+async def prepare(drive: Drive) -> None:
+    """From QUEUED or PREPARING to RUNNING, or to FINALIZING when that is not possible."""
+    if drive.turn.state is TurnState.QUEUED:
+        await _admit(drive)
+    try:
+        if not drive.turn.base_commit:
+            await _fetch(drive)
+        if not drive.turn.branch:
+            await _make_branch(drive)
+        if await _stopped(drive):
+            return
+        await _build_workspace(drive)
+    except (RepositoryUnreachable, RepositoryNotAllowed, BranchUnknown, PushRefused) as error:
+        await drive.conclude(Outcome(TurnState.FAILED, TurnCode.REPOSITORY, error.message))
+    except WorkspaceFailed as error:
+        await drive.conclude(Outcome(TurnState.FAILED, TurnCode.WORKSPACE, error.message))
+
+
+async def _admit(drive: Drive) -> None:
+    codec, turn = drive.ports.codec, drive.turn
+    title = None if drive.session.title else naming.title_from(turn.prompt)
+    await drive.step(
+        "admit",
+        codec.turn_started(turn, input_id=f"{turn.id}/input"),
+        codec.user_input(f"{turn.id}/input", turn.prompt),
+        codec.session_updated(SessionState.PROVISIONING, title=title),
+        state=TurnState.PREPARING,
+        title=title,
+    )
+
+
+async def _fetch(drive: Drive) -> None:
+    session = drive.session
+    drive.ports.mark("fetch.before")
+    commit = await drive.ports.repositories.fetch(drive.repository, branch=session.base_branch, session_branch=session.branch)
+    drive.ports.mark("fetch.after")
+    cloned = drive.ports.codec.git_updated("CLONED", repository=session.repository_url, base_branch=session.base_branch, sha=commit)
+    await drive.step("fetch", cloned, base_commit=commit)
+
+
+async def _make_branch(drive: Drive) -> None:
+    """The session's branch, made on the remote before the agent starts: a repository that cannot be pushed to fails now, not later."""
+    session, turn = drive.session, drive.turn
+    branch = session.branch or session.branch_requested or naming.branch_from(drive.limits.branch_prefix, turn.prompt, session.id)
+    facts = []
+    if not session.branch:
+        drive.ports.mark("branch.before")
+        await drive.ports.repositories.push(drive.repository, branch=branch, commit=turn.base_commit, expected="")
+        drive.ports.mark("branch.after")
+        facts = [
+            drive.ports.codec.git_updated(
+                "BRANCHED", repository=session.repository_url, branch=branch, base_branch=session.base_branch, sha=turn.base_commit
+            )
+        ]
+    facts.append(drive.ports.codec.session_updated(SessionState.PROVISIONING, branch=branch))
+    await drive.step("branch", *facts, session_branch=branch, branch=branch)
+
+
+async def _build_workspace(drive: Drive) -> None:
+    ports, turn = drive.ports, drive.turn
+    worker = WorkerId(turn.id, turn.attempt + 1)
+    into = await ports.launcher.workspace(worker)
+    ports.mark("workspace.before")
+    await ports.repositories.build_workspace(
+        drive.repository, commit=turn.base_commit, branch=turn.branch, base_branch=drive.session.base_branch, into=into
+    )
+    ports.mark("workspace.after")
+    await drive.step(
+        "assign",
+        ports.codec.worker_updated(str(worker), "STARTING", launcher=ports.launcher.capability),
+        ports.codec.session_updated(SessionState.RUNNING),
+        state=TurnState.RUNNING,
+        reset=Reset(turn.id, worker.attempt),
+        attempt=worker.attempt,
+    )
+
+
+async def _stopped(drive: Drive) -> bool:
+    if drive.stop_requested.is_set():
+        await drive.conclude(Outcome(TurnState.INTERRUPTED, message=drive.stop_reason))
+        return True
+    return False

@@ -1,0 +1,172 @@
+"""Last part of a turn, in every case: what there is gets imported, committed, pushed and kept; then the turn ends."""
+
+from __future__ import annotations
+
+import asyncio
+import tempfile
+from dataclasses import replace
+from functools import partial
+from pathlib import Path
+
+import structlog
+
+from server.kernel import naming
+from server.kernel.errors import ObjectStoreUnavailable, PushRefused, RepositoryUnreachable, WorkspaceFailed
+from server.kernel.event import Fact
+from server.kernel.ports.object_store import ObjectStore, StoredObject
+from server.kernel.ports.repositories import Author, Diff, Imported, Repositories, Repository
+from server.kernel.supervisor.drive import Drive, now
+from server.kernel.turn import SESSION_STATE, Outcome, Turn, TurnCode, TurnState
+
+MAX_PATCH_BYTES = 128 * 1024
+MAX_LISTED_FILES = 500
+
+log = structlog.get_logger()
+
+
+async def publish(drive: Drive) -> None:
+    """From FINALIZING to the terminal event; each step that was taken already is skipped."""
+    if drive.turn.attempt and not drive.turn.imported:
+        await _import(drive)
+    if drive.turn.commit and not drive.turn.push_attempted:
+        await _push(drive)
+    if drive.turn.commit and not drive.turn.snapshot_state:
+        await _keep(drive)
+    if drive.turn.outcome is None:
+        raise ValueError("a turn is published when its outcome is known")
+    await end(drive, drive.turn.outcome)
+
+
+async def _import(drive: Drive) -> None:
+    """Only when no process of the worker is left does anybody look at what it wrote."""
+    ports, turn = drive.ports, drive.turn
+    end = await ports.launcher.collect(drive.worker_id)
+    told = [ports.codec.worker_updated(str(drive.worker_id), "EXITED", launcher=ports.launcher.capability, worker_exit=end)]
+    ports.mark("import.before")
+    try:
+        imported = await _read_back(drive)
+    except WorkspaceFailed as error:
+        told.append(ports.codec.error("WORKSPACE", error.message, retryable=False, fatal=False))
+        await drive.step("import", *told, imported=True, outcome=_worse(turn.outcome, error.message))
+        return
+    ports.mark("import.after")
+    diff = Diff()
+    if imported.commit:
+        diff = await ports.repositories.diff(
+            drive.repository, base=turn.base_commit, head=imported.commit, max_patch_bytes=MAX_PATCH_BYTES, max_files=MAX_LISTED_FILES
+        )
+    told.append(ports.codec.file_changed(diff))
+    told += _git_facts(drive, imported, diff)
+    await drive.step("import", *told, imported=True, commit=imported.commit or "", head_commit=imported.commit)
+
+
+async def _read_back(drive: Drive) -> Imported:
+    turn = drive.turn
+    return await drive.ports.repositories.import_workspace(
+        drive.repository,
+        session_id=turn.session_id,
+        workspace=await drive.ports.launcher.workspace(drive.worker_id),
+        parent=turn.base_commit,
+        message=drive.redactor.text(naming.commit_message_from(turn.prompt)),
+        author=Author(drive.owner.name, drive.owner.email),
+        at=turn.started_at or turn.created_at or now(),
+    )
+
+
+def _git_facts(drive: Drive, imported: Imported, diff: Diff) -> list[Fact]:
+    codec, session, turn = drive.ports.codec, drive.session, drive.turn
+    facts: list[Fact] = []
+    if imported.skipped_count:
+        facts.append(
+            codec.git_updated(
+                "SKIPPED",
+                repository=session.repository_url,
+                branch=turn.branch,
+                skipped=imported.skipped,
+                skipped_count=imported.skipped_count,
+            )
+        )
+    if imported.commit:
+        facts.append(
+            codec.git_updated(
+                "COMMITTED",
+                repository=session.repository_url,
+                branch=turn.branch,
+                base_branch=session.base_branch,
+                sha=imported.commit,
+                message=naming.commit_message_from(turn.prompt),
+                diff=diff,
+            )
+        )
+    return facts
+
+
+async def _push(drive: Drive) -> None:
+    """A refusal is told and keeps the commit; the next turn of the session tries again with its own."""
+    ports, session, turn = drive.ports, drive.session, drive.turn
+    told = partial(ports.codec.git_updated, repository=session.repository_url, branch=turn.branch, sha=turn.commit)
+    ports.mark("push.before")
+    try:
+        await ports.repositories.push(drive.repository, branch=turn.branch, commit=turn.commit, expected=turn.base_commit)
+    except (PushRefused, RepositoryUnreachable) as error:
+        reason = error.metadata.get("reason", error.message)
+        await drive.step("push", told("PUSH_FAILED", message=reason), push_attempted=True, pushed=False)
+        return
+    ports.mark("push.after")
+    await drive.step("push", told("PUSHED"), push_attempted=True, pushed=True)
+
+
+async def _keep(drive: Drive) -> None:
+    """A snapshot in the object store. When the store is away the turn still completes: the sweeper tries again."""
+    ports = drive.ports
+    ports.mark("snapshot.before")
+    try:
+        stored = await store_snapshot(ports.repositories, ports.objects, drive.repository, drive.turn, drive.limits.scratch)
+    except (ObjectStoreUnavailable, WorkspaceFailed) as error:
+        log.warning("snapshot.pending", error=error.message)
+        told = ports.codec.error("SNAPSHOT_PENDING", f"the snapshot will be stored later: {error.message}", retryable=True, fatal=False)
+        await drive.step("snapshot", told, snapshot_state="PENDING")
+        return
+    ports.mark("snapshot.after")
+    turn = replace(drive.turn, snapshot_key=stored.key, snapshot_sha256=stored.sha256, snapshot_size=stored.size)
+    await drive.step(
+        "snapshot",
+        ports.codec.snapshot_added(turn),
+        snapshot_state="STORED",
+        snapshot_key=stored.key,
+        snapshot_sha256=stored.sha256,
+        snapshot_size=stored.size,
+    )
+
+
+async def store_snapshot(
+    repositories: Repositories, objects: ObjectStore, repository: Repository, turn: Turn, scratch: Path
+) -> StoredObject:
+    """Bundle what a turn committed and put it into the object store. Repeatable. Errors: ObjectStoreUnavailable, WorkspaceFailed."""
+    folder = await asyncio.to_thread(tempfile.TemporaryDirectory, dir=scratch)
+    try:
+        bundle = Path(folder.name) / "turn.bundle"
+        await repositories.bundle(repository, session_id=turn.session_id, base=turn.base_commit, head=turn.commit, into=bundle)
+        return await objects.put(f"{turn.tenant_id}/{turn.session_id}/{turn.id}.bundle", bundle)
+    finally:
+        await asyncio.to_thread(folder.cleanup)
+
+
+async def end(drive: Drive, outcome: Outcome) -> None:
+    """One terminal event, the last that carries this turn's id."""
+    ended = replace(drive.turn, state=outcome.status, outcome=outcome, ended_at=now())
+    await drive.step(
+        "end",
+        drive.ports.codec.session_updated(SESSION_STATE[outcome.status]),
+        drive.ports.codec.turn_completed(ended),
+        state=outcome.status,
+        outcome=outcome,
+        ended_at=ended.ended_at,
+    )
+
+
+def _worse(outcome: Outcome | None, message: str) -> Outcome:
+    """A turn whose work could not be read back has failed, whatever its agent says."""
+    if outcome is not None and outcome.status is TurnState.FAILED:
+        return outcome
+    return Outcome(TurnState.FAILED, TurnCode.WORKSPACE, message)

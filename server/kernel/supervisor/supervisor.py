@@ -1,0 +1,189 @@
+"""Owns the turns of this replica: their tasks, their leases, and their recovery after a restart."""
+
+from __future__ import annotations
+
+import asyncio
+from contextlib import suppress
+
+import structlog
+from structlog.contextvars import bound_contextvars
+
+from server.kernel.errors import Fenced, KernelError, ShuttingDown, StoreUnavailable, TooManyTurns
+from server.kernel.event import Envelope
+from server.kernel.ports.launcher import WorkerId
+from server.kernel.ports.repositories import Repository
+from server.kernel.ports.turn_store import Claimed
+from server.kernel.supervisor.drive import Drive, Limits, Ports
+from server.kernel.supervisor.life import live
+from server.kernel.supervisor.publish import store_snapshot
+from server.kernel.turn import Turn
+
+SWEEP_DIVISOR = 3
+"""Leases are renewed three times within their length."""
+
+SNAPSHOT_SWEEP_SECONDS = 30.0
+SNAPSHOTS_PER_SWEEP = 20
+
+log = structlog.get_logger()
+
+
+class Supervisor:
+    """Turns belong to it; RPC handlers only watch."""
+
+    def __init__(self, ports: Ports, limits: Limits) -> None:
+        self._ports = ports
+        self._limits = limits
+        self._tasks: dict[str, asyncio.Task[None]] = {}
+        self._drives: dict[str, Drive] = {}
+        self._sessions: dict[str, str] = {}
+        self._draining = False
+
+    @property
+    def active(self) -> int:
+        """How many turns run here."""
+        return len(self._tasks)
+
+    def admit(self) -> None:
+        """Check that one more turn may start. Errors: ShuttingDown, TooManyTurns."""
+        if self._draining:
+            raise ShuttingDown
+        if len(self._tasks) >= self._limits.max_turns:
+            raise TooManyTurns(self._limits.max_turns)
+
+    def start(self, claimed: Claimed) -> None:
+        """Drive a turn that this replica has claimed."""
+        turn = claimed.turn
+        task = asyncio.create_task(self._drive(claimed), name=f"turn {turn.id}")
+        self._tasks[turn.id] = task
+        self._sessions[turn.id] = turn.session_id
+        task.add_done_callback(lambda _: self._forget(turn.id))
+
+    def request_stop(self, turn_id: str, reason: str) -> None:
+        """Stop a turn early, if it runs here; the request is durable already."""
+        drive = self._drives.get(turn_id)
+        if drive is not None:
+            drive.request_stop(reason)
+
+    async def run(self) -> None:
+        """Recover what an earlier process left, then keep leases, take over lost turns and repeat what is pending, until cancelled."""
+        await self._recover()
+        async with asyncio.TaskGroup() as group:
+            group.create_task(self._keep_leases())
+            group.create_task(self._sweep_snapshots())
+
+    async def detach(self) -> None:
+        """Let go of all turns without ending them: their workers go on, and the next process takes them up."""
+        self._draining = True
+        await self._cancel([*self._tasks.values()])
+
+    async def interrupt_all(self, reason: str, *, seconds: float) -> int:
+        """Stop all turns, publish their work, and wait for that at most `seconds`. Returns how many were not done by then."""
+        self._draining = True
+        for drive in self._drives.values():
+            drive.request_stop(reason)
+        if not self._tasks:
+            return 0
+        _, pending = await asyncio.wait([*self._tasks.values()], timeout=seconds)
+        return len(pending)
+
+    # -- one turn -----------------------------------------------------------------------------------------------------------
+
+    async def _drive(self, claimed: Claimed) -> None:
+        turn = claimed.turn
+        with bound_contextvars(session_id=turn.session_id, turn_id=turn.id):
+            try:
+                await self._live(claimed)
+            except Fenced as error:
+                log.warning("turn.fenced", error=error.message)
+            except Exception:  # the task's owner: the lease runs out, and the turn is claimed and tried again
+                log.exception("turn.abandoned")
+
+    async def _live(self, claimed: Claimed) -> None:
+        turn = claimed.turn
+        envelope = Envelope(turn.session_id, turn.id, 0, claimed.epoch, "SERVER", self._limits.replica, on_behalf_of=turn.owner_id)
+        journal = self._ports.journal
+        session_log = await journal.open(turn.session_id, epoch=claimed.epoch, server=envelope)
+        drive = Drive(self._ports, self._limits, claimed, session_log)
+        self._drives[turn.id] = drive
+        try:
+            log.info("turn.driven", state=turn.state, epoch=claimed.epoch)
+            await live(drive)
+        finally:
+            journal.close(session_log)
+        if drive.turn.attempt and drive.turn.imported:
+            self._ports.mark("remove.before")
+            await self._ports.launcher.remove(drive.worker_id)
+
+    def _forget(self, turn_id: str) -> None:
+        self._tasks.pop(turn_id, None)
+        self._drives.pop(turn_id, None)
+        self._sessions.pop(turn_id, None)
+
+    async def _cancel(self, tasks: list[asyncio.Task[None]]) -> None:
+        for task in tasks:
+            task.cancel()
+        await asyncio.gather(*tasks, return_exceptions=True)
+
+    # -- recovery and leases ------------------------------------------------------------------------------------------------
+
+    async def _recover(self) -> None:
+        claimed = await self._claim(restart=True)
+        for each in claimed:
+            self.start(each)
+        if claimed:
+            log.info("turns.recovered", count=len(claimed))
+        await self._remove_leftovers({WorkerId(each.turn.id, each.turn.attempt) for each in claimed})
+
+    async def _remove_leftovers(self, wanted: set[WorkerId]) -> None:
+        """Workers whose turn has ended: their process, if any, is ended, and what they wrote, long published, goes."""
+        turns = {worker.turn_id for worker in wanted} | set(self._tasks)
+        for worker in await self._ports.launcher.leftovers():
+            if worker.turn_id not in turns and await self._ports.turns.may_discard(worker.turn_id):
+                log.info("worker.leftover_removed", worker_id=str(worker))
+                await self._ports.launcher.collect(worker)
+                await self._ports.launcher.remove(worker)
+
+    async def _keep_leases(self) -> None:
+        while True:
+            await asyncio.sleep(self._limits.lease_seconds / SWEEP_DIVISOR)
+            with suppress(StoreUnavailable):
+                await self._renew()
+                if not self._draining:
+                    for each in await self._claim(restart=False):
+                        self.start(each)
+                for turn_id, reason in await self._ports.turns.interrupts(self._limits.replica):
+                    self.request_stop(turn_id, reason)
+
+    async def _claim(self, *, restart: bool) -> list[Claimed]:
+        room = self._limits.max_turns - len(self._tasks)
+        if room <= 0:
+            return []
+        return await self._ports.turns.claim(self._limits.replica, lease_seconds=self._limits.lease_seconds, restart=restart, limit=room)
+
+    async def _renew(self) -> None:
+        mine = dict(self._sessions)
+        if not mine:
+            return
+        held = await self._ports.turns.renew(self._limits.replica, [*mine.values()], lease_seconds=self._limits.lease_seconds)
+        lost = [self._tasks[turn_id] for turn_id, session_id in mine.items() if session_id not in held and turn_id in self._tasks]
+        if lost:
+            log.warning("leases.lost", count=len(lost))
+            await self._cancel(lost)
+
+    # -- snapshots that could not be stored ---------------------------------------------------------------------------------
+
+    async def _sweep_snapshots(self) -> None:
+        while True:
+            await asyncio.sleep(SNAPSHOT_SWEEP_SECONDS)
+            try:
+                for turn in await self._ports.turns.pending_snapshots(limit=SNAPSHOTS_PER_SWEEP):
+                    await self._store(turn)
+            except KernelError as error:
+                log.warning("snapshots.still_pending", error=error.message)
+
+    async def _store(self, turn: Turn) -> None:
+        url = await self._ports.turns.repository_url(turn.session_id)
+        repository = Repository(turn.tenant_id, turn.owner_id, url)
+        stored = await store_snapshot(self._ports.repositories, self._ports.objects, repository, turn, self._limits.scratch)
+        await self._ports.turns.snapshot_stored(turn, key=stored.key, sha256=stored.sha256, size=stored.size)
+        log.info("snapshot.stored", session_id=turn.session_id, turn_id=turn.id, bytes=stored.size)

@@ -1,0 +1,144 @@
+"""Second part of a turn: the worker runs the agent, and what it says is recorded."""
+
+from __future__ import annotations
+
+import asyncio
+from contextlib import aclosing
+from dataclasses import dataclass
+
+import structlog
+
+from server.kernel.errors import LaunchFailed, WorkerLost, WorkerProtocolBroken
+from server.kernel.ports.launcher import Assignment, Worker, WorkerExit, WorkerResult
+from server.kernel.supervisor.drive import Drive, now
+from server.kernel.turn import Outcome, TurnCode, TurnState
+
+log = structlog.get_logger()
+
+
+@dataclass
+class _Stop:
+    """Why the turn is being stopped, once it is."""
+
+    outcome: Outcome | None = None
+
+
+async def work(drive: Drive) -> None:
+    """From RUNNING to FINALIZING: start the worker, or find it again, and follow it to its result or its end."""
+    try:
+        drive.ports.mark("spawn.before")
+        worker = await drive.ports.launcher.launch(drive.worker_id)
+        drive.ports.mark("spawn.after")
+    except LaunchFailed as error:
+        await drive.conclude(Outcome(TurnState.FAILED, TurnCode.LAUNCH, error.message))
+        return
+    except WorkerLost as error:
+        await _lost(drive, error)
+        return
+    try:
+        await _follow(drive, worker)
+    finally:
+        await worker.close()
+
+
+async def _follow(drive: Drive, worker: Worker) -> None:
+    journal, turn = drive.ports.journal, drive.turn
+    done = await journal.durable_worker_seq(turn.session_id, turn.id, turn.attempt)
+    drive.log.open_attempt(drive.worker_envelope(), worker_seq=done)
+    phase = "ADOPTED" if worker.has_turn else "READY"
+    told = drive.ports.codec.worker_updated(str(drive.worker_id), phase, launcher=drive.ports.launcher.capability)
+    await drive.step("ready", told, started_at=turn.started_at or now())
+    stop = _Stop()
+    tasks = [asyncio.create_task(_acknowledge(drive, worker)), asyncio.create_task(_stop_when_due(drive, worker, stop))]
+    try:
+        outcome = await _record(drive, worker, done)
+    except WorkerProtocolBroken as error:
+        await drive.log.drained()
+        await drive.conclude(Outcome(TurnState.FAILED, TurnCode.PROTOCOL, f"the worker broke the protocol: {error.message}"))
+    except (WorkerLost, LaunchFailed) as error:
+        await drive.log.drained()
+        await _lost(drive, error, stop.outcome)
+    else:
+        await drive.conclude(stop.outcome or outcome)
+    finally:
+        await _cancelled(tasks)
+
+
+async def _record(drive: Drive, worker: Worker, done: int) -> Outcome:
+    """Worker event → journal, until the result; returns when everything before it is durable."""
+    stream = worker.resume(done) if worker.has_turn else worker.execute(_assignment(drive))
+    async with aclosing(stream) as items:
+        async for item in items:
+            if isinstance(item, WorkerResult):
+                if item.last_worker_seq != drive.log.submitted_worker_seq:
+                    raise WorkerProtocolBroken(f"the result counts {item.last_worker_seq} events, {drive.log.submitted_worker_seq} came")
+                await drive.log.drained()
+                return item.outcome
+            await drive.ports.journal.submit(drive.log, drive.redactor.batch(item))
+    raise WorkerLost("the worker's stream ended without a result")
+
+
+async def _acknowledge(drive: Drive, worker: Worker) -> None:
+    """Durable → acknowledged. Each call acknowledges all that became durable during the one before."""
+    done = drive.log.durable_worker_seq
+    while True:
+        done = await drive.log.durable(done)
+        drive.ports.mark("acknowledge.before")
+        await worker.acknowledge(done)
+        drive.ports.mark("acknowledge.after")
+
+
+async def _stop_when_due(drive: Drive, worker: Worker, stop: _Stop) -> None:
+    """Stop the agent when a user asks or its time is up: first politely, then for good. The stream tells `_record` of either."""
+    started = drive.turn.started_at or now()
+    left = drive.limits.turn_seconds - (now() - started).total_seconds()
+    try:
+        async with asyncio.timeout(max(0.0, left)):
+            await drive.stop_requested.wait()
+        stop.outcome = Outcome(TurnState.INTERRUPTED, message=drive.stop_reason)
+    except TimeoutError:
+        limit = f"{drive.limits.turn_seconds:g} s"
+        stop.outcome = Outcome(TurnState.FAILED, TurnCode.TIMEOUT, f"the turn took longer than {limit} and was stopped")
+    try:
+        await worker.interrupt(stop.outcome.message)
+    except WorkerLost as error:
+        log.info("worker.interrupt_failed", error=error.message)
+    else:
+        await asyncio.sleep(drive.limits.interrupt_grace_seconds)
+    await drive.ports.launcher.collect(drive.worker_id)
+
+
+async def _lost(drive: Drive, error: WorkerLost | LaunchFailed, stopped: Outcome | None = None) -> None:
+    """The worker is gone. What it wrote is still there, and will be published."""
+    end = await drive.ports.launcher.collect(drive.worker_id)
+    told = drive.ports.codec.worker_updated(str(drive.worker_id), "LOST", launcher=drive.ports.launcher.capability, worker_exit=end)
+    await drive.conclude(stopped or _loss(error, end), told)
+
+
+def _loss(error: WorkerLost | LaunchFailed, end: WorkerExit) -> Outcome:
+    if end.oom_killed:
+        return Outcome(TurnState.FAILED, TurnCode.OUT_OF_MEMORY, "the worker used more memory than it may; what it had written is saved")
+    how = f" (exit code {end.code})" if end.code is not None else ""
+    return Outcome(TurnState.FAILED, TurnCode.WORKER_LOST, f"the worker was lost{how}: {error.message}; what it had written is saved")
+
+
+def _assignment(drive: Drive) -> Assignment:
+    turn = drive.turn
+    return Assignment(
+        session_id=turn.session_id,
+        turn_id=turn.id,
+        attempt=turn.attempt,
+        turn_number=turn.number,
+        provider=turn.provider,
+        model=turn.model,
+        prompt=turn.prompt,
+    )
+
+
+async def _cancelled(tasks: list[asyncio.Task[None]]) -> None:
+    """End side tasks; what went wrong in one of them is told, and never hides how the turn ended."""
+    for task in tasks:
+        task.cancel()
+    for result in await asyncio.gather(*tasks, return_exceptions=True):
+        if isinstance(result, Exception):
+            log.warning("turn.side_task_failed", error=str(result), error_type=type(result).__name__)

@@ -1,0 +1,66 @@
+"""Limits of what a caller may send. All checks happen before anything is created."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping
+
+from server.kernel.errors import InvalidField, RequestTooLarge
+
+MAX_PROMPT = 100_000
+MAX_REQUEST_ID = 128
+MAX_TITLE = 200
+MAX_NAME = 100
+MAX_LABELS = 32
+MAX_LABEL_KEY = 63
+MAX_LABEL_VALUE = 255
+
+_REQUEST_ID = re.compile(r"[\x21-\x7e]*")
+_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._:/-]*")
+_LABEL_KEY = re.compile(r"[A-Za-z0-9][A-Za-z0-9._/-]*")
+
+
+def check_prompt(prompt: str) -> None:
+    """1 to 100,000 characters, not only blanks. Errors: InvalidField, RequestTooLarge."""
+    if not prompt.strip():
+        raise InvalidField("prompt", "say what shall be done")
+    _check_text("prompt", prompt, limit=MAX_PROMPT)
+
+
+def check_request_id(request_id: str) -> None:
+    """At most 128 printable ASCII characters without blanks; empty for none. Errors: InvalidField, RequestTooLarge."""
+    _check_text("request_id", request_id, limit=MAX_REQUEST_ID)
+    if not _REQUEST_ID.fullmatch(request_id):
+        raise InvalidField("request_id", "only printable ASCII characters without blanks")
+
+
+def check_title(title: str) -> None:
+    """At most 200 characters on one line. Errors: InvalidField, RequestTooLarge."""
+    _check_text("title", title, limit=MAX_TITLE)
+    if any(ord(character) < 32 for character in title):
+        raise InvalidField("title", "only one line, without control characters")
+
+
+def check_model(model: str) -> None:
+    """At most 100 characters: letters, digits and `._:/-`; empty for the provider's choice. Errors: InvalidField, RequestTooLarge."""
+    _check_text("model", model, limit=MAX_NAME)
+    if model and not _NAME.fullmatch(model):
+        raise InvalidField("model", "only letters, digits and ._:/- are allowed")
+
+
+def check_labels(labels: Mapping[str, str]) -> None:
+    """At most 32. Errors: InvalidField, RequestTooLarge."""
+    if len(labels) > MAX_LABELS:
+        raise InvalidField("labels", f"{len(labels)} labels, at most {MAX_LABELS} are allowed")
+    for key, value in labels.items():
+        _check_text("labels", key, limit=MAX_LABEL_KEY)
+        _check_text("labels", value, limit=MAX_LABEL_VALUE)
+        if not _LABEL_KEY.fullmatch(key):
+            raise InvalidField("labels", f"key {key!r} may hold only letters, digits and ._/-")
+
+
+def _check_text(field: str, text: str, *, limit: int) -> None:
+    if len(text) > limit:
+        raise RequestTooLarge(field, size=len(text), limit=limit)
+    if "\x00" in text:
+        raise InvalidField(field, "must not hold NUL characters")
