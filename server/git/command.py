@@ -1,0 +1,214 @@
+"""The one place that runs git on trusted repositories (zone R).
+
+GitPython is not used to start processes: it copies the server's whole environment into each of them, and that environment holds
+settings, keys and whatever `GIT_*` an operator's shell had. Here a child gets what is listed below and nothing else.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import shutil
+import signal
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import IO
+
+OUTPUT_LIMIT = 256 * 1024 * 1024
+STDERR_LIMIT = 64 * 1024
+CHUNK = 256 * 1024
+
+_ENVIRONMENT = {
+    "PATH": "/usr/local/bin:/usr/bin:/bin",
+    "HOME": "/nonexistent",
+    "XDG_CONFIG_HOME": "/nonexistent",
+    "LC_ALL": "C",
+    "GIT_CONFIG_NOSYSTEM": "1",
+    "GIT_CONFIG_SYSTEM": os.devnull,
+    "GIT_CONFIG_GLOBAL": os.devnull,
+    "GIT_ATTR_NOSYSTEM": "1",
+    "GIT_TERMINAL_PROMPT": "0",
+    "GIT_ASKPASS": "/bin/true",
+    "GIT_NO_REPLACE_OBJECTS": "1",
+    "GIT_LFS_SKIP_SMUDGE": "1",
+    "GIT_ALLOW_PROTOCOL": "none",
+}
+
+_CONFIGURATION = {
+    "core.hooksPath": os.devnull,
+    "core.fsmonitor": "false",
+    "core.protectHFS": "true",
+    "core.protectNTFS": "true",
+    "core.alternateRefsCommand": "/bin/true",
+    # Larger blobs are streamed, which bounds what a compressed bomb can make git allocate.
+    "core.bigFileThreshold": "16m",
+    "credential.helper": "",
+    "http.followRedirects": "false",
+    "gc.auto": "0",
+    "maintenance.auto": "false",
+    "submodule.recurse": "false",
+    "fetch.recurseSubmodules": "false",
+    "pack.threads": "1",
+}
+
+
+@dataclass(frozen=True)
+class Completed:
+    """What git wrote. `truncated` means that it was stopped at `max_output` bytes."""
+
+    code: int
+    stdout: bytes
+    stderr: str
+    truncated: bool = False
+
+    @property
+    def text(self) -> str:
+        """The output as text, without surrounding white space."""
+        return self.stdout.decode("utf-8", "replace").strip()
+
+
+class GitFailed(Exception):
+    """Git ended with an error; `reason` is what it said, in one line, with secrets blanked out."""
+
+    def __init__(self, completed: Completed, reason: str) -> None:
+        super().__init__(reason)
+        self.completed = completed
+        self.reason = reason
+
+
+class GitTimeout(GitFailed):
+    """Git did not end within its limit and was killed with everything that it had started."""
+
+    def __init__(self, seconds: float) -> None:
+        super().__init__(Completed(-signal.SIGKILL, b"", ""), f"no answer within {seconds:g} s")
+
+
+@dataclass(frozen=True)
+class Access:
+    """What a command needs to reach one remote: the protocol, a header with credentials, addresses that were checked."""
+
+    protocol: str
+    environment: Mapping[str, str] = field(default_factory=dict, repr=False)
+    configuration: Mapping[str, str] = field(default_factory=dict)
+    secrets: tuple[str, ...] = field(default=(), repr=False)
+
+
+_LOCAL = Access(protocol="none")
+
+
+class Git:
+    """Runs git with a clean environment, a bounded time and a bounded output; never blocks the event loop."""
+
+    def __init__(self, *, timeout_seconds: float, program: str | None = None) -> None:
+        self._program = program or shutil.which("git") or "/usr/bin/git"
+        self._timeout = timeout_seconds
+
+    async def run(
+        self,
+        *arguments: str,
+        git_dir: Path | None = None,
+        stdin: bytes | IO[bytes] = b"",
+        stdout: IO[bytes] | None = None,
+        environment: Mapping[str, str] | None = None,
+        access: Access = _LOCAL,
+        seconds: float | None = None,
+        max_output: int = OUTPUT_LIMIT,
+        accept: tuple[int, ...] = (0,),
+    ) -> Completed:
+        """Run `git <arguments>` to its end.
+
+        `stdout` sends the output to a file. More output than `max_output` stops git and is no error. Errors: GitTimeout, GitFailed
+        when the exit code is not in `accept`.
+        """
+        limit = self._timeout if seconds is None else seconds
+        process = await asyncio.create_subprocess_exec(
+            self._program,
+            *self._options(git_dir, access),
+            *arguments,
+            stdin=asyncio.subprocess.PIPE if isinstance(stdin, bytes) else stdin,
+            stdout=asyncio.subprocess.PIPE if stdout is None else stdout,
+            stderr=asyncio.subprocess.PIPE,
+            env={**_ENVIRONMENT, "GIT_ALLOW_PROTOCOL": access.protocol, **access.environment, **(environment or {})},
+            cwd="/",
+            umask=0o022,
+            start_new_session=True,
+        )
+        try:
+            async with asyncio.timeout(limit):
+                completed = await _communicate(process, stdin if isinstance(stdin, bytes) else None, max_output, access.secrets)
+        except TimeoutError:
+            raise GitTimeout(limit) from None
+        finally:
+            await _end(process)
+        if completed.code not in accept and not completed.truncated:
+            raise GitFailed(completed, _reason(completed))
+        return completed
+
+    def _options(self, git_dir: Path | None, access: Access) -> list[str]:
+        options = [] if git_dir is None else [f"--git-dir={git_dir}"]
+        for key, value in {**_CONFIGURATION, **access.configuration}.items():
+            options += ["-c", f"{key}={value}"]
+        return options
+
+
+async def _communicate(process: asyncio.subprocess.Process, stdin: bytes | None, max_output: int, secrets: tuple[str, ...]) -> Completed:
+    async with asyncio.TaskGroup() as tasks:
+        if stdin is not None:
+            tasks.create_task(_feed(process, stdin))
+        output = tasks.create_task(_read(process, process.stdout, max_output, stop=True))
+        errors = tasks.create_task(_read(process, process.stderr, STDERR_LIMIT, stop=False))
+    code = await process.wait()
+    stdout, truncated = output.result()
+    stderr = errors.result()[0].decode("utf-8", "replace")
+    for secret in secrets:
+        stderr = stderr.replace(secret, "***")
+    return Completed(code, stdout, stderr, truncated)
+
+
+async def _feed(process: asyncio.subprocess.Process, data: bytes) -> None:
+    assert process.stdin is not None  # noqa: S101 - it was asked for as a pipe
+    try:
+        process.stdin.write(data)
+        await process.stdin.drain()
+    except (BrokenPipeError, ConnectionResetError):
+        return  # git ended without reading everything; its exit code tells why
+    finally:
+        process.stdin.close()
+
+
+async def _read(process: asyncio.subprocess.Process, stream: asyncio.StreamReader | None, limit: int, *, stop: bool) -> tuple[bytes, bool]:
+    """Up to `limit` bytes; what is more is thrown away, or ends the process when `stop`."""
+    kept = bytearray()
+    truncated = False
+    while stream is not None and (chunk := await stream.read(CHUNK)):
+        kept += chunk[: limit - len(kept)]
+        if len(chunk) > 0 and len(kept) >= limit and not truncated:
+            truncated = True
+            if stop:
+                _kill(process)
+    return bytes(kept), truncated
+
+
+def _kill(process: asyncio.subprocess.Process) -> None:
+    try:
+        os.killpg(process.pid, signal.SIGKILL)
+    except ProcessLookupError:
+        return
+
+
+async def _end(process: asyncio.subprocess.Process) -> None:
+    """Leave nothing behind, also after a cancel: the group is dead and the pipes are closed. Bounded because SIGKILL is."""
+    if process.returncode is not None:
+        return
+    _kill(process)
+    async with asyncio.timeout(10):
+        await process.communicate()
+
+
+def _reason(completed: Completed) -> str:
+    """The lines that say what went wrong, in one."""
+    lines = [line.strip() for line in completed.stderr.splitlines() if line.strip()]
+    telling = [line for line in lines if line.startswith(("fatal:", "error:", "remote:"))] or lines[-3:]
+    told = "; ".join(line.removeprefix("fatal: ").removeprefix("error: ") for line in telling)
+    return told[:2000] or f"git ended with code {completed.code}"

@@ -1,0 +1,95 @@
+"""What changed between two commits of a mirror."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+from server.git.command import Git
+from server.git.manifest import printable
+from server.git.refs import commit_id
+from server.kernel.ports.repositories import Diff, FileDiff
+
+_OPERATIONS = {"A": "ADDED", "D": "DELETED", "R": "RENAMED", "C": "ADDED"}
+_OPTIONS = ("-r", "--find-renames", "--no-ext-diff", "--no-textconv", "--no-color", "--full-index", "--no-commit-id")
+_HEADERS_BYTES = 2048
+"""Room for one file's `diff --git` lines, which count against no limit."""
+
+
+@dataclass(frozen=True)
+class _Change:
+    file: FileDiff
+    sections: int
+    """How many `diff --git` sections the patch has for it: two when a file became a link, or the reverse."""
+
+
+async def compare(git: Git, mirror: Path, *, base: str, head: str, max_patch_bytes: int, max_files: int) -> Diff:
+    """See Repositories.diff. Errors: GitFailed."""
+    ends = (commit_id(base), commit_id(head))
+    raw = await git.run("diff-tree", *_OPTIONS, "--raw", "-z", *ends, git_dir=mirror)
+    counts = await git.run("diff-tree", *_OPTIONS, "--numstat", "-z", *ends, git_dir=mirror)
+    changes = [_counted(change, count) for change, count in zip(_changes(raw.stdout), _counts(counts.stdout), strict=True)]
+    shown = changes[:max_files]
+    room = max_patch_bytes + _HEADERS_BYTES * len(shown)
+    patch = await git.run("diff-tree", *_OPTIONS, "--patch", *ends, git_dir=mirror, max_output=room)
+    return Diff(
+        files=tuple(_with_patches(shown, _sections(patch.stdout), max_patch_bytes, cut=patch.truncated)),
+        files_changed=len(changes),
+        additions=sum(change.file.additions for change in changes),
+        deletions=sum(change.file.deletions for change in changes),
+        truncated=len(shown) < len(changes),
+    )
+
+
+def _changes(raw: bytes) -> Iterator[_Change]:
+    fields = iter(raw.split(b"\0"))
+    for meta in fields:
+        if not meta:
+            return
+        status = meta.split()[-1][:1].decode()
+        old = new = printable(next(fields))
+        if status in "RC":
+            new = printable(next(fields))
+        file = FileDiff(new, _OPERATIONS.get(status, "MODIFIED"), old_path=old if status == "R" else "")
+        yield _Change(file, sections=2 if status == "T" else 1)
+
+
+def _counts(numstat: bytes) -> Iterator[tuple[bytes, bytes]]:
+    fields = iter(numstat.split(b"\0"))
+    for record in fields:
+        if not record:
+            return
+        added, deleted, path = record.split(b"\t", 2)
+        if not path:  # a rename: the two paths follow
+            next(fields)
+            next(fields)
+        yield added, deleted
+
+
+def _counted(change: _Change, count: tuple[bytes, bytes]) -> _Change:
+    if count == (b"-", b"-"):
+        return replace(change, file=replace(change.file, binary=True))
+    return replace(change, file=replace(change.file, additions=int(count[0]), deletions=int(count[1])))
+
+
+def _sections(patch: bytes) -> list[bytes]:
+    """Split before each `diff --git` line; lines of content begin with a space, `+`, `-` or a backslash."""
+    starts = [0] if patch.startswith(b"diff --git ") else []
+    position = 0
+    while (position := patch.find(b"\ndiff --git ", position)) >= 0:
+        position += 1
+        starts.append(position)
+    return [patch[start:end] for start, end in zip(starts, [*starts[1:], len(patch)], strict=True)]
+
+
+def _with_patches(changes: list[_Change], sections: list[bytes], room: int, *, cut: bool) -> Iterator[FileDiff]:
+    position = 0
+    for change in changes:
+        patch = b"".join(sections[position : position + change.sections])
+        position += change.sections
+        whole = len(patch) <= room and (position < len(sections) or (position == len(sections) and not cut))
+        if not whole:
+            patch = patch[: patch.rfind(b"\n", 0, room) + 1]
+        room -= len(patch)
+        yield replace(change.file, patch=patch.decode("utf-8", "replace"), patch_truncated=not whole)

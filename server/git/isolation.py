@@ -1,0 +1,69 @@
+"""Runs the walker where its mistakes stay small: behind the sandbox, else at least in a process of its own with limits."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import signal
+import sys
+from pathlib import Path, PurePosixPath
+from typing import IO
+
+import server
+from server.git.walker.protocol import Limits
+from server.kernel.errors import WorkspaceFailed
+from server.sandbox.bubblewrap import Sandbox
+from server.sandbox.mount import Mount
+from server.sandbox.runtime import python_mounts
+
+_TARGET = PurePosixPath("/workspace")
+_BOOT = "import sys; sys.path += sys.argv[2:]; from server.git.walker.main import main; main(sys.argv[1])"
+_STDERR_BYTES = 64 * 1024
+# pygit2 does not load without some directory of certificates, and there is none inside; the walker has no network to use them on.
+_ENVIRONMENT = {"LC_ALL": "C.UTF-8", "SSL_CERT_DIR": "/usr"}
+
+
+def walker_argv(sandbox: Sandbox | None, workspace: Path) -> list[str]:
+    """The walker's command line. It sees the workspace read-only, Python, and this server's source."""
+    source = Path(server.__file__).parent
+    # Named, because -I and -S leave them out: the packages beside us, and those of the environment (pygit2).
+    paths = [str(source.parent), *(path for path in sys.path if path.endswith("site-packages"))]
+    python = [sys.executable, "-I", "-S", "-B", "-X", "utf8", "-c", _BOOT]
+    if sandbox is None:
+        return [*python, str(workspace), *paths]
+    mounts = [Mount(workspace, _TARGET), *python_mounts("server")]
+    return sandbox.wrap([*python, str(_TARGET), *paths], mounts=mounts, env=_ENVIRONMENT, cwd="/")
+
+
+async def walk(sandbox: Sandbox | None, workspace: Path, *, base: bytes, limits: Limits, answer: IO[bytes], seconds: float) -> None:
+    """Run the walker to its end; `answer` is an empty file. Errors: WorkspaceFailed."""
+    process = await asyncio.create_subprocess_exec(
+        *walker_argv(sandbox, workspace),
+        stdin=asyncio.subprocess.PIPE,
+        stdout=answer,
+        stderr=asyncio.subprocess.PIPE,
+        env=_ENVIRONMENT,
+        cwd="/",
+        start_new_session=True,
+    )
+    try:
+        async with asyncio.timeout(seconds):
+            _, stderr = await process.communicate(limits.dump() + base)
+    except TimeoutError:
+        raise WorkspaceFailed(f"the workspace was not read within {seconds:g} s") from None
+    finally:
+        await _end(process)
+    if process.returncode != 0:
+        last = stderr[-_STDERR_BYTES:].decode("utf-8", "replace").strip().splitlines()[-1:]
+        raise WorkspaceFailed(f"the workspace could not be read: {''.join(last)[:500] or f'exit code {process.returncode}'}")
+
+
+async def _end(process: asyncio.subprocess.Process) -> None:
+    """Also when it ended by itself: without a sandbox it could have left a child in its group."""
+    try:
+        os.killpg(process.pid, signal.SIGKILL)
+    except ProcessLookupError:
+        return
+    if process.returncode is None:
+        async with asyncio.timeout(10):
+            await process.communicate()

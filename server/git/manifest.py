@@ -1,0 +1,106 @@
+"""Reads the walker's answer as what it is: hostile bytes."""
+
+from __future__ import annotations
+
+import os
+import re
+import struct
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import IO
+
+from server.git.walker.names import is_safe_path
+from server.git.walker.protocol import FILE_MODES, FOOTER_BYTES, GITLINK, MAGIC, SAME, Base, Limits
+from server.kernel.errors import WorkspaceFailed
+from server.kernel.ports.repositories import Skipped
+
+_ID = re.compile(rb"[0-9a-f]{40}\Z")
+_REASONS = frozenset({
+    "GIT_DIRECTORY", "TOO_LARGE", "TOO_DEEP", "NOT_A_FILE", "BAD_NAME", "BAD_GITMODULES", "BAD_GITATTRIBUTES", "UNREADABLE", "TOO_MANY",
+})  # fmt: skip
+_RECORD_BYTES = 200
+_MANIFEST_BYTES = 1024 * 1024 * 1024
+
+
+@dataclass
+class Manifest:
+    """What the tree holds, compared with the base: only changes, and what was left out."""
+
+    changed: dict[bytes, tuple[bytes, bytes]] = field(default_factory=dict)
+    """path -> (mode, blob id)"""
+    deleted: list[bytes] = field(default_factory=list)
+    claimed: set[bytes] = field(default_factory=set)
+    """Ids that the walker named: each must be a blob of its own pack."""
+    skipped: list[Skipped] = field(default_factory=list)
+    skipped_count: int = 0
+
+    @property
+    def is_unchanged(self) -> bool:
+        """Whether the tree equals the base."""
+        return not self.changed and not self.deleted
+
+
+def split(answer: IO[bytes]) -> bytes:
+    """Cut the answer's file down to the pack, and return the records. Errors: WorkspaceFailed."""
+    size = answer.seek(0, os.SEEK_END)
+    if size < FOOTER_BYTES:
+        raise WorkspaceFailed("the walker's answer is incomplete")
+    answer.seek(size - FOOTER_BYTES)
+    footer = answer.read(FOOTER_BYTES)
+    (length,) = struct.unpack(">Q", footer[:8])
+    records = size - FOOTER_BYTES - length
+    if footer[8:] != MAGIC or not 0 <= records <= _MANIFEST_BYTES:
+        raise WorkspaceFailed("the walker's answer is malformed")
+    answer.seek(length)
+    found = answer.read(records)
+    answer.truncate(length)
+    answer.seek(0)
+    return found
+
+
+def parse(records: bytes, *, base: Mapping[bytes, Base], limits: Limits) -> Manifest:
+    """Check every record against the base. Errors: WorkspaceFailed for anything that no correct walker says."""
+    manifest = Manifest()
+    seen: set[bytes] = set()
+    for record in records.split(b"\0")[:-1]:
+        meta, tab, path = record.partition(b"\t")
+        mode, space, identity = meta.partition(b" ")
+        if not tab or not space:
+            raise WorkspaceFailed("the walker's answer holds a malformed record")
+        if mode == b"!":
+            _skipped(manifest, identity, path, limits)
+        elif path in seen or len(seen) > len(base) + limits.entries:
+            raise WorkspaceFailed("the walker's answer repeats a path, or holds too many")
+        else:
+            seen.add(path)
+            _entry(manifest, path, mode, identity, base.get(path))
+    manifest.deleted = [path for path in base if path not in seen]
+    return manifest
+
+
+def _entry(manifest: Manifest, path: bytes, mode: bytes, identity: bytes, held: Base | None) -> None:
+    if identity == SAME and held is not None and mode == held.mode:
+        return
+    if mode not in FILE_MODES or not is_safe_path(path):
+        raise WorkspaceFailed("the walker's answer holds a path or mode that may not be")
+    if identity == SAME and held is not None and held.mode != GITLINK:
+        manifest.changed[path] = (mode, held.id)
+    elif _ID.match(identity):
+        manifest.changed[path] = (mode, identity)
+        manifest.claimed.add(identity)
+    else:
+        raise WorkspaceFailed("the walker's answer names no object")
+
+
+def _skipped(manifest: Manifest, reason: bytes, path: bytes, limits: Limits) -> None:
+    if reason == b"COUNT" and path.isdigit() and len(path) < 16:
+        manifest.skipped_count = int(path)
+    elif (name := reason.decode("ascii", "replace")) in _REASONS and len(manifest.skipped) < limits.skipped:
+        manifest.skipped.append(Skipped(printable(path[: limits.path_bytes]), name))
+    else:
+        raise WorkspaceFailed("the walker's answer holds a malformed record")
+
+
+def printable(path: bytes) -> str:
+    """A path as text that any reader can take: what is no UTF-8 is spelled out."""
+    return path.decode("utf-8", "backslashreplace")

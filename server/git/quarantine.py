@@ -1,0 +1,70 @@
+"""A place for objects that nobody has checked yet, beside a mirror and not in it."""
+
+from __future__ import annotations
+
+import asyncio
+import shutil
+import tempfile
+from collections.abc import AsyncIterator, Iterable, Mapping
+from contextlib import asynccontextmanager
+from pathlib import Path
+from typing import IO
+
+from server.git.command import Git
+from server.kernel.errors import WorkspaceFailed
+
+
+class Quarantine:
+    """Objects from outside. Git reads the mirror through it, and writes only here, until `release`."""
+
+    def __init__(self, git: Git, mirror: Path, directory: Path) -> None:
+        self._git = git
+        self._mirror = mirror
+        self._objects = directory / "objects"
+        self.directory = directory
+        (self._objects / "pack").mkdir(parents=True)
+
+    @property
+    def environment(self) -> Mapping[str, str]:
+        """For git commands that build on the new objects and on the mirror's."""
+        return {
+            "GIT_OBJECT_DIRECTORY": str(self._objects),
+            "GIT_ALTERNATE_OBJECT_DIRECTORIES": str(self._mirror / "objects"),
+            "GIT_INDEX_FILE": str(self.directory / "index"),
+        }
+
+    async def take(self, pack: IO[bytes], claimed: Iterable[bytes], *, max_bytes: int) -> None:
+        """Take the walker's pack in; every claimed id must be a blob of it. Errors: GitFailed, WorkspaceFailed."""
+        alone = {"GIT_OBJECT_DIRECTORY": str(self._objects)}
+        await self._git.run(
+            "index-pack", "--stdin", "--strict", "--fsck-objects", f"--max-input-size={max_bytes}",
+            git_dir=self._mirror, stdin=pack, environment=alone,
+        )  # fmt: skip
+        ids = sorted(claimed)
+        asked = b"".join(identity + b"\n" for identity in ids)
+        told = await self._git.run(
+            "cat-file", "--batch-check=%(objectname) %(objecttype)", git_dir=self._mirror, stdin=asked, environment=alone
+        )
+        if told.stdout != b"".join(identity + b" blob\n" for identity in ids):
+            raise WorkspaceFailed("the walker's answer names an object that is not in its pack")
+
+    async def release(self, commit: str, parent: str) -> None:
+        """Move what `commit` has over `parent` into the mirror, as one pack that git's own checks have passed. Errors: GitFailed."""
+        with (self.directory / "release.pack").open("w+b") as pack:
+            wanted = f"{commit}\n^{parent}\n".encode()
+            await self._git.run(
+                "pack-objects", "--revs", "--stdout", "--quiet", "--delta-base-offset",
+                git_dir=self._mirror, stdin=wanted, stdout=pack, environment=self.environment,
+            )  # fmt: skip
+            pack.seek(0)
+            await self._git.run("index-pack", "--stdin", "--strict", "--fsck-objects", git_dir=self._mirror, stdin=pack)
+
+
+@asynccontextmanager
+async def quarantine(git: Git, mirror: Path) -> AsyncIterator[Quarantine]:
+    """A quarantine for one import; removed afterwards, whatever is in it."""
+    directory = Path(tempfile.mkdtemp(prefix="import-", dir=mirror))
+    try:
+        yield Quarantine(git, mirror, directory)
+    finally:
+        await asyncio.to_thread(shutil.rmtree, directory)

@@ -1,0 +1,138 @@
+"""Talking to remotes: what is there, fetch, push. Only ever to the exact URL that was checked."""
+
+from __future__ import annotations
+
+import asyncio
+import base64
+from collections.abc import Awaitable, Callable, Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from server.git.address import public_addresses
+from server.git.command import Access, Git, GitFailed
+from server.git.refs import branch_ref
+from server.git.remote_url import RemoteUrls
+from server.kernel.errors import PushRefused, RepositoryUnreachable
+
+TokenSupplier = Callable[[str], Awaitable[str | None]]
+"""Gives the token for one operation on a URL, or None."""
+
+LS_REMOTE_SECONDS = 10.0
+_LS_REMOTE_BYTES = 16 * 1024 * 1024
+_DENIED = ("returned error: 401", "returned error: 403", "Authentication failed", "could not read Username", "not permitted")
+
+
+async def no_token(url: str) -> str | None:
+    """The supplier of a server that has no credentials."""
+    del url
+    return None
+
+
+@dataclass(frozen=True)
+class Advertised:
+    """What a remote told: its default branch ("" when it has none) and full ref -> commit."""
+
+    default_branch: str
+    refs: Mapping[str, str] = field(default_factory=dict)
+
+    def is_default(self, branch: str) -> bool:
+        """Whether this is the default branch, or looks like it when the remote does not tell."""
+        return branch == self.default_branch if self.default_branch else branch in {"main", "master"}
+
+
+class Remote:
+    """Commands that use the network, each with its own credentials and its own proof that the address is a public one."""
+
+    def __init__(self, git: Git, urls: RemoteUrls, *, token: TokenSupplier = no_token) -> None:
+        self._git = git
+        self._urls = urls
+        self._token = token
+
+    async def advertised(self, url: str, *branches: str) -> Advertised:
+        """Ask for the default branch and `branches`; 10 s at most. Errors: RepositoryUnreachable."""
+        wanted = {branch_ref(branch) for branch in branches}
+        try:
+            async with asyncio.timeout(LS_REMOTE_SECONDS):
+                access = await self._access(url)
+                listing = await self._git.run(
+                    "ls-remote", "--symref", "--end-of-options", url, "HEAD", *sorted(wanted),
+                    access=access, seconds=LS_REMOTE_SECONDS, max_output=_LS_REMOTE_BYTES,
+                )  # fmt: skip
+        except TimeoutError:
+            raise RepositoryUnreachable(f"no answer within {LS_REMOTE_SECONDS:g} s") from None
+        except GitFailed as error:
+            raise RepositoryUnreachable(error.reason) from error
+        return _parse(listing.stdout.decode("utf-8", "replace"), wanted | {"HEAD"})
+
+    async def fetch(self, url: str, mirror: Path, refs: list[str]) -> None:
+        """Bring full refs into the mirror under the same names. Errors: RepositoryUnreachable."""
+        access = await self._access(url)
+        try:
+            await self._git.run(
+                "fetch", "--quiet", "--no-tags", "--no-write-fetch-head", "--no-auto-maintenance", "--no-recurse-submodules",
+                "--end-of-options", url, *(f"+{ref}:{ref}" for ref in refs),
+                git_dir=mirror, access=access,
+            )  # fmt: skip
+        except GitFailed as error:
+            raise RepositoryUnreachable(error.reason) from error
+
+    async def push(self, url: str, mirror: Path, *, branch: str, commit: str, expected: str) -> None:
+        """Move the branch from `expected` to `commit`. The caller has made sure that this is a fast-forward.
+
+        Errors: PushRefused, RepositoryUnreachable.
+        """
+        ref = branch_ref(branch)
+        access = await self._access(url)
+        try:
+            await self._git.run(
+                # The lease only adds a comparison here: it refuses when the branch is not where we last saw it.
+                "push", "--porcelain", "--no-verify", "--no-recurse-submodules", f"--force-with-lease={ref}:{expected}",
+                "--end-of-options", url, f"{commit}:{ref}",
+                git_dir=mirror, access=access,
+            )  # fmt: skip
+        except GitFailed as error:
+            raise _push_error(error) from error
+
+    async def _access(self, url: str) -> Access:
+        protocol = url.partition("://")[0]
+        configuration: dict[str, str] = {}
+        if not self._urls.is_operators(url):
+            host = url.split("/")[2]
+            addresses = await public_addresses(url, seconds=LS_REMOTE_SECONDS)
+            # Pinned: what was checked is what git connects to, whatever the name says a moment later.
+            configuration["http.curloptResolve"] = f"{host}:443:{','.join(_bracketed(address) for address in addresses)}"
+        token = await self._token(url)
+        if token is None:
+            return Access(protocol, configuration=configuration)
+        encoded = base64.b64encode(f"x-access-token:{token}".encode()).decode()
+        environment = {
+            "GIT_CONFIG_COUNT": "1",
+            "GIT_CONFIG_KEY_0": f"http.{url}.extraHeader",
+            "GIT_CONFIG_VALUE_0": f"Authorization: Basic {encoded}",
+        }
+        return Access(protocol, environment, configuration, secrets=(token, encoded))
+
+
+def _bracketed(address: str) -> str:
+    return f"[{address}]" if ":" in address else address
+
+
+def _parse(listing: str, wanted: set[str]) -> Advertised:
+    default, refs = "", {}
+    for line in listing.splitlines():
+        value, _, name = line.partition("\t")
+        if value.startswith("ref: ") and name == "HEAD":
+            default = value.removeprefix("ref: ").removeprefix("refs/heads/")
+        elif name in wanted:  # patterns of ls-remote also match the ends of longer names
+            refs[name] = value
+    return Advertised(default, refs)
+
+
+def _push_error(error: GitFailed) -> PushRefused | RepositoryUnreachable:
+    said = [line.removeprefix("remote:").strip() for line in error.completed.stderr.splitlines() if line.startswith("remote:")]
+    rejected = [line.split("\t")[-1] for line in error.completed.text.splitlines() if line.startswith("!")]
+    if rejected:
+        return PushRefused("; ".join([*rejected, *filter(None, said)])[:2000])
+    if any(sign in error.reason for sign in _DENIED):
+        return PushRefused(error.reason)
+    return RepositoryUnreachable(error.reason)

@@ -1,0 +1,69 @@
+"""Which repositories may be reached, and in which spelling."""
+
+from __future__ import annotations
+
+import re
+from urllib.parse import urlsplit
+
+from server.kernel.errors import RepositoryNotAllowed
+
+_SEGMENT = re.compile(r"[A-Za-z0-9._-]{1,100}\Z")
+_LONGEST = 2000
+
+
+class RemoteUrls:
+    """The allow-list: `https` on known hosts, and prefixes that the operator named exactly."""
+
+    def __init__(self, *, hosts: str, prefixes: str) -> None:
+        """`hosts` and `prefixes` are comma lists. Errors: ValueError for a prefix that is no http(s) URL ending in `/`."""
+        self._hosts = frozenset(host.strip().lower() for host in hosts.split(",") if host.strip())
+        self._prefixes = tuple(prefix.strip() for prefix in prefixes.split(",") if prefix.strip())
+        for prefix in self._prefixes:
+            parts = urlsplit(prefix)
+            if parts.scheme not in {"http", "https"} or not parts.hostname or "@" in parts.netloc or not prefix.endswith("/"):
+                raise ValueError(f"allowed Git prefix {prefix!r} must be an http or https URL that ends with /")
+
+    def check(self, url: str) -> str:
+        """The canonical spelling, rebuilt from its parts. Errors: RepositoryNotAllowed."""
+        if not url:
+            raise RepositoryNotAllowed("the URL is empty")
+        if len(url) > _LONGEST or not url.isascii() or not url.isprintable() or " " in url or "\\" in url:
+            raise RepositoryNotAllowed("the URL is too long or holds characters that no repository URL needs")
+        prefix = self._prefix_of(url)
+        return prefix + "/".join(_path(url[len(prefix) :])) if prefix else self._on_a_known_host(url)
+
+    def is_operators(self, url: str) -> bool:
+        """Whether a checked URL is under a prefix that the operator named: then private addresses are meant."""
+        return self._prefix_of(url) is not None
+
+    def _prefix_of(self, url: str) -> str | None:
+        return next((prefix for prefix in self._prefixes if url.startswith(prefix)), None)
+
+    def _on_a_known_host(self, url: str) -> str:
+        try:
+            parts = urlsplit(url)
+            port = parts.port
+        except ValueError:
+            raise RepositoryNotAllowed("the URL is malformed") from None
+        if parts.scheme != "https":
+            raise RepositoryNotAllowed(f"scheme {parts.scheme!r}, only https is allowed")
+        if "@" in parts.netloc:
+            raise RepositoryNotAllowed("the URL holds a user name or password")
+        if port is not None or parts.netloc.endswith(":") or "?" in url or "#" in url:
+            raise RepositoryNotAllowed("the URL holds a port, a query or a fragment")
+        host = (parts.hostname or "").lower()
+        if host not in self._hosts:
+            raise RepositoryNotAllowed(f"host {host!r}, allowed are {', '.join(sorted(self._hosts)) or 'none'}")
+        segments = _path(parts.path.removeprefix("/"))
+        if len(segments) != 2:
+            raise RepositoryNotAllowed("the path is not owner/name")
+        # With `.git` no known host answers with a redirect, which we would not follow.
+        return f"https://{host}/{segments[0]}/{segments[1].removesuffix('.git')}.git"
+
+
+def _path(path: str) -> list[str]:
+    segments = path.removesuffix("/").split("/")
+    for segment in segments:
+        if not _SEGMENT.match(segment) or segment in {".", "..", ".git"}:
+            raise RepositoryNotAllowed("the path is not a repository's")
+    return segments

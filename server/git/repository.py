@@ -1,0 +1,159 @@
+"""The Git adapter: the port `Repositories` over mirrors, remotes and the sandboxed walker."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from dataclasses import dataclass
+from datetime import datetime
+from pathlib import Path
+
+from server.config import Settings
+from server.git import bundle, diff, workspace
+from server.git.command import Git, GitFailed
+from server.git.importing import Importer, Parentage
+from server.git.mirror import Mirrors
+from server.git.refs import branch_ref, commit_id, is_branch
+from server.git.remote import Remote, TokenSupplier, no_token
+from server.git.remote_url import RemoteUrls
+from server.git.walker.protocol import Limits
+from server.kernel.errors import BranchUnknown, PushRefused, RepositoryUnreachable, WorkspaceFailed
+from server.kernel.ports.repositories import Author, Diff, Imported, RemoteBranch, Repositories, Repository
+from server.sandbox.probe import Unavailable, probe
+
+
+@dataclass(frozen=True)
+class GitRepositories:
+    """See server/kernel/ports/repositories.py."""
+
+    git: Git
+    urls: RemoteUrls
+    remote: Remote
+    mirrors: Mirrors
+    importer: Importer
+    lock_seconds: float
+
+    def check_url(self, url: str) -> str:
+        """The canonical form of an allowed URL."""
+        return self.urls.check(url)
+
+    async def inspect(self, url: str, *, branch: str) -> RemoteBranch:
+        """Ask the remote for a branch, or for its default branch."""
+        if branch and not is_branch(branch):
+            raise BranchUnknown(branch)
+        told = await self.remote.advertised(self.check_url(url), *filter(None, [branch]))
+        name = branch or told.default_branch
+        commit = told.refs.get(branch_ref(branch) if branch else "HEAD")
+        if not name or commit is None:
+            raise BranchUnknown(name)
+        return RemoteBranch(name, commit)
+
+    async def fetch(self, repository: Repository, *, branch: str, session_branch: str) -> str:
+        """Bring the branches into the mirror."""
+        wanted = [name for name in (session_branch, branch) if is_branch(name)]
+        told = await self.remote.advertised(self.check_url(repository.url), *wanted)
+        refs = [ref for name in wanted if (ref := branch_ref(name)) in told.refs]
+        if not refs:
+            raise BranchUnknown(branch)
+        try:
+            async with self.mirrors.locked(repository, seconds=self.lock_seconds) as mirror:
+                await self.remote.fetch(repository.url, mirror, refs)
+                return (await self.git.run("rev-parse", "--verify", "--end-of-options", refs[0], git_dir=mirror)).text
+        except TimeoutError:
+            raise RepositoryUnreachable("the mirror was in use for too long") from None
+
+    async def push(self, repository: Repository, *, branch: str, commit: str, expected: str) -> None:
+        """Fast-forward the remote's branch."""
+        if not is_branch(branch):
+            raise PushRefused(f"{branch!r} is no branch name")
+        told = await self.remote.advertised(self.check_url(repository.url), branch)
+        now = told.refs.get(branch_ref(branch), "")
+        if told.is_default(branch):
+            raise PushRefused(f"{branch!r} is the repository's default branch")
+        if now == commit:
+            return
+        if now != expected:
+            raise PushRefused(f"{branch!r} is at {now[:12] or 'no commit'}, expected was {expected[:12] or 'no commit'}")
+        try:
+            async with self.mirrors.locked(repository, seconds=self.lock_seconds) as mirror:
+                await self._check_descent(mirror, commit, expected)
+                await self.remote.push(repository.url, mirror, branch=branch, commit=commit, expected=expected)
+        except TimeoutError:
+            raise RepositoryUnreachable("the mirror was in use for too long") from None
+
+    async def _check_descent(self, mirror: Path, commit: str, expected: str) -> None:
+        try:
+            await self.git.run("cat-file", "-e", f"{commit_id(commit)}^{{commit}}", git_dir=mirror)
+            if expected:
+                await self.git.run("merge-base", "--is-ancestor", commit_id(expected), commit, git_dir=mirror)
+        except (GitFailed, ValueError):
+            raise PushRefused(f"{commit[:12]} does not follow {expected[:12] or 'from this repository'}") from None
+
+    async def build_workspace(self, repository: Repository, *, commit: str, branch: str, base_branch: str, into: Path) -> None:
+        """Check a commit out into an empty directory."""
+        try:
+            async with self.mirrors.locked(repository, seconds=self.lock_seconds) as mirror:
+                await workspace.build(self.git, mirror, commit=commit, branch=branch, base_branch=base_branch, into=into)
+        except TimeoutError:
+            raise WorkspaceFailed("the mirror was in use for too long") from None
+
+    async def import_workspace(
+        self,
+        repository: Repository,
+        *,
+        session_id: str,
+        workspace: Path,
+        parent: str,
+        message: str,
+        author: Author,
+        at: datetime,
+    ) -> Imported:
+        """Commit what the workspace holds."""
+        over = Parentage(parent, message, author, at)
+        try:
+            async with self.mirrors.locked(repository, seconds=self.lock_seconds) as mirror:
+                return await self.importer.run(mirror, session_id=session_id, workspace=workspace, over=over)
+        except TimeoutError:
+            raise WorkspaceFailed("the mirror was in use for too long") from None
+
+    async def diff(self, repository: Repository, *, base: str, head: str, max_patch_bytes: int, max_files: int) -> Diff:
+        """The difference between two commits."""
+        mirror = self.mirrors.path(repository)
+        try:
+            return await diff.compare(self.git, mirror, base=base, head=head, max_patch_bytes=max_patch_bytes, max_files=max_files)
+        except (GitFailed, ValueError) as error:
+            raise WorkspaceFailed(f"the commits cannot be compared: {error}") from error
+
+    async def subject(self, repository: Repository, *, commit: str) -> str:
+        """First line of a commit's message."""
+        try:
+            mirror = self.mirrors.path(repository)
+            return (await self.git.run("log", "-1", "--no-show-signature", "--format=%s", commit_id(commit), git_dir=mirror)).text
+        except (GitFailed, ValueError) as error:
+            raise WorkspaceFailed(f"the commit cannot be read: {error}") from error
+
+    async def bundle(self, repository: Repository, *, session_id: str, base: str, head: str, into: Path) -> None:
+        """Write a bundle of base..head."""
+        del session_id  # the mirror and the two commits say it all
+        try:
+            await bundle.write_bundle(self.git, self.mirrors.path(repository), base=base, head=head, into=into)
+        except (GitFailed, OSError, ValueError) as error:
+            raise WorkspaceFailed(f"the snapshot cannot be written: {error}") from error
+
+
+@asynccontextmanager
+async def open_git(settings: Settings, *, limits: Limits | None = None, token: TokenSupplier = no_token) -> AsyncIterator[Repositories]:
+    """The adapter, from settings. Errors: ValueError for an allow-list that cannot be right."""
+    git = Git(timeout_seconds=settings.git_timeout_seconds)
+    urls = RemoteUrls(hosts=settings.git_allowed_hosts, prefixes=settings.git_allowed_prefixes)
+    found = await asyncio.to_thread(probe)
+    sandbox = None if isinstance(found, Unavailable) else found
+    yield GitRepositories(
+        git=git,
+        urls=urls,
+        remote=Remote(git, urls, token=token),
+        mirrors=Mirrors(settings.data_dir / "mirrors", git),
+        importer=Importer(git, sandbox, limits or Limits(), seconds=settings.git_timeout_seconds),
+        lock_seconds=2 * settings.git_timeout_seconds,
+    )

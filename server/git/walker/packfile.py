@@ -1,0 +1,53 @@
+"""Writes a pack of blobs to a seekable file (gitformat-pack(5), version 2, no deltas)."""
+
+from __future__ import annotations
+
+import hashlib
+import struct
+import zlib
+from collections.abc import Iterable
+from typing import IO
+
+_BLOB = 3
+_COPY = 1024 * 1024
+
+
+class BlobPack:
+    """Blobs are written once, whatever the number of paths that hold them."""
+
+    def __init__(self, target: IO[bytes]) -> None:
+        self._target = target
+        self._ids: set[bytes] = set()
+        self._target.write(b"PACK" + struct.pack(">II", 2, 0))
+
+    def add(self, identity: bytes, size: int, chunks: Iterable[bytes]) -> None:
+        """Write one blob of exactly `size` bytes, unless it is in already."""
+        if identity in self._ids:
+            return
+        self._ids.add(identity)
+        self._target.write(_header(size))
+        compressor = zlib.compressobj(1)
+        for chunk in chunks:
+            self._target.write(compressor.compress(chunk))
+        self._target.write(compressor.flush())
+
+    def finish(self) -> int:
+        """Put the number of objects and the check sum in place; returns the pack's length in bytes."""
+        self._target.seek(8)
+        self._target.write(struct.pack(">I", len(self._ids)))
+        self._target.seek(0)
+        digest = hashlib.sha1(usedforsecurity=False)
+        while chunk := self._target.read(_COPY):
+            digest.update(chunk)
+        self._target.write(digest.digest())
+        return self._target.tell()
+
+
+def _header(size: int) -> bytes:
+    byte, size = (_BLOB << 4) | (size & 0x0F), size >> 4
+    encoded = bytearray()
+    while size:
+        encoded.append(byte | 0x80)
+        byte, size = size & 0x7F, size >> 7
+    encoded.append(byte)
+    return bytes(encoded)

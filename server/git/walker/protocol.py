@@ -1,0 +1,60 @@
+"""What the trusted half and the walker say to each other.
+
+Request (the walker's stdin): one JSON line (`Limits`), then the base tree as `git ls-tree -r -z -l` prints it.
+Answer (the walker's stdout, an empty regular file): a pack of blobs, then the records, then the footer: 8 bytes length of the pack
+(big-endian) and `MAGIC`. A record is `<mode> <id>\\t<path>\\0`; the id is `=` for "as in the base". Left out: `! <reason>\\t<path>\\0`.
+"""
+
+from __future__ import annotations
+
+import json
+from dataclasses import asdict, dataclass
+
+MAGIC = b"TREADLE1"
+FOOTER_BYTES = 16
+SAME = b"="
+FILE_MODES = frozenset({b"100644", b"100755", b"120000"})
+GITLINK = b"160000"
+
+
+@dataclass(frozen=True)
+class Limits:
+    """How much of a tree is read. Sizes in bytes."""
+
+    entries: int = 200_000
+    file_bytes: int = 100 * 1024 * 1024
+    total_bytes: int = 2 * 1024 * 1024 * 1024
+    depth: int = 128
+    path_bytes: int = 4096
+    skipped: int = 1000
+    """Records of left-out paths; the rest is only counted (record `! COUNT\\t<n>`)."""
+    cpu_seconds: int = 300
+
+    def dump(self) -> bytes:
+        """As the first line of a request."""
+        return json.dumps(asdict(self)).encode() + b"\n"
+
+    @classmethod
+    def load(cls, line: bytes) -> Limits:
+        """From the first line of a request."""
+        return cls(**json.loads(line))
+
+
+@dataclass(frozen=True)
+class Base:
+    """One entry of the base tree; `size` is -1 for a gitlink."""
+
+    mode: bytes
+    id: bytes
+    size: int
+
+
+def parse_base(listing: bytes) -> dict[bytes, Base]:
+    """Read `git ls-tree -r -z -l`."""
+    found = {}
+    for record in listing.split(b"\0"):
+        if record:
+            meta, _, path = record.partition(b"\t")
+            mode, _kind, identity, size = meta.split()
+            found[path] = Base(mode, identity, -1 if size == b"-" else int(size))
+    return found

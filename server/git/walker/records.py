@@ -1,0 +1,56 @@
+"""Collects what the walk found, as the records of protocol.py."""
+
+from __future__ import annotations
+
+from bisect import bisect_left
+from collections.abc import Iterator, Mapping
+
+from server.git.walker.protocol import SAME, Base
+
+
+class Records:
+    """The answer's second part. What is left out keeps the base's entries: an import never deletes what it could not read."""
+
+    def __init__(self, base: Mapping[bytes, Base], *, longest: int) -> None:
+        self._base = base
+        self._sorted = sorted(base)
+        self._longest = longest
+        self._skipped = 0
+        self._parts: list[bytes] = []
+
+    def found(self, path: bytes, mode: bytes, identity: bytes) -> None:
+        """A file or link of the tree."""
+        self._parts.append(b"%s %s\t%s\0" % (mode, identity, path))
+
+    def keep(self, path: bytes) -> None:
+        """Whatever the base has at the path or below it."""
+        for kept in self._at_or_below(path):
+            self.found(kept, self._base[kept].mode, SAME)
+
+    def skip(self, path: bytes, reason: str) -> None:
+        """Leave the path out, and all below it, and say why."""
+        self.keep(path)
+        self._skipped += 1
+        if self._skipped <= self._longest:
+            self._parts.append(b"! %s\t%s\0" % (reason.encode(), path))
+
+    def holds_below(self, directory: bytes) -> bool:
+        """Whether the base has an entry below the directory."""
+        return self._next(directory + b"/").startswith(directory + b"/")
+
+    def dump(self) -> bytes:
+        """All records, and how many were left out."""
+        return b"".join(self._parts) + b"! COUNT\t%d\0" % self._skipped
+
+    def _next(self, key: bytes) -> bytes:
+        position = bisect_left(self._sorted, key)
+        return self._sorted[position] if position < len(self._sorted) else b""
+
+    def _at_or_below(self, path: bytes) -> Iterator[bytes]:
+        if path in self._base:
+            yield path
+        prefix = path + b"/" if path else b""
+        position = bisect_left(self._sorted, prefix)
+        while position < len(self._sorted) and self._sorted[position].startswith(prefix):
+            yield self._sorted[position]
+            position += 1

@@ -1,0 +1,177 @@
+"""The walk: one directory descriptor per level, nothing followed, everything bounded."""
+
+from __future__ import annotations
+
+import os
+import stat
+from collections.abc import Mapping
+from itertools import islice
+
+from server.git.walker import content as contents
+from server.git.walker.ignore import Ignored
+from server.git.walker.names import is_git_directory, is_gitattributes, is_gitmodules
+from server.git.walker.packfile import BlobPack
+from server.git.walker.protocol import GITLINK, SAME, Base, Limits
+from server.git.walker.records import Records
+from server.git.walker.screen import gitattributes_is_harmless, gitmodules_is_harmless
+
+_EXAMINED_PER_ENTRY = 10
+_IGNORE_FILE_BYTES = 1024 * 1024
+
+
+class Walk:
+    """Compares a tree with the base: changed files go into the pack, everything into the records."""
+
+    def __init__(self, *, base: Mapping[bytes, Base], limits: Limits, pack: BlobPack, records: Records, ignored: Ignored) -> None:
+        self._base = base
+        self._limits = limits
+        self._pack = pack
+        self._records = records
+        self._ignored = ignored
+        self._new = 0
+        self._examined = 0
+        self._bytes = 0
+        self._device = -1
+
+    def tree(self, root: int) -> None:
+        """Walk the tree whose root directory is open as `root`."""
+        self._device = os.fstat(root).st_dev
+        self._directory(root, b"", depth=0)
+
+    def _directory(self, directory: int, prefix: bytes, *, depth: int) -> None:
+        """Files first, then directories, those of the base before new ones: a flood in one place does not hide work in another."""
+        with os.scandir(directory) as listing:
+            entries = list(islice(listing, self._limits.entries + 1))
+        if len(entries) > self._limits.entries:
+            self._records.skip(prefix.rstrip(b"/"), "TOO_MANY")
+            return
+        self._learn_ignore_file(directory, prefix, entries)
+        directories = []
+        for entry in sorted(entries, key=lambda entry: (not self._known(prefix + os.fsencode(entry.name)), entry.name)):
+            name = os.fsencode(entry.name)
+            path = prefix + name
+            if path == b".git":
+                continue  # the workspace's own, which nobody reads
+            refusal = self._refusal(path, name)
+            if refusal:
+                self._records.skip(path, refusal)
+            elif self._admitted(path, is_directory=entry.is_dir(follow_symlinks=False)):
+                if entry.is_dir(follow_symlinks=False):
+                    directories.append(entry.name)
+                else:
+                    self._file(directory, entry, path)
+        for directory_name in directories:
+            self._descend(directory, directory_name, prefix, depth=depth)
+
+    def _descend(self, parent: int, name: str, prefix: bytes, *, depth: int) -> None:
+        path = prefix + os.fsencode(name)
+        held = self._base.get(path)
+        if held is not None and held.mode == GITLINK:
+            self._records.keep(path)
+        elif depth + 1 > self._limits.depth:
+            self._records.skip(path, "TOO_DEEP")
+        else:
+            try:
+                descriptor = os.open(name, os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC, dir_fd=parent)
+            except OSError:
+                self._records.skip(path, "UNREADABLE")
+                return
+            try:
+                if os.fstat(descriptor).st_dev != self._device:
+                    self._records.skip(path, "NOT_A_FILE")
+                else:
+                    self._directory(descriptor, path + b"/", depth=depth + 1)
+            finally:
+                os.close(descriptor)
+
+    def _known(self, path: bytes) -> bool:
+        return path in self._base or self._records.holds_below(path)
+
+    def _refusal(self, path: bytes, name: bytes) -> str:
+        if is_git_directory(name):
+            return "GIT_DIRECTORY"
+        if is_gitmodules(name) and name != b".gitmodules":
+            return "BAD_GITMODULES"
+        if is_gitattributes(name) and name != b".gitattributes":
+            return "BAD_GITATTRIBUTES"
+        return "BAD_NAME" if len(path) > self._limits.path_bytes else ""
+
+    def _admitted(self, path: bytes, *, is_directory: bool) -> bool:
+        """Whether a path is looked at: all that the base holds, and of the rest what is neither ignored nor too much."""
+        if self._known(path):
+            return True
+        self._examined += 1
+        if self._new >= self._limits.entries or self._examined > self._limits.entries * _EXAMINED_PER_ENTRY:
+            self._records.skip(path, "TOO_MANY")
+            return False
+        if self._ignored(path, is_directory=is_directory):
+            return False
+        self._new += 1
+        return True
+
+    def _file(self, directory: int, entry: os.DirEntry[str], path: bytes) -> None:
+        try:
+            status = entry.stat(follow_symlinks=False)
+            if stat.S_ISLNK(status.st_mode):
+                self._link(directory, entry.name, path)
+            elif stat.S_ISREG(status.st_mode):
+                self._regular(directory, entry.name, path, status)
+            else:
+                self._records.skip(path, "NOT_A_FILE")
+        except OSError:
+            self._records.skip(path, "UNREADABLE")
+
+    def _link(self, directory: int, name: str, path: bytes) -> None:
+        if is_gitmodules(os.fsencode(name)):
+            self._records.skip(path, "BAD_GITMODULES")
+        elif is_gitattributes(os.fsencode(name)):
+            self._records.skip(path, "BAD_GITATTRIBUTES")
+        else:
+            self._record(path, b"120000", contents.link(name, directory))
+
+    def _regular(self, directory: int, name: str, path: bytes, status: os.stat_result) -> None:
+        held = self._base.get(path)
+        grown = held is None or held.size != status.st_size
+        if grown and (status.st_size > self._limits.file_bytes or self._bytes + status.st_size > self._limits.total_bytes):
+            self._records.skip(path, "TOO_LARGE")
+            return
+        descriptor, opened = contents.open_regular(name, directory)
+        try:
+            content = contents.regular(descriptor, min(opened.st_size, status.st_size))
+            refusal = _screen(os.fsencode(name), content)
+            if refusal and (held is None or held.id != content.id):
+                self._records.skip(path, refusal)
+            else:
+                self._record(path, b"100755" if opened.st_mode & stat.S_IXUSR else b"100644", content)
+        finally:
+            os.close(descriptor)
+
+    def _record(self, path: bytes, mode: bytes, content: contents.Content) -> None:
+        held = self._base.get(path)
+        if held is not None and held.id == content.id:
+            self._records.found(path, mode, SAME)
+            return
+        self._bytes += content.size
+        self._pack.add(content.id, content.size, content.chunks())
+        self._records.found(path, mode, content.id)
+
+    def _learn_ignore_file(self, directory: int, prefix: bytes, entries: list[os.DirEntry[str]]) -> None:
+        if not any(entry.name == ".gitignore" and entry.is_file(follow_symlinks=False) for entry in entries):
+            return
+        try:
+            descriptor, status = contents.open_regular(".gitignore", directory)
+        except OSError:
+            return  # it is reported as unreadable when its turn comes
+        try:
+            size = min(status.st_size, _IGNORE_FILE_BYTES)
+            self._ignored.learn(prefix.rstrip(b"/"), contents.regular(descriptor, size).whole or b"")
+        finally:
+            os.close(descriptor)
+
+
+def _screen(name: bytes, content: contents.Content) -> str:
+    if is_gitmodules(name) and not (content.whole is not None and gitmodules_is_harmless(content.whole)):
+        return "BAD_GITMODULES"
+    if is_gitattributes(name) and not (content.whole is not None and gitattributes_is_harmless(content.whole)):
+        return "BAD_GITATTRIBUTES"
+    return ""
