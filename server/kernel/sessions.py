@@ -5,7 +5,6 @@ from __future__ import annotations
 import hashlib
 import json
 from collections.abc import AsyncGenerator, Mapping
-from contextlib import aclosing
 from dataclasses import dataclass
 
 from server.kernel import naming
@@ -18,6 +17,7 @@ from server.kernel.ports.session_store import SessionStore
 from server.kernel.ports.turn_store import TurnStore
 from server.kernel.session import NewSession, Session, SessionPage
 from server.kernel.supervisor import Supervisor
+from server.kernel.turn import Turn
 from server.kernel.validation import check_labels, check_request_id, check_title
 
 DEFAULT_PAGE = 50
@@ -109,14 +109,14 @@ class Sessions:
         await self._store.get(principal, session_id)
         return await self._journal.page(session_id, after_seq=after_seq, limit=limit, max_bytes=MAX_EVENTS_BYTES)
 
-    async def follow(
-        self, principal: Principal, session_id: str, *, after_seq: int, live: bool, turn_id: str = ""
-    ) -> AsyncGenerator[Frame, None]:
-        """Replay and follow. Errors: SessionNotFound, SequenceAhead."""
+    async def follow(self, principal: Principal, session_id: str, *, after_seq: int, live: bool) -> AsyncGenerator[Frame, None]:
+        """Replay and follow until no turn is active. Errors: SessionNotFound, SequenceAhead."""
         await self._store.get(principal, session_id)
-        async with aclosing(self._journal.follow(session_id, after_seq=after_seq, live=live, turn_id=turn_id)) as frames:
-            async for frame in frames:
-                yield frame
+        return await self._journal.follow(session_id, after_seq=after_seq, live=live)
+
+    async def follow_turn(self, turn: Turn) -> AsyncGenerator[Frame, None]:
+        """Replay and follow one turn, from its first event to its last. The turn was given out by a use case of its owner."""
+        return await self._journal.follow(turn.session_id, after_seq=turn.start_seq, live=True, turn_id=turn.id)
 
 
 def _page_size(asked: int, *, default: int, limit: int) -> int:

@@ -124,6 +124,8 @@ class Turn:
     started_at: datetime | None = None
     """When the agent was started; the turn's time limit counts from here."""
     ended_at: datetime | None = None
+    start_seq: int = 0
+    """The seq of the last event before the turn's first."""
     end_seq: int = 0
     """The seq of the terminal event; 0 until there is one."""
 

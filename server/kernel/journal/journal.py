@@ -9,7 +9,7 @@ from dataclasses import replace
 from datetime import UTC, datetime
 
 from server.kernel.errors import Fenced, SequenceAhead, SessionNotFound, StoreUnavailable
-from server.kernel.event import Chunk, Envelope, Fact, WorkerBatch
+from server.kernel.event import Chunk, Envelope, Fact, Head, WorkerBatch
 from server.kernel.journal.feed import Feed
 from server.kernel.journal.follow import Follower, Frame
 from server.kernel.journal.log import SessionLog
@@ -164,9 +164,12 @@ class Journal:
             raise SessionNotFound(session_id)
         if after_seq >= head.next_seq:
             raise SequenceAhead(after_seq, head.next_seq - 1)
-        with self._followed(session_id) as feed:
+        return self._frames(head, after_seq, live=live, turn_id=turn_id)
+
+    async def _frames(self, head: Head, after_seq: int, *, live: bool, turn_id: str) -> AsyncGenerator[Frame, None]:
+        with self._followed(head.session_id) as feed:
             follower = Follower(
-                self._events, self._codec, feed, session_id, after_seq=after_seq, turn_id=turn_id, heartbeat_seconds=self._heartbeat
+                self._events, self._codec, feed, head.session_id, after_seq=after_seq, turn_id=turn_id, heartbeat_seconds=self._heartbeat
             )
             async with aclosing(follower.frames(head, live=live)) as frames:
                 async for frame in frames:

@@ -65,10 +65,10 @@ class TurnStore(Protocol):
         lease_seconds: float,
     ) -> Claimed:
         """In one transaction: make the session (or load it by id, ownership checked), insert the turn as QUEUED with the next
-        number, and take the session's lease for `replica` (epoch + 1). No event is written yet; the caller's first `commit` does.
-        The session's state becomes QUEUED and `provider` and `model` are remembered in it.
-        Errors: SessionNotFound, TurnActive; RequestIdReused when the non-empty request_id exists already (a race; the caller looks
-        it up again)."""
+        number and start_seq (the end of the log as it is now), and take the session's lease for `replica` (epoch + 1). No event is
+        written yet; the caller's first `commit` does. The session's state becomes QUEUED, and `provider` and `model` are remembered
+        in it. Errors: SessionNotFound, TurnActive; RequestIdReused when the non-empty request_id exists already (a race; the caller
+        looks it up again)."""
         ...
 
     async def commit(

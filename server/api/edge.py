@@ -1,0 +1,114 @@
+"""The edge of every public RPC: who calls, which log lines belong to the call, and what a failure looks like outside."""
+
+from __future__ import annotations
+
+import asyncio
+import re
+import time
+from collections.abc import Awaitable, Callable
+from contextlib import suppress
+from typing import Any, NoReturn, Protocol
+
+import grpc
+import structlog
+from google.protobuf import message_factory
+from google.protobuf.descriptor import MethodDescriptor, ServiceDescriptor
+from google.rpc.status_pb2 import Status
+from structlog.contextvars import bound_contextvars
+
+from server import telemetry
+from server.api.status import STATUS, internal, status_of
+from server.kernel.errors import ApiKeyMissing, KernelError
+from server.kernel.identity import Principal
+from server.kernel.ids import new_id
+from server.kernel.ports.authenticator import Authenticator
+
+ABORT_SECONDS = 5.0
+"""`abort` itself can wait for a client that does not read."""
+
+log = structlog.get_logger()
+
+Context = grpc.aio.ServicerContext[Any, Any]
+
+
+class Service(Protocol):
+    """An implementation: one coroutine `method(principal, request, context)` per RPC, by its name in snake case. A unary one returns
+    a message or its bytes; a streaming one writes bytes to the context."""
+
+
+def generic_handler(descriptor: ServiceDescriptor, service: Service, authenticator: Authenticator) -> grpc.GenericRpcHandler[Any, Any]:
+    """Serve every RPC of a service. Stream frames pass as bytes: what is stored is sent, without a codec in between."""
+    handlers = {method.name: _handler(method, service, authenticator) for method in descriptor.methods}
+    return grpc.method_handlers_generic_handler(descriptor.full_name, handlers)
+
+
+def _handler(method: MethodDescriptor, service: Service, authenticator: Authenticator) -> grpc.RpcMethodHandler[Any, Any]:
+    name = re.sub(r"(?<!^)(?=[A-Z])", "_", method.name).lower()
+    behaviour = _edge(method.name, getattr(service, name), authenticator)
+    request = message_factory.GetMessageClass(method.input_type)
+    if method.server_streaming:
+        return grpc.unary_stream_rpc_method_handler(behaviour, request_deserializer=request.FromString, response_serializer=None)
+    return grpc.unary_unary_rpc_method_handler(behaviour, request_deserializer=request.FromString, response_serializer=_bytes)
+
+
+def _bytes(response: Any) -> bytes:
+    return response if isinstance(response, bytes) else response.SerializeToString()
+
+
+def _edge(
+    method: str, call: Callable[[Principal, Any, Context], Awaitable[Any]], authenticator: Authenticator
+) -> Callable[[Any, Context], Awaitable[Any]]:
+    async def behaviour(request: Any, context: Context) -> Any:
+        begun = time.monotonic()
+        code = grpc.StatusCode.OK
+        with bound_contextvars(method=method, call_id=new_id()):
+            try:
+                principal = await authenticator.authenticate(_api_key(context))
+                return await call(principal, request, context)
+            except KernelError as error:
+                code, status = _expected(error)
+                await _abort(context, code, status)
+            except asyncio.CancelledError:
+                code = grpc.StatusCode.CANCELLED
+                raise
+            except (grpc.aio.AbortError, grpc.aio.UsageError, grpc.aio.BaseError):
+                # The client is gone, or the status is set already.
+                code = grpc.StatusCode.CANCELLED
+                raise
+            except Exception:  # the edge owns defects: logged with an id, and nothing of them leaves the server
+                error_id = new_id()
+                log.exception("call.crashed", error_id=error_id)
+                code, status = internal(error_id)
+                await _abort(context, code, status)
+            finally:
+                telemetry.CALLS.labels(method, code.name).inc()
+                telemetry.CALL_SECONDS.labels(method).observe(time.monotonic() - begun)
+
+    return behaviour
+
+
+def _expected(error: KernelError) -> tuple[grpc.StatusCode, Status]:
+    if type(error) in STATUS:
+        log.info("call.refused", error=error.message, error_type=type(error).__name__)
+        return status_of(error)
+    error_id = new_id()
+    log.error("call.failed", error=error.message, error_type=type(error).__name__, error_id=error_id, **error.metadata)
+    return internal(error_id)
+
+
+async def _abort(context: Context, code: grpc.StatusCode, status: Status) -> NoReturn:
+    details = (("grpc-status-details-bin", status.SerializeToString()),)
+    with suppress(TimeoutError):
+        async with asyncio.timeout(ABORT_SECONDS):
+            await context.abort(code, status.message, trailing_metadata=details)
+    raise grpc.aio.AbortError
+
+
+def _api_key(context: Context) -> str:
+    """`authorization: Bearer <key>`. Errors: ApiKeyMissing."""
+    for key, value in context.invocation_metadata() or ():
+        if key == "authorization" and isinstance(value, str):
+            scheme, _, credential = value.partition(" ")
+            if scheme.lower() == "bearer" and credential.strip():
+                return credential.strip()
+    raise ApiKeyMissing

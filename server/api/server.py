@@ -1,0 +1,69 @@
+"""The gRPC server: services, health, reflection, limits, and how it stops."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from dataclasses import dataclass
+
+import grpc
+from grpc_health.v1 import health, health_pb2, health_pb2_grpc
+from grpc_reflection.v1alpha import reflection
+
+from server.api.edge import generic_handler
+from server.api.session_service import SERVICE, SessionService
+from server.api.streams import Streams
+from server.kernel.execute import Execute
+from server.kernel.ports.authenticator import Authenticator
+from server.kernel.sessions import Sessions
+
+MAX_REQUEST_BYTES = 16 * 1024 * 1024
+GRACE_SECONDS = 10.0
+
+OPTIONS = (
+    ("grpc.max_receive_message_length", MAX_REQUEST_BYTES),
+    ("grpc.so_reuseport", 0),
+    # Clients may ping every 10 s, also without calls: the default answers the third such ping with `too_many_pings`.
+    ("grpc.http2.min_ping_interval_without_data_ms", 10_000),
+    ("grpc.keepalive_permit_without_calls", 1),
+)
+
+
+@dataclass(frozen=True)
+class Api:
+    """The running API."""
+
+    address: str
+    """`host:port` that it listens on."""
+    _health: health.aio.HealthServicer
+    _streams: Streams
+
+    async def drain(self) -> None:
+        """Say no to health checks and end the streams; unary calls go on."""
+        await self._health.enter_graceful_shutdown()
+        await self._streams.drain()
+
+
+@asynccontextmanager
+async def open_api(
+    *, listen: str, write_seconds: float, sessions: Sessions, execute: Execute, authenticator: Authenticator
+) -> AsyncIterator[Api]:
+    """Serve on `listen` (`host:port`, port 0 for any). Errors: RuntimeError when the address is taken."""
+    server = grpc.aio.server(options=OPTIONS)
+    streams = Streams(write_seconds=write_seconds)
+    service = SessionService(sessions, execute, streams)
+    checks = health.aio.HealthServicer()
+    server.add_generic_rpc_handlers((generic_handler(SERVICE, service, authenticator),))
+    health_pb2_grpc.add_HealthServicer_to_server(checks, server)
+    reflection.enable_server_reflection((SERVICE.full_name, health.SERVICE_NAME, reflection.SERVICE_NAME), server)
+    host, _, _ = listen.rpartition(":")
+    port = server.add_insecure_port(listen)
+    for name in ("", SERVICE.full_name):
+        await checks.set(name, health_pb2.HealthCheckResponse.SERVING)
+    await server.start()
+    api = Api(f"{host}:{port}", checks, streams)
+    try:
+        yield api
+    finally:
+        await api.drain()
+        await server.stop(GRACE_SECONDS)

@@ -1,0 +1,86 @@
+"""treadle.session.v1.SessionService: gRPC to use cases, nothing else."""
+
+from __future__ import annotations
+
+from server.api import convert
+from server.api.edge import Context
+from server.api.event_codec import varint
+from server.api.streams import Streams, started
+from server.kernel.errors import InvalidField
+from server.kernel.execute import Execute
+from server.kernel.identity import Principal
+from server.kernel.sessions import Sessions
+from treadle.session.v1 import session_service_pb2 as pb
+
+SERVICE = pb.DESCRIPTOR.services_by_name["SessionService"]
+
+_LAST_SEQ_TAG = b"\x10"  # ListEventsResponse.last_seq: field 2, varint
+MUTABLE = ("title", "labels")
+
+
+class SessionService:
+    """See the comments of the proto for what each RPC promises."""
+
+    def __init__(self, sessions: Sessions, execute: Execute, streams: Streams) -> None:
+        self._sessions = sessions
+        self._execute = execute
+        self._streams = streams
+
+    async def execute_session(self, principal: Principal, request: pb.ExecuteSessionRequest, context: Context) -> None:
+        """Start a turn, or find it, and follow it."""
+        begun = await self._execute(principal, convert.execute_request(request))
+        turn = begun.turn
+        # What came before this turn is the business of Resume; a turn that is already under way is replayed from its start.
+        frames = await self._sessions.follow_turn(turn)
+        first = started(turn.session_id, turn_id=turn.id, existing=begun.existing)
+        await self._streams.send(context, frames, after_seq=turn.start_seq, first=first)
+
+    async def resume(self, principal: Principal, request: pb.ResumeRequest, context: Context) -> None:
+        """Replay and follow."""
+        live = request.follow if request.HasField("follow") else True
+        frames = await self._sessions.follow(principal, request.session_id, after_seq=request.after_seq, live=live)
+        await self._streams.send(context, frames, after_seq=request.after_seq, first=started(request.session_id))
+
+    async def create_session(self, principal: Principal, request: pb.CreateSessionRequest, _: Context) -> pb.CreateSessionResponse:
+        """Make a session without a turn."""
+        created = await self._sessions.create(principal, convert.create_request(request))
+        return pb.CreateSessionResponse(session=convert.session(created))
+
+    async def get_session(self, principal: Principal, request: pb.GetSessionRequest, _: Context) -> pb.GetSessionResponse:
+        """Read one session."""
+        return pb.GetSessionResponse(session=convert.session(await self._sessions.get(principal, request.session_id)))
+
+    async def list_sessions(self, principal: Principal, request: pb.ListSessionsRequest, _: Context) -> pb.ListSessionsResponse:
+        """Read a page of sessions."""
+        page = await self._sessions.list(principal, page_size=request.page_size, page_token=request.page_token)
+        return pb.ListSessionsResponse(sessions=map(convert.session, page.sessions), next_page_token=page.next_token)
+
+    async def update_session(self, principal: Principal, request: pb.UpdateSessionRequest, _: Context) -> pb.UpdateSessionResponse:
+        """Change what the mask names."""
+        paths = set(request.update_mask.paths)
+        if not paths or not paths <= set(MUTABLE):
+            raise InvalidField("update_mask", f"name the fields to change: {', '.join(MUTABLE)}")
+        updated = await self._sessions.update(
+            principal,
+            request.session_id,
+            title=request.title if "title" in paths else None,
+            labels=dict(request.labels) if "labels" in paths else None,
+            version=request.version,
+        )
+        return pb.UpdateSessionResponse(session=convert.session(updated))
+
+    async def delete_session(self, principal: Principal, request: pb.DeleteSessionRequest, _: Context) -> pb.DeleteSessionResponse:
+        """Remove a session."""
+        await self._sessions.delete(principal, request.session_id)
+        return pb.DeleteSessionResponse()
+
+    async def interrupt(self, principal: Principal, request: pb.InterruptRequest, _: Context) -> pb.InterruptResponse:
+        """Stop the active turn."""
+        return pb.InterruptResponse(turn_id=await self._sessions.interrupt(principal, request.session_id, request.turn_id))
+
+    async def list_events(self, principal: Principal, request: pb.ListEventsRequest, _: Context) -> bytes:
+        """Read a page of the log; stored bytes are sent as they are."""
+        page, last_seq = await self._sessions.events(
+            principal, request.session_id, after_seq=request.after_seq, page_size=request.page_size
+        )
+        return page + _LAST_SEQ_TAG + varint(last_seq)

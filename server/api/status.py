@@ -1,0 +1,61 @@
+"""The one table from kernel errors to gRPC statuses, and how a status is written."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+import grpc
+from google.protobuf.any_pb2 import Any
+from google.rpc.error_details_pb2 import BadRequest, ErrorInfo
+from google.rpc.status_pb2 import Status
+
+from server.kernel import errors
+from server.kernel.errors import KernelError
+
+DOMAIN = "treadle"
+
+STATUS: Mapping[type[KernelError], tuple[grpc.StatusCode, str]] = {
+    errors.InvalidField: (grpc.StatusCode.INVALID_ARGUMENT, "INVALID_FIELD"),
+    errors.RequestTooLarge: (grpc.StatusCode.INVALID_ARGUMENT, "REQUEST_TOO_LARGE"),
+    errors.ProviderUnknown: (grpc.StatusCode.INVALID_ARGUMENT, "PROVIDER_UNKNOWN"),
+    errors.RepositoryNotAllowed: (grpc.StatusCode.INVALID_ARGUMENT, "REPOSITORY_NOT_ALLOWED"),
+    errors.RepositoryUnreachable: (grpc.StatusCode.FAILED_PRECONDITION, "REPOSITORY_UNREACHABLE"),
+    errors.BranchUnknown: (grpc.StatusCode.INVALID_ARGUMENT, "BRANCH_UNKNOWN"),
+    errors.SessionNotFound: (grpc.StatusCode.NOT_FOUND, "SESSION_NOT_FOUND"),
+    errors.TurnActive: (grpc.StatusCode.FAILED_PRECONDITION, "TURN_ACTIVE"),
+    errors.RequestIdReused: (grpc.StatusCode.ALREADY_EXISTS, "REQUEST_ID_REUSED"),
+    errors.SequenceAhead: (grpc.StatusCode.OUT_OF_RANGE, "SEQUENCE_AHEAD"),
+    errors.VersionConflict: (grpc.StatusCode.ABORTED, "VERSION_CONFLICT"),
+    errors.TooManyTurns: (grpc.StatusCode.RESOURCE_EXHAUSTED, "TOO_MANY_TURNS"),
+    errors.ApiKeyMissing: (grpc.StatusCode.UNAUTHENTICATED, "API_KEY_MISSING"),
+    errors.ApiKeyInvalid: (grpc.StatusCode.UNAUTHENTICATED, "API_KEY_INVALID"),
+    errors.ShuttingDown: (grpc.StatusCode.UNAVAILABLE, "SHUTTING_DOWN"),
+    errors.StoreUnavailable: (grpc.StatusCode.UNAVAILABLE, "STORE_UNAVAILABLE"),
+    errors.SlowConsumer: (grpc.StatusCode.RESOURCE_EXHAUSTED, "SLOW_CONSUMER"),
+}
+
+
+def status_of(error: KernelError) -> tuple[grpc.StatusCode, Status]:
+    """The gRPC status of an expected failure. Errors: KeyError for one that must never reach a caller."""
+    code, reason = STATUS[type(error)]
+    details: list[ErrorInfo | BadRequest] = [ErrorInfo(reason=reason, domain=DOMAIN, metadata=error.metadata)]
+    if error.field:
+        violation = BadRequest.FieldViolation(field=error.field, description=error.message, reason=reason)
+        details.append(BadRequest(field_violations=[violation]))
+    return code, _status(code, error.message, details)
+
+
+def internal(error_id: str) -> tuple[grpc.StatusCode, Status]:
+    """What a caller learns of a defect: where to look in the server's log, and nothing else."""
+    info = ErrorInfo(reason="INTERNAL", domain=DOMAIN, metadata={"error_id": error_id})
+    code = grpc.StatusCode.INTERNAL
+    return code, _status(code, f"internal error; the server's log has it under error_id {error_id}", [info])
+
+
+def _status(code: grpc.StatusCode, message: str, details: list[ErrorInfo | BadRequest]) -> Status:
+    packed = []
+    for detail in details:
+        holder = Any()
+        holder.Pack(detail)
+        packed.append(holder)
+    return Status(code=code.value[0], message=message, details=packed)

@@ -1,0 +1,88 @@
+"""Sending frames to followers: bounded waits, and an orderly end when the server drains."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncGenerator
+
+from google.protobuf.timestamp_pb2 import Timestamp
+
+from server import telemetry
+from server.api.edge import Context
+from server.kernel.errors import ShuttingDown, SlowConsumer
+from server.kernel.journal import Closed, Events, Frame, Synced
+from treadle.session.v1 import session_service_pb2 as pb
+
+
+class Streams:
+    """The open streams of this server."""
+
+    def __init__(self, *, write_seconds: float) -> None:
+        self._write_seconds = write_seconds
+        self._tasks: set[asyncio.Task[None]] = set()
+        self._draining = False
+
+    async def send(self, context: Context, frames: AsyncGenerator[Frame, None], *, after_seq: int, first: bytes) -> None:
+        """Write `first` and then all frames. Errors: SlowConsumer, ShuttingDown, and those of `frames`."""
+        if self._draining:
+            raise ShuttingDown
+        task = asyncio.current_task()
+        if task is None:
+            raise RuntimeError("a stream is sent from a task")
+        self._tasks.add(task)
+        telemetry.STREAMS.inc()
+        try:
+            await self._pump(context, frames, after_seq, first)
+        except asyncio.CancelledError:
+            if self._draining and task.cancelling():
+                # Not the client's doing: say that it is worth coming back.
+                task.uncancel()
+                raise ShuttingDown from None
+            raise
+        finally:
+            self._tasks.discard(task)
+            telemetry.STREAMS.dec()
+            await frames.aclose()
+
+    async def drain(self) -> None:
+        """End all streams with SHUTTING_DOWN; each can be resumed."""
+        self._draining = True
+        for task in self._tasks:
+            task.cancel()
+        # Bounded by the edge's own limit for telling the client.
+        await asyncio.gather(*self._tasks, return_exceptions=True)
+
+    async def _pump(self, context: Context, frames: AsyncGenerator[Frame, None], after_seq: int, first: bytes) -> None:
+        await self._write(context, first, after_seq)
+        async for frame in frames:
+            await self._write(context, frame.frame if isinstance(frame, Events) else encode(frame), after_seq)
+            if isinstance(frame, Events):
+                after_seq = frame.last_seq
+
+    async def _write(self, context: Context, data: bytes, after_seq: int) -> None:
+        # A client that does not read holds one frame here and what fits into the transport, and not for ever.
+        try:
+            async with asyncio.timeout(self._write_seconds):
+                await context.write(data)
+        except TimeoutError:
+            raise SlowConsumer(after_seq) from None
+        telemetry.STREAM_BYTES.inc(len(data))
+
+
+def started(session_id: str, *, turn_id: str = "", existing: bool = False) -> bytes:
+    """The first frame of a stream."""
+    return pb.ResumeResponse(started=pb.Started(session_id=session_id, turn_id=turn_id, existing=existing)).SerializeToString()
+
+
+def encode(frame: Frame) -> bytes:
+    """A frame that holds no events."""
+    if isinstance(frame, Synced):
+        return pb.ResumeResponse(synced=pb.Synced(watermark_seq=frame.watermark_seq)).SerializeToString()
+    if isinstance(frame, Closed):
+        closed = pb.Closed(final_seq=frame.final_seq, state=f"SESSION_STATE_{frame.session_state}")
+        return pb.ResumeResponse(closed=closed).SerializeToString()
+    if isinstance(frame, Events):
+        return frame.frame
+    clock = Timestamp()
+    clock.GetCurrentTime()
+    return pb.ResumeResponse(heartbeat=pb.Heartbeat(tail_seq=frame.tail_seq, server_time=clock)).SerializeToString()

@@ -1,0 +1,151 @@
+"""The composition root: the one place where everything meets."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+from collections.abc import AsyncIterator, Callable
+from contextlib import AbstractAsyncContextManager, AsyncExitStack, asynccontextmanager
+from dataclasses import dataclass
+from functools import cache
+from importlib.metadata import entry_points
+from typing import Any
+
+import structlog
+
+from server import telemetry
+from server.api.event_codec import ProtobufEventCodec
+from server.api.server import Api, open_api
+from server.config import Settings
+from server.db.stores import Stores, open_postgres
+from server.git.repository import open_git
+from server.identity.authenticator import ApiKeyAuthenticator
+from server.kernel.execute import Execute
+from server.kernel.inspection import Inspections
+from server.kernel.journal import Journal
+from server.kernel.ports.launcher import Launcher
+from server.kernel.sessions import Sessions
+from server.kernel.supervisor import Limits, Ports, Supervisor
+from server.replica import held_replica
+from server.secrets import known_secrets
+
+log = structlog.get_logger()
+
+
+class AdapterUnknown(Exception):
+    """The configuration names an adapter that is not installed."""
+
+
+@dataclass(frozen=True)
+class Server:
+    """The running main server."""
+
+    api: Api
+    supervisor: Supervisor
+    launcher: Launcher
+    stores: Stores
+    failed: asyncio.Future[None]
+    """Done, with its error, when a part that everything stands on has ended."""
+
+
+@asynccontextmanager
+async def compose(settings: Settings, *, mark: Callable[[str], None] | None = None) -> AsyncIterator[Server]:
+    """Everything, opened in order and closed in reverse. `mark` is told at every named point of a turn's life.
+    Errors: AdapterUnknown, DataDirectoryTaken, DatabaseUnfit, StoreUnavailable, RuntimeError when an address is taken."""
+    async with AsyncExitStack() as stack:
+        replica = stack.enter_context(held_replica(settings.data_dir))
+        stores = await stack.enter_async_context(open_postgres(settings))
+        objects = await stack.enter_async_context(_adapter("object_store", settings.object_store, settings))
+        repositories = await stack.enter_async_context(open_git(settings))
+        launcher = await stack.enter_async_context(_adapter("launcher", settings.launcher, settings))
+        point = _points(mark)
+        codec = ProtobufEventCodec()
+        journal = Journal(stores.events, stores.turns, codec, mark=point, heartbeat_seconds=settings.heartbeat_seconds)
+        scratch = settings.data_dir / "scratch"
+        scratch.mkdir(parents=True, exist_ok=True)
+        limits = Limits(
+            replica=replica,
+            scratch=scratch,
+            branch_prefix=settings.branch_prefix,
+            turn_seconds=settings.turn_timeout_seconds,
+            lease_seconds=settings.lease_seconds,
+            max_turns=settings.max_turns,
+        )
+        secrets = known_secrets(settings, os.environ)
+        ports = Ports(stores.turns, journal, codec, repositories, launcher, objects, secrets, point)
+        supervisor = Supervisor(ports, limits)
+        telemetry.TURNS_ACTIVE.set_function(lambda: supervisor.active)
+        inspections = Inspections(repositories)
+        execute = Execute(
+            stores.sessions,
+            stores.turns,
+            inspections,
+            supervisor,
+            providers=installed_providers,
+            default_provider=settings.default_provider,
+            replica=replica,
+            lease_seconds=settings.lease_seconds,
+        )
+        sessions = Sessions(stores.sessions, stores.turns, journal, inspections, supervisor)
+        failed = await stack.enter_async_context(_running(journal, supervisor))
+        api = await stack.enter_async_context(
+            open_api(
+                listen=settings.listen,
+                write_seconds=settings.write_timeout_seconds,
+                sessions=sessions,
+                execute=execute,
+                authenticator=ApiKeyAuthenticator(stores.keys),
+            )
+        )
+        yield Server(api, supervisor, launcher, stores, failed)
+
+
+@asynccontextmanager
+async def _running(journal: Journal, supervisor: Supervisor) -> AsyncIterator[asyncio.Future[None]]:
+    """The journal's writer and the supervisor. At the end turns are let go, not ended: their workers go on."""
+    failed: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+    tasks = [asyncio.create_task(journal.run(), name="journal"), asyncio.create_task(supervisor.run(), name="supervisor")]
+    for task in tasks:
+        task.add_done_callback(lambda done: _tell(done, failed))
+    try:
+        yield failed
+    finally:
+        await supervisor.detach()
+        for task in tasks:
+            task.cancel()
+        await asyncio.gather(*tasks, return_exceptions=True)
+        failed.cancel()
+
+
+def _tell(task: asyncio.Task[None], failed: asyncio.Future[None]) -> None:
+    if task.cancelled() or failed.done():
+        return
+    error = task.exception() or RuntimeError("it returned")
+    log.critical("server.part_ended", part=task.get_name(), error=str(error), exc_info=error)
+    failed.set_exception(RuntimeError(f"the {task.get_name()} ended: {error}"))
+
+
+def _points(mark: Callable[[str], None] | None) -> Callable[[str], None]:
+    measure = telemetry.StepMetrics()
+    if mark is None:
+        return measure
+
+    def point(name: str) -> None:
+        measure(name)
+        mark(name)
+
+    return point
+
+
+@cache
+def installed_providers() -> tuple[str, ...]:
+    """The agents whose packages are installed, by name; nothing of them is imported."""
+    return tuple(sorted(entry_points(group="treadle.provider").names))
+
+
+def _adapter(port: str, name: str, settings: Settings) -> AbstractAsyncContextManager[Any]:
+    found = entry_points(group=f"treadle.{port}")
+    if name not in found.names:
+        raise AdapterUnknown(f"TREADLE_{port.upper()}={name} is not installed; there are: {', '.join(sorted(found.names))}")
+    adapter: AbstractAsyncContextManager[Any] = found[name].load()(settings)
+    return adapter

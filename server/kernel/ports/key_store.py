@@ -1,0 +1,39 @@
+"""Port: where API keys and users are kept."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Protocol
+
+from server.kernel.identity import Principal
+
+
+@dataclass(frozen=True)
+class KeyRecord:
+    """A key that is not revoked: whose it is, and how its secret is recognised."""
+
+    owner: Principal
+    secret_sha256: bytes
+
+
+class KeyStore(Protocol):
+    """API keys by their prefix, a public random string that is unique over all tenants. Secrets never reach it.
+
+    Used by the authenticator and by administration, with rights that no RPC handler has. Errors: StoreUnavailable.
+    """
+
+    async def find(self, prefix: str) -> KeyRecord | None:
+        """The key with this prefix; None when there is none or it is revoked."""
+        ...
+
+    async def add(self, owner: Principal, *, prefix: str, secret_sha256: bytes) -> None:
+        """Store a new key. Errors: StoreRejected when the prefix is taken or the owner does not exist."""
+        ...
+
+    async def revoke(self, owner: Principal, prefix: str) -> bool:
+        """End a key of this owner; False when there is no such key."""
+        ...
+
+    async def ensure_user(self, user: Principal) -> None:
+        """Make the user, and its tenant, when missing; else set name and email."""
+        ...

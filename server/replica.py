@@ -1,0 +1,35 @@
+"""The replica's identity: it lives in the data directory, under an exclusive lock, so that a restart takes its own leases back."""
+
+from __future__ import annotations
+
+import fcntl
+import os
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+from server.kernel.ids import new_id
+
+
+class DataDirectoryTaken(Exception):
+    """Another server runs on the same data directory."""
+
+
+@contextmanager
+def held_replica(data_dir: Path) -> Iterator[str]:
+    """The replica's id, held until the context ends. Errors: DataDirectoryTaken, OSError."""
+    data_dir.mkdir(parents=True, exist_ok=True)
+    descriptor = os.open(data_dir / "replica", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+    try:
+        try:
+            fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            raise DataDirectoryTaken(f"another server runs on {data_dir}; stop it, or set TREADLE_DATA_DIR") from None
+        replica = os.read(descriptor, 64).decode().strip()
+        if not replica:
+            replica = new_id()
+            os.write(descriptor, replica.encode())
+            os.fsync(descriptor)
+        yield replica
+    finally:
+        os.close(descriptor)

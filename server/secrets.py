@@ -1,0 +1,38 @@
+"""The secrets that this process knows, so that they can be kept out of events and logs."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from urllib.parse import unquote, urlsplit
+
+from pydantic import SecretStr
+
+from server.config import Settings
+
+_SECRET_SUFFIXES = ("_API_KEY", "_TOKEN", "_SECRET", "_PASSWORD", "_SECRET_KEY")
+
+
+def known_secrets(settings: Settings, environment: Mapping[str, str]) -> Callable[[], Sequence[str]]:
+    """Secrets of the settings (of a URL: its password), of the environment by the usual names, and the local API key."""
+    fixed = [value for name, value in environment.items() if name.upper().endswith(_SECRET_SUFFIXES) and value]
+    for name in type(settings).model_fields:
+        value = getattr(settings, name)
+        if isinstance(value, SecretStr) and value.get_secret_value():
+            fixed.append(_secret_part(value.get_secret_value()))
+    key_file = settings.data_dir / "api-key"
+    found: list[str] = []
+
+    def secrets() -> Sequence[str]:
+        # The file appears with the first start; it never changes after.
+        if not found and key_file.exists():
+            found.append(key_file.read_text().strip())
+        return [*fixed, *found]
+
+    return secrets
+
+
+def _secret_part(value: str) -> str:
+    if "://" not in value:
+        return value
+    password = urlsplit(value).password
+    return unquote(password) if password else ""

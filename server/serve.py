@@ -1,0 +1,63 @@
+"""Run the main server until it is told to stop."""
+
+from __future__ import annotations
+
+import asyncio
+import signal
+from collections.abc import AsyncIterator, Callable
+from contextlib import asynccontextmanager
+
+import structlog
+import uvloop
+from prometheus_client import start_http_server
+
+from server import telemetry
+from server.composition import Server, compose
+from server.config import Settings
+
+log = structlog.get_logger()
+
+
+def serve_until_signal(settings: Settings, *, mark: Callable[[str], None] | None = None) -> int:
+    """Serve until SIGTERM or SIGINT: streams end with a hint to resume, workers go on for the next process."""
+    return uvloop.run(_serve(settings, mark))
+
+
+async def _serve(settings: Settings, mark: Callable[[str], None] | None) -> int:
+    async with running(settings, mark=mark) as server:
+        log.info("server.ready", address=server.api.address, launcher=server.launcher.capability.name)
+        stop = stop_signals()
+        stopped = asyncio.create_task(stop.wait())
+        await asyncio.wait({stopped, server.failed}, return_when=asyncio.FIRST_COMPLETED)
+        failed = server.failed.done()
+        stopped.cancel()
+        log.info("server.draining", failed=failed)
+    return 1 if failed else 0
+
+
+@asynccontextmanager
+async def running(settings: Settings, *, mark: Callable[[str], None] | None = None) -> AsyncIterator[Server]:
+    """The server with its logs and its metrics page."""
+    from server.secrets import known_secrets
+
+    telemetry.configure_logging(log_format=settings.log_format, level=settings.log_level, secrets=known_secrets(settings, {}))
+    async with compose(settings, mark=mark) as server:
+        if settings.metrics_listen:
+            host, _, port = settings.metrics_listen.rpartition(":")
+            page, thread = start_http_server(int(port), host)
+        try:
+            yield server
+        finally:
+            if settings.metrics_listen:
+                page.shutdown()
+                thread.join(timeout=5)
+                page.server_close()
+
+
+def stop_signals() -> asyncio.Event:
+    """Set at the first SIGTERM or SIGINT."""
+    stop = asyncio.Event()
+    loop = asyncio.get_running_loop()
+    for number in (signal.SIGTERM, signal.SIGINT):
+        loop.add_signal_handler(number, stop.set)
+    return stop

@@ -1,0 +1,79 @@
+"""Logs and metrics: how they are set up, and what is measured."""
+
+from __future__ import annotations
+
+import logging
+import sys
+import time
+from collections.abc import Callable, MutableMapping, Sequence
+from typing import Any
+
+import structlog
+from prometheus_client import Counter, Gauge, Histogram
+
+from server.kernel.redaction import Redactor
+
+CALLS = Counter("treadle_calls_total", "RPCs that ended, by method and status.", ["method", "code"])
+CALL_SECONDS = Histogram("treadle_call_seconds", "Duration of unary RPCs in seconds.", ["method"])
+STREAMS = Gauge("treadle_streams", "Streams that are open now.")
+STREAM_BYTES = Counter("treadle_stream_bytes_total", "Bytes of frames that were sent to followers.")
+TURNS_ACTIVE = Gauge("treadle_turns_active", "Turns that this replica drives now.")
+STEPS = Counter("treadle_steps_total", "Named points that turns and the journal passed.", ["step"])
+STEP_SECONDS = Histogram("treadle_step_seconds", "Time between `<step>.before` and `<step>.after`.", ["step"])
+
+
+class StepMetrics:
+    """Counts named points, and times the pairs `<step>.before` and `<step>.after` of one task."""
+
+    def __init__(self) -> None:
+        self._begun: dict[str, float] = {}
+
+    def __call__(self, point: str) -> None:
+        """A named point was passed."""
+        STEPS.labels(point).inc()
+        step, _, side = point.rpartition(".")
+        if side == "before":
+            self._begun[step] = time.monotonic()
+        elif (begun := self._begun.pop(step, None)) is not None:
+            STEP_SECONDS.labels(step).observe(time.monotonic() - begun)
+
+
+def configure_logging(*, log_format: str, level: str, secrets: Callable[[], Sequence[str]]) -> None:
+    """Structured logs on standard error: one JSON object per line, or a readable form. Known secrets are masked."""
+    renderer: Any = structlog.processors.JSONRenderer() if log_format == "json" else _console()
+    structlog.configure(
+        processors=[
+            structlog.contextvars.merge_contextvars,
+            structlog.processors.add_log_level,
+            structlog.processors.TimeStamper(fmt="iso", utc=True),
+            structlog.processors.StackInfoRenderer(),
+            structlog.processors.format_exc_info,
+            _Masking(secrets),
+            renderer,
+        ],
+        wrapper_class=structlog.make_filtering_bound_logger(logging.getLevelNamesMapping()[level.upper()]),
+        logger_factory=structlog.WriteLoggerFactory(sys.stderr),
+        cache_logger_on_first_use=False,
+    )
+
+
+def _console() -> Any:
+    return structlog.dev.ConsoleRenderer(colors=sys.stderr.isatty(), exception_formatter=structlog.dev.plain_traceback)
+
+
+class _Masking:
+    """A structlog processor that masks secrets in every text of an entry."""
+
+    def __init__(self, secrets: Callable[[], Sequence[str]]) -> None:
+        self._secrets = secrets
+        self._known: tuple[str, ...] = ()
+        self._redactor = Redactor(())
+
+    def __call__(self, _logger: object, _name: str, entry: MutableMapping[str, Any]) -> MutableMapping[str, Any]:
+        known = tuple(self._secrets())
+        if known != self._known:
+            self._known, self._redactor = known, Redactor(known)
+        for key, value in entry.items():
+            if isinstance(value, str):
+                entry[key] = self._redactor.text(value)
+        return entry
