@@ -1,0 +1,84 @@
+"""`python -m worker`: serves one turn on a unix socket, then waits to be ended.
+
+Its configuration is one line of JSON on standard input, because a command line and an environment can be read by others:
+`secret` (64 hexadecimal digits), `socket` and `workspace` (paths), `orphan_seconds`.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import logging
+import os
+import sys
+from dataclasses import dataclass
+from pathlib import Path
+
+from worker.descendants import adopt_orphans, hide_memory, kill_descendants
+
+_CONFIG_BYTES = 64 * 1024
+_RECEIVE_BYTES = 17 * 1024 * 1024
+
+
+@dataclass(frozen=True)
+class Config:
+    """What the launcher tells."""
+
+    secret: bytes
+    socket: Path
+    workspace: Path
+    orphan_seconds: float
+
+
+def read_config() -> Config:
+    """Read the line and close standard input, so that nothing this process starts can have it. Errors: ValueError."""
+    line = sys.stdin.readline(_CONFIG_BYTES)
+    null = os.open(os.devnull, os.O_RDONLY)
+    os.dup2(null, 0)
+    os.close(null)
+    fields = json.loads(line)
+    return Config(
+        secret=bytes.fromhex(fields["secret"]),
+        socket=Path(fields["socket"]),
+        workspace=Path(fields["workspace"]),
+        orphan_seconds=float(fields["orphan_seconds"]),
+    )
+
+
+async def serve(config: Config) -> None:
+    """Serve until no server was heard for the orphan limit."""
+    import grpc
+
+    from worker.engine import Engine
+    from worker.service import WorkerService
+    from worker.spool import Spool
+
+    spool = Spool()
+    service = WorkerService(config.secret, Engine(spool, config.workspace), spool)
+    server = grpc.aio.server(options=[("grpc.max_receive_message_length", _RECEIVE_BYTES), ("grpc.so_reuseport", 0)])
+    server.add_generic_rpc_handlers((service.handlers(),))
+    # Bound under another name first: whoever sees the final name can connect at once.
+    unready = config.socket.with_suffix(".new")
+    server.add_insecure_port(f"unix:{unready}")
+    await server.start()
+    unready.rename(config.socket)
+    await service.orphaned(config.orphan_seconds)
+    logging.getLogger(__name__).warning("no server was heard for %s s; the turn is given up", config.orphan_seconds)
+    await server.stop(None)
+
+
+def main() -> None:
+    """Entry point."""
+    hide_memory()
+    adopt_orphans()
+    logging.basicConfig(stream=sys.stderr, level=logging.INFO, format="%(levelname)s %(name)s: %(message)s")
+    config = read_config()
+    os.chdir(config.workspace)
+    try:
+        asyncio.run(serve(config))
+    finally:
+        kill_descendants()
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,94 @@
+"""Runs one turn: the agent, its events, and how it ended."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from pathlib import Path
+
+from treadle.session.v1 import event_pb2 as session
+from treadle.worker.v1 import worker_service_pb2 as wire
+from worker.descendants import kill_descendants
+from worker.emitter import SpoolEmitter
+from worker.limits import cut_text
+from worker.provider import Provider, ProviderFailed, Request, make_provider
+from worker.spool import Spool
+
+INTERRUPT_GRACE_SECONDS = 0.5
+_MESSAGE_BYTES = 2000
+
+log = logging.getLogger(__name__)
+
+
+class Engine:
+    """One turn of one agent. `start` returns at once; the result comes after the last event and is kept."""
+
+    def __init__(self, spool: Spool, workspace: Path) -> None:
+        self.result: wire.TurnResult | None = None
+        self._spool = spool
+        self._workspace = workspace
+        self._interrupted = asyncio.Event()
+        self._reason = ""
+        self._task: asyncio.Task[None] | None = None
+
+    @property
+    def started(self) -> bool:
+        """Whether the turn was handed over."""
+        return self._task is not None
+
+    def start(self, turn: wire.ExecuteSessionRequest) -> None:
+        """Run the turn in a task that this object owns."""
+        request = Request(prompt=turn.prompt, model=turn.model, workspace=self._workspace, turn_number=turn.turn_number)
+        self._task = asyncio.create_task(self._run(turn.provider, request))
+
+    def interrupt(self, reason: str) -> None:
+        """Ask the agent to stop; the result says why. Later calls and calls after the end change nothing."""
+        if not self._interrupted.is_set():
+            self._reason = reason
+            self._interrupted.set()
+
+    async def _run(self, provider: str, request: Request) -> None:
+        emitter = SpoolEmitter(self._spool)
+        result = await self._outcome(provider, request, emitter)
+        # Before the result is told: nothing may write to the workspace after it.
+        await asyncio.to_thread(kill_descendants)
+        await emitter.flush()
+        emitter.stop()
+        result.last_worker_seq = self._spool.last
+        self.result = result
+        self._spool.wake()
+
+    async def _outcome(self, name: str, request: Request, emitter: SpoolEmitter) -> wire.TurnResult:
+        try:
+            provider = await asyncio.to_thread(make_provider, name)
+            stop_reason = await self._until_interrupted(provider, request, emitter)
+        except ProviderFailed as failure:
+            return self._failed(str(failure))
+        except Exception as defect:
+            log.exception("provider %s broke", name)
+            return self._failed(f"{name} broke: {type(defect).__name__}: {defect}")
+        if self._interrupted.is_set():
+            return wire.TurnResult(status=session.TURN_STATUS_INTERRUPTED, message=self._reason, native_stop_reason=stop_reason)
+        return wire.TurnResult(status=session.TURN_STATUS_COMPLETED, native_stop_reason=stop_reason)
+
+    async def _until_interrupted(self, provider: Provider, request: Request, emitter: SpoolEmitter) -> str:
+        """Run the provider; after an interrupt it has half a second to end by itself."""
+        running = asyncio.create_task(provider.run(request, emitter, self._interrupted))
+        stopping = asyncio.create_task(self._interrupted.wait())
+        try:
+            await asyncio.wait({running, stopping}, return_when=asyncio.FIRST_COMPLETED)
+            if not running.done():
+                await asyncio.wait({running}, timeout=INTERRUPT_GRACE_SECONDS)
+            if not running.done():
+                running.cancel()
+                await asyncio.wait({running})
+            return "interrupted" if running.cancelled() else running.result()
+        finally:
+            stopping.cancel()
+            running.cancel()
+
+    def _failed(self, message: str) -> wire.TurnResult:
+        if self._interrupted.is_set():
+            return wire.TurnResult(status=session.TURN_STATUS_INTERRUPTED, message=self._reason, native_stop_reason=message[:200])
+        text = cut_text(message, _MESSAGE_BYTES)
+        return wire.TurnResult(status=session.TURN_STATUS_FAILED, code=session.TURN_CODE_PROVIDER, message=text)

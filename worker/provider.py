@@ -1,0 +1,75 @@
+"""Port: a coding agent. One file in `worker/providers/` each, found by the entry point group `treadle.provider`."""
+
+from __future__ import annotations
+
+import asyncio
+from dataclasses import dataclass
+from importlib.metadata import entry_points
+from pathlib import Path
+from typing import Protocol
+
+from treadle.session.v1 import event_pb2 as session
+from treadle.worker.v1.worker_event_pb2 import WorkerEvent
+
+GROUP = "treadle.provider"
+
+
+class ProviderFailed(Exception):
+    """The agent cannot go on; the message is one sentence for the user and ends the turn as FAILED, PROVIDER."""
+
+
+@dataclass(frozen=True)
+class Request:
+    """What the agent shall do, and where."""
+
+    prompt: str
+    model: str
+    """As the user gave it; empty for the provider's own choice."""
+    workspace: Path
+    """The repository's working tree, and the current directory of everything that the agent runs."""
+    turn_number: int
+    """From 1, within the session."""
+
+
+class Emitter(Protocol):
+    """Where an agent tells what happens. Order is kept. Both calls wait while the server is behind: that is the back-pressure."""
+
+    async def emit(self, event: WorkerEvent) -> None:
+        """Tell a whole event. `occurred_at` is set here when it is missing; an event above 256 KiB is cut and marked so.
+
+        The event is serialised before the call returns, so the caller may change and reuse it.
+        """
+        ...
+
+    async def delta(self, item_id: str, channel: session.Channel, text: str) -> None:
+        """Tell the next piece of a growing item. Pieces are joined for about 100 ms or 4 KiB; offsets are counted here."""
+        ...
+
+
+class Provider(Protocol):
+    """One agent for one turn; made without arguments.
+
+    - `run` returns the provider's own word for why the agent stopped (for example `end_turn`), and may be called once.
+    - It raises ProviderFailed when the agent cannot do its work; any other exception counts as a defect of the provider and
+      ends the turn the same way.
+    - Soon after `interrupted` is set it stops the agent and returns. After a grace of half a second it is cancelled instead; it
+      must not swallow that. Either way its processes are killed.
+    - It says what happens through the emitter while it happens: a message at least, a tool call before its result, each item
+      under an id that is unique within the turn.
+    - It keeps to the workspace, needs no network and no credentials of its own, and imports its agent's library only when made.
+    """
+
+    async def run(self, request: Request, emitter: Emitter, interrupted: asyncio.Event) -> str:
+        """Carry out one request."""
+        ...
+
+
+def make_provider(name: str) -> Provider:
+    """The provider of that name. Errors: ProviderFailed when it is not installed or cannot be imported."""
+    for entry in entry_points(group=GROUP, name=name):
+        try:
+            provider: Provider = entry.load()()
+        except ImportError as error:
+            raise ProviderFailed(f"provider {name!r} cannot be loaded: {error}") from error
+        return provider
+    raise ProviderFailed(f"provider {name!r} is not installed in the worker")

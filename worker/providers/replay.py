@@ -1,0 +1,63 @@
+"""The agent `replay`: plays a recorded session. Its files and commands really happen in the workspace; only the thinking is canned.
+
+A recording is JSON Lines. Each line is one step, an object with one of the keys below; `wait_ms` may stand alone or beside any of
+them and is waited first. In all texts `{prompt}` and `{turn}` stand for the request and its number.
+
+    {"say": text, "ms": 600}                a message of the assistant, streamed over that time
+    {"think": text}                         reasoning
+    {"plan": ["done: a", "now: b", "c"]}    the plan, by status
+    {"write": path, "content": text}        write a file
+    {"edit": path, "old": text, "new": text}   replace a text that occurs in the file
+    {"delete": path}                        remove a file
+    {"run": ["sh", "-c", "..."]}            run a command (a string is a shell command line)
+    {"usage": {"input_tokens": 10}}         token use; fields of UsageUpdated
+    {"burst": 1000, "text": "x"}            so many deltas, for load; "per_second" paces them
+    {"fail": message}                       the agent fails
+    {"wait_ms": 200}                        nothing happens
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+from typing import Final
+
+from treadle.session.v1 import event_pb2 as session
+from treadle.worker.v1.worker_event_pb2 import WorkerEvent
+from worker.provider import Emitter, Request
+from worker.providers.replay_steps import Player
+from worker.recording import load_recording
+
+DEFAULT_RECORDING: Final = "first-session"
+_LAST_WORD_SECONDS = 0.2
+
+
+class ReplayProvider:
+    """Plays the recording that `model` names: a bundled one (`first-session` when empty), or a path in the workspace."""
+
+    async def run(self, request: Request, emitter: Emitter, interrupted: asyncio.Event) -> str:
+        """See Provider."""
+        steps = await asyncio.to_thread(load_recording, request.model or DEFAULT_RECORDING, request.workspace)
+        player = Player(request, emitter)
+        playing = asyncio.create_task(player.play(steps))
+        stopping = asyncio.create_task(interrupted.wait())
+        try:
+            await asyncio.wait({playing, stopping}, return_when=asyncio.FIRST_COMPLETED)
+            if playing.done():
+                playing.result()
+                return "end_of_recording"
+        finally:
+            stopping.cancel()
+            playing.cancel()
+            await asyncio.wait({playing, stopping})
+        if player.open_call:
+            await _tell_cancelled(player.open_call, emitter)
+        return "interrupted"
+
+
+async def _tell_cancelled(call_id: str, emitter: Emitter) -> None:
+    """Close the call that was cut off, if the server takes it in time."""
+    result = session.ToolResult(call_id=call_id, status=session.TOOL_OUTCOME_CANCELLED)
+    with contextlib.suppress(TimeoutError):
+        async with asyncio.timeout(_LAST_WORD_SECONDS):
+            await emitter.emit(WorkerEvent(item_id=call_id, tool_result=result))
