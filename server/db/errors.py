@@ -1,0 +1,24 @@
+"""Why a database cannot be used at all. These stop the server's start; nothing of it reaches a caller."""
+
+from __future__ import annotations
+
+
+class DatabaseUnfit(Exception):
+    """The database must be set up differently before Treadle may run on it."""
+
+
+class SchemaBehind(DatabaseUnfit):
+    """The tables are not those that this version needs."""
+
+    def __init__(self, found: str | None, needed: str) -> None:
+        super().__init__(
+            f"the database is at schema {found or 'none'}, this server needs {needed}; "
+            "set TREADLE_DATABASE_OWNER_URL so that it can migrate, or run the version of Treadle that fits"
+        )
+
+
+class RoleTooPowerful(DatabaseUnfit):
+    """A role could see past row-level security."""
+
+    def __init__(self, role: str, reason: str) -> None:
+        super().__init__(f"refusing to start: the database role {role!r} {reason}, so row-level security would not hold")

@@ -1,0 +1,39 @@
+"""API keys and users; system role only."""
+
+from __future__ import annotations
+
+from server.db.pool import Database
+from server.db.queries import SQL
+from server.kernel.identity import Principal
+from server.kernel.ports.key_store import KeyRecord
+
+
+class PostgresKeyStore:
+    """Implements the port `KeyStore`."""
+
+    def __init__(self, system: Database) -> None:
+        self._system = system
+
+    async def find(self, prefix: str) -> KeyRecord | None:
+        """See KeyStore."""
+        async with self._system.connection() as connection:
+            row = await connection.fetchrow(SQL["find_key"], prefix)
+        if row is None:
+            return None
+        return KeyRecord(Principal(row["tenant_id"], row["user_id"], row["name"], row["email"]), row["secret_sha256"])
+
+    async def add(self, owner: Principal, *, prefix: str, secret_sha256: bytes) -> None:
+        """See KeyStore."""
+        async with self._system.connection() as connection:
+            await connection.execute(SQL["insert_key"], owner.tenant_id, owner.user_id, prefix, secret_sha256)
+
+    async def revoke(self, owner: Principal, prefix: str) -> bool:
+        """See KeyStore."""
+        async with self._system.connection() as connection:
+            return await connection.fetchval(SQL["revoke_key"], owner.tenant_id, owner.user_id, prefix) is not None
+
+    async def ensure_user(self, user: Principal) -> None:
+        """See KeyStore."""
+        async with self._system.transaction() as connection:
+            await connection.execute(SQL["ensure_tenant"], user.tenant_id)
+            await connection.execute(SQL["ensure_user"], user.tenant_id, user.user_id, user.name, user.email)

@@ -1,0 +1,1 @@
+"""Schema changes, forward only: one file per change in `versions/`, plain SQL."""

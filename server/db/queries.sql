@@ -1,0 +1,282 @@
+-- Every statement that runs more than once. A statement begins behind a line with its name.
+-- Statements about callers name tenant and owner themselves; row-level security is the second wall, not the first.
+-- Whoever locks more than one session_heads row does it in the order of session_id: so no two of them can wait for each other.
+
+
+-- append_runs --
+-- The journal's only write for workers: one statement, one transaction, one round trip. Arrays hold one element per session.
+-- A head that is not exactly where its run says (epoch, turn, attempt, next_seq, worker_seq) is left alone, and so nothing is
+-- inserted for it: fenced, repeated and skipping runs are absent from the result. ON CONFLICT DO NOTHING would leave gaps instead.
+WITH run AS MATERIALIZED (
+  SELECT * FROM unnest($1::uuid[], $2::uuid[], $3::int[], $4::bigint[], $5::bigint[], $6::bigint[], $7::bigint[])
+    AS r (session_id, turn_id, attempt, epoch, first_seq, last_seq, first_worker_seq)
+), locked AS MATERIALIZED (
+  SELECT session_id FROM session_heads WHERE session_id = ANY ($1::uuid[]) ORDER BY session_id FOR NO KEY UPDATE
+), head AS (
+  UPDATE session_heads h
+  SET next_seq = run.last_seq + 1, worker_seq = run.first_worker_seq + run.last_seq - run.first_seq
+  FROM locked JOIN run USING (session_id)
+  WHERE h.session_id = run.session_id
+    AND h.epoch = run.epoch AND h.turn_id = run.turn_id AND h.attempt = run.attempt
+    AND h.next_seq = run.first_seq AND h.worker_seq = run.first_worker_seq - 1
+  RETURNING h.tenant_id, run.*
+), stored AS (
+  INSERT INTO event_chunks (tenant_id, session_id, first_seq, last_seq, turn_id, attempt, first_worker_seq, epoch, recorded_at, data)
+  SELECT head.tenant_id, head.session_id, head.first_seq, head.last_seq, head.turn_id, head.attempt, head.first_worker_seq, head.epoch,
+         chunk.recorded_at, chunk.data
+  FROM head JOIN unnest($1::uuid[], $8::timestamptz[], $9::bytea[]) AS chunk (session_id, recorded_at, data) USING (session_id)
+)
+SELECT session_id FROM head
+
+
+-- read_head --
+SELECT h.session_id, h.epoch, h.next_seq, h.turn_id, h.attempt, h.worker_seq, t.id AS active_turn_id, s.state
+FROM session_heads h
+JOIN sessions s ON s.tenant_id = h.tenant_id AND s.id = h.session_id
+LEFT JOIN turns t ON t.tenant_id = h.tenant_id AND t.session_id = h.session_id AND t.active
+WHERE h.session_id = $1
+
+
+-- read_chunks --
+-- From the chunk that holds the event after $2, as long as what came before it stays under $3 bytes. The sizes are read from the rows'
+-- heads; only chunks that are returned are fetched whole.
+SELECT first_seq, last_seq, data
+FROM (
+  SELECT first_seq, last_seq, data, sum(octet_length(data)) OVER (ORDER BY first_seq) - octet_length(data) AS bytes_before
+  FROM (
+    SELECT first_seq, last_seq, data FROM event_chunks
+    WHERE session_id = $1 AND last_seq > $2
+      AND first_seq >= coalesce((SELECT max(first_seq) FROM event_chunks WHERE session_id = $1 AND first_seq <= $2 + 1), 1)
+    ORDER BY first_seq LIMIT $4
+  ) AS next
+) AS page
+WHERE bytes_before < $3
+ORDER BY first_seq
+
+
+-- turn_end --
+SELECT end_seq FROM turns WHERE id = $1
+
+
+-- advance_head --
+-- The server's own events: next_seq moves on, the worker's watermark stays.
+UPDATE session_heads SET next_seq = $4
+WHERE session_id = $1 AND epoch = $2 AND next_seq = $3
+RETURNING tenant_id
+
+
+-- insert_server_chunk --
+INSERT INTO event_chunks (tenant_id, session_id, first_seq, last_seq, turn_id, attempt, epoch, data)
+VALUES ($1, $2, $3, $4, $5, $6, $7, $8)
+
+
+-- lock_head --
+-- A step without events: the epoch is compared, and nobody can take the session over before the step is committed.
+SELECT tenant_id FROM session_heads WHERE session_id = $1 AND epoch = $2 FOR NO KEY UPDATE
+
+
+-- open_head --
+UPDATE session_heads SET turn_id = $2, attempt = $3, worker_seq = 0 WHERE session_id = $1
+
+
+-- close_head --
+UPDATE session_heads SET turn_id = NULL, attempt = 0, worker_seq = 0 WHERE session_id = $1
+
+
+-- update_turn --
+-- An interrupt that was asked for meanwhile is kept: it comes without a version. A turn that ended cannot change.
+UPDATE turns SET
+  version = $3 + 1, state = $4, base_commit = $5, branch = $6, attempt = $7,
+  interrupt_reason = coalesce(nullif(interrupt_reason, ''), $8),
+  outcome_status = $9, outcome_code = $10, outcome_message = $11, outcome_native_stop_reason = $12,
+  imported = $13, commit = $14, push_attempted = $15, pushed = $16,
+  snapshot_state = $17, snapshot_key = $18, snapshot_sha256 = $19, snapshot_size = $20,
+  started_at = $21,
+  ended_at = CASE WHEN $23 THEN coalesce($22, clock_timestamp()) END,
+  end_seq = CASE WHEN $23 THEN $24 ELSE 0 END
+WHERE tenant_id = $1 AND id = $2 AND version = $3 AND active
+RETURNING id
+
+
+-- update_session_progress --
+-- What a turn changes about its session; the version counts the users' changes only.
+UPDATE sessions SET
+  state = $3, title = coalesce($4, title), branch = coalesce($5, branch), head_commit = coalesce($6, head_commit), updated_at = now()
+WHERE tenant_id = $1 AND id = $2
+
+
+-- insert_session --
+INSERT INTO sessions (tenant_id, id, owner_id, title, repository_url, base_branch, branch_requested, labels, state, request_id, request_digest)
+VALUES ($1, $2, $3, $4, $5, $6, $7, $8::jsonb, 'IDLE', $9, $10)
+ON CONFLICT (tenant_id, owner_id, request_id) WHERE request_id <> '' DO NOTHING
+RETURNING id
+
+
+-- insert_head --
+INSERT INTO session_heads (tenant_id, session_id) VALUES ($1, $2)
+
+
+-- session_of_request --
+SELECT id, request_digest FROM sessions WHERE tenant_id = $1 AND owner_id = $2 AND request_id = $3
+
+
+-- get_session --
+SELECT s.*, h.next_seq, t.id AS active_turn_id
+FROM sessions s
+JOIN session_heads h ON h.tenant_id = s.tenant_id AND h.session_id = s.id
+LEFT JOIN turns t ON t.tenant_id = s.tenant_id AND t.session_id = s.id AND t.active
+WHERE s.tenant_id = $1 AND s.owner_id = $2 AND s.id = $3
+
+
+-- list_sessions --
+-- By keyset: what is inserted meanwhile is newer than every page's start, and moves nothing.
+SELECT s.*, h.next_seq, t.id AS active_turn_id
+FROM sessions s
+JOIN session_heads h ON h.tenant_id = s.tenant_id AND h.session_id = s.id
+LEFT JOIN turns t ON t.tenant_id = s.tenant_id AND t.session_id = s.id AND t.active
+WHERE s.tenant_id = $1 AND s.owner_id = $2
+  AND ($3::timestamptz IS NULL OR (s.created_at, s.id) < ($3, $4::uuid))
+ORDER BY s.created_at DESC, s.id DESC
+LIMIT $5
+
+
+-- lock_session --
+-- Held by whoever starts a turn or deletes the session, so that these exclude each other.
+SELECT version FROM sessions WHERE tenant_id = $1 AND owner_id = $2 AND id = $3 FOR UPDATE
+
+
+-- active_turn --
+-- A statement of its own, behind lock_session: one that waited for the lock would still not see the turn that was made meanwhile.
+SELECT id FROM turns WHERE tenant_id = $1 AND session_id = $2 AND active
+
+
+-- update_session --
+UPDATE sessions SET title = coalesce($4, title), labels = coalesce($5::jsonb, labels), version = version + 1, updated_at = now()
+WHERE tenant_id = $1 AND owner_id = $2 AND id = $3
+
+
+-- delete_session --
+DELETE FROM sessions WHERE tenant_id = $1 AND owner_id = $2 AND id = $3
+
+
+-- turn_of_request --
+SELECT * FROM turns WHERE tenant_id = $1 AND owner_id = $2 AND request_id = $3
+
+
+-- insert_turn --
+INSERT INTO turns (tenant_id, id, session_id, owner_id, number, start_seq, request_id, request_digest, provider, model, prompt)
+SELECT $1, $2, $3, $4, (SELECT coalesce(max(number), 0) + 1 FROM turns WHERE tenant_id = $1 AND session_id = $3), $5, $6, $7, $8, $9, $10
+RETURNING *
+
+
+-- queue_session --
+UPDATE sessions SET state = 'QUEUED', provider = $3, model = $4, updated_at = now() WHERE tenant_id = $1 AND id = $2
+
+
+-- take_lease --
+-- Whoever starts a turn drives the session, whoever drove it before; no worker may append until a step opens the head.
+UPDATE session_heads
+SET epoch = epoch + 1, lease_owner = $3, lease_expires_at = clock_timestamp() + $4 * interval '1 second',
+    turn_id = NULL, attempt = 0, worker_seq = 0
+WHERE tenant_id = $1 AND session_id = $2
+RETURNING epoch, next_seq
+
+
+-- request_interrupt --
+UPDATE turns SET interrupt_reason = coalesce(nullif(interrupt_reason, ''), $5)
+WHERE tenant_id = $1 AND owner_id = $2 AND session_id = $3 AND active AND ($4::uuid IS NULL OR id = $4)
+RETURNING *
+
+
+-- interrupts --
+SELECT t.id, t.interrupt_reason
+FROM turns t JOIN session_heads h ON h.tenant_id = t.tenant_id AND h.session_id = t.session_id
+WHERE t.active AND t.interrupt_reason <> '' AND h.lease_owner = $1
+
+
+-- claim_leases --
+-- Heads that another replica is claiming right now are skipped, and those that it has just claimed no longer match.
+WITH free AS MATERIALIZED (
+  SELECT h.session_id
+  FROM session_heads h JOIN turns t ON t.tenant_id = h.tenant_id AND t.session_id = h.session_id AND t.active
+  WHERE h.lease_expires_at IS NULL OR h.lease_expires_at <= clock_timestamp() OR ($3 AND h.lease_owner = $1)
+  ORDER BY h.session_id
+  LIMIT $4
+  FOR NO KEY UPDATE OF h SKIP LOCKED
+)
+UPDATE session_heads h
+SET epoch = h.epoch + 1, lease_owner = $1, lease_expires_at = clock_timestamp() + $2 * interval '1 second'
+FROM free
+WHERE h.session_id = free.session_id
+RETURNING h.session_id, h.epoch
+
+
+-- claimed_turns --
+SELECT t.*, u.name AS owner_name, u.email AS owner_email
+FROM session_heads h
+JOIN turns t ON t.tenant_id = h.tenant_id AND t.session_id = h.session_id AND t.active
+JOIN users u ON u.tenant_id = t.tenant_id AND u.id = t.owner_id
+WHERE h.session_id = ANY ($1::uuid[])
+
+
+-- claimed_sessions --
+SELECT s.*, h.next_seq, t.id AS active_turn_id
+FROM sessions s
+JOIN session_heads h ON h.tenant_id = s.tenant_id AND h.session_id = s.id
+LEFT JOIN turns t ON t.tenant_id = s.tenant_id AND t.session_id = s.id AND t.active
+WHERE h.session_id = ANY ($1::uuid[])
+
+
+-- renew_leases --
+WITH held AS MATERIALIZED (
+  SELECT session_id FROM session_heads
+  WHERE session_id = ANY ($2::uuid[]) AND lease_owner = $1
+  ORDER BY session_id FOR NO KEY UPDATE
+)
+UPDATE session_heads h
+SET lease_expires_at = clock_timestamp() + $3 * interval '1 second'
+FROM held
+WHERE h.session_id = held.session_id AND h.lease_owner = $1
+RETURNING h.session_id
+
+
+-- repository_url --
+SELECT s.repository_url
+FROM session_heads h JOIN sessions s ON s.tenant_id = h.tenant_id AND s.id = h.session_id
+WHERE h.session_id = $1
+
+
+-- turn_needs_files --
+SELECT active OR NOT imported FROM turns WHERE id = $1
+
+
+-- pending_snapshots --
+SELECT * FROM turns WHERE snapshot_state = 'PENDING' AND NOT active ORDER BY ended_at LIMIT $1
+
+
+-- snapshot_stored --
+UPDATE turns SET snapshot_state = 'STORED', snapshot_key = $3, snapshot_sha256 = $4, snapshot_size = $5
+WHERE tenant_id = $1 AND id = $2 AND NOT active
+
+
+-- find_key --
+SELECT k.secret_sha256, u.tenant_id, u.id AS user_id, u.name, u.email
+FROM api_keys k JOIN users u ON u.tenant_id = k.tenant_id AND u.id = k.user_id
+WHERE k.prefix = $1 AND k.revoked_at IS NULL
+
+
+-- insert_key --
+INSERT INTO api_keys (tenant_id, user_id, prefix, secret_sha256) VALUES ($1, $2, $3, $4)
+
+
+-- revoke_key --
+UPDATE api_keys SET revoked_at = now() WHERE tenant_id = $1 AND user_id = $2 AND prefix = $3 AND revoked_at IS NULL RETURNING id
+
+
+-- ensure_tenant --
+INSERT INTO tenants (id) VALUES ($1) ON CONFLICT DO NOTHING
+
+
+-- ensure_user --
+INSERT INTO users (tenant_id, id, name, email) VALUES ($1, $2, $3, $4)
+ON CONFLICT (tenant_id, id) DO UPDATE SET name = excluded.name, email = excluded.email

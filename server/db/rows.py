@@ -1,0 +1,90 @@
+"""From rows to the kernel's values."""
+
+from __future__ import annotations
+
+import json
+from uuid import UUID
+
+import asyncpg
+
+from server.kernel.session import Session, SessionState
+from server.kernel.turn import Outcome, Turn, TurnCode, TurnState
+
+
+def parse_uuid(text: str) -> UUID | None:
+    """None for anything that is no UUID: such an id cannot exist."""
+    try:
+        return UUID(text)
+    except ValueError:
+        return None
+
+
+def session_from(row: asyncpg.Record) -> Session:
+    """A row of `sessions` with `next_seq` and `active_turn_id`."""
+    return Session(
+        id=str(row["id"]),
+        tenant_id=row["tenant_id"],
+        owner_id=row["owner_id"],
+        title=row["title"],
+        repository_url=row["repository_url"],
+        base_branch=row["base_branch"],
+        branch=row["branch"],
+        branch_requested=row["branch_requested"],
+        state=SessionState(row["state"]),
+        provider=row["provider"],
+        model=row["model"],
+        head_commit=row["head_commit"],
+        labels=json.loads(row["labels"]),
+        version=row["version"],
+        last_seq=row["next_seq"] - 1,
+        active_turn_id=str(row["active_turn_id"] or ""),
+        created_at=row["created_at"],
+        updated_at=row["updated_at"],
+    )
+
+
+def turn_from(row: asyncpg.Record) -> Turn:
+    """A row of `turns`."""
+    return Turn(
+        id=str(row["id"]),
+        tenant_id=row["tenant_id"],
+        session_id=str(row["session_id"]),
+        owner_id=row["owner_id"],
+        number=row["number"],
+        request_id=row["request_id"],
+        request_digest=row["request_digest"],
+        provider=row["provider"],
+        model=row["model"],
+        prompt=row["prompt"],
+        state=TurnState(row["state"]),
+        version=row["version"],
+        base_commit=row["base_commit"],
+        branch=row["branch"],
+        attempt=row["attempt"],
+        interrupt_reason=row["interrupt_reason"],
+        outcome=_outcome_from(row),
+        imported=row["imported"],
+        commit=row["commit"],
+        push_attempted=row["push_attempted"],
+        pushed=row["pushed"],
+        snapshot_state=row["snapshot_state"],
+        snapshot_key=row["snapshot_key"],
+        snapshot_sha256=row["snapshot_sha256"],
+        snapshot_size=row["snapshot_size"],
+        created_at=row["created_at"],
+        started_at=row["started_at"],
+        ended_at=row["ended_at"],
+        start_seq=row["start_seq"],
+        end_seq=row["end_seq"],
+    )
+
+
+def _outcome_from(row: asyncpg.Record) -> Outcome | None:
+    if row["outcome_status"] is None:
+        return None
+    return Outcome(
+        status=TurnState(row["outcome_status"]),
+        code=TurnCode(row["outcome_code"]),
+        message=row["outcome_message"],
+        native_stop_reason=row["outcome_native_stop_reason"],
+    )

@@ -1,0 +1,68 @@
+"""Everything that Postgres keeps, opened and closed as one."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from dataclasses import dataclass
+
+from server.config import Settings
+from server.db.errors import SchemaBehind
+from server.db.event_store import PostgresEventStore
+from server.db.key_store import PostgresKeyStore
+from server.db.migrate import check_revision, migrate
+from server.db.pool import Database, open_database
+from server.db.roles import check_role
+from server.db.session_store import PostgresSessionStore
+from server.db.turn_store import PostgresTurnStore
+from server.kernel.ports.event_store import EventStore
+from server.kernel.ports.key_store import KeyStore
+from server.kernel.ports.session_store import SessionStore
+from server.kernel.ports.turn_store import TurnStore
+
+_APP_CONNECTIONS = 8
+_SYSTEM_CONNECTIONS = 4
+
+
+@dataclass(frozen=True)
+class Stores:
+    """The ports that Postgres implements."""
+
+    sessions: SessionStore
+    turns: TurnStore
+    events: EventStore
+    keys: KeyStore
+
+
+@asynccontextmanager
+async def open_postgres(settings: Settings) -> AsyncIterator[Stores]:
+    """Migrates first if it must and may. Errors: DatabaseUnfit when the schema or a role is not as it has to be, StoreUnavailable."""
+    app_url, system_url = settings.database_url.get_secret_value(), settings.database_system_url.get_secret_value()
+    async with (
+        open_database(system_url, name="system", size=_SYSTEM_CONNECTIONS) as system,
+        open_database(system_url, name="journal", size=1) as journal,
+        open_database(app_url, name="app", size=_APP_CONNECTIONS) as app,
+    ):
+        await _ensure_schema(system, settings.database_owner_url.get_secret_value())
+        for database in (app, system):
+            async with database.connection() as connection:
+                await check_role(connection)
+        yield Stores(
+            sessions=PostgresSessionStore(app),
+            turns=PostgresTurnStore(app, system),
+            events=PostgresEventStore(journal, system),
+            keys=PostgresKeyStore(system),
+        )
+
+
+async def _ensure_schema(system: Database, owner_url: str) -> None:
+    async with system.connection() as connection:
+        try:
+            return await check_revision(connection)
+        except SchemaBehind:
+            if not owner_url:
+                raise
+    await migrate(owner_url)
+    async with system.connection() as connection:
+        await check_revision(connection)
+    return None

@@ -1,0 +1,190 @@
+"""Turns and leases. What a caller may do runs as `treadle_app`; what drives turns runs as `treadle_system`."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import asyncpg
+
+from server.db.pool import Database
+from server.db.queries import SQL
+from server.db.rows import parse_uuid, session_from, turn_from
+from server.db.session_store import insert_session, load_session, lock_session, refuse_active_turn
+from server.db.turn_steps import append_server_chunk, commit_step, lock_epoch
+from server.kernel.errors import RequestIdReused, SessionNotFound
+from server.kernel.event import Chunk
+from server.kernel.identity import Principal
+from server.kernel.ports.turn_store import Claimed, NewTurn, Reset
+from server.kernel.session import NewSession
+from server.kernel.turn import Turn
+
+
+class PostgresTurnStore:
+    """Implements the port `TurnStore`."""
+
+    def __init__(self, app: Database, system: Database) -> None:
+        self._app = app
+        self._system = system
+
+    async def find_request(self, principal: Principal, request_id: str) -> Turn | None:
+        """See TurnStore."""
+        if not request_id:
+            return None
+        async with self._app.tenant(principal.tenant_id) as connection:
+            row = await connection.fetchrow(SQL["turn_of_request"], principal.tenant_id, principal.user_id, request_id)
+        return None if row is None else turn_from(row)
+
+    async def start(
+        self,
+        principal: Principal,
+        session: NewSession | str,
+        turn: NewTurn,
+        *,
+        replica: str,
+        lease_seconds: float,
+    ) -> Claimed:
+        """See TurnStore."""
+        async with self._app.tenant(principal.tenant_id) as connection:
+            if isinstance(session, NewSession):
+                session_id = session.id
+                await insert_session(connection, principal, session)
+            else:
+                session_id = session
+                await lock_session(connection, principal, session_id)
+                await _refuse_repeated(connection, principal, turn.request_id)
+                await refuse_active_turn(connection, principal, session_id)
+            lease = await connection.fetchrow(SQL["take_lease"], principal.tenant_id, session_id, replica, lease_seconds)
+            row = await _insert_turn(connection, principal, session_id, turn, start_seq=lease["next_seq"] - 1)
+            await connection.execute(SQL["queue_session"], principal.tenant_id, session_id, turn.provider, turn.model)
+            loaded = await load_session(connection, principal, session_id)
+        return Claimed(turn_from(row), loaded, principal, lease["epoch"])
+
+    async def commit(
+        self,
+        turn: Turn,
+        *,
+        expected_version: int,
+        epoch: int,
+        chunk: Chunk | None,
+        session_title: str | None = None,
+        session_branch: str | None = None,
+        session_head_commit: str | None = None,
+        reset: Reset | None = None,
+    ) -> None:
+        """See TurnStore."""
+        async with self._system.transaction() as connection:
+            await lock_epoch(connection, turn.session_id, epoch)
+            await commit_step(
+                connection,
+                turn,
+                expected_version=expected_version,
+                epoch=epoch,
+                end_seq=chunk.last_seq if chunk else 0,
+                title=session_title,
+                branch=session_branch,
+                head_commit=session_head_commit,
+            )
+            if chunk is not None:
+                await append_server_chunk(connection, turn.session_id, epoch, chunk, turn_id=turn.id, attempt=turn.attempt)
+            if turn.state.terminal:
+                await connection.execute(SQL["close_head"], turn.session_id)
+            elif reset is not None:
+                await connection.execute(SQL["open_head"], turn.session_id, reset.turn_id, reset.attempt)
+
+    async def append_facts(self, session_id: str, *, epoch: int, chunk: Chunk) -> None:
+        """See TurnStore."""
+        async with self._system.transaction() as connection:
+            await append_server_chunk(connection, session_id, epoch, chunk, turn_id=None, attempt=0)
+
+    async def request_interrupt(self, principal: Principal, session_id: str, turn_id: str, *, reason: str) -> Turn | None:
+        """See TurnStore."""
+        wanted = parse_uuid(turn_id) if turn_id else None
+        async with self._app.tenant(principal.tenant_id) as connection:
+            loaded = await load_session(connection, principal, session_id)
+            if turn_id and wanted is None:
+                return None
+            row = await connection.fetchrow(SQL["request_interrupt"], principal.tenant_id, principal.user_id, loaded.id, wanted, reason)
+        return None if row is None else turn_from(row)
+
+    async def interrupts(self, replica: str) -> Sequence[tuple[str, str]]:
+        """See TurnStore."""
+        async with self._system.connection() as connection:
+            rows = await connection.fetch(SQL["interrupts"], replica)
+        return [(str(row["id"]), row["interrupt_reason"]) for row in rows]
+
+    async def claim(self, replica: str, *, lease_seconds: float, restart: bool, limit: int) -> list[Claimed]:
+        """See TurnStore."""
+        async with self._system.transaction() as connection:
+            taken = await connection.fetch(SQL["claim_leases"], replica, lease_seconds, restart, limit)
+            epochs = {row["session_id"]: row["epoch"] for row in taken}
+            turns = await connection.fetch(SQL["claimed_turns"], list(epochs)) if epochs else []
+            rows = await connection.fetch(SQL["claimed_sessions"], list(epochs)) if epochs else []
+        sessions = {row["id"]: session_from(row) for row in rows}
+        return [
+            Claimed(
+                turn_from(row),
+                sessions[row["session_id"]],
+                Principal(row["tenant_id"], row["owner_id"], row["owner_name"], row["owner_email"]),
+                epochs[row["session_id"]],
+            )
+            for row in turns
+        ]
+
+    async def renew(self, replica: str, session_ids: Sequence[str], *, lease_seconds: float) -> frozenset[str]:
+        """See TurnStore."""
+        async with self._system.connection() as connection:
+            rows = await connection.fetch(SQL["renew_leases"], replica, list(session_ids), lease_seconds)
+        return frozenset(str(row["session_id"]) for row in rows)
+
+    async def repository_url(self, session_id: str) -> str:
+        """See TurnStore."""
+        async with self._system.connection() as connection:
+            url = await connection.fetchval(SQL["repository_url"], parse_uuid(session_id))
+        if url is None:
+            raise SessionNotFound(session_id)
+        return str(url)
+
+    async def may_discard(self, turn_id: str) -> bool:
+        """See TurnStore."""
+        async with self._system.connection() as connection:
+            return not await connection.fetchval(SQL["turn_needs_files"], parse_uuid(turn_id))
+
+    async def pending_snapshots(self, *, limit: int) -> list[Turn]:
+        """See TurnStore."""
+        async with self._system.connection() as connection:
+            rows = await connection.fetch(SQL["pending_snapshots"], limit)
+        return [turn_from(row) for row in rows]
+
+    async def snapshot_stored(self, turn: Turn, *, key: str, sha256: str, size: int) -> None:
+        """See TurnStore."""
+        async with self._system.connection() as connection:
+            await connection.execute(SQL["snapshot_stored"], turn.tenant_id, turn.id, key, sha256, size)
+
+
+async def _refuse_repeated(connection: asyncpg.Connection, principal: Principal, request_id: str) -> None:
+    """Before the look for an active turn: a repeated request shall find its own turn, not be refused because of it."""
+    if request_id and await connection.fetchrow(SQL["turn_of_request"], principal.tenant_id, principal.user_id, request_id):
+        raise RequestIdReused(request_id)
+
+
+async def _insert_turn(
+    connection: asyncpg.Connection, principal: Principal, session_id: str, turn: NewTurn, *, start_seq: int
+) -> asyncpg.Record:
+    try:
+        return await connection.fetchrow(
+            SQL["insert_turn"],
+            principal.tenant_id,
+            turn.id,
+            session_id,
+            principal.user_id,
+            start_seq,
+            turn.request_id,
+            turn.request_digest,
+            turn.provider,
+            turn.model,
+            turn.prompt,
+        )
+    except asyncpg.UniqueViolationError as error:
+        if error.constraint_name != "turns_request":
+            raise
+        raise RequestIdReused(turn.request_id) from error

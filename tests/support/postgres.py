@@ -1,0 +1,177 @@
+"""Real Postgres servers, one per version and run, and a fresh database per test.
+
+`stores` is what most tests want; `database` gives the URLs. Both are of Postgres 18, except in tests/db, where each test runs on 15 too.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import itertools
+import os
+import shutil
+import subprocess
+import tempfile
+from collections.abc import AsyncIterator, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from urllib.parse import quote
+
+import asyncpg
+import pytest
+from pydantic import SecretStr
+from support.requirements import require
+
+from server.config import Settings
+from server.db.migrate import migrate
+from server.db.roles import APP, SYSTEM, ensure_roles
+from server.db.stores import Stores, open_postgres
+from server.embedded.postgres import EmbeddedPostgres
+from server.embedded.postgres_home import OWNER, DatabaseUrls
+from server.embedded.postgres_runtime import choose_account
+from server.kernel.identity import Principal
+
+DEBIAN_15 = Path("/usr/lib/postgresql/15/bin")
+_numbers = itertools.count(1)
+
+
+@contextmanager
+def open_directory() -> Iterator[Path]:
+    """A temporary directory that another user may pass, and whose path is short enough for sockets; pytest's own is neither."""
+    directory = Path(tempfile.mkdtemp(prefix="treadle-", dir="/tmp"))
+    directory.chmod(0o711)
+    try:
+        yield directory
+    finally:
+        shutil.rmtree(directory)
+
+
+@pytest.fixture
+def server_data_dir() -> Iterator[Path]:
+    """A data directory for a whole server with its embedded Postgres."""
+    with open_directory() as directory:
+        yield directory / "data"
+
+
+@dataclass(frozen=True)
+class PostgresServer:
+    """A running server with both roles and a migrated database `template`."""
+
+    version: int
+    socket: Path
+
+    def url(self, role: str, database: str) -> str:
+        return f"postgresql://{role}@/{database}?host={quote(str(self.socket), safe='')}"
+
+    def urls(self, database: str) -> DatabaseUrls:
+        return DatabaseUrls(app=self.url(APP, database), system=self.url(SYSTEM, database), owner=self.url(OWNER, database))
+
+    async def execute(self, statement: str) -> None:
+        """As superuser, outside any database of a test."""
+        connection = await asyncpg.connect(self.url(OWNER, "postgres"))
+        try:
+            await connection.execute(statement)
+        finally:
+            await connection.close()
+
+    async def prepare(self) -> PostgresServer:
+        connection = await asyncpg.connect(self.url(OWNER, "postgres"))
+        try:
+            await ensure_roles(connection, None, None)
+            await connection.execute("CREATE DATABASE template")
+        finally:
+            await connection.close()
+        await migrate(self.url(OWNER, "template"))
+        return self
+
+
+@pytest.fixture(scope="session")
+async def postgres18() -> AsyncIterator[PostgresServer]:
+    """Postgres 18, as `treadle up` runs it."""
+    with open_directory() as directory:
+        async with EmbeddedPostgres(directory):
+            yield await PostgresServer(18, directory / "postgres" / "socket").prepare()
+
+
+@pytest.fixture(scope="session")
+async def postgres15() -> AsyncIterator[PostgresServer]:
+    """Debian's Postgres 15."""
+    require(DEBIAN_15.exists(), "Postgres 15", "apt-get install postgresql-15")
+    with open_directory() as directory:
+        account = choose_account()
+        account.give(directory)
+
+        async def run(program: str, *arguments: str) -> None:
+            command = [str(DEBIAN_15 / program), "-D", str(directory / "cluster"), *arguments]
+            extra = {"user": account.uid, "group": account.gid, "extra_groups": []} if account.uid is not None else {}
+            await asyncio.to_thread(
+                subprocess.run,
+                command,
+                cwd="/",
+                env={"LC_ALL": "C.UTF-8", "PATH": os.defpath},
+                stdout=subprocess.DEVNULL,
+                check=True,
+                timeout=60,
+                **extra,
+            )
+
+        await run("initdb", "--username", OWNER, "--auth=trust", "--encoding=UTF8", "--no-sync")
+        options = f"-c listen_addresses= -c unix_socket_directories={directory} -c unix_socket_permissions=0777 -c fsync=off"
+        await run("pg_ctl", "-w", "-l", str(directory / "log"), "-o", options, "start")
+        try:
+            yield await PostgresServer(15, directory).prepare()
+        finally:
+            await run("pg_ctl", "-w", "-m", "immediate", "stop")
+
+
+@pytest.fixture(scope="session")
+def postgres(postgres18: PostgresServer) -> PostgresServer:
+    """The server that the test runs on."""
+    return postgres18
+
+
+@pytest.fixture
+async def database(postgres: PostgresServer) -> AsyncIterator[DatabaseUrls]:
+    """A fresh, migrated database."""
+    name = f"test_{next(_numbers)}"
+    await postgres.execute(f"CREATE DATABASE {name} TEMPLATE template")
+    try:
+        yield postgres.urls(name)
+    finally:
+        await postgres.execute(f"DROP DATABASE {name} WITH (FORCE)")
+
+
+def database_settings(urls: DatabaseUrls) -> Settings:
+    """Settings with nothing but the database set."""
+    return Settings(database_url=SecretStr(urls.app), database_system_url=SecretStr(urls.system), database_owner_url=SecretStr(urls.owner))
+
+
+@pytest.fixture
+async def stores(database: DatabaseUrls) -> AsyncIterator[Stores]:
+    """All stores, on a fresh database."""
+    async with open_postgres(database_settings(database)) as opened:
+        yield opened
+
+
+@pytest.fixture
+async def alice(stores: Stores) -> Principal:
+    """A user of the tenant `acme`."""
+    return await _user(stores, "acme", "alice")
+
+
+@pytest.fixture
+async def bob(stores: Stores) -> Principal:
+    """Another user of the same tenant."""
+    return await _user(stores, "acme", "bob")
+
+
+@pytest.fixture
+async def mallory(stores: Stores) -> Principal:
+    """A user of another tenant."""
+    return await _user(stores, "evil", "mallory")
+
+
+async def _user(stores: Stores, tenant: str, name: str) -> Principal:
+    user = Principal(tenant, name, name.capitalize(), f"{name}@{tenant}.invalid")
+    await stores.keys.ensure_user(user)
+    return user
