@@ -17,8 +17,8 @@ _FORBIDDEN = ("..", "//", "@{", "/.", "./", "/-")
 def title_from(prompt: str) -> str:
     """A session's title: the first line that says something, at most 80 characters."""
     for line in prompt.splitlines():
-        words = "".join(character for character in line if character.isprintable()).split()
-        title = " ".join(words).strip("\"'`#*- ")
+        visible = "".join(character for character in " ".join(line.split()) if character.isprintable())
+        title = visible.strip("\"'`#*- ")
         if title:
             return _cut(title, TITLE_CHARS)
     return "New session"

@@ -1,0 +1,71 @@
+import base64
+from urllib.parse import quote
+
+import pytest
+
+from server.kernel.event import Delta, Fact, WorkerBatch
+from server.kernel.redaction import Redactor
+from treadle.session.v1 import event_pb2 as pb
+from treadle.worker.v1 import worker_event_pb2
+
+SECRET = 'sk-canary/7f3a"+Q9vL2x_Yw8=\\end'
+
+
+def delta(text: str, offset: int = 0) -> worker_event_pb2.WorkerEvent:
+    return worker_event_pb2.WorkerEvent(item_id="m1", content_delta=pb.ContentDelta(channel=pb.CHANNEL_TEXT, offset=offset, data=text))
+
+
+def batch(*texts: str) -> WorkerBatch:
+    bodies = [delta(text).SerializeToString() for text in texts]
+    return WorkerBatch(1, ["content_delta"] * len(texts), bodies, {i: Delta("m1/1", text.encode()) for i, text in enumerate(texts)})
+
+
+def shown(*batches: WorkerBatch) -> str:
+    events = [worker_event_pb2.WorkerEvent.FromString(body) for one in batches for body in one.bodies]
+    return "".join(event.content_delta.data for event in events)
+
+
+def test_a_secret_in_one_body_is_masked_and_the_body_stays_well_formed() -> None:
+    text = f"the key is {SECRET}, keep it"
+    event = pb.Event(item_id="x", message=pb.Message(role=pb.ROLE_ASSISTANT, parts=[pb.Part(text=text)], final=True))
+    fact = Redactor([SECRET]).fact(Fact("message", event.SerializeToString()))
+    parsed = pb.Event.FromString(fact.body)
+    assert parsed.message.parts[0].text == f"the key is {'*' * len(SECRET)}, keep it"
+
+
+@pytest.mark.parametrize("encode", [quote, lambda s: quote(s, safe=""), lambda s: s.replace("\\", "\\\\").replace('"', '\\"')])
+def test_written_in_other_ways_it_is_masked_too(encode: object) -> None:
+    written = encode(SECRET)  # type: ignore[operator]
+    assert written not in Redactor([SECRET]).text(f"see {written}!")
+
+
+@pytest.mark.parametrize("before", ["", "a", "ab", "abc", "abcd"])
+@pytest.mark.parametrize("after", ["", "z", "zz", "zzz"])
+def test_base64_is_masked_at_every_alignment(before: str, after: str) -> None:
+    encoded = base64.b64encode((before + SECRET + after).encode()).decode()
+    masked = Redactor([SECRET]).text(encoded)
+    assert len(masked) == len(encoded)
+    assert masked.count("*") >= len(base64.b64encode(SECRET.encode())) - 8
+
+
+@pytest.mark.parametrize("split", range(1, len(SECRET)))
+def test_a_secret_split_over_two_deltas_never_shows_whole(split: int) -> None:
+    redactor = Redactor([SECRET])
+    text = shown(redactor.batch(batch(f"key {SECRET[:split]}")), redactor.batch(batch(f"{SECRET[split:]} end")))
+    assert SECRET not in text
+    assert text.endswith(" end")
+    assert len(text) == len(f"key {SECRET} end")
+    # What is left of it is too little to guess the rest from.
+    longest = max(len(part) for part in text.removeprefix("key ").removesuffix(" end").split("*"))
+    assert longest < max(8, len(SECRET) // 3) + 1
+
+
+def test_a_secret_split_over_many_deltas_of_one_batch_never_shows_whole() -> None:
+    text = shown(Redactor([SECRET]).batch(batch(*SECRET)))
+    assert SECRET not in text
+
+
+def test_without_secrets_nothing_changes() -> None:
+    one = batch("hello")
+    assert Redactor([]).batch(one) is one
+    assert Redactor(["short"]).text("short") == "short"
