@@ -1,0 +1,99 @@
+"""A worker's frames: hostile bytes in, clean batches and results out."""
+
+from __future__ import annotations
+
+from google.protobuf.message import DecodeError
+
+from server.kernel.errors import WorkerProtocolBroken
+from server.kernel.event import MAX_EVENT_BYTES, WorkerBatch
+from server.kernel.ports.launcher import WorkerResult
+from server.kernel.turn import Outcome, TurnCode, TurnState
+from treadle.session.v1 import event_pb2 as session
+from treadle.worker.v1 import worker_service_pb2 as wire
+from treadle.worker.v1.worker_event_pb2 import WorkerEvent
+
+MAX_FRAME_BYTES = 4 * 1024 * 1024
+_MAX_MESSAGE_CHARS = 2000
+_MAX_STOP_REASON_CHARS = 200
+_TIMESTAMP_SECONDS = range(-62_135_596_800, 253_402_300_800)
+_DURATION_SECONDS = range(-315_576_000_000, 315_576_000_001)
+_NANOS = 1_000_000_000
+_STATUS = {
+    session.TURN_STATUS_COMPLETED: TurnState.COMPLETED,
+    session.TURN_STATUS_INTERRUPTED: TurnState.INTERRUPTED,
+    session.TURN_STATUS_FAILED: TurnState.FAILED,
+}
+
+
+class FrameReader:
+    """Reads the frames of one stream of one worker. All methods raise WorkerProtocolBroken for what no correct worker sends."""
+
+    def __init__(self, after_worker_seq: int) -> None:
+        self.last = after_worker_seq
+        """The worker_seq of the last event that was read."""
+
+    def read(self, data: bytes) -> WorkerBatch | WorkerResult | None:
+        """One frame; None for a heartbeat.
+
+        Every event is parsed, stripped of all fields that WorkerEvent does not have, and serialised anew: what a worker may not
+        say does not get through, whatever it sends. The two responses have the same fields, so one type reads both.
+        """
+        if len(data) > MAX_FRAME_BYTES:
+            raise WorkerProtocolBroken(f"the worker sent a frame of {len(data):,} bytes")
+        try:
+            frame = wire.ResumeResponse.FromString(data)
+        except DecodeError as error:
+            raise WorkerProtocolBroken("the worker sent a frame that is none") from error
+        frame.DiscardUnknownFields()
+        match frame.WhichOneof("frame"):
+            case "events":
+                return self._batch(frame.events)
+            case "result":
+                return self._result(frame.result)
+            case "heartbeat":
+                return None
+        raise WorkerProtocolBroken("the worker sent an empty frame")
+
+    def _batch(self, batch: wire.WorkerEventBatch) -> WorkerBatch:
+        if batch.first_worker_seq != self.last + 1 or not batch.events:
+            raise WorkerProtocolBroken(f"after event {self.last} the worker sent {len(batch.events)} events from {batch.first_worker_seq}")
+        kinds = []
+        bodies = []
+        for event in batch.events:
+            kind = event.WhichOneof("body")
+            if kind is None:
+                raise WorkerProtocolBroken("the worker sent an event of a kind that it may not say")
+            _check_times(event, kind)
+            if kind == "file_changed":
+                # The sum of the turn is the server's to say.
+                event.file_changed.turn_total = False
+            body = event.SerializeToString()
+            if len(body) > MAX_EVENT_BYTES:
+                raise WorkerProtocolBroken(f"the worker sent an event of {len(body):,} bytes")
+            kinds.append(kind)
+            bodies.append(body)
+        clean = WorkerBatch(first_worker_seq=self.last + 1, kinds=kinds, bodies=bodies)
+        self.last = clean.last_worker_seq
+        return clean
+
+    def _result(self, result: wire.TurnResult) -> WorkerResult:
+        if result.last_worker_seq != self.last:
+            raise WorkerProtocolBroken(f"the worker says that its last event is {result.last_worker_seq}, it sent {self.last}")
+        status = _STATUS.get(result.status)
+        if status is None:
+            raise WorkerProtocolBroken("the worker's result has no status")
+        # Why a turn fails is the server's to judge; of the agent's side there is one reason only.
+        code = TurnCode.PROVIDER if status is TurnState.FAILED else TurnCode.NONE
+        message, stop_reason = result.message[:_MAX_MESSAGE_CHARS], result.native_stop_reason[:_MAX_STOP_REASON_CHARS]
+        return WorkerResult(Outcome(status, code, message, stop_reason), self.last)
+
+
+def _check_times(event: WorkerEvent, kind: str) -> None:
+    """Values that cannot be shown as JSON would break every reader of the log."""
+    at = event.occurred_at
+    if at.seconds not in _TIMESTAMP_SECONDS or not 0 <= at.nanos < _NANOS:
+        raise WorkerProtocolBroken("the worker sent an impossible time")
+    if kind == "tool_result":
+        lasted = event.tool_result.duration
+        if lasted.seconds not in _DURATION_SECONDS or abs(lasted.nanos) >= _NANOS or lasted.seconds * lasted.nanos < 0:
+            raise WorkerProtocolBroken("the worker sent an impossible duration")

@@ -1,0 +1,204 @@
+"""Launcher `process`: workers as processes on this machine, behind bubblewrap."""
+
+from __future__ import annotations
+
+import asyncio
+import compileall
+import json
+import os
+import re
+import signal
+import sys
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from pathlib import Path, PurePosixPath
+
+import grpc
+
+from server.config import Settings
+from server.kernel.errors import LaunchFailed, WorkerLost
+from server.kernel.ports.launcher import Assignment, Capability, WorkerExit, WorkerId
+from server.sandbox.bubblewrap import Sandbox
+from server.sandbox.mount import Mount
+from server.sandbox.probe import Unavailable, probe
+from server.sandbox.runtime import python_mounts
+from server.workers import shim
+from server.workers.client import WorkerLink
+from server.workers.dial import dial
+from server.workers.liveness import ProcessWatch
+from server.workers.slot import SOCKET_NAME, Slot, delete_remains, slot_of, slots
+
+_WORKSPACE, _RUN = PurePosixPath("/workspace"), PurePosixPath("/run/treadle")
+_POLL_SECONDS = 0.005
+_KILL_SECONDS = 10.0
+_BUNDLED_RECORDING = re.compile(r"[a-z0-9-]*")
+# -I: neither the workspace, which is the current directory, nor the environment adds to where modules come from.
+_WORKER = [sys.executable, "-I", "-B", "-m", "worker"]
+_ENVIRONMENT = {"GRPC_ENABLE_FORK_SUPPORT": "0", "GRPC_VERBOSITY": "ERROR"}
+
+
+class ProcessLauncher:
+    """See the port Launcher."""
+
+    def __init__(self, settings: Settings, wall: Sandbox | Unavailable) -> None:
+        self._root = settings.slots_dir
+        self._start_seconds = settings.worker_start_seconds
+        self._orphan_seconds = settings.worker_orphan_seconds
+        self._unsandboxed = settings.unsandboxed
+        self._wall = wall
+        self.capability = _capability(wall, unsandboxed=settings.unsandboxed)
+
+    async def workspace(self, worker: WorkerId) -> Path:
+        """See Launcher."""
+        slot = slot_of(self._root, worker)
+        await asyncio.to_thread(slot.prepare, worker)
+        return slot.workspace
+
+    async def launch(self, worker: WorkerId) -> WorkerLink:
+        """See Launcher."""
+        slot = slot_of(self._root, worker)
+        await asyncio.to_thread(slot.prepare, worker)
+        if slot.exit() is not None:
+            raise WorkerLost(f"worker {worker} has ended")
+        if slot.process() is None:
+            self._start(slot)
+        try:
+            async with asyncio.timeout(self._start_seconds):
+                return await self._connect(slot, worker)
+        except TimeoutError:
+            raise LaunchFailed(f"the worker did not answer within {self._start_seconds:g} s: {slot.log_tail()[-500:]}") from None
+
+    async def collect(self, worker: WorkerId) -> WorkerExit:
+        """See Launcher."""
+        slot = slot_of(self._root, worker)
+        if not slot.path.is_dir():
+            return WorkerExit(code=None)
+        while True:
+            if (process := slot.process()) is not None:
+                await _end(ProcessWatch(*process))
+            # Closing the slot also stops a shim that was started by a server that died, and did not come to work yet.
+            if await asyncio.to_thread(slot.close):
+                return slot.exit() or WorkerExit(code=None)
+            await asyncio.sleep(_POLL_SECONDS)
+
+    async def remove(self, worker: WorkerId) -> None:
+        """See Launcher."""
+        await self.collect(worker)
+        await asyncio.to_thread(slot_of(self._root, worker).delete)
+
+    async def leftovers(self) -> list[WorkerId]:
+        """See Launcher."""
+        found = await asyncio.to_thread(lambda: [slot.worker() for slot in slots(self._root)])
+        return [worker for worker in found if worker is not None]
+
+    def admit(self, assignment: Assignment) -> None:
+        """Errors: LaunchFailed when this agent may not run here."""
+        if isinstance(self._wall, Sandbox) or self._unsandboxed:
+            return
+        if assignment.provider != "replay" or not _BUNDLED_RECORDING.fullmatch(assignment.model):
+            raise LaunchFailed(f"only the bundled recordings of replay may run without a sandbox: {self._wall.reason}; {self._wall.remedy}")
+
+    async def _connect(self, slot: Slot, worker: WorkerId) -> WorkerLink:
+        watch = await _watch(slot)
+        try:
+            secret = await asyncio.to_thread(slot.secret)
+            while watch.alive:
+                try:
+                    connection = await dial(slot.socket, secret, self._owners)
+                except (FileNotFoundError, grpc.aio.AioRpcError):
+                    await asyncio.sleep(_POLL_SECONDS)
+                    continue
+                _seal(slot)
+                return WorkerLink(slot, watch, connection, owners=self._owners, admit=self.admit)
+            raise WorkerLost(f"worker {worker} ended before it answered: {slot.log_tail()[-500:]}")
+        except BaseException:
+            watch.close()
+            raise
+
+    @property
+    def _owners(self) -> frozenset[int]:
+        return frozenset({self._wall.uid if isinstance(self._wall, Sandbox) else os.geteuid()})
+
+    def _start(self, slot: Slot) -> None:
+        """Start the slot's shim in a session of its own. It outlives this server, and does nothing if another one was faster."""
+        reading, writing = os.pipe()
+        null = os.open(os.devnull, os.O_WRONLY)
+        command = [sys.executable, "-I", "-S", shim.__file__]
+        actions = [(os.POSIX_SPAWN_DUP2, reading, 0), (os.POSIX_SPAWN_DUP2, null, 1), (os.POSIX_SPAWN_DUP2, null, 2)]
+        try:
+            os.posix_spawn(command[0], command, {}, file_actions=actions, setsid=True)
+            # Fits into the pipe, which holds 64 KiB.
+            os.write(writing, json.dumps(self._job(slot)).encode())
+        except OSError as error:
+            raise LaunchFailed(f"no process can be started: {error}") from error
+        finally:
+            for descriptor in (reading, writing, null):
+                os.close(descriptor)
+
+    def _job(self, slot: Slot) -> dict[str, object]:
+        config = {"socket": str(slot.socket), "workspace": str(slot.workspace), "orphan_seconds": self._orphan_seconds}
+        if not isinstance(self._wall, Sandbox):
+            env = {"PATH": os.environ.get("PATH", os.defpath), "HOME": str(slot.run), **_ENVIRONMENT}
+            return {"slot": str(slot.path), "argv": _WORKER, "env": env, "owner": None, "config": config}
+        mounts = [
+            *python_mounts("worker", "treadle"),
+            Mount(slot.workspace, _WORKSPACE, writable=True),
+            Mount(slot.run, _RUN, writable=True),
+        ]
+        argv = self._wall.wrap(_WORKER, mounts=mounts, env=_ENVIRONMENT, cwd=str(_WORKSPACE))
+        config |= {"socket": str(_RUN / SOCKET_NAME), "workspace": str(_WORKSPACE)}
+        return {"slot": str(slot.path), "argv": argv, "env": {}, "owner": [self._wall.uid, self._wall.gid], "config": config}
+
+
+@asynccontextmanager
+async def open_process_launcher(settings: Settings) -> AsyncIterator[ProcessLauncher]:
+    """The entry point `process`. Workers are left alone when it closes: the next server finds them."""
+    wall = await asyncio.to_thread(probe)
+    await asyncio.to_thread(_prepare, settings.slots_dir)
+    yield ProcessLauncher(settings, wall)
+
+
+def _prepare(root: Path) -> None:
+    root.mkdir(mode=0o700, parents=True, exist_ok=True)
+    delete_remains(root)
+    # Workers cannot write there themselves, and would compile their own source at every start.
+    for mount in python_mounts("worker", "treadle"):
+        if mount.source.name in ("worker", "treadle"):
+            compileall.compile_dir(mount.source, quiet=2)
+
+
+def _capability(wall: Sandbox | Unavailable, *, unsandboxed: bool) -> Capability:
+    if isinstance(wall, Sandbox):
+        return Capability("process", sandboxed=True, detail=f"bubblewrap ({wall.bwrap}), no network, uid {wall.uid}; probed by running it")
+    allowed = "every agent runs without one (TREADLE_UNSANDBOXED)" if unsandboxed else "only bundled recordings of replay may run"
+    return Capability("process", sandboxed=False, detail=f"no sandbox: {wall.reason}; {allowed}; to get one: {wall.remedy}")
+
+
+async def _watch(slot: Slot) -> ProcessWatch:
+    """The watch on the slot's process, as soon as it has one. Wait with a limit."""
+    # A shim of another server may be the one that writes it: there is nothing to wait on but the file.
+    while (process := slot.process()) is None:  # noqa: ASYNC110
+        await asyncio.sleep(_POLL_SECONDS)
+    return ProcessWatch(*process)
+
+
+async def _end(watch: ProcessWatch) -> None:
+    """Have the shim kill everything and wait for its end; the shim itself is killed when it does not do its work."""
+    try:
+        for number in (signal.SIGTERM, signal.SIGKILL):
+            watch.signal(number)
+            try:
+                async with asyncio.timeout(_KILL_SECONDS):
+                    await watch.ended()
+            except TimeoutError:
+                continue
+            return
+    finally:
+        watch.close()
+
+
+def _seal(slot: Slot) -> None:
+    """From here on, nobody but root can put something else in the place of the socket."""
+    if os.geteuid() == 0:
+        os.chown(slot.run, 0, 0, follow_symlinks=False)
+        slot.run.chmod(0o755)

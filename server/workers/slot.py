@@ -1,0 +1,156 @@
+"""A worker's slot: the files that let any server process on this machine find the worker again.
+
+worker      which worker it is (JSON)
+workspace/  the working tree; belongs to the worker's uid once it runs
+run/        the worker's socket
+secret      the turn's secret, 0600; never visible inside the sandbox
+lock        held by the shim as long as the worker, or anything that it started, is alive
+pid         the shim's pid and start time
+exit        how it ended; once it exists, no worker can start here any more
+output.log  what the worker printed
+"""
+
+from __future__ import annotations
+
+import contextlib
+import fcntl
+import hashlib
+import json
+import os
+import secrets
+import shutil
+import stat
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+from server.kernel.ports.launcher import WorkerExit, WorkerId
+
+SOCKET_NAME = "worker.sock"
+_TAIL_BYTES = 4096
+_GONE = ".gone-"
+
+
+@dataclass(frozen=True)
+class Slot:
+    """One worker's directory. All methods block briefly; call them from a thread."""
+
+    path: Path
+
+    @property
+    def workspace(self) -> Path:
+        """The hostile working tree."""
+        return self.path / "workspace"
+
+    @property
+    def run(self) -> Path:
+        """The directory of the socket."""
+        return self.path / "run"
+
+    @property
+    def socket(self) -> Path:
+        """The worker's socket; hostile."""
+        return self.run / SOCKET_NAME
+
+    def prepare(self, worker: WorkerId) -> None:
+        """Make what is missing. Repeatable, also by two servers at once."""
+        for directory in (self.path, self.workspace, self.run):
+            directory.mkdir(mode=0o700, parents=directory == self.path, exist_ok=True)
+        (self.path / "lock").touch(mode=0o600)
+        self._create("secret", secrets.token_hex(32))
+        self._create("worker", json.dumps({"turn_id": worker.turn_id, "attempt": worker.attempt}))
+
+    def worker(self) -> WorkerId | None:
+        """Whose slot it is; None when it is not complete."""
+        try:
+            fields = json.loads((self.path / "worker").read_text())
+            return WorkerId(turn_id=fields["turn_id"], attempt=fields["attempt"])
+        except (OSError, ValueError, KeyError):
+            return None
+
+    def secret(self) -> bytes:
+        """The turn's secret."""
+        return bytes.fromhex((self.path / "secret").read_text())
+
+    def process(self) -> tuple[int, int] | None:
+        """The shim's pid and start time; None before it started."""
+        try:
+            pid, start = (self.path / "pid").read_text().split()
+        except FileNotFoundError:
+            return None
+        return int(pid), int(start)
+
+    def exit(self) -> WorkerExit | None:
+        """How the worker ended, as its shim or `close` recorded it; None while nothing is recorded."""
+        try:
+            code = json.loads((self.path / "exit").read_text())["code"]
+        except FileNotFoundError:
+            return None
+        return WorkerExit(code=code, log_tail=self.log_tail())
+
+    def log_tail(self) -> str:
+        """The last 4 KiB that the worker printed."""
+        try:
+            with (self.path / "output.log").open("rb") as log:
+                log.seek(max(0, os.fstat(log.fileno()).st_size - _TAIL_BYTES))
+                return log.read(_TAIL_BYTES).decode(errors="replace")
+        except FileNotFoundError:
+            return ""
+
+    def close(self) -> bool:
+        """Record that it ended, if nobody did, so that no shim can start a worker here any more. False while somebody runs here."""
+        with (self.path / "lock").open("rb") as lock:
+            try:
+                fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            except BlockingIOError:
+                return False
+            self._create("exit", json.dumps({"code": None}))
+        return True
+
+    def delete(self) -> None:
+        """Remove everything. The slot disappears at once, then its files."""
+        doomed = self.path.with_name(_GONE + self.path.name + secrets.token_hex(4))
+        with contextlib.suppress(FileNotFoundError):
+            self.path.rename(doomed)
+            delete_tree(doomed)
+
+    def _create(self, name: str, content: str) -> None:
+        """Write a file that is complete from the moment it exists; whoever is first wins."""
+        draft = self.path / f".{name}.{secrets.token_hex(4)}"
+        descriptor = os.open(draft, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
+        try:
+            with os.fdopen(descriptor, "w") as file:
+                file.write(content)
+            with contextlib.suppress(FileExistsError):
+                (self.path / name).hardlink_to(draft)
+        finally:
+            draft.unlink()
+
+
+def slot_of(root: Path, worker: WorkerId) -> Slot:
+    """Where a worker's slot is. The name is short: socket paths end at 107 bytes."""
+    return Slot(root / hashlib.sha256(str(worker).encode()).hexdigest()[:12])
+
+
+def slots(root: Path) -> Iterator[Slot]:
+    """All slots with files."""
+    for path in sorted(root.iterdir()) if root.is_dir() else []:
+        if path.is_dir() and not path.name.startswith("."):
+            yield Slot(path)
+
+
+def delete_remains(root: Path) -> None:
+    """Finish what a `delete` left behind when its server died."""
+    for path in root.glob(_GONE + "*"):
+        delete_tree(path)
+
+
+def delete_tree(path: Path) -> None:
+    """Delete a tree of which nothing is trusted: links are not followed, and directories that forbid it are opened first."""
+    if os.geteuid() != 0:
+        for _, _, _, directory in os.fwalk(path, follow_symlinks=False, onerror=None):
+            os.fchmod(directory, stat.S_IRWXU)
+            for name in os.listdir(directory):  # noqa: PTH208
+                if stat.S_ISDIR(os.stat(name, dir_fd=directory, follow_symlinks=False).st_mode):
+                    os.chmod(name, stat.S_IRWXU, dir_fd=directory)
+    shutil.rmtree(path)
