@@ -1,0 +1,143 @@
+"""The S3 store on a real server: the contract, and a server that fails."""
+
+from __future__ import annotations
+
+import asyncio
+import io
+import signal
+import sys
+import time
+import uuid
+from collections.abc import AsyncIterator, Iterator
+from pathlib import Path
+
+import pytest
+from storage.contract import MIB, ObjectStoreContract, content, file_of, keys, large_file
+from support.seaweedfs import S3Server, seaweedfs
+from support.tcp_gate import tcp_gate
+
+from server.config import Settings
+from server.kernel.errors import ObjectStoreUnavailable
+from server.kernel.ports.object_store import ObjectStore
+from server.storage.s3 import Limits, open_s3
+
+PUT = """
+import asyncio, os, sys
+from pathlib import Path
+from server.config import Settings
+from server.storage.s3 import open_s3
+
+async def main() -> None:
+    async with open_s3(Settings()) as store:
+        await store.put("tenant/a", Path(sys.argv[1]))
+
+asyncio.run(main())
+"""
+
+IMPATIENT = Limits(connect=0.5, read=0.5, tries=2)
+
+
+@pytest.fixture(scope="session")
+def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[S3Server]:
+    with seaweedfs(tmp_path_factory.mktemp("seaweedfs")) as server:
+        yield server
+
+
+@pytest.fixture
+def settings(server: S3Server) -> Settings:
+    """A bucket of its own for each test; nobody made it."""
+    return settings_for(server, server.port, f"test-{uuid.uuid4()}")
+
+
+@pytest.fixture
+async def store(settings: Settings) -> AsyncIterator[ObjectStore]:
+    async with open_s3(settings) as store:
+        yield store
+
+
+def settings_for(server: S3Server, port: int, bucket: str, secret_key: str | None = None) -> Settings:
+    return Settings(
+        object_store="s3",
+        s3_endpoint=f"127.0.0.1:{port}",
+        s3_bucket=bucket,
+        s3_access_key=server.access_key,
+        s3_secret_key=secret_key or server.secret_key,
+        s3_secure=False,
+    )
+
+
+class TestS3(ObjectStoreContract):
+    async def damage(self, store: ObjectStore, key: str, data: bytes) -> None:
+        await asyncio.to_thread(store._client.put_object, store._bucket, key, io.BytesIO(data), len(data))
+
+
+async def test_lists_more_than_one_page(store: ObjectStore, settings: Settings, server: S3Server) -> None:
+    names = [f"t/{number:04}" for number in range(1100)]
+    client = server.client()
+
+    def fill() -> None:
+        client.make_bucket(settings.s3_bucket)
+        for name in names:
+            client.put_object(settings.s3_bucket, name, io.BytesIO(b""), 0)
+
+    await asyncio.to_thread(fill)
+    assert await keys(store, "t/") == names
+
+
+async def test_a_writer_killed_half_way_leaves_the_old_object(
+    store: ObjectStore, settings: Settings, server: S3Server, tmp_path: Path
+) -> None:
+    old = await store.put("tenant/a", file_of(tmp_path, b"old"))
+    async with tcp_gate(server.port, limit=20 * MIB) as gate:
+        environment = {
+            "TREADLE_S3_ENDPOINT": f"127.0.0.1:{gate.port}",
+            "TREADLE_S3_BUCKET": settings.s3_bucket,
+            "TREADLE_S3_ACCESS_KEY": server.access_key,
+            "TREADLE_S3_SECRET_KEY": server.secret_key,
+            "TREADLE_S3_SECURE": "false",
+        }
+        writer = await asyncio.create_subprocess_exec(sys.executable, "-c", PUT, str(large_file(tmp_path)), env=environment)
+        async with asyncio.timeout(30):
+            await gate.shut.wait()  # in its third part
+        writer.send_signal(signal.SIGKILL)
+        assert await writer.wait() == -signal.SIGKILL
+    assert await content(store, "tenant/a", old.sha256) == b"old"
+    assert await keys(store) == ["tenant/a"]
+
+
+async def every_call(store: ObjectStore, folder: Path) -> None:
+    source = file_of(folder, b"x")
+    for call in [store.put("t/a", source), content(store, "t/a", "0" * 64), store.delete("t/a"), keys(store)]:
+        with pytest.raises(ObjectStoreUnavailable):
+            await call
+
+
+async def test_a_server_that_is_down_is_unavailable(server: S3Server, tmp_path: Path) -> None:
+    async with asyncio.timeout(10), open_s3(settings_for(server, 1, "bucket")) as store:
+        await every_call(store, tmp_path)
+
+
+async def test_a_server_that_never_answers_is_unavailable_in_bounded_time(server: S3Server, tmp_path: Path) -> None:
+    async with tcp_gate(server.port, limit=0) as gate, open_s3(settings_for(server, gate.port, "bucket"), IMPATIENT) as store:
+        started = time.monotonic()
+        await every_call(store, tmp_path)
+        assert time.monotonic() - started < 4 * (IMPATIENT.tries * IMPATIENT.read + 2)
+
+
+async def test_a_server_that_falls_silent_in_the_middle_of_a_put(server: S3Server, settings: Settings, tmp_path: Path) -> None:
+    async with tcp_gate(server.port, limit=20 * MIB) as gate:
+        async with asyncio.timeout(20), open_s3(settings_for(server, gate.port, settings.s3_bucket), IMPATIENT) as store:
+            with pytest.raises(ObjectStoreUnavailable):
+                await store.put("tenant/a", large_file(tmp_path))
+        assert gate.shut.is_set()
+    async with open_s3(settings) as store:
+        assert await keys(store) == []
+
+
+async def test_a_wrong_secret_is_unavailable_and_not_told(server: S3Server, settings: Settings, tmp_path: Path) -> None:
+    async with open_s3(settings_for(server, server.port, settings.s3_bucket, secret_key="hunter2-hunter2")) as store:
+        await every_call(store, tmp_path)
+        with pytest.raises(ObjectStoreUnavailable) as caught:
+            await store.delete("t/a")
+    assert "SignatureDoesNotMatch" in str(caught.value)
+    assert "hunter2" not in str(caught.value)
