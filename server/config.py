@@ -2,19 +2,12 @@
 
 from __future__ import annotations
 
-import os
 from pathlib import Path
 
 from pydantic import Field, SecretStr
 from pydantic_settings import BaseSettings, SettingsConfigDict
 
-
-def default_data_dir() -> Path:
-    """`/var/lib/treadle` for root, else `$XDG_DATA_HOME/treadle` or `~/.local/share/treadle`."""
-    if os.geteuid() == 0:
-        return Path("/var/lib/treadle")
-    base = os.environ.get("XDG_DATA_HOME")
-    return (Path(base) if base else Path.home() / ".local" / "share") / "treadle"
+from server.data_dir import default_data_dir
 
 
 class Settings(BaseSettings):
@@ -23,10 +16,16 @@ class Settings(BaseSettings):
     model_config = SettingsConfigDict(env_prefix="TREADLE_", extra="forbid", frozen=True)
 
     # -- where things are
-    data_dir: Path = Field(default_factory=default_data_dir, description="Directory for everything that must survive: identity, mirrors, objects, keys.")
-    worker_root: Path | None = Field(None, description="Directory for workers' slots; default `<data_dir>/workers`. Must be short: socket paths end at 107 bytes.")
+    data_dir: Path = Field(
+        default_factory=default_data_dir, description="Directory for everything that must survive: identity, mirrors, objects, keys."
+    )
+    worker_root: Path | None = Field(
+        None, description="Directory for workers' slots; default `<data_dir>/workers`. Must be short: socket paths end at 107 bytes."
+    )
     listen: str = Field("127.0.0.1:7433", description="Address of the gRPC API, `host:port`; port 0 picks a free one.")
-    metrics_listen: str = Field("127.0.0.1:7434", description="Address of the Prometheus metrics and health page, `host:port`; empty for none.")
+    metrics_listen: str = Field(
+        "127.0.0.1:7434", description="Address of the Prometheus metrics and health page, `host:port`; empty for none."
+    )
 
     # -- adapters, by the name of their entry point
     launcher: str = Field("process", description="How workers are started.")
@@ -35,7 +34,9 @@ class Settings(BaseSettings):
     # -- database
     database_url: SecretStr = Field(SecretStr(""), description="Postgres, as the role `treadle_app` (callers' queries).")
     database_system_url: SecretStr = Field(SecretStr(""), description="Postgres, as the role `treadle_system` (journal, leases).")
-    database_owner_url: SecretStr = Field(SecretStr(""), description="Postgres, as the owner of the tables (migrations); empty to skip them.")
+    database_owner_url: SecretStr = Field(
+        SecretStr(""), description="Postgres, as the owner of the tables (migrations); empty to skip them."
+    )
 
     # -- object store `s3`
     s3_endpoint: str = Field("", description="`host:port` of an S3 server.")
@@ -45,8 +46,13 @@ class Settings(BaseSettings):
     s3_secure: bool = Field(True, description="Whether it speaks TLS.")
 
     # -- Git
-    git_allowed_hosts: str = Field("github.com,gitlab.com,bitbucket.org,codeberg.org", description="Hosts that `https` repositories may be on, by comma.")
-    git_allowed_prefixes: str = Field("", description="Exact URL prefixes that are allowed besides, by comma, also `http` and also on private addresses; they must end with `/`.")
+    git_allowed_hosts: str = Field(
+        "github.com,gitlab.com,bitbucket.org,codeberg.org", description="Hosts that `https` repositories may be on, by comma."
+    )
+    git_allowed_prefixes: str = Field(
+        "",
+        description="Exact URL prefixes that are allowed besides, by comma, also `http` and also on private addresses; they must end with `/`.",
+    )
     git_timeout_seconds: float = Field(300, description="Limit for one fetch or push.")
     branch_prefix: str = Field("treadle/", description="Prefix of branch names that Treadle makes.")
 
@@ -56,7 +62,9 @@ class Settings(BaseSettings):
     turn_timeout_seconds: float = Field(3600, description="Limit for the agent's part of a turn.")
     worker_start_seconds: float = Field(30, description="Limit for a worker's start.")
     worker_orphan_seconds: float = Field(600, description="A worker that hears no server for this long kills its agent and exits.")
-    unsandboxed: bool = Field(False, description="Run agents without a sandbox where none works. Only for machines that hold nothing of value.")
+    unsandboxed: bool = Field(
+        False, description="Run agents without a sandbox where none works. Only for machines that hold nothing of value."
+    )
 
     # -- streams
     heartbeat_seconds: float = Field(15, description="A frame is sent after this much silence.")
@@ -66,6 +74,7 @@ class Settings(BaseSettings):
     # -- logs
     log_format: str = Field("console", description="`console` or `json`.")
     log_level: str = Field("info", description="`debug`, `info`, `warning` or `error`.")
+    log_file: Path | None = Field(None, description="Where logs go; default standard error, with `treadle up` `<data_dir>/server.log`.")
 
     @property
     def slots_dir(self) -> Path:

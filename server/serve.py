@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import asyncio
 import signal
-from collections.abc import AsyncIterator, Callable
-from contextlib import asynccontextmanager
+import sys
+from collections.abc import AsyncIterator, Callable, Iterator
+from contextlib import asynccontextmanager, contextmanager, nullcontext
 
 import structlog
 import uvloop
@@ -14,6 +15,7 @@ from prometheus_client import start_http_server
 from server import telemetry
 from server.composition import Server, compose
 from server.config import Settings
+from server.secrets import known_secrets
 
 log = structlog.get_logger()
 
@@ -38,20 +40,39 @@ async def _serve(settings: Settings, mark: Callable[[str], None] | None) -> int:
 @asynccontextmanager
 async def running(settings: Settings, *, mark: Callable[[str], None] | None = None) -> AsyncIterator[Server]:
     """The server with its logs and its metrics page."""
-    from server.secrets import known_secrets
+    with logs(settings):
+        async with compose(settings, mark=mark) as server:
+            with metrics_page(settings.metrics_listen):
+                yield server
 
-    telemetry.configure_logging(log_format=settings.log_format, level=settings.log_level, secrets=known_secrets(settings, {}))
-    async with compose(settings, mark=mark) as server:
-        if settings.metrics_listen:
-            host, _, port = settings.metrics_listen.rpartition(":")
-            page, thread = start_http_server(int(port), host)
+
+@contextmanager
+def logs(settings: Settings) -> Iterator[None]:
+    """Structured logs, to where the settings say. Errors: OSError when the file cannot be written."""
+    with settings.log_file.open("a", encoding="utf-8") if settings.log_file else nullcontext(sys.stderr) as output:
+        telemetry.configure_logging(
+            log_format=settings.log_format, level=settings.log_level, secrets=known_secrets(settings, {}), output=output
+        )
         try:
-            yield server
+            yield
         finally:
-            if settings.metrics_listen:
-                page.shutdown()
-                thread.join(timeout=5)
-                page.server_close()
+            structlog.reset_defaults()
+
+
+@contextmanager
+def metrics_page(listen: str) -> Iterator[str]:
+    """Serve the metrics on `listen`, and tell the URL; empty for none. Errors: OSError when the address is taken."""
+    if not listen:
+        yield ""
+        return
+    host, _, port = listen.rpartition(":")
+    page, thread = start_http_server(int(port), host)
+    try:
+        yield f"http://{host}:{page.server_port}/metrics"
+    finally:
+        page.shutdown()
+        thread.join(timeout=5)
+        page.server_close()
 
 
 def stop_signals() -> asyncio.Event:

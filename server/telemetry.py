@@ -6,7 +6,7 @@ import logging
 import sys
 import time
 from collections.abc import Callable, MutableMapping, Sequence
-from typing import Any
+from typing import Any, TextIO
 
 import structlog
 from prometheus_client import Counter, Gauge, Histogram
@@ -38,9 +38,9 @@ class StepMetrics:
             STEP_SECONDS.labels(step).observe(time.monotonic() - begun)
 
 
-def configure_logging(*, log_format: str, level: str, secrets: Callable[[], Sequence[str]]) -> None:
-    """Structured logs on standard error: one JSON object per line, or a readable form. Known secrets are masked."""
-    renderer: Any = structlog.processors.JSONRenderer() if log_format == "json" else _console()
+def configure_logging(*, log_format: str, level: str, secrets: Callable[[], Sequence[str]], output: TextIO = sys.stderr) -> None:
+    """Structured logs on `output`: one JSON object per line, or a readable form. Known secrets are masked."""
+    renderer: Any = structlog.processors.JSONRenderer() if log_format == "json" else _console(output)
     structlog.configure(
         processors=[
             structlog.contextvars.merge_contextvars,
@@ -52,13 +52,13 @@ def configure_logging(*, log_format: str, level: str, secrets: Callable[[], Sequ
             renderer,
         ],
         wrapper_class=structlog.make_filtering_bound_logger(logging.getLevelNamesMapping()[level.upper()]),
-        logger_factory=structlog.WriteLoggerFactory(sys.stderr),
+        logger_factory=structlog.WriteLoggerFactory(output),
         cache_logger_on_first_use=False,
     )
 
 
-def _console() -> Any:
-    return structlog.dev.ConsoleRenderer(colors=sys.stderr.isatty(), exception_formatter=structlog.dev.plain_traceback)
+def _console(output: TextIO) -> Any:
+    return structlog.dev.ConsoleRenderer(colors=output.isatty(), exception_formatter=structlog.dev.plain_traceback)
 
 
 class _Masking:
