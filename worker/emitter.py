@@ -8,7 +8,7 @@ from collections.abc import Iterator
 
 from treadle.session.v1 import event_pb2 as session
 from treadle.worker.v1.worker_event_pb2 import WorkerEvent
-from worker.limits import fitted
+from worker.limits import MAX_EVENT_BYTES, cut_to_fit
 from worker.spool import Spool
 
 COALESCE_SECONDS = 0.1
@@ -36,8 +36,14 @@ class SpoolEmitter:
         if self._waiting:
             await self.flush()
         if not event.HasField("occurred_at"):
-            _stamp(event)
-        await self._spool.append(fitted(event))
+            stamp(event)
+        data = event.SerializeToString()
+        if len(data) > MAX_EVENT_BYTES:
+            data = cut_to_fit(event)
+        if self._spool.has_room:
+            self._spool.push(data)
+        else:
+            await self._spool.append(data)
 
     async def delta(self, item_id: str, channel: session.Channel, text: str) -> None:
         """See Emitter."""
@@ -77,7 +83,7 @@ class SpoolEmitter:
                 offset = self._offsets.get((item_id, channel), 0)
                 self._offsets[item_id, channel] = offset + len(piece)
                 event = WorkerEvent(item_id=item_id, content_delta=session.ContentDelta(channel=channel, offset=offset, data=piece))
-                _stamp(event)
+                stamp(event)
                 events.append(event.SerializeToString())
         return events
 
@@ -87,7 +93,8 @@ def _pieces(text: str) -> Iterator[str]:
         yield text[start : start + _PIECE_CHARS]
 
 
-def _stamp(event: WorkerEvent) -> None:
+def stamp(event: WorkerEvent) -> None:
+    """Set when it happened to now."""
     now = time.time_ns()
     event.occurred_at.seconds = now // _NANOS
     event.occurred_at.nanos = now % _NANOS

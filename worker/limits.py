@@ -8,16 +8,13 @@ MAX_EVENT_BYTES = 256 * 1024
 _TEXT_BYTES = 192 * 1024
 
 
-def fitted(event: WorkerEvent) -> bytes:
-    """The serialised event, cut where it would be too large. `event` itself is not changed."""
-    data = event.SerializeToString()
-    if len(data) <= MAX_EVENT_BYTES:
-        return data
+def cut_to_fit(event: WorkerEvent) -> bytes:
+    """An event that is too large, serialised without some of its text and marked so. `event` itself is not changed."""
     smaller = WorkerEvent()
     smaller.CopyFrom(event)
     _cut(smaller)
-    cut = smaller.SerializeToString()
-    return cut if len(cut) <= MAX_EVENT_BYTES else _replacement(event, len(data))
+    data = smaller.SerializeToString()
+    return data if len(data) <= MAX_EVENT_BYTES else _replacement(event)
 
 
 def cut_text(text: str, limit: int) -> str:
@@ -50,8 +47,8 @@ def _cut(event: WorkerEvent) -> None:
             event.error.message = cut_text(event.error.message, _TEXT_BYTES)
 
 
-def _replacement(event: WorkerEvent, size: int) -> bytes:
+def _replacement(event: WorkerEvent) -> bytes:
     note = WorkerEvent(occurred_at=event.occurred_at)
     note.error.code = "EVENT_TOO_LARGE"
-    note.error.message = f"a {event.WhichOneof('body')} event of {size:,} bytes was left out"
+    note.error.message = f"a {event.WhichOneof('body')} event of {event.ByteSize():,} bytes was left out"
     return note.SerializeToString()

@@ -45,6 +45,7 @@ class Spool:
         self._max_bytes = size
         self._dropped = 0
         self._line = asyncio.Lock()
+        self._in_line = 0
         self._room = asyncio.Event()
         self._news = asyncio.Event()
 
@@ -56,18 +57,25 @@ class Spool:
     @property
     def has_room(self) -> bool:
         """Whether an event can be kept now, with nobody in line for it."""
-        return self._fits() and not self._line.locked()
+        if self._in_line:
+            return False
+        count = len(self._entries)
+        return count == 0 or (count < self._max_events and self._bytes < self._max_bytes)
 
     async def append(self, event: bytes) -> None:
         """Number and keep an event, as soon as there is room."""
-        if self._fits() and not self._line.locked():
+        if self.has_room:
             self.push(event)
             return
-        async with self._line:
-            while not self._fits():
-                self._room.clear()
-                await self._room.wait()
-            self.push(event)
+        self._in_line += 1
+        try:
+            async with self._line:
+                while not self._fits():
+                    self._room.clear()
+                    await self._room.wait()
+                self.push(event)
+        finally:
+            self._in_line -= 1
 
     def push(self, event: bytes) -> None:
         """The same without waiting, for a few events of one who has just seen `has_room`."""

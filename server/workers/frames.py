@@ -15,8 +15,9 @@ from treadle.worker.v1.worker_event_pb2 import WorkerEvent
 MAX_FRAME_BYTES = 4 * 1024 * 1024
 _MAX_MESSAGE_CHARS = 2000
 _MAX_STOP_REASON_CHARS = 200
-_TIMESTAMP_SECONDS = range(-62_135_596_800, 253_402_300_800)
-_DURATION_SECONDS = range(-315_576_000_000, 315_576_000_001)
+# Times that cannot be shown as JSON would break every reader of the log; the limits are those of protobuf's JSON mapping.
+_FIRST_SECOND, _LAST_SECOND = -62_135_596_800, 253_402_300_799
+_LONGEST_SECONDS = 315_576_000_000
 _NANOS = 1_000_000_000
 _STATUS = {
     session.TURN_STATUS_COMPLETED: TurnState.COMPLETED,
@@ -57,16 +58,16 @@ class FrameReader:
     def _batch(self, batch: wire.WorkerEventBatch) -> WorkerBatch:
         if batch.first_worker_seq != self.last + 1 or not batch.events:
             raise WorkerProtocolBroken(f"after event {self.last} the worker sent {len(batch.events)} events from {batch.first_worker_seq}")
-        kinds = []
-        bodies = []
+        kinds, bodies = [], []
         for event in batch.events:
             kind = event.WhichOneof("body")
             if kind is None:
                 raise WorkerProtocolBroken("the worker sent an event of a kind that it may not say")
-            _check_times(event, kind)
-            if kind == "file_changed":
-                # The sum of the turn is the server's to say.
-                event.file_changed.turn_total = False
+            at = event.occurred_at
+            if not (_FIRST_SECOND <= at.seconds <= _LAST_SECOND and 0 <= at.nanos < _NANOS):
+                raise WorkerProtocolBroken("the worker sent an impossible time")
+            if kind in _CHECKS:
+                _CHECKS[kind](event)
             body = event.SerializeToString()
             if len(body) > MAX_EVENT_BYTES:
                 raise WorkerProtocolBroken(f"the worker sent an event of {len(body):,} bytes")
@@ -88,12 +89,15 @@ class FrameReader:
         return WorkerResult(Outcome(status, code, message, stop_reason), self.last)
 
 
-def _check_times(event: WorkerEvent, kind: str) -> None:
-    """Values that cannot be shown as JSON would break every reader of the log."""
-    at = event.occurred_at
-    if at.seconds not in _TIMESTAMP_SECONDS or not 0 <= at.nanos < _NANOS:
-        raise WorkerProtocolBroken("the worker sent an impossible time")
-    if kind == "tool_result":
-        lasted = event.tool_result.duration
-        if lasted.seconds not in _DURATION_SECONDS or abs(lasted.nanos) >= _NANOS or lasted.seconds * lasted.nanos < 0:
-            raise WorkerProtocolBroken("the worker sent an impossible duration")
+def _check_duration(event: WorkerEvent) -> None:
+    lasted = event.tool_result.duration
+    if abs(lasted.seconds) > _LONGEST_SECONDS or abs(lasted.nanos) >= _NANOS or lasted.seconds * lasted.nanos < 0:
+        raise WorkerProtocolBroken("the worker sent an impossible duration")
+
+
+def _clear_total(event: WorkerEvent) -> None:
+    # The sum of the turn is the server's to say.
+    event.file_changed.turn_total = False
+
+
+_CHECKS = {"tool_result": _check_duration, "file_changed": _clear_total}

@@ -136,8 +136,10 @@ class ProcessLauncher:
                 os.close(descriptor)
 
     def _job(self, slot: Slot) -> dict[str, object]:
-        config = {"socket": str(slot.socket), "workspace": str(slot.workspace), "orphan_seconds": self._orphan_seconds}
+        config: dict[str, object] = {"workspace": str(slot.workspace), "orphan_seconds": self._orphan_seconds}
         if not isinstance(self._wall, Sandbox):
+            # Relative to the workspace: a socket's path has at most 107 bytes, and the slot may be deep down.
+            config["socket"] = str(Path("..", slot.run.name, SOCKET_NAME))
             env = {"PATH": os.environ.get("PATH", os.defpath), "HOME": str(slot.run), **_ENVIRONMENT}
             return {"slot": str(slot.path), "argv": _WORKER, "env": env, "owner": None, "config": config}
         mounts = [
