@@ -87,7 +87,9 @@ class Feed:
         return self._visible
 
     def since(self, after_seq: int) -> Events | None:
-        """Visible events after `after_seq`; None when the ring does not reach back that far."""
+        """Visible events after `after_seq`; None when there are none, or when the ring does not reach back that far."""
+        if after_seq >= self._visible:
+            return None
         joined = self._joined.get(after_seq)
         if joined is None:
             joined = self._join(after_seq)
