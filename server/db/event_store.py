@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import replace
 
-from server.db.pool import Database
+from server.db.pool import Database, DedicatedConnection
 from server.db.queries import SQL
 from server.db.rows import parse_uuid
 from server.kernel.errors import StoreRejected
@@ -21,7 +21,7 @@ class PostgresEventStore:
     `journal` has one connection, so that appends never wait for a reader, nor run side by side; `readers` serves all else.
     """
 
-    def __init__(self, journal: Database, readers: Database) -> None:
+    def __init__(self, journal: DedicatedConnection, readers: Database) -> None:
         self._journal = journal
         self._readers = readers
 
@@ -29,19 +29,18 @@ class PostgresEventStore:
         """See EventStore. Also StoreRejected for a run that breaks a constraint; then none was applied."""
         if not runs:
             return frozenset()
-        async with self._journal.connection() as connection:
-            rows = await connection.fetch(
-                SQL["append_runs"],
-                [run.session_id for run in runs],
-                [run.turn_id for run in runs],
-                [run.attempt for run in runs],
-                [run.epoch for run in runs],
-                [run.chunk.first_seq for run in runs],
-                [run.chunk.last_seq for run in runs],
-                [run.first_worker_seq for run in runs],
-                [run.recorded_at for run in runs],
-                [run.chunk.data for run in runs],
-            )
+        rows = await self._journal.fetch(
+            SQL["append_runs"],
+            [run.session_id for run in runs],
+            [run.turn_id for run in runs],
+            [run.attempt for run in runs],
+            [run.epoch for run in runs],
+            [run.chunk.first_seq for run in runs],
+            [run.chunk.last_seq for run in runs],
+            [run.first_worker_seq for run in runs],
+            [run.recorded_at for run in runs],
+            [run.chunk.data for run in runs],
+        )
         return frozenset(str(row["session_id"]) for row in rows)
 
     async def head(self, session_id: str) -> Head | None:

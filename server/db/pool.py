@@ -38,6 +38,17 @@ def translated_errors() -> Iterator[None]:
         raise StoreRejected(f"{error.sqlstate}: {error}") from error
 
 
+@contextmanager
+def _closed_is_away(connection: asyncpg.Connection) -> Iterator[None]:
+    """asyncpg's own complaint about a connection that died between two statements; on a live one the complaint is our bug."""
+    try:
+        yield
+    except asyncpg.InterfaceError as error:
+        if connection.is_closed():
+            raise StoreUnavailable from error
+        raise
+
+
 class Database:
     """A pool of connections of one role."""
 
@@ -49,13 +60,8 @@ class Database:
         """A connection outside any transaction: each statement is its own. Errors: StoreUnavailable, StoreRejected."""
         with translated_errors():
             async with self._acquired() as connection:
-                try:
+                with _closed_is_away(connection):
                     yield connection
-                except asyncpg.InterfaceError as error:
-                    # asyncpg's own complaint about a connection that died between two statements; on a live one it is our bug.
-                    if connection.is_closed():
-                        raise StoreUnavailable from error
-                    raise
 
     @asynccontextmanager
     async def transaction(self) -> AsyncIterator[asyncpg.Connection]:
@@ -82,6 +88,35 @@ class Database:
             await self._pool.release(connection)
 
 
+class DedicatedConnection:
+    """One connection for one writer, made anew after it was lost. A pool would cost half a millisecond of CPU per use."""
+
+    def __init__(self, url: str, *, name: str) -> None:
+        self._url = url
+        self._name = name
+        self._connection: asyncpg.Connection | None = None
+        self._one_at_a_time = asyncio.Lock()
+
+    async def fetch(self, statement: str, *values: object) -> list[asyncpg.Record]:
+        """Run a statement in its own transaction. Errors: StoreUnavailable, its outcome unknown; StoreRejected."""
+        async with self._one_at_a_time:
+            with translated_errors():
+                if self._connection is None or self._connection.is_closed():
+                    self._connection = await asyncpg.connect(
+                        self._url, timeout=CONNECT_SECONDS, command_timeout=COMMAND_SECONDS, server_settings=_session_settings(self._name)
+                    )
+                with _closed_is_away(self._connection):
+                    return list(await self._connection.fetch(statement, *values))
+
+    async def close(self) -> None:
+        """Bounded; the server notices the end by itself when it does not answer."""
+        if self._connection is not None:
+            try:
+                await self._connection.close(timeout=CLOSE_SECONDS)
+            except (*_AWAY, asyncpg.InterfaceError):
+                self._connection.terminate()
+
+
 @asynccontextmanager
 async def open_database(url: str, *, name: str, size: int) -> AsyncIterator[Database]:
     """Up to `size` connections, one of them made now. Errors: StoreUnavailable, StoreRejected (also for a wrong password)."""
@@ -92,7 +127,7 @@ async def open_database(url: str, *, name: str, size: int) -> AsyncIterator[Data
         timeout=CONNECT_SECONDS,
         command_timeout=COMMAND_SECONDS,
         reset=_nothing_to_reset,
-        server_settings={"application_name": f"treadle {name}", "idle_in_transaction_session_timeout": "60s"},
+        server_settings=_session_settings(name),
     )
     with translated_errors():
         await pool
@@ -104,6 +139,10 @@ async def open_database(url: str, *, name: str, size: int) -> AsyncIterator[Data
                 await pool.close()
         except TimeoutError:
             pool.terminate()
+
+
+def _session_settings(name: str) -> dict[str, str]:
+    return {"application_name": f"treadle {name}", "idle_in_transaction_session_timeout": "60s"}
 
 
 async def _nothing_to_reset(_: asyncpg.Connection) -> None:

@@ -11,7 +11,7 @@ from server.db.errors import SchemaBehind
 from server.db.event_store import PostgresEventStore
 from server.db.key_store import PostgresKeyStore
 from server.db.migrate import check_revision, migrate
-from server.db.pool import Database, open_database
+from server.db.pool import Database, DedicatedConnection, open_database
 from server.db.roles import check_role
 from server.db.session_store import PostgresSessionStore
 from server.db.turn_store import PostgresTurnStore
@@ -40,7 +40,7 @@ async def open_postgres(settings: Settings) -> AsyncIterator[Stores]:
     app_url, system_url = settings.database_url.get_secret_value(), settings.database_system_url.get_secret_value()
     async with (
         open_database(system_url, name="system", size=_SYSTEM_CONNECTIONS) as system,
-        open_database(system_url, name="journal", size=1) as journal,
+        _open_journal(system_url) as journal,
         open_database(app_url, name="app", size=_APP_CONNECTIONS) as app,
     ):
         await _ensure_schema(system, settings.database_owner_url.get_secret_value())
@@ -53,6 +53,15 @@ async def open_postgres(settings: Settings) -> AsyncIterator[Stores]:
             events=PostgresEventStore(journal, system),
             keys=PostgresKeyStore(system),
         )
+
+
+@asynccontextmanager
+async def _open_journal(system_url: str) -> AsyncIterator[DedicatedConnection]:
+    connection = DedicatedConnection(system_url, name="journal")
+    try:
+        yield connection
+    finally:
+        await connection.close()
 
 
 async def _ensure_schema(system: Database, owner_url: str) -> None:

@@ -11,7 +11,6 @@ from support.logs import chunk, end_turn, new_session, new_turn, start_turn
 
 from server.db.stores import Stores
 from server.kernel.errors import Fenced, RequestIdReused, SessionNotFound, TurnActive
-from server.kernel.event import Chunk
 from server.kernel.identity import Principal
 from server.kernel.ports.turn_store import Claimed, Reset
 from server.kernel.session import SessionState
@@ -190,4 +189,3 @@ async def test_a_reset_opens_the_head_for_one_attempt_and_the_end_closes_it(stor
     head = await stores.events.head(turn.session_id)
     assert head is not None
     assert (head.turn_id, head.attempt, head.worker_seq, head.next_seq) == ("", 0, 0, 2)
-    assert isinstance(chunk(1, 1), Chunk)

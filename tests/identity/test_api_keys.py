@@ -1,0 +1,94 @@
+"""API keys, on a real database."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import asyncpg
+import pytest
+from support.postgres import PostgresServer
+
+from server.db.stores import Stores
+from server.embedded.postgres_home import DatabaseUrls
+from server.identity.authenticator import ApiKeyAuthenticator
+from server.identity.keys import ApiKey, create_key, revoke_key
+from server.identity.local_user import ensure_local_user
+from server.kernel.errors import ApiKeyInvalid
+from server.kernel.identity import Principal
+
+
+async def test_a_key_names_its_owner(stores: Stores, alice: Principal, mallory: Principal) -> None:
+    authenticator = ApiKeyAuthenticator(stores.keys)
+    for user in (alice, mallory):
+        assert await authenticator.authenticate(await create_key(stores.keys, user)) == user
+
+
+async def test_a_key_with_another_secret_or_form_is_refused_alike(stores: Stores, alice: Principal) -> None:
+    key = await create_key(stores.keys, alice)
+    authenticator = ApiKeyAuthenticator(stores.keys)
+    await authenticator.authenticate(key)
+    last = "A" if key[-1] != "A" else "B"
+    messages = set()
+    for wrong in (key[:-1] + last, key + "A", key[:-1], key.upper(), "trd_zzzzzzzz_" + key[13:], "", "trd__", key + "\n", "\u00e9" * 56):
+        with pytest.raises(ApiKeyInvalid) as refused:
+            await authenticator.authenticate(wrong)
+        messages.add(str(refused.value))
+    assert len(messages) == 1
+
+
+async def test_the_secret_is_not_stored(stores: Stores, alice: Principal, database: DatabaseUrls) -> None:
+    key = await create_key(stores.keys, alice)
+    owner = await asyncpg.connect(database.owner)
+    try:
+        rows = await owner.fetch("SELECT k::text FROM api_keys k")
+    finally:
+        await owner.close()
+    assert len(rows) == 1
+    assert key[13:] not in rows[0][0]
+    assert key[13:].encode().hex() not in rows[0][0]
+
+
+async def test_a_revoked_key_is_forgotten_in_time(stores: Stores, alice: Principal, mallory: Principal) -> None:
+    key = await create_key(stores.keys, alice)
+    parsed = ApiKey.parse(key)
+    assert parsed is not None
+    remembering, forgetting = ApiKeyAuthenticator(stores.keys), ApiKeyAuthenticator(stores.keys, remember_seconds=-1)
+    await remembering.authenticate(key)
+    await forgetting.authenticate(key)
+    assert not await revoke_key(stores.keys, mallory, parsed.prefix)
+    assert await revoke_key(stores.keys, alice, parsed.prefix)
+    assert not await revoke_key(stores.keys, alice, parsed.prefix)
+    assert await remembering.authenticate(key) == alice
+    with pytest.raises(ApiKeyInvalid):
+        await forgetting.authenticate(key)
+
+
+async def test_a_remembered_key_costs_no_query(stores: Stores, alice: Principal, postgres: PostgresServer, database: DatabaseUrls) -> None:
+    key = await create_key(stores.keys, alice)
+    authenticator = ApiKeyAuthenticator(stores.keys)
+    await authenticator.authenticate(key)
+    owner = await asyncpg.connect(database.owner)
+    try:
+        await owner.execute("DROP TABLE api_keys")
+    finally:
+        await owner.close()
+    assert await authenticator.authenticate(key) == alice
+
+
+async def test_the_local_user_gets_one_key_in_a_private_file(stores: Stores, tmp_path: Path) -> None:
+    path = await ensure_local_user(stores.keys, tmp_path)
+    key = path.read_text()
+    assert path.stat().st_mode & 0o777 == 0o600
+    assert await ensure_local_user(stores.keys, tmp_path) == path
+    assert path.read_text() == key
+    principal = await ApiKeyAuthenticator(stores.keys).authenticate(key.strip())
+    assert (principal.tenant_id, principal.user_id) == ("local", "local")
+    assert principal.name
+    assert "@" in principal.email
+    assert [entry.name for entry in tmp_path.iterdir()] == ["api-key"]
+
+
+async def test_a_key_file_of_another_database_is_replaced(stores: Stores, tmp_path: Path) -> None:
+    (tmp_path / "api-key").write_text("trd_aaaaaaaa_" + "a" * 43)
+    path = await ensure_local_user(stores.keys, tmp_path)
+    await ApiKeyAuthenticator(stores.keys).authenticate(path.read_text().strip())
