@@ -82,6 +82,7 @@ async def longest_pause() -> AsyncIterator[list[float]]:
             last = now
 
     ticking = asyncio.create_task(tick())
+    await asyncio.sleep(0)  # else one that blocks from its first line is not seen
     try:
         yield longest
     finally:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import os
 import signal
 import subprocess
@@ -64,6 +65,21 @@ async def test_a_writer_killed_half_way_leaves_the_old_object(settings: Settings
         assert await content(store, "tenant/a", old.sha256) == b"old"
         assert await keys(store) == ["tenant/a"]
     assert not half.exists()
+
+
+async def test_a_put_cancelled_half_way_stops_and_leaves_nothing(settings: Settings, store: ObjectStore, tmp_path: Path) -> None:
+    pipe = tmp_path / "pipe"
+    os.mkfifo(pipe)
+    put = asyncio.create_task(store.put("tenant/a", pipe))
+    source = await asyncio.to_thread(pipe.open, "wb", buffering=0)
+    await asyncio.to_thread(source.write, bytes(4 * MIB))
+    put.cancel()
+    await asyncio.sleep(0)  # now it waits for its thread, which waits for the pipe
+    source.close()
+    with pytest.raises(asyncio.CancelledError):
+        await put
+    assert await keys(store) == []
+    assert list((settings.data_dir / "objects" / ".incoming").iterdir()) == []
 
 
 async def test_an_object_that_is_a_folder_of_another_is_refused(store: ObjectStore, tmp_path: Path) -> None:
