@@ -40,9 +40,13 @@ def translated_errors() -> Iterator[None]:
 
 @contextmanager
 def _closed_is_away(connection: asyncpg.Connection) -> Iterator[None]:
-    """asyncpg's own complaint about a connection that died between two statements; on a live one the complaint is our bug."""
+    """asyncpg's own complaints about a connection that died between two statements; on a live one the complaint is our bug."""
     try:
         yield
+    except asyncpg.InternalClientError as error:
+        # What asyncpg says when the server's farewell arrived just before the statement was to be sent.
+        connection.terminate()
+        raise StoreUnavailable from error
     except asyncpg.InterfaceError as error:
         if connection.is_closed():
             raise StoreUnavailable from error

@@ -1,0 +1,136 @@
+"""Row-level security alone, without any WHERE clause of ours; and the roles that it depends on."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import AsyncIterator
+
+import asyncpg
+import pytest
+from support.logs import run_of, start_worker
+from support.postgres import PostgresServer, database_settings
+
+from server.db.errors import RoleTooPowerful
+from server.db.roles import APP, SYSTEM
+from server.db.stores import Stores, open_postgres
+from server.embedded.postgres_home import DatabaseUrls
+from server.identity.keys import create_key
+from server.kernel.identity import Principal
+
+TABLES = {
+    "tenants": "id",
+    "users": "tenant_id",
+    "api_keys": "tenant_id",
+    "sessions": "tenant_id",
+    "turns": "tenant_id",
+    "session_heads": "tenant_id",
+    "event_chunks": "tenant_id",
+}
+
+
+@pytest.fixture
+async def owner(database: DatabaseUrls) -> AsyncIterator[asyncpg.Connection]:
+    """The superuser, with every right granted to the app role: what is left is row-level security."""
+    connection = await asyncpg.connect(database.owner)
+    await connection.execute(f"GRANT ALL ON ALL TABLES IN SCHEMA public TO {APP}")
+    yield connection
+    await connection.close()
+
+
+@pytest.fixture
+async def app(owner: asyncpg.Connection, database: DatabaseUrls) -> AsyncIterator[asyncpg.Connection]:
+    """A raw connection of the app role."""
+    connection = await asyncpg.connect(database.app)
+    yield connection
+    await connection.close()
+
+
+@pytest.fixture(autouse=True)
+async def _rows_of_two_tenants(stores: Stores, alice: Principal, mallory: Principal) -> None:
+    for user in (alice, mallory):
+        await create_key(stores.keys, user)
+        await stores.events.append([run_of(await start_worker(stores, user), 1, 2)])
+
+
+async def test_the_matrix_covers_every_table(owner: asyncpg.Connection) -> None:
+    rows = await owner.fetch("SELECT tablename FROM pg_tables WHERE schemaname = 'public'")
+    assert {row["tablename"] for row in rows} == {*TABLES, "alembic_version"}
+
+
+@pytest.mark.parametrize("table", TABLES)
+async def test_a_tenant_sees_changes_and_deletes_its_own_rows_only(app: asyncpg.Connection, table: str) -> None:
+    column = TABLES[table]
+    for tenant in ("acme", "evil"):
+        async with app.transaction():
+            await app.execute("SELECT set_config('app.tenant', $1, true)", tenant)
+            assert {row[0] for row in await app.fetch(f"SELECT {column} FROM {table}")} == {tenant}
+    for tenant in ("nobody", "", "acme' OR true --"):
+        async with app.transaction():
+            await app.execute("SELECT set_config('app.tenant', $1, true)", tenant)
+            assert await app.fetch(f"SELECT FROM {table}") == []
+            assert await app.execute(f"UPDATE {table} SET {column} = {column}") == "UPDATE 0"
+            assert await app.execute(f"DELETE FROM {table}") == "DELETE 0"
+    assert await app.fetch(f"SELECT FROM {table}") == []
+
+
+@pytest.mark.parametrize("table", TABLES)
+async def test_no_row_can_be_moved_or_written_into_another_tenant(app: asyncpg.Connection, table: str) -> None:
+    column = TABLES[table]
+    moves = [(f"UPDATE {table} SET {column} = 'evil'", [])]
+    if table != "turns":  # its generated column cannot be inserted
+        copy = f"INSERT INTO {table} SELECT (jsonb_populate_record(t, $1::jsonb)).* FROM {table} t"
+        moves.append((copy, [json.dumps({column: "evil"})]))
+    for statement, arguments in moves:
+        with pytest.raises(asyncpg.InsufficientPrivilegeError, match="row-level security"):
+            async with app.transaction():
+                await app.execute("SELECT set_config('app.tenant', 'acme', true)")
+                await app.execute(statement, *arguments)
+
+
+async def test_the_app_role_has_no_rights_that_handlers_do_not_need(database: DatabaseUrls) -> None:
+    """Without the fixture's grants."""
+    connection = await asyncpg.connect(database.app)
+    try:
+        for table in ("tenants", "users", "api_keys", "event_chunks", "alembic_version"):
+            with pytest.raises(asyncpg.InsufficientPrivilegeError):
+                await connection.fetch(f"SELECT FROM {table}")
+        for statement in (
+            "UPDATE turns SET state = 'COMPLETED'",
+            "UPDATE session_heads SET next_seq = 1",
+            "UPDATE sessions SET owner_id = 'x'",
+            "DELETE FROM turns",
+            "SET ROLE treadle_system",
+            "ALTER TABLE sessions DISABLE ROW LEVEL SECURITY",
+            "SET SESSION AUTHORIZATION treadle_owner",
+        ):
+            with pytest.raises(asyncpg.InsufficientPrivilegeError):
+                await connection.execute(statement)
+    finally:
+        await connection.close()
+
+
+async def test_the_server_refuses_roles_that_see_too_much(
+    database: DatabaseUrls, postgres: PostgresServer, owner: asyncpg.Connection
+) -> None:
+    settings = database_settings(database)
+
+    async def refused(reason: str) -> None:
+        with pytest.raises(RoleTooPowerful, match=reason):
+            async with open_postgres(settings):
+                pass
+
+    for grant, revoke, reason in (
+        (f"ALTER ROLE {APP} SUPERUSER", f"ALTER ROLE {APP} NOSUPERUSER", "superuser"),
+        (f"ALTER ROLE {APP} BYPASSRLS", f"ALTER ROLE {APP} NOBYPASSRLS", "BYPASSRLS"),
+        (f"ALTER ROLE {SYSTEM} BYPASSRLS", f"ALTER ROLE {SYSTEM} NOBYPASSRLS", "BYPASSRLS"),
+        (f"GRANT {SYSTEM} TO {APP}", f"REVOKE {SYSTEM} FROM {APP}", f"member of {SYSTEM}"),
+        (f"ALTER TABLE turns OWNER TO {APP}", "ALTER TABLE turns OWNER TO treadle_owner", "owns the tables"),
+        ("ALTER TABLE turns NO FORCE ROW LEVEL SECURITY", "ALTER TABLE turns FORCE ROW LEVEL SECURITY", "off on turns"),
+    ):
+        await owner.execute(grant)
+        try:
+            await refused(reason)
+        finally:
+            await owner.execute(revoke)
+    async with open_postgres(settings):
+        pass

@@ -1,0 +1,81 @@
+"""The schema: made from nothing, once, by whoever comes first."""
+
+from __future__ import annotations
+
+import asyncio
+import subprocess
+import sys
+from collections.abc import AsyncIterator
+
+import asyncpg
+import pytest
+from alembic.config import Config
+from alembic.script import ScriptDirectory
+from pydantic import SecretStr
+from support.postgres import PostgresServer, database_settings
+
+from server.config import Settings
+from server.db import migrate as module
+from server.db.errors import SchemaBehind
+from server.db.migrate import check_revision, migrate, newest_revision
+from server.db.queries import SQL
+from server.db.stores import open_postgres
+from server.embedded.postgres_home import DatabaseUrls
+
+
+@pytest.fixture
+async def empty(postgres: PostgresServer) -> AsyncIterator[DatabaseUrls]:
+    """A database without tables."""
+    await postgres.execute("CREATE DATABASE empty")
+    yield postgres.urls("empty")
+    await postgres.execute("DROP DATABASE empty WITH (FORCE)")
+
+
+async def test_servers_that_start_together_on_an_empty_database_all_come_up(empty: DatabaseUrls) -> None:
+    await asyncio.gather(*(migrate(empty.owner) for _ in range(3)))
+    async with open_postgres(database_settings(empty)) as stores:
+        assert await stores.turns.interrupts("r") == []
+
+
+async def test_without_the_owner_an_old_schema_stops_the_start(empty: DatabaseUrls) -> None:
+    settings = Settings(database_url=SecretStr(empty.app), database_system_url=SecretStr(empty.system))
+    with pytest.raises(SchemaBehind, match="TREADLE_DATABASE_OWNER_URL"):
+        async with open_postgres(settings):
+            pass
+
+
+async def test_a_newer_schema_stops_the_start(database: DatabaseUrls) -> None:
+    owner = await asyncpg.connect(database.owner)
+    try:
+        await owner.execute("UPDATE alembic_version SET version_num = '9999'")
+        with pytest.raises(SchemaBehind, match="9999"):
+            await check_revision(owner)
+    finally:
+        await owner.close()
+
+
+def test_the_newest_revision_is_alembics_head() -> None:
+    config = Config()
+    config.set_main_option("script_location", str(module._SCRIPTS))
+    config.set_main_option("path_separator", "os")
+    assert ScriptDirectory.from_config(config).get_heads() == [newest_revision()]
+
+
+def test_a_server_on_a_current_database_never_loads_alembic() -> None:
+    code = "import sys, server.db.stores; sys.exit(bool({'alembic', 'sqlalchemy'} & set(sys.modules)))"
+    assert subprocess.run([sys.executable, "-c", code], check=False, timeout=60).returncode == 0
+
+
+async def test_every_statement_is_one_that_postgres_understands(database: DatabaseUrls) -> None:
+    """Under the role that may do least of what it needs: the system's, or the callers'."""
+    system, app = await asyncpg.connect(database.system), await asyncpg.connect(database.app)
+    try:
+        for name, statement in SQL.items():
+            try:
+                await system.prepare(statement)
+            except asyncpg.InsufficientPrivilegeError:
+                await app.prepare(statement)
+            assert name
+    finally:
+        await system.close()
+        await app.close()
