@@ -5,9 +5,9 @@ root outside, and without one nothing stops the program from making its own. So 
 `bwrap` does nothing but bind what may be seen into an empty root (this also gets past a home directory with mode 0700, where the
 clone or its Python may be), `setpriv` becomes uid 10001, and that unprivileged user builds the same inner wall as any other.
 
-Two details, both found by running it: the outer stage binds /proc instead of mounting it, because `bwrap --proc` as root covers
-parts of it and the kernel then refuses a fresh /proc inside; and `setpriv` sets the parent-death signal again, because changing
-the uid clears it.
+Two details, both found by running it. The outer stage binds /proc instead of mounting it, because `bwrap --proc` as root covers
+parts of it and the kernel then refuses a fresh /proc inside. And it has a process namespace of its own, because the parent-death
+signal of a process without capabilities does not reach one of another user: without it, the inner part outlived the outer.
 """
 
 from __future__ import annotations
@@ -74,7 +74,7 @@ def _stage(mounts: Sequence[Mount]) -> list[str]:
     # Only what setpriv needs: it must become another user, and nothing else.
     caps = ["--cap-drop", "ALL", "--cap-add", "CAP_SETUID", "--cap-add", "CAP_SETGID"]
     places = ["--bind", "/proc", "/proc", "--dev", "/dev", "--dir", "/tmp", "--dir", str(HOME)]  # noqa: S108
-    return ["--die-with-parent", *caps, *_binds(mounts), *places, "--remount-ro", "/"]
+    return ["--unshare-pid", "--die-with-parent", *caps, *_binds(mounts), *places, "--remount-ro", "/"]
 
 
 def _program(bwrap: Path) -> list[Mount]:
@@ -84,7 +84,7 @@ def _program(bwrap: Path) -> list[Mount]:
 
 
 def _become(uid: int, gid: int) -> list[str]:
-    return ["--reuid", str(uid), "--regid", str(gid), "--clear-groups", "--pdeathsig", "KILL"]
+    return ["--reuid", str(uid), "--regid", str(gid), "--clear-groups"]
 
 
 def _binds(mounts: Sequence[Mount]) -> list[str]:

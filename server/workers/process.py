@@ -27,6 +27,7 @@ from server.workers.client import WorkerLink
 from server.workers.dial import dial
 from server.workers.liveness import ProcessWatch
 from server.workers.slot import SOCKET_NAME, Slot, delete_remains, slot_of, slots
+from server.workers.sweep import sweep_session
 
 _WORKSPACE, _RUN = PurePosixPath("/workspace"), PurePosixPath("/run/treadle")
 _POLL_SECONDS = 0.005
@@ -74,10 +75,13 @@ class ProcessLauncher:
         if not slot.path.is_dir():
             return WorkerExit(code=None)
         while True:
-            if (process := slot.process()) is not None:
+            process = slot.process()
+            if process is not None:
                 await _end(ProcessWatch(*process))
             # Closing the slot also stops a shim that was started by a server that died, and did not come to work yet.
             if await asyncio.to_thread(slot.close):
+                if process is not None:
+                    await asyncio.to_thread(sweep_session, *process)
                 return slot.exit() or WorkerExit(code=None)
             await asyncio.sleep(_POLL_SECONDS)
 

@@ -1,0 +1,116 @@
+"""Real workers for tests: a launcher in a folder of its own, recordings, and streams read to their end."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+from collections.abc import AsyncIterator, Mapping, Sequence
+from contextlib import aclosing, asynccontextmanager
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+from uuid import uuid4
+
+from server.config import Settings
+from server.kernel.event import WorkerBatch
+from server.kernel.ports.launcher import Assignment, WorkerId, WorkerResult
+from server.workers.client import WorkerLink
+from server.workers.process import ProcessLauncher, open_process_launcher
+from treadle.worker.v1.worker_event_pb2 import WorkerEvent
+
+RECORDING = ".recording.jsonl"
+
+
+@dataclass
+class Heard:
+    """What a worker said."""
+
+    bodies: list[bytes] = field(default_factory=list)
+    result: WorkerResult | None = None
+
+    @property
+    def events(self) -> list[WorkerEvent]:
+        return [WorkerEvent.FromString(body) for body in self.bodies]
+
+    def outputs(self) -> list[tuple[int, str]]:
+        """Exit code and output of every command."""
+        results = [event.tool_result for event in self.events if event.WhichOneof("body") == "tool_result"]
+        return [(result.exit_code, "".join(part.text for part in result.parts)) for result in results]
+
+
+@asynccontextmanager
+async def launcher_in(folder: Path, **settings: Any) -> AsyncIterator[ProcessLauncher]:
+    async with open_process_launcher(Settings(data_dir=folder, **settings)) as launcher:
+        yield launcher
+
+
+def new_worker() -> WorkerId:
+    return WorkerId(turn_id=str(uuid4()), attempt=1)
+
+
+def assignment(worker: WorkerId, model: str = "./" + RECORDING, provider: str = "replay") -> Assignment:
+    return Assignment(
+        session_id="s", turn_id=worker.turn_id, attempt=1, turn_number=1, provider=provider, model=model, prompt="please do it"
+    )
+
+
+@asynccontextmanager
+async def launched(launcher: ProcessLauncher, steps: Sequence[Mapping[str, Any]] = ()) -> AsyncIterator[tuple[WorkerId, WorkerLink, Path]]:
+    """A worker with a recording in its workspace; collected and removed afterwards."""
+    worker = new_worker()
+    workspace = await launcher.workspace(worker)
+    (workspace / RECORDING).write_text("".join(json.dumps(step) + "\n" for step in steps))
+    link = await launcher.launch(worker)
+    try:
+        yield worker, link, workspace
+    finally:
+        await link.close()
+        await launcher.collect(worker)
+        await launcher.remove(worker)
+
+
+async def listen(items: AsyncIterator[WorkerBatch | WorkerResult], link: WorkerLink | None = None, limit: float = 30) -> Heard:
+    """Read a stream to its result; acknowledges to `link` when given."""
+    heard = Heard()
+    async with asyncio.timeout(limit), aclosing(items) as stream:
+        async for item in stream:
+            if isinstance(item, WorkerResult):
+                heard.result = item
+            else:
+                heard.bodies += item.bodies
+                if link is not None:
+                    await link.acknowledge(item.last_worker_seq)
+    return heard
+
+
+async def play(launcher: ProcessLauncher, *steps: Mapping[str, Any]) -> Heard:
+    """Run a recording through a real worker."""
+    async with launched(launcher, steps) as (worker, link, _):
+        return await listen(link.execute(assignment(worker)), link)
+
+
+async def eventually(condition: Any, limit: float = 5) -> None:
+    """Wait until a condition of the outside world holds, for example that a process is gone."""
+    async with asyncio.timeout(limit):
+        while not condition():
+            await asyncio.sleep(0.01)
+
+
+def alive(pid: int) -> bool:
+    try:
+        return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] != "Z"
+    except OSError:
+        return False
+
+
+def processes_with(marker: str) -> list[int]:
+    """Processes whose command line holds the marker."""
+    found = []
+    for entry in Path("/proc").iterdir():
+        if entry.name.isdigit():
+            try:
+                if marker.encode() in (entry / "cmdline").read_bytes():
+                    found.append(int(entry.name))
+            except OSError:
+                continue
+    return found

@@ -1,0 +1,200 @@
+"""What listens on a worker's socket is not trusted, and neither is what a true worker says."""
+
+from __future__ import annotations
+
+import hashlib
+import hmac
+import socket
+from collections.abc import AsyncIterator, Iterable
+from contextlib import asynccontextmanager
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import grpc
+import pytest
+from support.workers import assignment, launched, launcher_in, listen, new_worker
+
+from server.kernel.errors import WorkerLost, WorkerProtocolBroken
+from server.kernel.ports.launcher import WorkerId, WorkerResult
+from server.workers.client import WorkerLink
+from server.workers.dial import dial, open_socket
+from server.workers.frames import FrameReader
+from server.workers.process import ProcessLauncher
+from server.workers.slot import slot_of
+from treadle.session.v1 import event_pb2 as session
+from treadle.worker.v1 import worker_service_pb2 as wire
+from treadle.worker.v1.worker_event_pb2 import WorkerEvent
+
+SAID = WorkerEvent(item_id="m", message=session.Message(role=session.ROLE_ASSISTANT, parts=[session.Part(text="hi")]))
+
+
+def batch(*events: WorkerEvent, first: int = 1) -> bytes:
+    frame = wire.ResumeResponse()
+    frame.events.first_worker_seq = first
+    frame.events.events.extend(events)
+    return frame.SerializeToString()
+
+
+def result(last: int, **fields: Any) -> bytes:
+    return wire.ResumeResponse(result=wire.TurnResult(last_worker_seq=last, **fields)).SerializeToString()
+
+
+def server_owned() -> bytes:
+    """A turn_completed, in the place and with the number that it has in a session's event."""
+    event = session.Event(turn_completed=session.TurnCompleted(status=session.TURN_STATUS_COMPLETED)).SerializeToString()
+    inner = b"\x08\x01\x12" + bytes([len(event)]) + event
+    return b"\x0a" + bytes([len(inner)]) + inner
+
+
+def late(seconds: int) -> WorkerEvent:
+    event = WorkerEvent()
+    event.CopyFrom(SAID)
+    event.occurred_at.seconds = seconds
+    return event
+
+
+FORGED = {
+    "no protobuf": b"\xff\xff\xff\xff",
+    "an empty frame": b"",
+    "a server's kind": server_owned(),
+    "an event without a kind": batch(WorkerEvent(item_id="x")),
+    "a gap": batch(SAID, first=2),
+    "a repetition": batch(SAID, first=0),
+    "no events": batch(),
+    "an event of 300 KiB": batch(WorkerEvent(reasoning=session.Reasoning(text="x" * 300 * 1024))),
+    "a time after the year 9999": batch(late(10**12)),
+    "a result that skips events": result(7, status=session.TURN_STATUS_COMPLETED),
+    "a result without a status": result(0),
+    "a frame above 4 MiB": batch(*[WorkerEvent(reasoning=session.Reasoning(text="x" * 250_000))] * 20),
+}
+
+
+@pytest.mark.parametrize("name", FORGED)
+def test_a_forged_frame_is_refused(name: str) -> None:
+    with pytest.raises(WorkerProtocolBroken):
+        FrameReader(0).read(FORGED[name])
+
+
+def test_what_a_worker_may_not_say_is_stripped() -> None:
+    """The server's fields (session, seq, actor) are none of a worker's, at any depth."""
+    forged = session.Event(session_id="other", seq=99, turn_id="t", actor=session.Actor(id="root"), item_id="m", message=SAID.message)
+    forged.message.parts[0].MergeFromString(b"\xf2\x3f\x03abc")
+    body = forged.SerializeToString()
+    inner = b"\x08\x01\x12" + bytes([len(body)]) + body
+    read = FrameReader(0).read(b"\x0a" + bytes([len(inner)]) + inner)
+    assert not isinstance(read, WorkerResult)
+    assert read is not None
+    assert read.bodies == [SAID.SerializeToString()]
+
+
+def test_the_sum_of_the_turn_is_not_the_workers_to_say() -> None:
+    read = FrameReader(0).read(batch(WorkerEvent(file_changed=session.FileChanged(turn_total=True))))
+    assert read is not None
+    assert not isinstance(read, WorkerResult)
+    assert not WorkerEvent.FromString(read.bodies[0]).file_changed.turn_total
+
+
+@asynccontextmanager
+async def impostor(path: Path, frames: Iterable[bytes], secret: bytes | None) -> AsyncIterator[None]:
+    """Somebody who serves the worker's protocol: with the secret a hostile worker, without it a stranger."""
+    nonce = bytes(32)
+
+    async def handshake(request: wire.HandshakeRequest, _: Any) -> wire.HandshakeResponse:
+        proof = hmac.new(secret or b"guess", b"worker" + request.nonce, hashlib.sha256).digest()
+        return wire.HandshakeResponse(proof=proof, nonce=nonce, has_turn=True)
+
+    async def stream(_request: bytes, _context: Any) -> AsyncIterator[bytes]:
+        for frame in frames:
+            yield frame
+
+    methods = {
+        "Handshake": grpc.unary_unary_rpc_method_handler(
+            handshake, wire.HandshakeRequest.FromString, wire.HandshakeResponse.SerializeToString
+        ),
+        "Resume": grpc.unary_stream_rpc_method_handler(stream),
+    }
+    server = grpc.aio.server()
+    server.add_generic_rpc_handlers((grpc.method_handlers_generic_handler("treadle.worker.v1.WorkerService", methods),))
+    server.add_insecure_port(f"unix:{path}")
+    await server.start()
+    try:
+        yield
+    finally:
+        await server.stop(None)
+
+
+@asynccontextmanager
+async def hostile(launcher: ProcessLauncher, tmp_path: Path, frames: Iterable[bytes]) -> AsyncIterator[WorkerLink]:
+    """A link to a hostile worker that knows the secret, beside a true one whose process it borrows."""
+    async with launched(launcher) as (worker, true, _):
+        slot = slot_of(tmp_path / "workers", worker)
+        path = Path("/tmp") / f"treadle-{worker.turn_id[:8]}.sock"
+        async with impostor(path, frames, slot.secret()):
+            connection = await dial(path, slot.secret(), [path.stat().st_uid])
+            link = WorkerLink(slot, true._watch, connection, owners=frozenset(), admit=launcher.admit)
+            yield link
+            await connection.close()
+
+
+async def test_a_worker_that_breaks_the_protocol_is_told_as_such(launcher: ProcessLauncher, tmp_path: Path) -> None:
+    async with hostile(launcher, tmp_path, [batch(SAID), batch(SAID, first=5)]) as link:
+        with pytest.raises(WorkerProtocolBroken):
+            await listen(link.resume(0))
+
+
+async def test_a_listener_without_the_secret_is_refused(tmp_path: Path) -> None:
+    path = Path("/tmp") / f"treadle-{new_worker().turn_id[:8]}.sock"
+    async with impostor(path, [], None):
+        with pytest.raises(WorkerLost):
+            await dial(path, b"the secret", [path.stat().st_uid])
+
+
+def test_a_link_in_the_place_of_the_socket_is_refused(tmp_path: Path) -> None:
+    with socket.socket(socket.AF_UNIX) as listener:
+        listener.bind(str(tmp_path / "true.sock"))
+        owners = [(tmp_path / "true.sock").stat().st_uid]
+        (tmp_path / "link.sock").symlink_to(tmp_path / "true.sock")
+        (tmp_path / "file.sock").write_text("")
+        for refused in ("link.sock", "file.sock"):
+            with pytest.raises(WorkerLost):
+                open_socket(tmp_path / refused, owners)
+        with pytest.raises(WorkerLost):
+            open_socket(tmp_path / "true.sock", [owners[0] + 1])
+
+
+async def test_another_sessions_socket_does_not_prove_itself(launcher: ProcessLauncher, tmp_path: Path) -> None:
+    """The socket was swapped for the one of another worker, as an agent with the same uid could do before the directory is sealed."""
+    async with launched(launcher) as (first, _, _), launched(launcher) as (second, link, _):
+        await link.close()
+        ours, other = (slot_of(tmp_path / "workers", worker) for worker in (second, first))
+        ours.socket.unlink()
+        ours.socket.hardlink_to(other.socket)
+        with pytest.raises(WorkerLost):
+            await launcher.launch(second)
+
+
+async def test_calls_without_the_proof_are_refused(launcher: ProcessLauncher) -> None:
+    async with launched(launcher) as (worker, link, _):
+        link._connection.metadata = (("x-treadle-proof", "00" * 32),)
+        with pytest.raises(WorkerLost):
+            await link.interrupt("not me")
+        call = link._connection.execute(wire.ExecuteSessionRequest(turn_id=worker.turn_id), metadata=())
+        with pytest.raises(grpc.aio.AioRpcError) as refused:
+            await call.read()
+        assert refused.value.code() is grpc.StatusCode.UNAUTHENTICATED
+
+
+async def test_events_that_are_gone_cannot_be_resumed(launcher: ProcessLauncher) -> None:
+    async with launched(launcher) as (worker, link, _):
+        await listen(link.execute(assignment(worker, model="")), link)
+        with pytest.raises(WorkerProtocolBroken):
+            await listen(link.resume(0))
+
+
+async def test_a_second_attempt_is_another_worker(launcher: ProcessLauncher, tmp_path: Path) -> None:
+    first: WorkerId = new_worker()
+    second = replace(first, attempt=2)
+    async with launcher_in(tmp_path) as other:
+        assert await other.workspace(first) != await other.workspace(second)
+        assert sorted(map(str, await launcher.leftovers())) == sorted(map(str, [first, second]))
