@@ -43,18 +43,23 @@ class Feed:
         self._wake = asyncio.Event()
         self._tick: asyncio.TimerHandle | None = None
         self._driver: object | None = None
+        self._turn_id = ""
         self.followers = 0
-        self.turn_ends: dict[str, int] = {}
 
     @property
     def driven(self) -> bool:
         """Whether this process writes the log."""
         return self._driver is not None
 
-    def drive(self, driver: object, next_seq: int) -> None:
-        """`driver` writes the log from `next_seq` on."""
+    def drives(self, turn_id: str) -> bool:
+        """Whether the turn runs here, and has not ended."""
+        return self._driver is not None and self._turn_id == turn_id
+
+    def drive(self, driver: object, next_seq: int, turn_id: str) -> None:
+        """`driver` writes the log from `next_seq` on, for a turn."""
         self._forget()
         self._driver = driver
+        self._turn_id = turn_id
         self._tail = self._visible = next_seq - 1
         self._notify()
 
@@ -67,6 +72,10 @@ class Feed:
         self._driver = None
         self._forget()
         self._notify()
+
+    def turn_ended(self) -> None:
+        """The turn has its terminal event; where it is, the store knows."""
+        self._turn_id = ""
 
     def publish(self, chunk: Chunk) -> None:
         """Make a committed chunk visible: at once, or with the next tick when many follow."""
@@ -97,11 +106,16 @@ class Feed:
                 self._joined[after_seq] = joined
         return joined
 
-    async def wait(self, seconds: float) -> bool:
+    def news(self) -> asyncio.Event:
+        """Set at the next news. Take it before looking at what is there, so that nothing that happens in between is missed."""
+        return self._wake
+
+    @staticmethod
+    async def wait(news: asyncio.Event, seconds: float) -> bool:
         """Wait for news; False when there were none for `seconds`."""
         try:
             async with asyncio.timeout(seconds):
-                await self._wake.wait()
+                await news.wait()
         except TimeoutError:
             return False
         return True

@@ -54,13 +54,14 @@ class Follower:
         self._session_id = session_id
         self._last = after_seq
         self._turn_id = turn_id
+        self._ended_at = 0
         self._heartbeat = heartbeat_seconds
 
     async def frames(self, head: Head, *, live: bool) -> AsyncGenerator[Frame, None]:
         """Everything after the cursor up to `head`, Synced, and, when `live`, what follows to the end."""
         watermark = head.next_seq - 1
-        until = self._feed.turn_ends.get(self._turn_id, 0) or (await self._store.turn_end(self._turn_id) if self._turn_id else 0)
-        async with aclosing(self._up_to(until or watermark)) as past:
+        end = await self._turn_end()
+        async with aclosing(self._up_to(end or watermark)) as past:
             async for events in past:
                 yield events
         yield Synced(self._last)
@@ -74,6 +75,7 @@ class Follower:
     async def _live(self) -> AsyncGenerator[Frame, None]:
         silence = 0.0
         while True:
+            news = self._feed.news()
             tail = await self._tail()
             end = await self._end()
             goal = min(tail, end) if end is not None else tail
@@ -88,7 +90,7 @@ class Follower:
                 return
             else:
                 wait = self._heartbeat if self._feed.driven else min(POLL_SECONDS, self._heartbeat)
-                silence = 0.0 if await self._feed.wait(wait) else silence + wait
+                silence = 0.0 if await self._feed.wait(news, wait) else silence + wait
                 if silence >= self._heartbeat:
                     silence = 0.0
                     yield Idle(self._last)
@@ -102,16 +104,19 @@ class Follower:
     async def _end(self) -> int | None:
         """The seq to stop at, once it is known; None while the story goes on."""
         if self._turn_id:
-            known = self._feed.turn_ends.get(self._turn_id)
-            if known is None and not self._feed.driven:
-                known = await self._store.turn_end(self._turn_id)
-            return known or None
+            return await self._turn_end() or None
         if self._feed.driven:
             return None
         head = await self._store.head(self._session_id)
         if head is None:
             return self._last
         return None if head.active_turn_id else head.next_seq - 1
+
+    async def _turn_end(self) -> int:
+        """The seq of the followed turn's terminal event; 0 while it has none, and when no turn is followed."""
+        if self._turn_id and not self._ended_at and not self._feed.drives(self._turn_id):
+            self._ended_at = await self._store.turn_end(self._turn_id)
+        return self._ended_at
 
     async def _up_to(self, goal: int) -> AsyncGenerator[Events, None]:
         """Events to `goal`: from the ring when it reaches back far enough, else from the store, a page ahead of the reader."""

@@ -45,7 +45,7 @@ class Journal:
             raise Fenced(session_id, epoch)
         feed = self._feed(session_id)
         log = SessionLog(session_id, epoch=epoch, next_seq=head.next_seq, server=server, feed=feed)
-        feed.drive(log, head.next_seq)
+        feed.drive(log, head.next_seq, server.turn_id)
         return log
 
     def close(self, log: SessionLog) -> None:
@@ -99,7 +99,7 @@ class Journal:
 
             await self._settled(log, chunk, step, write)
             if new.state.terminal:
-                log.feed.turn_ends[new.id] = new.end_seq
+                log.feed.turn_ended()
             self._publish(log, chunk)
         finally:
             await log.release()
