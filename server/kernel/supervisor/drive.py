@@ -91,7 +91,7 @@ class Drive:
         state: TurnState | None = None,
         reset: Reset | None = None,
         title: str | None = None,
-        branch: str | None = None,
+        session_branch: str | None = None,
         head_commit: str | None = None,
         **progress: Any,
     ) -> None:
@@ -102,13 +102,13 @@ class Drive:
         turn = replace(self.turn, state=new_state, **progress)
         shown = [self.redactor.fact(fact) for fact in facts]
         self.turn = await self.ports.journal.commit(
-            self.log, turn, shown, step=name, reset=reset, session_title=title, session_branch=branch, session_head_commit=head_commit
+            self.log, turn, shown, step=name, reset=reset, session_title=title, session_branch=session_branch, session_head_commit=head_commit
         )
         self.session = replace(
             self.session,
             state=SESSION_STATE[self.turn.state],
             title=title if title is not None else self.session.title,
-            branch=branch if branch is not None else self.session.branch,
+            branch=session_branch if session_branch is not None else self.session.branch,
             head_commit=head_commit if head_commit is not None else self.session.head_commit,
         )
 
