@@ -1,0 +1,43 @@
+"""The demo session: one real turn on the sample repository, with the agent `replay`."""
+
+from __future__ import annotations
+
+import argparse
+import asyncio
+import uuid
+
+from server.cli.connection import Connection, connect, find_target
+from server.cli.failure import CommandFailed, ExitCode
+from server.cli.screen import Screen
+from server.cli.watch import watch
+from server.data_dir import chosen_data_dir
+from treadle.session.v1 import session_service_pb2 as pb
+
+REQUEST = "Write down what was asked for, with a small check that proves it"
+
+
+def run(options: argparse.Namespace) -> ExitCode:
+    """`treadle demo`. Errors: CommandFailed."""
+    return asyncio.run(_run(options))
+
+
+async def _run(options: argparse.Namespace) -> ExitCode:
+    url_file = chosen_data_dir(options.data_dir) / "sample" / "url"
+    try:
+        url = url_file.read_text(encoding="utf-8").strip()
+    except FileNotFoundError:
+        raise CommandFailed(f"there is no sample repository: {url_file} is missing; `treadle up` makes it", ExitCode.REFUSED) from None
+    async with connect(find_target(options)) as connection:
+        return await play(connection, url)
+
+
+async def play(connection: Connection, sample_url: str) -> ExitCode:
+    """Say what it is, and show it. Errors: CommandFailed."""
+    screen = Screen()
+    screen.line()
+    screen.line("A session on the sample repository", "bold")
+    screen.line("The agent is `replay`: it plays a recorded session through the real worker. Its files and commands really happen,")
+    screen.line("and so do the branch, the commit and the push. No model is called.")
+    screen.line()
+    request = pb.ExecuteSessionRequest(request_id=str(uuid.uuid4()), repository_url=sample_url, prompt=REQUEST, provider="replay")
+    return await watch(connection, lambda follower: follower.execute(request), as_json=False)

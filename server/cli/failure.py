@@ -1,0 +1,27 @@
+"""How a command ends."""
+
+from __future__ import annotations
+
+from enum import IntEnum
+
+
+class ExitCode(IntEnum):
+    """What a caller of the command can rely on."""
+
+    DONE = 0
+    TURN_FAILED = 1
+    """The turn failed or was interrupted, something necessary is missing (doctor), or the server had a defect."""
+    REFUSED = 2
+    """The request is wrong; nothing was created."""
+    UNREACHABLE = 3
+    """The server does not answer."""
+    DETACHED = 130
+    """Ctrl-C; what was started goes on."""
+
+
+class CommandFailed(Exception):
+    """Ends the command with a message for a person and an exit code; no traceback."""
+
+    def __init__(self, message: str, exit_code: ExitCode) -> None:
+        super().__init__(message)
+        self.exit_code = exit_code

@@ -1,0 +1,132 @@
+"""The command line: what there is to say. Each command's own file is imported only when it runs, so that help is instant."""
+
+from __future__ import annotations
+
+import argparse
+import sys
+import time
+from collections.abc import Sequence
+from importlib import import_module
+
+from server.cli.failure import CommandFailed, ExitCode
+
+STARTED = time.monotonic()
+"""When this process began to run our code; `treadle up` tells how long it took from here."""
+
+_CONNECTION_HELP = """\
+the server is found by --server, else TREADLE_SERVER, else <data dir>/address, which `treadle up` writes;
+the API key by TREADLE_API_KEY, else <data dir>/api-key
+
+exit codes: 0 done, 1 the turn failed or was interrupted, 2 the request is wrong, 3 the server cannot be reached, 130 detached"""
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Run a command; returns its exit code."""
+    options = _parser().parse_args(argv)
+    module, _, function = options.runs.partition(":")
+    try:
+        return int(getattr(import_module(module), function)(options))
+    except CommandFailed as failure:
+        print(f"treadle: {failure}", file=sys.stderr)
+        return failure.exit_code
+    except KeyboardInterrupt:
+        return ExitCode.DETACHED
+    except BrokenPipeError:
+        # Whoever read our output has enough. What Python still holds back must not raise again at its exit.
+        sys.stdout = None
+        return ExitCode.TURN_FAILED
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(
+        prog="treadle", description="A self-hosted backend for AI coding sessions: any repository, any agent, nothing lost."
+    )
+    commands = parser.add_subparsers(metavar="COMMAND", required=True)
+    _add_up(commands)
+    _add_demo(commands)
+    _add_run(commands)
+    _add_resume(commands)
+    _add_sessions(commands)
+    _add_interrupt(commands)
+    _add_doctor(commands)
+    _add_version(commands)
+    return parser
+
+
+def _add_up(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
+    up = _command(commands, "up", "start Treadle with all it needs, and serve until Ctrl-C", runs="server.cli.up:run")
+    _data_dir(up)
+    up.add_argument("--listen", metavar="HOST:PORT", help="address of the gRPC API (TREADLE_LISTEN; default 127.0.0.1:7433)")
+    up.add_argument("--demo", action="store_true", help="play the demo session, as the first start does")
+
+
+def _add_demo(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
+    demo = _command(commands, "demo", "play the demo session on a running `treadle up`", runs="server.cli.demo:run")
+    _connection(demo)
+
+
+def _add_run(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
+    run = _command(commands, "run", "ask for a change, and watch it being made", runs="server.cli.run:run")
+    run.add_argument("request", help="what shall be done")
+    run.add_argument("--repo", metavar="URL", default="", help="the Git repository; needed without --session")
+    run.add_argument("--session", metavar="ID", default="", help="go on with this session")
+    run.add_argument("--base", metavar="BRANCH", default="", help="the branch to grow from (default: the remote's default)")
+    run.add_argument("--branch", metavar="NAME", default="", help="name for the session's branch (default: one is made)")
+    run.add_argument("--provider", metavar="NAME", default="", help="the agent (default: the session's last, else the server's default)")
+    run.add_argument("--model", metavar="NAME", default="", help="the model; for `replay` the recording")
+    run.add_argument("--request-id", metavar="ID", default="", help="your own key for this request; the same key again starts nothing")
+    _json(run)
+    _connection(run)
+
+
+def _add_resume(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
+    resume = _command(commands, "resume", "show a session's events from any place, and follow it", runs="server.cli.resume:run")
+    resume.add_argument("session", help="the session's id")
+    resume.add_argument("--after", metavar="SEQ", type=int, default=0, help="the last event that you have (default 0: show all)")
+    resume.add_argument("--no-follow", action="store_true", help="stop after what is there now")
+    _json(resume)
+    _connection(resume)
+
+
+def _add_sessions(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
+    sessions = _command(commands, "sessions", "list your sessions, newest first", runs="server.cli.sessions:run")
+    sessions.add_argument("--limit", metavar="N", type=int, default=20, help="how many at most (default 20)")
+    _json(sessions)
+    _connection(sessions)
+
+
+def _add_interrupt(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
+    words = "stop a session's turn; its work so far is committed and pushed"
+    interrupt = _command(commands, "interrupt", words, runs="server.cli.interrupt:run")
+    interrupt.add_argument("session", help="the session's id")
+    _connection(interrupt)
+
+
+def _add_doctor(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
+    doctor = _command(commands, "doctor", "say what this machine can and cannot do, and what to install", runs="server.cli.doctor:run")
+    _data_dir(doctor)
+
+
+def _add_version(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
+    _command(commands, "version", "print the version", runs="server.cli.version:run")
+
+
+def _command(commands: argparse._SubParsersAction[argparse.ArgumentParser], name: str, words: str, *, runs: str) -> argparse.ArgumentParser:
+    command = commands.add_parser(name, help=words, description=words[0].upper() + words[1:] + ".")
+    command.formatter_class = argparse.RawDescriptionHelpFormatter
+    command.set_defaults(runs=runs)
+    return command
+
+
+def _connection(command: argparse.ArgumentParser) -> None:
+    command.add_argument("--server", metavar="HOST:PORT", help="address of the server")
+    _data_dir(command)
+    command.epilog = _CONNECTION_HELP
+
+
+def _data_dir(command: argparse.ArgumentParser) -> None:
+    command.add_argument("--data-dir", metavar="DIR", help="where `treadle up` keeps everything (TREADLE_DATA_DIR)")
+
+
+def _json(command: argparse.ArgumentParser) -> None:
+    command.add_argument("--json", action="store_true", help="print JSON, one object per line")

@@ -1,0 +1,174 @@
+"""Events as lines for people: one small function per kind."""
+
+from __future__ import annotations
+
+from server.cli.screen import Screen
+from server.cli.summary import Summary, show_summary
+from treadle.session.v1 import event_pb2 as pb
+
+_OUTPUT = "    "
+_OPERATIONS = {
+    pb.FILE_OPERATION_ADDED: ("+", "green"),
+    pb.FILE_OPERATION_MODIFIED: ("~", "yellow"),
+    pb.FILE_OPERATION_DELETED: ("-", "red"),
+    pb.FILE_OPERATION_RENAMED: (">", "yellow"),
+}
+
+
+class Renderer:
+    """Shows events in the order in which they come. Text grows on a terminal; elsewhere it is printed when it is complete."""
+
+    def __init__(self, screen: Screen) -> None:
+        self._screen = screen
+        self._summary = Summary()
+        self._begun: set[str] = set()
+        self._told: dict[str, str] = {}
+        self._rest: dict[str, str] = {}
+
+    def show(self, event: pb.Event) -> None:
+        """Print what a person wants to know of it; nothing for most of the bookkeeping."""
+        self._summary.note(event)
+        kind = event.WhichOneof("body")
+        show = getattr(self, f"_{kind}", None)
+        if show is not None:
+            show(event)
+
+    # -- the turn -----------------------------------------------------------------------------------------------------------
+
+    def _turn_started(self, event: pb.Event) -> None:
+        turn = event.turn_started
+        agent = f"{turn.provider} · {turn.model}" if turn.model else turn.provider
+        self._screen.parts((f"turn {turn.number}", "bold"), (f" · {agent} · session {event.session_id}", "dim"))
+
+    def _user_input(self, event: pb.Event) -> None:
+        for line in _text(event.user_input.parts).splitlines():
+            self._screen.parts(("› ", "cyan"), (line, ""))
+
+    def _worker_updated(self, event: pb.Event) -> None:
+        worker = event.worker_updated
+        if worker.phase == pb.WORKER_PHASE_READY:
+            wall = ("sandboxed", "") if worker.sandboxed else ("NOT sandboxed", "bold yellow")
+            self._screen.label("worker", f"{worker.launcher}, {wall[0]}", wall[1])
+        elif worker.phase == pb.WORKER_PHASE_ADOPTED:
+            self._screen.label("worker", "goes on after a restart of the server")
+        elif worker.phase == pb.WORKER_PHASE_LOST:
+            self._screen.label("worker", f"lost{', out of memory' if worker.oom_killed else ''}{_exit(worker)}", "red")
+            for line in worker.log_tail.splitlines():
+                self._screen.line(_OUTPUT + line, "dim")
+
+    def _turn_completed(self, event: pb.Event) -> None:
+        self._screen.line()
+        show_summary(self._screen, event.turn_completed, self._summary)
+
+    def _error(self, event: pb.Event) -> None:
+        # A fatal one is the message of the turn's end, too.
+        if not event.error.fatal:
+            self._screen.line(f"{event.error.code}: {event.error.message}", "red" if not event.error.retryable else "yellow")
+
+    # -- what the agent says ------------------------------------------------------------------------------------------------
+
+    def _message(self, event: pb.Event) -> None:
+        if not event.message.final:
+            return
+        text, told = _text(event.message.parts), self._told.pop(event.item_id, "")
+        if told and text.startswith(told):
+            if rest := text[len(told) :]:
+                self._screen.piece(rest)
+            self._screen.end_piece()
+            return
+        self._open_item(event.item_id)
+        self._screen.line(text)
+
+    def _reasoning(self, event: pb.Event) -> None:
+        self._screen.line()
+        self._screen.line(event.reasoning.summary or event.reasoning.text, "dim italic")
+
+    def _content_delta(self, event: pb.Event) -> None:
+        delta = event.content_delta
+        if delta.channel == pb.CHANNEL_TEXT and self._screen.live:
+            self._open_item(event.item_id)
+            self._told[event.item_id] = self._told.get(event.item_id, "") + delta.data
+            self._screen.piece(delta.data)
+        elif delta.channel in (pb.CHANNEL_STDOUT, pb.CHANNEL_STDERR):
+            self._output(event.item_id, delta.data)
+
+    def _plan_updated(self, event: pb.Event) -> None:
+        entries = event.plan_updated.entries
+        for position, entry in enumerate(entries, 1):
+            if entry.status == "in_progress":
+                self._screen.line()
+                self._screen.parts((f"▸ {entry.text}", "bold"), (f"  {position}/{len(entries)}", "dim"))
+
+    # -- what the agent does ------------------------------------------------------------------------------------------------
+
+    def _tool_call(self, event: pb.Event) -> None:
+        call = event.tool_call
+        if call.call_id in self._begun:
+            return
+        self._begun.add(call.call_id)
+        if call.command:
+            self._screen.parts(("  $ ", "cyan"), (call.command, "cyan"))
+        elif call.tool_kind not in (pb.TOOL_KIND_EDIT, pb.TOOL_KIND_DELETE):
+            self._screen.parts(("  · ", "cyan"), (call.title or call.name, ""))
+
+    def _tool_result(self, event: pb.Event) -> None:
+        result = event.tool_result
+        if rest := self._rest.pop(result.call_id, ""):
+            self._screen.line(_OUTPUT + rest, "dim")
+        failed = result.status != pb.TOOL_OUTCOME_COMPLETED
+        if failed or result.HasField("exit_code"):
+            if result.call_id not in self._told:
+                for line in _text(result.parts).splitlines():
+                    self._screen.line(_OUTPUT + line, "dim")
+            words = pb.ToolOutcome.Name(result.status).removeprefix("TOOL_OUTCOME_").lower().replace("_", " ")
+            facts = [words] if failed else []
+            facts += [f"exit {result.exit_code}"] if result.exit_code else []
+            if facts:
+                self._screen.line(_OUTPUT + ", ".join(facts), "red")
+        self._told.pop(result.call_id, None)
+
+    def _file_changed(self, event: pb.Event) -> None:
+        if event.file_changed.turn_total:
+            return
+        for change in event.file_changed.changes:
+            mark, style = _OPERATIONS.get(change.operation, ("~", ""))
+            moved = f"{change.old_path} → " if change.old_path else ""
+            counts = "binary" if change.binary else f"+{change.additions} -{change.deletions}"
+            self._screen.parts((f"  {mark} ", style), (f"{moved}{change.path}", ""), (f"  {counts}", "dim"))
+
+    def _git_updated(self, event: pb.Event) -> None:
+        git = event.git_updated
+        if git.action == pb.GIT_ACTION_CLONED:
+            self._screen.label("fetched", f"{git.base_branch} at {git.sha[:12]}")
+        elif git.action == pb.GIT_ACTION_BRANCHED:
+            self._screen.label("branch", git.branch)
+        elif git.action == pb.GIT_ACTION_PUSH_FAILED:
+            self._screen.label("push", f"refused, the commit is kept: {git.message}", "red")
+        elif git.action == pb.GIT_ACTION_SKIPPED:
+            for path in git.skipped:
+                self._screen.label("left out", f"{path.path} ({path.reason})", "yellow")
+            if git.skipped_count > len(git.skipped):
+                self._screen.label("left out", f"{git.skipped_count - len(git.skipped)} more", "yellow")
+
+    # -- text that grows ----------------------------------------------------------------------------------------------------
+
+    def _open_item(self, item: str) -> None:
+        """A blank line before something that is said."""
+        if item not in self._begun:
+            self._begun.add(item)
+            self._screen.line()
+
+    def _output(self, item: str, data: str) -> None:
+        """Whole lines are printed as they come."""
+        *lines, self._rest[item] = (self._rest.get(item, "") + data).split("\n")
+        self._told[item] = "output"
+        for line in lines:
+            self._screen.line(_OUTPUT + line, "dim")
+
+
+def _text(parts: object) -> str:
+    return "\n".join(part.text for part in parts)  # type: ignore[attr-defined]
+
+
+def _exit(worker: pb.WorkerUpdated) -> str:
+    return f", exit code {worker.exit_code}" if worker.HasField("exit_code") else ""

@@ -1,0 +1,26 @@
+"""`treadle resume`: a session's events from any place."""
+
+from __future__ import annotations
+
+import argparse
+import asyncio
+
+from server.cli.connection import connect, find_target
+from server.cli.failure import CommandFailed, ExitCode
+from server.cli.watch import watch
+
+
+def run(options: argparse.Namespace) -> ExitCode:
+    """Errors: CommandFailed."""
+    if options.after < 0:
+        raise CommandFailed("--after is the number of an event: 0 or more", ExitCode.REFUSED)
+    return asyncio.run(_run(options))
+
+
+async def _run(options: argparse.Namespace) -> ExitCode:
+    async with connect(find_target(options)) as connection:
+        return await watch(
+            connection,
+            lambda follower: follower.resume(options.session, after_seq=options.after, live=not options.no_follow),
+            as_json=options.json,
+        )

@@ -1,0 +1,55 @@
+"""Standard output for people: styled on a terminal, plain lines elsewhere and with NO_COLOR."""
+
+from __future__ import annotations
+
+import re
+
+from rich.console import Console
+from rich.text import Text
+
+_ESCAPE_SEQUENCE = re.compile(r"\x1b(?:\[[0-?]*[ -/]*[@-~]|\][^\x07\x1b]*(?:\x07|\x1b\\)?|[@-Z\\-_])")
+_CONTROLS = [*range(0x09), *range(0x0B, 0x20), *range(0x7F, 0xA0), *range(0x202A, 0x202F), *range(0x2066, 0x206A)]
+_HARMLESS = str.maketrans(dict.fromkeys(_CONTROLS, "\ufffd") | {0x0D: ""})
+
+
+def harmless(text: str) -> str:
+    """Without anything that a terminal would obey: agents and repositories decide about this text. Colours go silently, other
+    control characters and changes of writing direction become U+FFFD."""
+    return _ESCAPE_SEQUENCE.sub("", text).translate(_HARMLESS)
+
+
+class Screen:
+    """Writes lines. A line that is still being written (`piece`) is ended by whatever comes next."""
+
+    def __init__(self, console: Console | None = None) -> None:
+        self._console = console or Console(highlight=False, markup=False, emoji=False, soft_wrap=True)
+        self._open = False
+
+    @property
+    def live(self) -> bool:
+        """Whether somebody watches: a terminal that can show text as it grows."""
+        return self._console.is_terminal
+
+    def line(self, text: str = "", style: str = "") -> None:
+        """One line; `style` as rich has it."""
+        self.parts((text, style))
+
+    def parts(self, *parts: tuple[str, str]) -> None:
+        """One line of several (text, style)."""
+        self.end_piece()
+        self._console.print(Text.assemble(*((harmless(text), style) for text, style in parts)))
+
+    def piece(self, text: str) -> None:
+        """Text that grows."""
+        self._console.print(Text(harmless(text)), end="")
+        self._open = True
+
+    def end_piece(self) -> None:
+        """End the growing line, if there is one."""
+        if self._open:
+            self._open = False
+            self._console.print()
+
+    def label(self, name: str, text: str, style: str = "") -> None:
+        """A fact with its name before it."""
+        self.parts((f"  {name:<10}", "dim"), (text, style))

@@ -1,0 +1,67 @@
+"""`treadle sessions`: what there is, newest first."""
+
+from __future__ import annotations
+
+import argparse
+import asyncio
+
+import grpc
+from google.protobuf.json_format import MessageToJson
+
+from server.cli.connection import UNARY_SECONDS, Connection, connect, explain, find_target
+from server.cli.failure import ExitCode
+from server.cli.screen import Screen
+from treadle.session.v1 import session_service_pb2 as pb
+from treadle.session.v1.event_pb2 import SessionState
+from treadle.session.v1.session_pb2 import Session
+
+_PAGE = 200
+_STATE_STYLES = {"idle": "green", "failed": "red"}
+
+
+def run(options: argparse.Namespace) -> ExitCode:
+    """Errors: CommandFailed."""
+    found = asyncio.run(_sessions(options))
+    if options.json:
+        for session in found:
+            print(MessageToJson(session, indent=None))
+    else:
+        _show(found)
+    return ExitCode.DONE
+
+
+async def _sessions(options: argparse.Namespace) -> list[Session]:
+    async with connect(find_target(options)) as connection:
+        try:
+            return await _pages(connection, options.limit)
+        except grpc.aio.AioRpcError as error:
+            raise explain(error, connection.target) from None
+
+
+async def _pages(connection: Connection, limit: int) -> list[Session]:
+    found: list[Session] = []
+    token = ""
+    while len(found) < limit:
+        request = pb.ListSessionsRequest(page_size=min(_PAGE, limit - len(found)), page_token=token)
+        page = await connection.stub.ListSessions(request, metadata=connection.metadata, timeout=UNARY_SECONDS)
+        found += page.sessions
+        token = page.next_page_token
+        if not token:
+            break
+    return found
+
+
+def _show(found: list[Session]) -> None:
+    screen = Screen()
+    if not found:
+        screen.line('no sessions yet; begin one with `treadle run --repo URL "request"`')
+    for session in found:
+        state = SessionState.Name(session.state).removeprefix("SESSION_STATE_").lower()
+        created = session.created_at.ToDatetime().astimezone().strftime("%Y-%m-%d %H:%M")
+        screen.parts(
+            (session.session_id, "bold"),
+            (f"  {created}  ", "dim"),
+            (f"{state:<12}", _STATE_STYLES.get(state, "yellow")),
+            (session.title, ""),
+        )
+        screen.line(f"  {session.repository_url}  {session.branch}", "dim")

@@ -1,0 +1,103 @@
+"""The end of a turn for a person: how it ended, the branch, the commit and the diff."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+
+from server.cli.screen import Screen
+from treadle.session.v1 import event_pb2 as pb
+
+DIFF_LINES = 200
+"""The diff that is printed ends here; Git has all of it."""
+
+_ENDINGS = {
+    pb.TURN_STATUS_COMPLETED: ("completed", "bold green"),
+    pb.TURN_STATUS_FAILED: ("failed", "bold red"),
+    pb.TURN_STATUS_INTERRUPTED: ("interrupted", "bold yellow"),
+}
+_DIFF_STYLES = {"+": "green", "-": "red", "@": "cyan"}
+
+
+@dataclass
+class Summary:
+    """What is worth repeating at the end, gathered as the events pass."""
+
+    branch: str = ""
+    commit_subject: str = ""
+    push_refused: bool = False
+    input_tokens: int = 0
+    output_tokens: int = 0
+    total: pb.FileChanged = field(default_factory=pb.FileChanged)
+
+    def note(self, event: pb.Event) -> None:
+        """Remember what matters of it."""
+        kind = event.WhichOneof("body")
+        if kind == "turn_started":
+            self.__init__(self.branch)  # type: ignore[misc]
+        elif kind == "session_updated" and event.session_updated.branch:
+            self.branch = event.session_updated.branch
+        elif kind == "file_changed" and event.file_changed.turn_total:
+            self.total = event.file_changed
+        elif kind == "usage_updated":
+            self.input_tokens += event.usage_updated.input_tokens
+            self.output_tokens += event.usage_updated.output_tokens
+        elif kind == "git_updated":
+            self._note_git(event.git_updated)
+
+    def _note_git(self, git: pb.GitUpdated) -> None:
+        self.branch = git.branch or self.branch
+        if git.action == pb.GIT_ACTION_COMMITTED:
+            self.commit_subject = git.message.partition("\n")[0]
+        elif git.action == pb.GIT_ACTION_PUSH_FAILED:
+            self.push_refused = True
+
+
+def show_summary(screen: Screen, end: pb.TurnCompleted, summary: Summary) -> None:
+    """Print it."""
+    word, style = _ENDINGS.get(end.status, ("ended", "bold"))
+    seconds = end.duration.seconds + end.duration.nanos / 1e9
+    screen.parts((word, style), (f" in {seconds:.1f} s" + (f": {end.message}" if end.message else ""), ""))
+    if end.commit:
+        screen.label("branch", f"{summary.branch}{_push_state(end, summary)}")
+        screen.label("commit", f"{end.commit}  {summary.commit_subject}")
+        screen.label("diff", _counts(summary.total))
+    elif end.status == pb.TURN_STATUS_COMPLETED:
+        screen.label("commit", "none, no file was changed")
+    if summary.input_tokens or summary.output_tokens:
+        screen.label("tokens", f"{summary.input_tokens:,} in, {summary.output_tokens:,} out")
+    if end.commit:
+        _show_diff(screen, summary.total)
+
+
+def _push_state(end: pb.TurnCompleted, summary: Summary) -> str:
+    if end.pushed:
+        return " (pushed)"
+    return " (push refused)" if summary.push_refused else " (not pushed)"
+
+
+def _counts(total: pb.FileChanged) -> str:
+    files = len(total.changes)
+    additions, deletions = sum(change.additions for change in total.changes), sum(change.deletions for change in total.changes)
+    return f"{files}{'+' if total.truncated else ''} file{'' if files == 1 else 's'} changed, +{additions} -{deletions}"
+
+
+def _show_diff(screen: Screen, total: pb.FileChanged) -> None:
+    lines = [line for change in total.changes for line in _diff_lines(change)]
+    screen.line()
+    for line in lines[:DIFF_LINES]:
+        screen.line(f"  {line}", _diff_style(line))
+    if len(lines) > DIFF_LINES:
+        screen.line(f"  ... {len(lines) - DIFF_LINES} more lines", "dim")
+
+
+def _diff_lines(change: pb.FileChange) -> list[str]:
+    if change.patch:
+        return change.patch.splitlines()
+    why = "binary" if change.binary else "too large to show" if change.patch_truncated else "no change of content"
+    return [f"diff {change.path} ({why})"]
+
+
+def _diff_style(line: str) -> str:
+    if line.startswith(("diff ", "index ", "--- ", "+++ ", "new file", "deleted file", "similarity", "rename ", "old mode", "new mode")):
+        return "bold"
+    return _DIFF_STYLES.get(line[:1], "")

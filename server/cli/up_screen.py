@@ -1,0 +1,96 @@
+"""What `treadle up` says."""
+
+from __future__ import annotations
+
+import shlex
+import shutil
+import sys
+from importlib.metadata import version
+from pathlib import Path
+
+from server.cli.failure import CommandFailed
+from server.cli.screen import Screen
+from server.data_dir import default_data_dir
+from server.embedded.stack import Stack
+
+
+class UpScreen:
+    """One method for each thing worth saying."""
+
+    def __init__(self, data_dir: Path) -> None:
+        self._screen = Screen()
+        self._data_dir = data_dir
+
+    def starting(self) -> None:
+        """Before anything happens; the first start takes some seconds."""
+        first = not (self._data_dir / "postgres" / "cluster").exists()
+        self._screen.parts(("Treadle ", "bold"), (version("treadle"), "bold"), (" · making the database" if first else "", "dim"))
+
+    def ready(self, stack: Stack, *, seconds: float) -> None:
+        """It serves."""
+        capability = stack.server.launcher.capability
+        self._screen.label("ready", f"in {seconds:.1f} s")
+        self._screen.label("workers", f"{capability.name}: {capability.detail}", "" if capability.sandboxed else "bold yellow")
+
+    def serving(self, stack: Stack) -> None:
+        """How to use it."""
+        address, key = stack.server.api.address, shlex.quote(str(stack.key_file))
+        screen = self._screen
+        screen.line()
+        screen.parts(("Serving", "bold green"), (" until Ctrl-C; running turns are then committed and pushed.", ""))
+        screen.label("address", f"{address} (gRPC)")
+        screen.label("API key", f"in {stack.key_file}")
+        screen.label("sample", stack.sample.url)
+        if stack.metrics_url:
+            screen.label("metrics", stack.metrics_url)
+        if stack.log_file:
+            screen.label("log", str(stack.log_file))
+        screen.line()
+        screen.line("Try, in another terminal:", "bold")
+        where = "" if self._data_dir == default_data_dir() else f" --data-dir {shlex.quote(str(self._data_dir))}"
+        screen.line(f'  {_program("treadle")} run{where} --repo {stack.sample.url} "Add a note about this repository"', "cyan")
+        screen.line(f"  {_program('treadle')} sessions{where}", "cyan")
+        screen.line(
+            f'  {_program("grpcurl")} -plaintext -H "authorization: Bearer $(cat {key})" {address} '
+            "treadle.session.v1.SessionService/ListSessions",
+            "cyan",
+        )
+
+    def demo_failed(self, failure: CommandFailed) -> None:
+        """The demo session could not be played."""
+        self._screen.line(f"the demo session failed: {failure}", "red")
+
+    def ending(self, turns: int) -> None:
+        """After Ctrl-C."""
+        self._screen.line()
+        if turns:
+            words = "1 running turn is" if turns == 1 else f"{turns} running turns are"
+            self._screen.line(f"Stopping: {words} interrupted, committed and pushed. Ctrl-C again leaves at once.")
+        else:
+            self._screen.line("Stopping.")
+
+    def leaving(self, turns: int) -> None:
+        """After SIGTERM."""
+        self._screen.line(f"Stopping; {turns or 'no'} running turn{'' if turns == 1 else 's'} will go on with the next start.")
+
+    def not_published(self) -> None:
+        """Ctrl-C twice."""
+        self._screen.line("Work that is not pushed yet is kept; the next start pushes it.", "yellow")
+
+    def failed(self, stack: Stack) -> None:
+        """A part of the server ended by itself."""
+        self._screen.line(f"The server could not go on; {stack.log_file} has the reason.", "bold red")
+
+    def stopped(self) -> None:
+        """The last line."""
+        self._screen.line("Stopped.", "dim")
+
+
+def _program(name: str) -> str:
+    """As it can be typed here: by name when the shell finds it, else where it is installed."""
+    if shutil.which(name):
+        return name
+    beside = Path(sys.executable).with_name(name)
+    if not beside.exists():
+        return name
+    return shlex.quote(str(beside.relative_to(Path.cwd()) if beside.is_relative_to(Path.cwd()) else beside))
