@@ -28,9 +28,8 @@ def serve_until_signal(settings: Settings, *, mark: Callable[[str], None] | None
 async def _serve(settings: Settings, mark: Callable[[str], None] | None) -> int:
     async with running(settings, mark=mark) as server:
         log.info("server.ready", address=server.api.address, launcher=server.launcher.capability.name)
-        stop = stop_signals()
-        stopped = asyncio.create_task(stop.wait())
-        await asyncio.wait({stopped, server.failed}, return_when=asyncio.FIRST_COMPLETED)
+        stopped = asyncio.ensure_future(_until(stop_signals()))
+        await asyncio.wait([stopped, server.failed], return_when=asyncio.FIRST_COMPLETED)
         failed = server.failed.done()
         stopped.cancel()
         log.info("server.draining", failed=failed)
@@ -73,6 +72,10 @@ def metrics_page(listen: str) -> Iterator[str]:
         page.shutdown()
         thread.join(timeout=5)
         page.server_close()
+
+
+async def _until(event: asyncio.Event) -> None:
+    await event.wait()
 
 
 def stop_signals() -> asyncio.Event:

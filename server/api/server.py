@@ -7,7 +7,9 @@ from contextlib import asynccontextmanager
 from dataclasses import dataclass
 
 import grpc
-from grpc_health.v1 import health, health_pb2, health_pb2_grpc
+from grpc_health.v1 import health_pb2, health_pb2_grpc
+from grpc_health.v1._async import HealthServicer
+from grpc_health.v1.health import SERVICE_NAME as HEALTH
 from grpc_reflection.v1alpha import reflection
 
 from server.api.edge import generic_handler
@@ -35,7 +37,7 @@ class Api:
 
     address: str
     """`host:port` that it listens on."""
-    _health: health.aio.HealthServicer
+    _health: HealthServicer
     _streams: Streams
 
     async def drain(self) -> None:
@@ -52,10 +54,10 @@ async def open_api(
     server = grpc.aio.server(options=OPTIONS)
     streams = Streams(write_seconds=write_seconds)
     service = SessionService(sessions, execute, streams)
-    checks = health.aio.HealthServicer()
+    checks = HealthServicer()
     server.add_generic_rpc_handlers((generic_handler(SERVICE, service, authenticator),))
     health_pb2_grpc.add_HealthServicer_to_server(checks, server)
-    reflection.enable_server_reflection((SERVICE.full_name, health.SERVICE_NAME, reflection.SERVICE_NAME), server)
+    reflection.enable_server_reflection((SERVICE.full_name, HEALTH, reflection.SERVICE_NAME), server)
     host, _, _ = listen.rpartition(":")
     port = server.add_insecure_port(listen)
     for name in ("", SERVICE.full_name):

@@ -16,7 +16,7 @@ MAX_LABEL_KEY = 63
 MAX_LABEL_VALUE = 255
 
 _REQUEST_ID = re.compile(r"[\x21-\x7e]*")
-_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._:/-]*")
+_NAME = re.compile(r"[A-Za-z0-9.][A-Za-z0-9._:/-]*")
 _LABEL_KEY = re.compile(r"[A-Za-z0-9][A-Za-z0-9._/-]*")
 
 

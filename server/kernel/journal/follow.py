@@ -81,8 +81,8 @@ class Follower:
             goal = min(tail, end) if end is not None else tail
             if self._last < goal:
                 silence = 0.0
-                async with aclosing(self._up_to(goal)) as news:
-                    async for events in news:
+                async with aclosing(self._up_to(goal)) as fresh:
+                    async for events in fresh:
                         yield events
             elif end is not None and self._last >= end:
                 head = await self._store.head(self._session_id)

@@ -102,7 +102,14 @@ class Drive:
         turn = replace(self.turn, state=new_state, **progress)
         shown = [self.redactor.fact(fact) for fact in facts]
         self.turn = await self.ports.journal.commit(
-            self.log, turn, shown, step=name, reset=reset, session_title=title, session_branch=session_branch, session_head_commit=head_commit
+            self.log,
+            turn,
+            shown,
+            step=name,
+            reset=reset,
+            session_title=title,
+            session_branch=session_branch,
+            session_head_commit=head_commit,
         )
         self.session = replace(
             self.session,
