@@ -131,7 +131,6 @@ class Git:
             stderr=asyncio.subprocess.PIPE,
             env={**_ENVIRONMENT, "GIT_ALLOW_PROTOCOL": access.protocol, **access.environment, **(environment or {})},
             cwd="/",
-            umask=0o022,
             start_new_session=True,
         )
         try:
@@ -140,7 +139,7 @@ class Git:
         except TimeoutError:
             raise GitTimeout(limit) from None
         finally:
-            await _end(process)
+            await end(process)
         if completed.code not in accept and not completed.truncated:
             raise GitFailed(completed, _reason(completed))
         return completed
@@ -169,8 +168,10 @@ async def _communicate(process: asyncio.subprocess.Process, stdin: bytes | None,
 async def _feed(process: asyncio.subprocess.Process, data: bytes) -> None:
     assert process.stdin is not None  # noqa: S101 - it was asked for as a pipe
     try:
-        process.stdin.write(data)
-        await process.stdin.drain()
+        # uvloop, unlike asyncio, closes the pipe by itself as soon as git has ended, and a write then is a RuntimeError.
+        if data and not process.stdin.is_closing():
+            process.stdin.write(data)
+            await process.stdin.drain()
     except (BrokenPipeError, ConnectionResetError):
         return  # git ended without reading everything; its exit code tells why
     finally:
@@ -197,8 +198,8 @@ def _kill(process: asyncio.subprocess.Process) -> None:
         return
 
 
-async def _end(process: asyncio.subprocess.Process) -> None:
-    """Leave nothing behind, also after a cancel: the group is dead and the pipes are closed. Bounded because SIGKILL is."""
+async def end(process: asyncio.subprocess.Process) -> None:
+    """Kill a process that still runs, with its group, and close its pipes. For `finally`: also after a cancel, and bounded."""
     if process.returncode is not None:
         return
     _kill(process)

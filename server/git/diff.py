@@ -80,7 +80,7 @@ def _sections(patch: bytes) -> list[bytes]:
     while (position := patch.find(b"\ndiff --git ", position)) >= 0:
         position += 1
         starts.append(position)
-    return [patch[start:end] for start, end in zip(starts, [*starts[1:], len(patch)], strict=True)]
+    return [patch[start:end] for start, end in zip(starts, [*starts, len(patch)][1:], strict=True)]
 
 
 def _with_patches(changes: list[_Change], sections: list[bytes], room: int, *, cut: bool) -> Iterator[FileDiff]:

@@ -3,13 +3,12 @@
 from __future__ import annotations
 
 import asyncio
-import os
-import signal
 import sys
 from pathlib import Path, PurePosixPath
 from typing import IO
 
 import server
+from server.git.command import end
 from server.git.walker.protocol import Limits
 from server.kernel.errors import WorkspaceFailed
 from server.sandbox.bubblewrap import Sandbox
@@ -52,18 +51,7 @@ async def walk(sandbox: Sandbox | None, workspace: Path, *, base: bytes, limits:
     except TimeoutError:
         raise WorkspaceFailed(f"the workspace was not read within {seconds:g} s") from None
     finally:
-        await _end(process)
+        await end(process)
     if process.returncode != 0:
         last = stderr[-_STDERR_BYTES:].decode("utf-8", "replace").strip().splitlines()[-1:]
         raise WorkspaceFailed(f"the workspace could not be read: {''.join(last)[:500] or f'exit code {process.returncode}'}")
-
-
-async def _end(process: asyncio.subprocess.Process) -> None:
-    """Also when it ended by itself: without a sandbox it could have left a child in its group."""
-    try:
-        os.killpg(process.pid, signal.SIGKILL)
-    except ProcessLookupError:
-        return
-    if process.returncode is None:
-        async with asyncio.timeout(10):
-            await process.communicate()

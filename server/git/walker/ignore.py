@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-import os
-import tempfile
-from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    import tempfile
 
 _FILE_BYTES = 64 * 1024
 _LINES = 2000
@@ -14,7 +14,7 @@ _STARS = 6
 
 
 class Ignored:
-    """Which new paths git would leave out. pygit2 is loaded only when there is a rule to ask about."""
+    """Which new paths git would leave out. Modules are loaded only when there is a rule to ask about: they cost more than a small walk."""
 
     def __init__(self) -> None:
         self._root: tempfile.TemporaryDirectory[str] | None = None
@@ -22,11 +22,17 @@ class Ignored:
 
     def learn(self, directory: bytes, content: bytes) -> None:
         """Take over the `.gitignore` of a directory ("" for the root)."""
+        from pathlib import Path
+        from tempfile import TemporaryDirectory
+
         if self._root is None:
-            self._root = tempfile.TemporaryDirectory(prefix="ignore-")
-        target = Path(self._root.name, os.fsdecode(directory))
-        target.mkdir(parents=True, exist_ok=True)
-        (target / ".gitignore").write_bytes(_affordable(content))
+            self._root = TemporaryDirectory(prefix="ignore-")
+        target = Path(self._root.name, _text(directory))
+        try:
+            target.mkdir(parents=True, exist_ok=True)
+            (target / ".gitignore").write_bytes(_affordable(content))
+        except OSError:
+            return  # a tree that needs more room for its rules than there is does without the rest of them
 
     def __call__(self, path: bytes, *, is_directory: bool) -> bool:
         """Whether a path that the base does not hold is ignored."""
@@ -34,12 +40,17 @@ class Ignored:
             return False
         if self._repository is None:
             self._repository = _empty_repository(self._root.name)
-        return bool(self._repository.path_is_ignored(os.fsdecode(path) + ("/" if is_directory else "")))
+        return bool(self._repository.path_is_ignored(_text(path) + ("/" if is_directory else "")))
 
     def close(self) -> None:
         """Remove the copies."""
         if self._root is not None:
             self._root.cleanup()
+
+
+def _text(path: bytes) -> str:
+    """As pygit2 takes it; a byte that is no UTF-8 becomes `?`, so that names do not grow."""
+    return path.decode("utf-8", "surrogateescape").encode("utf-8", "replace").decode()
 
 
 def _affordable(content: bytes) -> bytes:

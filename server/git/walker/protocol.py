@@ -25,7 +25,7 @@ class Limits:
     file_bytes: int = 100 * 1024 * 1024
     total_bytes: int = 2 * 1024 * 1024 * 1024
     depth: int = 128
-    path_bytes: int = 4096
+    path_bytes: int = 3000
     skipped: int = 1000
     """Records of left-out paths; the rest is only counted (record `! COUNT\\t<n>`)."""
     cpu_seconds: int = 300

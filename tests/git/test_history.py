@@ -1,0 +1,106 @@
+"""Diffs, subjects and bundles."""
+
+from __future__ import annotations
+
+import pytest
+from support.git_server import git
+from support.git_world import World
+
+from server.kernel.errors import WorkspaceFailed
+
+ALL = {"max_patch_bytes": 1_000_000, "max_files": 100}
+
+
+async def test_a_diff_tells_every_operation(world: World) -> None:
+    base, head = await _changed(world)
+    found = await world.git.diff(world.repository, base=base, head=head, **ALL)
+    files = {file.path: file for file in found.files}
+    assert {path: file.operation for path, file in files.items()} == {
+        "README.md": "MODIFIED", "blob.bin": "ADDED", "docs/guide.md": "DELETED", "src/main.py": "RENAMED", "src/deep/er.py": "MODIFIED",
+    }  # fmt: skip
+    assert files["src/main.py"].old_path == "src/app.py"
+    assert (files["README.md"].additions, files["README.md"].deletions) == (2, 1)
+    assert "+two\n" in files["README.md"].patch
+    assert files["blob.bin"].binary
+    assert (found.files_changed, found.truncated) == (5, False)
+    assert files["src/deep/er.py"].patch.count("diff --git") == 2  # from a file to a link
+    assert not any(file.patch_truncated for file in found.files)
+    patch = "".join(file.patch for file in found.files)
+    git(
+        world.tmp / "workspace-0",
+        "-c",
+        "core.bare=false",
+        "apply",
+        "--cached",
+        "--check",
+        stdin=patch.replace("Binary", "#").encode(),
+        check=False,
+    )
+
+
+async def test_a_diff_is_cut_but_its_sums_are_not(world: World) -> None:
+    base, head = await _changed(world)
+    found = await world.git.diff(world.repository, base=base, head=head, max_patch_bytes=100, max_files=2)
+    assert (len(found.files), found.files_changed, found.truncated) == (2, 5, True)
+    assert sum(len(file.patch) for file in found.files) <= 100
+    assert found.files[0].patch_truncated
+    whole = await world.git.diff(world.repository, base=base, head=head, **ALL)
+    assert (found.additions, found.deletions) == (whole.additions, whole.deletions)
+
+
+async def test_a_diff_of_a_commit_with_itself_is_empty(world: World) -> None:
+    base = await world.fetch()
+    found = await world.git.diff(world.repository, base=base, head=base, **ALL)
+    assert (found.files, found.files_changed) == ((), 0)
+
+
+async def test_a_bundle_is_readable_where_its_base_is(world: World) -> None:
+    base, head = await _changed(world)
+    into = world.tmp / "snapshot.bundle"
+    for _ in range(2):
+        await world.git.bundle(world.repository, session_id="s", base=base, head=head, into=into)
+    seed = world.server.root / "demo-seed"
+    git(seed, "bundle", "verify", str(into))
+    git(seed, "fetch", "-q", str(into), "refs/heads/snapshot:refs/heads/restored")
+    assert git(seed, "rev-parse", "restored") == head
+    git(seed, "fsck", "--strict")
+    assert [path.name for path in world.tmp.iterdir() if "bundle" in path.name] == ["snapshot.bundle"]
+
+
+async def test_a_bundle_without_a_base_holds_everything(world: World) -> None:
+    _, head = await _changed(world)
+    into = world.tmp / "whole.bundle"
+    await world.git.bundle(world.repository, session_id="s", base="", head=head, into=into)
+    git(world.tmp, "clone", "-q", "--branch=snapshot", str(into), "restored")
+    assert git(world.tmp / "restored", "rev-parse", "HEAD") == head
+
+
+async def test_the_subject_is_the_first_line(world: World) -> None:
+    _, head = await _changed(world)
+    assert await world.git.subject(world.repository, commit=head) == "the subject"
+
+
+async def test_unknown_commits_are_typed_errors(world: World) -> None:
+    base = await world.fetch()
+    for bad in ("1" * 40, "--output=/tmp/x", "main"):
+        with pytest.raises(WorkspaceFailed):
+            await world.git.diff(world.repository, base=base, head=bad, **ALL)
+        with pytest.raises(WorkspaceFailed):
+            await world.git.subject(world.repository, commit=bad)
+        with pytest.raises(WorkspaceFailed):
+            await world.git.bundle(world.repository, session_id="s", base=base, head=bad, into=world.tmp / "x")
+    assert not (world.tmp / "x").exists()
+
+
+async def _changed(world: World) -> tuple[str, str]:
+    base = await world.fetch()
+    workspace = await world.workspace(base)
+    (workspace / "README.md").write_text("one\ntwo\n")
+    (workspace / "docs/guide.md").unlink()
+    (workspace / "src/app.py").rename(workspace / "src/main.py")
+    (workspace / "src/deep/er.py").unlink()
+    (workspace / "src/deep/er.py").symlink_to("../x")
+    (workspace / "blob.bin").write_bytes(b"\0\1\2" * 100)
+    made = await world.import_(workspace, base, message="the subject\n\nand a body\n")
+    assert made.commit is not None
+    return base, made.commit

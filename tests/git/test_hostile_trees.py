@@ -1,0 +1,106 @@
+"""Every attack, over two turns: nothing runs, nothing leaks, and the honest work of the turn is still pushed."""
+
+from __future__ import annotations
+
+import os
+import stat
+from pathlib import Path
+
+import pytest
+from support.git_server import GitServer, git
+from support.git_world import BASE, World, open_world
+from support.hostile_trees import ATTACKS, SECRET, Trap
+
+from server.git.walker.protocol import Limits
+
+LIMITS = Limits(entries=500)
+
+
+@pytest.mark.parametrize("name", ATTACKS)
+async def test_nothing_runs_nothing_leaks_and_honest_work_is_pushed(name: str, server: GitServer, tmp_path: Path) -> None:
+    trap = Trap(tmp_path / "trap").set()
+    async with open_world(server, tmp_path, limits=LIMITS) as world:
+        base = await world.fetch()
+        await world.push(base, "")
+        head = base
+        for turn in (1, 2):
+            head = await _turn(world, trap, name, turn, head)
+        assert not trap.mark.exists()
+        pushed = world.pushed("ls-tree", "-r", "--name-only", "-z", head).split("\0")
+        assert {"honest-1.txt", "honest-2.txt"} <= set(pushed)
+        assert world.pushed("show", f"{head}:honest-2.txt") == "honest work of turn 2"
+        _check_objects(world)
+
+
+async def _turn(world: World, trap: Trap, name: str, turn: int, head: str) -> str:
+    assert await world.fetch() == head
+    workspace = await world.workspace(head)
+    try:
+        ATTACKS[name](workspace, trap)
+        (workspace / f"honest-{turn}.txt").write_text(f"honest work of turn {turn}\n")
+        found = await world.import_(workspace, head)
+    finally:
+        _unlock(workspace)
+    assert found.commit is not None
+    await world.push(found.commit, head)
+    diff = await world.git.diff(world.repository, base=head, head=found.commit, max_patch_bytes=100_000, max_files=1000)
+    assert f"honest-{turn}.txt" in {file.path for file in diff.files}
+    return found.commit
+
+
+def _check_objects(world: World) -> None:
+    """Both repositories are sound, and the secret is in no object of theirs."""
+    for repository in (world.remote, world.mirror):
+        git(repository, "fsck", "--strict")
+        assert SECRET.decode() not in git(repository, "cat-file", "--batch-all-objects", "--batch")
+    for path in world.pushed("ls-tree", "-r", "--name-only", "-z", "treadle/work-12345678").split("\0"):
+        assert ".git" not in [part.lower() for part in path.split("/")]
+
+
+def _unlock(workspace: Path) -> None:
+    for path in (workspace, *workspace.iterdir()):
+        if not path.is_symlink() and stat.S_ISDIR(path.stat().st_mode):
+            path.chmod(0o755)
+
+
+async def test_what_was_refused_is_reported(server: GitServer, tmp_path: Path) -> None:
+    expected = {
+        "names_that_fold_to_git": "GIT_DIRECTORY",
+        "nested_repository_with_filter": "GIT_DIRECTORY",
+        "gitmodules_with_options_for_urls": "BAD_GITMODULES",
+        "gitmodules_is_a_symlink": "BAD_GITMODULES",
+        "attributes_that_git_refuses": "BAD_GITATTRIBUTES",
+        "fifos_and_sockets": "NOT_A_FILE",
+        "sparse_ten_gibibytes": "TOO_LARGE",
+        "a_very_deep_tree": "TOO_DEEP",
+        "more_entries_than_allowed": "TOO_MANY",
+    }
+    trap = Trap(tmp_path / "trap").set()
+    async with open_world(server, tmp_path, limits=LIMITS) as world:
+        base = await world.fetch()
+        for name, reason in expected.items():
+            workspace = await world.workspace(base)
+            ATTACKS[name](workspace, trap)
+            found = await world.import_(workspace, base, session_id=name)
+            assert reason in {skip.reason for skip in found.skipped}, name
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="as the owner, one reads what root's worker closed")
+async def test_doors_that_the_agent_closed_keep_the_base(world: World, tmp_path: Path) -> None:
+    base = await world.fetch()
+    workspace = await world.workspace(base)
+    ATTACKS["closed_doors"](workspace, Trap(tmp_path / "trap").set())
+    found = await world.import_(workspace, base)
+    _unlock(workspace)
+    assert {skip.path: skip.reason for skip in found.skipped} == dict.fromkeys(("README.md", "docs", "locked"), "UNREADABLE")
+    assert found.commit is None
+
+
+async def test_the_walls_of_the_base_do_not_matter(world: World) -> None:
+    """Hostile content that the remote's author committed is checked out and imported again without harm."""
+    world.server.commit(
+        "demo", {".gitattributes": "* filter=lfs diff=x text eol=crlf\n", ".lfsconfig": "[lfs]\nurl=http://127.0.0.1:1\n", **BASE}
+    )
+    base = await world.fetch()
+    workspace = await world.workspace(base)
+    assert (await world.import_(workspace, base)).commit is None

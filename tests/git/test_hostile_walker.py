@@ -1,0 +1,123 @@
+"""The trusted half against a walker that was taken over: what it says is bytes, and most of it is refused."""
+
+from __future__ import annotations
+
+import hashlib
+import io
+import struct
+from pathlib import Path
+
+import pytest
+from support.git_server import git
+from support.git_world import World
+
+from server.git import importing
+from server.git.manifest import parse, split
+from server.git.walker.packfile import BlobPack
+from server.git.walker.protocol import MAGIC, Base, Limits
+from server.kernel.errors import WorkspaceFailed
+
+HELD = b"1" * 40
+BASE = {b"a": Base(b"100644", HELD, 1), b"sub": Base(b"160000", b"2" * 40, -1)}
+
+
+@pytest.mark.parametrize(
+    "records",
+    [
+        b"garbage\0",
+        b"100644\ta\0",
+        b"100644 =\tnew\0",
+        b"100644 xyz\ta\0",
+        b"160000 =\ta\0",
+        b"100644 =\tsub\0",
+        b"40000 " + HELD + b"\ta\0",
+        b"160000 " + HELD + b"\tx\0",
+        b"100755 =\t../x\0",
+        b"100644 " + HELD + b"\t/x\0",
+        b"100644 " + HELD + b"\ta/../x\0",
+        b"100644 " + HELD + b"\t.git/hooks/x\0",
+        b"100644 " + HELD + b"\tx/.GIT\0",
+        b"100644 " + HELD + b"\t\0",
+        b"100644 " + HELD + b"\tx//y\0",
+        b"100644 =\ta\0100644 =\ta\0",
+        b"! NOPE\tx\0",
+        b"! COUNT\tx\0",
+        b"".join(b"100644 %s\tp%d\0" % (HELD, number) for number in range(20)),
+        b"".join(b"! TOO_DEEP\tp%d\0" % number for number in range(20)),
+    ],
+)
+def test_records_that_no_walker_writes_are_refused(records: bytes) -> None:
+    with pytest.raises(WorkspaceFailed):
+        parse(records, base=BASE, limits=Limits(entries=5, skipped=5))
+
+
+def test_a_plain_answer_is_read() -> None:
+    manifest = parse(b"100755 =\ta\0! TOO_DEEP\t\xff\0! COUNT\t7\0", base=BASE, limits=Limits())
+    assert manifest.changed == {b"a": (b"100755", HELD)}
+    assert manifest.deleted == [b"sub"]
+    assert (manifest.skipped[0].path, manifest.skipped_count) == ("\\xff", 7)
+
+
+@pytest.mark.parametrize(
+    "answer",
+    [b"", b"short", struct.pack(">Q", 0) + b"WRONG!!!", struct.pack(">Q", 99) + MAGIC, struct.pack(">Q", 2**63) + MAGIC],
+)
+def test_an_answer_without_a_true_footer_is_refused(answer: bytes) -> None:
+    with pytest.raises(WorkspaceFailed):
+        split(io.BytesIO(answer))
+
+
+async def test_an_object_of_another_session_cannot_be_named(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
+    base = await world.fetch()
+    theirs = await world.workspace(base)
+    (theirs / "secret").write_text("another session's")
+    await world.import_(theirs, base, session_id="other")
+    secret = hashlib.sha1(b"blob 17\0another session's").hexdigest().encode()
+    assert git(world.mirror, "cat-file", "-t", secret.decode()) == "blob"
+    _answer_with(monkeypatch, b"100644 " + secret + b"\tstolen\0")
+    with pytest.raises(WorkspaceFailed, match="not in its pack"):
+        await world.import_(await world.workspace(base), base)
+
+
+async def test_a_tree_cannot_be_passed_off_as_a_file(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
+    base = await world.fetch()
+    pack = git_pack_of(world.remote, base)
+    tree = git(world.remote, "rev-parse", f"{base}^{{tree}}").encode()
+    _answer_with(monkeypatch, b"100644 " + tree + b"\tx\0", pack=pack)
+    with pytest.raises(WorkspaceFailed):
+        await world.import_(await world.workspace(base), base)
+
+
+async def test_garbage_for_a_pack_is_refused(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
+    base = await world.fetch()
+    before = {path for path in world.mirror.rglob("*") if path.is_file()}
+    _answer_with(monkeypatch, b"100644 " + HELD + b"\tx\0", pack=b"PACK" + b"\xff" * 50)
+    with pytest.raises(WorkspaceFailed):
+        await world.import_(await world.workspace(base), base)
+    assert {path for path in world.mirror.rglob("*") if path.is_file()} == before
+
+
+def git_pack_of(repository: Path, commit: str) -> bytes:
+    import subprocess
+
+    done = subprocess.run(
+        ["git", "-C", str(repository), "pack-objects", "--revs", "--stdout", "-q"],
+        input=f"{commit}\n".encode(),
+        capture_output=True,
+        check=True,
+    )
+    return done.stdout
+
+
+def _answer_with(monkeypatch: pytest.MonkeyPatch, records: bytes, pack: bytes | None = None) -> None:
+    if pack is None:
+        empty = io.BytesIO()
+        blobs = BlobPack(empty)
+        blobs.add(b"x", 1, [b"x"])
+        blobs.finish()
+        pack = empty.getvalue()
+
+    async def taken_over(*_: object, answer: io.FileIO, **__: object) -> None:
+        answer.write(pack + records + struct.pack(">Q", len(pack)) + MAGIC)
+
+    monkeypatch.setattr(importing, "walk", taken_over)
