@@ -61,11 +61,16 @@ class ProcessLauncher:
         await asyncio.to_thread(slot.prepare, worker)
         if slot.exit() is not None:
             raise WorkerLost(f"worker {worker} has ended")
-        if slot.process() is None:
+        fresh = slot.process() is None
+        if fresh:
             self._start(slot)
         try:
             async with asyncio.timeout(self._start_seconds):
                 return await self._connect(slot, worker)
+        except WorkerLost as lost:
+            if fresh:
+                raise LaunchFailed(lost.message) from lost
+            raise
         except TimeoutError:
             raise LaunchFailed(f"the worker did not answer within {self._start_seconds:g} s: {slot.log_tail()[-500:]}") from None
 

@@ -1,0 +1,113 @@
+"""What every provider promises; a suite for each is a subclass with four fixtures."""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import pytest
+from support.workers import processes_with
+
+from treadle.session.v1 import event_pb2 as session
+from treadle.worker.v1.worker_event_pb2 import WorkerEvent
+from worker.provider import GROUP, Provider, ProviderFailed, Request, make_provider
+
+
+@dataclass
+class Recorder:
+    """An Emitter that keeps what it is told; with `after` it stands still from that event on, like a full spool."""
+
+    events: list[WorkerEvent] = field(default_factory=list)
+    news: asyncio.Event = field(default_factory=asyncio.Event)
+
+    async def emit(self, event: WorkerEvent) -> None:
+        copy = WorkerEvent()
+        copy.CopyFrom(event)
+        self.events.append(copy)
+        self.news.set()
+
+    async def delta(self, item_id: str, channel: session.Channel, text: str) -> None:
+        await self.emit(WorkerEvent(item_id=item_id, content_delta=session.ContentDelta(channel=channel, data=text)))
+
+    def kinds(self) -> list[str | None]:
+        return [event.WhichOneof("body") for event in self.events]
+
+
+class ProviderContract:
+    """Subclasses give `name` (the entry point), and what to ask for to see each behaviour."""
+
+    name = ""
+
+    @pytest.fixture
+    def working(self, tmp_path: Path) -> Request:
+        """A request that makes the agent write `made.txt`, run a command and end by itself."""
+        raise NotImplementedError
+
+    @pytest.fixture
+    def endless(self, tmp_path: Path) -> Request:
+        """A request that makes the agent run `sleep 1000.125`."""
+        raise NotImplementedError
+
+    @pytest.fixture
+    def failing(self, tmp_path: Path) -> Request:
+        """A request that the agent cannot carry out."""
+        raise NotImplementedError
+
+    @pytest.fixture
+    def provider(self) -> Provider:
+        return make_provider(self.name)
+
+    async def run(self, provider: Provider, request: Request) -> tuple[Recorder, str]:
+        recorder = Recorder()
+        async with asyncio.timeout(60):
+            return recorder, await provider.run(request, recorder, asyncio.Event())
+
+    async def test_it_does_its_work_in_the_workspace_and_says_why_it_stopped(self, provider: Provider, working: Request) -> None:
+        _, reason = await self.run(provider, working)
+        assert reason
+        assert (working.workspace / "made.txt").exists()
+
+    async def test_it_tells_a_message_and_tool_calls_with_their_results(self, provider: Provider, working: Request) -> None:
+        recorder, _ = await self.run(provider, working)
+        calls = [event.tool_call.call_id for event in recorder.events if event.WhichOneof("body") == "tool_call"]
+        results = [event.tool_result.call_id for event in recorder.events if event.WhichOneof("body") == "tool_result"]
+        assert "message" in recorder.kinds()
+        assert calls
+        assert len(set(calls)) == len(calls)
+        assert sorted(results) == sorted(calls)
+        for call in calls:
+            positions = [n for n, event in enumerate(recorder.events) if call in (event.tool_call.call_id, event.tool_result.call_id)]
+            assert recorder.kinds()[positions[0]] == "tool_call"
+
+    async def test_a_failure_is_provider_failed_with_a_sentence(self, provider: Provider, failing: Request) -> None:
+        with pytest.raises(ProviderFailed, match=r"\w+ \w+"):
+            await self.run(provider, failing)
+
+    async def test_an_interrupt_stops_it_within_half_a_second(self, provider: Provider, endless: Request) -> None:
+        recorder, interrupted = Recorder(), asyncio.Event()
+        running = asyncio.create_task(provider.run(endless, recorder, interrupted))
+        async with asyncio.timeout(30):
+            while not processes_with("1000.125"):
+                await asyncio.sleep(0.01)
+        interrupted.set()
+        asked = time.monotonic()
+        assert await asyncio.wait_for(running, 5)
+        assert time.monotonic() - asked < 0.5
+        assert not processes_with("1000.125")
+
+    async def test_a_cancelled_one_leaves_no_process(self, provider: Provider, endless: Request) -> None:
+        running = asyncio.create_task(provider.run(endless, Recorder(), asyncio.Event()))
+        async with asyncio.timeout(30):
+            while not processes_with("1000.125"):
+                await asyncio.sleep(0.01)
+        running.cancel()
+        await asyncio.wait([running])
+        assert running.cancelled()
+        assert not processes_with("1000.125")
+
+    def test_its_entry_point_is_known_without_importing_it(self) -> None:
+        from importlib.metadata import entry_points
+
+        assert self.name in {entry.name for entry in entry_points(group=GROUP)}
