@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 from dataclasses import dataclass
-from importlib.metadata import entry_points
 from pathlib import Path
 from typing import Protocol
 
@@ -66,6 +65,9 @@ class Provider(Protocol):
 
 def make_provider(name: str) -> Provider:
     """The provider of that name. Errors: ProviderFailed when it is not installed or cannot be imported."""
+    # Here and not above: it takes 25 ms, which a worker's start would wait for.
+    from importlib.metadata import entry_points
+
     for entry in entry_points(group=GROUP, name=name):
         try:
             provider: Provider = entry.load()()
