@@ -49,7 +49,7 @@ class GitRepositories:
             raise BranchUnknown(name)
         return RemoteBranch(name, commit)
 
-    async def fetch(self, repository: Repository, *, branch: str, session_branch: str) -> str:
+    async def fetch(self, repository: Repository, *, branch: str, session_branch: str, head_commit: str) -> str:
         """Bring the branches into the mirror."""
         wanted = [name for name in (session_branch, branch) if is_branch(name)]
         told = await self.remote.advertised(self.check_url(repository.url), *wanted)
@@ -59,11 +59,13 @@ class GitRepositories:
         try:
             async with self.mirrors.locked(repository, seconds=self.lock_seconds) as mirror:
                 await self.remote.fetch(repository.url, mirror, refs)
-                return (await self.git.run("rev-parse", "--verify", "--end-of-options", refs[0], git_dir=mirror)).text
+                tip = (await self.git.run("rev-parse", "--verify", "--end-of-options", refs[0], git_dir=mirror)).text
+                published = tip if session_branch and refs[0] == branch_ref(session_branch) else ""
+                return head_commit if await self._is_ahead(mirror, head_commit, of=published) else tip
         except TimeoutError:
             raise RepositoryUnreachable("the mirror was in use for too long") from None
 
-    async def push(self, repository: Repository, *, branch: str, commit: str, expected: str) -> None:
+    async def push(self, repository: Repository, *, branch: str, commit: str, create: bool) -> None:
         """Fast-forward the remote's branch."""
         if not is_branch(branch):
             raise PushRefused(f"{branch!r} is no branch name")
@@ -73,22 +75,27 @@ class GitRepositories:
             raise PushRefused(f"{branch!r} is the repository's default branch")
         if now == commit:
             return
-        if now != expected:
-            raise PushRefused(f"{branch!r} is at {now[:12] or 'no commit'}, expected was {expected[:12] or 'no commit'}")
+        if now and create:
+            raise PushRefused(f"the repository has a branch {branch!r} already, at {now[:12]}")
         try:
             async with self.mirrors.locked(repository, seconds=self.lock_seconds) as mirror:
-                await self._check_descent(mirror, commit, expected)
-                await self.remote.push(repository.url, mirror, branch=branch, commit=commit, expected=expected)
+                if not await self._is_ahead(mirror, commit, of=now):
+                    raise PushRefused(f"non-fast-forward: {branch!r} is at {now[:12] or 'no commit'}, which {commit[:12]} does not follow")
+                await self.remote.push(repository.url, mirror, branch=branch, commit=commit, expected=now)
         except TimeoutError:
             raise RepositoryUnreachable("the mirror was in use for too long") from None
 
-    async def _check_descent(self, mirror: Path, commit: str, expected: str) -> None:
+    async def _is_ahead(self, mirror: Path, commit: str, *, of: str) -> bool:
+        """Whether the mirror holds `commit`, and it follows `of` ("" is followed by every commit)."""
+        if not commit:
+            return False
         try:
             await self.git.run("cat-file", "-e", f"{commit_id(commit)}^{{commit}}", git_dir=mirror)
-            if expected:
-                await self.git.run("merge-base", "--is-ancestor", commit_id(expected), commit, git_dir=mirror)
+            if of:
+                await self.git.run("merge-base", "--is-ancestor", commit_id(of), commit, git_dir=mirror)
         except (GitFailed, ValueError):
-            raise PushRefused(f"{commit[:12]} does not follow {expected[:12] or 'from this repository'}") from None
+            return False
+        return True
 
     async def build_workspace(self, repository: Repository, *, commit: str, branch: str, base_branch: str, into: Path) -> None:
         """Check a commit out into an empty directory."""

@@ -2,33 +2,15 @@
 
 from __future__ import annotations
 
-import json
-from collections.abc import AsyncIterator
-from pathlib import Path
-from typing import Any
-
-import pytest
 from support.git_server import GitServer, git
-from support.treadle import Client, in_process, kinds, pushed_files, settings_for
+from support.treadle import Client, kinds, pushed_files, recording
 
-from server.embedded.postgres_home import DatabaseUrls
 from treadle.session.v1 import event_pb2
 
 FILES = {"README.md": "# Sample\n", "src/app.py": "print('hello')\n"}
 
 
-def recording(*steps: dict[str, Any]) -> str:
-    return "".join(json.dumps(step) + "\n" for step in steps)
-
-
-@pytest.fixture
-async def treadle(database: DatabaseUrls, server_data_dir: Path, git_server: GitServer) -> AsyncIterator[tuple[Any, Client]]:
-    async with in_process(settings_for(database, server_data_dir, git_server)) as both:
-        yield both
-
-
-async def test_a_session_ends_with_the_agents_files_on_the_pushed_branch(treadle: tuple[Any, Client], git_server: GitServer) -> None:
-    _, client = treadle
+async def test_a_session_ends_with_the_agents_files_on_the_pushed_branch(client: Client, git_server: GitServer) -> None:
     steps = recording(
         {"say": "I will add a file."},
         {"write": "docs/notes.md", "content": "notes\n"},

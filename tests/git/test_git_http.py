@@ -20,6 +20,8 @@ OTHER_PATHS = [
     "/demo.git/objects/info/packs",
     "/../secret.git/info/refs",
     "/missing.git/info/refs",
+    "/link.git/info/refs?service=git-upload-pack",
+    "/demo.git/info/refs?service=git-upload-archive",
 ]
 
 

@@ -21,7 +21,7 @@ async def test_nothing_runs_nothing_leaks_and_honest_work_is_pushed(name: str, s
     trap = Trap(tmp_path / "trap").set()
     async with open_world(server, tmp_path, limits=LIMITS) as world:
         base = await world.fetch()
-        await world.push(base, "")
+        await world.push(base, create=True)
         head = base
         for turn in (1, 2):
             head = await _turn(world, trap, name, turn, head)
@@ -42,7 +42,7 @@ async def _turn(world: World, trap: Trap, name: str, turn: int, head: str) -> st
     finally:
         _unlock(workspace)
     assert found.commit is not None
-    await world.push(found.commit, head)
+    await world.push(found.commit)
     diff = await world.git.diff(world.repository, base=head, head=found.commit, max_patch_bytes=100_000, max_files=1000)
     assert f"honest-{turn}.txt" in {file.path for file in diff.files}
     return found.commit

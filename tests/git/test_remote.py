@@ -85,9 +85,22 @@ async def test_fetch_follows_a_rewritten_base_and_keeps_session_refs(world: Worl
     assert git(world.mirror, "for-each-ref", "--format=%(objectname)", "refs/treadle/sessions") == made.commit
 
 
+async def test_fetch_goes_on_from_a_commit_that_could_not_be_pushed(world: World) -> None:
+    base = await world.fetch()
+    workspace = await world.workspace(base)
+    (workspace / "a").write_text("a")
+    made = await world.import_(workspace, base)
+    assert made.commit is not None
+    # Neither when the branch is not there, nor when it is behind, is the work forgotten.
+    assert await world.fetch(made.commit) == made.commit
+    await world.push(base, create=True)
+    assert await world.fetch(made.commit) == made.commit
+    assert await world.fetch("0" * 40) == base
+
+
 async def test_fetch_of_an_unknown_branch_fails(world: World) -> None:
     with pytest.raises(BranchUnknown):
-        await world.git.fetch(world.repository, branch="nope", session_branch="")
+        await world.git.fetch(world.repository, branch="nope", session_branch="", head_commit="")
 
 
 async def test_mirrors_of_two_owners_are_apart(world: World) -> None:
@@ -99,30 +112,30 @@ async def test_mirrors_of_two_owners_are_apart(world: World) -> None:
 
 async def test_push_makes_a_branch_moves_it_forward_and_may_be_repeated(world: World) -> None:
     base = await world.fetch()
-    await world.push(base, "")
-    await world.push(base, "")
+    await world.push(base, create=True)
+    await world.push(base, create=True)
     workspace = await world.workspace(base)
     (workspace / "a").write_text("a")
     made = await world.import_(workspace, base)
     assert made.commit is not None
-    await world.push(made.commit, base)
-    await world.push(made.commit, base)
+    await world.push(made.commit)
+    await world.push(made.commit)
     assert world.pushed("rev-parse", BRANCH) == made.commit
 
 
 async def test_push_never_overwrites_somebody_else_s_work(world: World) -> None:
     base = await world.fetch()
-    await world.push(base, "")
+    await world.push(base, create=True)
     theirs = world.server.commit("demo", {"theirs": "1"}, branch=BRANCH)
     workspace = await world.workspace(base)
     (workspace / "a").write_text("a")
     made = await world.import_(workspace, base)
     assert made.commit is not None
-    with pytest.raises(PushRefused, match="is at"):
-        await world.push(made.commit, base)
-    await world.fetch()
-    with pytest.raises(PushRefused, match="does not follow"):
-        await world.push(made.commit, theirs)
+    with pytest.raises(PushRefused, match="non-fast-forward"):
+        await world.push(made.commit)
+    assert await world.fetch(made.commit) == theirs
+    with pytest.raises(PushRefused, match="non-fast-forward"):
+        await world.push(made.commit)
     assert world.pushed("rev-parse", BRANCH) == theirs
 
 
@@ -130,21 +143,21 @@ async def test_push_does_not_take_over_a_branch_that_exists(world: World) -> Non
     base = await world.fetch()
     theirs = world.server.commit("demo", {"theirs": "1"}, branch=BRANCH)
     with pytest.raises(PushRefused):
-        await world.push(base, "")
+        await world.push(base, create=True)
     assert world.pushed("rev-parse", BRANCH) == theirs
 
 
 async def test_push_refuses_the_default_branch(world: World) -> None:
     base = await world.fetch()
     with pytest.raises(PushRefused, match="default branch"):
-        await world.git.push(world.repository, branch="main", commit=base, expected=base)
+        await world.git.push(world.repository, branch="main", commit=base, create=False)
 
 
 @pytest.mark.parametrize("branch", ["--delete", "a:refs/heads/main", "a b", "x\ny", ""])
 async def test_push_takes_only_branch_names(world: World, branch: str) -> None:
     base = await world.fetch()
     with pytest.raises(PushRefused):
-        await world.git.push(world.repository, branch=branch, commit=base, expected="")
+        await world.git.push(world.repository, branch=branch, commit=base, create=True)
     assert "refs/heads/main" in world.pushed("for-each-ref", "--format=%(refname)")
 
 
@@ -152,7 +165,7 @@ async def test_push_tells_why_the_host_refused(world: World) -> None:
     world.server.refuse_pushes("demo", "GH006: protected branch, ask Ada")
     base = await world.fetch()
     with pytest.raises(PushRefused, match=r"pre-receive hook declined.*protected branch, ask Ada"):
-        await world.push(base, "")
+        await world.push(base, create=True)
 
 
 async def test_a_token_reaches_the_host_and_nothing_else(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -174,7 +187,7 @@ async def test_a_token_reaches_the_host_and_nothing_else(tmp_path: Path, monkeyp
             with monkeypatch.context() as patch:
                 patch.setattr(asyncio, "create_subprocess_exec", spy)
                 base = await world.fetch()
-                await world.push(base, "")
+                await world.push(base, create=True)
                 with pytest.raises(RepositoryUnreachable) as refused:
                     await world.git.inspect(f"{server.url}other.git", branch="")
             assert world.pushed("rev-parse", BRANCH) == base

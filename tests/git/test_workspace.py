@@ -26,7 +26,7 @@ async def test_the_agent_gets_the_files_and_the_history(world: World) -> None:
 
 async def test_nothing_of_the_server_is_shared_with_it(world: World) -> None:
     base = await world.fetch()
-    await world.push(base, "")
+    await world.push(base, create=True)
     workspace = await world.workspace(base)
     assert git(workspace, "remote") == ""
     assert not (workspace / ".git/objects/info/alternates").exists()

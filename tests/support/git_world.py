@@ -47,8 +47,8 @@ class World:
     def mirror(self) -> Path:
         return self.git.mirrors.path(self.repository)
 
-    async def fetch(self) -> str:
-        return await self.git.fetch(self.repository, branch="main", session_branch=BRANCH)
+    async def fetch(self, head_commit: str = "") -> str:
+        return await self.git.fetch(self.repository, branch="main", session_branch=BRANCH, head_commit=head_commit)
 
     async def workspace(self, commit: str) -> Path:
         """A fresh workspace, handed over to the agent."""
@@ -65,8 +65,8 @@ class World:
             self.repository, session_id=session_id, workspace=workspace, parent=parent, message=message, author=AUTHOR, at=AT
         )
 
-    async def push(self, commit: str, expected: str) -> None:
-        await self.git.push(self.repository, branch=BRANCH, commit=commit, expected=expected)
+    async def push(self, commit: str, *, create: bool = False) -> None:
+        await self.git.push(self.repository, branch=BRANCH, commit=commit, create=create)
 
     def pushed(self, *arguments: str) -> str:
         """Ask git about the served repository."""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import json
 import os
 import sys
 from collections.abc import AsyncIterator, Callable
@@ -60,6 +61,11 @@ class Client:
 
 async def events_of(stream: Any) -> list[event_pb2.Event]:
     return [event async for frame in stream for event in frame.events.events]
+
+
+def recording(*steps: dict[str, Any]) -> str:
+    """A recording for the provider `replay`, one step per line."""
+    return "".join(json.dumps(step) + "\n" for step in steps)
 
 
 def kinds(events: list[event_pb2.Event]) -> list[str]:

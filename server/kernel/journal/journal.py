@@ -71,18 +71,20 @@ class Journal:
         facts: Sequence[Fact],
         *,
         step: str,
+        key: str = "",
         session_title: str | None = None,
         session_branch: str | None = None,
         session_head_commit: str | None = None,
         reset: Reset | None = None,
     ) -> Turn:
         """One durable step: `turn` with its changes and `facts` (at least one) in one transaction, tried until the store has said
-        yes or no. Returns the turn with its new version. Errors: Fenced."""
+        yes or no. `key` names the step in the events' ids, for steps that a turn may take more than once. Returns the turn with its
+        new version. Errors: Fenced."""
         if not facts:
             raise ValueError("a step tells at least one fact: the log's position is how its outcome is found out")
         await log.acquire()
         try:
-            chunk = self._seal(log, turn.id, step, facts)
+            chunk = self._seal(log, turn.id, key or step, facts)
             new = _with_version(turn, chunk)
 
             async def write() -> None:
@@ -140,12 +142,12 @@ class Journal:
                 raise Fenced(log.session_id, log.epoch)
             return head.next_seq > chunk.last_seq
 
-    def _seal(self, log: SessionLog, turn_id: str, step: str, facts: Sequence[Fact]) -> Chunk:
+    def _seal(self, log: SessionLog, turn_id: str, key: str, facts: Sequence[Fact]) -> Chunk:
         return self._codec.seal(
             log.step_envelope(turn_id),
             [fact.body for fact in facts],
             first_seq=log.next_seq,
-            event_id_prefix=f"{turn_id or log.session_id}/{step}/",
+            event_id_prefix=f"{turn_id or log.session_id}/{key}/",
             first_number=1,
             recorded_at=datetime.now(UTC),
         )

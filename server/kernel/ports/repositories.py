@@ -94,14 +94,16 @@ class Repositories(Protocol):
         Errors: RepositoryUnreachable (Git's reason), BranchUnknown."""
         ...
 
-    async def fetch(self, repository: Repository, *, branch: str, session_branch: str) -> str:
+    async def fetch(self, repository: Repository, *, branch: str, session_branch: str, head_commit: str) -> str:
         """Bring `branch` (and `session_branch`, when not empty and it exists) into the owner's trusted mirror. Returns the commit to
-        start from: the session branch's if it exists, else the branch's. Errors: RepositoryUnreachable, BranchUnknown."""
+        start from. That is the session branch's on the remote, or `head_commit` (the newest that Treadle made, "" for none) when
+        that one holds it and was not pushed; without either it is the tip of `branch`.
+        Errors: RepositoryUnreachable, BranchUnknown."""
         ...
 
-    async def push(self, repository: Repository, *, branch: str, commit: str, expected: str) -> None:
-        """Make the remote's `branch` point to `commit`, a descendant of `expected` ("" when the branch must not exist yet).
-        A branch that already points to `commit` is success. Never forced; never the remote's default branch.
+    async def push(self, repository: Repository, *, branch: str, commit: str, create: bool) -> None:
+        """Make the remote's `branch` point to `commit`: with `create` the branch must not exist yet, otherwise what is there must be
+        an ancestor of `commit`. A branch that already points to `commit` is success. Never forced; never the default branch.
         Errors: PushRefused with the remote's reason; RepositoryUnreachable."""
         ...
 

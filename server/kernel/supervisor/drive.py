@@ -88,6 +88,7 @@ class Drive:
         self,
         name: str,
         *facts: Fact,
+        key: str = "",
         state: TurnState | None = None,
         reset: Reset | None = None,
         title: str | None = None,

@@ -45,7 +45,9 @@ async def _admit(drive: Drive) -> None:
 async def _fetch(drive: Drive) -> None:
     session = drive.session
     drive.ports.mark("fetch.before")
-    commit = await drive.ports.repositories.fetch(drive.repository, branch=session.base_branch, session_branch=session.branch)
+    commit = await drive.ports.repositories.fetch(
+        drive.repository, branch=session.base_branch, session_branch=session.branch, head_commit=session.head_commit
+    )
     drive.ports.mark("fetch.after")
     cloned = drive.ports.codec.git_updated("CLONED", repository=session.repository_url, base_branch=session.base_branch, sha=commit)
     await drive.step("fetch", cloned, base_commit=commit)
@@ -58,7 +60,7 @@ async def _make_branch(drive: Drive) -> None:
     facts = []
     if not session.branch:
         drive.ports.mark("branch.before")
-        await drive.ports.repositories.push(drive.repository, branch=branch, commit=turn.base_commit, expected="")
+        await drive.ports.repositories.push(drive.repository, branch=branch, commit=turn.base_commit, create=True)
         drive.ports.mark("branch.after")
         facts = [
             drive.ports.codec.git_updated(

@@ -107,7 +107,7 @@ async def _push(drive: Drive) -> None:
     told = partial(ports.codec.git_updated, repository=session.repository_url, branch=turn.branch, sha=turn.commit)
     ports.mark("push.before")
     try:
-        await ports.repositories.push(drive.repository, branch=turn.branch, commit=turn.commit, expected=turn.base_commit)
+        await ports.repositories.push(drive.repository, branch=turn.branch, commit=turn.commit, create=False)
     except (PushRefused, RepositoryUnreachable) as error:
         reason = error.metadata.get("reason", error.message)
         await drive.step("push", told("PUSH_FAILED", message=reason), push_attempted=True, pushed=False)

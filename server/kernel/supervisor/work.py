@@ -47,7 +47,8 @@ async def _follow(drive: Drive, worker: Worker) -> None:
     drive.log.open_attempt(drive.worker_envelope(), worker_seq=done)
     phase = "ADOPTED" if worker.has_turn else "READY"
     told = drive.ports.codec.worker_updated(str(drive.worker_id), phase, launcher=drive.ports.launcher.capability)
-    await drive.step("ready", told, started_at=turn.started_at or now())
+    # Each server that takes up the turn says so: the one step that a turn may take more than once.
+    await drive.step("ready", told, key=f"ready.{drive.log.epoch}", started_at=turn.started_at or now())
     stop = _Stop()
     tasks = [asyncio.create_task(_acknowledge(drive, worker)), asyncio.create_task(_stop_when_due(drive, worker, stop))]
     try:
