@@ -11,7 +11,7 @@ from server.db.rows import parse_uuid
 from server.kernel.errors import StoreRejected
 from server.kernel.event import Chunk, Head, Run
 
-_PAGE_CHUNKS = 1_000
+_PAGE_CHUNKS = 256
 """A page has no more chunks, however small they are."""
 
 

@@ -38,20 +38,20 @@ WHERE h.session_id = $1
 
 
 -- read_chunks --
--- From the chunk that holds the event after $2, as long as what came before it stays under $3 bytes. The sizes are read from the rows'
--- heads; only chunks that are returned are fetched whole.
-SELECT first_seq, last_seq, data
-FROM (
-  SELECT first_seq, last_seq, data, sum(octet_length(data)) OVER (ORDER BY first_seq) - octet_length(data) AS bytes_before
-  FROM (
-    SELECT first_seq, last_seq, data FROM event_chunks
-    WHERE session_id = $1 AND last_seq > $2
-      AND first_seq >= coalesce((SELECT max(first_seq) FROM event_chunks WHERE session_id = $1 AND first_seq <= $2 + 1), 1)
-    ORDER BY first_seq LIMIT $4
+-- From the chunk that holds the event after $2, as long as what came before it stays under $3 bytes and $4 chunks. From chunk to chunk
+-- by the primary key, since each begins where the one before ended: a page costs the same in a log of any length. (An ORDER BY with a
+-- LIMIT let the planner, where it expected a short log, sort the whole rest of a long one for each page.)
+WITH RECURSIVE page AS (
+  (SELECT first_seq, last_seq, data, 1 AS number, octet_length(data)::bigint AS bytes
+   FROM event_chunks WHERE session_id = $1 AND first_seq <= $2 + 1 ORDER BY first_seq DESC LIMIT 1)
+  UNION ALL
+  SELECT next.first_seq, next.last_seq, next.data, page.number + 1, page.bytes + octet_length(next.data)
+  FROM page CROSS JOIN LATERAL (
+    SELECT first_seq, last_seq, data FROM event_chunks c WHERE c.session_id = $1 AND c.first_seq = page.last_seq + 1 LIMIT 1
   ) AS next
-) AS page
-WHERE bytes_before < $3
-ORDER BY first_seq
+  WHERE page.bytes < $3 AND page.number < $4
+)
+SELECT first_seq, last_seq, data FROM page WHERE last_seq > $2 ORDER BY first_seq
 
 
 -- turn_end --

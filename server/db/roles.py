@@ -21,12 +21,16 @@ SYSTEM = "treadle_system"
 
 # Rights over the tables' owner would include switching row-level security off.
 _POWERS = """
-SELECT r.rolsuper AS superuser, r.rolbypassrls AS bypass,
-       EXISTS (SELECT FROM pg_class c WHERE c.oid = ANY ($1::regclass[]) AND pg_has_role(r.oid, c.relowner, 'MEMBER')) AS owner,
+SELECT r.rolname AS role, r.rolsuper AS superuser, r.rolbypassrls AS bypass,
+       EXISTS (SELECT FROM pg_class c WHERE c.relname = ANY ($1::text[]) AND c.relnamespace = current_schema()::regnamespace
+                 AND pg_has_role(r.oid, c.relowner, 'MEMBER')) AS owner,
        EXISTS (SELECT FROM pg_roles s WHERE s.rolname = $2 AND s.oid <> r.oid AND pg_has_role(r.oid, s.oid, 'MEMBER')) AS system
 FROM pg_roles r WHERE r.rolname = current_user
 """
-_UNPROTECTED = "SELECT c.relname FROM pg_class c WHERE c.oid = ANY ($1::regclass[]) AND NOT (c.relrowsecurity AND c.relforcerowsecurity)"
+_UNPROTECTED = """
+SELECT c.relname FROM pg_class c
+WHERE c.relname = ANY ($1::text[]) AND c.relnamespace = current_schema()::regnamespace AND NOT (c.relrowsecurity AND c.relforcerowsecurity)
+"""
 _TABLES = ("tenants", "users", "api_keys", "sessions", "turns", "session_heads", "event_chunks")
 
 
@@ -42,7 +46,6 @@ async def ensure_roles(owner: asyncpg.Connection, app_password: str | None, syst
 async def check_role(connection: asyncpg.Connection) -> None:
     """Errors: RoleTooPowerful when the connection's role could see rows of every tenant by other means than a policy."""
     powers = await connection.fetchrow(_POWERS, list(_TABLES), SYSTEM)
-    role = await connection.fetchval("SELECT current_user")
     reasons = {
         "superuser": "is a superuser",
         "bypass": "has BYPASSRLS",
@@ -51,7 +54,7 @@ async def check_role(connection: asyncpg.Connection) -> None:
     }
     for power, reason in reasons.items():
         if powers[power]:
-            raise RoleTooPowerful(role, reason)
+            raise RoleTooPowerful(powers["role"], reason)
     unprotected = await connection.fetch(_UNPROTECTED, list(_TABLES))
     if unprotected:
-        raise RoleTooPowerful(role, f"finds row-level security off on {', '.join(row['relname'] for row in unprotected)}")
+        raise RoleTooPowerful(powers["role"], f"finds row-level security off on {', '.join(row['relname'] for row in unprotected)}")
