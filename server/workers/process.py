@@ -32,6 +32,7 @@ from server.workers.sweep import sweep_session
 _WORKSPACE, _RUN = PurePosixPath("/workspace"), PurePosixPath("/run/treadle")
 _POLL_SECONDS = 0.005
 _KILL_SECONDS = 10.0
+_MAX_PROCESSES = 1024
 _BUNDLED_RECORDING = re.compile(r"[a-z0-9-]*")
 # -I: neither the workspace, which is the current directory, nor the environment adds to where modules come from.
 _WORKER = [sys.executable, "-I", "-B", "-m", "worker"]
@@ -145,7 +146,7 @@ class ProcessLauncher:
                 os.close(descriptor)
 
     def _job(self, slot: Slot) -> dict[str, object]:
-        config: dict[str, object] = {"workspace": str(slot.workspace), "orphan_seconds": self._orphan_seconds}
+        config: dict[str, object] = {"workspace": str(slot.workspace), "orphan_seconds": self._orphan_seconds, "max_processes": 0}
         if not isinstance(self._wall, Sandbox):
             # Relative to the workspace: a socket's path has at most 107 bytes, and the slot may be deep down.
             config["socket"] = str(Path("..", slot.run.name, SOCKET_NAME))
@@ -157,7 +158,7 @@ class ProcessLauncher:
             Mount(slot.run, _RUN, writable=True),
         ]
         argv = self._wall.wrap(_WORKER, mounts=mounts, env=_ENVIRONMENT, cwd=str(_WORKSPACE))
-        config |= {"socket": str(_RUN / SOCKET_NAME), "workspace": str(_WORKSPACE)}
+        config |= {"socket": str(_RUN / SOCKET_NAME), "workspace": str(_WORKSPACE), "max_processes": _process_limit()}
         return {"slot": str(slot.path), "argv": argv, "env": {}, "owner": [self._wall.uid, self._wall.gid], "config": config}
 
 
@@ -183,6 +184,12 @@ def _capability(wall: Sandbox | Unavailable, *, unsandboxed: bool) -> Capability
         return Capability("process", sandboxed=True, detail=f"bubblewrap ({wall.bwrap}), no network, uid {wall.uid}; probed by running it")
     allowed = "every agent runs without one (TREADLE_UNSANDBOXED)" if unsandboxed else "only bundled recordings of replay may run"
     return Capability("process", sandboxed=False, detail=f"no sandbox: {wall.reason}; {allowed}; to get one: {wall.remedy}")
+
+
+def _process_limit() -> int:
+    """Processes and threads inside one sandbox. Before Linux 5.14 the kernel counts a user's over all namespaces: then no limit."""
+    major, minor = (int(part) for part in re.findall(r"\d+", os.uname().release)[:2])
+    return _MAX_PROCESSES if (major, minor) >= (5, 14) else 0
 
 
 async def _watch(slot: Slot) -> ProcessWatch:
