@@ -16,7 +16,8 @@ from server.cli.up_screen import UpScreen
 from server.data_dir import chosen_data_dir
 from server.embedded.postgres_runtime import PostgresUnusable
 from server.embedded.sample import SampleUnusable
-from server.embedded.stack import SettingsUnfit, Stack, running_stack
+from server.embedded.settings import SettingsUnfit
+from server.embedded.stack import Stack, running_stack
 from server.embedded.stopping import Stopped, StopSignals, end_turns, unless
 from server.replica import DataDirectoryTaken
 

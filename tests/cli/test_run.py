@@ -1,0 +1,138 @@
+"""`treadle run`, `resume`, `sessions`, `interrupt` and `demo` against a running server."""
+
+from __future__ import annotations
+
+import json
+import signal
+
+import pytest
+
+
+async def test_run_shows_the_work_and_pushes_it(shared, find_branch) -> None:
+    ended = await shared.run("run", "--repo", shared.sample_url, "Add a note")
+    assert ended.code == 0, ended
+    assert "$ sh treadle-notes/check.sh" in ended.out
+    assert "ok 1 - turn-1.md" in ended.out
+    assert "completed in" in ended.out
+    assert "\x1b" not in ended.out
+    assert "treadle-notes/turn-1.md" in shared.pushed(find_branch(ended.out))
+
+
+async def test_run_goes_on_in_a_session(shared, find_session, find_branch) -> None:
+    first = await shared.run("run", "--repo", shared.sample_url, "--branch", "mine", "One")
+    second = await shared.run("run", "--session", find_session(first.out), "Two")
+    assert second.code == 0, second
+    assert "turn 2" in second.out
+    assert {"treadle-notes/turn-1.md", "treadle-notes/turn-2.md"} <= set(shared.pushed("mine"))
+
+
+async def test_the_same_request_id_starts_nothing(shared, find_session) -> None:
+    arguments = ("run", "--repo", shared.sample_url, "--request-id", "the-same", "Once")
+    first, second = await shared.run(*arguments), await shared.run(*arguments)
+    assert second.code == 0
+    assert find_session(first.out) == find_session(second.out)
+    assert "turn 1" in second.out
+
+
+async def test_json_is_one_event_per_line_without_a_gap(shared) -> None:
+    ended = await shared.run("run", "--json", "--repo", shared.sample_url, "Add a note")
+    events = [json.loads(line) for line in ended.out.splitlines()]
+    assert [int(event["seq"]) for event in events] == list(range(1, len(events) + 1))
+    assert events[-1]["turnCompleted"]["status"] == "TURN_STATUS_COMPLETED"
+    session = events[0]["sessionId"]
+
+    after = await shared.run("resume", session, "--after", "3", "--no-follow", "--json")
+    assert [json.loads(line) for line in after.out.splitlines()] == events[3:]
+    assert after.code == 0
+
+    listed = await shared.run("sessions", "--json")
+    assert session in [json.loads(line)["sessionId"] for line in listed.out.splitlines()]
+
+
+async def test_ctrl_c_detaches_and_resume_comes_back(shared, find_branch) -> None:
+    async with shared.started("run", *shared.add_gated_recording(), "Take your time") as run:
+        await run.says("first.txt")
+        left = await run.stop(signal.SIGINT)
+    assert left.code == 130
+    assert "Traceback" not in left.err
+    how = left.err.split("treadle resume ")[1].split()
+    session, after = how[0], how[2]
+
+    async with shared.started("resume", session, "--after", after) as resume:
+        shared.open_gate()
+        back = await resume.ended()
+    assert back.code == 0, back
+    assert "first.txt  +1" not in back.out.split("completed")[0]
+    assert "second.txt  +1" in back.out
+    assert set(shared.pushed(find_branch(back.out))) == {"gated.jsonl", "first.txt", "second.txt"}
+
+
+async def test_interrupt_keeps_the_work(shared, find_session, find_branch) -> None:
+    async with shared.started("run", *shared.add_gated_recording(), "Be stopped") as run:
+        await run.says("first.txt")
+        stopped = await shared.run("interrupt", find_session(run.out))
+        ended = await run.ended()
+    assert stopped.code == 0, stopped
+    assert ended.code == 1
+    assert "interrupted" in ended.out
+    assert set(shared.pushed(find_branch(ended.out))) == {"gated.jsonl", "first.txt"}
+    assert "no turn is active" in (await shared.run("interrupt", find_session(run.out))).out
+
+
+async def test_a_failed_turn_is_exit_code_1(shared) -> None:
+    ended = await shared.run("run", "--repo", shared.sample_url, "--model", "no-such-recording", "Fail")
+    assert ended.code == 1
+    assert "there is no recording" in ended.out
+
+
+async def test_demo_plays_again(shared) -> None:
+    ended = await shared.run("demo")
+    assert ended.code == 0, ended
+    assert "No model is called" in ended.out
+    assert "(pushed)" in ended.out
+
+
+@pytest.mark.parametrize(
+    ("arguments", "reason", "field"),
+    [
+        (("run", "--repo", "{sample}", " "), "INVALID_FIELD", "prompt"),
+        (("run", "Without a repository"), "INVALID_FIELD", "repository_url"),
+        (("run", "--repo", "https://example.org/x/y", "Not allowed"), "REPOSITORY_NOT_ALLOWED", "repository_url"),
+        (("run", "--repo", "{sample}x", "Not there"), "REPOSITORY_UNREACHABLE", "repository_url"),
+        (("run", "--repo", "{sample}", "--base", "nowhere", "No such branch"), "BRANCH_UNKNOWN", "base_branch"),
+        (("run", "--repo", "{sample}", "--branch", "a..b", "Bad name"), "INVALID_FIELD", "branch"),
+        (("run", "--repo", "{sample}", "--provider", "nobody", "No such agent"), "PROVIDER_UNKNOWN", "provider"),
+        (("run", "--session", "0190aaaa-0000-7000-8000-000000000000", "Not mine"), "SESSION_NOT_FOUND", ""),
+        (("resume", "0190aaaa-0000-7000-8000-000000000000"), "SESSION_NOT_FOUND", ""),
+        (("interrupt", "0190aaaa-0000-7000-8000-000000000000"), "SESSION_NOT_FOUND", ""),
+    ],
+)
+async def test_bad_input_is_said_in_one_breath(shared, arguments, reason, field) -> None:
+    ended = await shared.run(*(argument.replace("{sample}", shared.sample_url) for argument in arguments))
+    assert ended.code == 2, ended
+    assert ended.out == ""
+    assert f"reason {reason}" in ended.err
+    assert f"field {field}" in ended.err or not field
+    assert len(ended.err.splitlines()) == 2
+
+
+async def test_resume_beyond_the_end_is_refused(shared, find_session) -> None:
+    session = find_session((await shared.run("run", "--repo", shared.sample_url, "Add a note")).out)
+    ended = await shared.run("resume", session, "--after", "100000")
+    assert ended.code == 2
+    assert "SEQUENCE_AHEAD" in ended.err
+
+
+async def test_a_wrong_key_is_refused(shared) -> None:
+    ended = await shared.run("sessions", TREADLE_API_KEY="trd_wrong")
+    assert ended.code == 2
+    assert "API_KEY_INVALID" in ended.err
+
+
+async def test_no_server_is_exit_code_3(shared, home) -> None:
+    nowhere = await shared.run("sessions", TREADLE_SERVER="127.0.0.1:1")
+    assert nowhere.code == 3
+    assert "127.0.0.1:1 cannot be reached" in nowhere.err
+    unknown = await home.run("run", "--repo", "https://github.com/a/b", "Hello")
+    assert unknown.code == 3
+    assert "treadle up" in unknown.err

@@ -1,0 +1,131 @@
+"""`treadle up`: its first start, its other starts, and all the ways in which it ends."""
+
+from __future__ import annotations
+
+import asyncio
+import re
+import signal
+import socket
+import stat
+import urllib.request
+
+import pytest
+from support.git_server import git
+
+LIMIT_SECONDS = 60
+
+
+async def test_the_first_start_plays_one_session_and_later_ones_do_not(home, find_branch) -> None:
+    async with home.up() as up:
+        first = up.out
+        assert (home.data_dir / "address").read_text().strip() in first
+    assert "plays a recorded session through the real worker" in first
+    assert "No model is called" in first
+    commit = re.search(r"commit +([0-9a-f]{40})", first)
+    assert commit
+    assert git(home.sample, "rev-parse", find_branch(first)) == commit[1]
+    assert "diff --git a/treadle-notes/turn-1.md" in first
+    assert "+# Turn 1" in first
+
+    async with home.up() as up:
+        assert "replay" not in up.out
+        listed = await home.run("sessions")
+    assert listed.code == 0
+    assert listed.out.count("idle") == 1
+
+
+async def test_the_key_is_private_and_the_metrics_are_served(home) -> None:
+    async with home.up() as up:
+        assert stat.S_IMODE((home.data_dir / "api-key").stat().st_mode) == 0o600
+        metrics = re.search(r"metrics +(http://\S+)", up.out)
+        assert metrics
+        page = await asyncio.to_thread(lambda: urllib.request.urlopen(metrics[1], timeout=10).read())
+        assert b"treadle_turns_active 0.0" in page
+    assert (home.data_dir / "api-key").read_text().strip() not in up.out + up.err
+
+
+async def test_ctrl_c_publishes_running_turns_and_leaves_nothing(home, find_branch) -> None:
+    async with home.up() as up, home.started("run", *home.add_gated_recording(), "go on for ever") as run:
+        await run.says("first.txt")
+        ended = await up.stop()
+        told = await run.ended()
+    assert ended.code == 0, ended
+    assert "1 running turn is interrupted" in ended.out
+    assert told.code == 1
+    assert "interrupted" in told.out
+    assert set(home.pushed(find_branch(told.out))) == {"gated.jsonl", "first.txt"}
+    assert home.processes() == []
+    assert home.sockets() == []
+    assert not (home.data_dir / "address").exists()
+
+
+async def test_a_second_ctrl_c_leaves_at_once_and_the_next_start_publishes(home, find_branch) -> None:
+    async with home.up() as up, home.started("run", *home.add_gated_recording(), "go on for ever") as run:
+        await run.says("first.txt")
+        up.process.send_signal(signal.SIGINT)
+        await up.says("Stopping")
+        ended = await up.stop()
+        assert ended.code == 0, ended
+        assert home.processes() == []
+        run.process.kill()
+    async with home.up():
+        session = (await home.run("sessions")).out.split()[0]
+        told = await home.run("resume", session)
+    assert set(home.pushed(find_branch(told.out))) == {"gated.jsonl", "first.txt"}
+
+
+async def test_after_sigterm_the_worker_goes_on_and_the_client_with_it(home, find_branch) -> None:
+    async with home.up() as up:
+        listen = (home.data_dir / "address").read_text().strip()
+        async with home.started("run", *home.add_gated_recording(), "go on through a restart") as run:
+            await run.says("first.txt")
+            ended = await up.stop(signal.SIGTERM)
+            assert ended.code == 0, ended
+            assert "1 running turn will go on" in ended.out
+            assert not [line for line in home.processes() if "postgres" in line]
+            assert home.processes(), "the worker is gone"
+            await run.says("the connection is lost", within="err")
+            async with home.up(listen=listen):
+                await run.says("goes on after a restart of the server")
+                home.open_gate()
+                told = await run.ended()
+    assert told.code == 0, told
+    assert "connected again" in told.err
+    assert set(home.pushed(find_branch(told.out))) == {"gated.jsonl", "first.txt", "second.txt"}
+    assert home.processes() == []
+
+
+async def test_after_kill_9_the_next_start_serves(home) -> None:
+    async with home.up() as up:
+        await up.stop(signal.SIGKILL)
+    async with home.up():
+        assert (await home.run("sessions")).code == 0
+    assert home.processes() == []
+
+
+async def test_two_on_one_data_directory_are_refused(home) -> None:
+    async with home.up():
+        second = await home.run("up", "--listen", "127.0.0.1:0")
+        assert (await home.run("sessions")).code == 0
+    assert second.code == 2
+    assert second.err.count("\n") == 1
+    assert "another server runs on" in second.err
+
+
+@pytest.mark.parametrize("setting", ["TREADLE_LISTEN", "TREADLE_METRICS_LISTEN"])
+async def test_a_taken_port_is_named(home, setting) -> None:
+    with socket.create_server(("127.0.0.1", 0)) as taken:
+        address = f"127.0.0.1:{taken.getsockname()[1]}"
+        ended = await home.run("up", **({"TREADLE_LISTEN": "127.0.0.1:0"} | {setting: address}))
+    assert ended.code == 2
+    assert ended.err.count("\n") == 1
+    assert address in ended.err
+    assert setting in ended.err
+    assert home.processes() == []
+
+
+async def test_a_setting_that_does_not_fit_is_named(home) -> None:
+    ended = await home.run("up", TREADLE_MAX_TURNS="many")
+    assert ended.code == 2
+    assert "TREADLE_MAX_TURNS" in ended.err
+    assert "Traceback" not in ended.err
