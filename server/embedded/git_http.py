@@ -85,7 +85,10 @@ class _Server(ThreadingHTTPServer):
 
     def backend(self, environment: dict[str, str], body: IO[bytes]) -> subprocess.Popen[bytes]:
         command = [self.git, "-c", "core.hooksPath=hooks", "-c", "http.receivepack=true", "http-backend"]
-        process = subprocess.Popen(command, env=environment, stdin=body, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL)
+        # A session of its own: Ctrl-C in the terminal must not cut a push off.
+        process = subprocess.Popen(
+            command, env=environment, stdin=body, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, start_new_session=True
+        )
         with self._guard:
             self._backends.add(process)
         return process
