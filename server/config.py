@@ -51,7 +51,7 @@ class Settings(BaseSettings):
     )
     git_allowed_prefixes: str = Field(
         "",
-        description="Exact URL prefixes that are allowed besides, by comma, also `http` and also on private addresses; they must end with `/`.",
+        description="Exact URL prefixes that are allowed besides, by comma: also `http`, also private addresses. Each ends with `/`.",
     )
     git_timeout_seconds: float = Field(300, description="Limit for one fetch or push.")
     branch_prefix: str = Field("treadle/", description="Prefix of branch names that Treadle makes.")
