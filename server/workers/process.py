@@ -27,7 +27,7 @@ from server.workers.client import WorkerLink
 from server.workers.dial import dial
 from server.workers.liveness import ProcessWatch
 from server.workers.slot import SOCKET_NAME, Slot, delete_remains, slot_of, slots
-from server.workers.sweep import sweep_session
+from server.workers.sweep import sweep
 
 _WORKSPACE, _RUN = PurePosixPath("/workspace"), PurePosixPath("/run/treadle")
 _POLL_SECONDS = 0.005
@@ -86,9 +86,10 @@ class ProcessLauncher:
                 await _end(ProcessWatch(*process))
             # Closing the slot also stops a shim that was started by a server that died, and did not come to work yet.
             if await asyncio.to_thread(slot.close):
-                if process is not None:
-                    await asyncio.to_thread(sweep_session, *process)
-                return slot.exit() or WorkerExit(code=None)
+                exit_ = slot.exit() or WorkerExit(code=None)
+                if process is not None and exit_.code is None:
+                    await asyncio.to_thread(sweep, slot, *process)
+                return exit_
             await asyncio.sleep(_POLL_SECONDS)
 
     async def remove(self, worker: WorkerId) -> None:

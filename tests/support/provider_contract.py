@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 import pytest
-from support.workers import processes_with
+from support.workers import eventually, processes_with
 
 from treadle.session.v1 import event_pb2 as session
 from treadle.worker.v1.worker_event_pb2 import WorkerEvent
@@ -88,24 +88,20 @@ class ProviderContract:
     async def test_an_interrupt_stops_it_within_half_a_second(self, provider: Provider, endless: Request) -> None:
         recorder, interrupted = Recorder(), asyncio.Event()
         running = asyncio.create_task(provider.run(endless, recorder, interrupted))
-        async with asyncio.timeout(30):
-            while not processes_with("1000.125"):
-                await asyncio.sleep(0.01)
+        await eventually(lambda: processes_with("1000.125"), limit=30)
         interrupted.set()
         asked = time.monotonic()
         assert await asyncio.wait_for(running, 5)
         assert time.monotonic() - asked < 0.5
-        assert not processes_with("1000.125")
+        await eventually(lambda: not processes_with("1000.125"), limit=1)
 
     async def test_a_cancelled_one_leaves_no_process(self, provider: Provider, endless: Request) -> None:
         running = asyncio.create_task(provider.run(endless, Recorder(), asyncio.Event()))
-        async with asyncio.timeout(30):
-            while not processes_with("1000.125"):
-                await asyncio.sleep(0.01)
+        await eventually(lambda: processes_with("1000.125"), limit=30)
         running.cancel()
         await asyncio.wait([running])
         assert running.cancelled()
-        assert not processes_with("1000.125")
+        await eventually(lambda: not processes_with("1000.125"), limit=1)
 
     def test_its_entry_point_is_known_without_importing_it(self) -> None:
         from importlib.metadata import entry_points
