@@ -40,8 +40,8 @@ def run(options: argparse.Namespace) -> ExitCode:
 
 
 async def _up(data_dir: Path, options: argparse.Namespace) -> ExitCode:
-    signals = StopSignals()
     screen = UpScreen(data_dir)
+    signals = StopSignals(screen.ctrl_c)
     screen.starting()
     async with AsyncExitStack() as opened:
         try:

@@ -20,14 +20,20 @@ class UpScreen:
     def __init__(self, data_dir: Path) -> None:
         self._screen = Screen()
         self._data_dir = data_dir
+        self._starting = True
 
     def starting(self) -> None:
-        """Before anything happens; the first start takes some seconds."""
+        """Before anything happens."""
         first = not (self._data_dir / "postgres" / "cluster").exists()
-        self._screen.parts(("Treadle ", "bold"), (version("treadle"), "bold"), (" · making the database" if first else "", "dim"))
+        self._screen.parts(
+            ("Treadle ", "bold"),
+            (version("treadle"), "bold"),
+            (" · the first start makes a database, which takes some seconds" if first else "", "dim"),
+        )
 
     def ready(self, stack: Stack, *, seconds: float) -> None:
         """It serves."""
+        self._starting = False
         capability = stack.server.launcher.capability
         self._screen.label("ready", f"in {seconds:.1f} s")
         self._screen.label("workers", f"{capability.name}: {capability.detail}", "" if capability.sandboxed else "bold yellow")
@@ -59,6 +65,11 @@ class UpScreen:
     def demo_failed(self, failure: CommandFailed) -> None:
         """The demo session could not be played."""
         self._screen.line(f"the demo session failed: {failure}", "red")
+
+    def ctrl_c(self) -> None:
+        """The first one; while it starts nothing else tells that it was heard."""
+        if self._starting:
+            self._screen.line("  stopping as soon as it has started; Ctrl-C again leaves at once")
 
     def ending(self, turns: int) -> None:
         """After Ctrl-C."""

@@ -72,7 +72,7 @@ def _require_free(name: str, address: str) -> None:
 
 
 async def _serve(stack: AsyncExitStack, settings: Settings, sample: Sample) -> Stack:
-    from server.composition import compose
+    from server.composition import AdapterUnknown, compose
     from server.identity.local_user import ensure_local_user
     from server.serve import logs, metrics_page
 
@@ -80,7 +80,10 @@ async def _serve(stack: AsyncExitStack, settings: Settings, sample: Sample) -> S
         if address:
             _require_free(name, address)
     stack.enter_context(logs(settings))
-    server = await stack.enter_async_context(compose(settings))
+    try:
+        server = await stack.enter_async_context(compose(settings))
+    except AdapterUnknown as error:
+        raise SettingsUnfit(str(error)) from None
     key_file = await ensure_local_user(server.stores.keys, settings.data_dir)
     metrics_url = stack.enter_context(metrics_page(settings.metrics_listen))
     address_file = settings.data_dir / "address"

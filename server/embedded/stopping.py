@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import signal
-from collections.abc import Coroutine
+from collections.abc import Callable, Coroutine
 from typing import TYPE_CHECKING, Any, TypeVar
 
 if TYPE_CHECKING:
@@ -24,8 +24,9 @@ class Stopped(Exception):
 class StopSignals:
     """Ctrl-C asks to end turns in good order; once more, to leave at once. SIGTERM and SIGHUP leave the workers for the next start."""
 
-    def __init__(self) -> None:
-        """Takes the signals over from now on; needs a running loop."""
+    def __init__(self, on_ctrl_c: Callable[[], None]) -> None:
+        """Takes the signals over from now on; needs a running loop. The first Ctrl-C also calls `on_ctrl_c`."""
+        self._on_ctrl_c = on_ctrl_c
         self.asked = asyncio.Event()
         self.at_once = asyncio.Event()
         self.keep_workers = False
@@ -37,7 +38,9 @@ class StopSignals:
     def _interrupt(self) -> None:
         if self.asked.is_set():
             self.at_once.set()
+            return
         self.asked.set()
+        self._on_ctrl_c()
 
     def _terminate(self) -> None:
         self.keep_workers = not self.asked.is_set()

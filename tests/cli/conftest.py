@@ -8,7 +8,7 @@ import re
 import signal
 import stat
 import sys
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Callable, Iterator
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -122,12 +122,16 @@ class Home:
         async with self.started(*arguments, **environment) as command:
             return await command.ended()
 
+    def add_recording(self, name: str, steps: str) -> tuple[str, ...]:
+        """A branch of the sample repository that holds a recording; the options of `run` that play it."""
+        blob = git(self.sample, "hash-object", "-w", "--stdin", stdin=steps.encode())
+        tree = git(self.sample, "mktree", stdin=f"100644 blob {blob}\t{name}.jsonl\n".encode())
+        git(self.sample, "update-ref", f"refs/heads/{name}", git(self.sample, "commit-tree", "-m", name, tree))
+        return ("--repo", self.sample_url, "--base", name, "--provider", "replay", "--model", f"{name}.jsonl")
+
     def add_gated_recording(self) -> tuple[str, ...]:
-        """Options of `run` for a recording that waits for `open_gate`."""
-        blob = git(self.sample, "hash-object", "-w", "--stdin", stdin=GATED.encode())
-        tree = git(self.sample, "mktree", stdin=f"100644 blob {blob}\tgated.jsonl\n".encode())
-        git(self.sample, "update-ref", "refs/heads/gated", git(self.sample, "commit-tree", "-m", "gated", tree))
-        return ("--repo", self.sample_url, "--base", "gated", "--provider", "replay", "--model", "gated.jsonl")
+        """A recording that waits for `open_gate`."""
+        return self.add_recording("gated", GATED)
 
     def open_gate(self) -> None:
         for workspace in self.data_dir.glob("workers/*/workspace"):
@@ -166,7 +170,7 @@ def branch_in(output: str) -> str:
 
 
 @pytest.fixture
-def home() -> AsyncIterator[Home]:
+def home() -> Iterator[Home]:
     with open_directory() as directory:
         yield Home(directory / "data")
 

@@ -2,8 +2,15 @@
 
 from __future__ import annotations
 
+import asyncio
+import contextlib
 import json
+import os
+import pty
 import signal
+import subprocess
+import sys
+from pathlib import Path
 
 import pytest
 
@@ -90,6 +97,36 @@ async def test_demo_plays_again(shared) -> None:
     assert ended.code == 0, ended
     assert "No model is called" in ended.out
     assert "(pushed)" in ended.out
+
+
+async def test_what_agents_say_cannot_command_the_terminal(shared) -> None:
+    steps = r"""{"run": "printf 'a\\033[31mb\\033]0;title\\007c\\rd\\n'"}
+{"say": "e\u001b[2Jf\u202eg"}
+"""
+    ended = await shared.run("run", *shared.add_recording("escapes", steps), "Escape")
+    assert ended.code == 0, ended
+    assert "    abcd\n" in ended.out
+    assert "\nef\ufffdg\n" in ended.out
+    assert not set(ended.out) & {"\x1b", "\x07", "\r", "\u202e"}
+
+
+async def test_on_a_terminal_text_grows_and_is_shown_once(shared) -> None:
+    said = "I will look at the repository first, then write down what you asked for together with a small check, and run it."
+    shown = await asyncio.to_thread(_on_a_terminal, ["run", "--repo", shared.sample_url, "Add a note"], shared.data_dir)
+    assert shown.count(said) == 1
+    assert "(pushed)" in shown
+
+
+def _on_a_terminal(arguments: list[str], data_dir: Path) -> str:
+    controller, terminal = pty.openpty()
+    environment = os.environ | {"TERM": "xterm", "NO_COLOR": "1", "TREADLE_DATA_DIR": str(data_dir)}
+    with subprocess.Popen([sys.executable, "-m", "server.cli", *arguments], stdout=terminal, stdin=subprocess.DEVNULL, env=environment):
+        os.close(terminal)
+        shown = b""
+        with os.fdopen(controller, "rb", buffering=0) as screen, contextlib.suppress(OSError):
+            while chunk := screen.read(65536):
+                shown += chunk
+    return shown.decode().replace("\r\n", "\n")
 
 
 @pytest.mark.parametrize(

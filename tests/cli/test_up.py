@@ -44,6 +44,20 @@ async def test_the_key_is_private_and_the_metrics_are_served(home) -> None:
     assert (home.data_dir / "api-key").read_text().strip() not in up.out + up.err
 
 
+async def test_the_three_commands_that_it_prints_work(home) -> None:
+    async with home.up() as up:
+        commands = [line.strip() for line in up.out.split("Try, in another terminal:")[1].splitlines() if line.strip()]
+        assert len(commands) == 3
+        # One after the other: the last two list what the first made.
+        for command in commands:
+            process = await asyncio.create_subprocess_shell(
+                command, stdin=asyncio.subprocess.DEVNULL, stdout=asyncio.subprocess.PIPE, stderr=asyncio.subprocess.STDOUT
+            )
+            output, _ = await asyncio.wait_for(process.communicate(), LIMIT_SECONDS)
+            assert process.returncode == 0, f"{command}\n{output.decode()}"
+            assert "Add a note about this repository" in output.decode()
+
+
 async def test_ctrl_c_publishes_running_turns_and_leaves_nothing(home, find_branch) -> None:
     async with home.up() as up, home.started("run", *home.add_gated_recording(), "go on for ever") as run:
         await run.says("first.txt")
@@ -110,6 +124,16 @@ async def test_two_on_one_data_directory_are_refused(home) -> None:
     assert second.code == 2
     assert second.err.count("\n") == 1
     assert "another server runs on" in second.err
+
+
+async def test_ctrl_c_while_it_starts_stops_it(home) -> None:
+    async with home.started("up", "--listen", "127.0.0.1:0") as up:
+        await up.says("Treadle")
+        ended = await up.stop()
+    assert ended.code == 0, ended
+    assert "stopping as soon as it has started" in ended.out
+    assert "A session" not in ended.out
+    assert home.processes() == []
 
 
 @pytest.mark.parametrize("setting", ["TREADLE_LISTEN", "TREADLE_METRICS_LISTEN"])
