@@ -179,7 +179,9 @@ async def test_secrets_that_the_server_knows_are_in_no_event(client: Client, git
     assert client.key.encode() not in raw
     shown = "".join(event.content_delta.data for event in events if event.HasField("content_delta"))
     assert client.key not in shown
-    assert client.key not in (await client.call("GetSession", pb.GetSessionRequest(session_id=events[0].session_id))).session.title
+    session = (await client.call("GetSession", pb.GetSessionRequest(session_id=events[0].session_id))).session
+    assert client.key not in session.title
+    assert client.key.lower() not in session.branch
 
 
 async def test_a_stream_cut_and_resumed_at_every_event_of_300_is_whole(client: Client, git_server: GitServer) -> None:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections import defaultdict
+from collections import Counter, defaultdict
 from collections.abc import Sequence
 
 from treadle.session.v1 import event_pb2 as pb
@@ -14,7 +14,8 @@ def check_log(events: Sequence[pb.Event], *, ended: bool = True) -> None:
     """Raise AssertionError with what is wrong. `ended`: every turn in it must have its terminal event."""
     assert [event.seq for event in events] == list(range(1, len(events) + 1)), "seq is not 1..n"
     assert len({event.session_id for event in events}) <= 1, "events of several sessions"
-    assert len({event.event_id for event in events}) == len(events), "an event_id occurs twice"
+    ids = Counter(event.event_id for event in events)
+    assert len(ids) == len(events), f"event_ids occur twice: {[each for each, count in ids.items() if count > 1]}"
     epochs = [event.epoch for event in events]
     assert epochs == sorted(epochs), "epochs go back"
     _check_turns(events, ended=ended)

@@ -75,6 +75,11 @@ class Drive:
         return Repository(self.session.tenant_id, self.session.owner_id, self.session.repository_url)
 
     @property
+    def shown_prompt(self) -> str:
+        """What the user asked, without secrets: for titles, branch names and commit messages, which everybody sees."""
+        return self.redactor.text(self.turn.prompt)
+
+    @property
     def worker_id(self) -> WorkerId:
         """The current attempt's worker."""
         return WorkerId(self.turn.id, self.turn.attempt)
@@ -107,6 +112,7 @@ class Drive:
             turn,
             shown,
             step=name,
+            key=key,
             reset=reset,
             session_title=title,
             session_branch=session_branch,

@@ -31,7 +31,7 @@ async def prepare(drive: Drive) -> None:
 
 async def _admit(drive: Drive) -> None:
     codec, turn = drive.ports.codec, drive.turn
-    title = None if drive.session.title else naming.title_from(turn.prompt)
+    title = None if drive.session.title else naming.title_from(drive.shown_prompt)
     await drive.step(
         "admit",
         codec.turn_started(turn, input_id=f"{turn.id}/input"),
@@ -56,7 +56,7 @@ async def _fetch(drive: Drive) -> None:
 async def _make_branch(drive: Drive) -> None:
     """The session's branch, made on the remote before the agent starts: a repository that cannot be pushed to fails now, not later."""
     session, turn = drive.session, drive.turn
-    branch = session.branch or session.branch_requested or naming.branch_from(drive.limits.branch_prefix, turn.prompt, session.id)
+    branch = session.branch or session.branch_requested or naming.branch_from(drive.limits.branch_prefix, drive.shown_prompt, session.id)
     facts = []
     if not session.branch:
         drive.ports.mark("branch.before")

@@ -67,7 +67,7 @@ async def _read_back(drive: Drive) -> Imported:
         session_id=turn.session_id,
         workspace=await drive.ports.launcher.workspace(drive.worker_id),
         parent=turn.base_commit,
-        message=drive.redactor.text(naming.commit_message_from(turn.prompt, turn.number)),
+        message=naming.commit_message_from(drive.shown_prompt, turn.number),
         author=Author(drive.owner.name, drive.owner.email),
         at=turn.started_at or turn.created_at or now(),
     )
@@ -94,7 +94,7 @@ def _git_facts(drive: Drive, imported: Imported, diff: Diff) -> list[Fact]:
                 branch=turn.branch,
                 base_branch=session.base_branch,
                 sha=imported.commit,
-                message=naming.commit_message_from(turn.prompt, turn.number),
+                message=naming.commit_message_from(drive.shown_prompt, turn.number),
                 diff=diff,
             )
         )
