@@ -43,7 +43,8 @@ async def run_command(argv: Sequence[str], *, workspace: Path, item_id: str, emi
     started = time.monotonic()
     output = _Output(item_id, emitter)
     try:
-        process = await asyncio.to_thread(_start, argv, workspace)
+        # Not in a thread: a cancel would come back before the process, and nobody would own it. asyncio's own spawn does the same.
+        process = _start(argv, workspace)
     except OSError as error:
         return CommandResult(127, 0.0, f"{argv[0]}: {error.strerror}", truncated=False)
     try:
