@@ -132,14 +132,6 @@ class GitRepositories:
         except (GitFailed, ValueError) as error:
             raise WorkspaceFailed(f"the commits cannot be compared: {error}") from error
 
-    async def subject(self, repository: Repository, *, commit: str) -> str:
-        """First line of a commit's message."""
-        try:
-            mirror = self.mirrors.path(repository)
-            return (await self.git.run("log", "-1", "--no-show-signature", "--format=%s", commit_id(commit), git_dir=mirror)).text
-        except (GitFailed, ValueError) as error:
-            raise WorkspaceFailed(f"the commit cannot be read: {error}") from error
-
     async def bundle(self, repository: Repository, *, session_id: str, base: str, head: str, into: Path) -> None:
         """Write a bundle of base..head."""
         del session_id  # the mirror and the two commits say it all

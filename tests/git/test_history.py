@@ -75,18 +75,11 @@ async def test_a_bundle_without_a_base_holds_everything(world: World) -> None:
     assert git(world.tmp / "restored", "rev-parse", "HEAD") == head
 
 
-async def test_the_subject_is_the_first_line(world: World) -> None:
-    _, head = await _changed(world)
-    assert await world.git.subject(world.repository, commit=head) == "the subject"
-
-
 async def test_unknown_commits_are_typed_errors(world: World) -> None:
     base = await world.fetch()
     for bad in ("1" * 40, "--output=/tmp/x", "main"):
         with pytest.raises(WorkspaceFailed):
             await world.git.diff(world.repository, base=base, head=bad, **ALL)
-        with pytest.raises(WorkspaceFailed):
-            await world.git.subject(world.repository, commit=bad)
         with pytest.raises(WorkspaceFailed):
             await world.git.bundle(world.repository, session_id="s", base=base, head=bad, into=world.tmp / "x")
     assert not (world.tmp / "x").exists()

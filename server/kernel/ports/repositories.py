@@ -133,10 +133,6 @@ class Repositories(Protocol):
         """The difference between two commits of the mirror, renames detected, patches cut at `max_patch_bytes` in all."""
         ...
 
-    async def subject(self, repository: Repository, *, commit: str) -> str:
-        """First line of a commit's message."""
-        ...
-
     async def bundle(self, repository: Repository, *, session_id: str, base: str, head: str, into: Path) -> None:
         """Write a Git bundle of base..head (its ref: refs/heads/snapshot) to the file `into`; readable where `base` is present."""
         ...
