@@ -12,7 +12,7 @@ import grpc
 import pytest
 from support.git_server import GitServer, git
 from support.git_server import git_server as serving
-from support.treadle import Client, Killable, connected, events_of, kinds, pushed_files, settings_for
+from support.treadle import Client, Killable, connected, kinds, pushed_files, settings_for
 
 from server.embedded.postgres_home import DatabaseUrls
 from treadle.session.v1 import event_pb2
@@ -105,7 +105,7 @@ async def test_killed_at_a_named_point_the_turn_completes(world: World, point: s
 
 
 async def _follow(client: Client, request: dict[str, str], seen: list[event_pb2.Event], up: float) -> tuple[list[event_pb2.Event], float]:
-    """As a client does: after its last event, or by its request_id when it has not heard of a session. Also the time to the first new event."""
+    """As a client does: after its last event, or by its request_id when it saw none. Also the time to the first new event."""
     stream = client.resume(seen[-1].session_id, seen[-1].seq) if seen else client.execute(**request)
     log, first = [*seen], 0.0
     async for frame in stream:

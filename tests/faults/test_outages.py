@@ -1,0 +1,121 @@
+"""What Treadle stands on goes away for a while."""
+
+from __future__ import annotations
+
+import asyncio
+import shutil
+from collections.abc import AsyncIterator, Iterator
+from pathlib import Path
+from typing import Any
+
+import asyncpg
+import grpc
+import pytest
+from support.git_server import GitServer
+from support.git_server import git_server as serving
+from support.treadle import Client, error_info, events_of, in_process, kinds, recording, settings_for
+
+from server.embedded.postgres_home import DatabaseUrls
+from treadle.session.v1 import event_pb2
+from treadle.session.v1 import session_service_pb2 as pb
+
+KILL = "SELECT count(pg_terminate_backend(pid)) FROM pg_stat_activity WHERE pid <> pg_backend_pid() AND datname = current_database()"
+
+
+@pytest.fixture
+def git_server(tmp_path: Path) -> Iterator[GitServer]:
+    with serving(tmp_path / "host") as server:
+        steps = [step for n in range(60) for step in ({"say": f"m{n}"}, {"wait_ms": 20})]
+        server.create("acme/app", {"README.md": "# App\n", "r.jsonl": recording(*steps, {"write": "x.txt", "content": "x\n"})})
+        yield server
+
+
+@pytest.fixture
+async def treadle(database: DatabaseUrls, server_data_dir: Path, git_server: GitServer) -> AsyncIterator[tuple[Any, Client]]:
+    async with in_process(settings_for(database, server_data_dir, git_server, write_timeout_seconds=2.0)) as both:
+        yield both
+
+
+def request(git_server: GitServer) -> dict[str, str]:
+    return {"repository_url": f"{git_server.url}/acme/app.git", "prompt": "go", "provider": "replay", "model": "r.jsonl"}
+
+
+async def test_all_connections_to_postgres_cut_again_and_again_in_mid_stream(
+    treadle: tuple[Any, Client], database: DatabaseUrls, git_server: GitServer
+) -> None:
+    _, client = treadle
+    admin = await asyncpg.connect(database.owner)
+    cuts = 0
+    try:
+        seen: list[event_pb2.Event] = []
+        stream = client.execute(request_id="one", **request(git_server))
+        while not (seen and seen[-1].HasField("turn_completed")):
+            try:
+                async for frame in stream:
+                    seen.extend(frame.events.events)
+                    if cuts < 12 and any(event.attempt for event in frame.events.events):
+                        cuts += bool(await admin.fetchval(KILL))
+            except grpc.aio.AioRpcError as error:
+                # A follower may be told to come again; it goes on behind its last event.
+                assert error_info(error)[:2] == (grpc.StatusCode.UNAVAILABLE, "STORE_UNAVAILABLE")
+                stream = client.resume(seen[-1].session_id, seen[-1].seq)
+    finally:
+        await admin.close()
+    assert cuts >= 5
+    assert seen == await client.log(seen[0].session_id)
+    assert [event.message.parts[0].text for event in seen if event.HasField("message")] == [f"m{n}" for n in range(60)]
+    assert seen[-1].turn_completed.pushed
+
+
+async def test_without_an_object_store_the_turn_completes_and_says_that_the_snapshot_is_pending(
+    treadle: tuple[Any, Client], git_server: GitServer, server_data_dir: Path
+) -> None:
+    _, client = treadle
+    objects = server_data_dir / "objects"
+    shutil.rmtree(objects, ignore_errors=True)
+    objects.write_text("not a directory")
+    events = await client.run(**request(git_server))
+    end = events[-1].turn_completed
+    assert (end.status, end.pushed) == (event_pb2.TURN_STATUS_COMPLETED, True)
+    told = [event.error.code for event in events if event.HasField("error")]
+    assert told == ["SNAPSHOT_PENDING"]
+    assert "artifact_added" not in kinds(events)
+
+
+async def test_a_follower_that_does_not_read_is_cut_off_and_can_resume(treadle: tuple[Any, Client], git_server: GitServer) -> None:
+    _, client = treadle
+    big = recording({"burst": 1500, "text": "x" * 20_000})
+    git_server.create("acme/big", {"r.jsonl": big})
+    whole = await client.run(**(request(git_server) | {"repository_url": f"{git_server.url}/acme/big.git"}))
+    lazy = client.resume(whole[0].session_id)
+    seen: list[event_pb2.Event] = []
+    with pytest.raises(grpc.aio.AioRpcError) as caught:
+        async for frame in lazy:
+            seen.extend(frame.events.events)
+            if frame.events.events:
+                await asyncio.wait([asyncio.ensure_future(lazy.code())], timeout=10)
+    code, reason, metadata, _ = error_info(caught.value)
+    assert (code, reason) == (grpc.StatusCode.RESOURCE_EXHAUSTED, "SLOW_CONSUMER")
+    assert int(metadata["after_seq"]) <= len(whole)
+    seen += await events_of(client.resume(whole[0].session_id, seen[-1].seq))
+    assert seen == whole
+
+
+async def test_a_draining_server_ends_its_streams_with_a_hint_and_says_no_to_new_turns(
+    treadle: tuple[Any, Client], git_server: GitServer
+) -> None:
+    server, client = treadle
+    stream = client.execute(**request(git_server))
+    seen: list[event_pb2.Event] = []
+    with pytest.raises(grpc.aio.AioRpcError) as caught:
+        async for frame in stream:
+            seen.extend(frame.events.events)
+            if any(event.attempt for event in seen):
+                drained = asyncio.ensure_future(server.api.drain())
+    await drained
+    assert error_info(caught.value)[:2] == (grpc.StatusCode.UNAVAILABLE, "SHUTTING_DOWN")
+    with pytest.raises(grpc.aio.AioRpcError) as caught:
+        await events_of(client.resume(seen[0].session_id))
+    assert error_info(caught.value)[1] == "SHUTTING_DOWN"
+    # Unary calls are still answered.
+    assert (await client.call("GetSession", pb.GetSessionRequest(session_id=seen[0].session_id))).session.session_id
