@@ -39,9 +39,11 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(
-        prog="treadle", description="A self-hosted backend for AI coding sessions: any repository, any agent, nothing lost."
+        prog="treadle",
+        usage="treadle COMMAND ...",
+        description="A self-hosted backend for AI coding sessions: any repository, any agent, nothing lost.",
     )
-    commands = parser.add_subparsers(metavar="COMMAND", required=True)
+    commands = parser.add_subparsers(title="commands", metavar="COMMAND ...", required=True)
     _add_up(commands)
     _add_demo(commands)
     _add_run(commands)

@@ -7,6 +7,7 @@ import os
 import re
 import signal
 import stat
+import subprocess
 import sys
 from collections.abc import AsyncIterator, Callable, Iterator
 from contextlib import asynccontextmanager
@@ -75,6 +76,7 @@ class Home:
 
     def __init__(self, data_dir: Path) -> None:
         self.data_dir = data_dir
+        self.first_words = ""
 
     @property
     def sample_url(self) -> str:
@@ -169,19 +171,44 @@ def branch_in(output: str) -> str:
     return found[1]
 
 
+@pytest.fixture(scope="session")
+async def first_start() -> AsyncIterator[Home]:
+    """A data directory after its first start, and what that said in `first_words`; stopped. Others begin as copies of it."""
+    with open_directory() as directory:
+        home = Home(directory / "data")
+        async with home.up() as up:
+            pass
+        home.first_words = up.out
+        yield home
+
+
 @pytest.fixture
-def home() -> Iterator[Home]:
+def home(first_start: Home) -> Iterator[Home]:
+    """A data directory that was used before; nothing runs."""
+    with open_directory() as directory:
+        yield _copy(first_start, directory)
+
+
+@pytest.fixture
+def unused() -> Iterator[Home]:
+    """A data directory that does not exist yet."""
     with open_directory() as directory:
         yield Home(directory / "data")
 
 
 @pytest.fixture(scope="module")
-async def shared() -> AsyncIterator[Home]:
+async def shared(first_start: Home) -> AsyncIterator[Home]:
     """One running stack for all tests of a module that leave it as it is."""
     with open_directory() as directory:
-        home = Home(directory / "data")
+        home = _copy(first_start, directory)
         async with home.up():
             yield home
+
+
+def _copy(home: Home, directory: Path) -> Home:
+    # Owners too: parts belong to the user that runs Postgres.
+    subprocess.run(["cp", "-a", str(home.data_dir), str(directory / "data")], check=True, timeout=LIMIT_SECONDS)
+    return Home(directory / "data")
 
 
 @pytest.fixture

@@ -5,38 +5,38 @@ from __future__ import annotations
 import socket
 
 
-async def test_doctor_says_that_this_machine_will_do(home) -> None:
-    ended = await home.run("doctor", TREADLE_LISTEN="127.0.0.1:0")
+async def test_doctor_says_that_this_machine_will_do(unused) -> None:
+    ended = await unused.run("doctor", TREADLE_LISTEN="127.0.0.1:0")
     assert ended.code == 0, ended
     for name in ("Python", "Git", "Postgres", "sandbox", "launchers", "agents", "data", "disk", "sockets", "port"):
         assert f"  {name}" in ended.out
     assert "Treadle can run here" in ended.out
-    assert not home.data_dir.exists()
+    assert not unused.data_dir.exists()
 
 
-async def test_doctor_names_what_is_missing_and_what_to_do(home) -> None:
+async def test_doctor_names_what_is_missing_and_what_to_do(unused) -> None:
     with socket.create_server(("127.0.0.1", 0)) as taken:
         address = f"127.0.0.1:{taken.getsockname()[1]}"
-        ended = await home.run("doctor", TREADLE_LISTEN=address)
+        ended = await unused.run("doctor", TREADLE_LISTEN=address)
     assert ended.code == 1
     assert f"no  port       {address}" in ended.out
     assert "choose another with TREADLE_LISTEN" in ended.out
 
 
-async def test_doctor_knows_a_directory_that_cannot_be_written(home) -> None:
-    ended = await home.run("doctor", "--data-dir", "/proc/treadle", TREADLE_LISTEN="127.0.0.1:0")
+async def test_doctor_knows_a_directory_that_cannot_be_written(unused) -> None:
+    ended = await unused.run("doctor", "--data-dir", "/proc/treadle", TREADLE_LISTEN="127.0.0.1:0")
     assert ended.code == 1
     assert "no  data" in ended.out
 
 
-async def test_doctor_names_a_setting_that_does_not_fit(home) -> None:
-    ended = await home.run("doctor", TREADLE_MAX_TURNS="many")
+async def test_doctor_names_a_setting_that_does_not_fit(unused) -> None:
+    ended = await unused.run("doctor", TREADLE_MAX_TURNS="many")
     assert ended.code == 1
     assert "TREADLE_MAX_TURNS" in ended.out
 
 
-async def test_version_and_help(home) -> None:
-    assert (await home.run("version")).out == "treadle 0.1.0\n"
-    told = await home.run("--help")
+async def test_version_and_help(unused) -> None:
+    assert (await unused.run("version")).out == "treadle 0.1.0\n"
+    told = await unused.run("--help")
     for command in ("up", "demo", "run", "resume", "sessions", "interrupt", "doctor", "version"):
         assert f"\n    {command} " in told.out

@@ -166,10 +166,10 @@ async def test_a_wrong_key_is_refused(shared) -> None:
     assert "API_KEY_INVALID" in ended.err
 
 
-async def test_no_server_is_exit_code_3(shared, home) -> None:
+async def test_no_server_is_exit_code_3(shared, unused) -> None:
     nowhere = await shared.run("sessions", TREADLE_SERVER="127.0.0.1:1")
     assert nowhere.code == 3
     assert "127.0.0.1:1 cannot be reached" in nowhere.err
-    unknown = await home.run("run", "--repo", "https://github.com/a/b", "Hello")
+    unknown = await unused.run("run", "--repo", "https://github.com/a/b", "Hello")
     assert unknown.code == 3
     assert "treadle up" in unknown.err

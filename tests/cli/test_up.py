@@ -15,19 +15,19 @@ from support.git_server import git
 LIMIT_SECONDS = 60
 
 
-async def test_the_first_start_plays_one_session_and_later_ones_do_not(home, find_branch) -> None:
-    async with home.up() as up:
-        first = up.out
-        assert (home.data_dir / "address").read_text().strip() in first
+async def test_the_first_start_plays_one_session_and_later_ones_do_not(first_start, home, find_branch) -> None:
+    first = first_start.first_words
     assert "plays a recorded session through the real worker" in first
     assert "No model is called" in first
     commit = re.search(r"commit +([0-9a-f]{40})", first)
     assert commit
-    assert git(home.sample, "rev-parse", find_branch(first)) == commit[1]
+    assert git(first_start.sample, "rev-parse", find_branch(first)) == commit[1]
     assert "diff --git a/treadle-notes/turn-1.md" in first
     assert "+# Turn 1" in first
+    assert first_start.processes() == []
 
     async with home.up() as up:
+        assert (home.data_dir / "address").read_text().strip() in up.out
         assert "replay" not in up.out
         listed = await home.run("sessions")
     assert listed.code == 0
@@ -126,14 +126,14 @@ async def test_two_on_one_data_directory_are_refused(home) -> None:
     assert "another server runs on" in second.err
 
 
-async def test_ctrl_c_while_it_starts_stops_it(home) -> None:
-    async with home.started("up", "--listen", "127.0.0.1:0") as up:
+async def test_ctrl_c_while_it_starts_stops_it(unused) -> None:
+    async with unused.started("up", "--listen", "127.0.0.1:0") as up:
         await up.says("Treadle")
         ended = await up.stop()
     assert ended.code == 0, ended
     assert "stopping as soon as it has started" in ended.out
     assert "A session" not in ended.out
-    assert home.processes() == []
+    assert unused.processes() == []
 
 
 @pytest.mark.parametrize("setting", ["TREADLE_LISTEN", "TREADLE_METRICS_LISTEN"])
