@@ -1,5 +1,5 @@
 # A script of attacks, each as short as an attacker would have it.
-# ruff: noqa: PTH115,PTH123,PTH207,PTH118,PTH109,PTH208,PTH110,SIM115,BLE001,E501
+# ruff: noqa: PTH123, PTH207, PTH118, PTH109, PTH208, PTH110, SIM115, BLE001
 """Runs inside a worker's sandbox, as a hostile agent would, and prints as JSON what it achieved. Standard library only.
 
 Arguments: a file of the host with a canary, another session's workspace, the pid of a process of the host.
