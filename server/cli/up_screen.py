@@ -74,15 +74,12 @@ class UpScreen:
     def ending(self, turns: int) -> None:
         """After Ctrl-C."""
         self._screen.line()
-        if turns:
-            words = "1 running turn is" if turns == 1 else f"{turns} running turns are"
-            self._screen.line(f"Stopping: {words} interrupted, committed and pushed. Ctrl-C again leaves at once.")
-        else:
-            self._screen.line("Stopping.")
+        more = f" {_running(turns)} interrupted, committed and pushed. Ctrl-C again leaves at once." if turns else ""
+        self._screen.line(f"Stopping.{more}")
 
     def leaving(self, turns: int) -> None:
         """After SIGTERM."""
-        self._screen.line(f"Stopping; {turns or 'no'} running turn{'' if turns == 1 else 's'} will go on with the next start.")
+        self._screen.line("Stopping." + (f" {_running(turns)} left to go on with the next start." if turns else ""))
 
     def not_published(self) -> None:
         """Ctrl-C twice."""
@@ -95,6 +92,10 @@ class UpScreen:
     def stopped(self) -> None:
         """The last line."""
         self._screen.line("Stopped.", "dim")
+
+
+def _running(turns: int) -> str:
+    return "1 running turn is" if turns == 1 else f"{turns} running turns are"
 
 
 def _program(name: str) -> str:

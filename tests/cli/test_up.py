@@ -95,7 +95,7 @@ async def test_after_sigterm_the_worker_goes_on_and_the_client_with_it(home, fin
             await run.says("first.txt")
             ended = await up.stop(signal.SIGTERM)
             assert ended.code == 0, ended
-            assert "1 running turn will go on" in ended.out
+            assert "1 running turn is left to go on" in ended.out
             assert not [line for line in home.processes() if "postgres" in line]
             assert home.processes(), "the worker is gone"
             await run.says("the connection is lost", within="err")
