@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
+
 from server.cli.screen import Screen
 from server.cli.summary import Summary, show_summary
 from treadle.session.v1 import event_pb2 as pb
@@ -27,8 +29,10 @@ class Renderer:
 
     def show(self, event: pb.Event) -> None:
         """Print what a person wants to know of it; nothing for most of the bookkeeping."""
-        self._summary.note(event)
         kind = event.WhichOneof("body")
+        if kind == "turn_started":
+            self._summary = Summary(self._summary.branch)
+        self._summary.note(event)
         show = getattr(self, f"_{kind}", None)
         if show is not None:
             show(event)
@@ -47,8 +51,8 @@ class Renderer:
     def _worker_updated(self, event: pb.Event) -> None:
         worker = event.worker_updated
         if worker.phase == pb.WORKER_PHASE_READY:
-            wall = ("sandboxed", "") if worker.sandboxed else ("NOT sandboxed", "bold yellow")
-            self._screen.label("worker", f"{worker.launcher}, {wall[0]}", wall[1])
+            wall, style = ("sandboxed", "") if worker.sandboxed else ("NOT sandboxed", "bold yellow")
+            self._screen.label("worker", f"{worker.launcher}, {wall}", style)
         elif worker.phase == pb.WORKER_PHASE_ADOPTED:
             self._screen.label("worker", "goes on after a restart of the server")
         elif worker.phase == pb.WORKER_PHASE_LOST:
@@ -113,19 +117,18 @@ class Renderer:
 
     def _tool_result(self, event: pb.Event) -> None:
         result = event.tool_result
+        streamed = self._told.pop(result.call_id, "")
         if rest := self._rest.pop(result.call_id, ""):
             self._screen.line(_OUTPUT + rest, "dim")
         failed = result.status != pb.TOOL_OUTCOME_COMPLETED
-        if failed or result.HasField("exit_code"):
-            if result.call_id not in self._told:
-                for line in _text(result.parts).splitlines():
-                    self._screen.line(_OUTPUT + line, "dim")
-            words = pb.ToolOutcome.Name(result.status).removeprefix("TOOL_OUTCOME_").lower().replace("_", " ")
-            facts = [words] if failed else []
-            facts += [f"exit {result.exit_code}"] if result.exit_code else []
-            if facts:
-                self._screen.line(_OUTPUT + ", ".join(facts), "red")
-        self._told.pop(result.call_id, None)
+        # What an edit did is told by its file_changed.
+        if not streamed and (failed or result.HasField("exit_code")):
+            for line in _text(result.parts).splitlines():
+                self._screen.line(_OUTPUT + line, "dim")
+        if failed:
+            outcome = pb.ToolOutcome.Name(result.status).removeprefix("TOOL_OUTCOME_").lower().replace("_", " ")
+            code = f", exit code {result.exit_code}" if result.exit_code else ""
+            self._screen.line(f"{_OUTPUT}{outcome}{code}", "red")
 
     def _file_changed(self, event: pb.Event) -> None:
         if event.file_changed.turn_total:
@@ -166,8 +169,8 @@ class Renderer:
             self._screen.line(_OUTPUT + line, "dim")
 
 
-def _text(parts: object) -> str:
-    return "\n".join(part.text for part in parts)  # type: ignore[attr-defined]
+def _text(parts: Iterable[pb.Part]) -> str:
+    return "\n".join(part.text for part in parts)
 
 
 def _exit(worker: pb.WorkerUpdated) -> str:

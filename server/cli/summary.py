@@ -20,7 +20,7 @@ _DIFF_STYLES = {"+": "green", "-": "red", "@": "cyan"}
 
 @dataclass
 class Summary:
-    """What is worth repeating at the end, gathered as the events pass."""
+    """What is worth repeating at a turn's end, gathered as its events pass."""
 
     branch: str = ""
     commit_subject: str = ""
@@ -32,9 +32,7 @@ class Summary:
     def note(self, event: pb.Event) -> None:
         """Remember what matters of it."""
         kind = event.WhichOneof("body")
-        if kind == "turn_started":
-            self.__init__(self.branch)  # type: ignore[misc]
-        elif kind == "session_updated" and event.session_updated.branch:
+        if kind == "session_updated" and event.session_updated.branch:
             self.branch = event.session_updated.branch
         elif kind == "file_changed" and event.file_changed.turn_total:
             self.total = event.file_changed
