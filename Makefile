@@ -1,6 +1,8 @@
 # All set-up is done here, in .venv (and .venv-proto for code generation); a second call adds a few milliseconds.
 # Needs Python 3.11+ with venv, git and make. PYTHON=... names another interpreter.
 .DEFAULT_GOAL := help
+# Most tests wait for processes to start, so one more than there are cores keeps them busy.
+JOBS ?= $(shell expr $$(nproc) + 1)
 .PHONY: help run demo test proto lint check bench clean
 
 help: ## list the targets
@@ -14,9 +16,9 @@ demo: ## start Treadle and play the demo session again
 	@tools/setup run
 	@exec .venv/bin/treadle up --demo
 
-test: ## run all tests; ARGS="-k word" is handed to pytest
+test: ## run all tests, one process more than there are cores; ARGS="-k word" is handed to pytest
 	@tools/setup dev
-	@.venv/bin/python -m pytest $(ARGS)
+	@.venv/bin/python -m pytest -n $(JOBS) --dist worksteal $(ARGS)
 
 proto: ## generate generated/python from protos
 	@tools/setup proto

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 import shutil
-import subprocess
+import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -110,11 +110,15 @@ def _history() -> str:
 
 
 def _git(repository: Path, *arguments: str, stdin: bytes = b"") -> None:
-    command = ["git", "-C", str(repository), *arguments]
+    # Our own repository and our own words: here GitPython may do it. It is imported for the one start that needs it.
     try:
-        subprocess.run(command, env=_ENVIRONMENT, input=stdin, capture_output=True, check=True, timeout=_GIT_SECONDS)
-    except FileNotFoundError:
+        from git import Git, GitCommandError
+    except ImportError:
         raise SampleUnusable("git is not installed; on Debian or Ubuntu: apt-get install git") from None
-    except (subprocess.CalledProcessError, subprocess.TimeoutExpired) as error:
-        said = (error.stderr or b"").decode(errors="replace").strip()
-        raise SampleUnusable(f"git {arguments[0]} failed: {said or error}") from error
+    with tempfile.TemporaryFile() as source:
+        source.write(stdin)
+        source.seek(0)
+        try:
+            Git(str(repository)).execute(["git", *arguments], istream=source, env=_ENVIRONMENT, kill_after_timeout=_GIT_SECONDS)
+        except GitCommandError as error:
+            raise SampleUnusable(f"git {arguments[0]} failed: {str(error.stderr).strip() or error}") from error

@@ -10,6 +10,7 @@ import sys
 import tempfile
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
+from functools import cache
 from pathlib import Path, PurePosixPath
 
 from server.sandbox import inside
@@ -32,8 +33,10 @@ class Unavailable:
     remedy: str
 
 
+@cache
 def probe() -> Sandbox | Unavailable:
-    """The first sandbox that holds: with the system's bubblewrap, else with the one from the wheel. Blocks for about 0.1 s."""
+    """The first sandbox that holds: with the system's bubblewrap, else with the one from the wheel. The first call blocks for about
+    0.1 s; what it found is true for the process's life."""
     if not sys.platform.startswith("linux"):
         return Unavailable(f"bubblewrap needs Linux, this is {sys.platform}", "run Treadle on Linux")
     root = _root_tools()

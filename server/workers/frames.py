@@ -58,7 +58,9 @@ class FrameReader:
     def _batch(self, batch: wire.WorkerEventBatch) -> WorkerBatch:
         if batch.first_worker_seq != self.last + 1 or not batch.events:
             raise WorkerProtocolBroken(f"after event {self.last} the worker sent {len(batch.events)} events from {batch.first_worker_seq}")
-        kinds, bodies, deltas = [], [], {}
+        kinds: list[str] = []
+        bodies: list[bytes] = []
+        deltas: dict[int, Delta] = {}
         for event in batch.events:
             kind = event.WhichOneof("body")
             if kind is None:

@@ -18,7 +18,6 @@ import hashlib
 import json
 import os
 import secrets
-import shutil
 import stat
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -146,11 +145,39 @@ def delete_remains(root: Path) -> None:
 
 
 def delete_tree(path: Path) -> None:
-    """Delete a tree of which nothing is trusted: links are not followed, and directories that forbid it are opened first."""
-    if os.geteuid() != 0:
-        for _, _, _, directory in os.fwalk(path, follow_symlinks=False, onerror=None):
-            os.fchmod(directory, stat.S_IRWXU)
-            for name in os.listdir(directory):  # noqa: PTH208
-                if stat.S_ISDIR(os.stat(name, dir_fd=directory, follow_symlinks=False).st_mode):
-                    os.chmod(name, stat.S_IRWXU, dir_fd=directory)
-    shutil.rmtree(path)
+    """Delete a tree of which nothing is trusted, and to which nobody writes any more: links are not followed, directories that forbid
+    it are opened first, and a tree of any depth takes two descriptors and no recursion (`shutil.rmtree` needs one of each per level)."""
+    root = os.open(path, os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW)
+    try:
+        os.fchmod(root, stat.S_IRWXU)
+        while names := os.listdir(root):  # noqa: PTH208 a descriptor, not a path
+            for name in names:
+                _delete_entry(root, name)
+    finally:
+        os.close(root)
+    path.rmdir()
+
+
+def _delete_entry(root: int, name: str) -> None:
+    """Unlink a file; of a directory, unlink the files and move the directories up beside it, where they get their turn."""
+    if not _is_open_directory(root, name):
+        os.unlink(name, dir_fd=root)
+        return
+    directory = os.open(name, os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW, dir_fd=root)
+    try:
+        for child in os.listdir(directory):  # noqa: PTH208
+            if _is_open_directory(directory, child):
+                os.rename(child, secrets.token_hex(16), src_dir_fd=directory, dst_dir_fd=root)
+            else:
+                os.unlink(child, dir_fd=directory)
+    finally:
+        os.close(directory)
+    os.rmdir(name, dir_fd=root)
+
+
+def _is_open_directory(parent: int, name: str) -> bool:
+    """Whether it is a directory (never what a link leads to); if so, its owner may now do everything with it."""
+    if not stat.S_ISDIR(os.stat(name, dir_fd=parent, follow_symlinks=False).st_mode):
+        return False
+    os.chmod(name, stat.S_IRWXU, dir_fd=parent)
+    return True

@@ -36,6 +36,8 @@ class Supervisor:
         self._tasks: dict[str, asyncio.Task[None]] = {}
         self._drives: dict[str, Drive] = {}
         self._sessions: dict[str, str] = {}
+        self._stops: dict[str, str] = {}
+        self._stop_all = ""
         self._draining = False
 
     @property
@@ -63,6 +65,8 @@ class Supervisor:
         drive = self._drives.get(turn_id)
         if drive is not None:
             drive.request_stop(reason)
+        elif turn_id in self._tasks:
+            self._stops[turn_id] = reason
 
     async def run(self) -> None:
         """Recover what an earlier process left, then keep leases, take over lost turns and repeat what is pending, until cancelled."""
@@ -79,6 +83,7 @@ class Supervisor:
     async def interrupt_all(self, reason: str, *, seconds: float) -> int:
         """Stop all turns, publish their work, and wait for that at most `seconds`. Returns how many were not done by then."""
         self._draining = True
+        self._stop_all = reason
         for drive in self._drives.values():
             drive.request_stop(reason)
         if not self._tasks:
@@ -105,6 +110,9 @@ class Supervisor:
         session_log = await journal.open(turn.session_id, epoch=claimed.epoch, server=envelope)
         drive = Drive(self._ports, self._limits, claimed, session_log)
         self._drives[turn.id] = drive
+        # Whoever asked for a stop while the log was being opened is heard too.
+        if reason := self._stops.pop(turn.id, "") or self._stop_all:
+            drive.request_stop(reason)
         try:
             log.info("turn.driven", state=turn.state, epoch=claimed.epoch)
             await live(drive)
@@ -118,6 +126,7 @@ class Supervisor:
         self._tasks.pop(turn_id, None)
         self._drives.pop(turn_id, None)
         self._sessions.pop(turn_id, None)
+        self._stops.pop(turn_id, None)
 
     async def _cancel(self, tasks: list[asyncio.Task[None]]) -> None:
         for task in tasks:
