@@ -9,7 +9,6 @@ from collections.abc import AsyncIterator, Callable, Iterator
 from contextlib import asynccontextmanager, contextmanager, nullcontext
 
 import structlog
-import uvloop
 from prometheus_client import start_http_server
 
 from server import telemetry
@@ -22,7 +21,7 @@ log = structlog.get_logger()
 
 def serve_until_signal(settings: Settings, *, mark: Callable[[str], None] | None = None) -> int:
     """Serve until SIGTERM or SIGINT: streams end with a hint to resume, workers go on for the next process."""
-    return uvloop.run(_serve(settings, mark))
+    return asyncio.run(_serve(settings, mark))
 
 
 async def _serve(settings: Settings, mark: Callable[[str], None] | None) -> int:

@@ -2,20 +2,13 @@
 
 from __future__ import annotations
 
-import asyncio
-from collections.abc import Callable, Generator, Mapping
+from collections.abc import Generator
 from typing import TypeVar
 
 import pytest
-import uvloop
 from support.requirements import all_required
 
 pytest_plugins = ["support.postgres"]
-
-
-def pytest_asyncio_loop_factories() -> Mapping[str, Callable[[], asyncio.AbstractEventLoop]]:
-    """The loop that the server runs on; it differs from asyncio's own in what subprocesses may be given."""
-    return {"uvloop": uvloop.new_event_loop}
 
 
 Report = TypeVar("Report", pytest.TestReport, pytest.CollectReport)

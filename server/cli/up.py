@@ -28,11 +28,10 @@ def run(options: argparse.Namespace) -> ExitCode:
     """Serve until a signal. Errors: CommandFailed."""
     # Read when grpc is imported. We fork only to run other programs; gRPC's own preparations for a fork print warnings then.
     os.environ.setdefault("GRPC_ENABLE_FORK_SUPPORT", "0")
-    import uvloop
 
     data_dir = chosen_data_dir(options.data_dir)
     try:
-        return uvloop.run(_up(data_dir, options))
+        return asyncio.run(_up(data_dir, options))
     except (DataDirectoryTaken, SettingsUnfit, PostgresUnusable, SampleUnusable) as error:
         raise CommandFailed(str(error), ExitCode.REFUSED) from None
     except PermissionError as error:

@@ -168,8 +168,7 @@ async def _communicate(process: asyncio.subprocess.Process, stdin: bytes | None,
 async def _feed(process: asyncio.subprocess.Process, data: bytes) -> None:
     assert process.stdin is not None  # noqa: S101 - it was asked for as a pipe
     try:
-        # uvloop, unlike asyncio, closes the pipe by itself as soon as git has ended, and a write then is a RuntimeError.
-        if data and not process.stdin.is_closing():
+        if data:
             process.stdin.write(data)
             await process.stdin.drain()
     except (BrokenPipeError, ConnectionResetError):
