@@ -65,6 +65,7 @@ class Settings(BaseSettings):
     unsandboxed: bool = Field(
         False, description="Run agents without a sandbox where none works. Only for machines that hold nothing of value."
     )
+    snapshot_retry_seconds: float = Field(30, description="How often snapshots that could not be stored are tried again.")
 
     # -- streams
     heartbeat_seconds: float = Field(15, description="A frame is sent after this much silence.")

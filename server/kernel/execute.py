@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import hashlib
 import json
 from collections.abc import Callable, Sequence
@@ -13,7 +14,7 @@ from server.kernel.identity import Principal
 from server.kernel.ids import new_id
 from server.kernel.inspection import Inspections
 from server.kernel.ports.session_store import SessionStore
-from server.kernel.ports.turn_store import Claimed, NewTurn, TurnStore
+from server.kernel.ports.turn_store import NewTurn, TurnStore
 from server.kernel.session import NewSession, Session
 from server.kernel.supervisor import Supervisor
 from server.kernel.turn import Turn
@@ -71,6 +72,7 @@ class Execute:
         self._default_provider = default_provider
         self._replica = replica
         self._lease_seconds = lease_seconds
+        self._beginning: set[asyncio.Task[Turn]] = set()
 
     async def __call__(self, principal: Principal, request: Request) -> Started:
         """Errors: as listed at SessionService.ExecuteSession."""
@@ -82,19 +84,24 @@ class Execute:
         self._supervisor.admit()
         session, provider, model = await self._session(principal, request)
         turn = NewTurn(new_id(), request.request_id, request.digest, provider, model, request.prompt)
+        # Shielded: between the database's yes and the supervisor's start no caller who leaves may come.
+        begin = asyncio.create_task(self._begin(principal, session, turn))
+        self._beginning.add(begin)
+        begin.add_done_callback(self._beginning.discard)
         try:
-            claimed = await self._claim(principal, session, turn)
+            begun = await asyncio.shield(begin)
         except RequestIdReused:
             # The same request came twice at the same time, and the other one was first.
             known = await self._known(principal, request)
             if known is None:
                 raise
             return Started(known, existing=True)
-        self._supervisor.start(claimed)
-        return Started(claimed.turn, existing=False)
+        return Started(begun, existing=False)
 
-    async def _claim(self, principal: Principal, session: NewSession | str, turn: NewTurn) -> Claimed:
-        return await self._turns.start(principal, session, turn, replica=self._replica, lease_seconds=self._lease_seconds)
+    async def _begin(self, principal: Principal, session: NewSession | str, turn: NewTurn) -> Turn:
+        claimed = await self._turns.start(principal, session, turn, replica=self._replica, lease_seconds=self._lease_seconds)
+        self._supervisor.start(claimed)
+        return claimed.turn
 
     async def _known(self, principal: Principal, request: Request) -> Turn | None:
         if not request.request_id:

@@ -90,8 +90,13 @@ class FrameReader:
             raise WorkerProtocolBroken("the worker's result has no status")
         # Why a turn fails is the server's to judge; of the agent's side there is one reason only.
         code = TurnCode.PROVIDER if status is TurnState.FAILED else TurnCode.NONE
-        message, stop_reason = result.message[:_MAX_MESSAGE_CHARS], result.native_stop_reason[:_MAX_STOP_REASON_CHARS]
+        message, stop_reason = _plain(result.message, _MAX_MESSAGE_CHARS), _plain(result.native_stop_reason, _MAX_STOP_REASON_CHARS)
         return WorkerResult(Outcome(status, code, message, stop_reason), self.last)
+
+
+def _plain(text: str, limit: int) -> str:
+    """Text that a database can keep: Postgres has no NUL characters."""
+    return text[:limit].replace("\0", "\ufffd")
 
 
 def _check_duration(event: WorkerEvent) -> None:

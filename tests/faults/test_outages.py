@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import shutil
 from collections.abc import AsyncIterator, Iterator
 from pathlib import Path
 from typing import Any
@@ -32,7 +31,9 @@ def git_server(tmp_path: Path) -> Iterator[GitServer]:
 
 @pytest.fixture
 async def treadle(database: DatabaseUrls, server_data_dir: Path, git_server: GitServer) -> AsyncIterator[tuple[Any, Client]]:
-    async with in_process(settings_for(database, server_data_dir, git_server, write_timeout_seconds=2.0)) as both:
+    async with in_process(
+        settings_for(database, server_data_dir, git_server, write_timeout_seconds=2.0, snapshot_retry_seconds=0.2)
+    ) as both:
         yield both
 
 
@@ -68,11 +69,11 @@ async def test_all_connections_to_postgres_cut_again_and_again_in_mid_stream(
 
 
 async def test_without_an_object_store_the_turn_completes_and_says_that_the_snapshot_is_pending(
-    treadle: tuple[Any, Client], git_server: GitServer, server_data_dir: Path
+    treadle: tuple[Any, Client], git_server: GitServer, server_data_dir: Path, database: DatabaseUrls
 ) -> None:
     _, client = treadle
     objects = server_data_dir / "objects"
-    shutil.rmtree(objects, ignore_errors=True)
+    objects.rename(server_data_dir / "away")
     objects.write_text("not a directory")
     events = await client.run(**request(git_server))
     end = events[-1].turn_completed
@@ -80,6 +81,17 @@ async def test_without_an_object_store_the_turn_completes_and_says_that_the_snap
     told = [event.error.code for event in events if event.HasField("error")]
     assert told == ["SNAPSHOT_PENDING"]
     assert "artifact_added" not in kinds(events)
+    # It is tried again, and is there once the store is.
+    objects.unlink()
+    (server_data_dir / "away").rename(objects)
+    connection = await asyncpg.connect(database.owner)
+    try:
+        async with asyncio.timeout(20):
+            while (await connection.fetchval("SELECT snapshot_state FROM turns")) != "STORED":
+                await asyncio.sleep(0.05)
+    finally:
+        await connection.close()
+    assert len(list(objects.rglob("*.bundle"))) == 1
 
 
 async def test_a_follower_that_does_not_read_is_cut_off_and_can_resume(treadle: tuple[Any, Client], git_server: GitServer) -> None:

@@ -50,6 +50,7 @@ class Limits:
     interrupt_grace_seconds: float = 5.0
     """How long an interrupted worker may take to send its result before it is killed."""
     lease_seconds: float = 15.0
+    snapshot_retry_seconds: float = 30.0
     max_turns: int = 64
 
 
@@ -128,6 +129,8 @@ class Drive:
 
     async def conclude(self, outcome: Outcome, *facts: Fact) -> None:
         """The agent's part is over, one way or another: remember how, and go on to publish what there is."""
+        mask = self.redactor.text
+        outcome = replace(outcome, message=mask(outcome.message), native_stop_reason=mask(outcome.native_stop_reason))
         told = [*facts]
         if outcome.status is TurnState.FAILED:
             told.append(self.ports.codec.error(str(outcome.code), outcome.message, retryable=False, fatal=True))

@@ -21,7 +21,6 @@ from server.kernel.turn import Turn
 SWEEP_DIVISOR = 3
 """Leases are renewed three times within their length."""
 
-SNAPSHOT_SWEEP_SECONDS = 30.0
 SNAPSHOTS_PER_SWEEP = 20
 
 log = structlog.get_logger()
@@ -183,7 +182,7 @@ class Supervisor:
 
     async def _sweep_snapshots(self) -> None:
         while True:
-            await asyncio.sleep(SNAPSHOT_SWEEP_SECONDS)
+            await asyncio.sleep(self._limits.snapshot_retry_seconds)
             try:
                 for turn in await self._ports.turns.pending_snapshots(limit=SNAPSHOTS_PER_SWEEP):
                     await self._store(turn)
