@@ -32,9 +32,10 @@ class Source:
 
     def read(self, size: int = PIECE_BYTES) -> bytes:
         """At most `size` bytes, none at the end. Errors: Stopped."""
+        piece = self._file.read(size)
+        # Asked behind the read, which may have waited long: also its last answer, the end, must not make an object of a cut-off put.
         if self._stop.is_set():
             raise Stopped
-        piece = self._file.read(size)
         self._digest.update(piece)
         self._size += len(piece)
         return piece
