@@ -89,6 +89,7 @@ async def compose(settings: Settings, *, mark: Callable[[str], None] | None = No
         )
         sessions = Sessions(stores.sessions, stores.turns, journal, inspections, supervisor)
         failed = await stack.enter_async_context(_running(journal, supervisor))
+        await supervisor.recover()
         api = await stack.enter_async_context(
             open_api(
                 listen=settings.listen,

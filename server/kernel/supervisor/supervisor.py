@@ -10,7 +10,6 @@ from structlog.contextvars import bound_contextvars
 
 from server.kernel.errors import Fenced, KernelError, ShuttingDown, StoreUnavailable, TooManyTurns
 from server.kernel.event import Envelope
-from server.kernel.ports.launcher import WorkerId
 from server.kernel.ports.repositories import Repository
 from server.kernel.ports.turn_store import Claimed
 from server.kernel.supervisor.drive import Drive, Limits, Ports
@@ -57,7 +56,7 @@ class Supervisor:
         task = asyncio.create_task(self._drive(claimed), name=f"turn {turn.id}")
         self._tasks[turn.id] = task
         self._sessions[turn.id] = turn.session_id
-        task.add_done_callback(lambda _: self._forget(turn.id))
+        task.add_done_callback(lambda done: self._forget(turn.id, done))
 
     def request_stop(self, turn_id: str, reason: str) -> None:
         """Stop a turn early, if it runs here; the request is durable already."""
@@ -67,9 +66,18 @@ class Supervisor:
         elif turn_id in self._tasks:
             self._stops[turn_id] = reason
 
+    async def recover(self) -> None:
+        """Take up the turns that an earlier process of this replica left. Once, before the first caller is let in: a turn that is
+        started here must not be taken for one of them."""
+        claimed = await self._claim(restart=True)
+        for each in claimed:
+            self.start(each)
+        if claimed:
+            log.info("turns.recovered", count=len(claimed))
+
     async def run(self) -> None:
-        """Recover what an earlier process left, then keep leases, take over lost turns and repeat what is pending, until cancelled."""
-        await self._recover()
+        """Remove what ended turns left, then keep leases, take over lost turns and repeat what is pending, until cancelled."""
+        await self._remove_leftovers()
         async with asyncio.TaskGroup() as group:
             group.create_task(self._keep_leases())
             group.create_task(self._sweep_snapshots())
@@ -121,7 +129,9 @@ class Supervisor:
             self._ports.mark("remove.before")
             await self._ports.launcher.remove(drive.worker_id)
 
-    def _forget(self, turn_id: str) -> None:
+    def _forget(self, turn_id: str, task: asyncio.Task[None]) -> None:
+        if self._tasks.get(turn_id) is not task:
+            return
         self._tasks.pop(turn_id, None)
         self._drives.pop(turn_id, None)
         self._sessions.pop(turn_id, None)
@@ -134,19 +144,10 @@ class Supervisor:
 
     # -- recovery and leases ------------------------------------------------------------------------------------------------
 
-    async def _recover(self) -> None:
-        claimed = await self._claim(restart=True)
-        for each in claimed:
-            self.start(each)
-        if claimed:
-            log.info("turns.recovered", count=len(claimed))
-        await self._remove_leftovers({WorkerId(each.turn.id, each.turn.attempt) for each in claimed})
-
-    async def _remove_leftovers(self, wanted: set[WorkerId]) -> None:
+    async def _remove_leftovers(self) -> None:
         """Workers whose turn has ended: their process, if any, is ended, and what they wrote, long published, goes."""
-        turns = {worker.turn_id for worker in wanted} | set(self._tasks)
         for worker in await self._ports.launcher.leftovers():
-            if worker.turn_id not in turns and await self._ports.turns.may_discard(worker.turn_id):
+            if worker.turn_id not in self._tasks and await self._ports.turns.may_discard(worker.turn_id):
                 log.info("worker.leftover_removed", worker_id=str(worker))
                 await self._ports.launcher.collect(worker)
                 await self._ports.launcher.remove(worker)
@@ -158,6 +159,8 @@ class Supervisor:
                 await self._renew()
                 if not self._draining:
                     for each in await self._claim(restart=False):
+                        # Its lease had run out, so what drove it here, if it still lives, is fenced: one at a time.
+                        await self._cancel([task for turn_id, task in self._tasks.items() if turn_id == each.turn.id])
                         self.start(each)
                 for turn_id, reason in await self._ports.turns.interrupts(self._limits.replica):
                     self.request_stop(turn_id, reason)
