@@ -1,0 +1,72 @@
+"""From the worker's stamp to the client's receipt: 10 sessions at 100 events/s each; and 1,000 followers of one session at 100 events/s."""
+
+from __future__ import annotations
+
+import asyncio
+import time
+
+from bench import limits
+from bench.report import percentile, write
+from bench.stack import Stack, stack
+
+FOLLOWERS = 1000
+PACE = 100
+
+
+async def run() -> None:
+    """Measure and write."""
+    async with stack() as running:
+        request = running.repository("latency", {"say": "ready"}, {"wait_ms": 8000}, {"burst": 1000, "text": "x" * 60, "per_second": PACE})
+        ten = await _paced(running, request)
+        before = running.rss_mb()
+        many, grown = await _fan_out(running, request)
+    write(
+        "latency",
+        "Latency, worker to client",
+        [
+            ("10 sessions x 100 events/s: p50, ms", f"{percentile(ten, 0.5):.1f}", "aim 4"),
+            ("10 sessions x 100 events/s: p99, ms", f"{percentile(ten, 0.99):.1f}", "aim 10"),
+            ("1,000 followers of one session: p50, ms", f"{percentile(many, 0.5):.0f}", ""),
+            ("1,000 followers of one session: p99, ms", f"{percentile(many, 0.99):.0f}", "aim 250"),
+            ("server memory per follower, KiB", f"{(grown - before) * 1024 / FOLLOWERS:.0f}", "F11: 100"),
+            ("deliveries in the fan-out", f"{len(many):,}", ""),
+            ("fdatasync of 8 KiB, ms", f"{limits.fdatasync_ms():.2f}", "limit of each commit"),
+        ],
+        "One run each. A message is one event with its text; the client process shares the two cores and parses every event.",
+    )
+
+
+async def _paced(running: Stack, request: dict[str, str]) -> list[float]:
+    async with running.client() as stub:
+        streams = [running.execute(stub, **request) for _ in range(10)]
+        return [late for each in await asyncio.gather(*[_delays(stream) for stream in streams]) for late in each]
+
+
+async def _fan_out(running: Stack, request: dict[str, str]) -> tuple[list[float], float]:
+    async with running.client() as stub:
+        first = running.execute(stub, **request)
+        session_id = ""
+        async for frame in first:
+            if frame.events.events:
+                session_id = frame.events.events[0].session_id
+                break
+        first.cancel()
+        tasks = [asyncio.create_task(_delays(running.resume(stub, session_id, 1))) for _ in range(FOLLOWERS)]
+        await asyncio.sleep(12)
+        grown = running.rss_mb()
+        return [late for each in await asyncio.gather(*tasks) for late in each], grown
+
+
+async def _delays(stream: object) -> list[float]:
+    """Milliseconds of every live event of the agent."""
+    delays: list[float] = []
+    synced = False
+    async for frame in stream:  # type: ignore[attr-defined]
+        now = time.time()
+        synced = synced or frame.HasField("synced")
+        if synced:
+            for event in frame.events.events:
+                if event.HasField("content_delta") and len(event.content_delta.data) == 60:
+                    stamp = event.occurred_at
+                    delays.append((now - stamp.seconds - stamp.nanos / 1e9) * 1000)
+    return delays
