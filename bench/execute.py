@@ -1,5 +1,5 @@
-"""From ExecuteSession to the first event at the client: a new session (its repository looked at, or asked for within the last 30 s), and the
-next turn of a session; alone and 16 at once. Also to the first event of the agent, which needs fetch, branch, workspace and a worker."""
+"""From ExecuteSession to the first event at the client: a new session (its repository looked at, or asked for within the last 30 s), and
+the next turn of a session; alone and 16 at once. Also to the first event of the agent, which needs fetch, branch, workspace and a worker."""
 
 from __future__ import annotations
 
@@ -38,7 +38,7 @@ async def run() -> None:
             ("starting an empty Python, ms", f"{spawn:.1f}", "limit of anything that starts a program"),
             ("fdatasync of 8 KiB, ms", f"{limits.fdatasync_ms():.2f}", "two commits are waited for"),
         ],
-        "Two transactions of 9 and 6 round trips come before the first event; 16 at once share the two cores with the Git processes of the others.",
+        "Two transactions of 9 and 6 round trips come before the first event; 16 at once share the cores with each other's Git.",
     )
 
 

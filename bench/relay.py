@@ -13,8 +13,8 @@ from bench.report import spread, write
 from bench.stack import Stack, stack
 
 SESSIONS = 16
-EVENTS = 20_000
-REPEATS = 3
+EVENTS = 15_000
+REPEATS = 2
 
 
 async def run() -> None:

@@ -19,15 +19,17 @@ import grpc
 from pydantic import SecretStr
 
 sys.path.insert(0, str(Path(__file__).parents[1] / "tests"))
-from support.git_server import GitServer, git_server  # noqa: E402
+from support.git_server import GitServer, git_server
 
-from server.config import Settings  # noqa: E402
-from server.db.stores import open_postgres  # noqa: E402
-from server.embedded.postgres import EmbeddedPostgres  # noqa: E402
-from server.identity.local_user import ensure_local_user  # noqa: E402
-from treadle.session.v1 import event_pb2  # noqa: E402
-from treadle.session.v1 import session_service_pb2 as pb  # noqa: E402
-from treadle.session.v1 import session_service_pb2_grpc  # noqa: E402
+from server.config import Settings
+from server.db.stores import open_postgres
+from server.embedded.postgres import EmbeddedPostgres
+from server.identity.local_user import ensure_local_user
+from treadle.session.v1 import (
+    event_pb2,
+    session_service_pb2_grpc,
+)
+from treadle.session.v1 import session_service_pb2 as pb
 
 CHANNEL = (("grpc.max_receive_message_length", 16 * 1024 * 1024), ("grpc.use_local_subchannel_pool", 1))
 

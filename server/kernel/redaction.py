@@ -40,6 +40,8 @@ class Redactor:
         ordered = sorted(forms, key=len, reverse=True)
         self._pattern = re.compile(b"|".join(map(re.escape, ordered)) or b"(?!)")
         self._forms = ordered
+        # Every secret, whole or begun, shows its head: where no head is, nothing is to be masked. This is asked for every delta.
+        self._heads = [form[: _head(form)] for form in ordered]
         self._keep = max(map(len, ordered), default=1) - 1
         self._tails: dict[str, bytes] = {}
 
@@ -71,9 +73,11 @@ class Redactor:
         """What may be shown of a delta: secrets that end in it, and the beginning of one that it ends with, are masked."""
         tail = self._tails.pop(delta.stream, b"")
         text = tail + delta.data
-        shown = bytearray(self._mask(text))
-        begun = self._begun(text)
-        shown[len(shown) - begun :] = b"*" * begun
+        shown = bytearray(text)
+        if any(head in text for head in self._heads):
+            shown[:] = self._mask(text)
+            begun = self._begun(text)
+            shown[len(shown) - begun :] = b"*" * begun
         while len(self._tails) >= MAX_STREAMS:
             del self._tails[next(iter(self._tails))]
         self._tails[delta.stream] = text[-self._keep :] if self._keep else b""
@@ -82,10 +86,15 @@ class Redactor:
     def _begun(self, text: bytes) -> int:
         """How many of the last bytes are the beginning of a secret; few bytes are too likely to be something else."""
         for form in self._forms:
-            for length in range(min(len(form) - 1, len(text)), max(MIN_SECRET_BYTES, len(form) // 3) - 1, -1):
+            for length in range(min(len(form) - 1, len(text)), _head(form) - 1, -1):
                 if text.endswith(form[:length]):
                     return length
         return 0
+
+
+def _head(form: bytes) -> int:
+    """How many bytes of a secret are enough to recognise its beginning."""
+    return min(len(form), max(MIN_SECRET_BYTES, len(form) // 3))
 
 
 def _swap(body: bytes, old: bytes, new: bytes) -> bytes:
