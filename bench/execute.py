@@ -1,5 +1,8 @@
-"""From ExecuteSession to the first event at the client: a new session (its repository looked at, or asked for within the last 30 s), and
-the next turn of a session; alone and 16 at once. Also to the first event of the agent, which needs fetch, branch, workspace and a worker."""
+"""From ExecuteSession to the first event at the client.
+
+A new session (its repository looked at, or asked for within the last 30 s), and the next turn of a session; alone and 16 at once. Also to
+the first event of the agent, which needs fetch, branch, workspace and a worker.
+"""
 
 from __future__ import annotations
 
