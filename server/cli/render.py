@@ -142,7 +142,7 @@ class Renderer:
     def _git_updated(self, event: pb.Event) -> None:
         git = event.git_updated
         if git.action == pb.GIT_ACTION_CLONED:
-            self._screen.label("fetched", f"{git.base_branch} at {git.sha[:12]}")
+            self._screen.label("fetched", f"{git.branch or git.base_branch} at {git.sha[:12]}")
         elif git.action == pb.GIT_ACTION_BRANCHED:
             self._screen.label("branch", git.branch)
         elif git.action == pb.GIT_ACTION_PUSH_FAILED:

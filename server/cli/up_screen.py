@@ -40,11 +40,10 @@ class UpScreen:
 
     def serving(self, stack: Stack) -> None:
         """How to use it."""
-        address, key = stack.server.api.address, shlex.quote(str(stack.key_file))
         screen = self._screen
         screen.line()
         screen.parts(("Serving", "bold green"), (" until Ctrl-C; running turns are then committed and pushed.", ""))
-        screen.label("address", f"{address} (gRPC)")
+        screen.label("address", f"{stack.server.api.address} (gRPC)")
         screen.label("API key", f"in {stack.key_file}")
         screen.label("sample", stack.sample.url)
         if stack.metrics_url:
@@ -56,11 +55,7 @@ class UpScreen:
         where = "" if self._data_dir == default_data_dir() else f" --data-dir {shlex.quote(str(self._data_dir))}"
         screen.line(f'  {_program("treadle")} run{where} --repo {stack.sample.url} "Add a note about this repository"', "cyan")
         screen.line(f"  {_program('treadle')} sessions{where}", "cyan")
-        screen.line(
-            f'  {_program("grpcurl")} -plaintext -H "authorization: Bearer $(cat {key})" {address} '
-            "treadle.session.v1.SessionService/ListSessions",
-            "cyan",
-        )
+        screen.line(f"  {_program('treadle')} doctor{where}", "cyan")
 
     def demo_failed(self, failure: CommandFailed) -> None:
         """The demo session could not be played."""

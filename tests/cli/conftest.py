@@ -114,7 +114,7 @@ class Home:
         async with self.started("up", "--listen", listen, *arguments) as command:
             try:
                 await command.says("Try, in another terminal")
-                await command.says("ListSessions")
+                await command.says("doctor")
                 yield command
             finally:
                 if command.process.returncode is None:

@@ -48,14 +48,15 @@ async def test_the_three_commands_that_it_prints_work(home) -> None:
     async with home.up() as up:
         commands = [line.strip() for line in up.out.split("Try, in another terminal:")[1].splitlines() if line.strip()]
         assert len(commands) == 3
-        # One after the other: the last two list what the first made.
-        for command in commands:
+        # One after the other: the second lists what the first made.
+        told = ["Add a note about this repository", "Add a note about this repository", "Treadle can run here"]
+        for command, expected in zip(commands, told, strict=True):
             process = await asyncio.create_subprocess_shell(
                 command, stdin=asyncio.subprocess.DEVNULL, stdout=asyncio.subprocess.PIPE, stderr=asyncio.subprocess.STDOUT
             )
             output, _ = await asyncio.wait_for(process.communicate(), LIMIT_SECONDS)
             assert process.returncode == 0, f"{command}\n{output.decode()}"
-            assert "Add a note about this repository" in output.decode()
+            assert expected in output.decode()
 
 
 async def test_ctrl_c_publishes_running_turns_and_leaves_nothing(home, find_branch) -> None:

@@ -87,6 +87,9 @@ async def test_a_killed_worker_is_told_within_five_seconds_and_its_work_is_pushe
     again = await client.run(session_id=seen[0].session_id, prompt="go on", model="quick.jsonl")
     assert ended(again).status == event_pb2.TURN_STATUS_COMPLETED
     assert branch_of(again) == branch_of(seen)
+    # What the second turn starts from is the session's branch, and it says so.
+    cloned = next(event.git_updated for event in again if event.git_updated.action == event_pb2.GIT_ACTION_CLONED)
+    assert (cloned.branch, cloned.sha) == (branch_of(seen), ended(seen).commit)
     files = pushed_files(bare, branch_of(seen))
     assert (files["partial.txt"], files["second.txt"]) == ("so far", "two")
     assert git(bare, "rev-list", "--count", f"main..{branch_of(seen)}") == "2"

@@ -49,7 +49,9 @@ async def _fetch(drive: Drive) -> None:
         drive.repository, branch=session.base_branch, session_branch=session.branch, head_commit=session.head_commit
     )
     drive.ports.mark("fetch.after")
-    cloned = drive.ports.codec.git_updated("CLONED", repository=session.repository_url, base_branch=session.base_branch, sha=commit)
+    cloned = drive.ports.codec.git_updated(
+        "CLONED", repository=session.repository_url, branch=session.branch, base_branch=session.base_branch, sha=commit
+    )
     await drive.step("fetch", cloned, base_commit=commit)
 
 
