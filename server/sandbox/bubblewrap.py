@@ -78,7 +78,8 @@ def _jail(mounts: Sequence[Mount]) -> list[str]:
     walls = ["--unshare-all", "--unshare-user", *ids, "--cap-drop", "ALL", "--disable-userns", "--new-session", "--die-with-parent"]
     size = ["--size", str(_SCRATCH_BYTES)]
     scratch = [*size, "--perms", "1777", "--tmpfs", "/tmp", *size, "--perms", "0700", "--tmpfs", str(HOME)]  # noqa: S108
-    return [*walls, *_binds(mounts), "--proc", "/proc", "--dev", "/dev", *scratch, "--remount-ro", "/"]
+    # Scratch first: this program may be installed under /tmp, and must not be covered.
+    return [*walls, *scratch, *_binds(mounts), "--proc", "/proc", "--dev", "/dev", "--remount-ro", "/"]
 
 
 def _stage(mounts: Sequence[Mount]) -> list[str]:

@@ -68,3 +68,13 @@ def test_mounts_that_another_one_shows_are_left_out() -> None:
     other = Mount(Path("/elsewhere"), PurePosixPath("/srv/b"))
     assert without_covered([inner, other, outer]) == [outer, other]
     assert missing_parents([Mount(Path("/x"), PurePosixPath("/a/b/c"))]) == [PurePosixPath("/a"), PurePosixPath("/a/b")]
+
+
+@pytest.mark.parametrize("target", ["/tmp/program/lib", "/home/agent/program/lib"])
+def test_what_is_installed_under_scratch_is_seen(sandbox: Sandbox, tmp_path: Path, target: str) -> None:
+    """A clone in /tmp: the empty /tmp of the sandbox must not cover it."""
+    (tmp_path / "here").write_text("seen")
+    (tmp_path / "here").chmod(0o644)
+    tmp_path.chmod(0o755)
+    argv = sandbox.wrap(["/bin/cat", f"{target}/here"], mounts=[Mount(tmp_path, PurePosixPath(target))], env={}, cwd="/")
+    assert subprocess.run(argv, capture_output=True, text=True, check=True).stdout == "seen"
