@@ -11,6 +11,7 @@ from server import telemetry
 from server.api.edge import Context
 from server.kernel.errors import ShuttingDown, SlowConsumer
 from server.kernel.journal import Closed, Events, Frame, Synced
+from server.kernel.stall import StallTimeout
 from treadle.session.v1 import session_service_pb2 as pb
 
 
@@ -53,20 +54,25 @@ class Streams:
         await asyncio.gather(*self._tasks, return_exceptions=True)
 
     async def _pump(self, context: Context, frames: AsyncGenerator[Frame, None], after_seq: int, first: bytes) -> None:
-        await self._write(context, first, after_seq)
-        async for frame in frames:
-            await self._write(context, frame.frame if isinstance(frame, Events) else encode(frame), after_seq)
-            if isinstance(frame, Events):
-                after_seq = frame.last_seq
-
-    async def _write(self, context: Context, data: bytes, after_seq: int) -> None:
         # A client that does not read holds one frame here and what fits into the transport, and not for ever.
+        stall = StallTimeout(self._write_seconds)
         try:
-            async with asyncio.timeout(self._write_seconds):
-                await context.write(data)
+            async with stall:
+                data = first
+                while True:
+                    stall.begin()
+                    await context.write(data)
+                    stall.end()
+                    telemetry.STREAM_BYTES.inc(len(data))
+                    frame = await anext(frames, None)
+                    if frame is None:
+                        return
+                    data = frame.frame if isinstance(frame, Events) else encode(frame)
+                    after_seq = frame.last_seq if isinstance(frame, Events) else after_seq
         except TimeoutError:
+            if not stall.expired:
+                raise
             raise SlowConsumer(after_seq) from None
-        telemetry.STREAM_BYTES.inc(len(data))
 
 
 def started(session_id: str, *, turn_id: str = "", existing: bool = False) -> bytes:

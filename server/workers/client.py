@@ -13,6 +13,7 @@ import grpc
 from server.kernel.errors import WorkerLost, WorkerProtocolBroken
 from server.kernel.event import WorkerBatch
 from server.kernel.ports.launcher import Assignment, WorkerExit, WorkerResult
+from server.kernel.stall import StallTimeout
 from server.workers.dial import Connection, dial
 from server.workers.frames import FrameReader
 from server.workers.liveness import ProcessWatch
@@ -131,14 +132,16 @@ class WorkerLink:
         """What one call brings. A worker sends a heartbeat every 5 s, so one that is silent for 15 s counts as unreachable."""
         cut = asyncio.create_task(self._cut_after_death(call))
         try:
-            while True:
-                async with asyncio.timeout(_SILENCE_SECONDS):
+            async with StallTimeout(_SILENCE_SECONDS) as silence:
+                while True:
+                    silence.begin()
                     data = await self._read(call)
-                if data is None:
-                    return
-                item = reader.read(data)
-                if item is not None:
-                    yield item
+                    silence.end()
+                    if data is None:
+                        return
+                    item = reader.read(data)
+                    if item is not None:
+                        yield item
         finally:
             cut.cancel()
 

@@ -75,22 +75,25 @@ class Follower:
     async def _live(self) -> AsyncGenerator[Frame, None]:
         silence = 0.0
         while True:
-            news = self._feed.news()
+            seen = self._feed.news.count
             tail = await self._tail()
             end = await self._end()
             goal = min(tail, end) if end is not None else tail
             if self._last < goal:
                 silence = 0.0
-                async with aclosing(self._up_to(goal)) as fresh:
-                    async for events in fresh:
-                        yield events
+                if (live := self._ring(goal)) is not None:
+                    yield live
+                    continue
+                async with aclosing(self._pages(goal)) as pages:
+                    async for page in pages:
+                        yield page
             elif end is not None and self._last >= end:
                 head = await self._store.head(self._session_id)
                 yield Closed(self._last, head.session_state if head else "IDLE")
                 return
             else:
                 wait = self._heartbeat if self._feed.driven else min(POLL_SECONDS, self._heartbeat)
-                silence = 0.0 if await self._feed.wait(news, wait) else silence + wait
+                silence = 0.0 if await self._feed.news.after(seen, wait) else silence + wait
                 if silence >= self._heartbeat:
                     silence = 0.0
                     yield Idle(self._last)
@@ -121,15 +124,20 @@ class Follower:
     async def _up_to(self, goal: int) -> AsyncGenerator[Events, None]:
         """Events to `goal`: from the ring when it reaches back far enough, else from the store, a page ahead of the reader."""
         while self._last < goal:
-            live = self._feed.since(self._last) if self._feed.driven else None
-            if live is not None and live.last_seq <= goal:
-                self._last = live.last_seq
+            if (live := self._ring(goal)) is not None:
                 yield live
                 continue
             async with aclosing(self._pages(goal)) as pages:
                 async for page in pages:
-                    self._last = page.last_seq
                     yield page
+
+    def _ring(self, goal: int) -> Events | None:
+        """The next events, if they are in the ring and do not go beyond `goal`."""
+        live = self._feed.since(self._last) if self._feed.driven else None
+        if live is None or live.last_seq > goal:
+            return None
+        self._last = live.last_seq
+        return live
 
     async def _pages(self, goal: int) -> AsyncGenerator[Events, None]:
         ahead = asyncio.create_task(self._store.read(self._session_id, self._last, max_bytes=PAGE_BYTES))
@@ -138,6 +146,7 @@ class Follower:
                 last = chunks[-1].last_seq
                 if last < goal:
                     ahead = asyncio.create_task(self._store.read(self._session_id, last, max_bytes=PAGE_BYTES))
+                self._last = min(last, goal)
                 yield self._page(chunks, goal)
                 if last >= goal:
                     return

@@ -104,7 +104,7 @@ class Journal:
                 log.feed.turn_ended()
             self._publish(log, chunk)
         finally:
-            await log.release()
+            log.release()
             self._writer.wake(log)
         return new
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 from collections import deque
 from collections.abc import Callable
 from dataclasses import replace
@@ -10,6 +9,7 @@ from dataclasses import replace
 from server.kernel.errors import WorkerProtocolBroken
 from server.kernel.event import Envelope, WorkerBatch
 from server.kernel.journal.feed import Feed
+from server.kernel.wakeup import Wakeup
 
 MAX_PENDING_EVENTS = 8192
 MAX_PENDING_BYTES = 4 * 1024 * 1024
@@ -36,7 +36,7 @@ class SessionLog:
         self.submitted_worker_seq = 0
         self.failure: BaseException | None = None
         self.busy = False
-        self._changed = asyncio.Condition()
+        self._changes = Wakeup()
 
     def open_attempt(self, envelope: Envelope, *, worker_seq: int) -> None:
         """Accept events of a worker after `worker_seq`."""
@@ -85,24 +85,23 @@ class SessionLog:
         """Whether no more may be queued now."""
         return self.pending_events >= MAX_PENDING_EVENTS or self.pending_bytes >= MAX_PENDING_BYTES
 
-    async def changed(self) -> None:
+    def changed(self) -> None:
         """Wake everybody who waits for this log."""
-        async with self._changed:
-            self._changed.notify_all()
+        self._changes.notify()
 
-    async def fail(self, failure: BaseException) -> None:
+    def fail(self, failure: BaseException) -> None:
         """Nothing more can be written under this epoch; everybody who waits hears why."""
         self.failure = failure
         self.pending.clear()
         self.pending_events = self.pending_bytes = 0
-        await self.changed()
+        self.changed()
 
     async def room(self) -> None:
         """Wait until a batch may be queued."""
         await self._until(lambda: not self.full)
 
     async def durable(self, worker_seq: int) -> int:
-        """Wait until more than `worker_seq` is durable; returns how much is."""
+        """Wait until more than `worker_seq` is durable; returns how much is. Errors: why the log failed."""
         await self._until(lambda: self.durable_worker_seq > worker_seq)
         return self.durable_worker_seq
 
@@ -115,13 +114,13 @@ class SessionLog:
         await self._until(lambda: not self.busy)
         self.busy = True
 
-    async def release(self) -> None:
+    def release(self) -> None:
         """Let the next statement go."""
         self.busy = False
-        await self.changed()
+        self.changed()
 
     async def _until(self, condition: Callable[[], bool]) -> None:
-        async with self._changed:
-            await self._changed.wait_for(lambda: self.failure is not None or condition())
+        while self.failure is None and not condition():
+            await self._changes.after(self._changes.count)
         if self.failure is not None:
             raise self.failure

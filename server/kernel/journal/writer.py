@@ -58,7 +58,7 @@ class GroupWriter:
                     await self._write(group)
             finally:
                 for log, _ in group:
-                    await log.release()
+                    log.release()
                     self.wake(log)
 
     async def _take(self) -> list[tuple[SessionLog, Run]]:
@@ -78,7 +78,7 @@ class GroupWriter:
                 log.busy = True
                 room -= len(batch.bodies)
                 group.append((log, self._seal(log, batch)))
-                await log.changed()
+                log.changed()
         return group
 
     def _seal(self, log: SessionLog, batch: WorkerBatch) -> Run:
@@ -104,7 +104,7 @@ class GroupWriter:
         # One by one where the store did not say yes: one bad run must not stop the others for ever.
         for log, run in group:
             if run.session_id in applied or await self._settle(log, run):
-                await self._publish(log, run)
+                self._publish(log, run)
 
     async def _settle(self, log: SessionLog, run: Run) -> bool:
         """Find out what became of a run, and try again until that is clear. False when the log failed."""
@@ -113,12 +113,12 @@ class GroupWriter:
             try:
                 head = await self._store.head(run.session_id)
                 if head is None or head.epoch != run.epoch:
-                    await log.fail(Fenced(run.session_id, run.epoch))
+                    log.fail(Fenced(run.session_id, run.epoch))
                     return False
                 if (head.turn_id, head.attempt) == (run.turn_id, run.attempt) and head.worker_seq >= run.last_worker_seq:
                     return True
                 if head.next_seq != run.chunk.first_seq or head.worker_seq != run.first_worker_seq - 1:
-                    await log.fail(WorkerProtocolBroken(f"log of session {run.session_id} does not continue at seq {run.chunk.first_seq}"))
+                    log.fail(WorkerProtocolBroken(f"log of session {run.session_id} does not continue at seq {run.chunk.first_seq}"))
                     return False
                 if run.session_id in await self._store.append([run]):
                     return True
@@ -127,13 +127,13 @@ class GroupWriter:
                 await asyncio.sleep(RETRY_SECONDS[min(attempt, len(RETRY_SECONDS) - 1)])
                 attempt += 1
             except KernelError as error:
-                await log.fail(error)
+                log.fail(error)
                 return False
-        await log.fail(StoreRejected(f"seq {run.chunk.first_seq} of session {run.session_id} fits its head and is refused all the same"))
+        log.fail(StoreRejected(f"seq {run.chunk.first_seq} of session {run.session_id} fits its head and is refused all the same"))
         return False
 
-    async def _publish(self, log: SessionLog, run: Run) -> None:
+    def _publish(self, log: SessionLog, run: Run) -> None:
         log.next_seq = run.chunk.last_seq + 1
         log.durable_worker_seq = run.last_worker_seq
         log.feed.publish(run.chunk)
-        await log.changed()
+        log.changed()

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from contextlib import aclosing
+from contextlib import aclosing, suppress
 from dataclasses import dataclass
 
 import structlog
@@ -14,6 +14,10 @@ from server.kernel.supervisor.drive import Drive, now
 from server.kernel.turn import Outcome, TurnCode, TurnState
 
 log = structlog.get_logger()
+
+ACKNOWLEDGE_EVENTS = 256
+ACKNOWLEDGE_SECONDS = 0.1
+"""The worker is told after so many durable events, or so long after the first. Its window has 2,048 events."""
 
 
 @dataclass
@@ -80,10 +84,15 @@ async def _record(drive: Drive, worker: Worker, done: int) -> Outcome:
 
 
 async def _acknowledge(drive: Drive, worker: Worker) -> None:
-    """Durable → acknowledged. Each call acknowledges all that became durable during the one before."""
+    """Durable → acknowledged, early enough that the worker's window never fills while the journal keeps up; a call for each commit
+    cost more than the commit."""
     done = drive.log.durable_worker_seq
     while True:
-        done = await drive.log.durable(done)
+        await drive.log.durable(done)
+        with suppress(TimeoutError):
+            async with asyncio.timeout(ACKNOWLEDGE_SECONDS):
+                await drive.log.durable(done + ACKNOWLEDGE_EVENTS - 1)
+        done = drive.log.durable_worker_seq
         drive.ports.mark("acknowledge.before")
         await worker.acknowledge(done)
         drive.ports.mark("acknowledge.after")
