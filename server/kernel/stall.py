@@ -47,12 +47,13 @@ class StallTimeout:
         self._since = self._loop.time()
 
     def end(self) -> None:
-        """It is over."""
+        """It is over; also when the timer has just found it too long, but the task has not been cancelled yet."""
         self._since = None
+        if self._timeout.when() is not None and not self._timeout.expired():
+            self._timeout.reschedule(None)
 
     def _look(self) -> None:
         now = self._loop.time()
         if self._since is not None and now >= self._since + self._seconds:
             self._timeout.reschedule(now)
-        else:
-            self._timer = self._loop.call_later(self._seconds / 2, self._look)
+        self._timer = self._loop.call_later(self._seconds / 2, self._look)
