@@ -41,7 +41,7 @@ async def run() -> None:
             ("starting an empty Python, ms", f"{spawn:.1f}", "limit of anything that starts a program"),
             ("fdatasync of 8 KiB, ms", f"{limits.fdatasync_ms():.2f}", "two commits are waited for"),
         ],
-        "Two transactions of 9 and 6 round trips come before the first event; 16 at once share the cores with each other's Git.",
+        "A transaction of four round trips and a statement come before the first event; 16 at once share the cores with each other's Git.",
     )
 
 

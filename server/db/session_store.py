@@ -75,7 +75,7 @@ class PostgresSessionStore:
         """See SessionStore."""
         async with self._app.tenant(principal.tenant_id) as connection:
             await lock_session(connection, principal, session_id)
-            await refuse_active_turn(connection, principal, session_id)
+            await refuse_in_the_way(connection, principal, session_id)
             await connection.execute(SQL["delete_session"], principal.tenant_id, principal.user_id, session_id)
 
 
@@ -96,10 +96,7 @@ async def insert_session(
         request_id,
         request_digest,
     )
-    if made is None:
-        return False
-    await connection.execute(SQL["insert_head"], principal.tenant_id, session.id)
-    return True
+    return made is not None
 
 
 async def load_session(connection: asyncpg.Connection, principal: Principal, session_id: str) -> Session:
@@ -120,11 +117,15 @@ async def lock_session(connection: asyncpg.Connection, principal: Principal, ses
     return int(version)
 
 
-async def refuse_active_turn(connection: asyncpg.Connection, principal: Principal, session_id: str) -> None:
-    """Errors: TurnActive. The session is locked."""
-    active = await connection.fetchval(SQL["active_turn"], principal.tenant_id, session_id)
-    if active is not None:
-        raise TurnActive(session_id, str(active))
+async def refuse_in_the_way(connection: asyncpg.Connection, principal: Principal, session_id: str, request_id: str = "") -> None:
+    """Errors: RequestIdReused, TurnActive. The session is locked. The request comes first: a repeated one shall find its own turn,
+    not be refused because of it."""
+    rows = await connection.fetch(SQL["turns_in_the_way"], principal.tenant_id, session_id, principal.user_id, request_id)
+    for row in rows:
+        if row["request_id"] == request_id != "":
+            raise RequestIdReused(request_id)
+    for row in rows:
+        raise TurnActive(session_id, str(row["id"]))
 
 
 async def _of_request(connection: asyncpg.Connection, principal: Principal, request_id: str, request_digest: str) -> Session:

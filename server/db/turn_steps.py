@@ -1,5 +1,4 @@
-"""The parts of one durable step of a turn. Each raises Fenced when it finds anything but what its caller knows; the transaction that
-they share is then rolled back, so that a step is written whole or not at all."""
+"""A durable step of a turn, as the values of the one statement that writes it."""
 
 from __future__ import annotations
 
@@ -8,25 +7,8 @@ import asyncpg
 from server.db.queries import SQL
 from server.kernel.errors import Fenced
 from server.kernel.event import Chunk
+from server.kernel.ports.turn_store import Reset
 from server.kernel.turn import SESSION_STATE, Turn
-
-
-async def lock_epoch(connection: asyncpg.Connection, session_id: str, epoch: int) -> None:
-    """Nobody takes the session over before the step has ended. Errors: Fenced."""
-    if await connection.fetchval(SQL["lock_head"], session_id, epoch) is None:
-        raise Fenced(session_id, epoch)
-
-
-async def append_server_chunk(
-    connection: asyncpg.Connection, session_id: str, epoch: int, chunk: Chunk, *, turn_id: str | None, attempt: int
-) -> None:
-    """Append the server's own events at the head. Errors: Fenced."""
-    tenant_id = await connection.fetchval(SQL["advance_head"], session_id, epoch, chunk.first_seq, chunk.last_seq + 1)
-    if tenant_id is None:
-        raise Fenced(session_id, epoch)
-    await connection.execute(
-        SQL["insert_server_chunk"], tenant_id, session_id, chunk.first_seq, chunk.last_seq, turn_id, attempt, epoch, chunk.data
-    )
 
 
 async def commit_step(
@@ -35,16 +17,17 @@ async def commit_step(
     *,
     expected_version: int,
     epoch: int,
-    end_seq: int,
+    chunk: Chunk | None,
     title: str | None,
     branch: str | None,
     head_commit: str | None,
+    reset: Reset | None,
 ) -> None:
-    """Write the turn's mutable fields and what follows from them for its session; `end_seq` counts when the turn ends now.
-    Errors: Fenced."""
+    """Write the turn's mutable fields, what follows from them for its session, and the step's events. Errors: Fenced when epoch, version
+    or the head's position are not what the caller knows; nothing was written then."""
     outcome = turn.outcome
-    changed = await connection.fetchval(
-        SQL["update_turn"],
+    written = await connection.fetchval(
+        SQL["commit_step"],
         turn.tenant_id,
         turn.id,
         expected_version,
@@ -68,10 +51,17 @@ async def commit_step(
         turn.started_at,
         turn.ended_at,
         turn.state.terminal,
-        end_seq,
+        chunk and chunk.data,
+        chunk and chunk.first_seq,
+        chunk and chunk.last_seq,
+        epoch,
+        turn.session_id,
+        SESSION_STATE[turn.state],
+        title,
+        reset and reset.turn_id,
+        reset and reset.attempt,
+        branch,
+        head_commit,
     )
-    if changed is None:
+    if written is None:
         raise Fenced(turn.session_id, epoch)
-    await connection.execute(
-        SQL["update_session_progress"], turn.tenant_id, turn.session_id, SESSION_STATE[turn.state], title, branch, head_commit
-    )

@@ -9,8 +9,8 @@ import asyncpg
 from server.db.pool import Database
 from server.db.queries import SQL
 from server.db.rows import parse_uuid, session_from, turn_from
-from server.db.session_store import insert_session, load_session, lock_session, refuse_active_turn
-from server.db.turn_steps import append_server_chunk, commit_step, lock_epoch
+from server.db.session_store import insert_session, load_session, lock_session, refuse_in_the_way
+from server.db.turn_steps import commit_step
 from server.kernel.errors import RequestIdReused, SessionNotFound
 from server.kernel.event import Chunk
 from server.kernel.identity import Principal
@@ -51,13 +51,9 @@ class PostgresTurnStore:
             else:
                 session_id = session
                 await lock_session(connection, principal, session_id)
-                await _refuse_repeated(connection, principal, turn.request_id)
-                await refuse_active_turn(connection, principal, session_id)
-            lease = await connection.fetchrow(SQL["take_lease"], principal.tenant_id, session_id, replica, lease_seconds)
-            row = await _insert_turn(connection, principal, session_id, turn, start_seq=lease["next_seq"] - 1)
-            await connection.execute(SQL["queue_session"], principal.tenant_id, session_id, turn.provider, turn.model)
-            loaded = await load_session(connection, principal, session_id)
-        return Claimed(turn_from(row), loaded, principal, lease["epoch"])
+                await refuse_in_the_way(connection, principal, session_id, turn.request_id)
+            row = await _start_turn(connection, principal, session_id, turn, replica=replica, lease_seconds=lease_seconds)
+        return Claimed(_new_turn(principal, row, turn), session_from(row), principal, row["epoch"])
 
     async def commit(
         self,
@@ -72,29 +68,18 @@ class PostgresTurnStore:
         reset: Reset | None = None,
     ) -> None:
         """See TurnStore."""
-        async with self._system.transaction() as connection:
-            await lock_epoch(connection, turn.session_id, epoch)
+        async with self._system.connection() as connection:
             await commit_step(
                 connection,
                 turn,
                 expected_version=expected_version,
                 epoch=epoch,
-                end_seq=chunk.last_seq if chunk else 0,
+                chunk=chunk,
                 title=session_title,
                 branch=session_branch,
                 head_commit=session_head_commit,
+                reset=reset,
             )
-            if chunk is not None:
-                await append_server_chunk(connection, turn.session_id, epoch, chunk, turn_id=turn.id, attempt=turn.attempt)
-            if turn.state.terminal:
-                await connection.execute(SQL["close_head"], turn.session_id)
-            elif reset is not None:
-                await connection.execute(SQL["open_head"], turn.session_id, reset.turn_id, reset.attempt)
-
-    async def append_facts(self, session_id: str, *, epoch: int, chunk: Chunk) -> None:
-        """See TurnStore."""
-        async with self._system.transaction() as connection:
-            await append_server_chunk(connection, session_id, epoch, chunk, turn_id=None, attempt=0)
 
     async def request_interrupt(self, principal: Principal, session_id: str, turn_id: str, *, reason: str) -> Turn | None:
         """See TurnStore."""
@@ -161,30 +146,42 @@ class PostgresTurnStore:
             await connection.execute(SQL["snapshot_stored"], turn.tenant_id, turn.id, key, sha256, size)
 
 
-async def _refuse_repeated(connection: asyncpg.Connection, principal: Principal, request_id: str) -> None:
-    """Before the look for an active turn: a repeated request shall find its own turn, not be refused because of it."""
-    if request_id and await connection.fetchrow(SQL["turn_of_request"], principal.tenant_id, principal.user_id, request_id):
-        raise RequestIdReused(request_id)
-
-
-async def _insert_turn(
-    connection: asyncpg.Connection, principal: Principal, session_id: str, turn: NewTurn, *, start_seq: int
+async def _start_turn(
+    connection: asyncpg.Connection, principal: Principal, session_id: str, turn: NewTurn, *, replica: str, lease_seconds: float
 ) -> asyncpg.Record:
     try:
         return await connection.fetchrow(
-            SQL["insert_turn"],
+            SQL["start_turn"],
             principal.tenant_id,
             turn.id,
             session_id,
             principal.user_id,
-            start_seq,
             turn.request_id,
             turn.request_digest,
             turn.provider,
             turn.model,
             turn.prompt,
+            replica,
+            lease_seconds,
         )
     except asyncpg.UniqueViolationError as error:
         if error.constraint_name != "turns_request":
             raise
         raise RequestIdReused(turn.request_id) from error
+
+
+def _new_turn(principal: Principal, row: asyncpg.Record, turn: NewTurn) -> Turn:
+    return Turn(
+        id=turn.id,
+        tenant_id=principal.tenant_id,
+        session_id=str(row["id"]),
+        owner_id=principal.user_id,
+        number=row["number"],
+        request_id=turn.request_id,
+        request_digest=turn.request_digest,
+        provider=turn.provider,
+        model=turn.model,
+        prompt=turn.prompt,
+        created_at=row["turn_created_at"],
+        start_seq=row["start_seq"],
+    )

@@ -95,7 +95,7 @@ async def test_a_run_that_breaks_a_constraint_applies_none_and_says_so(stores: S
 
 async def test_server_events_stand_between_the_workers_and_leave_its_watermark(stores: Stores, worker: Claimed) -> None:
     await stores.events.append([run_of(worker, 1, 2)])
-    await stores.turns.append_facts(worker.session.id, epoch=1, chunk=chunk(3, 3))
+    await stores.turns.commit(worker.turn, expected_version=2, epoch=1, chunk=chunk(3, 3))
     assert await stores.events.append([run_of(worker, 4, 5, first_worker_seq=3)]) == {worker.session.id}
     assert await log_of(stores, worker.session.id) == chunk(1, 5).data
 

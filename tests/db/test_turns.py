@@ -155,16 +155,6 @@ async def test_an_interrupt_is_not_lost_to_a_step_that_did_not_know_of_it(stores
     assert await stores.turns.interrupts("r1") == []
 
 
-async def test_facts_are_appended_between_turns_under_the_current_epoch_only(stores: Stores, alice: Principal) -> None:
-    claimed = await start_turn(stores, alice)
-    await end_turn(stores, claimed)
-    await stores.turns.append_facts(claimed.session.id, epoch=1, chunk=chunk(2, 3))
-    for epoch, facts in ((2, chunk(4, 4)), (1, chunk(3, 3)), (1, chunk(5, 5))):
-        with pytest.raises(Fenced):
-            await stores.turns.append_facts(claimed.session.id, epoch=epoch, chunk=facts)
-    assert [c.last_seq for c in await stores.events.read(claimed.session.id, 0, max_bytes=1_000)] == [1, 3]
-
-
 async def test_files_of_a_turn_are_kept_until_they_are_imported(stores: Stores, alice: Principal) -> None:
     claimed = await start_turn(stores, alice)
     assert not await stores.turns.may_discard(claimed.turn.id)

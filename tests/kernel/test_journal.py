@@ -87,7 +87,7 @@ async def begin(stores: Stores, journal: Journal, owner: Principal, replica: str
     session = NewSession(new_id(), "https://example.org/a/b", "main")
     claimed = await stores.turns.start(owner, session, turn, replica=replica, lease_seconds=15)
     envelope = Envelope(claimed.turn.session_id, claimed.turn.id, 0, claimed.epoch, "SERVER", replica)
-    log = await journal.open(claimed.turn.session_id, epoch=claimed.epoch, server=envelope)
+    log = journal.open(claimed, server=envelope)
     return Story(journal, log, claimed)
 
 
@@ -157,7 +157,7 @@ async def test_a_stream_of_a_turn_ends_with_it_although_the_next_begins(
     again = NewTurn(new_id(), "", "", "replay", "", "more")
     claimed = await stores.turns.start(alice, story.session_id, again, replica="r1", lease_seconds=15)
     envelope = Envelope(story.session_id, claimed.turn.id, 0, claimed.epoch, "SERVER", "r1")
-    second = Story(journal, await journal.open(story.session_id, epoch=claimed.epoch, server=envelope), claimed)
+    second = Story(journal, journal.open(claimed, server=envelope), claimed)
     await second.run()
     events = await follower
     assert events[-1].WhichOneof("body") == "turn_completed"

@@ -16,7 +16,7 @@ from server.kernel.journal.log import SessionLog
 from server.kernel.journal.writer import RETRY_SECONDS, GroupWriter, Mark
 from server.kernel.ports.event_codec import EventCodec
 from server.kernel.ports.event_store import EventStore
-from server.kernel.ports.turn_store import Reset, TurnStore
+from server.kernel.ports.turn_store import Claimed, Reset, TurnStore
 from server.kernel.turn import Turn
 
 
@@ -38,14 +38,12 @@ class Journal:
 
     # -- writing ------------------------------------------------------------------------------------------------------------
 
-    async def open(self, session_id: str, *, epoch: int, server: Envelope) -> SessionLog:
-        """Take the write side of a log. Errors: Fenced when the epoch is not the current one, StoreUnavailable."""
-        head = await self._events.head(session_id)
-        if head is None or head.epoch != epoch:
-            raise Fenced(session_id, epoch)
+    def open(self, claimed: Claimed, *, server: Envelope) -> SessionLog:
+        """Take the write side of a claimed session's log. If another replica has claimed it since, the first write finds that out."""
+        session_id, next_seq = claimed.session.id, claimed.session.last_seq + 1
         feed = self._feed(session_id)
-        log = SessionLog(session_id, epoch=epoch, next_seq=head.next_seq, server=server, feed=feed)
-        feed.drive(log, head.next_seq, server.turn_id)
+        log = SessionLog(session_id, epoch=claimed.epoch, next_seq=next_seq, server=server, feed=feed)
+        feed.drive(log, next_seq, server.turn_id)
         return log
 
     def close(self, log: SessionLog) -> None:

@@ -26,7 +26,9 @@ class NewTurn:
 
 @dataclass(frozen=True)
 class Claimed:
-    """A turn that this replica drives now, with its session, its owner and the epoch under which to write."""
+    """A turn that this replica drives now, with its session, its owner and the epoch under which to write.
+
+    `session.last_seq` is the end of the log as it was claimed: under the epoch nobody else has written since."""
 
     turn: Turn
     session: Session
@@ -88,10 +90,6 @@ class TurnStore(Protocol):
         `reset` opens the head for the worker of a new attempt (worker_seq 0); a terminal state closes it (turn_id ""), and sets the
         turn's `end_seq` to the chunk's last_seq and `ended_at`. The interrupt_reason of the row is never overwritten with "".
         Errors: Fenced when epoch, version or next_seq are not the expected ones (then nothing was written)."""
-        ...
-
-    async def append_facts(self, session_id: str, *, epoch: int, chunk: Chunk) -> None:
-        """Append server events that change no state. Errors: Fenced, as for `commit`."""
         ...
 
     async def request_interrupt(self, principal: Principal, session_id: str, turn_id: str, *, reason: str) -> Turn | None:

@@ -114,10 +114,10 @@ class Supervisor:
         turn = claimed.turn
         envelope = Envelope(turn.session_id, turn.id, 0, claimed.epoch, "SERVER", self._limits.replica, on_behalf_of=turn.owner_id)
         journal = self._ports.journal
-        session_log = await journal.open(turn.session_id, epoch=claimed.epoch, server=envelope)
+        session_log = journal.open(claimed, server=envelope)
         drive = Drive(self._ports, self._limits, claimed, session_log)
         self._drives[turn.id] = drive
-        # Whoever asked for a stop while the log was being opened is heard too.
+        # Whoever asked for a stop before this task began is heard too.
         if reason := self._stops.pop(turn.id, "") or self._stop_all:
             drive.request_stop(reason)
         try:
