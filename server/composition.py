@@ -62,7 +62,7 @@ async def compose(settings: Settings, *, mark: Callable[[str], None] | None = No
         codec = ProtobufEventCodec()
         journal = Journal(stores.events, stores.turns, codec, mark=point, heartbeat_seconds=settings.heartbeat_seconds)
         scratch = settings.data_dir / "scratch"
-        scratch.mkdir(parents=True, exist_ok=True)
+        scratch.mkdir(mode=0o700, parents=True, exist_ok=True)
         limits = Limits(
             replica=replica,
             scratch=scratch,

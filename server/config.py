@@ -23,9 +23,7 @@ class Settings(BaseSettings):
         None, description="Directory for workers' slots; default `<data_dir>/workers`. Must be short: socket paths end at 107 bytes."
     )
     listen: str = Field("127.0.0.1:7433", description="Address of the gRPC API, `host:port`; port 0 picks a free one.")
-    metrics_listen: str = Field(
-        "127.0.0.1:7434", description="Address of the Prometheus metrics and health page, `host:port`; empty for none."
-    )
+    metrics_listen: str = Field("127.0.0.1:7434", description="Address of the Prometheus metrics page, `host:port`; empty for none.")
 
     # -- adapters, by the name of their entry point
     launcher: str = Field("process", description="How workers are started.")

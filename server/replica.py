@@ -18,7 +18,8 @@ class DataDirectoryTaken(Exception):
 @contextmanager
 def held_replica(data_dir: Path) -> Iterator[str]:
     """The replica's id, held until the context ends. Errors: DataDirectoryTaken, OSError."""
-    data_dir.mkdir(parents=True, exist_ok=True)
+    # As root the database runs as another user, who must pass through; nobody needs to see what there is.
+    data_dir.mkdir(mode=0o711, parents=True, exist_ok=True)
     descriptor = os.open(data_dir / "replica", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
     try:
         try:

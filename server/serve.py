@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import os
 import signal
 import sys
 from collections.abc import AsyncIterator, Callable, Iterator
@@ -47,7 +48,7 @@ async def running(settings: Settings, *, mark: Callable[[str], None] | None = No
 @contextmanager
 def logs(settings: Settings) -> Iterator[None]:
     """Structured logs, to where the settings say. Errors: OSError when the file cannot be written."""
-    with settings.log_file.open("a", encoding="utf-8") if settings.log_file else nullcontext(sys.stderr) as output:
+    with open(settings.log_file, "a", encoding="utf-8", opener=_private) if settings.log_file else nullcontext(sys.stderr) as output:
         telemetry.configure_logging(
             log_format=settings.log_format, level=settings.log_level, secrets=known_secrets(settings, {}), output=output
         )
@@ -55,6 +56,11 @@ def logs(settings: Settings) -> Iterator[None]:
             yield
         finally:
             structlog.reset_defaults()
+
+
+def _private(path: str, flags: int) -> int:
+    """The log names repositories and what users ask for: for the server's own user only."""
+    return os.open(path, flags, 0o600)
 
 
 @contextmanager

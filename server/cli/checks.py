@@ -16,6 +16,7 @@ from importlib.metadata import entry_points
 from pathlib import Path
 
 from server.embedded.settings import invalid_settings
+from server.replica import DataDirectoryTaken, held_replica
 
 _PROGRAM_SECONDS = 10.0
 _LITTLE_DISK, _NO_DISK = 2 << 30, 200 << 20
@@ -145,7 +146,9 @@ def ports(data_dir: Path) -> Iterator[Finding]:
     except ValidationError as error:
         yield Finding("settings", Level.MISSING, invalid_settings(error), "unset or correct it")
         return
-    serving = (data_dir / "address").exists()
+    if _serving(data_dir):
+        yield Finding("server", Level.FINE, f"running on {_text(data_dir / 'address') or data_dir}, so its ports are not looked at")
+        return
     for name, address in (("TREADLE_LISTEN", settings.listen), ("TREADLE_METRICS_LISTEN", settings.metrics_listen)):
         host, _, port = address.rpartition(":")
         if not address:
@@ -154,11 +157,28 @@ def ports(data_dir: Path) -> Iterator[Finding]:
             with socket.create_server((host, int(port))):
                 yield Finding("port", Level.FINE, f"{address} is free")
         except OSError as error:
-            reason = (error.strerror or str(error)).lower()
-            if serving:
-                yield Finding("port", Level.FINE, f"{address}: {reason}; `treadle up` seems to be running")
-            else:
-                yield Finding("port", Level.MISSING, f"{address}: {reason}", f"choose another with {name}")
+            reason = os.strerror(error.errno).lower() if error.errno else str(error)
+            yield Finding("port", Level.MISSING, f"{address}: {reason}", f"choose another with {name}")
+
+
+def _serving(data_dir: Path) -> bool:
+    """Whether a server holds the data directory now; a file that a crashed one left tells nothing."""
+    if not (data_dir / "replica").exists():
+        return False
+    try:
+        with held_replica(data_dir):
+            return False
+    except DataDirectoryTaken:
+        return True
+    except OSError:  # another user's
+        return False
+
+
+def _text(path: Path) -> str:
+    try:
+        return path.read_text(encoding="utf-8").strip()
+    except OSError:
+        return ""
 
 
 def _installed(name: str, names: list[str]) -> Finding:

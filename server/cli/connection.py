@@ -15,6 +15,7 @@ from google.rpc.error_details_pb2 import BadRequest, ErrorInfo
 from google.rpc.status_pb2 import Status
 
 from server.cli.failure import CommandFailed, ExitCode
+from server.cli.program import typed
 from server.data_dir import chosen_data_dir
 from treadle.session.v1.session_service_pb2_grpc import SessionServiceStub
 
@@ -44,6 +45,8 @@ class Target:
 
     address: str
     api_key: str
+    data_dir: Path | None = None
+    """Where the two came from; part of the hints that say what to type next."""
 
 
 @dataclass(frozen=True)
@@ -65,13 +68,14 @@ def find_target(options: argparse.Namespace) -> Target:
     address = options.server or os.environ.get("TREADLE_SERVER") or _read(data_dir / "address")
     if not address:
         raise CommandFailed(
-            f"no server is known: {data_dir / 'address'} is not there. Start one with `treadle up`, or name one with --server",
+            f"no server is known: {data_dir / 'address'} is not there\n"
+            f"  start one with `{typed('up', data_dir)}`, or name one with --server",
             ExitCode.UNREACHABLE,
         )
     api_key = os.environ.get("TREADLE_API_KEY") or _read(data_dir / "api-key")
     if not api_key:
         raise CommandFailed(f"no API key: set TREADLE_API_KEY ({data_dir / 'api-key'} cannot be read)", ExitCode.REFUSED)
-    return Target(address.removeprefix("http://").rstrip("/"), api_key)
+    return Target(address.removeprefix("http://").rstrip("/"), api_key, data_dir)
 
 
 @asynccontextmanager
@@ -87,7 +91,8 @@ def explain(error: grpc.aio.AioRpcError, target: Target) -> CommandFailed:
     if error.code() in _UNREACHABLE:
         said = error.details() or error.code().name
         return CommandFailed(
-            f"the server at {target.address} cannot be reached: {said}\n  start it with `treadle up`, or name another with --server",
+            f"the server at {target.address} cannot be reached: {said}\n"
+            f"  start it with `{typed('up', target.data_dir)}`, or name another with --server",
             ExitCode.UNREACHABLE,
         )
     facts = [f"reason {info.reason}"] if info.reason else [error.code().name]

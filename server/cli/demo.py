@@ -8,6 +8,7 @@ import uuid
 
 from server.cli.connection import Connection, connect, find_target
 from server.cli.failure import CommandFailed, ExitCode
+from server.cli.program import typed
 from server.cli.screen import Screen
 from server.cli.watch import watch
 from server.data_dir import chosen_data_dir
@@ -22,11 +23,14 @@ def run(options: argparse.Namespace) -> ExitCode:
 
 
 async def _run(options: argparse.Namespace) -> ExitCode:
-    url_file = chosen_data_dir(options.data_dir) / "sample" / "url"
+    data_dir = chosen_data_dir(options.data_dir)
+    url_file = data_dir / "sample" / "url"
     try:
         url = url_file.read_text(encoding="utf-8").strip()
     except FileNotFoundError:
-        raise CommandFailed(f"there is no sample repository: {url_file} is missing; `treadle up` makes it", ExitCode.REFUSED) from None
+        raise CommandFailed(
+            f"there is no sample repository: {url_file} is missing; `{typed('up', data_dir)}` makes it", ExitCode.REFUSED
+        ) from None
     async with connect(find_target(options)) as connection:
         return await play(connection, url)
 

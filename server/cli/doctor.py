@@ -9,6 +9,7 @@ from pathlib import Path
 from server.cli import checks
 from server.cli.checks import Finding, Level
 from server.cli.failure import ExitCode
+from server.cli.program import typed
 from server.cli.screen import Screen
 from server.data_dir import chosen_data_dir
 
@@ -31,14 +32,15 @@ def run(options: argparse.Namespace) -> ExitCode:
     """Exit code 1 when something necessary is missing."""
     screen = Screen()
     missing = 0
-    for finding in _findings(chosen_data_dir(options.data_dir)):
+    data_dir = chosen_data_dir(options.data_dir)
+    for finding in _findings(data_dir):
         _show(screen, finding)
         missing += finding.level is Level.MISSING
     screen.line()
     if missing:
         screen.line(f"{missing} thing{'s' if missing > 1 else ''} that Treadle needs {'are' if missing > 1 else 'is'} missing.", "bold red")
         return ExitCode.TURN_FAILED
-    screen.line("Treadle can run here: `treadle up`.", "bold")
+    screen.line(f"Treadle can run here: `{typed('up', data_dir)}`.", "bold")
     return ExitCode.DONE
 
 

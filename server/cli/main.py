@@ -17,12 +17,17 @@ _CONNECTION_HELP = """\
 the server is found by --server, else TREADLE_SERVER, else <data dir>/address, which `treadle up` writes;
 the API key by TREADLE_API_KEY, else <data dir>/api-key
 
-exit codes: 0 done, 1 the turn failed or was interrupted, 2 the request is wrong, 3 the server cannot be reached, 130 detached"""
+exit codes: 0 done; 1 the turn failed or was interrupted; 2 the request is wrong, nothing was made;
+  3 the server cannot be reached; 130 detached by Ctrl-C, the turn goes on"""
 
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Run a command; returns its exit code."""
-    options = _parser().parse_args(argv)
+    parser = _parser()
+    options = parser.parse_args(argv)
+    if options.runs is None:
+        parser.print_help(sys.stderr)
+        return ExitCode.REFUSED
     module, _, function = options.runs.partition(":")
     try:
         return int(getattr(import_module(module), function)(options))
@@ -41,9 +46,10 @@ def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(
         prog="treadle",
         usage="treadle COMMAND ...",
-        description="A self-hosted backend for AI coding sessions: any repository, any agent, nothing lost.",
+        description="A self-hosted backend for AI coding sessions: name a Git repository, ask for a change, get a pushed branch.",
     )
-    commands = parser.add_subparsers(title="commands", metavar="COMMAND ...", required=True)
+    parser.add_argument("--version", action="store_const", dest="runs", const="server.cli.version:run", help="print the version")
+    commands = parser.add_subparsers(title="commands", metavar="COMMAND ...", prog="treadle")
     _add_up(commands)
     _add_demo(commands)
     _add_run(commands)

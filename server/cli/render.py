@@ -31,7 +31,7 @@ class Renderer:
         """Print what a person wants to know of it; nothing for most of the bookkeeping."""
         kind = event.WhichOneof("body")
         if kind == "turn_started":
-            self._summary = Summary(self._summary.branch)
+            self._summary = Summary(self._summary.branch, event.turn_started.provider)
         self._summary.note(event)
         show = getattr(self, f"_{kind}", None)
         if show is not None:
@@ -136,8 +136,7 @@ class Renderer:
         for change in event.file_changed.changes:
             mark, style = _OPERATIONS.get(change.operation, ("~", ""))
             moved = f"{change.old_path} → " if change.old_path else ""
-            counts = "binary" if change.binary else f"+{change.additions} -{change.deletions}"
-            self._screen.parts((f"  {mark} ", style), (f"{moved}{change.path}", ""), (f"  {counts}", "dim"))
+            self._screen.parts((f"  {mark} ", style), (f"{moved}{change.path}", ""), (_counts(change), "dim"))
 
     def _git_updated(self, event: pb.Event) -> None:
         git = event.git_updated
@@ -171,6 +170,12 @@ class Renderer:
 
 def _text(parts: Iterable[pb.Part]) -> str:
     return "\n".join(part.text for part in parts)
+
+
+def _counts(change: pb.FileChange) -> str:
+    if change.binary:
+        return "  binary"
+    return f"  +{change.additions} -{change.deletions}" if change.additions or change.deletions else ""
 
 
 def _exit(worker: pb.WorkerUpdated) -> str:

@@ -7,13 +7,15 @@ import asyncio
 import uuid
 
 from server.cli.connection import Connection, connect, find_target
-from server.cli.failure import ExitCode
+from server.cli.failure import CommandFailed, ExitCode
 from server.cli.watch import watch
 from treadle.session.v1 import session_service_pb2 as pb
 
 
 def run(options: argparse.Namespace) -> ExitCode:
     """Errors: CommandFailed."""
+    if not options.repo and not options.session:
+        raise CommandFailed("name the repository with --repo URL, or go on with a session: --session ID", ExitCode.REFUSED)
     return asyncio.run(_run(options))
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import re
 
 from rich.console import Console
@@ -18,11 +19,17 @@ def harmless(text: str) -> str:
     return _ESCAPE_SEQUENCE.sub("", text).translate(_HARMLESS)
 
 
+def _console() -> Console:
+    # NO_COLOR asks for no styles at all; rich would still send bold and dim.
+    plain = {"color_system": None} if os.environ.get("NO_COLOR") else {}
+    return Console(highlight=False, markup=False, emoji=False, soft_wrap=True, **plain)  # type: ignore[arg-type]
+
+
 class Screen:
     """Writes lines. A line that is still being written (`piece`) is ended by whatever comes next."""
 
     def __init__(self, console: Console | None = None) -> None:
-        self._console = console or Console(highlight=False, markup=False, emoji=False, soft_wrap=True)
+        self._console = console or _console()
         self._open = False
 
     @property

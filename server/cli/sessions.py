@@ -4,13 +4,16 @@ from __future__ import annotations
 
 import argparse
 import asyncio
+from pathlib import Path
 
 import grpc
 from google.protobuf.json_format import MessageToJson
 
 from server.cli.connection import UNARY_SECONDS, Connection, connect, explain, find_target
-from server.cli.failure import ExitCode
+from server.cli.failure import CommandFailed, ExitCode
+from server.cli.program import typed
 from server.cli.screen import Screen
+from server.data_dir import chosen_data_dir
 from treadle.session.v1 import session_service_pb2 as pb
 from treadle.session.v1.event_pb2 import SessionState
 from treadle.session.v1.session_pb2 import Session
@@ -21,12 +24,14 @@ _STATE_STYLES = {"idle": "green", "failed": "red"}
 
 def run(options: argparse.Namespace) -> ExitCode:
     """Errors: CommandFailed."""
+    if options.limit < 1:
+        raise CommandFailed("--limit is how many to list: 1 or more", ExitCode.REFUSED)
     found = asyncio.run(_sessions(options))
     if options.json:
         for session in found:
             print(MessageToJson(session, indent=None))
     else:
-        _show(found)
+        _show(found, chosen_data_dir(options.data_dir))
     return ExitCode.DONE
 
 
@@ -51,10 +56,11 @@ async def _pages(connection: Connection, limit: int) -> list[Session]:
     return found
 
 
-def _show(found: list[Session]) -> None:
+def _show(found: list[Session], data_dir: Path) -> None:
     screen = Screen()
     if not found:
-        screen.line('no sessions yet; begin one with `treadle run --repo URL "request"`')
+        begin = typed('run --repo URL "request"', data_dir)
+        screen.line(f"no sessions yet; begin one with `{begin}`")
     for session in found:
         state = SessionState.Name(session.state).removeprefix("SESSION_STATE_").lower()
         created = session.created_at.ToDatetime().astimezone().strftime("%Y-%m-%d %H:%M")
@@ -64,4 +70,4 @@ def _show(found: list[Session]) -> None:
             (f"{state:<12}", _STATE_STYLES.get(state, "yellow")),
             (session.title, ""),
         )
-        screen.line(f"  {session.repository_url}  {session.branch}", "dim")
+        screen.line(f"  {session.repository_url}  {session.branch}  {session.last_seq} events", "dim")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from dataclasses import dataclass, field
 
 from server.cli.screen import Screen
@@ -10,6 +11,10 @@ from treadle.session.v1 import event_pb2 as pb
 DIFF_LINES = 200
 """The diff that is printed ends here; Git has all of it."""
 
+SHORT = 12
+"""How much of a commit's or a blob's name is shown; enough to be found by."""
+
+_INDEX_LINE = re.compile(rf"^(index [0-9a-f]{{{SHORT}}})[0-9a-f]*\.\.([0-9a-f]{{{SHORT}}})[0-9a-f]*")
 _ENDINGS = {
     pb.TURN_STATUS_COMPLETED: ("completed", "bold green"),
     pb.TURN_STATUS_FAILED: ("failed", "bold red"),
@@ -23,6 +28,7 @@ class Summary:
     """What is worth repeating at a turn's end, gathered as its events pass."""
 
     branch: str = ""
+    provider: str = ""
     commit_subject: str = ""
     push_refused: bool = False
     input_tokens: int = 0
@@ -57,12 +63,13 @@ def show_summary(screen: Screen, end: pb.TurnCompleted, summary: Summary) -> Non
     screen.parts((word, style), (f" in {seconds:.1f} s" + (f": {end.message}" if end.message else ""), ""))
     if end.commit:
         screen.label("branch", f"{summary.branch}{_push_state(end, summary)}")
-        screen.label("commit", f"{end.commit}  {summary.commit_subject}")
+        screen.label("commit", f"{end.commit[:SHORT]}  {summary.commit_subject}")
         screen.label("diff", _counts(summary.total))
     elif end.status == pb.TURN_STATUS_COMPLETED:
         screen.label("commit", "none, no file was changed")
     if summary.input_tokens or summary.output_tokens:
-        screen.label("tokens", f"{summary.input_tokens:,} in, {summary.output_tokens:,} out")
+        recorded = " (as recorded; none were used now)" if summary.provider == "replay" else ""
+        screen.label("tokens", f"{summary.input_tokens:,} in, {summary.output_tokens:,} out{recorded}")
     if end.commit:
         _show_diff(screen, summary.total)
 
@@ -90,7 +97,7 @@ def _show_diff(screen: Screen, total: pb.FileChanged) -> None:
 
 def _diff_lines(change: pb.FileChange) -> list[str]:
     if change.patch:
-        return change.patch.splitlines()
+        return [_INDEX_LINE.sub(r"\1..\2", line) for line in change.patch.splitlines()]
     why = "binary" if change.binary else "too large to show" if change.patch_truncated else "no change of content"
     return [f"diff {change.path} ({why})"]
 

@@ -2,15 +2,12 @@
 
 from __future__ import annotations
 
-import shlex
-import shutil
-import sys
 from importlib.metadata import version
 from pathlib import Path
 
 from server.cli.failure import CommandFailed
+from server.cli.program import typed
 from server.cli.screen import Screen
-from server.data_dir import default_data_dir
 from server.embedded.stack import Stack
 
 
@@ -42,7 +39,7 @@ class UpScreen:
         """How to use it."""
         screen = self._screen
         screen.line()
-        screen.parts(("Serving", "bold green"), (" until Ctrl-C; running turns are then committed and pushed.", ""))
+        screen.parts(("Serving", "bold green"), (" until Ctrl-C; what running turns have done is then committed and pushed.", ""))
         screen.label("address", f"{stack.server.api.address} (gRPC)")
         screen.label("API key", f"in {stack.key_file}")
         screen.label("sample", stack.sample.url)
@@ -52,10 +49,8 @@ class UpScreen:
             screen.label("log", str(stack.log_file))
         screen.line()
         screen.line("Try, in another terminal:", "bold")
-        where = "" if self._data_dir == default_data_dir() else f" --data-dir {shlex.quote(str(self._data_dir))}"
-        screen.line(f'  {_program("treadle")} run{where} --repo {stack.sample.url} "Add a note about this repository"', "cyan")
-        screen.line(f"  {_program('treadle')} sessions{where}", "cyan")
-        screen.line(f"  {_program('treadle')} doctor{where}", "cyan")
+        for command in (f'run --repo {stack.sample.url} "Add a note about this repository"', "sessions", "doctor"):
+            screen.line(f"  {typed(command, self._data_dir)}", "cyan")
 
     def demo_failed(self, failure: CommandFailed) -> None:
         """The demo session could not be played."""
@@ -69,7 +64,9 @@ class UpScreen:
     def ending(self, turns: int) -> None:
         """After Ctrl-C."""
         self._screen.line()
-        more = f" {_running(turns)} interrupted, committed and pushed. Ctrl-C again leaves at once." if turns else ""
+        more = (
+            f" {_running(turns)} being stopped; what was done so far is committed and pushed. Ctrl-C again leaves at once." if turns else ""
+        )
         self._screen.line(f"Stopping.{more}")
 
     def leaving(self, turns: int) -> None:
@@ -91,13 +88,3 @@ class UpScreen:
 
 def _running(turns: int) -> str:
     return "1 running turn is" if turns == 1 else f"{turns} running turns are"
-
-
-def _program(name: str) -> str:
-    """As it can be typed here: by name when the shell finds it, else where it is installed."""
-    if shutil.which(name):
-        return name
-    beside = Path(sys.executable).with_name(name)
-    if not beside.exists():
-        return name
-    return shlex.quote(str(beside.relative_to(Path.cwd()) if beside.is_relative_to(Path.cwd()) else beside))

@@ -8,9 +8,10 @@ from collections.abc import Awaitable, Callable
 
 from google.protobuf.json_format import MessageToJson
 
-from server.cli.connection import Connection
+from server.cli.connection import Connection, Target
 from server.cli.failure import ExitCode
 from server.cli.follow import Follower
+from server.cli.program import typed
 from server.cli.render import Renderer
 from server.cli.screen import Screen
 from treadle.session.v1 import event_pb2 as pb
@@ -27,16 +28,17 @@ async def watch(connection: Connection, follow: Callable[[Follower], Awaitable[N
         await follow(follower)
     except asyncio.CancelledError:
         screen.end_piece()
-        _say_how_to_resume(follower)
+        _say_how_to_resume(follower, connection.target)
         raise
     return _EXIT_CODES.get(follower.status, ExitCode.DONE)
 
 
-def _say_how_to_resume(follower: Follower) -> None:
+def _say_how_to_resume(follower: Follower, target: Target) -> None:
     if not follower.session_id:
-        _notice("detached before the server answered; `treadle sessions` tells whether the turn was started")
+        _notice(f"detached before the server answered; `{typed('sessions', target.data_dir)}` tells whether the turn was started")
         return
-    _notice(f"detached; the turn goes on. Come back with\n  treadle resume {follower.session_id} --after {follower.last_seq}")
+    back = typed(f"resume {follower.session_id} --after {follower.last_seq}", target.data_dir)
+    _notice(f"detached; the turn goes on. Come back with\n  {back}")
 
 
 def _print_json(event: pb.Event) -> None:

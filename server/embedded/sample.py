@@ -95,6 +95,7 @@ def _make(root: Path) -> None:
     """Under another name first: a start that is cut off here begins anew with the next."""
     unfinished = root / f"{NAME}.unfinished"
     shutil.rmtree(unfinished, ignore_errors=True)
+    root.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
     unfinished.mkdir(parents=True)
     _git(unfinished, "init", "--quiet", "--bare", "--template=", "--initial-branch=main", ".")
     _git(unfinished, "fast-import", "--quiet", "--date-format=now", stdin=_history().encode())

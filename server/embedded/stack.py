@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import os
 import socket
 from collections.abc import AsyncIterator
 from contextlib import AsyncExitStack, asynccontextmanager
@@ -67,7 +68,7 @@ def _require_free(name: str, address: str) -> None:
         with socket.create_server((host.strip("[]"), int(port)), family=socket.AF_INET6 if ":" in host else socket.AF_INET):
             pass
     except (OSError, ValueError, OverflowError) as error:
-        reason = (error.strerror or str(error)).lower() if isinstance(error, OSError) else str(error)
+        reason = os.strerror(error.errno).lower() if isinstance(error, OSError) and error.errno else str(error)
         raise SettingsUnfit(f"{address} cannot be listened on ({reason}); choose another with {name}") from None
 
 

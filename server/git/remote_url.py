@@ -46,7 +46,7 @@ class RemoteUrls:
         except ValueError:
             raise RepositoryNotAllowed("the URL is malformed") from None
         if parts.scheme != "https":
-            raise RepositoryNotAllowed(f"scheme {parts.scheme!r}, only https is allowed")
+            raise RepositoryNotAllowed(f"only https:// URLs are fetched{_as_https(url)}")
         if "@" in parts.netloc:
             raise RepositoryNotAllowed("the URL holds a user name or password")
         if port is not None or parts.netloc.endswith(":") or "?" in url or "#" in url:
@@ -67,3 +67,9 @@ def _path(path: str) -> list[str]:
         if not _SEGMENT.match(segment) or segment in {".", "..", ".git"}:
             raise RepositoryNotAllowed("the path is not a repository's")
     return segments
+
+
+def _as_https(url: str) -> str:
+    """A hint for the two ways in which people write SSH addresses; empty for all else."""
+    found = re.fullmatch(r"(?:ssh://)?[\w.-]+@([\w.-]+)[:/](?!/)([\w./-]+)", url)
+    return f"; try https://{found[1]}/{found[2]}" if found else ""

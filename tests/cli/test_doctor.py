@@ -19,7 +19,7 @@ async def test_doctor_names_what_is_missing_and_what_to_do(unused) -> None:
         address = f"127.0.0.1:{taken.getsockname()[1]}"
         ended = await unused.run("doctor", TREADLE_LISTEN=address)
     assert ended.code == 1
-    assert f"no  port       {address}" in ended.out
+    assert f"no  port       {address}: address already in use\n" in ended.out
     assert "choose another with TREADLE_LISTEN" in ended.out
 
 
@@ -40,3 +40,23 @@ async def test_version_and_help(unused) -> None:
     told = await unused.run("--help")
     for command in ("up", "demo", "run", "resume", "sessions", "interrupt", "doctor", "version"):
         assert f"\n    {command} " in told.out
+    assert (await unused.run("--version")).out == "treadle 0.1.0\n"
+    bare = await unused.run()
+    assert bare.code == 2
+    assert bare.err == told.out
+
+
+async def test_doctor_beside_a_running_server_says_so(shared) -> None:
+    ended = await shared.run("doctor")
+    assert ended.code == 0, ended
+    assert f"ok  server     running on {(shared.data_dir / 'address').read_text().strip()}" in ended.out
+
+
+async def test_doctor_is_not_misled_by_what_a_crashed_server_left(unused) -> None:
+    unused.data_dir.mkdir()
+    (unused.data_dir / "replica").write_text("")
+    (unused.data_dir / "address").write_text("127.0.0.1:7433\n")
+    with socket.create_server(("127.0.0.1", 0)) as taken:
+        ended = await unused.run("doctor", TREADLE_LISTEN=f"127.0.0.1:{taken.getsockname()[1]}")
+    assert ended.code == 1
+    assert "no  port" in ended.out

@@ -62,10 +62,10 @@ async def test_ctrl_c_detaches_and_resume_comes_back(shared, find_branch) -> Non
         left = await run.stop(signal.SIGINT)
     assert left.code == 130
     assert "Traceback" not in left.err
-    how = left.err.split("treadle resume ")[1].split()
-    session, after = how[0], how[2]
+    assert "Come back with" in left.err
+    words = left.err.split("treadle resume ")[1].split()
 
-    async with shared.started("resume", session, "--after", after) as resume:
+    async with shared.started("resume", *words) as resume:
         shared.open_gate()
         back = await resume.ended()
     assert back.code == 0, back
@@ -133,7 +133,6 @@ def _on_a_terminal(arguments: list[str], data_dir: Path) -> str:
     ("arguments", "reason", "field"),
     [
         (("run", "--repo", "{sample}", " "), "INVALID_FIELD", "prompt"),
-        (("run", "Without a repository"), "INVALID_FIELD", "repository_url"),
         (("run", "--repo", "https://example.org/x/y", "Not allowed"), "REPOSITORY_NOT_ALLOWED", "repository_url"),
         (("run", "--repo", "{sample}x", "Not there"), "REPOSITORY_UNREACHABLE", "repository_url"),
         (("run", "--repo", "{sample}", "--base", "nowhere", "No such branch"), "BRANCH_UNKNOWN", "base_branch"),
@@ -173,3 +172,49 @@ async def test_no_server_is_exit_code_3(shared, unused) -> None:
     unknown = await unused.run("run", "--repo", "https://github.com/a/b", "Hello")
     assert unknown.code == 3
     assert "treadle up" in unknown.err
+
+
+async def test_what_is_missing_is_named_as_the_command_line_has_it(shared) -> None:
+    bare = await shared.run("run", "hello")
+    assert bare.code == 2
+    assert "--repo URL" in bare.err
+    assert (await shared.run("sessions", "--limit", "0")).code == 2
+    ssh = await shared.run("run", "--repo", "git@github.com:acme/app.git", "hello")
+    assert ssh.code == 2
+    assert "only https:// URLs are fetched; try https://github.com/acme/app.git" in ssh.err
+
+
+async def test_the_readme_s_program_runs_as_it_stands(shared) -> None:
+    readme = (Path(__file__).parents[2] / "README.md").read_text()
+    program = readme.split("```python\n")[1].split("```")[0]
+    for there, here in (
+        ("127.0.0.1:7433", (shared.data_dir / "address").read_text().strip()),
+        ("http://127.0.0.1:7435/sample.git", shared.sample_url),
+    ):
+        assert there in program
+        program = program.replace(there, here)
+    key = (shared.data_dir / "api-key").read_text().strip()
+    process = await asyncio.create_subprocess_exec(
+        sys.executable, "-c", program, env=os.environ | {"TREADLE_API_KEY": key}, stdout=subprocess.PIPE
+    )
+    out, _ = await asyncio.wait_for(process.communicate(), 60)
+    assert process.returncode == 0
+    kinds = [line.split() for line in out.decode().splitlines()]
+    assert [int(seq) for seq, _ in kinds] == list(range(1, len(kinds) + 1))
+    assert (kinds[0][1], kinds[-1][1]) == ("turn_started", "turn_completed")
+
+
+async def test_no_color_means_no_styles_at_all(shared) -> None:
+    """Also no bold and no dim, on a terminal."""
+    master, slave = pty.openpty()
+    try:
+        process = await asyncio.create_subprocess_exec(
+            sys.executable, "-m", "server.cli", "sessions", "--data-dir", str(shared.data_dir),
+            env=os.environ | {"NO_COLOR": "1", "TERM": "xterm-256color"}, stdout=slave, stderr=slave,
+        )  # fmt: skip
+        assert await asyncio.wait_for(process.wait(), 60) == 0
+        os.set_blocking(master, False)
+        assert b"\x1b[" not in os.read(master, 65536)
+    finally:
+        os.close(master)
+        os.close(slave)
