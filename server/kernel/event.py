@@ -21,12 +21,8 @@ class Fact:
     body: bytes
 
 
-@dataclass(frozen=True)
-class Delta:
-    """What a content_delta adds: `data` (UTF-8, as it stands in the body) to the text named `stream` (item and channel)."""
-
-    stream: str
-    data: bytes
+TextId = tuple[str, int]
+"""Which text a content_delta continues: item and channel."""
 
 
 @dataclass(frozen=True)
@@ -39,8 +35,9 @@ class WorkerBatch:
     first_worker_seq: int
     kinds: Sequence[str]
     bodies: Sequence[bytes]
-    deltas: Mapping[int, Delta] = field(default_factory=dict)
-    """By index, for the events that continue a text: what they add. Secrets are looked for across these."""
+    deltas: Mapping[TextId, Sequence[tuple[int, bytes]]] = field(default_factory=dict)
+    """The texts that events continue: for each the events' indexes and what they add (UTF-8, as it stands in the body), in order.
+    Secrets are looked for across these."""
 
     @property
     def last_worker_seq(self) -> int:

@@ -12,7 +12,7 @@ from collections.abc import Iterable
 from dataclasses import replace
 from urllib.parse import quote
 
-from server.kernel.event import Delta, Fact, WorkerBatch
+from server.kernel.event import Fact, TextId, WorkerBatch
 
 MIN_SECRET_BYTES = 8
 """Shorter values are no secrets: masking them would mask words."""
@@ -40,10 +40,10 @@ class Redactor:
         ordered = sorted(forms, key=len, reverse=True)
         self._pattern = re.compile(b"|".join(map(re.escape, ordered)) or b"(?!)")
         self._forms = ordered
-        # Every secret, whole or begun, shows its head: where no head is, nothing is to be masked. This is asked for every delta.
+        # Every secret, whole or begun, shows its head: where no head is, nothing is to be masked. This is asked for every text.
         self._heads = [form[: _head(form)] for form in ordered]
         self._keep = max(map(len, ordered), default=1) - 1
-        self._tails: dict[str, bytes] = {}
+        self._tails: dict[TextId, bytes] = {}
 
     def fact(self, fact: Fact) -> Fact:
         """The fact without secrets."""
@@ -56,10 +56,16 @@ class Redactor:
         # One fast look at all bodies: there is hardly ever anything to find.
         everything = b"\n".join(batch.bodies)
         bodies = [self._mask(body) for body in batch.bodies] if any(form in everything for form in self._forms) else [*batch.bodies]
-        for index, delta in batch.deltas.items():
-            masked = self._continue(delta)
-            if masked != delta.data:
-                bodies[index] = _swap(batch.bodies[index], delta.data, masked)
+        for text_id, deltas in batch.deltas.items():
+            # One look at all that the batch adds to a text, for the same reason.
+            text = self._tails.get(text_id, b"") + b"".join([data for _, data in deltas])
+            if not self._shows_head(text):
+                self._remember(text_id, text)
+                continue
+            for index, data in deltas:
+                masked = self._continue(text_id, data)
+                if masked != data:
+                    bodies[index] = _swap(batch.bodies[index], data, masked)
         return replace(batch, bodies=bodies)
 
     def text(self, text: str) -> str:
@@ -69,19 +75,27 @@ class Redactor:
     def _mask(self, data: bytes) -> bytes:
         return self._pattern.sub(lambda match: b"*" * len(match[0]), data)
 
-    def _continue(self, delta: Delta) -> bytes:
+    def _continue(self, text_id: TextId, data: bytes) -> bytes:
         """What may be shown of a delta: secrets that end in it, and the beginning of one that it ends with, are masked."""
-        tail = self._tails.pop(delta.stream, b"")
-        text = tail + delta.data
+        tail = self._tails.get(text_id, b"")
+        text = tail + data
         shown = bytearray(text)
-        if any(head in text for head in self._heads):
+        if self._shows_head(text):
             shown[:] = self._mask(text)
             begun = self._begun(text)
             shown[len(shown) - begun :] = b"*" * begun
+        self._remember(text_id, text)
+        return bytes(shown[len(tail) :])
+
+    def _shows_head(self, text: bytes) -> bool:
+        return any(head in text for head in self._heads)
+
+    def _remember(self, text_id: TextId, text: bytes) -> None:
+        """Keep the end of a text; of those that were not continued for longest, if there are too many, none."""
+        self._tails.pop(text_id, None)
         while len(self._tails) >= MAX_STREAMS:
             del self._tails[next(iter(self._tails))]
-        self._tails[delta.stream] = text[-self._keep :] if self._keep else b""
-        return bytes(shown[len(tail) :])
+        self._tails[text_id] = text[-self._keep :] if self._keep else b""
 
     def _begun(self, text: bytes) -> int:
         """How many of the last bytes are the beginning of a secret; few bytes are too likely to be something else."""

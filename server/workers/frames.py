@@ -5,7 +5,7 @@ from __future__ import annotations
 from google.protobuf.message import DecodeError
 
 from server.kernel.errors import WorkerProtocolBroken
-from server.kernel.event import MAX_EVENT_BYTES, Delta, WorkerBatch
+from server.kernel.event import MAX_EVENT_BYTES, TextId, WorkerBatch
 from server.kernel.ports.launcher import WorkerResult
 from server.kernel.turn import Outcome, TurnCode, TurnState
 from treadle.session.v1 import event_pb2 as session
@@ -60,7 +60,7 @@ class FrameReader:
             raise WorkerProtocolBroken(f"after event {self.last} the worker sent {len(batch.events)} events from {batch.first_worker_seq}")
         kinds: list[str] = []
         bodies: list[bytes] = []
-        deltas: dict[int, Delta] = {}
+        deltas: dict[TextId, list[tuple[int, bytes]]] = {}
         for event in batch.events:
             kind = event.WhichOneof("body")
             if kind is None:
@@ -75,7 +75,7 @@ class FrameReader:
                 raise WorkerProtocolBroken(f"the worker sent an event of {len(body):,} bytes")
             if kind == "content_delta":
                 delta = event.content_delta
-                deltas[len(bodies)] = Delta(f"{event.item_id}/{delta.channel}", delta.data.encode())
+                deltas.setdefault((event.item_id, delta.channel), []).append((len(bodies), delta.data.encode()))
             kinds.append(kind)
             bodies.append(body)
         clean = WorkerBatch(first_worker_seq=self.last + 1, kinds=kinds, bodies=bodies, deltas=deltas)

@@ -3,7 +3,7 @@ from urllib.parse import quote
 
 import pytest
 
-from server.kernel.event import Delta, Fact, WorkerBatch
+from server.kernel.event import Fact, WorkerBatch
 from server.kernel.redaction import Redactor
 from treadle.session.v1 import event_pb2 as pb
 from treadle.worker.v1 import worker_event_pb2
@@ -17,7 +17,7 @@ def delta(text: str, offset: int = 0) -> worker_event_pb2.WorkerEvent:
 
 def batch(*texts: str) -> WorkerBatch:
     bodies = [delta(text).SerializeToString() for text in texts]
-    return WorkerBatch(1, ["content_delta"] * len(texts), bodies, {i: Delta("m1/1", text.encode()) for i, text in enumerate(texts)})
+    return WorkerBatch(1, ["content_delta"] * len(texts), bodies, {("m1", 1): [(i, text.encode()) for i, text in enumerate(texts)]})
 
 
 def shown(*batches: WorkerBatch) -> str:
@@ -69,3 +69,9 @@ def test_without_secrets_nothing_changes() -> None:
     one = batch("hello")
     assert Redactor([]).batch(one) is one
     assert Redactor(["short"]).text("short") == "short"
+
+
+def test_a_secret_split_within_one_batch_is_masked_and_what_follows_is_not() -> None:
+    redactor = Redactor([SECRET])
+    one = batch("nothing here", f"key {SECRET[:12]}", SECRET[12:20], SECRET[20:], " end")
+    assert shown(redactor.batch(one), redactor.batch(batch(" and on"))) == f"nothing herekey {'*' * len(SECRET)} end and on"
