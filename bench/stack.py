@@ -68,6 +68,14 @@ class Stack:
                 return int(line.split()[1]) / 1024
         raise ValueError("no VmRSS")
 
+    async def drain(self, channel: grpc.aio.Channel, session_id: str, after_seq: int) -> int:
+        """Follow a session to its end without decoding anything; returns how many bytes came."""
+        call = channel.unary_stream("/treadle.session.v1.SessionService/Resume", request_serializer=pb.ResumeRequest.SerializeToString)
+        total = 0
+        async for data in call(pb.ResumeRequest(session_id=session_id, after_seq=after_seq), metadata=self.metadata):
+            total += len(data)
+        return total
+
 
 def events_in(frame: Any) -> list[event_pb2.Event]:
     return list(frame.events.events)
