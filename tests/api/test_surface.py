@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import json
-import re
 import shutil
 import sys
 from collections.abc import AsyncIterator, Iterator
@@ -79,14 +78,3 @@ async def test_the_worker_service_is_not_served_to_callers(client: Client) -> No
     with pytest.raises(grpc.aio.AioRpcError) as caught:
         await call(b"", metadata=client.metadata)
     assert caught.value.code() is grpc.StatusCode.UNIMPLEMENTED
-
-
-async def test_the_readmes_example_runs(client: Client, git_server: GitServer) -> None:
-    (example,) = re.findall(r"```python\n(.*?)```", README.read_text(), re.DOTALL)
-    values = f"api_key = {client.key!r}\nurl = {git_server.url + '/acme/app.git'!r}\n"
-    program = values + example.replace("127.0.0.1:7433", client.address).replace('prompt="Add', 'model="quick.jsonl", prompt="Add')
-    code, printed = await run(sys.executable, "-c", program)
-    assert code == 0, printed
-    lines = [line.split() for line in printed.splitlines()]
-    assert [int(seq) for seq, _ in lines] == list(range(1, len(lines) + 1))
-    assert lines[-1][1] == "turn_completed"

@@ -18,6 +18,10 @@ import pytest
 from support.git_server import git
 from support.postgres import open_directory
 
+# Started by a shell's `&`, a test run has SIGINT ignored, and so would all that it starts.
+if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
+    signal.signal(signal.SIGINT, signal.default_int_handler)
+
 LIMIT_SECONDS = 60
 GATED = """\
 {"write": "first.txt", "content": "first\\n"}
