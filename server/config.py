@@ -24,6 +24,14 @@ class Settings(BaseSettings):
     )
     listen: str = Field("127.0.0.1:7433", description="Address of the gRPC API, `host:port`; port 0 picks a free one.")
     metrics_listen: str = Field("127.0.0.1:7434", description="Address of the Prometheus metrics page, `host:port`; empty for none.")
+    gateway_listen: str = Field(
+        "127.0.0.1:7430", description="Address of the gateway (Envoy) that `treadle up` starts, `host:port`; empty for none."
+    )
+    gateway_origins: str = Field(
+        "", description="Web pages that may call through it, by comma, as browsers name them: `https://example.org`."
+    )
+    gateway_tls_certificate: Path | None = Field(None, description="Certificate chain (PEM) of the gateway; without it, no TLS.")
+    gateway_tls_key: Path | None = Field(None, description="Its private key (PEM).")
 
     # -- adapters, by the name of their entry point
     launcher: str = Field("process", description="How workers are started.")

@@ -7,6 +7,7 @@ import re
 import time
 from collections.abc import Awaitable, Callable
 from contextlib import suppress
+from contextvars import ContextVar
 from typing import Any, NoReturn, Protocol
 
 import grpc
@@ -25,6 +26,9 @@ from server.kernel.ports.authenticator import Authenticator
 
 ABORT_SECONDS = 5.0
 """`abort` itself can wait for a client that does not read."""
+
+FAREWELL: ContextVar[Callable[[Status], bytes] | None] = ContextVar("farewell", default=None)
+"""Set by a call whose client cannot see how a stream that has begun ends: its last message is made from the status."""
 
 log = structlog.get_logger()
 
@@ -98,8 +102,11 @@ def _expected(error: KernelError) -> tuple[grpc.StatusCode, Status]:
 
 async def _abort(context: Context, code: grpc.StatusCode, status: Status) -> NoReturn:
     details = (("grpc-status-details-bin", status.SerializeToString()),)
+    farewell = FAREWELL.get()
     with suppress(TimeoutError):
         async with asyncio.timeout(ABORT_SECONDS):
+            if farewell is not None:
+                await context.write(farewell(status))
             await context.abort(code, status.message, trailing_metadata=details)
     raise grpc.aio.AbortError
 

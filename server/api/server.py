@@ -13,6 +13,8 @@ from grpc_health.v1.health import SERVICE_NAME as HEALTH
 from grpc_reflection.v1alpha import reflection
 
 from server.api.edge import generic_handler
+from server.api.event_stream_service import SERVICE as EVENT_STREAMS
+from server.api.event_stream_service import EventStreamService
 from server.api.session_service import SERVICE, SessionService
 from server.api.streams import Streams
 from server.kernel.execute import Execute
@@ -55,12 +57,15 @@ async def open_api(
     streams = Streams(write_seconds=write_seconds)
     service = SessionService(sessions, execute, streams)
     checks = HealthServicer()
-    server.add_generic_rpc_handlers((generic_handler(SERVICE, service, authenticator),))
+    event_streams = EventStreamService(sessions, execute, streams)
+    server.add_generic_rpc_handlers(
+        (generic_handler(SERVICE, service, authenticator), generic_handler(EVENT_STREAMS, event_streams, authenticator))
+    )
     health_pb2_grpc.add_HealthServicer_to_server(checks, server)
-    reflection.enable_server_reflection((SERVICE.full_name, HEALTH, reflection.SERVICE_NAME), server)
+    reflection.enable_server_reflection((SERVICE.full_name, EVENT_STREAMS.full_name, HEALTH, reflection.SERVICE_NAME), server)
     host, _, _ = listen.rpartition(":")
     port = server.add_insecure_port(listen)
-    for name in ("", SERVICE.full_name):
+    for name in ("", SERVICE.full_name, EVENT_STREAMS.full_name):
         await checks.set(name, health_pb2.HealthCheckResponse.SERVING)
     await server.start()
     api = Api(f"{host}:{port}", checks, streams)

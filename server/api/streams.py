@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncGenerator
+from collections.abc import AsyncGenerator, Awaitable, Callable
 
 from google.protobuf.timestamp_pb2 import Timestamp
 
@@ -14,6 +14,8 @@ from server.kernel.journal import Closed, Events, Frame, Synced
 from server.kernel.stall import StallTimeout
 from treadle.session.v1 import session_service_pb2 as pb
 
+Dress = Callable[[Frame], Awaitable[bytes]]
+
 
 class Streams:
     """The open streams of this server."""
@@ -23,8 +25,11 @@ class Streams:
         self._tasks: set[asyncio.Task[None]] = set()
         self._draining = False
 
-    async def send(self, context: Context, frames: AsyncGenerator[Frame, None], *, after_seq: int, first: bytes) -> None:
-        """Write `first` and then all frames. Errors: SlowConsumer, ShuttingDown, and those of `frames`."""
+    async def send(
+        self, context: Context, frames: AsyncGenerator[Frame, None], *, after_seq: int, first: bytes, dress: Dress | None = None
+    ) -> None:
+        """Write `first` and then all frames, each in the form that `dress` gives it (default: as it is, a gRPC message).
+        Errors: SlowConsumer, ShuttingDown, and those of `frames`."""
         if self._draining:
             raise ShuttingDown
         task = asyncio.current_task()
@@ -33,7 +38,7 @@ class Streams:
         self._tasks.add(task)
         telemetry.STREAMS.inc()
         try:
-            await self._pump(context, frames, after_seq, first)
+            await self._pump(context, frames, after_seq, first, dress or _as_it_is)
         except asyncio.CancelledError:
             if self._draining and task.cancelling():
                 # Not the client's doing: say that it is worth coming back.
@@ -53,7 +58,7 @@ class Streams:
         # Bounded by the edge's own limit for telling the client.
         await asyncio.gather(*self._tasks, return_exceptions=True)
 
-    async def _pump(self, context: Context, frames: AsyncGenerator[Frame, None], after_seq: int, first: bytes) -> None:
+    async def _pump(self, context: Context, frames: AsyncGenerator[Frame, None], after_seq: int, first: bytes, dress: Dress) -> None:
         # A client that does not read holds one frame here and what fits into the transport, and not for ever.
         stall = StallTimeout(self._write_seconds)
         try:
@@ -67,12 +72,16 @@ class Streams:
                     frame = await anext(frames, None)
                     if frame is None:
                         return
-                    data = frame.frame if isinstance(frame, Events) else encode(frame)
+                    data = await dress(frame)
                     after_seq = frame.last_seq if isinstance(frame, Events) else after_seq
         except TimeoutError:
             if not stall.expired:
                 raise
             raise SlowConsumer(after_seq) from None
+
+
+async def _as_it_is(frame: Frame) -> bytes:
+    return encode(frame)
 
 
 def started(session_id: str, *, turn_id: str = "", existing: bool = False) -> bytes:
@@ -81,14 +90,14 @@ def started(session_id: str, *, turn_id: str = "", existing: bool = False) -> by
 
 
 def encode(frame: Frame) -> bytes:
-    """A frame that holds no events."""
+    """A frame as a ResumeResponse; one with events is one already."""
+    if isinstance(frame, Events):
+        return frame.frame
     if isinstance(frame, Synced):
         return pb.ResumeResponse(synced=pb.Synced(watermark_seq=frame.watermark_seq)).SerializeToString()
     if isinstance(frame, Closed):
         closed = pb.Closed(final_seq=frame.final_seq, state=f"SESSION_STATE_{frame.session_state}")
         return pb.ResumeResponse(closed=closed).SerializeToString()
-    if isinstance(frame, Events):
-        return frame.frame
     clock = Timestamp()
     clock.GetCurrentTime()
     return pb.ResumeResponse(heartbeat=pb.Heartbeat(tail_seq=frame.tail_seq, server_time=clock)).SerializeToString()

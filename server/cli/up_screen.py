@@ -41,6 +41,8 @@ class UpScreen:
         screen.line()
         screen.parts(("Serving", "bold green"), (" until Ctrl-C; what running turns have done is then committed and pushed.", ""))
         screen.label("address", f"{stack.server.api.address} (gRPC)")
+        if stack.gateway_url:
+            screen.label("gateway", f"{stack.gateway_url} (gRPC, gRPC-web, JSON, server-sent events)")
         screen.label("API key", f"in {stack.key_file}")
         screen.label("sample", stack.sample.url)
         if stack.metrics_url:

@@ -30,6 +30,8 @@ class Stack:
     key_file: Path
     log_file: Path | None
     metrics_url: str
+    gateway_url: str
+    """Empty when there is none."""
 
 
 @asynccontextmanager
@@ -77,7 +79,11 @@ async def _serve(stack: AsyncExitStack, settings: Settings, sample: Sample) -> S
     from server.identity.local_user import ensure_local_user
     from server.serve import logs, metrics_page
 
-    for name, address in (("TREADLE_LISTEN (or --listen)", settings.listen), ("TREADLE_METRICS_LISTEN", settings.metrics_listen)):
+    for name, address in (
+        ("TREADLE_LISTEN (or --listen)", settings.listen),
+        ("TREADLE_METRICS_LISTEN", settings.metrics_listen),
+        ("TREADLE_GATEWAY_LISTEN", settings.gateway_listen),
+    ):
         if address:
             _require_free(name, address)
     stack.enter_context(logs(settings))
@@ -87,7 +93,30 @@ async def _serve(stack: AsyncExitStack, settings: Settings, sample: Sample) -> S
         raise SettingsUnfit(str(error)) from None
     key_file = await ensure_local_user(server.stores.keys, settings.data_dir)
     metrics_url = stack.enter_context(metrics_page(settings.metrics_listen))
+    gateway_url = await _gateway(stack, settings, server)
     address_file = settings.data_dir / "address"
     address_file.write_text(server.api.address + "\n", encoding="utf-8")
     stack.callback(address_file.unlink, missing_ok=True)
-    return Stack(server, sample, key_file, settings.log_file, metrics_url)
+    return Stack(server, sample, key_file, settings.log_file, metrics_url, gateway_url)
+
+
+async def _gateway(stack: AsyncExitStack, settings: Settings, server: Server) -> str:
+    """Its URL; empty when the settings want none, or there is no Envoy for this machine. Errors: SettingsUnfit."""
+    from gateway.config import Gateway
+    from server.embedded.gateway import embedded_gateway, envoy
+
+    program = envoy()
+    if not settings.gateway_listen or program is None:
+        return ""
+    wanted = Gateway(
+        listen=settings.gateway_listen,
+        upstream=server.api.address,
+        admin="",
+        origins=tuple(filter(None, (origin.strip() for origin in settings.gateway_origins.split(",")))),
+        tls_certificate=settings.gateway_tls_certificate,
+        tls_key=settings.gateway_tls_key,
+    )
+    address = await stack.enter_async_context(embedded_gateway(program, wanted, settings.data_dir / "gateway"))
+    # Before Envoy goes, streams end in order: with a word that says so.
+    stack.push_async_callback(server.api.drain)
+    return f"{'https' if settings.gateway_tls_certificate else 'http'}://{address}"

@@ -114,9 +114,10 @@ class Sessions:
         await self._store.get(principal, session_id)
         return await self._journal.follow(session_id, after_seq=after_seq, live=live)
 
-    async def follow_turn(self, turn: Turn) -> AsyncGenerator[Frame, None]:
-        """Replay and follow one turn, from its first event to its last. The turn was given out by a use case of its owner."""
-        return await self._journal.follow(turn.session_id, after_seq=turn.start_seq, live=True, turn_id=turn.id)
+    async def follow_turn(self, turn: Turn, *, after_seq: int = 0) -> AsyncGenerator[Frame, None]:
+        """Replay and follow one turn, from its first event, or from behind `after_seq`, to its last. The turn was given out by a use
+        case of its owner. Errors: SequenceAhead."""
+        return await self._journal.follow(turn.session_id, after_seq=max(turn.start_seq, after_seq), live=True, turn_id=turn.id)
 
 
 def _page_size(asked: int, *, default: int, limit: int) -> int:

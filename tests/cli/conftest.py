@@ -23,6 +23,7 @@ if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
     signal.signal(signal.SIGINT, signal.default_int_handler)
 
 LIMIT_SECONDS = 60
+_ANY_PORTS = {"TREADLE_METRICS_LISTEN": "127.0.0.1:0", "TREADLE_GATEWAY_LISTEN": "127.0.0.1:0"}
 GATED = """\
 {"write": "first.txt", "content": "first\\n"}
 {"run": "while [ ! -e go ]; do sleep 0.02; done; rm go"}
@@ -99,7 +100,7 @@ class Home:
             "-m",
             "server.cli",
             *arguments,
-            env=inherited | {"TREADLE_DATA_DIR": str(self.data_dir), "TREADLE_METRICS_LISTEN": "127.0.0.1:0"} | environment,
+            env=inherited | {"TREADLE_DATA_DIR": str(self.data_dir), **_ANY_PORTS} | environment,
             stdin=asyncio.subprocess.DEVNULL,
             stdout=asyncio.subprocess.PIPE,
             stderr=asyncio.subprocess.PIPE,

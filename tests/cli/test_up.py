@@ -140,7 +140,7 @@ async def test_ctrl_c_while_it_starts_stops_it(unused) -> None:
     assert unused.processes() == []
 
 
-@pytest.mark.parametrize("setting", ["TREADLE_LISTEN", "TREADLE_METRICS_LISTEN"])
+@pytest.mark.parametrize("setting", ["TREADLE_LISTEN", "TREADLE_METRICS_LISTEN", "TREADLE_GATEWAY_LISTEN"])
 async def test_a_taken_port_is_named(home, setting) -> None:
     with socket.create_server(("127.0.0.1", 0)) as taken:
         address = f"127.0.0.1:{taken.getsockname()[1]}"
@@ -157,3 +157,18 @@ async def test_a_setting_that_does_not_fit_is_named(home) -> None:
     assert ended.code == 2
     assert "TREADLE_MAX_TURNS" in ended.err
     assert "Traceback" not in ended.err
+
+
+async def test_the_gateway_serves_and_goes_with_the_server_also_when_that_is_killed(home) -> None:
+    async with home.up() as up:
+        found = re.search(r"gateway +http://127\.0\.0\.1:(\d+)", up.out)
+        assert found
+        key = (home.data_dir / "api-key").read_text().strip()
+        request = urllib.request.Request(f"http://127.0.0.1:{found[1]}/v1/sessions", headers={"Authorization": f"Bearer {key}"})
+        listed = await asyncio.to_thread(lambda: urllib.request.urlopen(request, timeout=10).read())
+        assert b"sessionId" in listed
+        assert any("envoy" in line for line in home.processes())
+        await up.stop(signal.SIGKILL)
+    async with asyncio.timeout(LIMIT_SECONDS):
+        while any("envoy" in line for line in home.processes()):
+            await asyncio.sleep(0.01)

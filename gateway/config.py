@@ -1,0 +1,108 @@
+"""Envoy's configuration from its template."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from string import Template
+from typing import Any
+
+_HERE = Path(__file__).parent
+
+# HTTP statuses of Envoy's own answers, with the gRPC code and the reason that a client finds in the body.
+_LOCAL_REPLIES = {
+    400: (3, "REQUEST_MALFORMED"),
+    403: (7, "ORIGIN_NOT_ALLOWED"),
+    404: (5, "ROUTE_UNKNOWN"),
+    408: (4, "REQUEST_TOO_SLOW"),
+    413: (3, "REQUEST_TOO_LARGE"),
+    415: (3, "REQUEST_MALFORMED"),
+    426: (3, "REQUEST_MALFORMED"),
+    429: (8, "RATE_LIMITED"),
+    431: (3, "REQUEST_TOO_LARGE"),
+    500: (13, "INTERNAL"),
+    502: (14, "SERVER_UNREACHABLE"),
+    503: (14, "SERVER_UNREACHABLE"),
+    504: (4, "DEADLINE_EXCEEDED"),
+}
+
+
+@dataclass(frozen=True)
+class Gateway:
+    """What a gateway needs to know. Addresses are `host:port`."""
+
+    listen: str
+    upstream: str
+    """The main server's gRPC API; a name is looked up again and again."""
+    admin: Path | str
+    """Envoy's own control: a unix socket, or an address on loopback. Never reachable from outside."""
+    origins: Sequence[str] = ()
+    """Pages that may call, exactly as browsers send them: `https://example.org`."""
+    tls_certificate: Path | None = None
+    tls_key: Path | None = None
+    requests_per_second: int = 1000
+    max_request_bytes: int = 16 * 1024 * 1024
+    max_connections: int = 10_000
+
+
+def render(gateway: Gateway) -> str:
+    """The configuration as Envoy reads it. Errors: ValueError for an address that is none."""
+    host, _, _ = gateway.upstream.rpartition(":")
+    values = {
+        "admin": _pipe(gateway.admin) if isinstance(gateway.admin, Path) else _address(gateway.admin),
+        "listen": _address(gateway.listen),
+        "upstream": _address(gateway.upstream),
+        "discovery": "STATIC" if host.replace(".", "").isdigit() or ":" in host else "STRICT_DNS",
+        "origins": [{"exact": origin} for origin in gateway.origins],
+        "tls": _tls(gateway),
+        "requests_per_second": gateway.requests_per_second,
+        "burst": 2 * gateway.requests_per_second,
+        "max_request_bytes": gateway.max_request_bytes,
+        "max_connections": gateway.max_connections,
+        "descriptors": str(_HERE / "descriptors.binpb"),
+        "local_replies": [_local_reply(status, code, reason) for status, (code, reason) in _LOCAL_REPLIES.items()],
+    }
+    text = (_HERE / "envoy.yaml").read_text(encoding="utf-8")
+    return Template(text).substitute({name: json.dumps(value) for name, value in values.items()})
+
+
+def _address(address: str) -> dict[str, Any]:
+    host, _, port = address.rpartition(":")
+    return {"socket_address": {"address": host.strip("[]"), "port_value": int(port)}}
+
+
+def _pipe(path: Path) -> dict[str, Any]:
+    return {"pipe": {"path": str(path), "mode": 0o600}}
+
+
+def _tls(gateway: Gateway) -> dict[str, Any] | None:
+    if gateway.tls_certificate is None:
+        return None
+    files = {"certificate_chain": {"filename": str(gateway.tls_certificate)}, "private_key": {"filename": str(gateway.tls_key)}}
+    return {
+        "name": "envoy.transport_sockets.tls",
+        "typed_config": {
+            "@type": "type.googleapis.com/envoy.extensions.transport_sockets.tls.v3.DownstreamTlsContext",
+            "common_tls_context": {
+                "alpn_protocols": ["h2", "http/1.1"],
+                "tls_params": {"tls_minimum_protocol_version": "TLSv1_2"},
+                "tls_certificates": [files],
+            },
+        },
+    }
+
+
+def _local_reply(status: int, code: int, reason: str) -> dict[str, Any]:
+    """Envoy's own answer in the form that the server's answers have."""
+    info = {"@type": "type.googleapis.com/google.rpc.ErrorInfo", "reason": reason, "domain": "treadle"}
+    return {
+        "filter": {
+            "status_code_filter": {"comparison": {"op": "EQ", "value": {"default_value": status, "runtime_key": f"reply_{status}"}}}
+        },
+        "body_format_override": {
+            "json_format": {"code": code, "message": "%LOCAL_REPLY_BODY%", "details": [info]},
+            "content_type": "application/json",
+        },
+    }

@@ -1,0 +1,63 @@
+"""treadle.session.v1.EventStreamService: the streams of SessionService as server-sent events."""
+
+from __future__ import annotations
+
+from google.rpc.status_pb2 import Status
+
+from server.api import convert, server_sent
+from server.api.edge import FAREWELL, Context
+from server.api.streams import Streams, started
+from server.kernel.errors import InvalidField
+from server.kernel.execute import Execute
+from server.kernel.identity import Principal
+from server.kernel.sessions import Sessions
+from treadle.session.v1 import event_stream_service_pb2
+from treadle.session.v1 import session_service_pb2 as pb
+
+SERVICE = event_stream_service_pb2.DESCRIPTOR.services_by_name["EventStreamService"]
+
+LAST_EVENT_ID = "last-event-id"
+
+
+class EventStreamService:
+    """See the comments of the proto."""
+
+    def __init__(self, sessions: Sessions, execute: Execute, streams: Streams) -> None:
+        self._sessions = sessions
+        self._execute = execute
+        self._streams = streams
+
+    async def stream_execute(self, principal: Principal, request: pb.ExecuteSessionRequest, context: Context) -> None:
+        """Start a turn, or find it, and follow it."""
+        after_seq = _last_event_id(context) or 0
+        begun = await self._execute(principal, convert.execute_request(request))
+        turn = begun.turn
+        frames = await self._sessions.follow_turn(turn, after_seq=after_seq)
+        first = server_sent.opening(started(turn.session_id, turn_id=turn.id, existing=begun.existing))
+        FAREWELL.set(_farewell)
+        await self._streams.send(context, frames, after_seq=max(after_seq, turn.start_seq), first=first, dress=server_sent.dress)
+
+    async def stream_resume(self, principal: Principal, request: pb.ResumeRequest, context: Context) -> None:
+        """Replay and follow."""
+        last = _last_event_id(context)
+        after_seq = request.after_seq if last is None else last
+        live = request.follow if request.HasField("follow") else True
+        frames = await self._sessions.follow(principal, request.session_id, after_seq=after_seq, live=live)
+        first = server_sent.opening(started(request.session_id))
+        FAREWELL.set(_farewell)
+        await self._streams.send(context, frames, after_seq=after_seq, first=first, dress=server_sent.dress)
+
+
+def _farewell(status: Status) -> bytes:
+    return server_sent.failure(status)
+
+
+def _last_event_id(context: Context) -> int | None:
+    """None without the header. Errors: InvalidField."""
+    for key, value in context.invocation_metadata() or ():
+        if key == LAST_EVENT_ID and value:
+            text = value if isinstance(value, str) else value.decode(errors="replace")
+            if not text.isascii() or not text.isdigit() or len(text) > 18:
+                raise InvalidField(LAST_EVENT_ID, "is not the id of an event")
+            return int(text)
+    return None

@@ -1,0 +1,82 @@
+"""The configuration: Envoy takes it, and every RPC has the route that it needs."""
+
+from __future__ import annotations
+
+import asyncio
+import re
+import subprocess
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+import yaml
+from google.api import annotations_pb2
+from google.protobuf.descriptor import MethodDescriptor
+
+from gateway.config import Gateway, render
+from treadle.session.v1 import event_stream_service_pb2, session_service_pb2
+
+CERTIFICATE = (
+    """openssl req -x509 -newkey ec -pkeyopt ec_paramgen_curve:P-256 -nodes -days 2 -subj /CN=localhost -keyout key.pem -out cert.pem"""
+)
+
+
+def methods() -> Iterator[MethodDescriptor]:
+    for file in (session_service_pb2, event_stream_service_pb2):
+        for service in file.DESCRIPTOR.services_by_name.values():
+            yield from service.methods
+
+
+def paths(method: MethodDescriptor) -> Iterator[str]:
+    """Every path by which a method is called, over gRPC and over HTTP."""
+    yield f"/{method.containing_service.full_name}/{method.name}"
+    rule = method.GetOptions().Extensions[annotations_pb2.http]
+    for binding in (rule, *rule.additional_bindings):
+        yield re.sub(r"\{[a-z_]+\}", "0190aaaa-0000-7000-8000-000000000000", getattr(binding, binding.WhichOneof("pattern")))
+
+
+def route_of(path: str) -> dict:
+    configuration = yaml.safe_load(render(Gateway("127.0.0.1:1", "127.0.0.1:2", admin=Path("/run/admin.sock"))))
+    (chain,) = configuration["static_resources"]["listeners"][0]["filter_chains"]
+    (host,) = chain["filters"][0]["typed_config"]["route_config"]["virtual_hosts"]
+    for route in host["routes"]:
+        match = route["match"]
+        if "prefix" in match or re.fullmatch(match["safe_regex"]["regex"], path):
+            return route["route"]
+    raise AssertionError(f"no route for {path}")
+
+
+@pytest.mark.parametrize("method", list(methods()), ids=lambda method: method.full_name)
+def test_streams_have_no_time_limit_and_all_else_has_one(method: MethodDescriptor) -> None:
+    for path in paths(method):
+        route = route_of(path)
+        assert route["timeout"] == ("0s" if method.server_streaming else "30s"), path
+        assert ("retry_policy" in route) != method.server_streaming, path
+
+
+def test_no_limit_for_silence_stands_above_the_routes() -> None:
+    text = render(Gateway("127.0.0.1:1", "127.0.0.1:2", admin="127.0.0.1:3"))
+    manager = yaml.safe_load(text)["static_resources"]["listeners"][0]["filter_chains"][0]["filters"][0]["typed_config"]
+    assert manager["stream_idle_timeout"] == "0s"
+
+
+@pytest.mark.parametrize("tls", [False, True])
+@pytest.mark.parametrize("upstream", ["127.0.0.1:7433", "tasks.main:7433"])
+async def test_envoy_takes_it(program: Path, tmp_path: Path, tls: bool, upstream: str) -> None:
+    if tls:
+        await asyncio.to_thread(subprocess.run, CERTIFICATE.split(), cwd=tmp_path, check=True, capture_output=True)
+    wanted = Gateway(
+        "0.0.0.0:7430",
+        upstream,
+        admin=tmp_path / "admin.sock",
+        origins=("https://a.example",),
+        tls_certificate=tmp_path / "cert.pem" if tls else None,
+        tls_key=tmp_path / "key.pem" if tls else None,
+    )
+    file = tmp_path / "envoy.yaml"
+    file.write_text(render(wanted))
+    process = await asyncio.create_subprocess_exec(
+        program, "--mode", "validate", "-c", file, stdout=subprocess.PIPE, stderr=subprocess.STDOUT
+    )
+    out, _ = await asyncio.wait_for(process.communicate(), 60)
+    assert process.returncode == 0, out.decode()[-2000:]

@@ -1,0 +1,242 @@
+"""One session, read through every way in: the same messages, and no end that a client cannot see."""
+
+from __future__ import annotations
+
+import asyncio
+import base64
+import hashlib
+import io
+import json
+import struct
+import sys
+from pathlib import Path
+from typing import Any
+
+import pytest
+from google.protobuf import json_format
+from support.gateway import ORIGIN, Http
+from support.git_server import GitServer
+from support.treadle import Client, events_of, recording
+
+from treadle.session.v1 import event_pb2
+from treadle.session.v1 import session_service_pb2 as pb
+
+RESUME = "/treadle.session.v1.SessionService/Resume"
+
+
+def digest(events: list[event_pb2.Event]) -> str:
+    """Over seq, kind and body of every event."""
+    total = hashlib.sha256()
+    for event in events:
+        kind = event.WhichOneof("body") or ""
+        total.update(b"%d %s " % (event.seq, kind.encode()) + getattr(event, kind).SerializeToString(deterministic=True))
+    return total.hexdigest()
+
+
+def parse(data: Any) -> event_pb2.Event:
+    return json_format.ParseDict(data, event_pb2.Event())
+
+
+@pytest.fixture
+async def session_id(http: Http, repository: dict[str, str]) -> str:
+    """A session that ended, made over HTTP."""
+    async with http.session.post(http.base + "/execute", json=repository) as answer:
+        assert answer.status == 200, await answer.text()
+        blocks = http.blocks(await answer.text())
+    assert [block["event"] for block in blocks[:2]] == ["started", "turn_started"]
+    assert (blocks[-2]["event"], blocks[-1]["event"]) == ("turn_completed", "closed")
+    return str(json.loads(blocks[0]["data"])["sessionId"])
+
+
+async def test_every_way_in_shows_the_same_session(http: Http, through: Client, treadle: tuple[Any, Client], session_id: str) -> None:
+    whole = await treadle[1].log(session_id)
+    assert len(whole) > 15
+    wanted = digest(whole)
+    assert digest(await events_of(through.resume(session_id))) == wanted
+    assert digest(await _grpc_web(http, session_id)) == wanted
+    assert digest(await _grpcurl(http, through.key, session_id)) == wanted
+    assert digest([parse(json.loads(block["data"])) for block in await http.events(f"/resume?sessionId={session_id}")]) == wanted
+    assert digest(await _json_lines(http, session_id)) == wanted
+    async with http.session.get(f"{http.base}/v1/sessions/{session_id}/events?pageSize=1000") as answer:
+        assert digest([parse(event) for event in (await answer.json())["events"]]) == wanted
+
+
+async def _json_lines(http: Http, session_id: str) -> list[event_pb2.Event]:
+    async with http.session.get(f"{http.base}/v1/sessions/{session_id}:resume") as answer:
+        frames = [json.loads(line) for line in (await answer.text()).splitlines()]
+    assert "closed" in frames[-1]
+    return [parse(event) for frame in frames for event in frame.get("events", {}).get("events", [])]
+
+
+async def _grpc_web(http: Http, session_id: str) -> list[event_pb2.Event]:
+    """By hand: a byte of flags, four of length, the message (https://github.com/grpc/grpc/blob/master/doc/PROTOCOL-WEB.md)."""
+    request = pb.ResumeRequest(session_id=session_id).SerializeToString()
+    headers = {"content-type": "application/grpc-web+proto", "x-grpc-web": "1", "origin": ORIGIN}
+    async with http.session.post(http.base + RESUME, data=b"\0" + struct.pack(">I", len(request)) + request, headers=headers) as answer:
+        data = await answer.read()
+        assert answer.headers["access-control-allow-origin"] == ORIGIN
+    events: list[event_pb2.Event] = []
+    at = 0
+    while data[at] & 0x80 == 0:
+        size = struct.unpack(">I", data[at + 1 : at + 5])[0]
+        events += pb.ResumeResponse.FromString(data[at + 5 : at + 5 + size]).events.events
+        at += 5 + size
+    assert b"grpc-status:0" in data[at + 5 :].replace(b" ", b"")
+    return events
+
+
+async def _grpcurl(http: Http, key: str, session_id: str) -> list[event_pb2.Event]:
+    grpcurl = Path(sys.executable).with_name("grpcurl")
+    arguments = ["-plaintext", "-H", f"authorization: Bearer {key}", "-d", json.dumps({"sessionId": session_id})]
+    process = await asyncio.create_subprocess_exec(
+        grpcurl, *arguments, http.address, "treadle.session.v1.SessionService/Resume", stdout=asyncio.subprocess.PIPE
+    )
+    out, _ = await asyncio.wait_for(process.communicate(), 60)
+    decoder, text, frames = json.JSONDecoder(), out.decode().strip(), []
+    while text:
+        frame, end = decoder.raw_decode(text)
+        frames.append(frame)
+        text = text[end:].lstrip()
+    return [parse(event) for frame in frames for event in frame.get("events", {}).get("events", [])]
+
+
+async def test_server_sent_events_resume_at_every_event(http: Http, session_id: str) -> None:
+    whole = await http.events(f"/resume?sessionId={session_id}")
+    assert [int(block["id"]) for block in whole] == list(range(1, len(whole) + 1))
+    for after in range(len(whole) + 1):
+        query = await http.events(f"/v1/sessions/{session_id}/events:stream?afterSeq={after}")
+        header = await http.events(f"/resume?sessionId={session_id}&after_seq=1", **{"Last-Event-ID": str(after)})
+        assert query == header == whole[after:]
+
+
+async def test_events_come_one_by_one_and_silence_is_filled(http: Http, repository: dict[str, str]) -> None:
+    """The turn waits for a minute: what it said before must be here long before that, and heartbeats after it."""
+    async with asyncio.timeout(30), http.session.post(http.base + "/execute", json=repository | {"model": "slow.jsonl"}) as answer:
+        seen = b""
+        while not (b"waiting" in seen and seen.endswith(b": heartbeat\n\n")):
+            seen += await answer.content.readany()
+    session_id = json.loads(http.blocks(seen.decode())[0]["data"])["sessionId"]
+    # Who left changed nothing: the turn goes on, and is stopped by a call of its own.
+    async with http.session.post(f"{http.base}/v1/sessions/{session_id}:interrupt", json={}) as answer:
+        assert (await answer.json())["turnId"]
+    blocks = await http.events(f"/resume?sessionId={session_id}")
+    assert json.loads(blocks[-1]["data"])["turnCompleted"]["status"] == "TURN_STATUS_INTERRUPTED"
+
+
+async def test_a_stream_that_the_server_ends_says_so(http: Http, treadle: tuple[Any, Client], repository: dict[str, str]) -> None:
+    """Over HTTP/1.1 an aborted call looks like a complete one: the error must stand in the stream."""
+    async with asyncio.timeout(30), http.session.post(http.base + "/execute", json=repository | {"model": "slow.jsonl"}) as answer:
+        seen = b""
+        while b"waiting" not in seen:
+            seen += await answer.content.readany()
+        await treadle[0].api.drain()
+        seen += await answer.read()
+    last = http.blocks(seen.decode())[-1]
+    assert last["event"] == "error"
+    assert json.loads(last["data"])["details"][0]["reason"] == "SHUTTING_DOWN"
+
+
+async def test_a_gateway_that_goes_in_mid_stream_costs_no_event(
+    http: Http, treadle: tuple[Any, Client], git_server: GitServer, repository: dict[str, str]
+) -> None:
+    """Envoy goes and another comes, twice, while a session runs; what a client kept, and what it then asks for, is the log."""
+    from gateway.config import Gateway
+    from server.embedded.gateway import embedded_gateway
+
+    burst = recording({"burst": 300, "text": "x" * 40, "per_second": 150})
+    git_server.create("acme/long", {"r.jsonl": burst})
+    request = repository | {"repositoryUrl": f"{git_server.url}/acme/long.git", "requestId": "long"}
+    kept: list[int] = []
+    session_id = ""
+    for cut_after in (60, 180, 10_000):
+        wanted = Gateway(listen="127.0.0.1:0", upstream=http.upstream, admin="")
+        async with embedded_gateway(http.program, wanted, http.home) as address:
+            base = f"http://{address}"
+            headers = {"Last-Event-ID": str(kept[-1])} if kept else {}
+            call = (
+                http.session.get(f"{base}/resume?sessionId={session_id}", headers=headers)
+                if session_id
+                else http.session.post(f"{base}/execute", json=request)
+            )
+            async with asyncio.timeout(60), call as answer:
+                text = b""
+                while len(kept) < cut_after:
+                    chunk = await answer.content.readany()
+                    if not chunk:
+                        break
+                    whole, found, text = (text + chunk).rpartition(b"\n\n")
+                    for block in http.blocks((whole + found).decode()):
+                        kept += [int(block["id"])] if "id" in block else []
+                        session_id = session_id or json.loads(block["data"])["sessionId"]
+    log = await treadle[1].log(session_id)
+    assert kept == [event.seq for event in log]
+
+
+@pytest.mark.parametrize(
+    ("method", "path", "body", "status", "reason"),
+    [
+        ("GET", "/v1/sessions/0190aaaa-0000-7000-8000-000000000000", None, 404, "SESSION_NOT_FOUND"),
+        ("GET", "/resume?sessionId=0190aaaa-0000-7000-8000-000000000000", None, 404, "SESSION_NOT_FOUND"),
+        ("POST", "/execute", {"prompt": ""}, 400, "INVALID_FIELD"),
+        ("POST", "/v1/sessions:execute", {"prompt": "x", "repositoryUrl": "ssh://a/b"}, 400, "REPOSITORY_NOT_ALLOWED"),
+        ("POST", "/v1/sessions", "{", 400, "REQUEST_MALFORMED"),
+        ("GET", "/nothing/here", None, 404, "ROUTE_UNKNOWN"),
+        ("POST", "/v1/sessions", "x" * (17 << 20), 413, "REQUEST_TOO_LARGE"),
+    ],
+)
+async def test_failures_are_json_with_a_reason(http: Http, method: str, path: str, body: Any, status: int, reason: str) -> None:
+    data = io.BytesIO(body.encode()) if isinstance(body, str) else None if body is None else json.dumps(body)
+    async with http.session.request(method, http.base + path, data=data) as answer:
+        assert answer.content_type == "application/json"
+        told = await answer.json()
+        assert (answer.status, told["details"][0]["reason"], told["details"][0]["domain"]) == (status, reason, "treadle")
+        assert told["message"]
+
+
+async def test_without_a_key_nothing_is_shown(http: Http) -> None:
+    async with http.session.get(http.base + "/v1/sessions", headers={"authorization": "Bearer trd_wrong_key"}) as answer:
+        assert (answer.status, (await answer.json())["details"][0]["reason"]) == (401, "API_KEY_INVALID")
+
+
+async def test_the_worker_s_service_is_not_reachable(http: Http, through: Client) -> None:
+    async with http.session.post(http.base + "/treadle.worker.v1.WorkerService/Handshake", data=b"{}") as answer:
+        assert answer.status == 404
+
+
+async def test_only_named_origins_may_call_from_a_page(http: Http) -> None:
+    for origin, allowed in ((ORIGIN, True), ("https://evil.example.org", False), ("null", False)):
+        headers = {"origin": origin, "access-control-request-method": "POST", "access-control-request-headers": "authorization"}
+        async with http.session.options(http.base + RESUME, headers=headers) as answer:
+            assert ("access-control-allow-origin" in answer.headers) == allowed, origin
+
+
+async def test_the_json_api_does_all_that_the_service_does(http: Http, repository: dict[str, str]) -> None:
+    """Every unary RPC by its path."""
+    made = {"repositoryUrl": repository["repositoryUrl"], "title": "Made"}
+    async with http.session.post(http.base + "/v1/sessions", json=made) as answer:
+        session = (await answer.json())["session"]
+    one = f"{http.base}/v1/sessions/{session['sessionId']}"
+    async with http.session.get(one) as answer:
+        assert (await answer.json())["session"] == session
+    async with http.session.patch(one, json={"title": "Changed", "updateMask": "title"}) as answer:
+        assert (await answer.json())["session"]["title"] == "Changed"
+    async with http.session.get(http.base + "/v1/sessions?pageSize=5") as answer:
+        assert [each["title"] for each in (await answer.json())["sessions"]] == ["Changed"]
+    async with http.session.get(one + "/events") as answer:
+        assert answer.status == 200
+    async with http.session.post(one + ":interrupt", json={}) as answer:
+        assert await answer.json() == {}
+    async with http.session.delete(one) as answer:
+        assert answer.status == 200
+    async with http.session.get(one) as answer:
+        assert answer.status == 404
+
+
+async def test_base64_is_grpc_web_too(http: Http, session_id: str) -> None:
+    """`application/grpc-web-text`, for clients that cannot read binary streams."""
+    request = pb.GetSessionRequest(session_id=session_id).SerializeToString()
+    body = base64.b64encode(b"\0" + struct.pack(">I", len(request)) + request)
+    headers = {"content-type": "application/grpc-web-text", "accept": "application/grpc-web-text"}
+    async with http.session.post(http.base + "/treadle.session.v1.SessionService/GetSession", data=body, headers=headers) as answer:
+        data = base64.b64decode((await answer.read())[:8])
+    assert data[0] == 0

@@ -1,0 +1,43 @@
+"""An HTTP client of a gateway."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+
+import aiohttp
+
+ORIGIN = "https://app.example.org"
+
+
+@dataclass(frozen=True)
+class Http:
+    """An HTTP client of the gateway, with the local user's key."""
+
+    base: str
+    session: aiohttp.ClientSession
+    program: Path
+    home: Path
+    upstream: str
+
+    @property
+    def address(self) -> str:
+        return self.base.removeprefix("http://")
+
+    def blocks(self, text: str) -> list[dict[str, str]]:
+        """Server-sent events, as a browser takes them apart."""
+        found = []
+        for block in filter(None, text.split("\n\n")):
+            fields = [line.partition(": ") for line in block.split("\n") if not line.startswith(":")]
+            if fields:
+                found.append({name: value for name, _, value in fields})
+        return found
+
+    async def events(self, path: str, **headers: str) -> list[dict[str, str]]:
+        """The blocks with an id of a whole stream, which must be complete."""
+        async with self.session.get(self.base + path, headers=headers) as answer:
+            assert answer.status == 200, await answer.text()
+            assert answer.content_type == "text/event-stream"
+            blocks = self.blocks(await answer.text())
+        assert blocks[-1]["event"] == "closed"
+        return [block for block in blocks if "id" in block]
