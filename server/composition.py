@@ -24,6 +24,7 @@ from server.kernel.execute import Execute
 from server.kernel.inspection import Inspections
 from server.kernel.journal import Journal
 from server.kernel.ports.launcher import Launcher
+from server.kernel.rush import Rush
 from server.kernel.sessions import Sessions
 from server.kernel.supervisor import Limits, Ports, Supervisor
 from server.replica import held_replica
@@ -73,7 +74,8 @@ async def compose(settings: Settings, *, mark: Callable[[str], None] | None = No
             max_turns=settings.max_turns,
         )
         secrets = known_secrets(settings, os.environ)
-        ports = Ports(stores.turns, journal, codec, repositories, launcher, objects, secrets, point)
+        rush = Rush()
+        ports = Ports(stores.turns, journal, codec, repositories, launcher, objects, secrets, point, rush)
         supervisor = Supervisor(ports, limits)
         telemetry.TURNS_ACTIVE.set_function(lambda: supervisor.active)
         inspections = Inspections(repositories)
@@ -82,6 +84,7 @@ async def compose(settings: Settings, *, mark: Callable[[str], None] | None = No
             stores.turns,
             inspections,
             supervisor,
+            rush,
             providers=installed_providers,
             default_provider=settings.default_provider,
             replica=replica,

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import gc
 import os
 import signal
 import sys
@@ -27,6 +28,7 @@ def serve_until_signal(settings: Settings, *, mark: Callable[[str], None] | None
 
 async def _serve(settings: Settings, mark: Callable[[str], None] | None) -> int:
     async with running(settings, mark=mark) as server:
+        keep_what_stays()
         log.info("server.ready", address=server.api.address, launcher=server.launcher.capability.name)
         stopped = asyncio.ensure_future(_until(stop_signals()))
         await asyncio.wait([stopped, server.failed], return_when=asyncio.FIRST_COMPLETED)
@@ -34,6 +36,13 @@ async def _serve(settings: Settings, mark: Callable[[str], None] | None) -> int:
         stopped.cancel()
         log.info("server.draining", failed=failed)
     return 1 if failed else 0
+
+
+def keep_what_stays() -> None:
+    """What was made until now stays for the process's life. Not looking at it again takes 25 ms of silence, for every stream, out of
+    each full garbage collection."""
+    gc.collect()
+    gc.freeze()
 
 
 @asynccontextmanager

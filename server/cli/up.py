@@ -48,6 +48,9 @@ async def _up(data_dir: Path, options: argparse.Namespace) -> ExitCode:
             stack = await unless(signals.at_once, opened.enter_async_context(running_stack(data_dir, listen=options.listen)))
         except Stopped:
             return ExitCode.DONE
+        from server.serve import keep_what_stays
+
+        keep_what_stays()
         screen.ready(stack, seconds=time.monotonic() - STARTED)
         exit_code = await _serve(stack, screen, signals, demo=options.demo or stack.sample.made)
     screen.stopped()

@@ -15,6 +15,7 @@ from server.kernel.ids import new_id
 from server.kernel.inspection import Inspections
 from server.kernel.ports.session_store import SessionStore
 from server.kernel.ports.turn_store import NewTurn, TurnStore
+from server.kernel.rush import Rush
 from server.kernel.session import NewSession, Session
 from server.kernel.supervisor import Supervisor
 from server.kernel.turn import Turn
@@ -58,6 +59,7 @@ class Execute:
         turns: TurnStore,
         inspections: Inspections,
         supervisor: Supervisor,
+        rush: Rush,
         *,
         providers: Callable[[], Sequence[str]],
         default_provider: str,
@@ -68,6 +70,7 @@ class Execute:
         self._turns = turns
         self._inspections = inspections
         self._supervisor = supervisor
+        self._rush = rush
         self._providers = providers
         self._default_provider = default_provider
         self._replica = replica
@@ -82,6 +85,14 @@ class Execute:
             return Started(known, existing=True)
         self._check(request)
         self._supervisor.admit()
+        caller = object()
+        self._rush.enter(caller)
+        try:
+            return await self._start(principal, request)
+        finally:
+            self._rush.leave(caller)
+
+    async def _start(self, principal: Principal, request: Request) -> Started:
         session, provider, model = await self._session(principal, request)
         turn = NewTurn(new_id(), request.request_id, request.digest, provider, model, request.prompt)
         # Shielded: between the database's yes and the supervisor's start no caller who leaves may come.

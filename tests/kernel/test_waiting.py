@@ -6,6 +6,7 @@ import asyncio
 
 import pytest
 
+from server.kernel.rush import Rush
 from server.kernel.stall import StallTimeout
 from server.kernel.wakeup import Wakeup
 
@@ -102,3 +103,28 @@ async def test_cancellation_from_outside_stays_cancellation() -> None:
     with pytest.raises(asyncio.CancelledError):
         await task
     assert not stall.expired
+
+
+async def test_work_begins_when_the_last_caller_has_left() -> None:
+    rush = Rush(patience=30)
+    rush.enter("first")
+    rush.enter("second")
+    work = asyncio.create_task(rush.over())
+    rush.leave("first")
+    await asyncio.sleep(0)
+    assert not work.done()
+    rush.leave("second")
+    await work
+
+
+async def test_work_does_not_stand_back_for_ever() -> None:
+    rush = Rush(patience=0.001)
+    rush.enter("somebody who never leaves")
+    await rush.over()
+
+
+async def test_without_callers_work_begins_at_once() -> None:
+    rush = Rush(patience=30)
+    rush.enter("one")
+    rush.leave("one")
+    await asyncio.wait_for(rush.over(), 0.001)

@@ -18,6 +18,7 @@ from server.kernel.ports.object_store import ObjectStore
 from server.kernel.ports.repositories import Repositories, Repository
 from server.kernel.ports.turn_store import Claimed, Reset, TurnStore
 from server.kernel.redaction import Redactor
+from server.kernel.rush import Rush
 from server.kernel.session import Session
 from server.kernel.turn import SESSION_STATE, Outcome, Turn, TurnState, can_advance
 
@@ -36,6 +37,8 @@ class Ports:
     """The secrets that this server knows now; they never get into an event."""
     mark: Callable[[str], None]
     """Told at each named point of a turn's life: metrics in production, kill -9 in the fault tests."""
+    rush: Rush
+    """The callers who wait for their turn's first event."""
 
 
 @dataclass(frozen=True)

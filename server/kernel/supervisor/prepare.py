@@ -15,6 +15,8 @@ async def prepare(drive: Drive) -> None:
     """From QUEUED or PREPARING to RUNNING, or to FINALIZING when that is not possible."""
     if drive.turn.state is TurnState.QUEUED:
         await _admit(drive)
+        drive.ports.rush.leave(drive.turn.id)
+    await drive.ports.rush.over()
     try:
         if not drive.turn.base_commit:
             await _fetch(drive)

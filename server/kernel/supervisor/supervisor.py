@@ -15,7 +15,7 @@ from server.kernel.ports.turn_store import Claimed
 from server.kernel.supervisor.drive import Drive, Limits, Ports
 from server.kernel.supervisor.life import live
 from server.kernel.supervisor.publish import store_snapshot
-from server.kernel.turn import Turn
+from server.kernel.turn import Turn, TurnState
 
 SWEEP_DIVISOR = 3
 """Leases are renewed three times within their length."""
@@ -53,6 +53,8 @@ class Supervisor:
     def start(self, claimed: Claimed) -> None:
         """Drive a turn that this replica has claimed."""
         turn = claimed.turn
+        if turn.state is TurnState.QUEUED:
+            self._ports.rush.enter(turn.id)
         task = asyncio.create_task(self._drive(claimed), name=f"turn {turn.id}")
         self._tasks[turn.id] = task
         self._sessions[turn.id] = turn.session_id
@@ -130,6 +132,7 @@ class Supervisor:
             await self._ports.launcher.remove(drive.worker_id)
 
     def _forget(self, turn_id: str, task: asyncio.Task[None]) -> None:
+        self._ports.rush.leave(turn_id)
         if self._tasks.get(turn_id) is not task:
             return
         self._tasks.pop(turn_id, None)
