@@ -29,6 +29,7 @@ from server.kernel.sessions import Sessions
 from server.kernel.supervisor import Limits, Ports, Supervisor
 from server.replica import held_replica
 from server.secrets import known_secrets
+from server.tracing import open_tracer
 
 log = structlog.get_logger()
 
@@ -55,6 +56,7 @@ async def compose(settings: Settings, *, mark: Callable[[str], None] | None = No
     Errors: AdapterUnknown, DataDirectoryTaken, DatabaseUnfit, StoreUnavailable, RuntimeError when an address is taken."""
     async with AsyncExitStack() as stack:
         replica = stack.enter_context(held_replica(settings.data_dir))
+        tracer = await stack.enter_async_context(open_tracer(settings.otlp_endpoint, replica=replica))
         stores = await stack.enter_async_context(open_postgres(settings))
         objects = await stack.enter_async_context(_adapter("object_store", settings.object_store, settings))
         repositories = await stack.enter_async_context(open_git(settings))
@@ -75,7 +77,7 @@ async def compose(settings: Settings, *, mark: Callable[[str], None] | None = No
         )
         secrets = known_secrets(settings, os.environ)
         rush = Rush()
-        ports = Ports(stores.turns, journal, codec, repositories, launcher, objects, secrets, point, rush)
+        ports = Ports(stores.turns, journal, codec, repositories, launcher, objects, secrets, point, rush, tracer)
         supervisor = Supervisor(ports, limits)
         telemetry.TURNS_ACTIVE.set_function(lambda: supervisor.active)
         inspections = Inspections(repositories)
@@ -84,7 +86,8 @@ async def compose(settings: Settings, *, mark: Callable[[str], None] | None = No
             stores.turns,
             inspections,
             supervisor,
-            rush,
+            rush=rush,
+            tracer=tracer,
             providers=installed_providers,
             default_provider=settings.default_provider,
             replica=replica,
@@ -100,6 +103,7 @@ async def compose(settings: Settings, *, mark: Callable[[str], None] | None = No
                 sessions=sessions,
                 execute=execute,
                 authenticator=ApiKeyAuthenticator(stores.keys),
+                tracer=tracer,
             )
         )
         yield Server(api, supervisor, launcher, stores, failed)

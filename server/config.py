@@ -78,10 +78,14 @@ class Settings(BaseSettings):
     write_timeout_seconds: float = Field(20, description="A follower that does not read for this long is cut off (it can resume).")
     lease_seconds: float = Field(15, description="How long a replica's hold on a session lasts without renewal.")
 
-    # -- logs
+    # -- logs and traces
     log_format: str = Field("console", description="`console` or `json`.")
     log_level: str = Field("info", description="`debug`, `info`, `warning` or `error`.")
     log_file: Path | None = Field(None, description="Where logs go; default standard error, with `treadle up` `<data_dir>/server.log`.")
+
+    otlp_endpoint: str = Field(
+        "", description="Where traces go: an OpenTelemetry collector (OTLP over gRPC), `http://host:4317` or `https://…`; empty for none."
+    )
 
     @property
     def slots_dir(self) -> Path:

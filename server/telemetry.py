@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import asyncio
 import logging
 import sys
 import time
 from collections.abc import Callable, MutableMapping, Sequence
 from typing import Any, TextIO
+from weakref import WeakKeyDictionary
 
 import structlog
 from prometheus_client import Counter, Gauge, Histogram
@@ -26,15 +28,17 @@ class StepMetrics:
     """Counts named points, and times the pairs `<step>.before` and `<step>.after` of one task."""
 
     def __init__(self) -> None:
-        self._begun: dict[str, float] = {}
+        self._begun: WeakKeyDictionary[object, dict[str, float]] = WeakKeyDictionary()
 
     def __call__(self, point: str) -> None:
         """A named point was passed."""
         STEPS.labels(point).inc()
         step, _, side = point.rpartition(".")
+        # Many turns pass the same points at the same time, each in a task of its own.
+        begun_here = self._begun.setdefault(asyncio.current_task(), {})
         if side == "before":
-            self._begun[step] = time.monotonic()
-        elif (begun := self._begun.pop(step, None)) is not None:
+            begun_here[step] = time.monotonic()
+        elif (begun := begun_here.pop(step, None)) is not None:
             STEP_SECONDS.labels(step).observe(time.monotonic() - begun)
 
 

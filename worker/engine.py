@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import os
 from pathlib import Path
 
 from treadle.session.v1 import event_pb2 as session
@@ -38,6 +39,9 @@ class Engine:
 
     def start(self, turn: wire.ExecuteSessionRequest) -> None:
         """Run the turn in a task that this object owns."""
+        if turn.trace_parent:
+            # https://opentelemetry.io/docs/specs/otel/context/env-carriers/: programs that the agent starts go on in the turn's trace.
+            os.environ["TRACEPARENT"] = turn.trace_parent
         request = Request(prompt=turn.prompt, model=turn.model, workspace=self._workspace, turn_number=turn.turn_number)
         self._task = asyncio.create_task(self._run(turn.provider, request))
 

@@ -23,6 +23,7 @@ from server.kernel.errors import ApiKeyMissing, KernelError
 from server.kernel.identity import Principal
 from server.kernel.ids import new_id
 from server.kernel.ports.authenticator import Authenticator
+from server.kernel.ports.tracer import Tracer
 
 ABORT_SECONDS = 5.0
 """`abort` itself can wait for a client that does not read."""
@@ -40,15 +41,17 @@ class Service(Protocol):
     a message or its bytes; a streaming one writes bytes to the context."""
 
 
-def generic_handler(descriptor: ServiceDescriptor, service: Service, authenticator: Authenticator) -> grpc.GenericRpcHandler[Any, Any]:
+def generic_handler(
+    descriptor: ServiceDescriptor, service: Service, authenticator: Authenticator, tracer: Tracer
+) -> grpc.GenericRpcHandler[Any, Any]:
     """Serve every RPC of a service. Stream frames pass as bytes: what is stored is sent, without a codec in between."""
-    handlers = {method.name: _handler(method, service, authenticator) for method in descriptor.methods}
+    handlers = {method.name: _handler(method, service, authenticator, tracer) for method in descriptor.methods}
     return grpc.method_handlers_generic_handler(descriptor.full_name, handlers)
 
 
-def _handler(method: MethodDescriptor, service: Service, authenticator: Authenticator) -> grpc.RpcMethodHandler[Any, Any]:
+def _handler(method: MethodDescriptor, service: Service, authenticator: Authenticator, tracer: Tracer) -> grpc.RpcMethodHandler[Any, Any]:
     name = re.sub(r"(?<!^)(?=[A-Z])", "_", method.name).lower()
-    behaviour = _edge(method.name, getattr(service, name), authenticator)
+    behaviour = _edge(method, getattr(service, name), authenticator, tracer)
     request = message_factory.GetMessageClass(method.input_type)
     if method.server_streaming:
         return grpc.unary_stream_rpc_method_handler(behaviour, request_deserializer=request.FromString, response_serializer=None)
@@ -60,12 +63,15 @@ def _bytes(response: Any) -> bytes:
 
 
 def _edge(
-    method: str, call: Callable[[Principal, Any, Context], Awaitable[Any]], authenticator: Authenticator
+    descriptor: MethodDescriptor, call: Callable[[Principal, Any, Context], Awaitable[Any]], authenticator: Authenticator, tracer: Tracer
 ) -> Callable[[Any, Context], Awaitable[Any]]:
+    method = descriptor.name
+
     async def behaviour(request: Any, context: Context) -> Any:
         begun = time.monotonic()
         code = grpc.StatusCode.OK
-        with bound_contextvars(method=method, call_id=new_id()):
+        span = tracer.span(descriptor.full_name, parent=_metadata(context, "traceparent"))
+        with span, bound_contextvars(method=method, call_id=new_id()):
             try:
                 principal = await authenticator.authenticate(_api_key(context))
                 return await call(principal, request, context)
@@ -86,7 +92,8 @@ def _edge(
                 await _abort(context, code, status)
             finally:
                 telemetry.CALLS.labels(method, code.name).inc()
-                telemetry.CALL_SECONDS.labels(method).observe(time.monotonic() - begun)
+                if not descriptor.server_streaming:
+                    telemetry.CALL_SECONDS.labels(method).observe(time.monotonic() - begun)
 
     return behaviour
 
@@ -113,9 +120,12 @@ async def _abort(context: Context, code: grpc.StatusCode, status: Status) -> NoR
 
 def _api_key(context: Context) -> str:
     """`authorization: Bearer <key>`. Errors: ApiKeyMissing."""
-    for key, value in context.invocation_metadata() or ():
-        if key == "authorization" and isinstance(value, str):
-            scheme, _, credential = value.partition(" ")
-            if scheme.lower() == "bearer" and credential.strip():
-                return credential.strip()
+    scheme, _, credential = _metadata(context, "authorization").partition(" ")
+    if scheme.lower() == "bearer" and credential.strip():
+        return credential.strip()
     raise ApiKeyMissing
+
+
+def _metadata(context: Context, name: str) -> str:
+    """The first text value under a name; empty without one."""
+    return next((value for key, value in context.invocation_metadata() or () if key == name and isinstance(value, str)), "")

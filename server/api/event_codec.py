@@ -213,4 +213,5 @@ def _constant(envelope: Envelope) -> bytes:
         actor=pb.Actor(kind=f"ACTOR_KIND_{envelope.actor_kind}", id=envelope.actor_id, on_behalf_of=envelope.on_behalf_of),
         origin=f"ORIGIN_{envelope.origin}",
         schema_version=SCHEMA_VERSION,
+        trace_parent=envelope.trace_parent,
     ).SerializeToString()

@@ -19,6 +19,7 @@ from server.api.session_service import SERVICE, SessionService
 from server.api.streams import Streams
 from server.kernel.execute import Execute
 from server.kernel.ports.authenticator import Authenticator
+from server.kernel.ports.tracer import Tracer
 from server.kernel.sessions import Sessions
 
 MAX_REQUEST_BYTES = 16 * 1024 * 1024
@@ -50,7 +51,7 @@ class Api:
 
 @asynccontextmanager
 async def open_api(
-    *, listen: str, write_seconds: float, sessions: Sessions, execute: Execute, authenticator: Authenticator
+    *, listen: str, write_seconds: float, sessions: Sessions, execute: Execute, authenticator: Authenticator, tracer: Tracer
 ) -> AsyncIterator[Api]:
     """Serve on `listen` (`host:port`, port 0 for any). Errors: RuntimeError when the address is taken."""
     server = grpc.aio.server(options=OPTIONS)
@@ -59,7 +60,7 @@ async def open_api(
     checks = HealthServicer()
     event_streams = EventStreamService(sessions, execute, streams)
     server.add_generic_rpc_handlers(
-        (generic_handler(SERVICE, service, authenticator), generic_handler(EVENT_STREAMS, event_streams, authenticator))
+        (generic_handler(SERVICE, service, authenticator, tracer), generic_handler(EVENT_STREAMS, event_streams, authenticator, tracer))
     )
     health_pb2_grpc.add_HealthServicer_to_server(checks, server)
     reflection.enable_server_reflection((SERVICE.full_name, EVENT_STREAMS.full_name, HEALTH, reflection.SERVICE_NAME), server)

@@ -170,10 +170,11 @@ WITH head AS (
   WHERE tenant_id = $1 AND session_id = $3
   RETURNING tenant_id, session_id, epoch, next_seq
 ), turn AS (
-  INSERT INTO turns (tenant_id, id, session_id, owner_id, number, start_seq, request_id, request_digest, provider, model, prompt)
+  INSERT INTO turns (tenant_id, id, session_id, owner_id, number, start_seq, request_id, request_digest, provider, model, prompt,
+                     trace_parent)
   SELECT tenant_id, $2, session_id, $4,
          (SELECT coalesce(max(number), 0) + 1 FROM turns WHERE tenant_id = $1 AND session_id = $3),
-         next_seq - 1, $5, $6, $7, $8, $9
+         next_seq - 1, $5, $6, $7, $8, $9, $12
   FROM head
   RETURNING id, number, start_seq, created_at
 ), session AS (

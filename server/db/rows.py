@@ -56,6 +56,7 @@ def turn_from(row: asyncpg.Record) -> Turn:
         provider=row["provider"],
         model=row["model"],
         prompt=row["prompt"],
+        trace_parent=row["trace_parent"],
         state=TurnState(row["state"]),
         version=row["version"],
         base_commit=row["base_commit"],

@@ -163,6 +163,7 @@ async def _start_turn(
             turn.prompt,
             replica,
             lease_seconds,
+            turn.trace_parent,
         )
     except asyncpg.UniqueViolationError as error:
         if error.constraint_name != "turns_request":
@@ -182,6 +183,7 @@ def _new_turn(principal: Principal, row: asyncpg.Record, turn: NewTurn) -> Turn:
         provider=turn.provider,
         model=turn.model,
         prompt=turn.prompt,
+        trace_parent=turn.trace_parent,
         created_at=row["turn_created_at"],
         start_seq=row["start_seq"],
     )

@@ -58,6 +58,7 @@ class Envelope:
     actor_id: str
     on_behalf_of: str = ""
     origin: str = "NATIVE"
+    trace_parent: str = ""
 
 
 @dataclass(frozen=True)

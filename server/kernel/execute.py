@@ -14,6 +14,7 @@ from server.kernel.identity import Principal
 from server.kernel.ids import new_id
 from server.kernel.inspection import Inspections
 from server.kernel.ports.session_store import SessionStore
+from server.kernel.ports.tracer import Tracer
 from server.kernel.ports.turn_store import NewTurn, TurnStore
 from server.kernel.rush import Rush
 from server.kernel.session import NewSession, Session
@@ -59,8 +60,9 @@ class Execute:
         turns: TurnStore,
         inspections: Inspections,
         supervisor: Supervisor,
-        rush: Rush,
         *,
+        rush: Rush,
+        tracer: Tracer,
         providers: Callable[[], Sequence[str]],
         default_provider: str,
         replica: str,
@@ -71,6 +73,7 @@ class Execute:
         self._inspections = inspections
         self._supervisor = supervisor
         self._rush = rush
+        self._tracer = tracer
         self._providers = providers
         self._default_provider = default_provider
         self._replica = replica
@@ -94,7 +97,7 @@ class Execute:
 
     async def _start(self, principal: Principal, request: Request) -> Started:
         session, provider, model = await self._session(principal, request)
-        turn = NewTurn(new_id(), request.request_id, request.digest, provider, model, request.prompt)
+        turn = NewTurn(new_id(), request.request_id, request.digest, provider, model, request.prompt, self._tracer.current())
         # Shielded: between the database's yes and the supervisor's start no caller who leaves may come.
         begin = asyncio.create_task(self._begin(principal, session, turn))
         self._beginning.add(begin)

@@ -96,6 +96,8 @@ class Turn:
     provider: str
     model: str
     prompt: str
+    trace_parent: str = ""
+    """The trace context of the request that asked for it; empty when that was not traced."""
     state: TurnState = TurnState.QUEUED
     version: int = 1
     # -- progress, in the order in which it is made

@@ -124,6 +124,7 @@ class WorkerLink:
             provider=assignment.provider,
             model=assignment.model,
             prompt=assignment.prompt,
+            trace_parent=assignment.trace_parent,
         )
         self._has_turn = True
         return self._connection.execute(request, metadata=metadata)

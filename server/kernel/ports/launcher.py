@@ -33,6 +33,7 @@ class Assignment:
     provider: str
     model: str
     prompt: str
+    trace_parent: str = ""
 
 
 @dataclass(frozen=True)

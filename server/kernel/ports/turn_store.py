@@ -22,6 +22,8 @@ class NewTurn:
     provider: str
     model: str
     prompt: str
+    trace_parent: str = ""
+    """The trace context of the request."""
 
 
 @dataclass(frozen=True)

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from pathlib import Path
@@ -16,6 +17,7 @@ from server.kernel.ports.event_codec import EventCodec
 from server.kernel.ports.launcher import Launcher, WorkerId
 from server.kernel.ports.object_store import ObjectStore
 from server.kernel.ports.repositories import Repositories, Repository
+from server.kernel.ports.tracer import Tracer
 from server.kernel.ports.turn_store import Claimed, Reset, TurnStore
 from server.kernel.redaction import Redactor
 from server.kernel.rush import Rush
@@ -39,6 +41,7 @@ class Ports:
     """Told at each named point of a turn's life: metrics in production, kill -9 in the fault tests."""
     rush: Rush
     """The callers who wait for their turn's first event."""
+    tracer: Tracer
 
 
 @dataclass(frozen=True)
@@ -87,6 +90,14 @@ class Drive:
     def worker_id(self) -> WorkerId:
         """The current attempt's worker."""
         return WorkerId(self.turn.id, self.turn.attempt)
+
+    @contextmanager
+    def passing(self, point: str) -> Iterator[None]:
+        """What happens between the named points `<point>.before` and `<point>.after`; the second is passed only on success."""
+        with self.ports.tracer.span(point):
+            self.ports.mark(f"{point}.before")
+            yield
+            self.ports.mark(f"{point}.after")
 
     def request_stop(self, reason: str) -> None:
         """The turn shall end early; its work so far is published."""

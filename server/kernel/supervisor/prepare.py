@@ -46,11 +46,10 @@ async def _admit(drive: Drive) -> None:
 
 async def _fetch(drive: Drive) -> None:
     session = drive.session
-    drive.ports.mark("fetch.before")
-    commit = await drive.ports.repositories.fetch(
-        drive.repository, branch=session.base_branch, session_branch=session.branch, head_commit=session.head_commit
-    )
-    drive.ports.mark("fetch.after")
+    with drive.passing("fetch"):
+        commit = await drive.ports.repositories.fetch(
+            drive.repository, branch=session.base_branch, session_branch=session.branch, head_commit=session.head_commit
+        )
     cloned = drive.ports.codec.git_updated(
         "CLONED", repository=session.repository_url, branch=session.branch, base_branch=session.base_branch, sha=commit
     )
@@ -63,9 +62,8 @@ async def _make_branch(drive: Drive) -> None:
     branch = session.branch or session.branch_requested or naming.branch_from(drive.limits.branch_prefix, drive.shown_prompt, session.id)
     facts = []
     if not session.branch:
-        drive.ports.mark("branch.before")
-        await drive.ports.repositories.push(drive.repository, branch=branch, commit=turn.base_commit, create=True)
-        drive.ports.mark("branch.after")
+        with drive.passing("branch"):
+            await drive.ports.repositories.push(drive.repository, branch=branch, commit=turn.base_commit, create=True)
         facts = [
             drive.ports.codec.git_updated(
                 "BRANCHED", repository=session.repository_url, branch=branch, base_branch=session.base_branch, sha=turn.base_commit
@@ -79,11 +77,10 @@ async def _build_workspace(drive: Drive) -> None:
     ports, turn = drive.ports, drive.turn
     worker = WorkerId(turn.id, turn.attempt + 1)
     into = await ports.launcher.workspace(worker)
-    ports.mark("workspace.before")
-    await ports.repositories.build_workspace(
-        drive.repository, commit=turn.base_commit, branch=turn.branch, base_branch=drive.session.base_branch, into=into
-    )
-    ports.mark("workspace.after")
+    with drive.passing("workspace"):
+        await ports.repositories.build_workspace(
+            drive.repository, commit=turn.base_commit, branch=turn.branch, base_branch=drive.session.base_branch, into=into
+        )
     await drive.step(
         "assign",
         ports.codec.worker_updated(str(worker), "STARTING", launcher=ports.launcher.capability),

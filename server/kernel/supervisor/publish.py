@@ -42,14 +42,13 @@ async def _import(drive: Drive) -> None:
     ports, turn = drive.ports, drive.turn
     end = await ports.launcher.collect(drive.worker_id)
     told = [ports.codec.worker_updated(str(drive.worker_id), "EXITED", launcher=ports.launcher.capability, worker_exit=end)]
-    ports.mark("import.before")
     try:
-        imported = await _read_back(drive)
+        with drive.passing("import"):
+            imported = await _read_back(drive)
     except WorkspaceFailed as error:
         told.append(ports.codec.error("WORKSPACE", error.message, retryable=False, fatal=False))
         await drive.step("import", *told, imported=True, outcome=_worse(turn.outcome, error.message))
         return
-    ports.mark("import.after")
     diff = Diff()
     if imported.commit:
         diff = await ports.repositories.diff(
@@ -105,29 +104,27 @@ async def _push(drive: Drive) -> None:
     """A refusal is told and keeps the commit; the next turn of the session tries again with its own."""
     ports, session, turn = drive.ports, drive.session, drive.turn
     told = partial(ports.codec.git_updated, repository=session.repository_url, branch=turn.branch, sha=turn.commit)
-    ports.mark("push.before")
     try:
-        await ports.repositories.push(drive.repository, branch=turn.branch, commit=turn.commit, create=False)
+        with drive.passing("push"):
+            await ports.repositories.push(drive.repository, branch=turn.branch, commit=turn.commit, create=False)
     except (PushRefused, RepositoryUnreachable) as error:
         reason = error.metadata.get("reason", error.message)
         await drive.step("push", told("PUSH_FAILED", message=reason), push_attempted=True, pushed=False)
         return
-    ports.mark("push.after")
     await drive.step("push", told("PUSHED"), push_attempted=True, pushed=True)
 
 
 async def _keep(drive: Drive) -> None:
     """A snapshot in the object store. When the store is away the turn still completes: the sweeper tries again."""
     ports = drive.ports
-    ports.mark("snapshot.before")
     try:
-        stored = await store_snapshot(ports.repositories, ports.objects, drive.repository, drive.turn, drive.limits.scratch)
+        with drive.passing("snapshot"):
+            stored = await store_snapshot(ports.repositories, ports.objects, drive.repository, drive.turn, drive.limits.scratch)
     except (ObjectStoreUnavailable, WorkspaceFailed) as error:
         log.warning("snapshot.pending", error=error.message)
         told = ports.codec.error("SNAPSHOT_PENDING", f"the snapshot will be stored later: {error.message}", retryable=True, fatal=False)
         await drive.step("snapshot", told, snapshot_state="PENDING")
         return
-    ports.mark("snapshot.after")
     turn = replace(drive.turn, snapshot_key=stored.key, snapshot_sha256=stored.sha256, snapshot_size=stored.size)
     await drive.step(
         "snapshot",

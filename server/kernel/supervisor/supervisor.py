@@ -106,7 +106,10 @@ class Supervisor:
         turn = claimed.turn
         with bound_contextvars(session_id=turn.session_id, turn_id=turn.id):
             try:
-                await self._live(claimed)
+                with self._ports.tracer.span(
+                    "turn", parent=turn.trace_parent, session_id=turn.session_id, turn_id=turn.id, provider=turn.provider
+                ):
+                    await self._live(claimed)
             except Fenced as error:
                 log.warning("turn.fenced", error=error.message)
             except Exception:  # the task's owner: the lease runs out, and the turn is claimed and tried again
@@ -114,7 +117,16 @@ class Supervisor:
 
     async def _live(self, claimed: Claimed) -> None:
         turn = claimed.turn
-        envelope = Envelope(turn.session_id, turn.id, 0, claimed.epoch, "SERVER", self._limits.replica, on_behalf_of=turn.owner_id)
+        envelope = Envelope(
+            turn.session_id,
+            turn.id,
+            0,
+            claimed.epoch,
+            "SERVER",
+            self._limits.replica,
+            on_behalf_of=turn.owner_id,
+            trace_parent=self._ports.tracer.current(),
+        )
         journal = self._ports.journal
         session_log = journal.open(claimed, server=envelope)
         drive = Drive(self._ports, self._limits, claimed, session_log)

@@ -30,9 +30,8 @@ class _Stop:
 async def work(drive: Drive) -> None:
     """From RUNNING to FINALIZING: start the worker, or find it again, and follow it to its result or its end."""
     try:
-        drive.ports.mark("spawn.before")
-        worker = await drive.ports.launcher.launch(drive.worker_id)
-        drive.ports.mark("spawn.after")
+        with drive.passing("spawn"):
+            worker = await drive.ports.launcher.launch(drive.worker_id)
     except LaunchFailed as error:
         await drive.conclude(Outcome(TurnState.FAILED, TurnCode.LAUNCH, error.message))
         return
@@ -40,7 +39,8 @@ async def work(drive: Drive) -> None:
         await _lost(drive, error)
         return
     try:
-        await _follow(drive, worker)
+        with drive.ports.tracer.span("agent", provider=drive.turn.provider, attempt=drive.turn.attempt, adopted=worker.has_turn):
+            await _follow(drive, worker)
     finally:
         await worker.close()
 
@@ -142,6 +142,7 @@ def _assignment(drive: Drive) -> Assignment:
         provider=turn.provider,
         model=turn.model,
         prompt=turn.prompt,
+        trace_parent=drive.ports.tracer.current(),
     )
 
 

@@ -25,7 +25,7 @@ class HandshakeResponse(_message.Message):
     def __init__(self, proof: _Optional[bytes] = ..., nonce: _Optional[bytes] = ..., has_turn: bool = ...) -> None: ...
 
 class ExecuteSessionRequest(_message.Message):
-    __slots__ = ("session_id", "turn_id", "attempt", "provider", "model", "prompt", "turn_number")
+    __slots__ = ("session_id", "turn_id", "attempt", "provider", "model", "prompt", "turn_number", "trace_parent")
     SESSION_ID_FIELD_NUMBER: _ClassVar[int]
     TURN_ID_FIELD_NUMBER: _ClassVar[int]
     ATTEMPT_FIELD_NUMBER: _ClassVar[int]
@@ -33,6 +33,7 @@ class ExecuteSessionRequest(_message.Message):
     MODEL_FIELD_NUMBER: _ClassVar[int]
     PROMPT_FIELD_NUMBER: _ClassVar[int]
     TURN_NUMBER_FIELD_NUMBER: _ClassVar[int]
+    TRACE_PARENT_FIELD_NUMBER: _ClassVar[int]
     session_id: str
     turn_id: str
     attempt: int
@@ -40,7 +41,8 @@ class ExecuteSessionRequest(_message.Message):
     model: str
     prompt: str
     turn_number: int
-    def __init__(self, session_id: _Optional[str] = ..., turn_id: _Optional[str] = ..., attempt: _Optional[int] = ..., provider: _Optional[str] = ..., model: _Optional[str] = ..., prompt: _Optional[str] = ..., turn_number: _Optional[int] = ...) -> None: ...
+    trace_parent: str
+    def __init__(self, session_id: _Optional[str] = ..., turn_id: _Optional[str] = ..., attempt: _Optional[int] = ..., provider: _Optional[str] = ..., model: _Optional[str] = ..., prompt: _Optional[str] = ..., turn_number: _Optional[int] = ..., trace_parent: _Optional[str] = ...) -> None: ...
 
 class ExecuteSessionResponse(_message.Message):
     __slots__ = ("events", "result", "heartbeat")

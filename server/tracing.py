@@ -1,0 +1,88 @@
+"""The kernel's Tracer with OpenTelemetry, exported by OTLP over gRPC. Nothing of it is imported when no endpoint is set."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator, Iterator
+from contextlib import AbstractContextManager, asynccontextmanager, contextmanager
+from typing import TYPE_CHECKING
+
+from server.kernel.ports.tracer import NoTracer, Tracer
+
+if TYPE_CHECKING:
+    from opentelemetry.sdk.trace import TracerProvider
+
+_FLUSH_MILLISECONDS = 2000
+_EXPORT_SECONDS = 2
+_HEADER = "traceparent"
+
+
+@asynccontextmanager
+async def open_tracer(endpoint: str, *, replica: str) -> AsyncIterator[Tracer]:
+    """A tracer that sends to `endpoint` (`http://host:port` in the clear, `https://` with TLS); one that does nothing when it is empty.
+    A collector that is away costs spans, and nothing else. At the end what waits is sent, for a few seconds at most."""
+    if not endpoint:
+        yield NoTracer()
+        return
+    provider = await asyncio.to_thread(_provider, endpoint, replica)
+    try:
+        yield OpenTelemetryTracer(provider)
+    finally:
+        await asyncio.to_thread(_close, provider)
+
+
+class OpenTelemetryTracer:
+    """Implements the port `Tracer`."""
+
+    def __init__(self, provider: TracerProvider) -> None:
+        from opentelemetry.trace.propagation.tracecontext import TraceContextTextMapPropagator
+
+        self._tracer = provider.get_tracer("treadle")
+        self._propagator = TraceContextTextMapPropagator()
+
+    def span(self, name: str, *, parent: str = "", **attributes: str | int | bool) -> AbstractContextManager[None]:
+        """See Tracer."""
+        return self._span(name, parent, attributes)
+
+    @contextmanager
+    def _span(self, name: str, parent: str, attributes: dict[str, str | int | bool]) -> Iterator[None]:
+        from opentelemetry.trace import Status, StatusCode
+
+        context = self._propagator.extract({_HEADER: parent}) if parent else None
+        with self._tracer.start_as_current_span(
+            name, context, attributes=attributes, record_exception=False, set_status_on_exception=False
+        ) as span:
+            try:
+                yield
+            except (asyncio.CancelledError, GeneratorExit):
+                # Normal life: a caller left, or the next process goes on with the turn.
+                span.set_attribute("cancelled", True)
+                raise
+            except BaseException as error:
+                # Never its text: it may hold what a user or a remote said.
+                span.set_status(Status(StatusCode.ERROR, type(error).__name__))
+                raise
+
+    def current(self) -> str:
+        """See Tracer."""
+        carrier: dict[str, str] = {}
+        self._propagator.inject(carrier)
+        return carrier.get(_HEADER, "")
+
+
+def _provider(endpoint: str, replica: str) -> TracerProvider:
+    from opentelemetry.exporter.otlp.proto.grpc.trace_exporter import OTLPSpanExporter
+    from opentelemetry.sdk.resources import Resource
+    from opentelemetry.sdk.trace import TracerProvider
+    from opentelemetry.sdk.trace.export import BatchSpanProcessor
+
+    provider = TracerProvider(resource=Resource({"service.name": "treadle", "service.instance.id": replica}))
+    exporter = OTLPSpanExporter(endpoint=endpoint, insecure=endpoint.startswith("http://"), timeout=_EXPORT_SECONDS)
+    # It calls from a thread of its own; the queue is bounded, and full it drops spans.
+    provider.add_span_processor(BatchSpanProcessor(exporter))
+    return provider
+
+
+def _close(provider: TracerProvider) -> None:
+    provider.force_flush(_FLUSH_MILLISECONDS)
+    provider.shutdown()
