@@ -47,6 +47,9 @@ class SpoolEmitter:
 
     async def delta(self, item_id: str, channel: session.Channel, text: str) -> None:
         """See Emitter."""
+        if not text.isascii():
+            # Half of a surrogate pair, which models' JSON may hold, has no UTF-8.
+            text = text.encode("utf-8", "replace").decode()
         self._waiting.setdefault((item_id, channel), []).append(text)
         self._waiting_chars += len(text)
         if self._waiting_chars >= COALESCE_CHARS:

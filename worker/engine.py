@@ -54,13 +54,19 @@ class Engine:
     async def _run(self, provider: str, request: Request) -> None:
         emitter = SpoolEmitter(self._spool)
         result = await self._outcome(provider, request, emitter)
-        # Before the result is told: nothing may write to the workspace after it.
-        await asyncio.to_thread(kill_descendants)
-        await emitter.flush()
-        emitter.stop()
-        result.last_worker_seq = self._spool.last
-        self.result = result
-        self._spool.wake()
+        try:
+            # Before the result is told: nothing may write to the workspace after it.
+            await asyncio.to_thread(kill_descendants)
+            await emitter.flush()
+        except Exception as defect:
+            log.exception("the turn's last events broke")
+            result = self._failed(f"the worker broke: {type(defect).__name__}")
+        finally:
+            # Whatever happened: a turn without a result would be waited for until its time limit.
+            emitter.stop()
+            result.last_worker_seq = self._spool.last
+            self.result = result
+            self._spool.wake()
 
     async def _outcome(self, name: str, request: Request, emitter: SpoolEmitter) -> wire.TurnResult:
         try:

@@ -71,6 +71,8 @@ class WorkerService:
             await context.abort(grpc.StatusCode.FAILED_PRECONDITION, "the worker has no turn yet; use ExecuteSession")
         try:
             self._spool.check(request.after_worker_seq)
+            # What the server asks to go on behind is durable there, whether or not an acknowledgement came through.
+            self._spool.acknowledge(request.after_worker_seq)
         except SpoolGone as gone:
             await context.abort(grpc.StatusCode.OUT_OF_RANGE, str(gone))
         async for frame in self._frames(request.after_worker_seq):

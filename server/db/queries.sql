@@ -251,11 +251,16 @@ WHERE h.session_id = $1
 
 
 -- turn_needs_files --
-SELECT active OR NOT imported FROM turns WHERE id = $1
+-- Not when another replica holds the session now: it cannot see these files, and has ended the turn, or will, without them.
+SELECT CASE WHEN t.active THEN coalesce(h.lease_owner, $2) = $2 OR h.lease_expires_at <= clock_timestamp() ELSE NOT t.imported END
+FROM turns t JOIN session_heads h ON h.tenant_id = t.tenant_id AND h.session_id = t.session_id
+WHERE t.id = $1
 
 
 -- pending_snapshots --
-SELECT * FROM turns WHERE snapshot_state = 'PENDING' AND NOT active ORDER BY ended_at LIMIT $1
+SELECT * FROM turns
+WHERE snapshot_state = 'PENDING' AND NOT active AND ($2::timestamptz IS NULL OR (ended_at, id) > ($2, $3::uuid))
+ORDER BY ended_at, id LIMIT $1
 
 
 -- snapshot_stored --

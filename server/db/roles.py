@@ -22,16 +22,16 @@ SYSTEM = "treadle_system"
 # Rights over the tables' owner would include switching row-level security off.
 _POWERS = """
 SELECT r.rolname AS role, r.rolsuper AS superuser, r.rolbypassrls AS bypass,
-       EXISTS (SELECT FROM pg_class c WHERE c.relname = ANY ($1::text[]) AND c.relnamespace = current_schema()::regnamespace
-                 AND pg_has_role(r.oid, c.relowner, 'MEMBER')) AS owner,
-       EXISTS (SELECT FROM pg_roles s WHERE s.rolname = $2 AND s.oid <> r.oid AND pg_has_role(r.oid, s.oid, 'MEMBER')) AS system
+       EXISTS (SELECT FROM pg_class c WHERE c.relkind = 'r' AND c.relname <> 'alembic_version'
+                 AND c.relnamespace = current_schema()::regnamespace AND pg_has_role(r.oid, c.relowner, 'MEMBER')) AS owner,
+       EXISTS (SELECT FROM pg_roles s WHERE s.rolname = $1 AND s.oid <> r.oid AND pg_has_role(r.oid, s.oid, 'MEMBER')) AS system
 FROM pg_roles r WHERE r.rolname = current_user
 """
 _UNPROTECTED = """
 SELECT c.relname FROM pg_class c
-WHERE c.relname = ANY ($1::text[]) AND c.relnamespace = current_schema()::regnamespace AND NOT (c.relrowsecurity AND c.relforcerowsecurity)
+WHERE c.relkind = 'r' AND c.relname <> 'alembic_version' AND c.relnamespace = current_schema()::regnamespace
+  AND NOT (c.relrowsecurity AND c.relforcerowsecurity)
 """
-_TABLES = ("tenants", "users", "api_keys", "sessions", "turns", "session_heads", "event_chunks")
 
 
 async def ensure_roles(owner: asyncpg.Connection, app_password: str | None, system_password: str | None) -> None:
@@ -43,9 +43,11 @@ async def ensure_roles(owner: asyncpg.Connection, app_password: str | None, syst
             await owner.execute(await owner.fetchval("SELECT format('ALTER ROLE %I PASSWORD %L', $1::text, $2::text)", role, password))
 
 
-async def check_role(connection: asyncpg.Connection) -> None:
-    """Errors: RoleTooPowerful when the connection's role could see rows of every tenant by other means than a policy."""
-    powers = await connection.fetchrow(_POWERS, list(_TABLES), SYSTEM)
+async def check_role(connection: asyncpg.Connection, *, role: str) -> None:
+    """Errors: RoleTooPowerful when the connection is not `role`'s, or could see rows of every tenant by other means than a policy."""
+    powers = await connection.fetchrow(_POWERS, SYSTEM)
+    if powers["role"] != role:
+        raise RoleTooPowerful(powers["role"], f"is not {role}")
     reasons = {
         "superuser": "is a superuser",
         "bypass": "has BYPASSRLS",
@@ -55,6 +57,6 @@ async def check_role(connection: asyncpg.Connection) -> None:
     for power, reason in reasons.items():
         if powers[power]:
             raise RoleTooPowerful(powers["role"], reason)
-    unprotected = await connection.fetch(_UNPROTECTED, list(_TABLES))
+    unprotected = await connection.fetch(_UNPROTECTED)
     if unprotected:
         raise RoleTooPowerful(powers["role"], f"finds row-level security off on {', '.join(row['relname'] for row in unprotected)}")

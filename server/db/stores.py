@@ -12,7 +12,7 @@ from server.db.event_store import PostgresEventStore
 from server.db.key_store import PostgresKeyStore
 from server.db.migrate import check_revision, migrate
 from server.db.pool import Database, DedicatedConnection, open_database
-from server.db.roles import check_role
+from server.db.roles import APP, SYSTEM, check_role
 from server.db.session_store import PostgresSessionStore
 from server.db.turn_store import PostgresTurnStore
 from server.kernel.ports.event_store import EventStore
@@ -44,9 +44,9 @@ async def open_postgres(settings: Settings) -> AsyncIterator[Stores]:
         open_database(app_url, name="app", size=_APP_CONNECTIONS) as app,
     ):
         await _ensure_schema(system, settings.database_owner_url.get_secret_value())
-        for database in (app, system):
+        for database, role in ((app, APP), (system, SYSTEM)):
             async with database.connection() as connection:
-                await check_role(connection)
+                await check_role(connection, role=role)
         yield Stores(
             sessions=PostgresSessionStore(app),
             turns=PostgresTurnStore(app, system),

@@ -129,15 +129,15 @@ class PostgresTurnStore:
             raise SessionNotFound(session_id)
         return str(url)
 
-    async def may_discard(self, turn_id: str) -> bool:
+    async def may_discard(self, turn_id: str, replica: str) -> bool:
         """See TurnStore."""
         async with self._system.connection() as connection:
-            return not await connection.fetchval(SQL["turn_needs_files"], parse_uuid(turn_id))
+            return not await connection.fetchval(SQL["turn_needs_files"], parse_uuid(turn_id), replica)
 
-    async def pending_snapshots(self, *, limit: int) -> list[Turn]:
+    async def pending_snapshots(self, *, limit: int, after: Turn | None = None) -> list[Turn]:
         """See TurnStore."""
         async with self._system.connection() as connection:
-            rows = await connection.fetch(SQL["pending_snapshots"], limit)
+            rows = await connection.fetch(SQL["pending_snapshots"], limit, after and after.ended_at, after and after.id)
         return [turn_from(row) for row in rows]
 
     async def snapshot_stored(self, turn: Turn, *, key: str, sha256: str, size: int) -> None:

@@ -88,14 +88,6 @@ class Execute:
             return Started(known, existing=True)
         self._check(request)
         self._supervisor.admit()
-        caller = object()
-        self._rush.enter(caller)
-        try:
-            return await self._start(principal, request)
-        finally:
-            self._rush.leave(caller)
-
-    async def _start(self, principal: Principal, request: Request) -> Started:
         session, provider, model = await self._session(principal, request)
         turn = NewTurn(new_id(), request.request_id, request.digest, provider, model, request.prompt, self._tracer.current())
         # Shielded: between the database's yes and the supervisor's start no caller who leaves may come.
@@ -113,8 +105,14 @@ class Execute:
         return Started(begun, existing=False)
 
     async def _begin(self, principal: Principal, session: NewSession | str, turn: NewTurn) -> Turn:
-        claimed = await self._turns.start(principal, session, turn, replica=self._replica, lease_seconds=self._lease_seconds)
-        self._supervisor.start(claimed)
+        self._rush.enter(turn.id)
+        try:
+            with self._supervisor.place():
+                claimed = await self._turns.start(principal, session, turn, replica=self._replica, lease_seconds=self._lease_seconds)
+                self._supervisor.start(claimed)
+        except BaseException:
+            self._rush.leave(turn.id)
+            raise
         return claimed.turn
 
     async def _known(self, principal: Principal, request: Request) -> Turn | None:

@@ -53,9 +53,7 @@ class Redactor:
         """The batch without secrets, also those that began in an earlier delta of the same text."""
         if not self._forms:
             return batch
-        # One fast look at all bodies: there is hardly ever anything to find.
-        everything = b"\n".join(batch.bodies)
-        bodies = [self._mask(body) for body in batch.bodies] if any(form in everything for form in self._forms) else [*batch.bodies]
+        bodies = [*batch.bodies]
         for text_id, deltas in batch.deltas.items():
             # One look at all that the batch adds to a text, for the same reason.
             text = self._tails.get(text_id, b"") + b"".join([data for _, data in deltas])
@@ -65,7 +63,11 @@ class Redactor:
             for index, data in deltas:
                 masked = self._continue(text_id, data)
                 if masked != data:
-                    bodies[index] = _swap(batch.bodies[index], data, masked)
+                    bodies[index] = _swap(bodies[index], data, masked)
+        # One fast look at all bodies: there is hardly ever anything to find.
+        everything = b"\n".join(bodies)
+        if any(form in everything for form in self._forms):
+            bodies = [self._mask(body) for body in bodies]
         return replace(batch, bodies=bodies)
 
     def text(self, text: str) -> str:

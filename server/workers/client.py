@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-from collections.abc import AsyncGenerator, Callable
+from collections.abc import AsyncGenerator, Awaitable, Callable
 from contextlib import aclosing
 from typing import Any
 
@@ -15,7 +15,7 @@ from server.kernel.event import WorkerBatch
 from server.kernel.ports.launcher import Assignment, WorkerExit, WorkerResult
 from server.kernel.stall import StallTimeout
 from server.workers.dial import Connection, dial
-from server.workers.frames import FrameReader
+from server.workers.frames import FrameReader, plain
 from server.workers.liveness import ProcessWatch
 from server.workers.slot import Slot
 from treadle.worker.v1 import worker_service_pb2 as wire
@@ -26,6 +26,9 @@ _ACKNOWLEDGE_SECONDS = 2.0
 _RETRIES = 5
 _RETRY_PAUSE_SECONDS = 0.2
 _DRAIN_SECONDS = 2.0
+_MAX_DETAILS = 500
+_MAX_RECONNECTS = 50
+"""Over the worker's life: its socket is on this machine, and one that keeps hanging up plays for time."""
 
 Item = WorkerBatch | WorkerResult
 Stream = grpc.aio.UnaryStreamCall[Any, bytes]
@@ -67,17 +70,20 @@ class WorkerLink:
             async for item in items:
                 yield item
 
-    async def acknowledge(self, worker_seq: int) -> None:
+    async def acknowledge(self, worker_seq: int) -> bool:
         """See Worker."""
         request = wire.AcknowledgeRequest(worker_seq=worker_seq)
-        with contextlib.suppress(grpc.aio.AioRpcError):
-            await self._connection.acknowledge(request, timeout=_ACKNOWLEDGE_SECONDS, metadata=self._connection.metadata)
+        try:
+            await _unary(self._connection.acknowledge(request, timeout=_ACKNOWLEDGE_SECONDS, metadata=self._connection.metadata))
+        except (grpc.aio.AioRpcError, WorkerLost):
+            return False
+        return True
 
     async def interrupt(self, reason: str) -> None:
         """See Worker."""
         request = wire.ControlRequest(interrupt=wire.InterruptTurn(reason=reason))
         try:
-            await self._connection.control(request, timeout=_CALL_SECONDS, metadata=self._connection.metadata)
+            await _unary(self._connection.control(request, timeout=_CALL_SECONDS, metadata=self._connection.metadata))
         except grpc.aio.AioRpcError as error:
             raise WorkerLost(f"the worker cannot be told to stop: {error.details()}") from error
 
@@ -95,14 +101,15 @@ class WorkerLink:
         """Items to the result, over as many connections as it takes while the process lives."""
         reader = FrameReader(after)
         failures = 0
-        while True:
+        for _ in range(_MAX_RECONNECTS):
             before = reader.last
             call = self._open(reader.last, assignment)
             try:
-                async for item in self._items(call, reader):
-                    yield item
-                    if isinstance(item, WorkerResult):
-                        return
+                async with aclosing(self._items(call, reader)) as items:
+                    async for item in items:
+                        yield item
+                        if isinstance(item, WorkerResult):
+                            return
                 reason = "its stream ended without a result"
             except (grpc.aio.AioRpcError, TimeoutError) as error:
                 reason = _reason(error)
@@ -110,6 +117,7 @@ class WorkerLink:
                 call.cancel()
             failures = 1 if reader.last > before else failures + 1
             await self._reconnect(reason, failures)
+        raise WorkerLost(f"the worker hung up {_MAX_RECONNECTS} times")
 
     def _open(self, after: int, assignment: Assignment | None) -> Stream:
         metadata = self._connection.metadata
@@ -181,9 +189,22 @@ class WorkerLink:
         raise WorkerLost(f"the worker {'cannot be reached' if self._watch.alive else 'died'}: {reason}")
 
 
+async def _unary(call: Awaitable[Any]) -> None:
+    """Wait for a call's answer. Closing its connection, as a reconnect does, cancels the call; that is no cancellation of this task.
+    Errors: WorkerLost then, grpc.aio.AioRpcError."""
+    try:
+        await call
+    except asyncio.CancelledError:
+        task = asyncio.current_task()
+        if task is not None and task.cancelling():
+            raise
+        raise WorkerLost("the connection was given up for a new one") from None
+
+
 def _reason(error: Exception) -> str:
     if isinstance(error, grpc.aio.AioRpcError):
+        said = plain(error.details() or "", _MAX_DETAILS)
         if error.code() is grpc.StatusCode.OUT_OF_RANGE:
-            raise WorkerProtocolBroken(f"the worker does not have the events that were not acknowledged: {error.details()}") from error
-        return f"{error.code().name}: {error.details()}"
+            raise WorkerProtocolBroken(f"the worker does not have the events that were not acknowledged: {said}") from error
+        return f"{error.code().name}: {said}"
     return str(error) or type(error).__name__

@@ -12,7 +12,9 @@ from treadle.session.v1 import event_pb2 as session
 from treadle.worker.v1 import worker_service_pb2 as wire
 from treadle.worker.v1.worker_event_pb2 import WorkerEvent
 
-MAX_FRAME_BYTES = 4 * 1024 * 1024
+MAX_FRAME_BYTES = 512 * 1024
+MAX_FRAME_EVENTS = 2048
+"""A worker's frame has at most 256 KiB, or one event of that size; and no more events than its spool keeps."""
 _MAX_MESSAGE_CHARS = 2000
 _MAX_STOP_REASON_CHARS = 200
 # Times that cannot be shown as JSON would break every reader of the log; the limits are those of protobuf's JSON mapping.
@@ -58,6 +60,8 @@ class FrameReader:
     def _batch(self, batch: wire.WorkerEventBatch) -> WorkerBatch:
         if batch.first_worker_seq != self.last + 1 or not batch.events:
             raise WorkerProtocolBroken(f"after event {self.last} the worker sent {len(batch.events)} events from {batch.first_worker_seq}")
+        if len(batch.events) > MAX_FRAME_EVENTS:
+            raise WorkerProtocolBroken(f"the worker sent {len(batch.events):,} events in one frame")
         kinds: list[str] = []
         bodies: list[bytes] = []
         deltas: dict[TextId, list[tuple[int, bytes]]] = {}
@@ -90,11 +94,11 @@ class FrameReader:
             raise WorkerProtocolBroken("the worker's result has no status")
         # Why a turn fails is the server's to judge; of the agent's side there is one reason only.
         code = TurnCode.PROVIDER if status is TurnState.FAILED else TurnCode.NONE
-        message, stop_reason = _plain(result.message, _MAX_MESSAGE_CHARS), _plain(result.native_stop_reason, _MAX_STOP_REASON_CHARS)
+        message, stop_reason = plain(result.message, _MAX_MESSAGE_CHARS), plain(result.native_stop_reason, _MAX_STOP_REASON_CHARS)
         return WorkerResult(Outcome(status, code, message, stop_reason), self.last)
 
 
-def _plain(text: str, limit: int) -> str:
+def plain(text: str, limit: int) -> str:
     """Text that a database can keep: Postgres has no NUL characters."""
     return text[:limit].replace("\0", "\ufffd")
 

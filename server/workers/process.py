@@ -56,13 +56,22 @@ class ProcessLauncher:
         await asyncio.to_thread(slot.prepare, worker)
         return slot.workspace
 
+    async def furnished(self, worker: WorkerId) -> None:
+        """See Launcher."""
+        await asyncio.to_thread(slot_of(self._root, worker).furnish)
+
+    async def left(self, worker: WorkerId) -> Path:
+        """See Launcher."""
+        return self._furnished(worker).workspace
+
     async def launch(self, worker: WorkerId) -> WorkerLink:
         """See Launcher."""
-        slot = slot_of(self._root, worker)
-        await asyncio.to_thread(slot.prepare, worker)
+        slot = self._furnished(worker)
         if slot.exit() is not None:
             raise WorkerLost(f"worker {worker} has ended")
-        fresh = slot.process() is None
+        if slot.was_started and slot.process() is None:
+            raise WorkerLost(f"worker {worker} ended with this machine")
+        fresh = not slot.was_started
         if fresh:
             self._start(slot)
         try:
@@ -125,6 +134,12 @@ class ProcessLauncher:
         except BaseException:
             watch.close()
             raise
+
+    def _furnished(self, worker: WorkerId) -> Slot:
+        slot = slot_of(self._root, worker)
+        if not slot.is_furnished:
+            raise WorkerLost(f"worker {worker} and its workspace are not on this machine")
+        return slot
 
     @property
     def _owners(self) -> frozenset[int]:

@@ -2,6 +2,7 @@
 
 worker      which worker it is (JSON)
 workspace/  the working tree; belongs to the worker's uid once it runs
+furnished   the working tree is complete; without it no worker can start here
 run/        the worker's socket
 secret      the turn's secret, 0600; never visible inside the sandbox
 lock        held by the shim as long as the worker, or anything that it started, is alive
@@ -59,6 +60,15 @@ class Slot:
         self._create("secret", secrets.token_hex(32))
         self._create("worker", json.dumps({"turn_id": worker.turn_id, "attempt": worker.attempt}))
 
+    def furnish(self) -> None:
+        """The workspace is complete. Repeatable."""
+        self._create("furnished", "")
+
+    @property
+    def is_furnished(self) -> bool:
+        """Whether this is where the worker's workspace was built."""
+        return (self.path / "furnished").exists()
+
     def worker(self) -> WorkerId | None:
         """Whose slot it is; None when it is not complete."""
         try:
@@ -72,12 +82,20 @@ class Slot:
         return bytes.fromhex((self.path / "secret").read_text())
 
     def process(self) -> tuple[int, int] | None:
-        """The shim's pid and start time; None before it started."""
+        """The shim's pid and start time; None before it started, and when a power cut tore the file: then what ran here is gone with
+        the machine's last life."""
         try:
             pid, start = (self.path / "pid").read_text().split()
+            return int(pid), int(start)
         except FileNotFoundError:
             return None
-        return int(pid), int(start)
+        except ValueError:
+            return None
+
+    @property
+    def was_started(self) -> bool:
+        """Whether a shim ever ran here."""
+        return (self.path / "pid").exists()
 
     def exit(self) -> WorkerExit | None:
         """How the worker ended, as its shim or `close` recorded it; None while nothing is recorded."""
@@ -85,6 +103,8 @@ class Slot:
             code = json.loads((self.path / "exit").read_text())["code"]
         except FileNotFoundError:
             return None
+        except (ValueError, KeyError, TypeError):
+            code = None
         return WorkerExit(code=code, log_tail=self.log_tail())
 
     def log_tail(self) -> str:

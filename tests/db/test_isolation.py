@@ -134,3 +134,9 @@ async def test_the_server_refuses_roles_that_see_too_much(
             await owner.execute(revoke)
     async with open_postgres(settings):
         pass
+
+
+async def test_callers_queries_never_run_as_the_role_that_sees_everything(database: DatabaseUrls) -> None:
+    with pytest.raises(RoleTooPowerful, match=APP):
+        async with open_postgres(database_settings(DatabaseUrls(app=database.system, system=database.system, owner=database.owner))):
+            pass

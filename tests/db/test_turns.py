@@ -157,12 +157,13 @@ async def test_an_interrupt_is_not_lost_to_a_step_that_did_not_know_of_it(stores
 
 async def test_files_of_a_turn_are_kept_until_they_are_imported(stores: Stores, alice: Principal) -> None:
     claimed = await start_turn(stores, alice)
-    assert not await stores.turns.may_discard(claimed.turn.id)
+    assert not await stores.turns.may_discard(claimed.turn.id, "r1")
+    assert await stores.turns.may_discard(claimed.turn.id, "another replica")
     await stores.turns.commit(
         replace(claimed.turn, state=TurnState.COMPLETED, imported=True), expected_version=1, epoch=1, chunk=chunk(1, 1)
     )
-    assert await stores.turns.may_discard(claimed.turn.id)
-    assert await stores.turns.may_discard(str(uuid4()))
+    assert await stores.turns.may_discard(claimed.turn.id, "r1")
+    assert await stores.turns.may_discard(str(uuid4()), "r1")
     assert await stores.turns.repository_url(claimed.session.id) == claimed.session.repository_url
     with pytest.raises(SessionNotFound):
         await stores.turns.repository_url(str(uuid4()))

@@ -75,3 +75,12 @@ def test_a_secret_split_within_one_batch_is_masked_and_what_follows_is_not() -> 
     redactor = Redactor([SECRET])
     one = batch("nothing here", f"key {SECRET[:12]}", SECRET[12:20], SECRET[20:], " end")
     assert shown(redactor.batch(one), redactor.batch(batch(" and on"))) == f"nothing herekey {'*' * len(SECRET)} end and on"
+
+
+def test_masking_a_delta_brings_nothing_back_that_was_masked_before() -> None:
+    event = delta(SECRET)
+    event.item_id = SECRET
+    bodies = [event.SerializeToString()]
+    one = WorkerBatch(1, ["content_delta"], bodies, {(SECRET, 1): [(0, SECRET.encode())]})
+    (body,) = Redactor([SECRET]).batch(one).bodies
+    assert SECRET.encode() not in body

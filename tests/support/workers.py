@@ -60,6 +60,7 @@ async def launched(launcher: ProcessLauncher, steps: Sequence[Mapping[str, Any]]
     worker = new_worker()
     workspace = await launcher.workspace(worker)
     (workspace / RECORDING).write_text("".join(json.dumps(step) + "\n" for step in steps))
+    await launcher.furnished(worker)
     link = await launcher.launch(worker)
     try:
         yield worker, link, workspace

@@ -35,6 +35,7 @@ async def test_the_next_server_goes_on_with_the_same_worker(launcher: ProcessLau
     worker = new_worker()
     workspace = await launcher.workspace(worker)
     (workspace / ".recording.jsonl").write_text('{"burst": 400, "text": "x", "per_second": 200}\n')
+    await launcher.furnished(worker)
     tests = Path(__file__).parents[1]
     first = await asyncio.create_subprocess_exec(
         sys.executable, "-c", FIRST_SERVER, str(tmp_path), worker.turn_id, stdout=asyncio.subprocess.PIPE, env={"PYTHONPATH": str(tests)}
@@ -63,6 +64,7 @@ async def test_the_next_server_goes_on_with_the_same_worker(launcher: ProcessLau
 async def test_a_worker_that_died_with_its_server_is_found_as_lost(launcher: ProcessLauncher, tmp_path: Path) -> None:
     worker = new_worker()
     await launcher.workspace(worker)
+    await launcher.furnished(worker)
     link = await launcher.launch(worker)
     assert not link.has_turn
     os.kill(link.pid, signal.SIGTERM)
@@ -77,6 +79,7 @@ async def test_a_worker_that_died_with_its_server_is_found_as_lost(launcher: Pro
 async def test_a_turn_that_ended_while_nobody_was_there_is_told_later(launcher: ProcessLauncher) -> None:
     worker = new_worker()
     await launcher.workspace(worker)
+    await launcher.furnished(worker)
     link = await launcher.launch(worker)
     whole = await listen(link.execute(assignment(worker, model="")))
     await link.close()

@@ -57,6 +57,7 @@ def late(seconds: int) -> WorkerEvent:
 FORGED = {
     "no protobuf": b"\xff\xff\xff\xff",
     "an empty frame": b"",
+    "more events than a spool holds": batch(*[SAID] * 2049),
     "a server's kind": server_owned(),
     "an event without a kind": batch(WorkerEvent(item_id="x")),
     "a gap": batch(SAID, first=2),

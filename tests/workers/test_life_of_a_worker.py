@@ -69,6 +69,7 @@ async def test_two_servers_that_launch_the_same_worker_start_one(launcher: Proce
     async with launcher_in(tmp_path) as other:
         worker = new_worker()
         await launcher.workspace(worker)
+        await launcher.furnished(worker)
         links = await asyncio.gather(launcher.launch(worker), other.launch(worker), launcher.launch(worker))
         assert len({link.pid for link in links}) == 1
         assert len({link._connection.metadata for link in links}) == 1, "one nonce, so one worker"
@@ -165,6 +166,7 @@ async def test_a_shim_that_was_killed_takes_its_worker_along(launcher: ProcessLa
 async def test_no_worker_starts_in_a_slot_that_was_collected(launcher: ProcessLauncher) -> None:
     worker = new_worker()
     await launcher.workspace(worker)
+    await launcher.furnished(worker)
     assert await launcher.collect(worker) == WorkerExit(code=None)
     with pytest.raises(WorkerLost):
         await launcher.launch(worker)
@@ -254,3 +256,33 @@ async def test_a_fork_bomb_is_stopped_and_its_neighbour_is_not(launcher: Process
         ((code, output),) = (await bombing).outputs()
         assert code != 0
         assert "fork" in output.lower()
+
+
+async def test_an_acknowledgement_that_was_lost_can_be_repeated(launcher: ProcessLauncher) -> None:
+    """A worker whose window is full stands still until it hears; so the server must know that it was not heard."""
+    async with launched(launcher, [{"burst": 3000, "text": "x"}]) as (worker, link, _):
+        keeper = next(pid for pid in processes_with("-m\0worker") if alive(pid) and pid != link.pid)
+        async with aclosing(link.execute(assignment(worker))) as items:
+            last = 0
+            while last < 2048:
+                item = await anext(items)
+                assert isinstance(item, WorkerBatch)
+                last = item.last_worker_seq
+            workers = [pid for pid in processes_with("-m\0worker") if pid != link.pid]
+            for pid in workers:
+                os.kill(pid, signal.SIGSTOP)
+            try:
+                assert not await link.acknowledge(last)
+            finally:
+                for pid in workers:
+                    os.kill(pid, signal.SIGCONT)
+            assert keeper in workers
+            assert await link.acknowledge(last)
+            async with asyncio.timeout(10):
+                await anext(items)
+
+
+async def test_half_a_surrogate_pair_ends_no_turn_without_a_result(launcher: ProcessLauncher) -> None:
+    heard = await play(launcher, {"say": "\ud800 hello"})
+    assert heard.result is not None
+    assert "? hello" in "".join(event.content_delta.data for event in heard.events)

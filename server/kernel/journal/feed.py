@@ -13,6 +13,9 @@ from server.kernel.wakeup import Wakeup
 RING_BYTES = 1024 * 1024
 """How much of the log's end is kept in memory; who is further behind reads from the store."""
 
+FRAME_BYTES = 1024 * 1024
+"""About how much goes into one frame; clients with gRPC's default options take 4 MiB."""
+
 FOLLOWERS_PER_MILLISECOND = 20
 LOOK_SECONDS = 0.005
 PAUSE_SHARE = 0.33
@@ -115,13 +118,22 @@ class Feed:
     def _join(self, after_seq: int) -> Events | None:
         if not self._ring or after_seq + 1 < self._ring[0].first_seq:
             return None
-        parts: list[bytes] = []
+        wanted: list[Chunk] = []
         for chunk in reversed(self._ring):
             if chunk.last_seq <= after_seq:
                 break
             if chunk.last_seq <= self._visible:
-                parts.append(chunk.after(after_seq).data)
-        return Events(self._frame(b"".join(reversed(parts))), self._visible)
+                wanted.append(chunk)
+        # The oldest first, as many as fit: who is far behind comes back for the rest.
+        parts: list[bytes] = []
+        size, last = 0, after_seq
+        for chunk in reversed(wanted):
+            if parts and size + len(chunk.data) > FRAME_BYTES:
+                break
+            parts.append(chunk.after(after_seq).data)
+            size += len(parts[-1])
+            last = chunk.last_seq
+        return Events(self._frame(b"".join(parts)), last)
 
     def _look(self) -> None:
         """Show, unless the last round is still under way."""

@@ -7,6 +7,7 @@ from collections.abc import AsyncGenerator
 from contextlib import aclosing, suppress
 from dataclasses import dataclass
 
+from server.kernel.errors import SessionNotFound, StoreRejected
 from server.kernel.event import Chunk, Head
 from server.kernel.journal.feed import Events, Feed
 from server.kernel.ports.event_codec import EventCodec
@@ -81,10 +82,7 @@ class Follower:
             goal = min(tail, end) if end is not None else tail
             if self._last < goal:
                 silence = 0.0
-                if (live := self._ring(goal)) is not None:
-                    yield live
-                    continue
-                async with aclosing(self._pages(goal)) as pages:
+                async with aclosing(self._up_to(goal)) as pages:
                     async for page in pages:
                         yield page
             elif end is not None and self._last >= end:
@@ -127,9 +125,18 @@ class Follower:
             if (live := self._ring(goal)) is not None:
                 yield live
                 continue
+            before = self._last
             async with aclosing(self._pages(goal)) as pages:
                 async for page in pages:
                     yield page
+            if self._last == before:
+                await self._explain_nothing()
+
+    async def _explain_nothing(self) -> None:
+        """The log is shorter than its head said. Errors: SessionNotFound when the session was deleted, else StoreRejected."""
+        if await self._store.head(self._session_id) is None:
+            raise SessionNotFound(self._session_id)
+        raise StoreRejected(f"the log of session {self._session_id} has a gap behind seq {self._last}")
 
     def _ring(self, goal: int) -> Events | None:
         """The next events, if they are in the ring and do not go beyond `goal`."""

@@ -13,7 +13,9 @@ from server.kernel.wakeup import Wakeup
 
 MAX_PENDING_EVENTS = 8192
 MAX_PENDING_BYTES = 4 * 1024 * 1024
-"""What may wait for the next commit per session; then the worker is not read from (JOURNAL.md, recipe 14)."""
+CHUNK_BYTES = 256 * 1024
+"""What may wait for the next commit per session; then the worker is not read from (JOURNAL.md, recipe 14). A chunk is sent whole, and
+gRPC clients with default options take messages of 4 MiB: one holds about `CHUNK_BYTES` of bodies, and their envelopes."""
 
 
 class SessionLog:
@@ -47,37 +49,35 @@ class SessionLog:
         """The server's envelope for events of a turn (or of none)."""
         return replace(self.server_envelope, turn_id=turn_id)
 
-    def accept(self, batch: WorkerBatch) -> WorkerBatch | None:
-        """Check a batch against the worker's sequence; None for one that is known already. Errors: WorkerProtocolBroken."""
-        known = self.submitted_worker_seq - batch.first_worker_seq + 1
-        if known < 0:
-            raise WorkerProtocolBroken(f"worker_seq jumped from {self.submitted_worker_seq} to {batch.first_worker_seq}")
-        if known >= len(batch.bodies):
-            return None
-        if known:
-            batch = WorkerBatch(batch.first_worker_seq + known, batch.kinds[known:], batch.bodies[known:])
-        self.submitted_worker_seq = batch.last_worker_seq
-        return batch
-
     def put(self, batch: WorkerBatch) -> None:
-        """Queue a batch for the writer."""
+        """Queue a batch for the writer. It must go on where the last one ended: a worker is asked for what is not there yet, so one
+        that repeats events is another worker, or a liar. Errors: WorkerProtocolBroken."""
+        if batch.first_worker_seq != self.submitted_worker_seq + 1:
+            raise WorkerProtocolBroken(f"after worker_seq {self.submitted_worker_seq} comes {batch.first_worker_seq}")
+        self.submitted_worker_seq = batch.last_worker_seq
         self.pending.append(batch)
         self.pending_events += len(batch.bodies)
         self.pending_bytes += sum(map(len, batch.bodies))
 
     def take(self, limit: int) -> WorkerBatch | None:
-        """Merge what waits into one batch of about `limit` events; whole batches only."""
+        """Merge what waits into one batch of about `limit` events and `CHUNK_BYTES`; whole batches only."""
         if not self.pending:
             return None
         first = self.pending[0].first_worker_seq
         kinds: list[str] = []
         bodies: list[bytes] = []
-        while self.pending and (not bodies or len(bodies) + len(self.pending[0].bodies) <= limit):
-            batch = self.pending.popleft()
+        size = 0
+        while self.pending:
+            batch = self.pending[0]
+            more = sum(map(len, batch.bodies))
+            if bodies and (len(bodies) + len(batch.bodies) > limit or size + more > CHUNK_BYTES):
+                break
+            self.pending.popleft()
             kinds.extend(batch.kinds)
             bodies.extend(batch.bodies)
+            size += more
         self.pending_events -= len(bodies)
-        self.pending_bytes -= sum(map(len, bodies))
+        self.pending_bytes -= size
         return WorkerBatch(first, kinds, bodies)
 
     @property

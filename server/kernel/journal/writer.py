@@ -36,10 +36,8 @@ class GroupWriter:
     async def submit(self, log: SessionLog, batch: WorkerBatch) -> None:
         """Queue a batch; returns when it is queued, not when it is durable. Errors: Fenced, WorkerProtocolBroken."""
         await log.room()
-        accepted = log.accept(batch)
-        if accepted is not None:
-            log.put(accepted)
-            self.wake(log)
+        log.put(batch)
+        self.wake(log)
 
     def wake(self, log: SessionLog) -> None:
         """Look at this log again."""

@@ -84,8 +84,9 @@ class Worker(Protocol):
         """Stream what happened after `after_worker_seq` to the result."""
         ...
 
-    async def acknowledge(self, worker_seq: int) -> None:
-        """Tell that everything up to `worker_seq` is durable. Bounded; failure is no error (it is repeated with the next one)."""
+    async def acknowledge(self, worker_seq: int) -> bool:
+        """Tell that everything up to `worker_seq` is durable. Bounded. False when that could not be told: tell it again, for a worker
+        whose window is full says nothing until it hears."""
         ...
 
     async def interrupt(self, reason: str) -> None:
@@ -105,9 +106,11 @@ class Launcher(Protocol):
     """Starts workers on this machine. A worker outlives the server that started it.
 
     - `workspace` gives the directory to build the workspace in; it exists afterwards, is private to the server, and belongs to
-      this (turn, attempt) alone.
+      this (turn, attempt) alone. `furnished` says, durably, that it is complete.
     - `launch` starts the worker unless it was started before: then it connects to it. Two servers that launch the same worker at
-      the same time start one. A worker that was started before and is gone raises WorkerLost (its exit in `collect`).
+      the same time start one. A worker that was started before and is gone raises WorkerLost (its exit in `collect`), and so does
+      one whose furnished workspace is not here: it runs, or ran, on another machine, and nothing is started in its place.
+    - `left` gives the workspace as the worker left it. It never makes one: an empty directory would read as "everything was deleted".
     - `collect` kills whatever is left of the worker, waits until all its processes are gone (so nobody writes to the workspace any
       more), and returns the exit. Repeatable. The workspace stays.
     - `remove` deletes everything of the worker. Repeatable.
@@ -123,6 +126,14 @@ class Launcher(Protocol):
 
     async def workspace(self, worker: WorkerId) -> Path:
         """The workspace directory of this worker, created if needed."""
+        ...
+
+    async def furnished(self, worker: WorkerId) -> None:
+        """The workspace is complete: from now on the worker may be launched. Repeatable."""
+        ...
+
+    async def left(self, worker: WorkerId) -> Path:
+        """The workspace that was furnished for this worker. Errors: WorkerLost when it is not on this machine."""
         ...
 
     async def launch(self, worker: WorkerId) -> Worker:

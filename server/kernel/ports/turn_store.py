@@ -112,16 +112,17 @@ class TurnStore(Protocol):
         """Extend leases; returns the sessions that are still this replica's."""
         ...
 
-    async def pending_snapshots(self, *, limit: int) -> list[Turn]:
-        """Ended turns whose snapshot is PENDING, oldest first."""
+    async def pending_snapshots(self, *, limit: int, after: Turn | None = None) -> list[Turn]:
+        """Ended turns whose snapshot is PENDING, oldest first; those that ended behind `after`, when given."""
         ...
 
     async def repository_url(self, session_id: str) -> str:
         """The URL of a session's repository, for work that no caller asked for. Errors: SessionNotFound."""
         ...
 
-    async def may_discard(self, turn_id: str) -> bool:
-        """Whether the files of a turn's worker are of no more use: the turn ended with its workspace imported, or does not exist."""
+    async def may_discard(self, turn_id: str, replica: str) -> bool:
+        """Whether the files of a turn's worker are of no more use to `replica`: the turn ended with its workspace imported, does not
+        exist, or is driven by another replica now."""
         ...
 
     async def snapshot_stored(self, turn: Turn, *, key: str, sha256: str, size: int) -> None:

@@ -43,7 +43,15 @@ async def _reach_finalizing(drive: Drive) -> None:
         raise
     except KernelError as error:
         log.warning("turn.failed", error=error.message, **error.metadata)
-        await drive.conclude(Outcome(TurnState.FAILED, TurnCode.INTERNAL, error.message))
+        await _conclude_once(drive, Outcome(TurnState.FAILED, TurnCode.INTERNAL, error.message))
     except Exception:  # the supervisor owns turns: a defect ends this one with a typed event and spares the others
         log.exception("turn.crashed")
-        await drive.conclude(Outcome(TurnState.FAILED, TurnCode.INTERNAL, "a defect of the server ended the turn; its log tells more"))
+        await _conclude_once(
+            drive, Outcome(TurnState.FAILED, TurnCode.INTERNAL, "a defect of the server ended the turn; its log tells more")
+        )
+
+
+async def _conclude_once(drive: Drive, outcome: Outcome) -> None:
+    """What goes wrong after the agent's part was concluded does not change how it ended."""
+    if drive.turn.outcome is None:
+        await drive.conclude(outcome)

@@ -81,6 +81,7 @@ async def _build_workspace(drive: Drive) -> None:
         await ports.repositories.build_workspace(
             drive.repository, commit=turn.base_commit, branch=turn.branch, base_branch=drive.session.base_branch, into=into
         )
+        await ports.launcher.furnished(worker)
     await drive.step(
         "assign",
         ports.codec.worker_updated(str(worker), "STARTING", launcher=ports.launcher.capability),

@@ -11,7 +11,7 @@ from pathlib import Path
 import structlog
 
 from server.kernel import naming
-from server.kernel.errors import ObjectStoreUnavailable, PushRefused, RepositoryUnreachable, WorkspaceFailed
+from server.kernel.errors import ObjectStoreUnavailable, PushRefused, RepositoryUnreachable, WorkerLost, WorkspaceFailed
 from server.kernel.event import Fact
 from server.kernel.ports.object_store import ObjectStore, StoredObject
 from server.kernel.ports.repositories import Author, Diff, Imported, Repositories, Repository
@@ -45,9 +45,10 @@ async def _import(drive: Drive) -> None:
     try:
         with drive.passing("import"):
             imported = await _read_back(drive)
-    except WorkspaceFailed as error:
+    except (WorkspaceFailed, WorkerLost) as error:
         told.append(ports.codec.error("WORKSPACE", error.message, retryable=False, fatal=False))
-        await drive.step("import", *told, imported=True, outcome=_worse(turn.outcome, error.message))
+        code = TurnCode.WORKER_LOST if isinstance(error, WorkerLost) else TurnCode.WORKSPACE
+        await drive.step("import", *told, imported=True, outcome=_worse(turn.outcome, code, error.message))
         return
     diff = Diff()
     if imported.commit:
@@ -64,7 +65,7 @@ async def _read_back(drive: Drive) -> Imported:
     return await drive.ports.repositories.import_workspace(
         drive.repository,
         session_id=turn.session_id,
-        workspace=await drive.ports.launcher.workspace(drive.worker_id),
+        workspace=await drive.ports.launcher.left(drive.worker_id),
         parent=turn.base_commit,
         message=naming.commit_message_from(drive.shown_prompt, turn.number),
         author=Author(drive.owner.name, drive.owner.email),
@@ -140,7 +141,10 @@ async def store_snapshot(
     repositories: Repositories, objects: ObjectStore, repository: Repository, turn: Turn, scratch: Path
 ) -> StoredObject:
     """Bundle what a turn committed and put it into the object store. Repeatable. Errors: ObjectStoreUnavailable, WorkspaceFailed."""
-    folder = await asyncio.to_thread(tempfile.TemporaryDirectory, dir=scratch)
+    try:
+        folder = await asyncio.to_thread(tempfile.TemporaryDirectory, dir=scratch)
+    except OSError as error:
+        raise WorkspaceFailed(f"no room for a bundle: {error.strerror}") from error
     try:
         bundle = Path(folder.name) / "turn.bundle"
         await repositories.bundle(repository, session_id=turn.session_id, base=turn.base_commit, head=turn.commit, into=bundle)
@@ -162,8 +166,8 @@ async def end(drive: Drive, outcome: Outcome) -> None:
     )
 
 
-def _worse(outcome: Outcome | None, message: str) -> Outcome:
+def _worse(outcome: Outcome | None, code: TurnCode, message: str) -> Outcome:
     """A turn whose work could not be read back has failed, whatever its agent says."""
     if outcome is not None and outcome.status is TurnState.FAILED:
         return outcome
-    return Outcome(TurnState.FAILED, TurnCode.WORKSPACE, message)
+    return Outcome(TurnState.FAILED, code, message)

@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 import asyncio
-from contextlib import suppress
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
 
 import structlog
 from structlog.contextvars import bound_contextvars
 
 from server.kernel.errors import Fenced, KernelError, ShuttingDown, StoreUnavailable, TooManyTurns
 from server.kernel.event import Envelope
+from server.kernel.ports.launcher import WorkerId
 from server.kernel.ports.repositories import Repository
 from server.kernel.ports.turn_store import Claimed
 from server.kernel.supervisor.drive import Drive, Limits, Ports
@@ -21,6 +23,7 @@ SWEEP_DIVISOR = 3
 """Leases are renewed three times within their length."""
 
 SNAPSHOTS_PER_SWEEP = 20
+CANCEL_SECONDS = 5.0
 
 log = structlog.get_logger()
 
@@ -37,6 +40,7 @@ class Supervisor:
         self._stops: dict[str, str] = {}
         self._stop_all = ""
         self._draining = False
+        self._places = 0
 
     @property
     def active(self) -> int:
@@ -47,8 +51,18 @@ class Supervisor:
         """Check that one more turn may start. Errors: ShuttingDown, TooManyTurns."""
         if self._draining:
             raise ShuttingDown
-        if len(self._tasks) >= self._limits.max_turns:
+        if len(self._tasks) + self._places >= self._limits.max_turns:
             raise TooManyTurns(self._limits.max_turns)
+
+    @contextmanager
+    def place(self) -> Iterator[None]:
+        """A place for one more turn, held until the block has made the turn and called `start`. Errors: as for `admit`."""
+        self.admit()
+        self._places += 1
+        try:
+            yield
+        finally:
+            self._places -= 1
 
     def start(self, claimed: Claimed) -> None:
         """Drive a turn that this replica has claimed."""
@@ -78,10 +92,10 @@ class Supervisor:
             log.info("turns.recovered", count=len(claimed))
 
     async def run(self) -> None:
-        """Remove what ended turns left, then keep leases, take over lost turns and repeat what is pending, until cancelled."""
-        await self._remove_leftovers()
+        """Keep leases, take over lost turns, remove what ended turns left and repeat what is pending, until cancelled."""
         async with asyncio.TaskGroup() as group:
             group.create_task(self._keep_leases())
+            group.create_task(self._sweep_workers())
             group.create_task(self._sweep_snapshots())
 
     async def detach(self) -> None:
@@ -129,12 +143,12 @@ class Supervisor:
         )
         journal = self._ports.journal
         session_log = journal.open(claimed, server=envelope)
-        drive = Drive(self._ports, self._limits, claimed, session_log)
-        self._drives[turn.id] = drive
-        # Whoever asked for a stop before this task began is heard too.
-        if reason := self._stops.pop(turn.id, "") or self._stop_all:
-            drive.request_stop(reason)
         try:
+            drive = Drive(self._ports, self._limits, claimed, session_log)
+            self._drives[turn.id] = drive
+            # Whoever asked for a stop before this task began is heard too.
+            if reason := self._stops.pop(turn.id, "") or self._stop_all:
+                drive.request_stop(reason)
             log.info("turn.driven", state=turn.state, epoch=claimed.epoch)
             await live(drive)
         finally:
@@ -153,19 +167,35 @@ class Supervisor:
         self._stops.pop(turn_id, None)
 
     async def _cancel(self, tasks: list[asyncio.Task[None]]) -> None:
+        """Bounded: leases of other turns are not lost because one takes long to let go."""
         for task in tasks:
             task.cancel()
-        await asyncio.gather(*tasks, return_exceptions=True)
+        if tasks:
+            await asyncio.wait(tasks, timeout=CANCEL_SECONDS)
 
     # -- recovery and leases ------------------------------------------------------------------------------------------------
 
-    async def _remove_leftovers(self) -> None:
-        """Workers whose turn has ended: their process, if any, is ended, and what they wrote, long published, goes."""
-        for worker in await self._ports.launcher.leftovers():
-            if worker.turn_id not in self._tasks and await self._ports.turns.may_discard(worker.turn_id):
-                log.info("worker.leftover_removed", worker_id=str(worker))
-                await self._ports.launcher.collect(worker)
-                await self._ports.launcher.remove(worker)
+    async def _sweep_workers(self) -> None:
+        """Workers that nobody needs: their turn has ended, or another replica drives it. Their processes, if any, are ended, and their
+        files go. One that cannot be removed is tried again, and stops nothing else."""
+        while True:
+            try:
+                leftovers = await self._ports.launcher.leftovers()
+            except (KernelError, OSError) as error:
+                log.warning("workers.sweep_failed", error=str(error))
+                leftovers = []
+            for worker in leftovers:
+                try:
+                    await self._remove_leftover(worker)
+                except (KernelError, OSError) as error:
+                    log.warning("worker.leftover_stays", worker_id=str(worker), error=str(error))
+            await asyncio.sleep(self._limits.lease_seconds)
+
+    async def _remove_leftover(self, worker: WorkerId) -> None:
+        if worker.turn_id not in self._tasks and await self._ports.turns.may_discard(worker.turn_id, self._limits.replica):
+            log.info("worker.leftover_removed", worker_id=str(worker))
+            await self._ports.launcher.collect(worker)
+            await self._ports.launcher.remove(worker)
 
     async def _keep_leases(self) -> None:
         while True:
@@ -199,13 +229,21 @@ class Supervisor:
     # -- snapshots that could not be stored ---------------------------------------------------------------------------------
 
     async def _sweep_snapshots(self) -> None:
+        """Each sweep goes on behind the last, so that one which can never be stored keeps no other waiting."""
+        seen: Turn | None = None
         while True:
             await asyncio.sleep(self._limits.snapshot_retry_seconds)
             try:
-                for turn in await self._ports.turns.pending_snapshots(limit=SNAPSHOTS_PER_SWEEP):
-                    await self._store(turn)
+                pending = await self._ports.turns.pending_snapshots(limit=SNAPSHOTS_PER_SWEEP, after=seen)
             except KernelError as error:
-                log.warning("snapshots.still_pending", error=error.message)
+                log.warning("snapshots.sweep_failed", error=error.message)
+                continue
+            seen = pending[-1] if len(pending) == SNAPSHOTS_PER_SWEEP else None
+            for turn in pending:
+                try:
+                    await self._store(turn)
+                except KernelError as error:
+                    log.warning("snapshot.still_pending", session_id=turn.session_id, turn_id=turn.id, error=error.message)
 
     async def _store(self, turn: Turn) -> None:
         url = await self._ports.turns.repository_url(turn.session_id)

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import asyncio
+from collections.abc import Sequence
 from contextlib import aclosing, suppress
 from dataclasses import dataclass
+from typing import Any
 
 import structlog
 
@@ -54,9 +56,10 @@ async def _follow(drive: Drive, worker: Worker) -> None:
     # Each server that takes up the turn says so: the one step that a turn may take more than once.
     await drive.step("ready", told, key=f"ready.{drive.log.epoch}", started_at=turn.started_at or now())
     stop = _Stop()
-    tasks = [asyncio.create_task(_acknowledge(drive, worker)), asyncio.create_task(_stop_when_due(drive, worker, stop))]
+    recording = asyncio.create_task(_record(drive, worker, done))
+    sides = [asyncio.create_task(_acknowledge(drive, worker)), asyncio.create_task(_stop_when_due(drive, worker, stop))]
     try:
-        outcome = await _record(drive, worker, done)
+        outcome = await _recorded(recording, sides)
     except WorkerProtocolBroken as error:
         await drive.log.drained()
         await drive.conclude(Outcome(TurnState.FAILED, TurnCode.PROTOCOL, f"the worker broke the protocol: {error.message}"))
@@ -66,11 +69,27 @@ async def _follow(drive: Drive, worker: Worker) -> None:
     else:
         await drive.conclude(stop.outcome or outcome)
     finally:
-        await _cancelled(tasks)
+        await _cancelled([recording, *sides])
+
+
+async def _recorded(recording: asyncio.Task[Outcome], sides: Sequence[asyncio.Task[None]]) -> Outcome:
+    """The recording's outcome. A side task that fails ends the turn too: without acknowledgements it would stand still, and without
+    the one that stops it nothing would."""
+    working = set(sides)
+    while not recording.done():
+        await asyncio.wait({recording, *working}, return_when=asyncio.FIRST_COMPLETED)
+        for side in {side for side in working if side.done()}:
+            working.discard(side)
+            if side.cancelled():
+                raise RuntimeError("a side task of the turn was cancelled by somebody else")
+            side.result()
+    return recording.result()
 
 
 async def _record(drive: Drive, worker: Worker, done: int) -> Outcome:
     """Worker event → journal, until the result; returns when everything before it is durable."""
+    if done and not worker.has_turn:
+        raise WorkerLost("the worker does not know its turn any more")
     stream = worker.resume(done) if worker.has_turn else worker.execute(_assignment(drive))
     async with aclosing(stream) as items:
         async for item in items:
@@ -94,7 +113,9 @@ async def _acknowledge(drive: Drive, worker: Worker) -> None:
                 await drive.log.durable(done + ACKNOWLEDGE_EVENTS - 1)
         done = drive.log.durable_worker_seq
         drive.ports.mark("acknowledge.before")
-        await worker.acknowledge(done)
+        while not await worker.acknowledge(done):
+            await asyncio.sleep(ACKNOWLEDGE_SECONDS)
+            done = drive.log.durable_worker_seq
         drive.ports.mark("acknowledge.after")
 
 
@@ -146,10 +167,8 @@ def _assignment(drive: Drive) -> Assignment:
     )
 
 
-async def _cancelled(tasks: list[asyncio.Task[None]]) -> None:
-    """End side tasks; what went wrong in one of them is told, and never hides how the turn ended."""
+async def _cancelled(tasks: Sequence[asyncio.Task[Any]]) -> None:
+    """End tasks whose results have been seen, or do not matter any more."""
     for task in tasks:
         task.cancel()
-    for result in await asyncio.gather(*tasks, return_exceptions=True):
-        if isinstance(result, Exception):
-            log.warning("turn.side_task_failed", error=str(result), error_type=type(result).__name__)
+    await asyncio.gather(*tasks, return_exceptions=True)
