@@ -66,3 +66,16 @@ async def test_an_interrupt_and_the_time_limit_hold(
                 await client.call("Interrupt", pb.InterruptRequest(session_id=events[0].session_id))
         # The stream's own time limit (100 s) is far behind: 5 s for the call, 5 s of grace.
         assert events[-1].turn_completed.status == status
+
+
+async def test_an_agent_that_never_stops_talking_is_stopped(
+    database: DatabaseUrls, server_data_dir: Path, git_server: GitServer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("server.kernel.supervisor.work.MAX_TURN_BYTES", 1024 * 1024)
+    git_server.create("acme/loud", {"r.jsonl": recording({"write": "kept.txt", "content": "x"}, {"burst": 100_000, "text": "x" * 200})})
+    async with in_process(settings_for(database, server_data_dir, git_server)) as (_, client):
+        events = await client.run(repository_url=f"{git_server.url}/acme/loud.git", prompt="go", provider="replay", model="r.jsonl")
+    end = events[-1].turn_completed
+    assert (end.status, end.code) == (event_pb2.TURN_STATUS_FAILED, event_pb2.TURN_CODE_PROTOCOL)
+    assert end.pushed, "what it had written is published"
+    assert sum(event.ByteSize() for event in events) < 2.5 * 1024 * 1024

@@ -22,6 +22,10 @@ ACKNOWLEDGE_SECONDS = 0.1
 """The worker is told after so many durable events, or so long after the first. Its window has 2,048 events."""
 
 
+MAX_TURN_BYTES = 256 * 1024 * 1024
+"""What one worker may add to a log, as far as one server sees it: an agent that prints for an hour fills no disk."""
+
+
 @dataclass
 class _Stop:
     """Why the turn is being stopped, once it is."""
@@ -90,6 +94,7 @@ async def _record(drive: Drive, worker: Worker, done: int) -> Outcome:
     """Worker event → journal, until the result; returns when everything before it is durable."""
     if done and not worker.has_turn:
         raise WorkerLost("the worker does not know its turn any more")
+    said = 0
     stream = worker.resume(done) if worker.has_turn else worker.execute(_assignment(drive))
     async with aclosing(stream) as items:
         async for item in items:
@@ -98,6 +103,9 @@ async def _record(drive: Drive, worker: Worker, done: int) -> Outcome:
                     raise WorkerProtocolBroken(f"the result counts {item.last_worker_seq} events, {drive.log.submitted_worker_seq} came")
                 await drive.log.drained()
                 return item.outcome
+            said += sum(map(len, item.bodies))
+            if said > MAX_TURN_BYTES:
+                raise WorkerProtocolBroken(f"it said more than {MAX_TURN_BYTES >> 20} MiB in one turn")
             await drive.ports.journal.submit(drive.log, drive.redactor.batch(item))
     raise WorkerLost("the worker's stream ended without a result")
 
