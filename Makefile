@@ -17,11 +17,11 @@ demo: ## start Treadle and play the demo session again
 	@exec .venv/bin/treadle up --demo
 
 test: ## run all tests, one process more than there are cores; ARGS="-k word" is handed to pytest
-	@tools/setup dev
+	@tools/setup dev node
 	@.venv/bin/python -m pytest -n $(JOBS) --dist worksteal $(ARGS)
 
-proto: ## generate generated/python from protos
-	@tools/setup proto
+proto: ## generate generated/ and the gateway's descriptors from protos
+	@tools/setup proto node
 	@tools/generate .
 
 lint: ## style, imports and protos: seconds
@@ -29,7 +29,7 @@ lint: ## style, imports and protos: seconds
 	@tools/check lint
 
 check: ## lint, types, drift of generated code, breaking changes of protos
-	@tools/setup dev proto
+	@tools/setup dev proto node
 	@tools/check all
 
 bench: ## measure; figures go to bench/results
@@ -37,5 +37,5 @@ bench: ## measure; figures go to bench/results
 	@exec .venv/bin/python -m bench $(ARGS)
 
 clean: ## remove what set-up and tools made; data of `make run` stays
-	@rm -rf .venv .venv-proto .mypy_cache .ruff_cache .pytest_cache .import_linter_cache build *.egg-info generated/python/src/*.egg-info
+	@rm -rf .venv .venv-proto .mypy_cache tools/node/node_modules .ruff_cache .pytest_cache .import_linter_cache build *.egg-info generated/python/src/*.egg-info
 	@find server worker tests generated -name __pycache__ -type d -prune -exec rm -rf {} +

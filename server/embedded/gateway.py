@@ -17,10 +17,12 @@ from dataclasses import replace
 from pathlib import Path
 
 from gateway.config import Gateway, render
+from gateway.draining import drain
 from server.embedded.postgres_process import WatchedProcess
 from server.embedded.settings import SettingsUnfit
 
 START_SECONDS = 20.0
+DRAIN_SECONDS = 5.0
 STOP_SECONDS = 5.0
 _POLL_SECONDS = 0.01
 _LOG_TAIL = 600
@@ -47,13 +49,14 @@ async def embedded_gateway(program: Path, wanted: Gateway, home: Path) -> AsyncI
     a free one. Errors: SettingsUnfit when Envoy does not come up, with what it says."""
     short = await asyncio.to_thread(_prepare, home)
     try:
-        ready = replace(wanted, listen=_with_port(wanted.listen), admin=short / "admin.sock")
+        admin = short / "admin.sock"
+        ready = replace(wanted, listen=_with_port(wanted.listen), admin=admin)
         process = _start(program, ready, home)
         try:
             await _until_ready(process, ready.listen, home)
             yield ready.listen
         finally:
-            await _stop(process)
+            await _stop(process, admin)
     finally:
         await asyncio.to_thread(shutil.rmtree, short)
 
@@ -68,6 +71,7 @@ def _start(program: Path, ready: Gateway, home: Path) -> subprocess.Popen[bytes]
     configuration = home / "envoy.yaml"
     configuration.write_text(render(ready), encoding="utf-8")
     options = ["-c", str(configuration), "--disable-hot-restart", "--concurrency", "1", "--log-level", "warning"]
+    options += ["--drain-strategy", "immediate"]
     stub = [sys.executable, "-I", "-S", "-c", _STUB, str(os.getpid()), str(program), *options]
     with (home / "envoy.log").open("wb") as log:
         # From this thread, which lives as long as the server: the signal comes when the thread that started a process ends.
@@ -94,9 +98,10 @@ async def _until_ready(process: subprocess.Popen[bytes], listen: str, home: Path
     raise SettingsUnfit(f"the gateway on {listen} does not start ({why}); TREADLE_GATEWAY_LISTEN= goes without. It said:\n{said}")
 
 
-async def _stop(process: subprocess.Popen[bytes]) -> None:
-    """The streams have been ended by the server before; what is left may be cut."""
+async def _stop(process: subprocess.Popen[bytes], admin: Path) -> None:
+    """What is still under way gets a moment to end; what lasts longer is cut, and can be resumed."""
     if process.poll() is None:
+        await drain(admin, seconds=DRAIN_SECONDS)
         watched = WatchedProcess(process.pid, process)
         try:
             await watched.stop([signal.SIGTERM], seconds_each=STOP_SECONDS)

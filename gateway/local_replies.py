@@ -1,0 +1,111 @@
+"""Envoy's own answers (no such route, too large, too many, server not there) in the form that the server's have: google.rpc.Status."""
+
+from __future__ import annotations
+
+import base64
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import Any
+
+from google.protobuf.any_pb2 import Any as Packed
+from google.rpc.error_details_pb2 import ErrorInfo
+from google.rpc.status_pb2 import Status
+
+DOMAIN = "treadle"
+CLIENT_CONTENT_TYPE = "x-client-content-type"
+"""Holds the content type that the client sent: filters overwrite the original, and Envoy's replies go by what the client is."""
+
+
+@dataclass(frozen=True)
+class LocalReply:
+    """One HTTP status that Envoy itself answers with."""
+
+    status: int
+    code: int
+    """The google.rpc.Code for callers over HTTP and gRPC-web."""
+    envoy_code: int
+    """The code that Envoy gives to gRPC callers, which no configuration changes."""
+    reason: str
+    message: str
+
+
+LOCAL_REPLIES = (
+    LocalReply(400, 3, 13, "REQUEST_MALFORMED", "the request is malformed"),
+    LocalReply(403, 7, 7, "ORIGIN_NOT_ALLOWED", "this origin may not call"),
+    LocalReply(404, 5, 12, "ROUTE_UNKNOWN", "there is nothing at this path"),
+    LocalReply(408, 4, 2, "REQUEST_TOO_SLOW", "the request did not arrive in time"),
+    LocalReply(413, 3, 2, "REQUEST_TOO_LARGE", "the request is too large"),
+    LocalReply(415, 3, 2, "REQUEST_MALFORMED", "the request has a media type that is not understood"),
+    LocalReply(426, 3, 2, "REQUEST_MALFORMED", "the request asks for a protocol that is not spoken here"),
+    LocalReply(429, 8, 8, "RATE_LIMITED", "too many requests; wait a second"),
+    LocalReply(431, 3, 2, "REQUEST_TOO_LARGE", "the headers of the request are too large"),
+    LocalReply(500, 13, 2, "INTERNAL", "internal error of the gateway"),
+    LocalReply(502, 14, 14, "SERVER_UNREACHABLE", "the server cannot be reached; try again"),
+    LocalReply(503, 14, 14, "SERVER_UNREACHABLE", "the server cannot be reached; try again"),
+    LocalReply(504, 4, 4, "DEADLINE_EXCEEDED", "the server took too long"),
+)
+
+
+def local_replies() -> list[dict[str, Any]]:
+    """Mappers for Envoy's configuration; the first that fits is used."""
+    return [mapper for reply in LOCAL_REPLIES for mapper in _mappers(reply)]
+
+
+def _mappers(reply: LocalReply) -> Iterator[dict[str, Any]]:
+    yield {
+        # gRPC-web, for Envoy plain HTTP: a response without a body, whose headers are the trailers.
+        "filter": _both(_status(reply), _content_type("application/grpc-web")),
+        "status_code": 200,
+        "headers_to_add": [
+            _header("grpc-status", str(reply.code)),
+            _header("grpc-message", reply.message),
+            _header("grpc-status-details-bin", _details(reply, reply.code)),
+        ],
+        "body_format_override": {"text_format_source": {"inline_string": ""}, "content_type": "application/grpc-web+proto"},
+    }
+    yield {
+        # gRPC: Envoy itself makes a status of it, and only the details are missing.
+        "filter": _both(_status(reply), _content_type("application/grpc")),
+        "headers_to_add": [_header("grpc-status-details-bin", _details(reply, reply.envoy_code))],
+        "body_format_override": {"text_format_source": {"inline_string": reply.message}},
+    }
+    yield {
+        "filter": _status(reply),
+        "body_format_override": {
+            "json_format": {"code": reply.code, "message": _json_message(reply), "details": [_error_info(reply)]},
+            "content_type": "application/json",
+        },
+    }
+
+
+def _json_message(reply: LocalReply) -> str:
+    """What Envoy or its transcoder says about a malformed request helps; all else is for operators."""
+    return "%LOCAL_REPLY_BODY%" if reply.reason == "REQUEST_MALFORMED" else reply.message
+
+
+def _error_info(reply: LocalReply) -> dict[str, str]:
+    return {"@type": "type.googleapis.com/google.rpc.ErrorInfo", "reason": reply.reason, "domain": DOMAIN}
+
+
+def _details(reply: LocalReply, code: int) -> str:
+    packed = Packed()
+    packed.Pack(ErrorInfo(reason=reply.reason, domain=DOMAIN))
+    status = Status(code=code, message=reply.message, details=[packed])
+    return base64.b64encode(status.SerializeToString()).decode().rstrip("=")
+
+
+def _header(name: str, value: str) -> dict[str, Any]:
+    return {"header": {"key": name, "value": value}, "append_action": "OVERWRITE_IF_EXISTS_OR_ADD"}
+
+
+def _status(reply: LocalReply) -> dict[str, Any]:
+    value = {"default_value": reply.status, "runtime_key": f"reply_{reply.status}"}
+    return {"status_code_filter": {"comparison": {"op": "EQ", "value": value}}}
+
+
+def _content_type(prefix: str) -> dict[str, Any]:
+    return {"header_filter": {"header": {"name": CLIENT_CONTENT_TYPE, "string_match": {"prefix": prefix}}}}
+
+
+def _both(*filters: dict[str, Any]) -> dict[str, Any]:
+    return {"and_filter": {"filters": [*filters]}}
