@@ -113,7 +113,9 @@ async def _abort(context: Context, code: grpc.StatusCode, status: Status) -> NoR
     with suppress(TimeoutError):
         async with asyncio.timeout(ABORT_SECONDS):
             if farewell is not None:
-                await context.write(farewell(status))
+                # It fails when the message before is still on its way: to a client that does not read, nothing can be said.
+                with suppress(grpc.aio.InternalError):
+                    await context.write(farewell(status))
             await context.abort(code, status.message, trailing_metadata=details)
     raise grpc.aio.AbortError
 

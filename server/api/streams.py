@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import AsyncGenerator, Awaitable, Callable
+from dataclasses import dataclass
 
 from google.protobuf.timestamp_pb2 import Timestamp
 
@@ -16,13 +17,22 @@ from treadle.session.v1 import session_service_pb2 as pb
 
 Dress = Callable[[Frame], Awaitable[bytes]]
 
+DRAIN_SECONDS = 2.0
+"""A message that is on its way when the server drains may still get there; a client that does not read is not waited for longer."""
+
+
+@dataclass(eq=False)
+class _Stream:
+    task: asyncio.Task[None]
+    writing: bool = False
+
 
 class Streams:
     """The open streams of this server."""
 
     def __init__(self, *, write_seconds: float) -> None:
         self._write_seconds = write_seconds
-        self._tasks: set[asyncio.Task[None]] = set()
+        self._streams: set[_Stream] = set()
         self._draining = False
 
     async def send(
@@ -35,10 +45,11 @@ class Streams:
         task = asyncio.current_task()
         if task is None:
             raise RuntimeError("a stream is sent from a task")
-        self._tasks.add(task)
+        stream = _Stream(task)
+        self._streams.add(stream)
         telemetry.STREAMS.inc()
         try:
-            await self._pump(context, frames, after_seq, first, dress or _as_it_is)
+            await self._pump(stream, context, frames, after_seq, first=first, dress=dress or _as_it_is)
         except asyncio.CancelledError:
             if self._draining and task.cancelling():
                 # Not the client's doing: say that it is worth coming back.
@@ -46,19 +57,29 @@ class Streams:
                 raise ShuttingDown from None
             raise
         finally:
-            self._tasks.discard(task)
+            self._streams.discard(stream)
             telemetry.STREAMS.dec()
             await frames.aclose()
 
     async def drain(self) -> None:
         """End all streams with SHUTTING_DOWN; each can be resumed."""
         self._draining = True
-        for task in self._tasks:
+        tasks = [stream.task for stream in self._streams]
+        # gRPC forgets no message that it has begun to send: with one under way, no last word could be sent.
+        for stream in self._streams:
+            if not stream.writing:
+                stream.task.cancel()
+        if not tasks:
+            return
+        _, slow = await asyncio.wait(tasks, timeout=DRAIN_SECONDS)
+        for task in slow:
             task.cancel()
         # Bounded by the edge's own limit for telling the client.
-        await asyncio.gather(*self._tasks, return_exceptions=True)
+        await asyncio.gather(*tasks, return_exceptions=True)
 
-    async def _pump(self, context: Context, frames: AsyncGenerator[Frame, None], after_seq: int, first: bytes, dress: Dress) -> None:
+    async def _pump(
+        self, stream: _Stream, context: Context, frames: AsyncGenerator[Frame, None], after_seq: int, *, first: bytes, dress: Dress
+    ) -> None:
         # A client that does not read holds one frame here and what fits into the transport, and not for ever.
         stall = StallTimeout(self._write_seconds)
         try:
@@ -66,8 +87,12 @@ class Streams:
                 data = first
                 while True:
                     stall.begin()
+                    stream.writing = True
                     await context.write(data)
+                    stream.writing = False
                     stall.end()
+                    if self._draining:
+                        raise ShuttingDown
                     telemetry.STREAM_BYTES.inc(len(data))
                     frame = await anext(frames, None)
                     if frame is None:

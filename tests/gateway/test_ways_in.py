@@ -4,37 +4,18 @@ from __future__ import annotations
 
 import asyncio
 import base64
-import hashlib
 import io
 import json
 import struct
-import sys
-from pathlib import Path
 from typing import Any
 
 import pytest
-from google.protobuf import json_format
 from support.gateway import ORIGIN, Http
 from support.git_server import GitServer
-from support.treadle import Client, events_of, recording
+from support.treadle import Client, recording
+from support.ways_in import READERS, RESUME, Door, Reader, digest, parse, whole
 
-from treadle.session.v1 import event_pb2
 from treadle.session.v1 import session_service_pb2 as pb
-
-RESUME = "/treadle.session.v1.SessionService/Resume"
-
-
-def digest(events: list[event_pb2.Event]) -> str:
-    """Over seq, kind and body of every event."""
-    total = hashlib.sha256()
-    for event in events:
-        kind = event.WhichOneof("body") or ""
-        total.update(b"%d %s " % (event.seq, kind.encode()) + getattr(event, kind).SerializeToString(deterministic=True))
-    return total.hexdigest()
-
-
-def parse(data: Any) -> event_pb2.Event:
-    return json_format.ParseDict(data, event_pb2.Event())
 
 
 @pytest.fixture
@@ -48,56 +29,25 @@ async def session_id(http: Http, repository: dict[str, str]) -> str:
     return str(json.loads(blocks[0]["data"])["sessionId"])
 
 
-async def test_every_way_in_shows_the_same_session(http: Http, through: Client, treadle: tuple[Any, Client], session_id: str) -> None:
-    whole = await treadle[1].log(session_id)
-    assert len(whole) > 15
-    wanted = digest(whole)
-    assert digest(await events_of(through.resume(session_id))) == wanted
-    assert digest(await _grpc_web(http, session_id)) == wanted
-    assert digest(await _grpcurl(http, through.key, session_id)) == wanted
-    assert digest([parse(json.loads(block["data"])) for block in await http.events(f"/resume?sessionId={session_id}")]) == wanted
-    assert digest(await _json_lines(http, session_id)) == wanted
+@pytest.mark.parametrize("read", READERS.values(), ids=READERS.keys())
+async def test_every_way_in_shows_the_same_session(http: Http, treadle: tuple[Any, Client], session_id: str, read: Reader) -> None:
+    """By SHA-256 over seq, kind and body. Through Chromium: test_browser.py."""
+    log = await treadle[1].log(session_id)
+    assert len(log) > 15
+    assert digest(await whole(read, Door(http.address, treadle[1].key), session_id)) == digest(log)
+
+
+@pytest.mark.parametrize("read", [READERS["gRPC"], READERS["grpcurl"]], ids=["gRPC", "grpcurl"])
+async def test_the_server_itself_shows_the_same_session(treadle: tuple[Any, Client], session_id: str, read: Reader) -> None:
+    """Without the gateway."""
+    _, client = treadle
+    assert digest(await whole(read, Door(client.address, client.key), session_id)) == digest(await client.log(session_id))
+
+
+async def test_pages_of_the_log_hold_the_same_session(http: Http, treadle: tuple[Any, Client], session_id: str) -> None:
     async with http.session.get(f"{http.base}/v1/sessions/{session_id}/events?pageSize=1000") as answer:
-        assert digest([parse(event) for event in (await answer.json())["events"]]) == wanted
-
-
-async def _json_lines(http: Http, session_id: str) -> list[event_pb2.Event]:
-    async with http.session.get(f"{http.base}/v1/sessions/{session_id}:resume") as answer:
-        frames = [json.loads(line) for line in (await answer.text()).splitlines()]
-    assert "closed" in frames[-1]
-    return [parse(event) for frame in frames for event in frame.get("events", {}).get("events", [])]
-
-
-async def _grpc_web(http: Http, session_id: str) -> list[event_pb2.Event]:
-    """By hand: a byte of flags, four of length, the message (https://github.com/grpc/grpc/blob/master/doc/PROTOCOL-WEB.md)."""
-    request = pb.ResumeRequest(session_id=session_id).SerializeToString()
-    headers = {"content-type": "application/grpc-web+proto", "x-grpc-web": "1", "origin": ORIGIN}
-    async with http.session.post(http.base + RESUME, data=b"\0" + struct.pack(">I", len(request)) + request, headers=headers) as answer:
-        data = await answer.read()
-        assert answer.headers["access-control-allow-origin"] == ORIGIN
-    events: list[event_pb2.Event] = []
-    at = 0
-    while data[at] & 0x80 == 0:
-        size = struct.unpack(">I", data[at + 1 : at + 5])[0]
-        events += pb.ResumeResponse.FromString(data[at + 5 : at + 5 + size]).events.events
-        at += 5 + size
-    assert b"grpc-status:0" in data[at + 5 :].replace(b" ", b"")
-    return events
-
-
-async def _grpcurl(http: Http, key: str, session_id: str) -> list[event_pb2.Event]:
-    grpcurl = Path(sys.executable).with_name("grpcurl")
-    arguments = ["-plaintext", "-H", f"authorization: Bearer {key}", "-d", json.dumps({"sessionId": session_id})]
-    process = await asyncio.create_subprocess_exec(
-        grpcurl, *arguments, http.address, "treadle.session.v1.SessionService/Resume", stdout=asyncio.subprocess.PIPE
-    )
-    out, _ = await asyncio.wait_for(process.communicate(), 60)
-    decoder, text, frames = json.JSONDecoder(), out.decode().strip(), []
-    while text:
-        frame, end = decoder.raw_decode(text)
-        frames.append(frame)
-        text = text[end:].lstrip()
-    return [parse(event) for frame in frames for event in frame.get("events", {}).get("events", [])]
+        found = [parse(event) for event in (await answer.json())["events"]]
+    assert digest(found) == digest(await treadle[1].log(session_id))
 
 
 async def test_server_sent_events_resume_at_every_event(http: Http, session_id: str) -> None:
