@@ -14,12 +14,13 @@ import grpc
 import structlog
 from google.protobuf import message_factory
 from google.protobuf.descriptor import MethodDescriptor, ServiceDescriptor
+from google.protobuf.message import DecodeError
 from google.rpc.status_pb2 import Status
 from structlog.contextvars import bound_contextvars
 
 from server import telemetry
 from server.api.status import STATUS, internal, status_of
-from server.kernel.errors import ApiKeyMissing, KernelError
+from server.kernel.errors import ApiKeyMissing, KernelError, RequestMalformed
 from server.kernel.identity import Principal
 from server.kernel.ids import new_id
 from server.kernel.ports.authenticator import Authenticator
@@ -52,10 +53,17 @@ def generic_handler(
 def _handler(method: MethodDescriptor, service: Service, authenticator: Authenticator, tracer: Tracer) -> grpc.RpcMethodHandler[Any, Any]:
     name = re.sub(r"(?<!^)(?=[A-Z])", "_", method.name).lower()
     behaviour = _edge(method, getattr(service, name), authenticator, tracer)
-    request = message_factory.GetMessageClass(method.input_type)
+    # Requests are parsed behind the edge: what gRPC's own deserialiser cannot read it answers with the text of the exception.
     if method.server_streaming:
-        return grpc.unary_stream_rpc_method_handler(behaviour, request_deserializer=request.FromString, response_serializer=None)
-    return grpc.unary_unary_rpc_method_handler(behaviour, request_deserializer=request.FromString, response_serializer=_bytes)
+        return grpc.unary_stream_rpc_method_handler(behaviour, request_deserializer=None, response_serializer=None)
+    return grpc.unary_unary_rpc_method_handler(behaviour, request_deserializer=None, response_serializer=_bytes)
+
+
+def _parsed(parse: Callable[[bytes], Any], data: bytes) -> Any:
+    try:
+        return parse(data)
+    except DecodeError:
+        raise RequestMalformed from None
 
 
 def _bytes(response: Any) -> bytes:
@@ -64,17 +72,18 @@ def _bytes(response: Any) -> bytes:
 
 def _edge(
     descriptor: MethodDescriptor, call: Callable[[Principal, Any, Context], Awaitable[Any]], authenticator: Authenticator, tracer: Tracer
-) -> Callable[[Any, Context], Awaitable[Any]]:
+) -> Callable[[bytes, Context], Awaitable[Any]]:
     method = descriptor.name
+    parse = message_factory.GetMessageClass(descriptor.input_type).FromString
 
-    async def behaviour(request: Any, context: Context) -> Any:
+    async def behaviour(request: bytes, context: Context) -> Any:
         begun = time.monotonic()
         code = grpc.StatusCode.OK
         span = tracer.span(descriptor.full_name, parent=_metadata(context, "traceparent"))
         with span, bound_contextvars(method=method, call_id=new_id()):
             try:
                 principal = await authenticator.authenticate(_api_key(context))
-                return await call(principal, request, context)
+                return await call(principal, _parsed(parse, request), context)
             except KernelError as error:
                 code, status = _expected(error)
                 await _abort(context, code, status)

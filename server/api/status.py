@@ -16,6 +16,7 @@ DOMAIN = "treadle"
 
 STATUS: Mapping[type[KernelError], tuple[grpc.StatusCode, str]] = {
     errors.InvalidField: (grpc.StatusCode.INVALID_ARGUMENT, "INVALID_FIELD"),
+    errors.RequestMalformed: (grpc.StatusCode.INVALID_ARGUMENT, "REQUEST_MALFORMED"),
     errors.RequestTooLarge: (grpc.StatusCode.INVALID_ARGUMENT, "REQUEST_TOO_LARGE"),
     errors.ProviderUnknown: (grpc.StatusCode.INVALID_ARGUMENT, "PROVIDER_UNKNOWN"),
     errors.RepositoryNotAllowed: (grpc.StatusCode.INVALID_ARGUMENT, "REPOSITORY_NOT_ALLOWED"),

@@ -27,6 +27,13 @@ class InvalidField(KernelError):
         super().__init__(f"{field}: {description}", field=field)
 
 
+class RequestMalformed(KernelError):
+    """The bytes of a request are no message."""
+
+    def __init__(self) -> None:
+        super().__init__("the bytes of the request are not a message of this call")
+
+
 class RequestTooLarge(KernelError):
     """A field of the request is larger than it may be."""
 

@@ -16,6 +16,7 @@ import sys
 from collections.abc import AsyncGenerator, AsyncIterator, Callable, Sequence
 from contextlib import aclosing, asynccontextmanager
 from dataclasses import dataclass
+from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
@@ -76,6 +77,12 @@ def digest(events: Sequence[event_pb2.Event]) -> str:
 def parse(data: Any) -> event_pb2.Event:
     """An event from its JSON form."""
     return json_format.ParseDict(data, event_pb2.Event())
+
+
+@lru_cache(maxsize=4096)
+def parse_text(data: bytes) -> event_pb2.Event:
+    """The same, remembered: the tests read the same text hundreds of times."""
+    return parse(json.loads(data))
 
 
 async def whole(read: Reader, door: Door, session_id: str, after_seq: int = 0) -> Events:
@@ -142,7 +149,7 @@ async def sse_reader(door: Door, session_id: str, after_seq: int) -> AsyncGenera
             for block in blocks:
                 fields = dict(line.split(b": ", 1) for line in block.split(b"\n") if not line.startswith(b":"))
                 if b"id" in fields:
-                    found.append(parse(json.loads(fields[b"data"])))
+                    found.append(parse_text(fields[b"data"]))
                     assert (found[-1].seq, found[-1].WhichOneof("body")) == (int(fields[b"id"]), fields[b"event"].decode())
                 elif fields.get(b"event") == b"error":
                     _refuse(json.loads(fields[b"data"]))

@@ -1,0 +1,216 @@
+"""What the gateway itself does: limits, its own replies in every client's form, TLS, and how it stops."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import ssl
+import subprocess
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from pathlib import Path
+from typing import Any
+
+import aiohttp
+import grpc
+import pytest
+from support.gateway import ORIGIN, Http
+from support.treadle import Client, connected, error_info
+from support.ways_in import READERS, Cut, Door, Refused, grpc_web, whole
+
+from gateway.config import Gateway
+from server.embedded.gateway import embedded_gateway
+from server.kernel.sessions import Sessions
+from treadle.session.v1 import session_service_pb2 as pb
+
+CERTIFICATE = (
+    "openssl req -x509 -newkey ec -pkeyopt ec_paramgen_curve:P-256 -nodes -days 2 -subj /CN=localhost -addext subjectAltName=IP:127.0.0.1"
+    " -keyout key.pem -out cert.pem"
+)
+NOBODY = "127.0.0.1:9"
+GET = "/treadle.session.v1.SessionService/GetSession"
+
+
+@pytest.fixture
+def gateway(program: Path, tmp_path: Path) -> Any:
+    """Makes a gateway with given settings."""
+
+    @asynccontextmanager
+    async def make(upstream: str, **settings: Any) -> AsyncIterator[str]:
+        wanted = Gateway(listen="127.0.0.1:0", upstream=upstream, admin="", origins=(ORIGIN,), **settings)
+        async with embedded_gateway(program, wanted, tmp_path / "own") as address:
+            yield address
+
+    return make
+
+
+async def _json(address: str, path: str = "/v1/sessions", **options: Any) -> tuple[int, str]:
+    """(status, reason) of a refused HTTP request."""
+    options = {"method": "GET"} | options
+    async with aiohttp.ClientSession() as session, session.request(url=f"http://{address}{path}", **options) as answer:
+        assert answer.content_type == "application/json", await answer.text()
+        told = await answer.json()
+    assert told["message"]
+    assert told["details"][0]["domain"] == "treadle"
+    return answer.status, told["details"][0]["reason"]
+
+
+async def _grpc(address: str, request: Any = None) -> tuple[grpc.StatusCode, str]:
+    async with connected(address, "trd_x") as client:
+        with pytest.raises(grpc.aio.AioRpcError) as caught:
+            await client.call("GetSession", request or pb.GetSessionRequest(session_id="x"))
+    assert "{" not in (caught.value.details() or "")
+    return error_info(caught.value)[:2]
+
+
+async def _web(address: str, request: Any = None) -> tuple[int, str]:
+    with pytest.raises((Refused, Cut)) as caught:
+        async for _ in grpc_web(Door(address, "trd_x"), GET, request or pb.GetSessionRequest(session_id="x"), pb.GetSessionResponse):
+            pass
+    if isinstance(caught.value, Cut):
+        return 14, str(caught.value)
+    status = json.loads(str(caught.value))
+    return status["code"], status["details"][0]["reason"]
+
+
+async def test_without_a_server_every_client_is_told_so_in_its_own_form(gateway: Any) -> None:
+    async with gateway(NOBODY) as address:
+        assert await _json(address) == (503, "SERVER_UNREACHABLE")
+        assert await _json(address, "/resume?sessionId=x") == (503, "SERVER_UNREACHABLE")
+        assert await _grpc(address) == (grpc.StatusCode.UNAVAILABLE, "SERVER_UNREACHABLE")
+        assert await _web(address) == (14, "SERVER_UNREACHABLE")
+
+
+async def test_too_many_requests_are_refused_to_every_client_in_its_own_form(gateway: Any) -> None:
+    async with gateway(NOBODY, requests_per_second=1) as address:
+        async with aiohttp.ClientSession() as session:
+            for _ in range(2):  # the burst
+                async with session.get(f"http://{address}/v1/sessions") as answer:
+                    assert answer.status == 503
+            async with session.get(f"http://{address}/v1/sessions") as answer:
+                assert (answer.status, answer.headers["retry-after"]) == (429, "1")
+        # A second brings one more, which one of these may get; two of them in a row never do.
+        for ask, refusal in (
+            (_json, (429, "RATE_LIMITED")),
+            (_grpc, (grpc.StatusCode.RESOURCE_EXHAUSTED, "RATE_LIMITED")),
+            (_web, (8, "RATE_LIMITED")),
+        ):
+            assert refusal in [await ask(address) for _ in range(3)]
+
+
+async def test_what_is_too_large_is_refused_to_every_client_in_its_own_form(gateway: Any, http: Http) -> None:
+    async with gateway(http.upstream, max_request_bytes=100_000) as address:
+        big = pb.GetSessionRequest(session_id="x" * 200_000)
+        assert await _json(address, "/execute", method="POST", data=b"x" * 200_000) == (413, "REQUEST_TOO_LARGE")
+        assert (await _grpc(address, big))[1] == "REQUEST_TOO_LARGE"
+        assert await _web(address, big) == (3, "REQUEST_TOO_LARGE")
+
+
+async def test_headers_have_limits(http: Http) -> None:
+    for headers in ({"x-large": "x" * 40_000}, {f"x-{n}": "x" for n in range(120)}):
+        async with http.session.get(http.base + "/v1/sessions", headers=headers) as answer:
+            assert (answer.status, (await answer.json())["details"][0]["reason"]) == (431, "REQUEST_TOO_LARGE")
+    async with http.session.get(http.base + "/v1/sessions", headers={"x_user": "1"}) as answer:
+        assert answer.status == 400
+
+
+async def test_nobody_can_vouch_for_a_user_by_a_header(http: Http, monkeypatch: pytest.MonkeyPatch) -> None:
+    from server.api import edge
+
+    seen: list[dict[str, Any]] = []
+    original = edge._api_key
+
+    def looking(context: Any) -> str:
+        seen.append(dict(context.invocation_metadata()))
+        return original(context)
+
+    monkeypatch.setattr(edge, "_api_key", looking)
+    claims = {"x-user-id": "root", "X-Forwarded-User": "root", "x-tenant-id": "other", "x-remote-user": "root"}
+    async with http.session.get(http.base + "/v1/sessions", headers=claims | {"x-mine": "yes"}) as answer:
+        assert answer.status == 200
+    assert seen[0]["x-mine"] == "yes"
+    assert not {name.lower() for name in claims} & set(seen[0])
+
+
+async def test_a_defect_of_the_server_shows_nothing_of_it(http: Http, through: Client, monkeypatch: pytest.MonkeyPatch) -> None:
+    async def broken(*_: object, **__: object) -> None:
+        raise RuntimeError("kaboom in /srv/secret.py")
+
+    monkeypatch.setattr(Sessions, "get", broken)
+    async with http.session.get(http.base + "/v1/sessions/x") as answer:
+        text = await answer.text()
+        assert answer.status == 500
+    assert "kaboom" not in text
+    assert "secret" not in text
+    info = json.loads(text)["details"][0]
+    assert (info["reason"], list(info["metadata"])) == ("INTERNAL", ["error_id"])
+    with pytest.raises(grpc.aio.AioRpcError) as caught:
+        await through.call("GetSession", pb.GetSessionRequest(session_id="x"))
+    assert error_info(caught.value)[1] == "INTERNAL"
+    assert "kaboom" not in repr(caught.value)
+
+
+async def test_a_defect_in_mid_stream_ends_it_with_a_word(http: Http, monkeypatch: pytest.MonkeyPatch) -> None:
+    async def broken(*_: object, **__: object) -> Any:
+        async def frames() -> AsyncIterator[Any]:
+            raise RuntimeError("kaboom")
+            yield
+
+        return frames()
+
+    monkeypatch.setattr(Sessions, "follow", broken)
+    async with http.session.get(http.base + "/resume?sessionId=x") as answer:
+        blocks = http.blocks(await answer.text())
+    assert [block["event"] for block in blocks] == ["started", "error"]
+    assert json.loads(blocks[-1]["data"])["details"][0]["reason"] == "INTERNAL"
+    assert "kaboom" not in str(blocks)
+
+
+@pytest.mark.parametrize("data", [b"\xff\xff\xff", b"\x0a\x05ab", b"\x0a\x02\xff\xfe"], ids=["tag", "short", "utf-8"])
+async def test_bytes_that_are_no_message_are_refused_with_a_reason(treadle: tuple[Any, Client], data: bytes) -> None:
+    _, client = treadle
+    for method in ("GetSession", "Resume"):
+        kind = client.channel.unary_stream if method == "Resume" else client.channel.unary_unary
+        call = kind(f"/treadle.session.v1.SessionService/{method}")(data, metadata=client.metadata, timeout=20)
+        with pytest.raises(grpc.aio.AioRpcError) as caught:
+            await (call.read() if method == "Resume" else call)
+        assert error_info(caught.value)[:2] == (grpc.StatusCode.INVALID_ARGUMENT, "REQUEST_MALFORMED"), caught.value
+
+
+async def test_tls_with_http2_and_http1(gateway: Any, http: Http, treadle: tuple[Any, Client], tmp_path: Path) -> None:
+    await asyncio.to_thread(subprocess.run, CERTIFICATE.split(), cwd=tmp_path, check=True, capture_output=True)
+    certificate, key = tmp_path / "cert.pem", tmp_path / "key.pem"
+    async with gateway(http.upstream, tls_certificate=certificate, tls_key=key) as address:
+        host, _, port = address.rpartition(":")
+        trust = ssl.create_default_context(cafile=certificate)
+        trust.set_alpn_protocols(["h2", "http/1.1"])
+        _, writer = await asyncio.open_connection(host, int(port), ssl=trust)
+        assert writer.get_extra_info("ssl_object").selected_alpn_protocol() == "h2"
+        assert writer.get_extra_info("ssl_object").version() in ("TLSv1.3", "TLSv1.2")
+        writer.close()
+        credentials = grpc.ssl_channel_credentials(certificate.read_bytes())
+        async with grpc.aio.secure_channel(address, credentials) as channel:
+            listing = channel.unary_unary("/treadle.session.v1.SessionService/ListSessions")
+            assert await listing(b"", metadata=treadle[1].metadata, timeout=20) == b""
+        async with http.session.get(f"https://{address}/v1/sessions", ssl=ssl.create_default_context(cafile=certificate)) as answer:
+            assert answer.status == 200
+        with pytest.raises(aiohttp.ClientConnectionError):
+            await http.session.get(f"http://{address}/v1/sessions")
+
+
+async def test_a_gateway_that_stops_lets_live_streams_finish(
+    gateway: Any, http: Http, treadle: tuple[Any, Client], repository: dict[str, str]
+) -> None:
+    """It is told to stop while a stream is open: the stream goes on to its end, and only then Envoy goes."""
+    context = gateway(http.upstream)
+    address = await context.__aenter__()
+    async with http.session.post(f"http://{address}/execute", json=repository) as answer:
+        first = await answer.content.readany()
+        stopping = asyncio.create_task(context.__aexit__(None, None, None))
+        blocks = http.blocks((first + await answer.read()).decode())
+    assert blocks[-1]["event"] == "closed"
+    await stopping
+    with pytest.raises(aiohttp.ClientConnectionError):
+        await http.session.get(f"http://{address}/v1/sessions")
+    session_id = json.loads(blocks[0]["data"])["sessionId"]
+    assert len(await whole(READERS["gRPC"], Door(treadle[1].address, treadle[1].key), session_id)) == len([b for b in blocks if "id" in b])
