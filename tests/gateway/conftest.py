@@ -40,10 +40,16 @@ async def treadle(database: DatabaseUrls, server_data_dir: Path, git_server: Git
 
 
 @pytest.fixture
-async def http(treadle: tuple[Any, Client], program: Path, tmp_path: Path) -> AsyncIterator[Http]:
+def origins() -> tuple[str, ...]:
+    """Pages that may call."""
+    return (ORIGIN,)
+
+
+@pytest.fixture
+async def http(treadle: tuple[Any, Client], program: Path, tmp_path: Path, origins: tuple[str, ...]) -> AsyncIterator[Http]:
     """The gateway, and an HTTP client of it."""
     _, client = treadle
-    wanted = Gateway(listen="127.0.0.1:0", upstream=client.address, admin="", origins=(ORIGIN,))
+    wanted = Gateway(listen="127.0.0.1:0", upstream=client.address, admin="", origins=origins)
     headers = {"authorization": f"Bearer {client.key}"}
     async with embedded_gateway(program, wanted, tmp_path / "gateway") as address, aiohttp.ClientSession(headers=headers) as session:
         yield Http(f"http://{address}", session, program, tmp_path / "gateway", client.address)

@@ -12,13 +12,10 @@ import pytest
 import yaml
 from google.api import annotations_pb2
 from google.protobuf.descriptor import MethodDescriptor
+from support.gateway import own_certificate
 
 from gateway.config import Gateway, render
 from treadle.session.v1 import event_stream_service_pb2, session_service_pb2
-
-CERTIFICATE = (
-    """openssl req -x509 -newkey ec -pkeyopt ec_paramgen_curve:P-256 -nodes -days 2 -subj /CN=localhost -keyout key.pem -out cert.pem"""
-)
 
 
 def methods() -> Iterator[MethodDescriptor]:
@@ -64,7 +61,7 @@ def test_no_limit_for_silence_stands_above_the_routes() -> None:
 @pytest.mark.parametrize("upstream", ["127.0.0.1:7433", "tasks.main:7433"])
 async def test_envoy_takes_it(program: Path, tmp_path: Path, tls: bool, upstream: str) -> None:
     if tls:
-        await asyncio.to_thread(subprocess.run, CERTIFICATE.split(), cwd=tmp_path, check=True, capture_output=True)
+        await own_certificate(tmp_path)
     wanted = Gateway(
         "0.0.0.0:7430",
         upstream,

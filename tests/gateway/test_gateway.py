@@ -5,7 +5,6 @@ from __future__ import annotations
 import asyncio
 import json
 import ssl
-import subprocess
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from pathlib import Path
@@ -14,7 +13,7 @@ from typing import Any
 import aiohttp
 import grpc
 import pytest
-from support.gateway import ORIGIN, Http
+from support.gateway import ORIGIN, Http, own_certificate
 from support.treadle import Client, connected, error_info
 from support.ways_in import READERS, Cut, Door, Refused, grpc_web, whole
 
@@ -23,10 +22,6 @@ from server.embedded.gateway import embedded_gateway
 from server.kernel.sessions import Sessions
 from treadle.session.v1 import session_service_pb2 as pb
 
-CERTIFICATE = (
-    "openssl req -x509 -newkey ec -pkeyopt ec_paramgen_curve:P-256 -nodes -days 2 -subj /CN=localhost -addext subjectAltName=IP:127.0.0.1"
-    " -keyout key.pem -out cert.pem"
-)
 NOBODY = "127.0.0.1:9"
 GET = "/treadle.session.v1.SessionService/GetSession"
 
@@ -178,8 +173,7 @@ async def test_bytes_that_are_no_message_are_refused_with_a_reason(treadle: tupl
 
 
 async def test_tls_with_http2_and_http1(gateway: Any, http: Http, treadle: tuple[Any, Client], tmp_path: Path) -> None:
-    await asyncio.to_thread(subprocess.run, CERTIFICATE.split(), cwd=tmp_path, check=True, capture_output=True)
-    certificate, key = tmp_path / "cert.pem", tmp_path / "key.pem"
+    certificate, key = await own_certificate(tmp_path)
     async with gateway(http.upstream, tls_certificate=certificate, tls_key=key) as address:
         host, _, port = address.rpartition(":")
         trust = ssl.create_default_context(cafile=certificate)

@@ -2,12 +2,24 @@
 
 from __future__ import annotations
 
+import asyncio
+import subprocess
 from dataclasses import dataclass
 from pathlib import Path
 
 import aiohttp
 
 ORIGIN = "https://app.example.org"
+_CERTIFICATE = (
+    "openssl req -x509 -newkey ec -pkeyopt ec_paramgen_curve:P-256 -nodes -days 2 -subj /CN=localhost -addext subjectAltName=IP:127.0.0.1"
+    " -keyout key.pem -out cert.pem"
+)
+
+
+async def own_certificate(folder: Path) -> tuple[Path, Path]:
+    """(certificate, key) for 127.0.0.1, signed by itself."""
+    await asyncio.to_thread(subprocess.run, _CERTIFICATE.split(), cwd=folder, check=True, capture_output=True)
+    return folder / "cert.pem", folder / "key.pem"
 
 
 @dataclass(frozen=True)
