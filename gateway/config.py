@@ -17,6 +17,19 @@ _HERE = Path(__file__).parent
 _CLAIMS = ("x-user-id", "x-tenant-id", "x-forwarded-user", "x-forwarded-email", "x-remote-user", "x-auth-request-user")
 
 
+# gRPC answers with INTERNAL to names that HTTP allows and it does not, and to binary headers that are none; nothing here reads any.
+_NOT_FOR_GRPC = (".*[^0-9a-z_.:-].*", ".+-bin")
+# The same for its own headers, where no gRPC client is at the other end.
+_GRPC_HEADERS = ("grpc-timeout", "grpc-encoding")
+
+# Only what never reached the server is tried again: no request is made twice.
+_RETRIES = {
+    "retry_on": "connect-failure,refused-stream",
+    "num_retries": 3,
+    "retry_back_off": {"base_interval": "0.1s", "max_interval": "1s"},
+}
+
+
 @dataclass(frozen=True)
 class Gateway:
     """What a gateway needs to know. Addresses are `host:port`."""
@@ -50,7 +63,11 @@ def render(gateway: Gateway) -> str:
         "max_request_bytes": gateway.max_request_bytes,
         "max_connections": gateway.max_connections,
         "descriptors": str(_HERE / "descriptors.binpb"),
-        "header_mutations": [{"remove": name} for name in (*_CLAIMS, CLIENT_CONTENT_TYPE)] + [_copied_content_type()],
+        "header_mutations": [{"remove": name} for name in (*_CLAIMS, CLIENT_CONTENT_TYPE)]
+        + [{"remove_on_match": {"key_matcher": {"safe_regex": {"regex": regex}}}} for regex in _NOT_FOR_GRPC]
+        + [_copied_content_type()],
+        "grpc_headers": _GRPC_HEADERS,
+        "retries": _RETRIES,
         "local_replies": local_replies(),
     }
     text = (_HERE / "envoy.yaml").read_text(encoding="utf-8")

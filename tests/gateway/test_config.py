@@ -38,7 +38,7 @@ def route_of(path: str) -> dict:
     (host,) = chain["filters"][0]["typed_config"]["route_config"]["virtual_hosts"]
     for route in host["routes"]:
         match = route["match"]
-        if "prefix" in match or re.fullmatch(match["safe_regex"]["regex"], path):
+        if path.startswith(match["prefix"]) if "prefix" in match else re.fullmatch(match["safe_regex"]["regex"], path):
             return route["route"]
     raise AssertionError(f"no route for {path}")
 

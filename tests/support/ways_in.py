@@ -11,6 +11,7 @@ import asyncio
 import base64
 import hashlib
 import json
+import shutil
 import struct
 import sys
 from collections.abc import AsyncGenerator, AsyncIterator, Callable, Sequence
@@ -24,13 +25,15 @@ import aiohttp
 import grpc
 from google.protobuf import json_format
 from google.rpc.status_pb2 import Status
-from support.treadle import connected
+from support.requirements import require
+from support.treadle import connected, error_info
 
 from treadle.session.v1 import event_pb2
 from treadle.session.v1 import session_service_pb2 as pb
 
 RESUME = "/treadle.session.v1.SessionService/Resume"
 TIMEOUT = aiohttp.ClientTimeout(total=100)
+BACK_OFF_SECONDS = 0.05
 COME_AGAIN = {"SHUTTING_DOWN", "STORE_UNAVAILABLE", "SERVER_UNREACHABLE", "SLOW_CONSUMER"}
 
 Events = list[event_pb2.Event]
@@ -91,6 +94,20 @@ async def whole(read: Reader, door: Door, session_id: str, after_seq: int = 0) -
         return [event async for events in stream for event in events]
 
 
+async def persistent(read: Reader, door: Door, session_id: str) -> Events:
+    """As a client that comes back until the stream is complete, each time behind the last event that it has. Wait for it with a limit."""
+    kept: Events = []
+    while True:
+        try:
+            async with aclosing(read(door, session_id, len(kept))) as stream:
+                async for events in stream:
+                    kept += events
+        except Cut:
+            await asyncio.sleep(BACK_OFF_SECONDS)
+        else:
+            return kept
+
+
 async def grpc_reader(door: Door, session_id: str, after_seq: int) -> AsyncGenerator[Events, None]:
     """gRPC over HTTP/2."""
     async with connected(door.address, door.key) as client:
@@ -101,9 +118,11 @@ async def grpc_reader(door: Door, session_id: str, after_seq: int) -> AsyncGener
                 if frame.events.events:
                     yield list(frame.events.events)
         except grpc.aio.AioRpcError as error:
-            if error.code() != grpc.StatusCode.UNAVAILABLE:
+            # Without a reason it is not the server who speaks: a proxy whose upstream died resets the stream, which gRPC calls INTERNAL.
+            reason = error_info(error)[1]
+            if reason and reason not in COME_AGAIN:
                 raise
-            raise Cut(str(error.details())) from None
+            raise Cut(reason or str(error.details())) from None
     if not closed:
         raise Cut("no closing frame")
 
@@ -228,6 +247,7 @@ async def grpcurl_reader(door: Door, session_id: str, after_seq: int) -> AsyncGe
 
 async def curl_reader(door: Door, session_id: str, after_seq: int) -> AsyncGenerator[Events, None]:
     """The program curl, with JSON lines."""
+    require(shutil.which("curl"), "curl", "apt-get install curl")
     url = f"http://{door.address}/v1/sessions/{session_id}:resume?afterSeq={after_seq}"
     out = await _printed("curl", "--silent", "--show-error", "--fail", "-H", f"authorization: {door.headers['authorization']}", url)
     frames = [json.loads(line) for line in out.splitlines()]

@@ -1,0 +1,110 @@
+"""The OpenAPI document against the running gateway: what it promises is what is answered."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import os
+import sys
+from pathlib import Path
+from typing import Any
+
+import jsonschema_rs
+import pytest
+from google.api import annotations_pb2
+from support.gateway import Http
+from support.treadle import Client
+
+from treadle.session.v1 import event_stream_service_pb2, session_service_pb2
+
+ROOT = Path(__file__).parents[2]
+DOCUMENT = ROOT / "generated" / "openapi" / "treadle.openapi.json"
+CHECKS = (
+    "not_a_server_error,status_code_conformance,content_type_conformance,response_headers_conformance,response_schema_conformance,"
+    "ignored_auth"
+)
+EXAMPLES = "12"
+SEED = "20261125"
+
+
+@pytest.fixture
+def document() -> dict[str, Any]:
+    """With nothing allowed beyond what it describes: in the tests, a field that it does not know is an error."""
+    found = json.loads(DOCUMENT.read_text())
+    for name, schema in found["components"]["schemas"].items():
+        if "properties" in schema and name != "Status":
+            schema["additionalProperties"] = False
+    return found
+
+
+def test_every_binding_is_described(document: dict[str, Any]) -> None:
+    bindings = 0
+    for file in (session_service_pb2, event_stream_service_pb2):
+        for service in file.DESCRIPTOR.services_by_name.values():
+            for method in service.methods:
+                rule = method.GetOptions().Extensions[annotations_pb2.http]
+                bindings += 1 + len(rule.additional_bindings)
+                assert rule.WhichOneof("pattern"), f"{method.full_name} is not to be had over HTTP"
+    assert sum(len(operations) for operations in document["paths"].values()) == bindings
+
+
+@pytest.mark.timeout(400)
+async def test_what_is_answered_is_what_is_described(
+    http: Http, treadle: tuple[Any, Client], repository: dict[str, str], document: dict[str, Any], tmp_path: Path
+) -> None:
+    """schemathesis: bounded, and with a fixed seed."""
+    async with http.session.post(http.base + "/execute", json=repository) as answer:
+        session_id = json.loads(http.blocks(await answer.text())[0]["data"])["sessionId"]
+    file = tmp_path / "openapi.json"
+    file.write_text(json.dumps(document))
+    # Not as a header: then it could not leave it out to see what happens.
+    (tmp_path / "schemathesis.toml").write_text(f'[auth.openapi.apiKey]\nbearer = "{treadle[1].key}"\n')
+    process = await asyncio.create_subprocess_exec(
+        Path(sys.executable).with_name("st"),
+        *("run", file, "--url", http.base),
+        *("--checks", CHECKS, "--phases", "examples,coverage,fuzzing", "--max-examples", EXAMPLES, "--seed", SEED),
+        *("--request-timeout", "60", "--continue-on-failure", "--no-color"),
+        cwd=tmp_path,
+        env=os.environ
+        | {
+            "SCHEMATHESIS_HOOKS": str(Path(__file__).with_name("schemathesis_hooks.py")),
+            "SESSION_ID": session_id,
+            "REPOSITORY_URL": repository["repositoryUrl"],
+        },
+        stdout=asyncio.subprocess.PIPE,
+        stderr=asyncio.subprocess.STDOUT,
+    )
+    try:
+        out, _ = await asyncio.wait_for(process.communicate(), 380)
+    finally:
+        if process.returncode is None:
+            process.kill()
+            await process.wait()
+    print(out.decode())
+    assert process.returncode == 0, out.decode()[-8000:]
+
+
+async def test_lines_of_json_are_what_is_described(http: Http, repository: dict[str, str], document: dict[str, Any]) -> None:
+    """schemathesis knows no JSON lines."""
+    async with http.session.post(http.base + "/v1/sessions:execute", json=repository) as answer:
+        assert answer.content_type == "application/jsonl"
+        lines = [json.loads(line) for line in (await answer.text()).splitlines()]
+    described = document["paths"]["/v1/sessions:execute"]["post"]["responses"]["200"]["content"]["application/jsonl"]["itemSchema"]
+    validator = jsonschema_rs.validator_for(described | {"components": document["components"]})
+    for line in lines:
+        validator.validate(line)
+    assert "started" in lines[0]
+    assert "closed" in lines[-1]
+    with pytest.raises(jsonschema_rs.ValidationError):
+        validator.validate({"started": {"sessionId": 7}})
+
+
+async def test_blocks_of_server_sent_events_are_what_is_described(http: Http, repository: dict[str, str], document: dict[str, Any]) -> None:
+    """With what is in `data`, which schemathesis takes as a text."""
+    async with http.session.post(http.base + "/execute", json=repository) as answer:
+        blocks = http.blocks(await answer.text())
+    events = jsonschema_rs.validator_for({"$ref": "#/components/schemas/Event", "components": document["components"]})
+    for block in blocks:
+        if "id" in block:
+            events.validate(json.loads(block["data"]))
+    assert len(blocks) > 10
