@@ -44,9 +44,9 @@ def envoy() -> Path | None:
 
 
 @asynccontextmanager
-async def embedded_gateway(program: Path, wanted: Gateway, home: Path) -> AsyncIterator[str]:
+async def embedded_gateway(program: Path, wanted: Gateway, home: Path, *, drain_seconds: float = DRAIN_SECONDS) -> AsyncIterator[str]:
     """Envoy for the time of the context; yields `host:port`. `home` gets its configuration and its log. Port 0 of `wanted.listen` picks
-    a free one. Errors: SettingsUnfit when Envoy does not come up, with what it says."""
+    a free one. At the end, what is under way gets `drain_seconds`. Errors: SettingsUnfit when Envoy does not come up, with what it says."""
     short = await asyncio.to_thread(_prepare, home)
     try:
         admin = short / "admin.sock"
@@ -56,7 +56,7 @@ async def embedded_gateway(program: Path, wanted: Gateway, home: Path) -> AsyncI
             await _until_ready(process, ready.listen, home)
             yield ready.listen
         finally:
-            await _stop(process, admin)
+            await _stop(process, admin, drain_seconds)
     finally:
         await asyncio.to_thread(shutil.rmtree, short)
 
@@ -98,10 +98,10 @@ async def _until_ready(process: subprocess.Popen[bytes], listen: str, home: Path
     raise SettingsUnfit(f"the gateway on {listen} does not start ({why}); TREADLE_GATEWAY_LISTEN= goes without. It said:\n{said}")
 
 
-async def _stop(process: subprocess.Popen[bytes], admin: Path) -> None:
+async def _stop(process: subprocess.Popen[bytes], admin: Path, drain_seconds: float) -> None:
     """What is still under way gets a moment to end; what lasts longer is cut, and can be resumed."""
     if process.poll() is None:
-        await drain(admin, seconds=DRAIN_SECONDS)
+        await drain(admin, seconds=drain_seconds)
         watched = WatchedProcess(process.pid, process)
         try:
             await watched.stop([signal.SIGTERM], seconds_each=STOP_SECONDS)

@@ -31,9 +31,9 @@ def gateway(program: Path, tmp_path: Path) -> Any:
     """Makes a gateway with given settings."""
 
     @asynccontextmanager
-    async def make(upstream: str, **settings: Any) -> AsyncIterator[str]:
+    async def make(upstream: str, drain_seconds: float = 5.0, **settings: Any) -> AsyncIterator[str]:
         wanted = Gateway(listen="127.0.0.1:0", upstream=upstream, admin="", origins=(ORIGIN,), **settings)
-        async with embedded_gateway(program, wanted, tmp_path / "own") as address:
+        async with embedded_gateway(program, wanted, tmp_path / "own", drain_seconds=drain_seconds) as address:
             yield address
 
     return make
@@ -196,7 +196,7 @@ async def test_a_gateway_that_stops_lets_live_streams_finish(
     gateway: Any, http: Http, treadle: tuple[Any, Client], repository: dict[str, str]
 ) -> None:
     """It is told to stop while a stream is open: the stream goes on to its end, and only then Envoy goes."""
-    context = gateway(http.upstream)
+    context = gateway(http.upstream, drain_seconds=60)
     address = await context.__aenter__()
     async with http.session.post(f"http://{address}/execute", json=repository) as answer:
         first = await answer.content.readany()

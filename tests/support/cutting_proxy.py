@@ -33,8 +33,8 @@ class CuttingProxy:
             finally:
                 asking.cancel()
                 back.close()
-        except OSError:
-            pass  # one of the two hung up
+        except (OSError, asyncio.CancelledError):
+            pass  # one of the two hung up, or `hang_up` did; asyncio's server takes a cancelled handler for a defect
         finally:
             writer.close()
             self._tasks.discard(task)
