@@ -1,12 +1,15 @@
 """`python -m worker`: serves one turn on a unix socket, then waits to be ended.
 
 Its configuration is one line of JSON on standard input, because a command line and an environment can be read by others:
-`secret` (64 hexadecimal digits), `socket` and `workspace` (paths), `orphan_seconds`, and `max_processes` (0 for no limit).
+`secret` (64 hexadecimal digits), `socket`, `models` (the server's socket for model requests) and `workspace` (paths), `orphan_seconds`,
+and `max_processes` (0 for no limit).
 """
 
 from __future__ import annotations
 
 import asyncio
+import hashlib
+import hmac
 import json
 import logging
 import os
@@ -16,6 +19,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from worker.descendants import adopt_orphans, hide_memory, kill_descendants
+from worker.provider import ModelAccess
 
 _CONFIG_BYTES = 64 * 1024
 _RECEIVE_BYTES = 17 * 1024 * 1024
@@ -27,9 +31,15 @@ class Config:
 
     secret: bytes
     socket: Path
+    models: Path
     workspace: Path
     orphan_seconds: float
     max_processes: int
+
+    @property
+    def model_access(self) -> ModelAccess:
+        """What the agent needs to reach a model. The token follows from the secret, which the agent does not get."""
+        return ModelAccess(self.models, hmac.new(self.secret, b"models", hashlib.sha256).hexdigest())
 
 
 def read_config() -> Config:
@@ -42,6 +52,7 @@ def read_config() -> Config:
     return Config(
         secret=bytes.fromhex(fields["secret"]),
         socket=Path(fields["socket"]),
+        models=Path(fields["models"]),
         workspace=Path(fields["workspace"]),
         orphan_seconds=float(fields["orphan_seconds"]),
         max_processes=int(fields["max_processes"]),
@@ -57,7 +68,7 @@ async def serve(config: Config) -> None:
     from worker.spool import Spool
 
     spool = Spool()
-    service = WorkerService(config.secret, Engine(spool, config.workspace), spool)
+    service = WorkerService(config.secret, Engine(spool, config.workspace, config.model_access), spool)
     server = grpc.aio.server(options=[("grpc.max_receive_message_length", _RECEIVE_BYTES), ("grpc.so_reuseport", 0)])
     server.add_generic_rpc_handlers((service.handlers(),))
     # Bound under another name first: whoever sees the final name can connect at once.

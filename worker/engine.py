@@ -12,7 +12,7 @@ from treadle.worker.v1 import worker_service_pb2 as wire
 from worker.descendants import kill_descendants
 from worker.emitter import SpoolEmitter
 from worker.limits import cut_text
-from worker.provider import Provider, ProviderFailed, Request, make_provider
+from worker.provider import ModelAccess, Provider, ProviderFailed, Request, make_provider
 from worker.spool import Spool
 
 INTERRUPT_GRACE_SECONDS = 0.5
@@ -24,10 +24,11 @@ log = logging.getLogger(__name__)
 class Engine:
     """One turn of one agent. `start` returns at once; the result comes after the last event and is kept."""
 
-    def __init__(self, spool: Spool, workspace: Path) -> None:
+    def __init__(self, spool: Spool, workspace: Path, models: ModelAccess | None = None) -> None:
         self.result: wire.TurnResult | None = None
         self._spool = spool
         self._workspace = workspace
+        self._models = models
         self._interrupted = asyncio.Event()
         self._reason = ""
         self._task: asyncio.Task[None] | None = None
@@ -42,7 +43,9 @@ class Engine:
         if turn.trace_parent:
             # https://opentelemetry.io/docs/specs/otel/context/env-carriers/: programs that the agent starts go on in the turn's trace.
             os.environ["TRACEPARENT"] = turn.trace_parent
-        request = Request(prompt=turn.prompt, model=turn.model, workspace=self._workspace, turn_number=turn.turn_number)
+        request = Request(
+            prompt=turn.prompt, model=turn.model, workspace=self._workspace, turn_number=turn.turn_number, models=self._models
+        )
         self._task = asyncio.create_task(self._run(turn.provider, request))
 
     def interrupt(self, reason: str) -> None:

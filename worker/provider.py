@@ -18,6 +18,19 @@ class ProviderFailed(Exception):
 
 
 @dataclass(frozen=True)
+class ModelAccess:
+    """The one way to a model: HTTP/1.1 on a unix socket, where the server's gateway answers as the model's provider would.
+
+    It knows the paths `/v1/messages`, `/v1/messages/count_tokens` and `/v1/responses`. The socket is gone for some seconds while a server
+    restarts: a refused or cut request is to be repeated.
+    """
+
+    socket: Path
+    token: str
+    """In the place of an API key (`x-api-key`, or `authorization: Bearer`); good on this socket and during this turn only."""
+
+
+@dataclass(frozen=True)
 class Request:
     """What the agent shall do, and where."""
 
@@ -28,6 +41,8 @@ class Request:
     """The repository's working tree, and the current directory of everything that the agent runs."""
     turn_number: int
     """From 1, within the session."""
+    models: ModelAccess | None = None
+    """None only in tests of providers that need no model."""
 
 
 class Emitter(Protocol):
@@ -55,7 +70,8 @@ class Provider(Protocol):
       must not swallow that. Either way its processes are killed.
     - It says what happens through the emitter while it happens: a message at least, a tool call before its result, each item
       under an id that is unique within the turn.
-    - It keeps to the workspace, needs no network and no credentials of its own, and imports its agent's library only when made.
+    - It keeps to the workspace, needs no network but `Request.models` and no credentials of its own, and imports its agent's library
+      only when made.
     """
 
     async def run(self, request: Request, emitter: Emitter, interrupted: asyncio.Event) -> str:

@@ -17,7 +17,7 @@ import grpc
 
 from server.config import Settings
 from server.kernel.errors import LaunchFailed, WorkerLost
-from server.kernel.ports.launcher import Assignment, Capability, WorkerExit, WorkerId
+from server.kernel.ports.launcher import Assignment, Capability, ModelDoor, WorkerExit, WorkerId
 from server.sandbox.bubblewrap import Sandbox
 from server.sandbox.mount import Mount
 from server.sandbox.probe import Unavailable, probe
@@ -26,10 +26,11 @@ from server.workers import shim
 from server.workers.client import WorkerLink
 from server.workers.dial import dial
 from server.workers.liveness import ProcessWatch
-from server.workers.slot import SOCKET_NAME, Slot, delete_remains, slot_of, slots
+from server.workers.slot import MODEL_SOCKET_NAME, SOCKET_NAME, Slot, delete_remains, slot_of, slots
 from server.workers.sweep import sweep
 
-_WORKSPACE, _RUN = PurePosixPath("/workspace"), PurePosixPath("/run/treadle")
+_WORKSPACE, _RUN, _MODELS = PurePosixPath("/workspace"), PurePosixPath("/run/treadle"), PurePosixPath("/run/models")
+_SOCKET_PATH_BYTES = 107
 _POLL_SECONDS = 0.005
 _KILL_SECONDS = 10.0
 _MAX_PROCESSES = 1024
@@ -63,6 +64,14 @@ class ProcessLauncher:
     async def left(self, worker: WorkerId) -> Path:
         """See Launcher."""
         return self._furnished(worker).workspace
+
+    async def models(self, worker: WorkerId) -> ModelDoor:
+        """See Launcher."""
+        slot = self._furnished(worker)
+        await asyncio.to_thread(slot.prepare, worker)
+        # An agent without root's sandbox has the server's own uid.
+        owner = (self._wall.uid, self._wall.gid) if isinstance(self._wall, Sandbox) and self._wall.uid != os.geteuid() else None
+        return ModelDoor(slot.models / MODEL_SOCKET_NAME, await asyncio.to_thread(slot.model_token), owner)
 
     async def launch(self, worker: WorkerId) -> WorkerLink:
         """See Launcher."""
@@ -166,15 +175,18 @@ class ProcessLauncher:
         if not isinstance(self._wall, Sandbox):
             # Relative to the workspace: a socket's path has at most 107 bytes, and the slot may be deep down.
             config["socket"] = str(Path("..", slot.run.name, SOCKET_NAME))
+            config["models"] = _short(slot.models / MODEL_SOCKET_NAME)
             env = {"PATH": os.environ.get("PATH", os.defpath), "HOME": str(slot.run), **_ENVIRONMENT}
             return {"slot": str(slot.path), "argv": _WORKER, "env": env, "owner": None, "config": config}
         mounts = [
             *python_mounts("worker", "treadle"),
             Mount(slot.workspace, _WORKSPACE, writable=True),
             Mount(slot.run, _RUN, writable=True),
+            Mount(slot.models, _MODELS),
         ]
         argv = self._wall.wrap(_WORKER, mounts=mounts, env=_ENVIRONMENT, cwd=str(_WORKSPACE))
-        config |= {"socket": str(_RUN / SOCKET_NAME), "workspace": str(_WORKSPACE), "max_processes": _process_limit()}
+        config |= {"socket": str(_RUN / SOCKET_NAME), "models": str(_MODELS / MODEL_SOCKET_NAME)}
+        config |= {"workspace": str(_WORKSPACE), "max_processes": _process_limit()}
         return {"slot": str(slot.path), "argv": argv, "env": {}, "owner": [self._wall.uid, self._wall.gid], "config": config}
 
 
@@ -200,6 +212,12 @@ def _capability(wall: Sandbox | Unavailable, *, unsandboxed: bool) -> Capability
         return Capability("process", sandboxed=True, detail=f"bubblewrap ({wall.bwrap}), no network, uid {wall.uid}; probed by running it")
     allowed = "every agent runs without one (TREADLE_UNSANDBOXED)" if unsandboxed else "only bundled recordings of replay may run"
     return Capability("process", sandboxed=False, detail=f"no sandbox: {wall.reason}; {allowed}; to get one: {wall.remedy}")
+
+
+def _short(socket: Path) -> str:
+    """The path, or where it is too long for a socket's address, the same seen from the workspace, which is the current directory."""
+    path = str(socket.absolute())
+    return path if len(os.fsencode(path)) <= _SOCKET_PATH_BYTES else str(Path("..", socket.parent.name, socket.name))
 
 
 def _process_limit() -> int:

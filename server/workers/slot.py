@@ -4,6 +4,7 @@ worker      which worker it is (JSON)
 workspace/  the working tree; belongs to the worker's uid once it runs
 furnished   the working tree is complete; without it no worker can start here
 run/        the worker's socket
+models/     the server's socket for model requests; the server's own, seen read-only inside
 secret      the turn's secret, 0600; never visible inside the sandbox
 lock        held by the shim as long as the worker, or anything that it started, is alive
 pid         the shim's pid and start time
@@ -16,6 +17,7 @@ from __future__ import annotations
 import contextlib
 import fcntl
 import hashlib
+import hmac
 import json
 import os
 import secrets
@@ -27,6 +29,7 @@ from pathlib import Path
 from server.kernel.ports.launcher import WorkerExit, WorkerId
 
 SOCKET_NAME = "worker.sock"
+MODEL_SOCKET_NAME = "model.sock"
 _TAIL_BYTES = 4096
 _GONE = ".gone-"
 
@@ -52,10 +55,17 @@ class Slot:
         """The worker's socket; hostile."""
         return self.run / SOCKET_NAME
 
+    @property
+    def models(self) -> Path:
+        """The directory of the server's socket for model requests."""
+        return self.path / "models"
+
     def prepare(self, worker: WorkerId) -> None:
         """Make what is missing. Repeatable, also by two servers at once."""
-        for directory in (self.path, self.workspace, self.run):
+        for directory in (self.path, self.workspace, self.run, self.models):
             directory.mkdir(mode=0o700, parents=directory == self.path, exist_ok=True)
+        # The agent must be able to pass it, and only that: it is shown read-only, and nothing else of the slot leads there.
+        self.models.chmod(0o755)
         (self.path / "lock").touch(mode=0o600)
         self._create("secret", secrets.token_hex(32))
         self._create("worker", json.dumps({"turn_id": worker.turn_id, "attempt": worker.attempt}))
@@ -80,6 +90,10 @@ class Slot:
     def secret(self) -> bytes:
         """The turn's secret."""
         return bytes.fromhex((self.path / "secret").read_text())
+
+    def model_token(self) -> str:
+        """What the agent shows at the model gateway; the worker derives it in the same way."""
+        return hmac.new(self.secret(), b"models", hashlib.sha256).hexdigest()
 
     def process(self) -> tuple[int, int] | None:
         """The shim's pid and start time; None before it started, and when a power cut tore the file: then what ran here is gone with

@@ -2,7 +2,11 @@
 
 from __future__ import annotations
 
+import os
+import socket
 import subprocess
+import sys
+import tempfile
 from dataclasses import replace
 from pathlib import Path, PurePosixPath
 
@@ -13,6 +17,7 @@ from server.sandbox import probe as probing
 from server.sandbox.bubblewrap import Sandbox
 from server.sandbox.mount import Mount, missing_parents, without_covered
 from server.sandbox.probe import Unavailable, probe
+from server.sandbox.runtime import python_mounts
 
 
 @pytest.fixture(scope="module")
@@ -78,3 +83,27 @@ def test_what_is_installed_under_scratch_is_seen(sandbox: Sandbox, tmp_path: Pat
     tmp_path.chmod(0o755)
     argv = sandbox.wrap(["/bin/cat", f"{target}/here"], mounts=[Mount(tmp_path, PurePosixPath(target))], env={}, cwd="/")
     assert subprocess.run(argv, capture_output=True, text=True, check=True).stdout == "seen"
+
+
+CONNECT = """
+import os, socket, sys
+socket.socket(socket.AF_UNIX).connect("/door/s")
+try:
+    os.unlink("/door/s")
+except OSError:
+    print("kept")
+"""
+
+
+def test_a_socket_in_a_read_only_mount_can_be_connected_to_and_not_removed(sandbox: Sandbox) -> None:
+    """The door to models: the directory stays the server's, the socket is the jailed user's."""
+    with tempfile.TemporaryDirectory(prefix="treadle-") as folder, socket.socket(socket.AF_UNIX) as listening:
+        listening.bind(f"{folder}/s")
+        listening.listen()
+        os.chown(f"{folder}/s", sandbox.uid, sandbox.gid)
+        Path(folder, "s").chmod(0o600)
+        Path(folder).chmod(0o755)
+        mounts = [*python_mounts(), Mount(Path(folder), PurePosixPath("/door"))]
+        argv = sandbox.wrap([sys.executable, "-I", "-S", "-c", CONNECT], mounts=mounts, env={}, cwd="/")
+        assert subprocess.run(argv, capture_output=True, text=True, check=True).stdout == "kept\n"
+        assert Path(folder, "s").exists()

@@ -63,6 +63,20 @@ class Capability:
     """One line: how the wall is built, or why there is none and what to install."""
 
 
+@dataclass(frozen=True)
+class ModelDoor:
+    """Where a worker's agent reaches models: the server listens there as long as the agent's part of the turn lasts."""
+
+    socket: Path
+    """The unix socket to listen on. Its directory belongs to the server alone and outlives every server process, so a worker sees
+    the socket of whichever server is there now. The path may be longer than a socket's address can be."""
+    token: str
+    """What each request must carry, as an agent carries its API key. Derived from the turn's secret: nothing of it is stored, and a
+    server that finds the worker knows it."""
+    owner: tuple[int, int] | None
+    """Uid and gid that the socket is given to, so that only the agent can connect; None when that is the server's own user."""
+
+
 class Worker(Protocol):
     """A live worker with a proven connection (the turn's secret, both ways).
 
@@ -107,6 +121,8 @@ class Launcher(Protocol):
 
     - `workspace` gives the directory to build the workspace in; it exists afterwards, is private to the server, and belongs to
       this (turn, attempt) alone. `furnished` says, durably, that it is complete.
+    - `models` gives the door to models of this worker alone; whoever listens there must do so before `launch`, since the agent may
+      call at once. It opens nothing by itself.
     - `launch` starts the worker unless it was started before: then it connects to it. Two servers that launch the same worker at
       the same time start one. A worker that was started before and is gone raises WorkerLost (its exit in `collect`), and so does
       one whose furnished workspace is not here: it runs, or ran, on another machine, and nothing is started in its place.
@@ -134,6 +150,10 @@ class Launcher(Protocol):
 
     async def left(self, worker: WorkerId) -> Path:
         """The workspace that was furnished for this worker. Errors: WorkerLost when it is not on this machine."""
+        ...
+
+    async def models(self, worker: WorkerId) -> ModelDoor:
+        """The door to models of a worker whose workspace was furnished. Errors: WorkerLost when that is not on this machine."""
         ...
 
     async def launch(self, worker: WorkerId) -> Worker:

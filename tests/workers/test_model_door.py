@@ -1,0 +1,151 @@
+"""The door to models: the server listens, the agent inside the sandbox can connect, and can do nothing else with it."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+from collections.abc import AsyncIterator, Sequence
+from contextlib import asynccontextmanager
+from pathlib import Path
+
+import pytest
+from support.workers import Heard, assignment, eventually, launched, launcher_in, listen, new_worker
+
+from server.kernel.errors import WorkerLost
+from server.kernel.ports.launcher import ModelDoor
+from server.sandbox.probe import Unavailable
+from server.workers import process
+from server.workers.process import ProcessLauncher
+from server.workers.slot import slot_of
+from worker.__main__ import Config
+
+ASK = """
+import socket, sys
+door = socket.socket(socket.AF_UNIX)
+door.connect(sys.argv[1])
+door.sendall(b"hello")
+print(door.recv(100).decode())
+"""
+
+TAMPER = """
+import os, socket, sys
+path, other = "/run/models/model.sock", sys.argv[1]
+connect = lambda path: socket.socket(socket.AF_UNIX).connect(path)
+for name, attack in {
+    "unlink": lambda: os.unlink(path),
+    "rename": lambda: os.rename(path, "/run/models/other"),
+    "replace": lambda: os.replace("/workspace/script.py", path),
+    "bind another": lambda: socket.socket(socket.AF_UNIX).bind("/run/models/mine.sock"),
+    "write": lambda: open("/run/models/x", "w"),
+    "chmod": lambda: os.chmod(path, 0o666),
+    "open the directory": lambda: os.chmod("/run/models", 0o777),
+    "link it away": lambda: os.link(path, "/workspace/kept"),
+    "see another slot": lambda: os.listdir(other),
+    "connect to another's": lambda: connect(other + "/models/model.sock"),
+}.items():
+    try:
+        attack()
+    except OSError as error:
+        print(name, "refused")
+    else:
+        print(name, "DONE")
+print(sorted(os.listdir("/run")), os.listdir("/run/models"))
+"""
+
+
+@asynccontextmanager
+async def answering(door: ModelDoor, word: str) -> AsyncIterator[None]:
+    """A server at the door, as the model gateway is one."""
+
+    async def answer(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        writer.write(f"{word} {(await reader.read(100)).decode()}".encode())
+        await writer.drain()
+        writer.close()
+
+    door.socket.unlink(missing_ok=True)
+    directory = os.open(door.socket.parent, os.O_RDONLY | os.O_DIRECTORY)
+    try:
+        # The slot's path may be longer than a socket's address.
+        path = f"/proc/self/fd/{directory}/{door.socket.name}"
+        server = await asyncio.start_unix_server(answer, path)
+        if door.owner:
+            os.chown(path, *door.owner)
+        Path(path).chmod(0o600)
+    finally:
+        os.close(directory)
+    async with server:
+        yield
+
+
+def script(workspace: Path, text: str, *arguments: str) -> Sequence[str]:
+    (workspace / "script.py").write_text(text)
+    return ["python3", "script.py", *arguments]
+
+
+def output(heard: Heard) -> list[str]:
+    assert [code for code, _ in heard.outputs()] == [0] * len(heard.outputs()), heard.outputs()
+    return [line for _, text in heard.outputs() for line in text.splitlines()]
+
+
+async def test_the_agent_reaches_the_server_and_after_a_restart_the_next_one(launcher: ProcessLauncher) -> None:
+    ask = {"run": ["python3", "-c", ASK, "/run/models/model.sock"]}
+    wait = {"run": "touch asked; until [ -e go ]; do sleep 0.02; done"}
+    async with launched(launcher, [ask, wait, ask]) as (worker, link, workspace):
+        door = await launcher.models(worker)
+        async with answering(door, "first"):
+            listening = asyncio.create_task(listen(link.execute(assignment(worker)), link))
+            await eventually((workspace / "asked").exists, limit=20)
+        async with answering(door, "second"):
+            (workspace / "go").touch()
+            assert output(await listening) == ["first hello", "second hello"]
+
+
+async def test_the_agent_can_neither_replace_the_socket_nor_see_anothers(launcher: ProcessLauncher) -> None:
+    async with launched(launcher) as (other, _, _), launched(launcher) as (worker, link, workspace):
+        door, others = await launcher.models(worker), await launcher.models(other)
+        argv = script(workspace, TAMPER, str(others.socket.parents[1]))
+        (workspace / ".recording.jsonl").write_text(f'{{"run": {list(argv)!r}}}\n'.replace("'", '"'))
+        async with answering(door, "mine"), answering(others, "others"):
+            *attacks, listing = output(await listen(link.execute(assignment(worker)), link))
+    assert len(attacks) == 10
+    assert [attack for attack in attacks if not attack.endswith(" refused")] == []
+    assert listing == "['models', 'treadle'] ['model.sock']"
+
+
+async def test_every_worker_has_a_token_of_its_own_which_it_derives_itself(launcher: ProcessLauncher) -> None:
+    first, second = new_worker(), new_worker()
+    with pytest.raises(WorkerLost):
+        await launcher.models(first)
+    for worker in (first, second):
+        await launcher.workspace(worker)
+        await launcher.furnished(worker)
+    doors = [await launcher.models(worker) for worker in (first, second, first)]
+    assert doors[0] == doors[2]
+    assert len({door.token for door in doors}) == 2
+    slot = slot_of(launcher._root, first)
+    config = Config(slot.secret(), Path("s"), Path("m"), Path("w"), orphan_seconds=1, max_processes=0)
+    assert (config.model_access.socket, config.model_access.token) == (Path("m"), doors[0].token)
+    assert doors[0].token not in slot.path.joinpath("secret").read_text(), "the secret does not follow from it"
+
+
+async def test_the_directory_belongs_to_the_server(launcher: ProcessLauncher) -> None:
+    async with launched(launcher) as (worker, _, _):
+        door = await launcher.models(worker)
+        status = door.socket.parent.stat()
+        assert (status.st_uid, status.st_mode & 0o777) == (os.geteuid(), 0o755)
+        assert door.owner == ((10001, 10001) if os.geteuid() == 0 else None)
+    assert not door.socket.parent.exists()
+
+
+async def test_without_a_sandbox_the_path_is_short_enough_to_connect(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    deep = tmp_path / ("d" * 60) / ("e" * 60)
+    monkeypatch.setattr(process, "probe", lambda: Unavailable("none here", "get one"))
+    ask = {"run": ["python3", "-c", ASK, "../models/model.sock"]}
+    async with launcher_in(deep, unsandboxed=True) as launcher, launched(launcher, [ask]) as (worker, link, _):
+        config = launcher._job(slot_of(launcher._root, worker))["config"]
+        assert isinstance(config, dict)
+        assert config["models"] == "../models/model.sock"
+        door = await launcher.models(worker)
+        assert door.owner is None
+        async with answering(door, "short"):
+            assert output(await listen(link.execute(assignment(worker)), link)) == ["short hello"]
