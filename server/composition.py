@@ -23,10 +23,12 @@ from server.identity.authenticator import ApiKeyAuthenticator
 from server.kernel.execute import Execute
 from server.kernel.inspection import Inspections
 from server.kernel.journal import Journal
+from server.kernel.model_use import Budget
 from server.kernel.ports.launcher import Launcher
 from server.kernel.rush import Rush
 from server.kernel.sessions import Sessions
-from server.kernel.supervisor import Limits, Ports, Supervisor
+from server.kernel.supervisor import Limits, Ports, Supervisor, Treasury
+from server.models.gateway import open_models
 from server.replica import held_replica
 from server.secrets import known_secrets
 from server.tracing import open_tracer
@@ -53,7 +55,7 @@ class Server:
 @asynccontextmanager
 async def compose(settings: Settings, *, mark: Callable[[str], None] | None = None) -> AsyncIterator[Server]:
     """Everything, opened in order and closed in reverse. `mark` is told at every named point of a turn's life.
-    Errors: AdapterUnknown, DataDirectoryTaken, DatabaseUnfit, StoreUnavailable, RuntimeError when an address is taken."""
+    Errors: AdapterUnknown, DataDirectoryTaken, LoginUnfit, DatabaseUnfit, StoreUnavailable, RuntimeError when an address is taken."""
     async with AsyncExitStack() as stack:
         replica = stack.enter_context(held_replica(settings.data_dir))
         tracer = await stack.enter_async_context(open_tracer(settings.otlp_endpoint, replica=replica))
@@ -61,6 +63,7 @@ async def compose(settings: Settings, *, mark: Callable[[str], None] | None = No
         objects = await stack.enter_async_context(_adapter("object_store", settings.object_store, settings))
         repositories = await stack.enter_async_context(open_git(settings))
         launcher = await stack.enter_async_context(_adapter("launcher", settings.launcher, settings))
+        models = await stack.enter_async_context(open_models(settings))
         point = _points(mark)
         codec = ProtobufEventCodec()
         journal = Journal(stores.events, stores.turns, codec, mark=point, heartbeat_seconds=settings.heartbeat_seconds)
@@ -77,7 +80,21 @@ async def compose(settings: Settings, *, mark: Callable[[str], None] | None = No
         )
         secrets = known_secrets(settings, os.environ)
         rush = Rush()
-        ports = Ports(stores.turns, journal, codec, repositories, launcher, objects, secrets, point, rush, tracer)
+        ports = Ports(
+            turns=stores.turns,
+            journal=journal,
+            codec=codec,
+            repositories=repositories,
+            launcher=launcher,
+            objects=objects,
+            models=models.gateway,
+            namer=models.namer,
+            treasury=Treasury(stores.usage, turn=_budget(settings, "turn"), day=_budget(settings, "day")),
+            secrets=secrets,
+            mark=point,
+            rush=rush,
+            tracer=tracer,
+        )
         supervisor = Supervisor(ports, limits)
         telemetry.TURNS_ACTIVE.set_function(lambda: supervisor.active)
         inspections = Inspections(repositories)
@@ -89,6 +106,7 @@ async def compose(settings: Settings, *, mark: Callable[[str], None] | None = No
             rush=rush,
             tracer=tracer,
             providers=installed_providers,
+            models=models.gateway,
             default_provider=settings.default_provider,
             replica=replica,
             lease_seconds=settings.lease_seconds,
@@ -144,6 +162,10 @@ def _points(mark: Callable[[str], None] | None) -> Callable[[str], None]:
         mark(name)
 
     return point
+
+
+def _budget(settings: Settings, of: str) -> Budget:
+    return Budget(getattr(settings, f"budget_{of}_tokens"), round(getattr(settings, f"budget_{of}_usd") * 1_000_000))
 
 
 @cache

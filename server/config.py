@@ -4,16 +4,21 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from pydantic import Field, SecretStr
+from pydantic import AliasChoices, Field, SecretStr
 from pydantic_settings import BaseSettings, SettingsConfigDict
 
 from server.data_dir import default_data_dir
 
 
+def _also(name: str, usual: str) -> AliasChoices:
+    """A setting that is found under the variable that everybody else uses for it, too; ours wins."""
+    return AliasChoices(f"treadle_{name}", usual.lower())
+
+
 class Settings(BaseSettings):
     """The main server's settings."""
 
-    model_config = SettingsConfigDict(env_prefix="TREADLE_", extra="forbid", frozen=True)
+    model_config = SettingsConfigDict(env_prefix="TREADLE_", extra="forbid", frozen=True, populate_by_name=True)
 
     # -- where things are
     data_dir: Path = Field(
@@ -72,6 +77,49 @@ class Settings(BaseSettings):
         False, description="Run agents without a sandbox where none works. Only for machines that hold nothing of value."
     )
     snapshot_retry_seconds: float = Field(30, description="How often snapshots that could not be stored are tried again.")
+
+    # -- models: where they are, and the server's credentials for them; no worker ever gets one
+    anthropic_url: str = Field(
+        "https://api.anthropic.com", description="Where requests in Anthropic's format go; plain `http` only for a host that you trust."
+    )
+    openai_url: str = Field("https://api.openai.com", description="The same for OpenAI's format.")
+    anthropic_api_key: SecretStr = Field(
+        SecretStr(""), validation_alias=_also("anthropic_api_key", "ANTHROPIC_API_KEY"), description="API key; also `ANTHROPIC_API_KEY`."
+    )
+    claude_oauth_token: SecretStr = Field(
+        SecretStr(""),
+        validation_alias=_also("claude_oauth_token", "CLAUDE_CODE_OAUTH_TOKEN"),
+        description="Token of a Claude subscription, used when there is no API key; also `CLAUDE_CODE_OAUTH_TOKEN`.",
+    )
+    claude_credentials: Path | None = Field(
+        None,
+        description="File with a renewable login of a Claude subscription (`.credentials.json`), used when there is neither; "
+        "the server renews the login and writes it back.",
+    )
+    claude_refresh_url: str = Field("https://platform.claude.com/v1/oauth/token", description="Where that login is renewed.")
+    claude_client_id: str = Field("9d1c250a-e61b-44d9-88ed-5944d1962f5e", description="As which program: Claude Code's public id.")
+    openai_api_key: SecretStr = Field(
+        SecretStr(""), validation_alias=_also("openai_api_key", "OPENAI_API_KEY"), description="API key; also `OPENAI_API_KEY`."
+    )
+    models: str = Field("claude-*,gpt-*,o[0-9]*,codex-*", description="Models that agents may use, by comma, with `*`.")
+    model_fields_allowed: str = Field(
+        "", description="Top-level fields of model requests that are let through besides the known ones, by comma."
+    )
+    model_request_bytes: int = Field(32 * 1024 * 1024, description="Largest request to a model.")
+    model_retries: int = Field(3, description="How often a request that a provider could not take is tried again.")
+    model_retry_seconds: float = Field(60, description="Longest wait before such a try; a provider that asks for more gets no more tries.")
+    model_prices: dict[str, dict[str, float]] = Field(
+        {},
+        description="Prices that Treadle does not know or has wrong, as JSON: beginning of the model's name -> `input`, `output`, "
+        "`cache_read`, `cache_write`, `cache_write_hour` -> US dollars per million tokens (which is micros per token).",
+    )
+    budget_turn_tokens: int = Field(0, ge=0, description="Tokens that one turn may use, cached ones too; 0 for no limit.")
+    budget_turn_usd: float = Field(0, ge=0, description="US dollars (estimated) that one turn may cost; 0 for no limit.")
+    budget_day_tokens: int = Field(0, ge=0, description="Tokens that one user may use on one day (UTC); 0 for no limit.")
+    budget_day_usd: float = Field(0, ge=0, description="US dollars (estimated) that one user may cost on one day (UTC); 0 for no limit.")
+    naming: bool = Field(True, description="Whether a small model makes titles, branch names and commit messages of turns that use one.")
+    naming_model: str = Field("", description="That model; by default `claude-haiku-4-5`, or `gpt-5-nano` where only OpenAI has a key.")
+    naming_seconds: float = Field(3, description="Limit for it; then names are made by rule.")
 
     # -- streams
     heartbeat_seconds: float = Field(15, description="A frame is sent after this much silence.")

@@ -9,11 +9,18 @@ from pydantic import SecretStr
 
 from server.config import Settings
 
+_learned: dict[str, None] = {}
 _SECRET_SUFFIXES = ("_API_KEY", "_TOKEN", "_SECRET", "_PASSWORD", "_SECRET_KEY")
 
 
+def remember(*secrets: str) -> None:
+    """Secrets that came to this process while it runs: everybody who asks from now on is told of them too. They are never forgotten."""
+    _learned.update(dict.fromkeys(secrets))
+
+
 def known_secrets(settings: Settings, environment: Mapping[str, str]) -> Callable[[], Sequence[str]]:
-    """Secrets of the settings (of a URL: its password), of the environment by the usual names, and the local API key."""
+    """Secrets of the settings (of a URL: its password), of the environment by the usual names, the local API key, and whatever was
+    remembered."""
     fixed = [value for name, value in environment.items() if name.upper().endswith(_SECRET_SUFFIXES) and value]
     for name in type(settings).model_fields:
         value = getattr(settings, name)
@@ -26,7 +33,7 @@ def known_secrets(settings: Settings, environment: Mapping[str, str]) -> Callabl
         # The file appears with the first start; it never changes after.
         if not found and key_file.exists():
             found.append(key_file.read_text().strip())
-        return [*fixed, *found]
+        return [*fixed, *found, *_learned]
 
     return secrets
 

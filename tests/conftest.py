@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Generator
 from typing import TypeVar
 
@@ -9,6 +10,10 @@ import pytest
 from support.requirements import all_required
 
 pytest_plugins = ["support.postgres"]
+
+# A key of whoever runs the tests is none of the tests' business.
+for _name in ("ANTHROPIC_API_KEY", "OPENAI_API_KEY", "CLAUDE_CODE_OAUTH_TOKEN"):
+    os.environ.pop(_name, None)
 
 
 Report = TypeVar("Report", pytest.TestReport, pytest.CollectReport)

@@ -10,6 +10,7 @@ from google.protobuf.duration_pb2 import Duration
 from google.protobuf.timestamp_pb2 import Timestamp
 
 from server.kernel.event import Chunk, Envelope, Fact
+from server.kernel.model_use import ModelUse, Purpose
 from server.kernel.ports.launcher import Capability, WorkerExit
 from server.kernel.ports.repositories import Diff, Skipped
 from server.kernel.session import SessionState
@@ -174,9 +175,29 @@ class ProtobufEventCodec:
             ),
         )
 
-    def error(self, code: str, message: str, *, retryable: bool, fatal: bool) -> Fact:
+    def error(self, code: str, message: str, *, retryable: bool, fatal: bool, attempt: int = 0, provider_status: int = 0) -> Fact:
         """Something went wrong."""
-        return _fact(error=pb.Error(code=code, message=message, retryable=retryable, fatal=fatal))
+        error = pb.Error(code=code, message=message, retryable=retryable, fatal=fatal, attempt=attempt, provider_status=provider_status)
+        return _fact(error=error)
+
+    def usage_updated(self, use: ModelUse, *, tokens_left: int | None, micros_left: int | None) -> Fact:
+        """What a request to a model used."""
+        return _fact(
+            usage_updated=pb.UsageUpdated(
+                model=use.model,
+                input_tokens=use.tokens.input,
+                output_tokens=use.tokens.output,
+                cache_read_tokens=use.tokens.cache_read,
+                cache_write_tokens=use.tokens.cache_write,
+                reasoning_tokens=use.tokens.reasoning,
+                cost_micros=use.cost_micros or 0,
+                cost_source=pb.COST_SOURCE_UNSPECIFIED if use.cost_micros is None else pb.COST_SOURCE_ESTIMATE,
+                budget_left_tokens=tokens_left,
+                budget_left_micros=micros_left,
+                purpose=pb.USAGE_PURPOSE_NAMING if use.purpose is Purpose.NAMING else pb.USAGE_PURPOSE_UNSPECIFIED,
+                partial=use.partial,
+            )
+        )
 
     def turn_completed(self, turn: Turn) -> Fact:
         """The turn's last event."""

@@ -19,6 +19,7 @@ STATUS: Mapping[type[KernelError], tuple[grpc.StatusCode, str]] = {
     errors.RequestMalformed: (grpc.StatusCode.INVALID_ARGUMENT, "REQUEST_MALFORMED"),
     errors.RequestTooLarge: (grpc.StatusCode.INVALID_ARGUMENT, "REQUEST_TOO_LARGE"),
     errors.ProviderUnknown: (grpc.StatusCode.INVALID_ARGUMENT, "PROVIDER_UNKNOWN"),
+    errors.ProviderNotConfigured: (grpc.StatusCode.FAILED_PRECONDITION, "PROVIDER_NOT_CONFIGURED"),
     errors.RepositoryNotAllowed: (grpc.StatusCode.INVALID_ARGUMENT, "REPOSITORY_NOT_ALLOWED"),
     errors.RepositoryUnreachable: (grpc.StatusCode.FAILED_PRECONDITION, "REPOSITORY_UNREACHABLE"),
     errors.BranchUnknown: (grpc.StatusCode.INVALID_ARGUMENT, "BRANCH_UNKNOWN"),

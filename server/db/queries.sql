@@ -289,3 +289,19 @@ INSERT INTO tenants (id) VALUES ($1) ON CONFLICT DO NOTHING
 -- ensure_user --
 INSERT INTO users (tenant_id, id, name, email) VALUES ($1, $2, $3, $4)
 ON CONFLICT (tenant_id, id) DO UPDATE SET name = excluded.name, email = excluded.email
+
+
+-- insert_use --
+INSERT INTO model_uses (tenant_id, turn_id, epoch, number, session_id, owner_id, provider, model, purpose, input_tokens, output_tokens,
+                        cache_read_tokens, cache_write_tokens, cache_write_hour_tokens, reasoning_tokens, total_tokens, cost_micros, partial)
+VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12, $13, $14, $15, $16, $17, $18)
+
+
+-- uses_of_turn --
+SELECT coalesce(sum(total_tokens), 0)::bigint AS tokens, coalesce(sum(cost_micros), 0)::bigint AS micros
+FROM model_uses WHERE tenant_id = $1 AND turn_id = $2
+
+
+-- uses_of_day --
+SELECT coalesce(sum(total_tokens), 0)::bigint AS tokens, coalesce(sum(cost_micros), 0)::bigint AS micros
+FROM model_uses WHERE tenant_id = $1 AND owner_id = $2 AND created_at >= $3 AND created_at < $4

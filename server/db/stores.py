@@ -15,10 +15,12 @@ from server.db.pool import Database, DedicatedConnection, open_database
 from server.db.roles import APP, SYSTEM, check_role
 from server.db.session_store import PostgresSessionStore
 from server.db.turn_store import PostgresTurnStore
+from server.db.usage_store import PostgresUsageStore
 from server.kernel.ports.event_store import EventStore
 from server.kernel.ports.key_store import KeyStore
 from server.kernel.ports.session_store import SessionStore
 from server.kernel.ports.turn_store import TurnStore
+from server.kernel.ports.usage_store import UsageStore
 
 _APP_CONNECTIONS = 8
 _SYSTEM_CONNECTIONS = 4
@@ -32,6 +34,7 @@ class Stores:
     turns: TurnStore
     events: EventStore
     keys: KeyStore
+    usage: UsageStore
 
 
 @asynccontextmanager
@@ -52,6 +55,7 @@ async def open_postgres(settings: Settings) -> AsyncIterator[Stores]:
             turns=PostgresTurnStore(app, system),
             events=PostgresEventStore(journal, system),
             keys=PostgresKeyStore(system),
+            usage=PostgresUsageStore(system),
         )
 
 

@@ -11,10 +11,12 @@ from server.db.queries import SQL
 from server.db.rows import parse_uuid, session_from, turn_from
 from server.db.session_store import insert_session, load_session, lock_session, refuse_in_the_way
 from server.db.turn_steps import commit_step
+from server.db.usage_store import insert_uses
 from server.kernel.errors import RequestIdReused, SessionNotFound
 from server.kernel.event import Chunk
 from server.kernel.identity import Principal
 from server.kernel.ports.turn_store import Claimed, NewTurn, Reset
+from server.kernel.ports.usage_store import UseRecord
 from server.kernel.session import NewSession
 from server.kernel.turn import Turn
 
@@ -66,9 +68,11 @@ class PostgresTurnStore:
         session_branch: str | None = None,
         session_head_commit: str | None = None,
         reset: Reset | None = None,
+        uses: Sequence[UseRecord] = (),
     ) -> None:
         """See TurnStore."""
-        async with self._system.connection() as connection:
+        # One statement is its own transaction, and the cheapest; what models were used is rare enough for a second one.
+        async with self._system.transaction() if uses else self._system.connection() as connection:
             await commit_step(
                 connection,
                 turn,
@@ -80,6 +84,8 @@ class PostgresTurnStore:
                 head_commit=session_head_commit,
                 reset=reset,
             )
+            if uses:
+                await insert_uses(connection, turn, epoch, uses)
 
     async def request_interrupt(self, principal: Principal, session_id: str, turn_id: str, *, reason: str) -> Turn | None:
         """See TurnStore."""

@@ -47,6 +47,18 @@ class Importer:
         except GitFailed as error:
             raise WorkspaceFailed(f"the workspace could not be imported: {error.reason}") from error
 
+    async def reword(self, mirror: Path, *, session_id: str, commit: str, message: str) -> str:
+        """The commit with another message, under the session's ref. Errors: WorkspaceFailed."""
+        try:
+            content = (await self._git.run("cat-file", "commit", commit, git_dir=mirror)).stdout
+            head, _, _ = content.partition(b"\n\n")
+            reworded = head + b"\n\n" + _clean(message)
+            made = (await self._git.run("hash-object", "-t", "commit", "-w", "--stdin", git_dir=mirror, stdin=reworded)).text
+            await self._keep(mirror, session_id, made)
+        except GitFailed as error:
+            raise WorkspaceFailed(f"the commit's message could not be changed: {error.reason}") from error
+        return made
+
     async def _import(self, mirror: Path, held: Quarantine, session_id: str, workspace: Path, over: Parentage) -> Imported:
         tree = (await self._git.run("rev-parse", "--verify", "--end-of-options", f"{over.parent}^{{tree}}", git_dir=mirror)).text
         manifest = await self._read(mirror, held, workspace, tree)
@@ -85,7 +97,7 @@ class Importer:
             "GIT_AUTHOR_NAME": over.author.name, "GIT_AUTHOR_EMAIL": over.author.email, "GIT_AUTHOR_DATE": date,
             "GIT_COMMITTER_NAME": over.author.name, "GIT_COMMITTER_EMAIL": over.author.email, "GIT_COMMITTER_DATE": date,
         }  # fmt: skip
-        message = over.message.encode("utf-8", "replace").replace(b"\0", b"")
+        message = _clean(over.message)
         made = await self._git.run(
             "commit-tree", tree, "-p", over.parent, git_dir=mirror, stdin=message, environment={**held.environment, **identity}
         )
@@ -97,3 +109,7 @@ class Importer:
         now = (await self._git.run("rev-parse", "--verify", "--quiet", "--end-of-options", ref, git_dir=mirror, accept=(0, 1))).text
         if now != commit:
             await self._git.run("update-ref", "--no-deref", ref, commit, now or _ZERO, git_dir=mirror)
+
+
+def _clean(message: str) -> bytes:
+    return message.encode("utf-8", "replace").replace(b"\0", b"")

@@ -124,6 +124,14 @@ class GitRepositories:
         except TimeoutError:
             raise WorkspaceFailed("the mirror was in use for too long") from None
 
+    async def reword(self, repository: Repository, *, session_id: str, commit: str, message: str) -> str:
+        """The same commit with another message."""
+        try:
+            async with self.mirrors.locked(repository, seconds=self.lock_seconds) as mirror:
+                return await self.importer.reword(mirror, session_id=session_id, commit=commit_id(commit), message=message)
+        except TimeoutError:
+            raise WorkspaceFailed("the mirror was in use for too long") from None
+
     async def diff(self, repository: Repository, *, base: str, head: str, max_patch_bytes: int, max_files: int) -> Diff:
         """The difference between two commits."""
         mirror = self.mirrors.path(repository)

@@ -53,6 +53,18 @@ class ProviderUnknown(KernelError):
         )
 
 
+class ProviderNotConfigured(KernelError):
+    """The agent needs a model, and this server has no credential for it."""
+
+    def __init__(self, provider: str, variables: list[str]) -> None:
+        super().__init__(
+            f"provider {provider!r} needs a model, and this server has no credential for one; set {' or '.join(variables)}",
+            field="provider",
+            provider=provider,
+            variables=",".join(variables),
+        )
+
+
 class RepositoryNotAllowed(KernelError):
     """The repository's URL has a form, a scheme or a host that this server does not allow."""
 
@@ -188,6 +200,10 @@ class LaunchFailed(KernelError):
 
 class WorkerLost(KernelError):
     """The worker died, or cannot be reached although it should be alive."""
+
+
+class BudgetExhausted(KernelError):
+    """What the turn, or its user on this day, may use of models is used up."""
 
 
 class WorkspaceFailed(KernelError):

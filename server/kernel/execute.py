@@ -13,6 +13,7 @@ from server.kernel.errors import InvalidField, ProviderUnknown, RequestIdReused
 from server.kernel.identity import Principal
 from server.kernel.ids import new_id
 from server.kernel.inspection import Inspections
+from server.kernel.ports.model_gateway import ModelGateway
 from server.kernel.ports.session_store import SessionStore
 from server.kernel.ports.tracer import Tracer
 from server.kernel.ports.turn_store import NewTurn, TurnStore
@@ -64,6 +65,7 @@ class Execute:
         rush: Rush,
         tracer: Tracer,
         providers: Callable[[], Sequence[str]],
+        models: ModelGateway,
         default_provider: str,
         replica: str,
         lease_seconds: float,
@@ -75,6 +77,7 @@ class Execute:
         self._rush = rush
         self._tracer = tracer
         self._providers = providers
+        self._models = models
         self._default_provider = default_provider
         self._replica = replica
         self._lease_seconds = lease_seconds
@@ -88,7 +91,9 @@ class Execute:
             return Started(known, existing=True)
         self._check(request)
         self._supervisor.admit()
+        self._check_model_access(request)
         session, provider, model = await self._session(principal, request)
+        self._models.check(provider)
         turn = NewTurn(new_id(), request.request_id, request.digest, provider, model, request.prompt, self._tracer.current())
         # Shielded: between the database's yes and the supervisor's start no caller who leaves may come.
         begin = asyncio.create_task(self._begin(principal, session, turn))
@@ -135,6 +140,11 @@ class Execute:
         known = [*self._providers()]
         if provider and provider not in known:
             raise ProviderUnknown(provider, known)
+
+    def _check_model_access(self, request: Request) -> None:
+        """Before the repository is asked, where the agent is known already. Errors: ProviderNotConfigured."""
+        if request.provider or not request.session_id:
+            self._models.check(request.provider or self._default_provider)
 
     async def _session(self, principal: Principal, request: Request) -> tuple[NewSession | str, str, str]:
         """The session to make or to go on with, and the agent and model to use."""

@@ -36,14 +36,24 @@ class Redactor:
     """Masks the known secrets of one turn. Holds the ends of the turn's texts, so one object per turn."""
 
     def __init__(self, secrets: Iterable[str]) -> None:
-        forms = {form for secret in secrets if len(secret.encode()) >= MIN_SECRET_BYTES for form in forms_of(secret)}
+        self._tails: dict[TextId, bytes] = {}
+        self._secrets: frozenset[str] = frozenset()
+        self._know(secrets)
+
+    def learn(self, secrets: Iterable[str]) -> None:
+        """Mask these too from now on: a credential that was renewed."""
+        if not self._secrets.issuperset(fresh := frozenset(secrets)):
+            self._know(self._secrets | fresh)
+
+    def _know(self, secrets: Iterable[str]) -> None:
+        self._secrets = frozenset(secrets)
+        forms = {form for secret in self._secrets if len(secret.encode()) >= MIN_SECRET_BYTES for form in forms_of(secret)}
         ordered = sorted(forms, key=len, reverse=True)
         self._pattern = re.compile(b"|".join(map(re.escape, ordered)) or b"(?!)")
         self._forms = ordered
         # Every secret, whole or begun, shows its head: where no head is, nothing is to be masked. This is asked for every text.
         self._heads = [form[: _head(form)] for form in ordered]
         self._keep = max(map(len, ordered), default=1) - 1
-        self._tails: dict[TextId, bytes] = {}
 
     def fact(self, fact: Fact) -> Fact:
         """The fact without secrets."""

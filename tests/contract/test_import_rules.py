@@ -21,6 +21,8 @@ PLANTS = [
     ("server.api", "import server.db", "server is layered"),
     ("server.api", "import asyncpg", "the api touches no vendor"),
     ("server.git", "import server.storage", "adapters do not know each other"),
+    ("server.kernel", "import aiohttp", "the kernel is pure"),
+    ("server.models", "import server.db", "adapters do not know each other"),
     ("worker", "import server.kernel", "server and worker meet only through protos"),
     ("server.workers", "import worker", "server and worker meet only through protos"),
 ]

@@ -7,7 +7,7 @@ from collections.abc import AsyncIterator
 
 import asyncpg
 import pytest
-from support.logs import run_of, start_worker
+from support.logs import run_of, start_worker, use_model
 from support.postgres import PostgresServer, database_settings
 
 from server.db.errors import RoleTooPowerful
@@ -25,6 +25,7 @@ TABLES = {
     "turns": "tenant_id",
     "session_heads": "tenant_id",
     "event_chunks": "tenant_id",
+    "model_uses": "tenant_id",
 }
 
 
@@ -49,7 +50,9 @@ async def app(owner: asyncpg.Connection, database: DatabaseUrls) -> AsyncIterato
 async def _rows_of_two_tenants(stores: Stores, alice: Principal, mallory: Principal) -> None:
     for user in (alice, mallory):
         await create_key(stores.keys, user)
-        await stores.events.append([run_of(await start_worker(stores, user), 1, 2)])
+        claimed = await start_worker(stores, user)
+        await stores.events.append([run_of(claimed, 1, 2)])
+        await use_model(stores, claimed, version=2)
 
 
 async def test_the_matrix_covers_every_table(owner: asyncpg.Connection) -> None:
@@ -91,7 +94,7 @@ async def test_the_app_role_has_no_rights_that_handlers_do_not_need(database: Da
     """Without the fixture's grants."""
     connection = await asyncpg.connect(database.app)
     try:
-        for table in ("tenants", "users", "api_keys", "event_chunks", "alembic_version"):
+        for table in ("tenants", "users", "api_keys", "event_chunks", "model_uses", "alembic_version"):
             with pytest.raises(asyncpg.InsufficientPrivilegeError):
                 await connection.fetch(f"SELECT FROM {table}")
         for statement in (

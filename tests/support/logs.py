@@ -9,7 +9,9 @@ from uuid import uuid4
 from server.db.stores import Stores
 from server.kernel.event import Chunk, Run
 from server.kernel.identity import Principal
+from server.kernel.model_use import ModelUse, Tokens
 from server.kernel.ports.turn_store import Claimed, NewTurn, Reset
+from server.kernel.ports.usage_store import UseRecord
 from server.kernel.session import NewSession
 from server.kernel.turn import TurnState
 
@@ -71,6 +73,14 @@ async def end_turn(stores: Stores, claimed: Claimed, *, version: int = 1) -> Non
         epoch=claimed.epoch,
         chunk=chunk(head.next_seq, head.next_seq),
     )
+
+
+async def use_model(
+    stores: Stores, claimed: Claimed, *, version: int, number: int = 1, tokens: tuple[int, ...] = (1, 2), micros: int | None = 3
+) -> None:
+    """A step that tells nothing but what a model was used."""
+    record = UseRecord(number, ModelUse("claude-x", Tokens(*tokens), micros))
+    await stores.turns.commit(claimed.turn, expected_version=version, epoch=claimed.epoch, chunk=None, uses=[record])
 
 
 def run_of(claimed: Claimed, first_seq: int, last_seq: int, *, first_worker_seq: int | None = None, size: int = 20) -> Run:

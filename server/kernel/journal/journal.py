@@ -17,6 +17,7 @@ from server.kernel.journal.writer import RETRY_SECONDS, GroupWriter, Mark
 from server.kernel.ports.event_codec import EventCodec
 from server.kernel.ports.event_store import EventStore
 from server.kernel.ports.turn_store import Claimed, Reset, TurnStore
+from server.kernel.ports.usage_store import UseRecord
 from server.kernel.turn import Turn
 
 
@@ -74,8 +75,9 @@ class Journal:
         session_branch: str | None = None,
         session_head_commit: str | None = None,
         reset: Reset | None = None,
+        uses: Sequence[UseRecord] = (),
     ) -> Turn:
-        """One durable step: `turn` with its changes and `facts` (at least one) in one transaction, tried until the store has said
+        """One durable step: `turn` with its changes, `facts` (at least one) and `uses` in one transaction, tried until the store has said
         yes or no. `key` names the step in the events' ids, for steps that a turn may take more than once. Returns the turn with its
         new version. Errors: Fenced."""
         if not facts:
@@ -95,6 +97,7 @@ class Journal:
                     session_branch=session_branch,
                     session_head_commit=session_head_commit,
                     reset=reset,
+                    uses=uses,
                 )
 
             await self._settled(log, chunk, step, write)

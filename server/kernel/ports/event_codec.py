@@ -7,6 +7,7 @@ from datetime import datetime
 from typing import Protocol
 
 from server.kernel.event import Chunk, Envelope, Fact
+from server.kernel.model_use import ModelUse
 from server.kernel.ports.launcher import Capability, WorkerExit
 from server.kernel.ports.repositories import Diff, Skipped
 from server.kernel.session import SessionState
@@ -72,8 +73,12 @@ class EventCodec(Protocol):
         """The turn's snapshot is in the object store."""
         ...
 
-    def error(self, code: str, message: str, *, retryable: bool, fatal: bool) -> Fact:
+    def error(self, code: str, message: str, *, retryable: bool, fatal: bool, attempt: int = 0, provider_status: int = 0) -> Fact:
         """Something went wrong."""
+        ...
+
+    def usage_updated(self, use: ModelUse, *, tokens_left: int | None, micros_left: int | None) -> Fact:
+        """What a request to a model used, and what is left of the tightest budgets."""
         ...
 
     def turn_completed(self, turn: Turn) -> Fact:

@@ -129,6 +129,11 @@ class Repositories(Protocol):
         compare-and-set. Errors: WorkspaceFailed."""
         ...
 
+    async def reword(self, repository: Repository, *, session_id: str, commit: str, message: str) -> str:
+        """The same commit with another message, kept under the session's private ref in its place; returns its id. Only for a commit
+        that was just imported and that nobody has seen. The same input gives the same commit id. Errors: WorkspaceFailed."""
+        ...
+
     async def diff(self, repository: Repository, *, base: str, head: str, max_patch_bytes: int, max_files: int) -> Diff:
         """The difference between two commits of the mirror, renames detected, patches cut at `max_patch_bytes` in all."""
         ...

@@ -8,6 +8,7 @@ from typing import Protocol
 
 from server.kernel.event import Chunk
 from server.kernel.identity import Principal
+from server.kernel.ports.usage_store import UseRecord
 from server.kernel.session import NewSession, Session
 from server.kernel.turn import Turn
 
@@ -86,9 +87,10 @@ class TurnStore(Protocol):
         session_branch: str | None = None,
         session_head_commit: str | None = None,
         reset: Reset | None = None,
+        uses: Sequence[UseRecord] = (),
     ) -> None:
         """One durable step, in one transaction: all of the turn's mutable fields (with version expected_version + 1), the session's
-        state (from SESSION_STATE) and given fields, and the events of `chunk`, whose first_seq must be the head's next_seq.
+        state (from SESSION_STATE) and given fields, the events of `chunk`, whose first_seq must be the head's next_seq, and `uses`.
         `reset` opens the head for the worker of a new attempt (worker_seq 0); a terminal state closes it (turn_id ""), and sets the
         turn's `end_seq` to the chunk's last_seq and `ended_at`. The interrupt_reason of the row is never overwritten with "".
         Errors: Fenced when epoch, version or next_seq are not the expected ones (then nothing was written)."""

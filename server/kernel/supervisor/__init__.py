@@ -5,5 +5,6 @@
 
 from server.kernel.supervisor.drive import Drive, Limits, Ports
 from server.kernel.supervisor.supervisor import Supervisor
+from server.kernel.supervisor.treasury import Treasury
 
-__all__ = ["Drive", "Limits", "Ports", "Supervisor"]
+__all__ = ["Drive", "Limits", "Ports", "Supervisor", "Treasury"]

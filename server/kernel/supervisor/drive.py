@@ -15,13 +15,18 @@ from server.kernel.identity import Principal
 from server.kernel.journal import Journal, SessionLog
 from server.kernel.ports.event_codec import EventCodec
 from server.kernel.ports.launcher import Launcher, WorkerId
+from server.kernel.ports.model_gateway import ModelGateway
+from server.kernel.ports.namer import Namer
 from server.kernel.ports.object_store import ObjectStore
 from server.kernel.ports.repositories import Repositories, Repository
 from server.kernel.ports.tracer import Tracer
 from server.kernel.ports.turn_store import Claimed, Reset, TurnStore
+from server.kernel.ports.usage_store import UseRecord
 from server.kernel.redaction import Redactor
 from server.kernel.rush import Rush
 from server.kernel.session import Session
+from server.kernel.supervisor.bill import TurnBill
+from server.kernel.supervisor.treasury import Treasury
 from server.kernel.turn import SESSION_STATE, Outcome, Turn, TurnState, can_advance
 
 
@@ -35,6 +40,10 @@ class Ports:
     repositories: Repositories
     launcher: Launcher
     objects: ObjectStore
+    models: ModelGateway
+    namer: Namer | None
+    """None where names are made by rule only."""
+    treasury: Treasury
     secrets: Callable[[], Sequence[str]]
     """The secrets that this server knows now; they never get into an event."""
     mark: Callable[[str], None]
@@ -71,6 +80,11 @@ class Drive:
         self.owner: Principal = claimed.owner
         self.log = log
         self.redactor = Redactor(ports.secrets())
+        self.bill: TurnBill | None = None
+        """Who pays for the turn's requests to models; None until somebody asks for one."""
+        self.verdict: Outcome | None = None
+        """How the turn ends whatever its agent says; None as long as nothing has decided that."""
+        self._one_step = asyncio.Lock()
         self.stop_requested = asyncio.Event()
         self.stop_reason = claimed.turn.interrupt_reason
         if self.stop_reason:
@@ -104,6 +118,24 @@ class Drive:
         self.stop_reason = self.stop_reason or reason
         self.stop_requested.set()
 
+    def fail(self, outcome: Outcome) -> None:
+        """The turn shall end early, and not as its user wished. The first word stands."""
+        self.verdict = self.verdict or outcome
+        self.stop_requested.set()
+
+    @property
+    def stopped_as(self) -> Outcome:
+        """How a turn that was stopped early ends."""
+        return self.verdict or Outcome(TurnState.INTERRUPTED, message=self.stop_reason)
+
+    async def opened_bill(self) -> TurnBill:
+        """The turn's bill, opened when first asked for. Errors: StoreUnavailable."""
+        if self.bill is None:
+            purse = await self.ports.treasury.of_turn(self.turn)
+            # Whoever asked meanwhile has it already.
+            self.bill = self.bill or TurnBill(self, self.ports.treasury, purse)
+        return self.bill
+
     async def step(
         self,
         name: str,
@@ -114,9 +146,39 @@ class Drive:
         title: str | None = None,
         session_branch: str | None = None,
         head_commit: str | None = None,
+        uses: Sequence[UseRecord] = (),
         **progress: Any,
     ) -> None:
-        """Take a durable step: the turn's new state and progress, the session's fields and the events, in one transaction."""
+        """Take a durable step: the turn's new state and progress, the session's fields, the events and what models were used, in one
+        transaction. One at a time: what happens beside the turn's own story (an answer of a model) takes steps too."""
+        async with self._one_step:
+            await self._step(
+                name,
+                facts,
+                key=key,
+                state=state,
+                reset=reset,
+                title=title,
+                session_branch=session_branch,
+                head_commit=head_commit,
+                uses=uses,
+                progress=progress,
+            )
+
+    async def _step(
+        self,
+        name: str,
+        facts: Sequence[Fact],
+        *,
+        key: str,
+        state: TurnState | None,
+        reset: Reset | None,
+        title: str | None,
+        session_branch: str | None,
+        head_commit: str | None,
+        uses: Sequence[UseRecord],
+        progress: dict[str, Any],
+    ) -> None:
         new_state = state or self.turn.state
         if not can_advance(self.turn.state, new_state):
             raise ValueError(f"a turn cannot go from {self.turn.state} to {new_state}")
@@ -132,6 +194,7 @@ class Drive:
             session_title=title,
             session_branch=session_branch,
             session_head_commit=head_commit,
+            uses=uses,
         )
         self.session = replace(
             self.session,

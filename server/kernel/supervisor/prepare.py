@@ -8,6 +8,7 @@ from server.kernel.ports.launcher import WorkerId
 from server.kernel.ports.turn_store import Reset
 from server.kernel.session import SessionState
 from server.kernel.supervisor.drive import Drive
+from server.kernel.supervisor.names import Wanted, asking_for_names, branch_of, title_of
 from server.kernel.turn import Outcome, TurnCode, TurnState
 
 
@@ -18,10 +19,11 @@ async def prepare(drive: Drive) -> None:
         drive.ports.rush.leave(drive.turn.id)
     await drive.ports.rush.over()
     try:
-        if not drive.turn.base_commit:
-            await _fetch(drive)
-        if not drive.turn.branch:
-            await _make_branch(drive)
+        async with asking_for_names(drive) as names:
+            if not drive.turn.base_commit:
+                await _fetch(drive)
+            if not drive.turn.branch:
+                await _make_branch(drive, names)
         if await _stopped(drive):
             return
         await _build_workspace(drive)
@@ -56,10 +58,11 @@ async def _fetch(drive: Drive) -> None:
     await drive.step("fetch", cloned, base_commit=commit)
 
 
-async def _make_branch(drive: Drive) -> None:
+async def _make_branch(drive: Drive, wanted: Wanted) -> None:
     """The session's branch, made on the remote before the agent starts: a repository that cannot be pushed to fails now, not later."""
     session, turn = drive.session, drive.turn
-    branch = session.branch or session.branch_requested or naming.branch_from(drive.limits.branch_prefix, drive.shown_prompt, session.id)
+    names = await wanted()
+    branch, title = branch_of(drive, names), title_of(drive, names)
     facts = []
     if not session.branch:
         with drive.passing("branch"):
@@ -69,8 +72,8 @@ async def _make_branch(drive: Drive) -> None:
                 "BRANCHED", repository=session.repository_url, branch=branch, base_branch=session.base_branch, sha=turn.base_commit
             )
         ]
-    facts.append(drive.ports.codec.session_updated(SessionState.PROVISIONING, branch=branch))
-    await drive.step("branch", *facts, session_branch=branch, branch=branch)
+    facts.append(drive.ports.codec.session_updated(SessionState.PROVISIONING, title=title, branch=branch))
+    await drive.step("branch", *facts, title=title, session_branch=branch, branch=branch)
 
 
 async def _build_workspace(drive: Drive) -> None:
@@ -94,6 +97,6 @@ async def _build_workspace(drive: Drive) -> None:
 
 async def _stopped(drive: Drive) -> bool:
     if drive.stop_requested.is_set():
-        await drive.conclude(Outcome(TurnState.INTERRUPTED, message=drive.stop_reason))
+        await drive.conclude(drive.stopped_as)
         return True
     return False

@@ -16,6 +16,7 @@ from server.kernel.event import Fact
 from server.kernel.ports.object_store import ObjectStore, StoredObject
 from server.kernel.ports.repositories import Author, Diff, Imported, Repositories, Repository
 from server.kernel.supervisor.drive import Drive, now
+from server.kernel.supervisor.names import commit_message_of
 from server.kernel.turn import SESSION_STATE, Outcome, Turn, TurnCode, TurnState
 
 MAX_PATCH_BYTES = 128 * 1024
@@ -50,14 +51,28 @@ async def _import(drive: Drive) -> None:
         code = TurnCode.WORKER_LOST if isinstance(error, WorkerLost) else TurnCode.WORKSPACE
         await drive.step("import", *told, imported=True, outcome=_worse(turn.outcome, code, error.message))
         return
-    diff = Diff()
+    diff, message = Diff(), _message_by_rule(drive)
     if imported.commit:
         diff = await ports.repositories.diff(
             drive.repository, base=turn.base_commit, head=imported.commit, max_patch_bytes=MAX_PATCH_BYTES, max_files=MAX_LISTED_FILES
         )
+        imported, message = await _reworded(drive, imported, imported.commit, diff)
     told.append(ports.codec.file_changed(diff))
-    told += _git_facts(drive, imported, diff)
+    told += _git_facts(drive, imported, diff, message)
     await drive.step("import", *told, imported=True, commit=imported.commit or "", head_commit=imported.commit)
+
+
+async def _reworded(drive: Drive, imported: Imported, commit: str, diff: Diff) -> tuple[Imported, str]:
+    """With a message by a model, if there is one; it is not worth a failure."""
+    better = await commit_message_of(drive, diff)
+    if better is None:
+        return imported, _message_by_rule(drive)
+    try:
+        made = await drive.ports.repositories.reword(drive.repository, session_id=drive.turn.session_id, commit=commit, message=better)
+    except WorkspaceFailed as error:
+        log.warning("commit.not_reworded", error=error.message)
+        return imported, _message_by_rule(drive)
+    return replace(imported, commit=made), better
 
 
 async def _read_back(drive: Drive) -> Imported:
@@ -67,13 +82,17 @@ async def _read_back(drive: Drive) -> Imported:
         session_id=turn.session_id,
         workspace=await drive.ports.launcher.left(drive.worker_id),
         parent=turn.base_commit,
-        message=naming.commit_message_from(drive.shown_prompt, turn.number),
+        message=_message_by_rule(drive),
         author=Author(drive.owner.name, drive.owner.email),
         at=turn.started_at or turn.created_at or now(),
     )
 
 
-def _git_facts(drive: Drive, imported: Imported, diff: Diff) -> list[Fact]:
+def _message_by_rule(drive: Drive) -> str:
+    return naming.commit_message_from(drive.shown_prompt, drive.turn.number)
+
+
+def _git_facts(drive: Drive, imported: Imported, diff: Diff, message: str) -> list[Fact]:
     codec, session, turn = drive.ports.codec, drive.session, drive.turn
     facts: list[Fact] = []
     if imported.skipped_count:
@@ -94,7 +113,7 @@ def _git_facts(drive: Drive, imported: Imported, diff: Diff) -> list[Fact]:
                 branch=turn.branch,
                 base_branch=session.base_branch,
                 sha=imported.commit,
-                message=naming.commit_message_from(drive.shown_prompt, turn.number),
+                message=message,
                 diff=diff,
             )
         )

@@ -152,6 +152,8 @@ class Supervisor:
             log.info("turn.driven", state=turn.state, epoch=claimed.epoch)
             await live(drive)
         finally:
+            if drive.bill is not None:
+                drive.bill.close()
             journal.close(session_log)
         if drive.turn.attempt and drive.turn.imported:
             self._ports.mark("remove.before")

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Sequence
-from contextlib import aclosing, suppress
+from collections.abc import AsyncIterator, Sequence
+from contextlib import aclosing, asynccontextmanager, suppress
 from dataclasses import dataclass
 from typing import Any
 
@@ -34,16 +34,34 @@ class _Stop:
 
 
 async def work(drive: Drive) -> None:
-    """From RUNNING to FINALIZING: start the worker, or find it again, and follow it to its result or its end."""
+    """From RUNNING to FINALIZING, with the worker's door to models open all the while."""
     try:
-        with drive.passing("spawn"):
-            worker = await drive.ports.launcher.launch(drive.worker_id)
+        async with _door_to_models(drive):
+            await _agents_part(drive)
     except LaunchFailed as error:
         await drive.conclude(Outcome(TurnState.FAILED, TurnCode.LAUNCH, error.message))
-        return
     except WorkerLost as error:
         await _lost(drive, error)
+
+
+@asynccontextmanager
+async def _door_to_models(drive: Drive) -> AsyncIterator[None]:
+    """Open before the agent can knock, closed with all that is under way when its part is over: token and socket are dead then.
+    Errors: LaunchFailed, WorkerLost."""
+    models, provider = drive.ports.models, drive.turn.provider
+    if not models.serves(provider):
+        yield
         return
+    bill = await drive.opened_bill()
+    door = await drive.ports.launcher.models(drive.worker_id)
+    async with models.open(door, provider=provider, bill=bill):
+        yield
+
+
+async def _agents_part(drive: Drive) -> None:
+    """Start the worker, or find it again, and follow it to its result or its end. Errors: LaunchFailed, WorkerLost when there is none."""
+    with drive.passing("spawn"):
+        worker = await drive.ports.launcher.launch(drive.worker_id)
     try:
         with drive.ports.tracer.span("agent", provider=drive.turn.provider, attempt=drive.turn.attempt, adopted=worker.has_turn):
             await _follow(drive, worker)
@@ -69,9 +87,9 @@ async def _follow(drive: Drive, worker: Worker) -> None:
         await drive.conclude(Outcome(TurnState.FAILED, TurnCode.PROTOCOL, f"the worker broke the protocol: {error.message}"))
     except (WorkerLost, LaunchFailed) as error:
         await drive.log.drained()
-        await _lost(drive, error, stop.outcome)
+        await _lost(drive, error, drive.verdict or stop.outcome)
     else:
-        await drive.conclude(stop.outcome or outcome)
+        await drive.conclude(drive.verdict or stop.outcome or outcome)
     finally:
         await _cancelled([recording, *sides])
 
@@ -134,7 +152,7 @@ async def _stop_when_due(drive: Drive, worker: Worker, stop: _Stop) -> None:
     try:
         async with asyncio.timeout(max(0.0, left)):
             await drive.stop_requested.wait()
-        stop.outcome = Outcome(TurnState.INTERRUPTED, message=drive.stop_reason)
+        stop.outcome = drive.stopped_as
     except TimeoutError:
         limit = f"{drive.limits.turn_seconds:g} s"
         stop.outcome = Outcome(TurnState.FAILED, TurnCode.TIMEOUT, f"the turn took longer than {limit} and was stopped")

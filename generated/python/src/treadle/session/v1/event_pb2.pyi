@@ -69,6 +69,7 @@ class TurnCode(int, metaclass=_enum_type_wrapper.EnumTypeWrapper):
     TURN_CODE_PROTOCOL: _ClassVar[TurnCode]
     TURN_CODE_LAUNCH: _ClassVar[TurnCode]
     TURN_CODE_INTERNAL: _ClassVar[TurnCode]
+    TURN_CODE_BUDGET: _ClassVar[TurnCode]
 
 class InputStatus(int, metaclass=_enum_type_wrapper.EnumTypeWrapper):
     __slots__ = ()
@@ -127,6 +128,17 @@ class FileOperation(int, metaclass=_enum_type_wrapper.EnumTypeWrapper):
     FILE_OPERATION_DELETED: _ClassVar[FileOperation]
     FILE_OPERATION_RENAMED: _ClassVar[FileOperation]
 
+class CostSource(int, metaclass=_enum_type_wrapper.EnumTypeWrapper):
+    __slots__ = ()
+    COST_SOURCE_UNSPECIFIED: _ClassVar[CostSource]
+    COST_SOURCE_PROVIDER: _ClassVar[CostSource]
+    COST_SOURCE_ESTIMATE: _ClassVar[CostSource]
+
+class UsagePurpose(int, metaclass=_enum_type_wrapper.EnumTypeWrapper):
+    __slots__ = ()
+    USAGE_PURPOSE_UNSPECIFIED: _ClassVar[UsagePurpose]
+    USAGE_PURPOSE_NAMING: _ClassVar[UsagePurpose]
+
 class GitAction(int, metaclass=_enum_type_wrapper.EnumTypeWrapper):
     __slots__ = ()
     GIT_ACTION_UNSPECIFIED: _ClassVar[GitAction]
@@ -179,6 +191,7 @@ TURN_CODE_WORKSPACE: TurnCode
 TURN_CODE_PROTOCOL: TurnCode
 TURN_CODE_LAUNCH: TurnCode
 TURN_CODE_INTERNAL: TurnCode
+TURN_CODE_BUDGET: TurnCode
 INPUT_STATUS_UNSPECIFIED: InputStatus
 INPUT_STATUS_DELIVERED: InputStatus
 ROLE_UNSPECIFIED: Role
@@ -215,6 +228,11 @@ FILE_OPERATION_ADDED: FileOperation
 FILE_OPERATION_MODIFIED: FileOperation
 FILE_OPERATION_DELETED: FileOperation
 FILE_OPERATION_RENAMED: FileOperation
+COST_SOURCE_UNSPECIFIED: CostSource
+COST_SOURCE_PROVIDER: CostSource
+COST_SOURCE_ESTIMATE: CostSource
+USAGE_PURPOSE_UNSPECIFIED: UsagePurpose
+USAGE_PURPOSE_NAMING: UsagePurpose
 GIT_ACTION_UNSPECIFIED: GitAction
 GIT_ACTION_CLONED: GitAction
 GIT_ACTION_BRANCHED: GitAction
@@ -501,20 +519,32 @@ class PlanUpdated(_message.Message):
     def __init__(self, plan_id: _Optional[str] = ..., entries: _Optional[_Iterable[_Union[PlanEntry, _Mapping]]] = ...) -> None: ...
 
 class UsageUpdated(_message.Message):
-    __slots__ = ("model", "input_tokens", "output_tokens", "cache_read_tokens", "cache_write_tokens", "cost_micros")
+    __slots__ = ("model", "input_tokens", "output_tokens", "cache_read_tokens", "cache_write_tokens", "reasoning_tokens", "cost_micros", "cost_source", "budget_left_micros", "budget_left_tokens", "purpose", "partial")
     MODEL_FIELD_NUMBER: _ClassVar[int]
     INPUT_TOKENS_FIELD_NUMBER: _ClassVar[int]
     OUTPUT_TOKENS_FIELD_NUMBER: _ClassVar[int]
     CACHE_READ_TOKENS_FIELD_NUMBER: _ClassVar[int]
     CACHE_WRITE_TOKENS_FIELD_NUMBER: _ClassVar[int]
+    REASONING_TOKENS_FIELD_NUMBER: _ClassVar[int]
     COST_MICROS_FIELD_NUMBER: _ClassVar[int]
+    COST_SOURCE_FIELD_NUMBER: _ClassVar[int]
+    BUDGET_LEFT_MICROS_FIELD_NUMBER: _ClassVar[int]
+    BUDGET_LEFT_TOKENS_FIELD_NUMBER: _ClassVar[int]
+    PURPOSE_FIELD_NUMBER: _ClassVar[int]
+    PARTIAL_FIELD_NUMBER: _ClassVar[int]
     model: str
     input_tokens: int
     output_tokens: int
     cache_read_tokens: int
     cache_write_tokens: int
+    reasoning_tokens: int
     cost_micros: int
-    def __init__(self, model: _Optional[str] = ..., input_tokens: _Optional[int] = ..., output_tokens: _Optional[int] = ..., cache_read_tokens: _Optional[int] = ..., cache_write_tokens: _Optional[int] = ..., cost_micros: _Optional[int] = ...) -> None: ...
+    cost_source: CostSource
+    budget_left_micros: int
+    budget_left_tokens: int
+    purpose: UsagePurpose
+    partial: bool
+    def __init__(self, model: _Optional[str] = ..., input_tokens: _Optional[int] = ..., output_tokens: _Optional[int] = ..., cache_read_tokens: _Optional[int] = ..., cache_write_tokens: _Optional[int] = ..., reasoning_tokens: _Optional[int] = ..., cost_micros: _Optional[int] = ..., cost_source: _Optional[_Union[CostSource, str]] = ..., budget_left_micros: _Optional[int] = ..., budget_left_tokens: _Optional[int] = ..., purpose: _Optional[_Union[UsagePurpose, str]] = ..., partial: bool = ...) -> None: ...
 
 class SkippedPath(_message.Message):
     __slots__ = ("path", "reason")
@@ -567,13 +597,17 @@ class ArtifactAdded(_message.Message):
     def __init__(self, artifact_id: _Optional[str] = ..., kind: _Optional[_Union[ArtifactKind, str]] = ..., name: _Optional[str] = ..., mime: _Optional[str] = ..., size: _Optional[int] = ..., sha256: _Optional[str] = ...) -> None: ...
 
 class Error(_message.Message):
-    __slots__ = ("code", "message", "retryable", "fatal")
+    __slots__ = ("code", "message", "retryable", "attempt", "provider_status", "fatal")
     CODE_FIELD_NUMBER: _ClassVar[int]
     MESSAGE_FIELD_NUMBER: _ClassVar[int]
     RETRYABLE_FIELD_NUMBER: _ClassVar[int]
+    ATTEMPT_FIELD_NUMBER: _ClassVar[int]
+    PROVIDER_STATUS_FIELD_NUMBER: _ClassVar[int]
     FATAL_FIELD_NUMBER: _ClassVar[int]
     code: str
     message: str
     retryable: bool
+    attempt: int
+    provider_status: int
     fatal: bool
-    def __init__(self, code: _Optional[str] = ..., message: _Optional[str] = ..., retryable: bool = ..., fatal: bool = ...) -> None: ...
+    def __init__(self, code: _Optional[str] = ..., message: _Optional[str] = ..., retryable: bool = ..., attempt: _Optional[int] = ..., provider_status: _Optional[int] = ..., fatal: bool = ...) -> None: ...

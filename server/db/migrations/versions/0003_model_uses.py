@@ -1,0 +1,15 @@
+"""What requests to models used: the SQL is in the file beside this one."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from server.db.migrations.script import run_script
+
+revision = "0003"
+down_revision = "0002"
+
+
+def upgrade() -> None:
+    """Make the table."""
+    run_script(Path(__file__).with_suffix(".sql"))

@@ -1,0 +1,319 @@
+"""One turn's requests, each from the agent's first byte to the last of the answer."""
+
+from __future__ import annotations
+
+import asyncio
+import hmac
+import time
+from collections.abc import Mapping
+from contextlib import AsyncExitStack
+from dataclasses import dataclass, field
+
+import aiohttp
+import structlog
+from aiohttp import web
+
+from server import telemetry
+from server.kernel.errors import BudgetExhausted, KernelError
+from server.kernel.model_use import ModelUse, Tokens
+from server.kernel.ports.model_gateway import ModelBill, ModelTrouble, Reservation
+from server.models import anthropic_rules, openai_rules
+from server.models.formats import COUNT_TOKENS, TARGETS, Format, error_body
+from server.models.headers import answer_headers, request_headers
+from server.models.meter import Meter, meter_for
+from server.models.prices import Prices
+from server.models.room import Room
+from server.models.rules import Checked, Refused, Rules
+from server.models.upstream import Upstream, UpstreamFailed, read_short
+
+_MAX_UNDER_WAY = 16
+_ROOM_PER_TURN = 64 * 1024 * 1024
+_BODY_SECONDS = 60.0
+_BLOCKING_BYTES = 128 * 1024
+"""A larger request is read in a thread."""
+_FINAL_STATUS = 400
+"""For what the gateway has tried as often as it may: agents' own clients would try 429 and 5xx, and some 401, again and again."""
+
+log = structlog.get_logger()
+
+
+@dataclass(frozen=True)
+class Shared:
+    """What all turns' requests need."""
+
+    upstreams: Mapping[Format, Upstream]
+    rules: Rules
+    prices: Prices
+    room: Room
+    max_bytes: int
+
+
+class Denied(Exception):
+    """The request ends here, with this status and sentence. `told` as what, for the turn's readers; empty for nothing."""
+
+    def __init__(self, status: int, message: str, *, kind: str = "", told: str = "MODEL_REQUEST_REFUSED", provider_status: int = 0) -> None:
+        super().__init__(message)
+        self.status = status
+        self.message = message
+        self.kind = kind
+        self.told = told
+        self.provider_status = provider_status
+
+
+@dataclass
+class _Asked:
+    """One request, and how far it has come."""
+
+    request: web.BaseRequest
+    form: Format = Format.ANTHROPIC
+    target: str = ""
+    response: web.StreamResponse | None = None
+    """Set when the answer has begun: then nothing but its end can be told."""
+    received_at: float = field(default_factory=time.monotonic)
+
+
+class Exchange:
+    """The requests at one door. `close` ends those that are under way, and waits until what they used is settled."""
+
+    def __init__(self, shared: Shared, *, token: str, formats: frozenset[Format], bill: ModelBill) -> None:
+        self._shared = shared
+        self._token = token.encode()
+        self._formats = formats
+        self._bill = bill
+        self._room = Room(_ROOM_PER_TURN)
+        self._under_way: set[asyncio.Task[web.StreamResponse]] = set()
+        self._settling: set[asyncio.Task[None]] = set()
+        self._closed = False
+        bill.on_exhausted(self.cut)
+
+    def cut(self) -> None:
+        """End every request that is under way, and take no more."""
+        self._closed = True
+        for task in [*self._under_way]:
+            task.cancel()
+
+    async def close(self) -> None:
+        """See the class. Repeatable."""
+        self.cut()
+        while left := {*self._under_way, *self._settling}:
+            await asyncio.wait(left)
+
+    async def handle(self, request: web.BaseRequest) -> web.StreamResponse:
+        """Answer one request: an aiohttp handler. Cancelled when the agent hangs up."""
+        asked = _Asked(request)
+        work = asyncio.create_task(self._answered(asked))
+        self._under_way.add(work)
+        work.add_done_callback(self._under_way.discard)
+        try:
+            return await work
+        except asyncio.CancelledError:
+            if (task := asyncio.current_task()) is not None and task.cancelling():
+                raise
+            # Not this handler was cancelled, but its work: the budget is used up, or the turn is over.
+            return _broken_off(asked) or _error(asked.form, _FINAL_STATUS, "Treadle: the turn may not ask for more")
+
+    async def _answered(self, asked: _Asked) -> web.StreamResponse:
+        outcome = "passed"
+        try:
+            return await self._pass(asked)
+        except Denied as denied:
+            outcome = "refused" if denied.told == "MODEL_REQUEST_REFUSED" else "failed"
+            if denied.told:
+                await self._tell(ModelTrouble(denied.told, denied.message, provider_status=denied.provider_status))
+            return _error(asked.form, denied.status, f"Treadle: {denied.message}", kind=denied.kind)
+        except asyncio.CancelledError:
+            outcome = "cut"
+            raise
+        except (aiohttp.ClientError, OSError) as error:
+            outcome = "cut"
+            if not _connected(asked):
+                # The agent hung up, which is its own affair.
+                return _broken_off(asked) or _error(asked.form, 503, "Treadle: the agent hung up")
+            await self._tell(ModelTrouble("MODEL_ANSWER_CUT", f"the model's answer broke off ({type(error).__name__})", retryable=True))
+            return _broken_off(asked) or _error(asked.form, 503, "Treadle: the answer broke off")
+        except KernelError as error:
+            # The database is away, or another server has the turn: whoever is there soon answers the agent's next try.
+            outcome = "failed"
+            log.warning("model.request_failed", error=error.message)
+            return _broken_off(asked) or _error(asked.form, 503, "Treadle: not now")
+        finally:
+            telemetry.MODEL_REQUESTS.labels(asked.form, outcome).inc()
+
+    # -- from the door to the provider --------------------------------------------------------------------------------------
+
+    async def _pass(self, asked: _Asked) -> web.StreamResponse:
+        self._admit(asked)
+        async with AsyncExitStack() as memory:
+            checked = await self._checked(asked, memory)
+            if asked.target.startswith(COUNT_TOKENS):
+                return await self._count(asked, checked)
+            expected = self._use(checked, Tokens(input=checked.expected_input), partial=True)
+            if self._bill.costs_are_limited and expected.cost_micros is None:
+                raise Denied(_FINAL_STATUS, f"there is a budget of money, and no price is known for {checked.model} (TREADLE_MODEL_PRICES)")
+            try:
+                reservation = await self._bill.admit(expected)
+            except BudgetExhausted as error:
+                raise Denied(_FINAL_STATUS, error.message, told="") from error
+            return await self._paid(asked, checked, reservation, memory)
+
+    def _admit(self, asked: _Asked) -> None:
+        """Token, path and method. Errors: Denied."""
+        request = asked.request
+        form, asked.target = TARGETS.get(request.raw_path, (None, ""))
+        asked.form = form or asked.form
+        if not self._shows_token(request):
+            raise Denied(401, "the token is not this turn's")
+        if form is None or form not in self._formats:
+            raise Denied(404, "there is no such path here")
+        if request.method != "POST":
+            raise Denied(405, "only POST is allowed here")
+        if self._closed:
+            raise Denied(_FINAL_STATUS, "the turn may not ask for more", told="")
+        if len(self._under_way) > _MAX_UNDER_WAY:
+            raise Denied(429, f"more than {_MAX_UNDER_WAY} requests at once", told="")
+
+    def _shows_token(self, request: web.BaseRequest) -> bool:
+        key = request.headers.get("x-api-key", "")
+        bearer = request.headers.get("authorization", "")
+        shown = (key, bearer[7:] if bearer[:7].lower() == "bearer " else "")
+        return any(hmac.compare_digest(each.encode("utf-8", "replace"), self._token) for each in shown)
+
+    async def _checked(self, asked: _Asked, memory: AsyncExitStack) -> Checked:
+        """The request, read and allowed; `memory` holds its place until it is sent. Errors: Denied."""
+        size = self._size(asked.request)
+        try:
+            async with asyncio.timeout(_BODY_SECONDS):
+                # First the turn's own, so that one turn's requests wait for each other before they stand in everybody's way.
+                await memory.enter_async_context(self._room.taken(size))
+                await memory.enter_async_context(self._shared.room.taken(size))
+                data = await asked.request.content.readexactly(size)
+        except TimeoutError:
+            raise Denied(408, f"the request did not come within {_BODY_SECONDS:g} s") from None
+        except asyncio.IncompleteReadError:
+            raise Denied(400, "the request is shorter than it says", told="") from None
+        check = openai_rules.check if asked.form is Format.OPENAI else anthropic_rules.check
+        try:
+            if size > _BLOCKING_BYTES:
+                return await asyncio.to_thread(check, data, self._shared.rules)
+            return check(data, self._shared.rules)
+        except Refused as refused:
+            raise Denied(400, str(refused)) from refused
+
+    def _size(self, request: web.BaseRequest) -> int:
+        """Errors: Denied for a body that is packed, or whose length is not told beforehand."""
+        if request.headers.get("content-encoding", "identity") != "identity":
+            raise Denied(415, "a compressed request is not allowed")
+        size = request.content_length
+        if size is None or "transfer-encoding" in request.headers:
+            raise Denied(411, "a request must tell its length")
+        if size == 0:
+            raise Denied(400, "the request is empty")
+        if size > self._shared.max_bytes:
+            raise Denied(413, f"a request of {size:,} bytes; at most {self._shared.max_bytes:,} are allowed")
+        return size
+
+    # -- from the provider to the agent -------------------------------------------------------------------------------------
+
+    async def _count(self, asked: _Asked, checked: Checked) -> web.StreamResponse:
+        """The count of a request's tokens costs nothing."""
+        async with await self._sent(asked, checked) as answer:
+            return await _whole(answer)
+
+    async def _paid(self, asked: _Asked, checked: Checked, reservation: Reservation, memory: AsyncExitStack) -> web.StreamResponse:
+        meter = meter_for(asked.form, streams=checked.streams, expected_input=checked.expected_input)
+        # Until the provider has refused: who hangs up before the first byte has been answered all the same, and that costs.
+        billable = True
+        try:
+            try:
+                answer = await self._sent(asked, checked)
+            except Denied:
+                billable = False
+                raise
+            await memory.aclose()
+            async with answer:
+                if answer.status >= 400:
+                    billable = False
+                    return await _whole(answer)
+                return await self._stream(asked, answer, checked, meter, reservation)
+        finally:
+            use = self._use(checked, meter.tokens, partial=not meter.complete) if billable else None
+            await self._settled(reservation, use)
+
+    async def _sent(self, asked: _Asked, checked: Checked) -> aiohttp.ClientResponse:
+        """The provider's answer. Errors: Denied, with the provider's last word."""
+        headers = request_headers(asked.form, asked.request.headers, streams=checked.streams)
+        try:
+            return await self._shared.upstreams[asked.form].post(asked.target, headers, checked.body, tell=self._tell)
+        except UpstreamFailed as error:
+            failure, trouble = error.failure, error.failure.trouble
+            raise Denied(
+                _FINAL_STATUS, trouble.message, kind=failure.kind, told=trouble.code, provider_status=trouble.provider_status
+            ) from error
+
+    async def _stream(
+        self, asked: _Asked, answer: aiohttp.ClientResponse, checked: Checked, meter: Meter, reservation: Reservation
+    ) -> web.StreamResponse:
+        response = asked.response = web.StreamResponse(status=answer.status, headers=answer_headers(answer.headers))
+        await response.prepare(asked.request)
+        first = True
+        async for piece in answer.content.iter_any():
+            await response.write(piece)
+            if first:
+                first = False
+                telemetry.MODEL_FIRST_BYTE_SECONDS.labels(asked.form).observe(time.monotonic() - asked.received_at)
+            if meter.feed(piece):
+                reservation.count(self._use(checked, meter.tokens, partial=True))
+        meter.finish()
+        if meter.broken:
+            await self._tell(ModelTrouble("MODEL_ANSWER_CUT", "the provider ended its answer with an error", retryable=True))
+        await response.write_eof()
+        return response
+
+    def _use(self, checked: Checked, tokens: Tokens, *, partial: bool) -> ModelUse:
+        return ModelUse(checked.model, tokens, self._shared.prices.cost(checked.model, tokens), partial=partial)
+
+    async def _settled(self, reservation: Reservation, use: ModelUse | None) -> None:
+        """Also when the request was cancelled: in a task that the door waits for when it closes."""
+        task = asyncio.create_task(_settle(reservation, use))
+        self._settling.add(task)
+        task.add_done_callback(self._settling.discard)
+        await asyncio.shield(task)
+
+    async def _tell(self, trouble: ModelTrouble) -> None:
+        log.info("model.trouble", code=trouble.code, attempt=trouble.attempt, provider_status=trouble.provider_status)
+        await self._bill.trouble(trouble)
+
+
+async def _settle(reservation: Reservation, use: ModelUse | None) -> None:
+    if use is not None:
+        for kind in ("input", "output", "cache_read", "cache_write"):
+            telemetry.MODEL_TOKENS.labels(use.model, kind).inc(getattr(use.tokens, kind))
+    await reservation.settle(use)
+
+
+async def _whole(answer: aiohttp.ClientResponse) -> web.Response:
+    """A short answer, or what the provider finds wrong with the request, in its own words."""
+    return web.Response(status=answer.status, body=await read_short(answer), headers=answer_headers(answer.headers))
+
+
+def _connected(asked: _Asked) -> bool:
+    return asked.request.transport is not None and not asked.request.transport.is_closing()
+
+
+def _broken_off(asked: _Asked) -> web.StreamResponse | None:
+    """End an answer that has begun without its end, so that nobody takes it for complete; None when none has begun."""
+    if asked.response is None:
+        return None
+    if asked.request.transport is not None:
+        asked.request.transport.close()
+    return asked.response
+
+
+def _error(form: Format, status: int, message: str, *, kind: str = "") -> web.Response:
+    headers = {"content-type": "application/json"}
+    if status == 429:
+        headers["retry-after"] = "1"
+    elif status != 503:
+        # The clients of both providers know it: do not try this again.
+        headers["x-should-retry"] = "false"
+    return web.Response(status=status, body=error_body(form, status, message, kind=kind), headers=headers)

@@ -1,0 +1,89 @@
+"""What tokens cost, as far as this server knows. An estimate: the provider's invoice is the truth."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+from server.kernel.model_use import Tokens
+
+Price = Mapping[str, float]
+"""US dollars per million tokens, which is micros per token, by kind: input, output, cache_read, cache_write, cache_write_hour."""
+
+
+def _anthropic(input_: float, output: float) -> Price:
+    """Anthropic's caches: reading costs a tenth of input, keeping for five minutes a quarter more, for an hour twice as much."""
+    return {
+        "input": input_,
+        "output": output,
+        "cache_read": input_ / 10,
+        "cache_write": input_ * 1.25,
+        "cache_write_hour": input_ * 2,
+    }
+
+
+def _openai(input_: float, cached: float, output: float) -> Price:
+    return {"input": input_, "output": output, "cache_read": cached}
+
+
+KNOWN: Mapping[str, Price] = {
+    "claude-opus-4-5": _anthropic(5, 25),
+    "claude-opus-4-1": _anthropic(15, 75),
+    "claude-opus-4-2025": _anthropic(15, 75),
+    "claude-opus-4-0": _anthropic(15, 75),
+    "claude-sonnet-4-5": _anthropic(3, 15),
+    "claude-sonnet-4-2025": _anthropic(3, 15),
+    "claude-sonnet-4-0": _anthropic(3, 15),
+    "claude-3-7-sonnet": _anthropic(3, 15),
+    "claude-3-5-sonnet": _anthropic(3, 15),
+    "claude-haiku-4-5": _anthropic(1, 5),
+    "claude-3-5-haiku": _anthropic(0.8, 4),
+    "claude-3-haiku": _anthropic(0.25, 1.25),
+    "gpt-5-mini": _openai(0.25, 0.025, 2),
+    "gpt-5-nano": _openai(0.05, 0.005, 0.4),
+    "gpt-5-codex": _openai(1.25, 0.125, 10),
+    "gpt-5-20": _openai(1.25, 0.125, 10),
+    "gpt-4.1-mini": _openai(0.4, 0.1, 1.6),
+    "gpt-4.1-nano": _openai(0.1, 0.025, 0.4),
+    "gpt-4.1": _openai(2, 0.5, 8),
+    "gpt-4o-mini": _openai(0.15, 0.075, 0.6),
+    "gpt-4o": _openai(2.5, 1.25, 10),
+    "o4-mini": _openai(1.1, 0.275, 4.4),
+}
+"""By the beginning of the model's name; the longest that fits counts. List prices that were public in late 2025. Newer models are not in
+it: a wrong price is worse than none, and TREADLE_MODEL_PRICES adds what is missing."""
+
+_EXACT: Mapping[str, Price] = {"gpt-5": _openai(1.25, 0.125, 10), "o3": _openai(2, 0.5, 8)}
+"""Names that are the beginning of others with other prices."""
+
+KINDS = frozenset({"input", "output", "cache_read", "cache_write", "cache_write_hour"})
+
+
+class Prices:
+    """A table of prices: the known ones, and over them the operator's. Errors: ValueError for a kind that does not exist."""
+
+    def __init__(self, own: Mapping[str, Price]) -> None:
+        for model, price in own.items():
+            if not price.keys() <= KINDS or not {"input", "output"} <= price.keys() or min(price.values()) < 0:
+                raise ValueError(f"the price of {model!r} needs input and output, may have {', '.join(sorted(KINDS))}, and nothing below 0")
+        self._own = own
+
+    def cost(self, model: str, tokens: Tokens) -> int | None:
+        """Micros (millionths of a US dollar) for these tokens; None when no price is known for the model."""
+        price = self._find(model)
+        if price is None:
+            return None
+        short = tokens.cache_write - tokens.cache_write_hour
+        write = price.get("cache_write", price["input"])
+        return round(
+            tokens.input * price["input"]
+            + tokens.output * price["output"]
+            + tokens.cache_read * price.get("cache_read", price["input"])
+            + short * write
+            + tokens.cache_write_hour * price.get("cache_write_hour", write)
+        )
+
+    def _find(self, model: str) -> Price | None:
+        for table in (self._own, KNOWN):
+            if fitting := [name for name in table if model.startswith(name)]:
+                return table[max(fitting, key=len)]
+        return _EXACT.get(model)

@@ -1,0 +1,135 @@
+"""What may stand in a request, whatever its format: read with limits, checked, written anew."""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from fnmatch import fnmatchcase
+from typing import Any, NoReturn
+
+MAX_NODES = 1_000_000
+"""Objects, lists and members in one request: a text of 32 MiB that is nothing but brackets would become gigabytes of Python objects."""
+
+CHARS_PER_TOKEN = 4
+TOKENS_PER_IMAGE = 1600
+
+_MODEL = re.compile(r"[A-Za-z0-9][A-Za-z0-9._:/-]{0,99}")
+
+
+class Refused(Exception):
+    """The request holds something that is not allowed; the message says what, in words that may be shown to anybody."""
+
+
+@dataclass(frozen=True)
+class Rules:
+    """What a server allows, besides what is in the code."""
+
+    models: Sequence[str]
+    """Patterns with `*`."""
+    fields: frozenset[str]
+    """Further top-level fields."""
+
+
+@dataclass(frozen=True)
+class Checked:
+    """A request that may pass, as it goes to the provider."""
+
+    model: str
+    streams: bool
+    body: bytes
+    expected_input: int
+    """About how many tokens it has."""
+
+
+@dataclass
+class Weight:
+    """What in a request is no text: it counts by other rules."""
+
+    images: int = 0
+    binary_chars: int = 0
+
+    def add(self, data: object) -> None:
+        """An image or a document, as base64."""
+        self.images += 1
+        self.binary_chars += len(data) if isinstance(data, str) else 0
+
+
+def read(data: bytes) -> dict[str, Any]:
+    """The request as JSON. Errors: Refused."""
+    if sum(data.count(mark) for mark in (b"{", b"[", b",")) > MAX_NODES:
+        raise Refused("the request has too many parts")
+    try:
+        body = json.loads(data, parse_constant=_no_constant)
+    except RecursionError:
+        raise Refused("the request is nested too deeply") from None
+    except ValueError as error:
+        raise Refused(f"the request is not valid JSON: {error}") from None
+    if not isinstance(body, dict):
+        raise Refused("the request is not a JSON object")
+    return body
+
+
+def write(body: dict[str, Any], weight: Weight) -> tuple[bytes, int]:
+    """The request as it is sent, and about how many tokens of input it has. What was not understood in reading cannot be in it: a name
+    that stood there twice, another spelling, bytes behind the end. Errors: Refused."""
+    try:
+        data = json.dumps(body, separators=(",", ":"), allow_nan=False).encode("ascii")
+    except (RecursionError, ValueError):
+        raise Refused("the request cannot be written as JSON") from None
+    return data, (len(data) - weight.binary_chars) // CHARS_PER_TOKEN + weight.images * TOKENS_PER_IMAGE
+
+
+def check_fields(body: dict[str, Any], known: frozenset[str], refused: dict[str, str], rules: Rules) -> None:
+    """Every top-level field must be known. Errors: Refused."""
+    for name in body:
+        if name in refused:
+            raise Refused(f"{name}: {refused[name]}")
+        if name not in known and name not in rules.fields:
+            raise Refused(f"{name[:100]}: this field is not known here, and so not allowed")
+
+
+def check_model(body: dict[str, Any], rules: Rules) -> str:
+    """The model. Errors: Refused."""
+    model = body.get("model")
+    if not isinstance(model, str) or not _MODEL.fullmatch(model):
+        raise Refused("model: a model's name is needed")
+    if not any(fnmatchcase(model, pattern) for pattern in rules.models):
+        raise Refused(f"model: {model} is not allowed on this server")
+    return model
+
+
+def flag(body: dict[str, Any], name: str) -> bool:
+    """A boolean field, false when missing or null. Errors: Refused."""
+    value = body.get(name)
+    if value is None or isinstance(value, bool):
+        return bool(value)
+    raise Refused(f"{name}: true or false")
+
+
+def objects(value: object, where: str) -> Iterable[dict[str, Any]]:
+    """The members of a list of objects. Errors: Refused."""
+    if not isinstance(value, list):
+        raise Refused(f"{where}: a list is needed")
+    for each in value:
+        if not isinstance(each, dict):
+            raise Refused(f"{where}: a list of objects is needed")
+        yield each
+
+
+def kind_of(value: dict[str, Any], where: str, default: str = "") -> str:
+    """An object's `type`. Errors: Refused."""
+    kind = value.get("type", default)
+    if not isinstance(kind, str) or not kind:
+        raise Refused(f"{where}: an object without a type")
+    return kind
+
+
+def forbidden(where: str, what: object, why: str) -> NoReturn:
+    """Errors: Refused, always."""
+    raise Refused(f"{where}: {str(what)[:100]!r} {why}")
+
+
+def _no_constant(name: str) -> NoReturn:
+    raise ValueError(f"{name} is no JSON")
