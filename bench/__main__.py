@@ -6,7 +6,7 @@ import asyncio
 import importlib
 import sys
 
-NAMES = ("start", "execute", "replay", "latency", "relay", "gateway")
+NAMES = ("start", "execute", "replay", "latency", "relay", "gateway", "models")
 
 
 def main() -> int:

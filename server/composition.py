@@ -55,7 +55,7 @@ class Server:
 @asynccontextmanager
 async def compose(settings: Settings, *, mark: Callable[[str], None] | None = None) -> AsyncIterator[Server]:
     """Everything, opened in order and closed in reverse. `mark` is told at every named point of a turn's life.
-    Errors: AdapterUnknown, DataDirectoryTaken, LoginUnfit, DatabaseUnfit, StoreUnavailable, RuntimeError when an address is taken."""
+    Errors: AdapterUnknown, DataDirectoryTaken, ModelsUnfit, DatabaseUnfit, StoreUnavailable, RuntimeError when an address is taken."""
     async with AsyncExitStack() as stack:
         replica = stack.enter_context(held_replica(settings.data_dir))
         tracer = await stack.enter_async_context(open_tracer(settings.otlp_endpoint, replica=replica))

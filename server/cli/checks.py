@@ -99,6 +99,26 @@ def providers(_: Path) -> Finding:
     return _installed("agents", names)
 
 
+def models(_: Path) -> Finding:
+    """What pays for requests to models; nothing is asked of anybody."""
+    from pydantic import ValidationError
+
+    from server.config import Settings
+    from server.models.credentials import credentials_of
+    from server.models.errors import ModelsUnfit
+
+    try:
+        found = credentials_of(Settings())
+    except ValidationError:
+        return Finding("models", Level.LIMITED, "not looked at: a setting does not fit", "see `settings` below")
+    except ModelsUnfit as error:
+        return Finding("models", Level.MISSING, str(error), "correct or unset TREADLE_CLAUDE_CREDENTIALS")
+    if not found:
+        remedy = "set TREADLE_ANTHROPIC_API_KEY, CLAUDE_CODE_OAUTH_TOKEN or TREADLE_OPENAI_API_KEY"
+        return Finding("models", Level.LIMITED, "no credential, so only recordings of `replay` run", remedy)
+    return Finding("models", Level.FINE, f"a credential for {' and '.join(found)} (not tried)")
+
+
 def data_directory(data_dir: Path) -> Finding:
     """Where everything is kept."""
     nearest = _nearest(data_dir)

@@ -22,6 +22,7 @@ _CHECKS: tuple[Callable[[Path], Finding], ...] = (
     checks.sandbox,
     checks.launchers,
     checks.providers,
+    checks.models,
     checks.data_directory,
     checks.disk,
     checks.sockets,

@@ -77,6 +77,7 @@ def _require_free(name: str, address: str) -> None:
 async def _serve(stack: AsyncExitStack, settings: Settings, sample: Sample) -> Stack:
     from server.composition import AdapterUnknown, compose
     from server.identity.local_user import ensure_local_user
+    from server.models.errors import ModelsUnfit
     from server.serve import logs, metrics_page
 
     for name, address in (
@@ -89,7 +90,7 @@ async def _serve(stack: AsyncExitStack, settings: Settings, sample: Sample) -> S
     stack.enter_context(logs(settings))
     try:
         server = await stack.enter_async_context(compose(settings))
-    except AdapterUnknown as error:
+    except (AdapterUnknown, ModelsUnfit) as error:
         raise SettingsUnfit(str(error)) from None
     key_file = await ensure_local_user(server.stores.keys, settings.data_dir)
     metrics_url = stack.enter_context(metrics_page(settings.metrics_listen))

@@ -266,7 +266,7 @@ class Exchange:
         meter.finish()
         if meter.broken:
             await self._tell(ModelTrouble("MODEL_ANSWER_CUT", "the provider ended its answer with an error", retryable=True))
-        await response.write_eof()
+        # Its end is written by aiohttp when this request is done: when what it used is durable, and not before.
         return response
 
     def _use(self, checked: Checked, tokens: Tokens, *, partial: bool) -> ModelUse:

@@ -17,6 +17,7 @@ from server.kernel.ports.launcher import ModelDoor
 from server.kernel.ports.model_gateway import ModelBill, ModelGateway
 from server.kernel.ports.namer import Namer
 from server.models.credentials import VARIABLES, Credential, credentials_of
+from server.models.errors import ModelsUnfit
 from server.models.formats import Format
 from server.models.prices import Prices
 from server.models.rules import Rules
@@ -98,9 +99,12 @@ class Models:
 
 @asynccontextmanager
 async def open_models(settings: Settings) -> AsyncIterator[Models]:
-    """From settings. Errors: LoginUnfit, ValueError for a setting that cannot be right."""
+    """From settings. Errors: ModelsUnfit."""
     credentials = credentials_of(settings)
-    prices = Prices(settings.model_prices)
+    try:
+        prices = Prices(settings.model_prices)
+    except ValueError as error:
+        raise ModelsUnfit(f"TREADLE_MODEL_PRICES: {error}") from error
     rules = Rules(_listed(settings.models), frozenset(_listed(settings.model_fields_allowed)))
     urls = {Format.ANTHROPIC: _url("ANTHROPIC", settings.anthropic_url), Format.OPENAI: _url("OPENAI", settings.openai_url)}
     if not credentials:
@@ -169,10 +173,10 @@ def _listed(text: str) -> list[str]:
 
 
 def _url(name: str, url: str) -> str:
-    """Errors: ValueError."""
+    """Errors: ModelsUnfit."""
     parts = urlsplit(url)
     if parts.scheme not in ("http", "https") or not parts.hostname or parts.username or parts.query or parts.fragment:
-        raise ValueError(f"TREADLE_{name}_URL: an address like https://api.example.org is needed, without user, query and fragment")
+        raise ModelsUnfit(f"TREADLE_{name}_URL: an address like https://api.example.org is needed, without user, query and fragment")
     if parts.scheme == "http" and parts.hostname not in ("localhost", "127.0.0.1", "::1"):
         log.warning("models.not_encrypted", setting=f"TREADLE_{name}_URL", host=parts.hostname)
     return url

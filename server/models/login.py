@@ -23,6 +23,7 @@ from typing import Any
 
 import structlog
 
+from server.models.errors import LoginUnfit
 from server.secrets import remember
 
 _EARLY_SECONDS = 300.0
@@ -34,10 +35,6 @@ _AGAIN_SECONDS = 30.0
 _ROOT = "claudeAiOauth"
 
 log = structlog.get_logger()
-
-
-class LoginUnfit(Exception):
-    """The file cannot be used; the message says why."""
 
 
 class LoginFailed(Exception):

@@ -55,6 +55,8 @@ it: a wrong price is worse than none, and TREADLE_MODEL_PRICES adds what is miss
 _EXACT: Mapping[str, Price] = {"gpt-5": _openai(1.25, 0.125, 10), "o3": _openai(2, 0.5, 8)}
 """Names that are the beginning of others with other prices."""
 
+_REMEMBERED = 256
+
 KINDS = frozenset({"input", "output", "cache_read", "cache_write", "cache_write_hour"})
 
 
@@ -66,10 +68,14 @@ class Prices:
             if not price.keys() <= KINDS or not {"input", "output"} <= price.keys() or min(price.values()) < 0:
                 raise ValueError(f"the price of {model!r} needs input and output, may have {', '.join(sorted(KINDS))}, and nothing below 0")
         self._own = own
+        self._found: dict[str, Price | None] = {}
 
     def cost(self, model: str, tokens: Tokens) -> int | None:
         """Micros (millionths of a US dollar) for these tokens; None when no price is known for the model."""
-        price = self._find(model)
+        # Asked for every piece of an answer. Names are agents' words, so there may be no end of them.
+        if model not in self._found and len(self._found) < _REMEMBERED:
+            self._found[model] = self._find(model)
+        price = self._found[model] if model in self._found else self._find(model)
         if price is None:
             return None
         short = tokens.cache_write - tokens.cache_write_hour

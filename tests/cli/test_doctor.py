@@ -8,7 +8,7 @@ import socket
 async def test_doctor_says_that_this_machine_will_do(unused) -> None:
     ended = await unused.run("doctor", TREADLE_LISTEN="127.0.0.1:0")
     assert ended.code == 0, ended
-    for name in ("Python", "Git", "Postgres", "sandbox", "launchers", "agents", "data", "disk", "sockets", "port"):
+    for name in ("Python", "Git", "Postgres", "sandbox", "launchers", "agents", "models", "data", "disk", "sockets", "port"):
         assert f"  {name}" in ended.out
     assert "Treadle can run here" in ended.out
     assert not unused.data_dir.exists()
@@ -27,6 +27,17 @@ async def test_doctor_knows_a_directory_that_cannot_be_written(unused) -> None:
     ended = await unused.run("doctor", "--data-dir", "/proc/treadle", TREADLE_LISTEN="127.0.0.1:0")
     assert ended.code == 1
     assert "no  data" in ended.out
+
+
+async def test_doctor_says_what_pays_for_models(unused) -> None:
+    none = await unused.run("doctor", TREADLE_LISTEN="127.0.0.1:0")
+    assert "no credential, so only recordings of `replay` run" in none.out
+    key = await unused.run("doctor", TREADLE_LISTEN="127.0.0.1:0", ANTHROPIC_API_KEY="sk-ant-canary")
+    assert "a credential for anthropic (not tried)" in key.out
+    assert "canary" not in key.out
+    wrong = await unused.run("doctor", TREADLE_LISTEN="127.0.0.1:0", TREADLE_CLAUDE_CREDENTIALS="/nowhere/login")
+    assert wrong.code == 1
+    assert "/nowhere/login cannot be read" in wrong.out
 
 
 async def test_doctor_names_a_setting_that_does_not_fit(unused) -> None:

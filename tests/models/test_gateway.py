@@ -18,6 +18,7 @@ from support.model_door import RESPONSES, Agent, RecordingBill, ask, ask_openai
 from server.kernel.errors import ProviderNotConfigured
 from server.kernel.model_use import Budget, ModelUse, Tokens
 from server.kernel.ports.model_gateway import ModelTrouble
+from server.models.errors import ModelsUnfit
 from server.models.gateway import open_models
 
 USED = Tokens(INPUT, OUTPUT, CACHE_READ, CACHE_WRITE)
@@ -520,6 +521,14 @@ async def test_a_recording_never_gets_a_door(settings: dict[str, Any]) -> None:
 async def test_an_address_that_cannot_be_right_stops_the_start(settings: dict[str, Any], url: str) -> None:
     from server.config import Settings
 
-    with pytest.raises(ValueError, match="TREADLE_ANTHROPIC_URL"):
+    with pytest.raises(ModelsUnfit, match="TREADLE_ANTHROPIC_URL"):
         async with open_models(Settings(**settings | {"anthropic_url": url})):
+            pass
+
+
+async def test_a_price_that_cannot_be_right_stops_the_start(settings: dict[str, Any]) -> None:
+    from server.config import Settings
+
+    with pytest.raises(ModelsUnfit, match="TREADLE_MODEL_PRICES"):
+        async with open_models(Settings(**settings | {"model_prices": {"claude-": {"input": 1}}})):
             pass

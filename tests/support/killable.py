@@ -9,6 +9,8 @@ import asyncio
 import os
 import signal
 
+from support.model_script import recordings_reach_models
+
 from server.composition import compose
 from server.config import Settings
 from server.identity.local_user import ensure_local_user
@@ -21,6 +23,8 @@ def main() -> None:
 
 
 async def _serve() -> None:
+    if os.environ.get("RECORDINGS_REACH_MODELS"):
+        recordings_reach_models(setattr)
     settings = Settings()
     configure_logging(log_format="json", level="debug", secrets=lambda: ())
     async with compose(settings, mark=_killer()) as server:

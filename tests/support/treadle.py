@@ -118,8 +118,9 @@ async def in_process(settings: Settings, *, mark: Callable[[str], None] | None =
 class Killable:
     """The server in a process of its own (tests/support/killable.py), which kills itself with SIGKILL at a named point."""
 
-    def __init__(self, settings: Settings, log: Path) -> None:
+    def __init__(self, settings: Settings, log: Path, **environment: str) -> None:
         self._settings = settings
+        self._environment = environment
         self._log = log
         self.process: asyncio.subprocess.Process | None = None
         self.address = ""
@@ -135,6 +136,7 @@ class Killable:
             "PYTHONPATH": os.pathsep.join(path for path in sys.path if path),
             "KILL_AT": kill_at,
             "KILL_NTH": str(nth),
+            **self._environment,
         }
         for name in self._settings.model_fields_set:
             value = getattr(self._settings, name)

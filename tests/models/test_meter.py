@@ -1,0 +1,103 @@
+"""Counting while bytes pass, wherever they are cut."""
+
+from __future__ import annotations
+
+import json
+
+import pytest
+from support.fake_upstream import CACHE_READ, CACHE_WRITE, INPUT, OUTPUT, anthropic_events, encoded, openai_events
+
+from server.kernel.model_use import Tokens
+from server.models import meter as metering
+from server.models.formats import Format
+from server.models.meter import Meter, meter_for
+from server.models.prices import Prices
+
+STREAMS = {Format.ANTHROPIC: anthropic_events, Format.OPENAI: openai_events}
+WHOLE = {
+    Format.ANTHROPIC: Tokens(INPUT, OUTPUT, CACHE_READ, CACHE_WRITE),
+    Format.OPENAI: Tokens(INPUT, OUTPUT, CACHE_READ, reasoning=5),
+}
+
+
+def meter(form: Format, *, streams: bool = True) -> Meter:
+    return meter_for(form, streams=streams, expected_input=77)
+
+
+@pytest.mark.parametrize("form", Format)
+@pytest.mark.parametrize("size", [1, 2, 7, 64, 100_000])
+def test_a_stream_in_pieces_of_any_size_is_counted_the_same(form: Format, size: int) -> None:
+    data = b"".join(map(encoded, STREAMS[form](["hello ", "wörld"]))) + b": ping\n\n"
+    counting = meter(form)
+    changes = [counting.feed(data[start : start + size]) for start in range(0, len(data), size)]
+    counting.finish()
+    assert (counting.tokens, counting.complete, counting.broken) == (WHOLE[form], True, False)
+    assert any(changes)
+
+
+@pytest.mark.parametrize("form", Format)
+def test_a_stream_that_ends_early_is_estimated(form: Format) -> None:
+    counting = meter(form)
+    assert counting.tokens == Tokens(input=77), "before the first byte: what was expected"
+    last_words = ("content_block_stop", "message_delta", "message_stop", "response.completed")
+    for event in STREAMS[form](["x" * 40, "y" * 40]):
+        if event["type"] not in last_words:
+            counting.feed(encoded(event))
+    assert not counting.complete
+    assert counting.tokens.output == 20
+    assert counting.tokens.input == (INPUT if form is Format.ANTHROPIC else 77)
+
+
+def test_hostile_streams_change_nothing() -> None:
+    counting = meter(Format.ANTHROPIC)
+    for line in (b"data: {", b"data: []", b"data: " + b"[" * 100_000, b'data: {"type": 7}', b"\xff\xfe", b'data: {"type":"message_start"}'):
+        counting.feed(line + b"\n")
+    usage = {"input_tokens": -5, "output_tokens": "many", "cache_read_input_tokens": True, "cache_creation": []}
+    counting.feed(encoded({"type": "message_start", "message": {"usage": usage}}))
+    assert counting.tokens == Tokens(input=77)
+
+
+def test_an_endless_line_is_not_kept(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(metering, "_MAX_LINE_BYTES", 1000)
+    counting = meter(Format.ANTHROPIC)
+    for _ in range(100):
+        counting.feed(b"x" * 100)
+    assert len(counting._buffer) <= 1100
+    for event in [{"type": "skipped with the line"}, *anthropic_events(["hello"])]:
+        counting.feed(encoded(event))
+    assert counting.tokens == WHOLE[Format.ANTHROPIC]
+    whole = meter(Format.ANTHROPIC, streams=False)
+    for _ in range(100):
+        whole.feed(b"x" * 100)
+    whole.finish()
+    assert len(whole._buffer) == 0
+
+
+def test_caches_of_an_hour_and_thinking_are_counted_apart() -> None:
+    usage = {
+        "input_tokens": 1,
+        "output_tokens": 10,
+        "cache_creation_input_tokens": 100,
+        "cache_creation": {"ephemeral_5m_input_tokens": 40, "ephemeral_1h_input_tokens": 60},
+        "output_tokens_details": {"thinking_tokens": 4},
+    }
+    counting = meter(Format.ANTHROPIC, streams=False)
+    counting.feed(json.dumps({"usage": usage}).encode())
+    counting.finish()
+    assert counting.tokens == Tokens(1, 10, 0, 100, 60, 4)
+    assert counting.tokens.total == 111
+    assert Prices({}).cost("claude-sonnet-4-5-20250929", counting.tokens) == round(3 + 150 + 40 * 3.75 + 60 * 6)
+
+
+def test_prices_go_by_the_longest_beginning_and_the_operators_win() -> None:
+    prices = Prices({"claude-": {"input": 1, "output": 2}, "claude-haiku-4": {"input": 7, "output": 7}})
+    million = Tokens(input=1_000_000)
+    assert prices.cost("claude-haiku-4-5", million) == 7_000_000
+    assert prices.cost("claude-opus-4-5", million) == 1_000_000
+    assert Prices({}).cost("claude-opus-4-5", million) == 5_000_000
+    assert Prices({}).cost("claude-opus-5-5", million) is None, "no price is better than a wrong one"
+    assert Prices({}).cost("gpt-5", million) == 1_250_000
+    assert Prices({}).cost("gpt-5.6-sol", million) is None
+    for wrong in ({"input": 1}, {"input": 1, "output": -1}, {"input": 1, "output": 1, "typo": 1}):
+        with pytest.raises(ValueError, match="price of 'x'"):
+            Prices({"x": wrong})
