@@ -217,7 +217,7 @@ class Exchange:
     async def _count(self, asked: _Asked, checked: Checked) -> web.StreamResponse:
         """The count of a request's tokens costs nothing."""
         async with await self._sent(asked, checked) as answer:
-            return await _whole(answer)
+            return await self._whole(asked, answer)
 
     async def _paid(self, asked: _Asked, checked: Checked, reservation: Reservation, memory: AsyncExitStack) -> web.StreamResponse:
         meter = meter_for(asked.form, streams=checked.streams, expected_input=checked.expected_input)
@@ -233,11 +233,16 @@ class Exchange:
             async with answer:
                 if answer.status >= 400:
                     billable = False
-                    return await _whole(answer)
+                    return await self._whole(asked, answer)
                 return await self._stream(asked, answer, checked, meter, reservation)
         finally:
             use = self._use(checked, meter.tokens, partial=not meter.complete) if billable else None
             await self._settled(reservation, use)
+
+    async def _whole(self, asked: _Asked, answer: aiohttp.ClientResponse) -> web.Response:
+        """A short answer, or what the provider finds wrong with the request, in its own words."""
+        body = self._shared.upstreams[asked.form].masked(await read_short(answer))
+        return web.Response(status=answer.status, body=body, headers=answer_headers(answer.headers))
 
     async def _sent(self, asked: _Asked, checked: Checked) -> aiohttp.ClientResponse:
         """The provider's answer. Errors: Denied, with the provider's last word."""
@@ -274,26 +279,21 @@ class Exchange:
 
     async def _settled(self, reservation: Reservation, use: ModelUse | None) -> None:
         """Also when the request was cancelled: in a task that the door waits for when it closes."""
-        task = asyncio.create_task(_settle(reservation, use))
+        task = asyncio.create_task(self._settle(reservation, use))
         self._settling.add(task)
         task.add_done_callback(self._settling.discard)
         await asyncio.shield(task)
 
+    async def _settle(self, reservation: Reservation, use: ModelUse | None) -> None:
+        if use is not None:
+            # By the names in the table of prices: an agent could make up any number of models.
+            model = self._shared.prices.name(use.model) or "other"
+            for kind in ("input", "output", "cache_read", "cache_write"):
+                telemetry.MODEL_TOKENS.labels(model, kind).inc(getattr(use.tokens, kind))
+        await reservation.settle(use)
+
     async def _tell(self, trouble: ModelTrouble) -> None:
-        log.info("model.trouble", code=trouble.code, attempt=trouble.attempt, provider_status=trouble.provider_status)
         await self._bill.trouble(trouble)
-
-
-async def _settle(reservation: Reservation, use: ModelUse | None) -> None:
-    if use is not None:
-        for kind in ("input", "output", "cache_read", "cache_write"):
-            telemetry.MODEL_TOKENS.labels(use.model, kind).inc(getattr(use.tokens, kind))
-    await reservation.settle(use)
-
-
-async def _whole(answer: aiohttp.ClientResponse) -> web.Response:
-    """A short answer, or what the provider finds wrong with the request, in its own words."""
-    return web.Response(status=answer.status, body=await read_short(answer), headers=answer_headers(answer.headers))
 
 
 def _connected(asked: _Asked) -> bool:

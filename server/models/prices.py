@@ -61,23 +61,22 @@ KINDS = frozenset({"input", "output", "cache_read", "cache_write", "cache_write_
 
 
 class Prices:
-    """A table of prices: the known ones, and over them the operator's. Errors: ValueError for a kind that does not exist."""
+    """A table of prices: the known ones, and over them the operator's. Errors: ValueError for a price that cannot be right."""
 
     def __init__(self, own: Mapping[str, Price]) -> None:
         for model, price in own.items():
             if not price.keys() <= KINDS or not {"input", "output"} <= price.keys() or min(price.values()) < 0:
                 raise ValueError(f"the price of {model!r} needs input and output, may have {', '.join(sorted(KINDS))}, and nothing below 0")
         self._own = own
-        self._found: dict[str, Price | None] = {}
+        self._table = {**KNOWN, **own}
+        self._names: dict[str, str] = {}
 
     def cost(self, model: str, tokens: Tokens) -> int | None:
         """Micros (millionths of a US dollar) for these tokens; None when no price is known for the model."""
-        # Asked for every piece of an answer. Names are agents' words, so there may be no end of them.
-        if model not in self._found and len(self._found) < _REMEMBERED:
-            self._found[model] = self._find(model)
-        price = self._found[model] if model in self._found else self._find(model)
-        if price is None:
+        name = self.name(model)
+        if not name:
             return None
+        price = self._table.get(name) or _EXACT[name]
         short = tokens.cache_write - tokens.cache_write_hour
         write = price.get("cache_write", price["input"])
         return round(
@@ -88,8 +87,18 @@ class Prices:
             + tokens.cache_write_hour * price.get("cache_write_hour", write)
         )
 
-    def _find(self, model: str) -> Price | None:
+    def name(self, model: str) -> str:
+        """The entry of the table that fits the model: the operator's before a known one, the longest of several; empty for none."""
+        # Asked for every piece of an answer. Names are agents' words, so there may be no end of them.
+        if (found := self._names.get(model)) is not None:
+            return found
+        found = self._find(model)
+        if len(self._names) < _REMEMBERED:
+            self._names[model] = found
+        return found
+
+    def _find(self, model: str) -> str:
         for table in (self._own, KNOWN):
             if fitting := [name for name in table if model.startswith(name)]:
-                return table[max(fitting, key=len)]
-        return _EXACT.get(model)
+                return max(fitting, key=len)
+        return model if model in _EXACT else ""

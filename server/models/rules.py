@@ -9,8 +9,9 @@ from dataclasses import dataclass
 from fnmatch import fnmatchcase
 from typing import Any, NoReturn
 
-MAX_NODES = 1_000_000
-"""Objects, lists and members in one request: a text of 32 MiB that is nothing but brackets would become gigabytes of Python objects."""
+MAX_NODES = 500_000
+"""Objects, lists and members in one request, marks in its texts among them: 32 MiB of nothing but brackets would become gigabytes of
+Python objects, and nobody else would get to run while they are made. A million tokens of code have about a third of it."""
 
 CHARS_PER_TOKEN = 4
 TOKENS_PER_IMAGE = 1600

@@ -21,6 +21,7 @@ from server.models.login import LoginFailed
 _SHORT_BYTES = 64 * 1024
 _SHORT_SECONDS = 5.0
 _LARGE_BYTES = 512 * 1024
+_REMEMBERED = 4
 _FIRST_PAUSE_SECONDS = 0.5
 _RETRIED = frozenset({408, 429, 500, 502, 503, 504, 520, 522, 524, 529})
 _CODES = {429: "MODEL_RATE_LIMITED", 503: "MODEL_OVERLOADED", 529: "MODEL_OVERLOADED"}
@@ -72,6 +73,13 @@ class Upstream:
         self._retries = retries
         self._longest_pause = longest_pause
         self._renewed = renewed
+        self._shown: dict[bytes, None] = {}
+
+    def masked(self, data: bytes) -> bytes:
+        """The provider's words without this server's credential, should it repeat it."""
+        for secret in self._shown:
+            data = data.replace(secret, b"*" * len(secret))
+        return data
 
     async def post(self, target: str, headers: Mapping[str, str], body: bytes, *, tell: Tell) -> aiohttp.ClientResponse:
         """An answer that goes back to the agent: a success, or a refusal that is about the request. Each try that failed before is told.
@@ -99,6 +107,7 @@ class Upstream:
         sent: dict[str, str] = {}
         try:
             sent = await self._credential.headers()
+            self._remember(sent)
             answer = await self._http.post(self._url + target, data=_payload(body), headers=_joined(headers, sent), allow_redirects=False)
         except LoginFailed as error:
             return Failure(ModelTrouble("MODEL_CREDENTIAL_REFUSED", str(error), attempt=attempt)), sent
@@ -108,12 +117,20 @@ class Upstream:
             return Failure(trouble, retried=True), sent
         if answer.status < 300 or (400 <= answer.status < 500 and answer.status not in _RETRIED and answer.status != 401):
             return answer, sent
-        return await _failure(answer, attempt), sent
+        return _failure(answer, self.masked(await read_short(answer)), attempt), sent
+
+    def _remember(self, sent: Mapping[str, str]) -> None:
+        secret = (sent.get("x-api-key") or sent.get("authorization", "").removeprefix("Bearer ")).encode()
+        if secret and secret not in self._shown:
+            self._shown[secret] = None
+            # A login that is renewed for months has many; the provider repeats the last ones, if any.
+            while len(self._shown) > _REMEMBERED:
+                del self._shown[next(iter(self._shown))]
 
 
-async def _failure(answer: aiohttp.ClientResponse, attempt: int) -> Failure:
+def _failure(answer: aiohttp.ClientResponse, body: bytes, attempt: int) -> Failure:
     status = answer.status
-    kind, said = error_of(await read_short(answer))
+    kind, said = error_of(body)
     said = said or f"the provider answered {status}"
     if status == 401:
         code, message = "MODEL_CREDENTIAL_REFUSED", f"the provider does not take this server's credential: {said}"

@@ -84,3 +84,11 @@ def test_masking_a_delta_brings_nothing_back_that_was_masked_before() -> None:
     one = WorkerBatch(1, ["content_delta"], bodies, {(SECRET, 1): [(0, SECRET.encode())]})
     (body,) = Redactor([SECRET]).batch(one).bodies
     assert SECRET.encode() not in body
+
+
+def test_a_secret_that_is_learned_later_is_masked_from_then_on_also_across_deltas() -> None:
+    redactor = Redactor(["an old secret"])
+    assert redactor.text("an old secret, a new secret") == "*************, a new secret"
+    redactor.learn(["a new secret", "an old secret"])
+    redactor.learn([])
+    assert redactor.text("an old secret, a new secret") == "*************, ************"

@@ -6,7 +6,10 @@ import asyncio
 import json
 import os
 import socket
+import ssl
+import subprocess
 from contextlib import AsyncExitStack
+from pathlib import Path
 from typing import Any
 
 import aiohttp
@@ -332,6 +335,34 @@ async def test_the_providers_word_about_the_request_passes_as_it_is(agent: Agent
     assert (await agent.say()).status == 404
     assert agent.bill.uses == []
     assert agent.bill.unsettled == 0
+
+
+@pytest.mark.parametrize("code", [400, 401])
+async def test_a_provider_that_repeats_the_key_does_not_give_it_away(agent: Agent, upstream: FakeUpstream, code: int) -> None:
+    upstream.plays(status(code, "the key sk-ant-the-real-key is wrong"))
+    said = await agent.say()
+    assert b"is wrong" in said.body
+    assert b"the-real-key" not in said.body
+    assert "the-real-key" not in str(agent.bill.troubles)
+
+
+async def test_a_certificate_that_nobody_vouches_for_is_not_trusted(doors: Any, settings: dict[str, Any], tmp_path: Path) -> None:
+    make = ["openssl", "req", "-x509", "-newkey", "rsa:2048", "-nodes", "-subj", "/CN=localhost", "-addext", "subjectAltName=IP:127.0.0.1"]
+    files = ["-keyout", str(tmp_path / "key"), "-out", str(tmp_path / "certificate")]
+    subprocess.run([*make, *files], check=True, capture_output=True)
+    context = ssl.create_default_context(ssl.Purpose.CLIENT_AUTH)
+    context.load_cert_chain(tmp_path / "certificate", tmp_path / "key")
+    heard: list[bytes] = []
+
+    async def answer(reader: asyncio.StreamReader, _: asyncio.StreamWriter) -> None:
+        heard.append(await reader.read(1))
+
+    async with await asyncio.start_server(answer, "127.0.0.1", 0, ssl=context) as server:
+        settings |= {"anthropic_url": f"https://127.0.0.1:{server.sockets[0].getsockname()[1]}", "model_retries": 0}
+        async with doors.open() as agent:
+            assert (await agent.say()).status == 400
+            assert agent.bill.codes == ["MODEL_UNAVAILABLE"]
+    assert heard == []
 
 
 async def test_a_redirect_is_not_followed(agent: Agent, upstream: FakeUpstream) -> None:

@@ -64,6 +64,7 @@ class TurnBill:
         self._troubles += 1
         if self._troubles > MAX_TROUBLES:
             return
+        log.info("model.trouble", code=trouble.code, attempt=trouble.attempt, provider_status=trouble.provider_status)
         message = trouble.message if self._troubles < MAX_TROUBLES else f"{trouble.message} (and more of this turn, which is not told)"
         fact = self._drive.ports.codec.error(
             trouble.code,
