@@ -25,15 +25,19 @@ PLANTS = [
     ("server.models", "import server.db", "adapters do not know each other"),
     ("worker", "import server.kernel", "server and worker meet only through protos"),
     ("server.workers", "import worker", "server and worker meet only through protos"),
+    ("treadle_client", "import server.config", "clients know only protos"),
+    ("treadle_client", "import worker", "clients know only protos"),
+    ("server.kernel", "import treadle_client", "of the server only the command line is a client"),
+    ("worker", "import treadle_client", "of the server only the command line is a client"),
 ]
 
 
 @pytest.fixture(scope="module")
 def tree(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A copy of the source tree, with the generated package beside the others."""
+    """A copy of the source tree, with the generated package and the client beside the others."""
     tree = tmp_path_factory.mktemp("tree")
     unwanted = shutil.ignore_patterns("__pycache__", "*.egg-info")
-    for package in ["server", "worker", "generated/python/src/treadle"]:
+    for package in ["server", "worker", "generated/python/src/treadle", "clients/python/src/treadle_client"]:
         shutil.copytree(ROOT / package, tree / Path(package).name, ignore=unwanted)
     shutil.copy(ROOT / "pyproject.toml", tree)
     return tree

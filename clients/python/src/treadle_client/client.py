@@ -1,0 +1,175 @@
+"""The blocking client.
+
+It stands on gRPC's blocking stubs, and not on the async client in a thread of its own: gRPC's event loops in several threads of one process
+disturb each other (https://github.com/grpc/grpc/issues/25364), and a program that uses this client may well have a loop. What the two
+clients share is `Following`, where all decisions about a stream are made.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator, Mapping
+from types import TracebackType
+from typing import Self
+
+import grpc
+
+from treadle.session.v1 import session_service_pb2 as pb
+from treadle.session.v1.session_pb2 import Session
+from treadle_client import requests
+from treadle_client.event import Event
+from treadle_client.following import Following, OnConnection, Request
+from treadle_client.link import Link
+from treadle_client.pages import EventPages, SessionPages
+from treadle_client.retry import DEFAULT, Retry
+from treadle_client.stream import EventStream
+from treadle_client.target import find_target
+
+
+class Treadle:
+    """A connection to a Treadle server, for `with`. May be used by many threads at a time, and needs no event loop.
+
+    `address`: `host:port`, or `https://host[:port]` for TLS; else TREADLE_ADDRESS. `api_key`: else TREADLE_API_KEY, else the content of the
+    file that TREADLE_API_KEY_FILE names. `ca_file`: certificates (PEM) to trust instead of the public ones; `credentials`: anything else
+    that gRPC can do, client certificates for example. `retry`: how long a server may be away. `heartbeat_seconds`: the server's setting;
+    a stream that is silent for three times as long is taken for dead. `timeout_seconds`: limit for a call that is no stream.
+    `on_connection` is told when a stream loses its connection (why), and when it has it again (None).
+
+    Errors: ConfigurationError. Nothing is sent before the first call.
+    """
+
+    def __init__(
+        self,
+        address: str | None = None,
+        api_key: str | None = None,
+        *,
+        ca_file: str | os.PathLike[str] | None = None,
+        credentials: grpc.ChannelCredentials | None = None,
+        retry: Retry = DEFAULT,
+        heartbeat_seconds: float = 15.0,
+        timeout_seconds: float = 30.0,
+        on_connection: OnConnection | None = None,
+    ) -> None:
+        target = find_target(address, api_key, ca_file=ca_file, credentials=credentials)
+        self._link = Link(target, retry, silence_seconds=3 * heartbeat_seconds, timeout_seconds=timeout_seconds)
+        self._on_connection = on_connection
+
+    @property
+    def address(self) -> str:
+        """The server, as `host:port`."""
+        return self._link.target.address
+
+    def close(self) -> None:
+        """End all streams and calls, also those that other threads wait for: they raise ClientClosed. Turns go on."""
+        self._link.close()
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None) -> None:
+        self.close()
+
+    # -- streams --------------------------------------------------------------------------------------------------------------
+
+    def execute(
+        self,
+        repository: str = "",
+        prompt: str = "",
+        *,
+        session_id: str = "",
+        base_branch: str = "",
+        branch: str = "",
+        provider: str = "",
+        model: str = "",
+        title: str = "",
+        request_id: str = "",
+    ) -> EventStream:
+        """Ask for a change, and follow it to its end. Without `session_id` the session is made too, on `repository`.
+
+        `request_id` is your own key for this request: the same one again starts nothing and follows the turn that is there, also from
+        another process. Without one it is made here, so that a cut in the middle starts nothing twice either.
+        Errors while iterating, with nothing created: InvalidRequest, RepositoryUnreachable, SessionNotFound, TurnActive, RequestIdReused,
+        TooManyTurns, NotAuthenticated; and see EventStream.
+        """
+        request = requests.execute(
+            repository,
+            prompt,
+            session_id=session_id,
+            base_branch=base_branch,
+            branch=branch,
+            provider=provider,
+            model=model,
+            title=title,
+            request_id=request_id,
+        )
+        return self._follow(request)
+
+    def resume(self, session_id: str, *, after_seq: int = 0, follow: bool = True) -> EventStream:
+        """The session's events behind `after_seq`, and what comes until no turn is active; without `follow` only what is there.
+
+        Errors while iterating: SessionNotFound, SequenceAhead, NotAuthenticated; and see EventStream.
+        """
+        return self._follow(requests.resume(session_id, after_seq=after_seq, follow=follow))
+
+    # -- sessions -------------------------------------------------------------------------------------------------------------
+
+    def create_session(
+        self,
+        repository: str,
+        *,
+        base_branch: str = "",
+        branch: str = "",
+        title: str = "",
+        labels: Mapping[str, str] | None = None,
+        request_id: str = "",
+    ) -> Session:
+        """Make a session without a turn; the same `request_id` again answers the same session.
+
+        Errors: InvalidRequest, RepositoryUnreachable, RequestIdReused.
+        """
+        request = requests.create(repository, base_branch=base_branch, branch=branch, title=title, labels=labels, request_id=request_id)
+        return self._link.ask(self._link.stub.CreateSession, request, again=True).session
+
+    def get_session(self, session_id: str) -> Session:
+        """Errors: SessionNotFound."""
+        return self._link.ask(self._link.stub.GetSession, pb.GetSessionRequest(session_id=session_id), again=True).session
+
+    def list_sessions(self, *, page_size: int = 0) -> Iterator[Session]:
+        """Your sessions, newest first; asked for in pages of `page_size` (0: as the server likes) as they are needed."""
+        pages = SessionPages(page_size)
+        while not pages.done:
+            yield from pages.take(self._link.ask(self._link.stub.ListSessions, pages.request, again=True))
+
+    def update_session(
+        self, session_id: str, *, title: str | None = None, labels: Mapping[str, str] | None = None, version: int = 0
+    ) -> Session:
+        """Change the title, or replace the labels. With `version` (of a Session) only if nobody changed it since.
+
+        Errors: SessionNotFound, VersionConflict, InvalidRequest.
+        """
+        request = requests.update(session_id, title=title, labels=labels, version=version)
+        return self._link.ask(self._link.stub.UpdateSession, request, again=False).session
+
+    def delete_session(self, session_id: str) -> None:
+        """Remove a session and its events; its branch on the remote stays. Errors: SessionNotFound, TurnActive."""
+        self._link.ask(self._link.stub.DeleteSession, pb.DeleteSessionRequest(session_id=session_id), again=False)
+
+    def interrupt(self, session_id: str, *, turn_id: str = "") -> str:
+        """Stop the active turn (only `turn_id`, if given); its work so far is committed and pushed. Returns the turn's id, or "" when
+        none was active. Errors: SessionNotFound."""
+        request = pb.InterruptRequest(session_id=session_id, turn_id=turn_id)
+        return self._link.ask(self._link.stub.Interrupt, request, again=False).turn_id
+
+    def list_events(self, session_id: str, *, after_seq: int = 0, page_size: int = 0) -> Iterator[Event]:
+        """The session's log behind `after_seq`, as far as it is; asked for in pages as they are needed. `resume` is faster.
+
+        Errors: SessionNotFound, SequenceAhead, SequenceBroken.
+        """
+        pages = EventPages(session_id, after_seq=after_seq, page_size=page_size)
+        while not pages.done:
+            yield from pages.take(self._link.ask(self._link.stub.ListEvents, pages.request, again=True))
+
+    def _follow(self, first: Request) -> EventStream:
+        stream = EventStream(self._link, Following(first, self._link.retry, self._on_connection))
+        self._link.add(stream)
+        return stream

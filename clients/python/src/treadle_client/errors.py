@@ -1,0 +1,233 @@
+"""Everything that this package raises on purpose. What a server refuses has a class per reason; the reason's facts are in `metadata`."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from typing import ClassVar, cast
+
+import grpc
+from google.rpc.error_details_pb2 import BadRequest, ErrorInfo
+from google.rpc.status_pb2 import Status
+
+
+class TreadleError(Exception):
+    """The root."""
+
+
+# -- what went wrong on this side ---------------------------------------------------------------------------------------------
+
+
+class ConfigurationError(TreadleError):
+    """The address or the API key is missing or malformed."""
+
+
+class ClientClosed(TreadleError):
+    """The client was closed, perhaps while this call was waiting."""
+
+    def __init__(self) -> None:
+        super().__init__("the client is closed")
+
+
+class SequenceBroken(TreadleError):
+    """The server broke its promise that events are numbered without gap or repetition. Nothing of the frame was handed out."""
+
+    def __init__(self, session_id: str, *, expected: int, got: int) -> None:
+        super().__init__(f"session {session_id}: event {expected} was due, and {got} came")
+        self.session_id = session_id
+        self.expected = expected
+        self.got = got
+
+
+# -- what a server answered ---------------------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True)
+class FieldViolation:
+    """A field of the request that is wrong."""
+
+    field: str
+    description: str
+    reason: str
+
+
+class CallFailed(TreadleError):
+    """A call was answered with a failure; the subclasses say which. `reason` is the server's stable word for it, empty when the answer
+    came from something else than a Treadle server."""
+
+    retryable: ClassVar[bool] = False
+    """Whether the same call may be right a moment later."""
+
+    def __init__(
+        self,
+        message: str,
+        *,
+        code: grpc.StatusCode,
+        reason: str = "",
+        metadata: Mapping[str, str] | None = None,
+        violations: tuple[FieldViolation, ...] = (),
+    ) -> None:
+        super().__init__(message)
+        self.message = message
+        self.code = code
+        self.reason = reason
+        self.metadata: Mapping[str, str] = metadata or {}
+        self.violations = violations
+
+
+class InvalidRequest(CallFailed):
+    """The request is wrong in itself; nothing was created. `violations` names the fields."""
+
+
+class InvalidField(InvalidRequest):
+    """A field is missing or malformed."""
+
+
+class RequestTooLarge(InvalidRequest):
+    """A field is larger than it may be. Metadata: size, limit."""
+
+
+class ProviderUnknown(InvalidRequest):
+    """The server has no such agent. Metadata: provider, known."""
+
+
+class RepositoryNotAllowed(InvalidRequest):
+    """The server does not fetch from such an address. Metadata: reason."""
+
+
+class BranchUnknown(InvalidRequest):
+    """The repository has no such base branch. Metadata: branch."""
+
+
+class RepositoryUnreachable(CallFailed):
+    """Git cannot read the repository. Metadata: reason, in Git's words."""
+
+
+class SessionNotFound(CallFailed):
+    """The session does not exist, or belongs to somebody else. Metadata: session_id."""
+
+
+class TurnActive(CallFailed):
+    """The session's turn has not ended yet. Metadata: session_id, turn_id."""
+
+
+class RequestIdReused(CallFailed):
+    """The request_id was used before, for a different request. Metadata: request_id."""
+
+
+class SequenceAhead(CallFailed):
+    """`after_seq` is beyond the end of the log. Metadata: after_seq, last_seq."""
+
+
+class VersionConflict(CallFailed):
+    """Somebody else changed the session meanwhile. Metadata: given, current."""
+
+
+class TooManyTurns(CallFailed):
+    """The server runs as many turns as it may. Metadata: limit."""
+
+
+class NotAuthenticated(CallFailed):
+    """The server does not know who calls."""
+
+
+class ApiKeyMissing(NotAuthenticated):
+    """The call carried no API key; something between here and the server took it away."""
+
+
+class ApiKeyInvalid(NotAuthenticated):
+    """The API key is malformed, unknown or revoked."""
+
+
+class ServerDefect(CallFailed):
+    """The server has a defect. Metadata: error_id, under which its log tells more."""
+
+
+class Unavailable(CallFailed):
+    """The server cannot serve now. Streams, reads and creates try again by themselves, and raise this when it took too long."""
+
+    retryable = True
+
+
+class Unreachable(Unavailable):
+    """No Treadle server answered: the connection was refused, cut, or silent."""
+
+
+class ShuttingDown(Unavailable):
+    """The server is about to stop. Turns go on."""
+
+
+class StoreUnavailable(Unavailable):
+    """The server's database does not answer."""
+
+
+class SlowConsumer(Unavailable):
+    """The stream was not read for so long that the server ended it. Metadata: after_seq."""
+
+
+BY_REASON: Mapping[str, type[CallFailed]] = {
+    "INVALID_FIELD": InvalidField,
+    "REQUEST_TOO_LARGE": RequestTooLarge,
+    "PROVIDER_UNKNOWN": ProviderUnknown,
+    "REPOSITORY_NOT_ALLOWED": RepositoryNotAllowed,
+    "REPOSITORY_UNREACHABLE": RepositoryUnreachable,
+    "BRANCH_UNKNOWN": BranchUnknown,
+    "SESSION_NOT_FOUND": SessionNotFound,
+    "TURN_ACTIVE": TurnActive,
+    "REQUEST_ID_REUSED": RequestIdReused,
+    "SEQUENCE_AHEAD": SequenceAhead,
+    "VERSION_CONFLICT": VersionConflict,
+    "TOO_MANY_TURNS": TooManyTurns,
+    "API_KEY_MISSING": ApiKeyMissing,
+    "API_KEY_INVALID": ApiKeyInvalid,
+    "INTERNAL": ServerDefect,
+    "SHUTTING_DOWN": ShuttingDown,
+    "STORE_UNAVAILABLE": StoreUnavailable,
+    "SLOW_CONSUMER": SlowConsumer,
+}
+"""The class of every reason that a server gives."""
+
+_BY_CODE: Mapping[grpc.StatusCode, type[CallFailed]] = {
+    grpc.StatusCode.INVALID_ARGUMENT: InvalidRequest,
+    grpc.StatusCode.UNAUTHENTICATED: NotAuthenticated,
+    grpc.StatusCode.UNAVAILABLE: Unavailable,
+}
+"""For reasons that are newer than this client."""
+
+_CUT = (
+    grpc.StatusCode.UNAVAILABLE,
+    grpc.StatusCode.DEADLINE_EXCEEDED,
+    grpc.StatusCode.UNKNOWN,
+    grpc.StatusCode.INTERNAL,
+    grpc.StatusCode.CANCELLED,
+)
+"""How gRPC shows that the connection, and not a server, ended a call: there is no reason then."""
+
+
+def unreachable(message: str) -> Unreachable:
+    """For an end that gRPC itself does not see as a failure."""
+    return Unreachable(message, code=grpc.StatusCode.UNAVAILABLE)
+
+
+def failure_of(error: grpc.RpcError) -> CallFailed:
+    """What gRPC raised, as one of ours."""
+    # What gRPC raises is the call as well; its types do not say so.
+    call = cast("grpc.Call", error)
+    code, message = call.code(), call.details() or call.code().name
+    info, violations = _details(call)
+    if not info.reason:
+        return (Unreachable if code in _CUT else _BY_CODE.get(code, CallFailed))(message, code=code, violations=violations)
+    kind = BY_REASON.get(info.reason) or _BY_CODE.get(code, CallFailed)
+    return kind(message, code=code, reason=info.reason, metadata=dict(info.metadata), violations=violations)
+
+
+def _details(call: grpc.Call) -> tuple[ErrorInfo, tuple[FieldViolation, ...]]:
+    info, violations = ErrorInfo(), BadRequest()
+    trailing = cast("Iterable[tuple[str, str | bytes]]", call.trailing_metadata() or ())
+    for key, value in trailing:
+        if key == "grpc-status-details-bin" and isinstance(value, bytes):
+            for detail in Status.FromString(value).details:
+                if not detail.Unpack(info):
+                    detail.Unpack(violations)
+    found = violations.field_violations
+    return info, tuple(FieldViolation(one.field, one.description, one.reason) for one in found)

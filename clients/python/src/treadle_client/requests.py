@@ -1,0 +1,63 @@
+"""Arguments as messages; the two clients make the same ones."""
+
+from __future__ import annotations
+
+import uuid
+from collections.abc import Mapping
+
+from google.protobuf.field_mask_pb2 import FieldMask
+
+from treadle.session.v1 import session_service_pb2 as pb
+
+
+def execute(
+    repository: str,
+    prompt: str,
+    *,
+    session_id: str,
+    base_branch: str,
+    branch: str,
+    provider: str,
+    model: str,
+    title: str,
+    request_id: str,
+) -> pb.ExecuteSessionRequest:
+    """With a request_id in any case: only so can it be repeated after a cut."""
+    return pb.ExecuteSessionRequest(
+        request_id=request_id or str(uuid.uuid4()),
+        session_id=session_id,
+        repository_url=repository,
+        base_branch=base_branch,
+        branch=branch,
+        prompt=prompt,
+        provider=provider,
+        model=model,
+        title=title,
+    )
+
+
+def resume(session_id: str, *, after_seq: int, follow: bool) -> pb.ResumeRequest:
+    """Errors: ValueError for a negative `after_seq`."""
+    return pb.ResumeRequest(session_id=session_id, after_seq=after_seq, follow=follow)
+
+
+def create(
+    repository: str, *, base_branch: str, branch: str, title: str, labels: Mapping[str, str] | None, request_id: str
+) -> pb.CreateSessionRequest:
+    """With a request_id in any case, as `execute`."""
+    return pb.CreateSessionRequest(
+        request_id=request_id or str(uuid.uuid4()),
+        repository_url=repository,
+        base_branch=base_branch,
+        branch=branch,
+        title=title,
+        labels=labels or {},
+    )
+
+
+def update(session_id: str, *, title: str | None, labels: Mapping[str, str] | None, version: int) -> pb.UpdateSessionRequest:
+    """What is None stays as it is."""
+    paths = [name for name, value in (("title", title), ("labels", labels)) if value is not None]
+    return pb.UpdateSessionRequest(
+        session_id=session_id, title=title or "", labels=labels or {}, update_mask=FieldMask(paths=paths), version=version
+    )
