@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import argparse
 import asyncio
-import uuid
 
 from server.cli.connection import Connection, connect, find_target
 from server.cli.failure import CommandFailed, ExitCode
@@ -12,7 +11,6 @@ from server.cli.program import typed
 from server.cli.screen import Screen
 from server.cli.watch import watch
 from server.data_dir import chosen_data_dir
-from treadle.session.v1 import session_service_pb2 as pb
 
 REQUEST = "Write down what was asked for, with a small check that proves it"
 
@@ -36,12 +34,11 @@ async def _run(options: argparse.Namespace) -> ExitCode:
 
 
 async def play(connection: Connection, sample_url: str) -> ExitCode:
-    """Say what it is, and show it. Errors: CommandFailed."""
+    """Say what it is, and show it. Errors: TreadleError."""
     screen = Screen()
     screen.line()
     screen.line("A session on the sample repository", "bold")
     screen.line("The agent is `replay`: it plays a recorded session through the real worker. Its files and commands really happen,")
     screen.line("and so do the branch, the commit and the push. No model is called.")
     screen.line()
-    request = pb.ExecuteSessionRequest(request_id=str(uuid.uuid4()), repository_url=sample_url, prompt=REQUEST, provider="replay")
-    return await watch(connection, lambda follower: follower.execute(request), as_json=False)
+    return await watch(connection, connection.treadle.execute(sample_url, REQUEST, provider="replay"), as_json=False)

@@ -14,8 +14,8 @@ STARTED = time.monotonic()
 """When this process began to run our code; `treadle up` tells how long it took from here."""
 
 _CONNECTION_HELP = """\
-the server is found by --server, else TREADLE_SERVER, else <data dir>/address, which `treadle up` writes;
-the API key by TREADLE_API_KEY, else <data dir>/api-key
+the server is found by --server, else TREADLE_ADDRESS, else <data dir>/address, which `treadle up` writes;
+the API key by TREADLE_API_KEY or the file TREADLE_API_KEY_FILE, else <data dir>/api-key
 
 exit codes: 0 done; 1 the turn failed or was interrupted; 2 the request is wrong, nothing was made;
   3 the server cannot be reached; 130 detached by Ctrl-C, the turn goes on"""

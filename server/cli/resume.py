@@ -19,8 +19,5 @@ def run(options: argparse.Namespace) -> ExitCode:
 
 async def _run(options: argparse.Namespace) -> ExitCode:
     async with connect(find_target(options)) as connection:
-        return await watch(
-            connection,
-            lambda follower: follower.resume(options.session, after_seq=options.after, live=not options.no_follow),
-            as_json=options.json,
-        )
+        stream = connection.treadle.resume(options.session, after_seq=options.after, follow=not options.no_follow)
+        return await watch(connection, stream, as_json=options.json)

@@ -4,12 +4,10 @@ from __future__ import annotations
 
 import argparse
 import asyncio
-import uuid
 
-from server.cli.connection import Connection, connect, find_target
+from server.cli.connection import connect, find_target
 from server.cli.failure import CommandFailed, ExitCode
 from server.cli.watch import watch
-from treadle.session.v1 import session_service_pb2 as pb
 
 
 def run(options: argparse.Namespace) -> ExitCode:
@@ -21,23 +19,14 @@ def run(options: argparse.Namespace) -> ExitCode:
 
 async def _run(options: argparse.Namespace) -> ExitCode:
     async with connect(find_target(options)) as connection:
-        return await execute(connection, request_from(options), as_json=options.json)
-
-
-async def execute(connection: Connection, request: pb.ExecuteSessionRequest, *, as_json: bool = False) -> ExitCode:
-    """Start the turn and show it to its end. Errors: CommandFailed."""
-    return await watch(connection, lambda follower: follower.execute(request), as_json=as_json)
-
-
-def request_from(options: argparse.Namespace) -> pb.ExecuteSessionRequest:
-    """The command line as a request. Its request_id makes it safe to send again when the answer was lost."""
-    return pb.ExecuteSessionRequest(
-        request_id=options.request_id or str(uuid.uuid4()),
-        session_id=options.session,
-        repository_url=options.repo,
-        base_branch=options.base,
-        branch=options.branch,
-        prompt=options.request,
-        provider=options.provider,
-        model=options.model,
-    )
+        stream = connection.treadle.execute(
+            options.repo,
+            options.request,
+            session_id=options.session,
+            base_branch=options.base,
+            branch=options.branch,
+            provider=options.provider,
+            model=options.model,
+            request_id=options.request_id,
+        )
+        return await watch(connection, stream, as_json=options.json)

@@ -6,15 +6,13 @@ import argparse
 import asyncio
 from pathlib import Path
 
-import grpc
 from google.protobuf.json_format import MessageToJson
 
-from server.cli.connection import UNARY_SECONDS, Connection, connect, explain, find_target
+from server.cli.connection import connect, find_target
 from server.cli.failure import CommandFailed, ExitCode
 from server.cli.program import typed
 from server.cli.screen import Screen
 from server.data_dir import chosen_data_dir
-from treadle.session.v1 import session_service_pb2 as pb
 from treadle.session.v1.event_pb2 import SessionState
 from treadle.session.v1.session_pb2 import Session
 
@@ -36,23 +34,12 @@ def run(options: argparse.Namespace) -> ExitCode:
 
 
 async def _sessions(options: argparse.Namespace) -> list[Session]:
-    async with connect(find_target(options)) as connection:
-        try:
-            return await _pages(connection, options.limit)
-        except grpc.aio.AioRpcError as error:
-            raise explain(error, connection.target) from None
-
-
-async def _pages(connection: Connection, limit: int) -> list[Session]:
     found: list[Session] = []
-    token = ""
-    while len(found) < limit:
-        request = pb.ListSessionsRequest(page_size=min(_PAGE, limit - len(found)), page_token=token)
-        page = await connection.stub.ListSessions(request, metadata=connection.metadata, timeout=UNARY_SECONDS)
-        found += page.sessions
-        token = page.next_page_token
-        if not token:
-            break
+    async with connect(find_target(options)) as connection:
+        async for session in connection.treadle.list_sessions(page_size=min(_PAGE, options.limit)):
+            found.append(session)
+            if len(found) == options.limit:
+                break
     return found
 
 

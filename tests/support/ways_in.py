@@ -30,6 +30,7 @@ from support.treadle import connected, error_info
 
 from treadle.session.v1 import event_pb2
 from treadle.session.v1 import session_service_pb2 as pb
+from treadle_client import AsyncTreadle
 
 RESUME = "/treadle.session.v1.SessionService/Resume"
 TIMEOUT = aiohttp.ClientTimeout(total=100)
@@ -255,6 +256,13 @@ async def curl_reader(door: Door, session_id: str, after_seq: int) -> AsyncGener
     yield [parse(event) for frame in frames for event in frame.get("events", {}).get("events", [])]
 
 
+async def python_reader(door: Door, session_id: str, after_seq: int) -> AsyncGenerator[Events, None]:
+    """The Python client, which comes back by itself: it never raises Cut."""
+    async with AsyncTreadle(door.address, door.key) as treadle:
+        async for event in treadle.resume(session_id, after_seq=after_seq):
+            yield [event.proto]
+
+
 async def _printed(*command: str | Path) -> str:
     process = await asyncio.create_subprocess_exec(*command, stdout=asyncio.subprocess.PIPE)
     try:
@@ -269,4 +277,4 @@ async def _printed(*command: str | Path) -> str:
 
 STREAMS: dict[str, Reader] = {"gRPC": grpc_reader, "gRPC-web": grpc_web_reader, "SSE": sse_reader}
 """The transports that clients resume over."""
-READERS: dict[str, Reader] = STREAMS | {"JSON lines": json_reader, "grpcurl": grpcurl_reader, "curl": curl_reader}
+READERS: dict[str, Reader] = STREAMS | {"JSON lines": json_reader, "grpcurl": grpcurl_reader, "curl": curl_reader, "Python": python_reader}

@@ -83,6 +83,10 @@ class InvalidField(InvalidRequest):
     """A field is missing or malformed."""
 
 
+class RequestMalformed(InvalidRequest):
+    """The bytes are no message of this call."""
+
+
 class RequestTooLarge(InvalidRequest):
     """A field is larger than it may be. Metadata: size, limit."""
 
@@ -167,6 +171,7 @@ class SlowConsumer(Unavailable):
 
 BY_REASON: Mapping[str, type[CallFailed]] = {
     "INVALID_FIELD": InvalidField,
+    "REQUEST_MALFORMED": RequestMalformed,
     "REQUEST_TOO_LARGE": RequestTooLarge,
     "PROVIDER_UNKNOWN": ProviderUnknown,
     "REPOSITORY_NOT_ALLOWED": RepositoryNotAllowed,
