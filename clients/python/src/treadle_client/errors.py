@@ -95,6 +95,10 @@ class ProviderUnknown(InvalidRequest):
     """The server has no such agent. Metadata: provider, known."""
 
 
+class ProviderNotConfigured(CallFailed):
+    """The agent needs a model, and the server has no credential for one. Metadata: provider, variables."""
+
+
 class RepositoryNotAllowed(InvalidRequest):
     """The server does not fetch from such an address. Metadata: reason."""
 
@@ -174,6 +178,7 @@ BY_REASON: Mapping[str, type[CallFailed]] = {
     "REQUEST_MALFORMED": RequestMalformed,
     "REQUEST_TOO_LARGE": RequestTooLarge,
     "PROVIDER_UNKNOWN": ProviderUnknown,
+    "PROVIDER_NOT_CONFIGURED": ProviderNotConfigured,
     "REPOSITORY_NOT_ALLOWED": RepositoryNotAllowed,
     "REPOSITORY_UNREACHABLE": RepositoryUnreachable,
     "BRANCH_UNKNOWN": BranchUnknown,
