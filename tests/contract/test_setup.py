@@ -1,0 +1,46 @@
+"""tools/setup, in a checkout of its own and with no package index to be reached."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).parents[2]
+NOWHERE = "http://127.0.0.1:9/simple"
+
+
+@pytest.fixture
+def checkout(tmp_path: Path) -> Path:
+    """What tools/setup looks at."""
+    for name in ("tools/setup", "constraints.txt", "constraints-proto.txt", "pyproject.toml", "generated/python/pyproject.toml"):
+        (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
+        shutil.copy(ROOT / name, tmp_path / name)
+    return tmp_path
+
+
+def setup(checkout: Path, *what: str) -> subprocess.CompletedProcess[str]:
+    environment = {name: value for name, value in os.environ.items() if not name.startswith(("PIP_", "UV_", "VIRTUAL_ENV"))}
+    offline = {"PIP_INDEX_URL": NOWHERE, "PIP_RETRIES": "0", "PIP_CONFIG_FILE": os.devnull, "PYTHON": sys.executable}
+    return subprocess.run(
+        [checkout / "tools" / "setup", *what], env=environment | offline, capture_output=True, text=True, timeout=100, check=False
+    )
+
+
+def test_an_installation_that_fails_is_told_and_counts_as_not_done(checkout: Path) -> None:
+    for what, words, stamp in (
+        ("run", "packages that Treadle needs", ".venv/.run"),
+        ("proto", "packages for code generation", ".venv-proto/.proto"),
+    ):
+        done = setup(checkout, what)
+        assert done.returncode == 1, done
+        assert f"{words} ... " in done.stdout
+        assert done.stdout.endswith(" failed\n")
+        assert "setuptools" in done.stderr, "the installer's own words are missing"
+        assert f"set-up stopped at: {words}" in done.stderr
+        assert "call make again to go on" in done.stderr
+        assert not (checkout / stamp).exists()
