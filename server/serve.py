@@ -62,7 +62,8 @@ def logs(settings: Settings) -> Iterator[None]:
             log_format=settings.log_format, level=settings.log_level, secrets=known_secrets(settings, {}), output=output
         )
         try:
-            yield
+            with telemetry.standard_logs():
+                yield
         finally:
             structlog.reset_defaults()
 

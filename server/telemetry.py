@@ -6,7 +6,8 @@ import asyncio
 import logging
 import sys
 import time
-from collections.abc import Callable, MutableMapping, Sequence
+from collections.abc import Callable, Iterator, MutableMapping, Sequence
+from contextlib import contextmanager
 from typing import Any, TextIO
 from weakref import WeakKeyDictionary
 
@@ -66,6 +67,22 @@ def configure_logging(*, log_format: str, level: str, secrets: Callable[[], Sequ
         logger_factory=structlog.WriteLoggerFactory(output),
         cache_logger_on_first_use=False,
     )
+
+
+@contextmanager
+def standard_logs() -> Iterator[None]:
+    """What libraries say through `logging` (asyncpg, asyncio) goes where our own logs go, and nowhere else."""
+    root, handler = logging.getLogger(), _Forward()
+    root.addHandler(handler)
+    try:
+        yield
+    finally:
+        root.removeHandler(handler)
+
+
+class _Forward(logging.Handler):
+    def emit(self, record: logging.LogRecord) -> None:
+        structlog.get_logger().log(record.levelno, "library.log", logger=record.name, message=record.getMessage(), exc_info=record.exc_info)
 
 
 def _console(output: TextIO) -> Any:
