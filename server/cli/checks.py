@@ -19,6 +19,7 @@ from server.embedded.settings import invalid_settings
 from server.replica import DataDirectoryTaken, held_replica
 
 _PROGRAM_SECONDS = 10.0
+_ANSWER_SECONDS = 2.0
 _LITTLE_DISK, _NO_DISK = 2 << 30, 200 << 20
 
 
@@ -167,7 +168,7 @@ def ports(data_dir: Path) -> Iterator[Finding]:
         yield Finding("settings", Level.MISSING, invalid_settings(error), "unset or correct it")
         return
     if _serving(data_dir):
-        yield Finding("server", Level.FINE, f"running on {_text(data_dir / 'address') or data_dir}, so its ports are not looked at")
+        yield from _running(data_dir)
         return
     for name, address in (("TREADLE_LISTEN", settings.listen), ("TREADLE_METRICS_LISTEN", settings.metrics_listen)):
         host, _, port = address.rpartition(":")
@@ -179,6 +180,31 @@ def ports(data_dir: Path) -> Iterator[Finding]:
         except OSError as error:
             reason = os.strerror(error.errno).lower() if error.errno else str(error)
             yield Finding("port", Level.MISSING, f"{address}: {reason}", f"choose another with {name}")
+
+
+def _running(data_dir: Path) -> Iterator[Finding]:
+    """The parts of the server that runs on the data directory, where others can reach them."""
+    address, gateway = _text(data_dir / "address"), _text(data_dir / "gateway" / "address")
+    if not address:
+        yield Finding("server", Level.FINE, f"starting on {data_dir}")
+        return
+    log = f"see {data_dir / 'server.log'}"
+    yield Finding("server", Level.FINE, f"running on {address}") if _answers(address) else _silent("server", address, log)
+    if gateway:
+        yield Finding("gateway", Level.FINE, f"answers on {gateway}") if _answers(gateway) else _silent("gateway", gateway, log)
+
+
+def _silent(name: str, address: str, remedy: str) -> Finding:
+    return Finding(name, Level.LIMITED, f"{address} does not answer", remedy)
+
+
+def _answers(address: str) -> bool:
+    host, _, port = address.rpartition(":")
+    try:
+        with socket.create_connection((host.strip("[]"), int(port)), timeout=_ANSWER_SECONDS):
+            return True
+    except (OSError, ValueError):
+        return False
 
 
 def _serving(data_dir: Path) -> bool:

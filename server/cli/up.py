@@ -45,7 +45,9 @@ async def _up(data_dir: Path, options: argparse.Namespace) -> ExitCode:
     async with AsyncExitStack() as opened:
         try:
             # One Ctrl-C does not cut a start short: turns of an earlier life may be running again already, and must be ended well.
-            stack = await unless(signals.at_once, opened.enter_async_context(running_stack(data_dir, listen=options.listen)))
+            stack = await unless(
+                signals.at_once, opened.enter_async_context(running_stack(data_dir, listen=options.listen, say=screen.part))
+            )
         except Stopped:
             return ExitCode.DONE
         from server.serve import keep_what_stays
@@ -65,9 +67,8 @@ async def _serve(stack: Stack, screen: UpScreen, signals: StopSignals, *, demo: 
         if not signals.asked.is_set():
             screen.serving(stack)
             await _until(signals, stack)
-        if stack.server.failed.done():
-            stack.server.failed.exception()
-            screen.failed(stack)
+        if stack.failed.done():
+            screen.failed(stack, str(stack.failed.exception()))
             return ExitCode.TURN_FAILED
         await _wind_down(stack, screen, signals, playing)
     finally:
@@ -78,9 +79,9 @@ async def _serve(stack: Stack, screen: UpScreen, signals: StopSignals, *, demo: 
 
 
 async def _until(signals: StopSignals, stack: Stack, work: asyncio.Task[None] | None = None) -> None:
-    """Until a signal comes, the server fails, or the work is done."""
+    """Until a signal comes, a necessary part fails for good, or the work is done."""
     asked = asyncio.create_task(signals.asked.wait())
-    watched: list[asyncio.Future[Any]] = [asked, stack.server.failed]
+    watched: list[asyncio.Future[Any]] = [asked, stack.failed]
     if work is not None:
         watched.append(work)
     try:

@@ -79,9 +79,14 @@ class UpScreen:
         """Ctrl-C twice."""
         self._screen.line("Work that is not pushed yet is kept; the next start pushes it.", "yellow")
 
-    def failed(self, stack: Stack) -> None:
-        """A part of the server ended by itself."""
-        self._screen.line(f"The server could not go on; {stack.log_file} has the reason.", "bold red")
+    def part(self, words: str) -> None:
+        """Something happened to a part."""
+        self._screen.line(words, "yellow")
+
+    def failed(self, stack: Stack, why: str) -> None:
+        """A part that everything stands on is gone for good."""
+        self._screen.line(f"The server could not go on: {why}", "bold red")
+        self._screen.line(f"The log is {stack.log_file}.")
 
     def stopped(self) -> None:
         """The last line."""

@@ -5,19 +5,18 @@ from __future__ import annotations
 import asyncio
 import importlib.util
 import os
-import shutil
 import signal
 import socket
 import subprocess
 import sys
-import tempfile
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 from dataclasses import replace
 from pathlib import Path
 
 from gateway.config import Gateway, render
 from gateway.draining import drain
+from server.embedded.keeping import kept
 from server.embedded.postgres_process import WatchedProcess
 from server.embedded.settings import SettingsUnfit
 
@@ -26,6 +25,7 @@ DRAIN_SECONDS = 5.0
 STOP_SECONDS = 5.0
 _POLL_SECONDS = 0.01
 _LOG_TAIL = 600
+_ADMIN = Path("admin.sock")
 
 # PR_SET_PDEATHSIG lasts over execve(2): a `treadle up` that is killed leaves no Envoy that holds the port. The parent may have died before.
 _STUB = """\
@@ -43,71 +43,111 @@ def envoy() -> Path | None:
     return program if program and program.exists() else None
 
 
+def _nobody(_: str) -> None:
+    """Nobody watches; the log has it."""
+
+
 @asynccontextmanager
-async def embedded_gateway(program: Path, wanted: Gateway, home: Path, *, drain_seconds: float = DRAIN_SECONDS) -> AsyncIterator[str]:
-    """Envoy for the time of the context; yields `host:port`. `home` gets its configuration and its log. Port 0 of `wanted.listen` picks
-    a free one. At the end, what is under way gets `drain_seconds`. Errors: SettingsUnfit when Envoy does not come up, with what it says."""
-    short = await asyncio.to_thread(_prepare, home)
+async def embedded_gateway(
+    program: Path, wanted: Gateway, home: Path, *, say: Callable[[str], None] = _nobody, drain_seconds: float = DRAIN_SECONDS
+) -> AsyncIterator[str]:
+    """Envoy for the time of the context, started again when it dies, which `say` is told; yields `host:port`. `home` gets its
+    configuration, its log and `address`. Port 0 of `wanted.listen` picks a free one. At the end, what is under way gets `drain_seconds`.
+    Errors: SettingsUnfit when Envoy does not come up, with what it says."""
+    envoy = _Envoy(program, replace(wanted, listen=_with_port(wanted.listen), admin=_ADMIN), home)
+    address = home / "address"
     try:
-        admin = short / "admin.sock"
-        ready = replace(wanted, listen=_with_port(wanted.listen), admin=admin)
-        process = _start(program, ready, home)
-        try:
-            await _until_ready(process, ready.listen, home)
-            yield ready.listen
-        finally:
-            await _stop(process, admin, drain_seconds)
+        await envoy.start()
+        address.write_text(envoy.listen + "\n", encoding="utf-8")
+        async with kept(envoy, say):
+            yield envoy.listen
+        await envoy.drain(drain_seconds)
     finally:
-        await asyncio.to_thread(shutil.rmtree, short)
+        await asyncio.to_thread(address.unlink, missing_ok=True)
+        await envoy.stop()
 
 
-def _prepare(home: Path) -> Path:
-    """A directory for the socket: its path ends at 107 bytes, and `home` may be deep down."""
-    home.mkdir(mode=0o700, parents=True, exist_ok=True)
-    return Path(tempfile.mkdtemp(prefix="treadle-gateway-"))
+class _Envoy:
+    """A Part: one Envoy at one address."""
 
+    name = "the gateway"
 
-def _start(program: Path, ready: Gateway, home: Path) -> subprocess.Popen[bytes]:
-    configuration = home / "envoy.yaml"
-    configuration.write_text(render(ready), encoding="utf-8")
-    options = ["-c", str(configuration), "--disable-hot-restart", "--concurrency", "1", "--log-level", "warning"]
-    options += ["--drain-strategy", "immediate"]
-    stub = [sys.executable, "-I", "-S", "-c", _STUB, str(os.getpid()), str(program), *options]
-    with (home / "envoy.log").open("wb") as log:
-        # From this thread, which lives as long as the server: the signal comes when the thread that started a process ends.
-        return subprocess.Popen(stub, stdin=subprocess.DEVNULL, stdout=log, stderr=log, start_new_session=True, env={})
+    def __init__(self, program: Path, gateway: Gateway, home: Path) -> None:
+        self.listen = gateway.listen
+        self._program = program
+        self._gateway = gateway
+        self._home = home
+        self._process: WatchedProcess | None = None
+        home.mkdir(mode=0o700, parents=True, exist_ok=True)
+        self._log.unlink(missing_ok=True)
 
+    @property
+    def _log(self) -> Path:
+        return self._home / "envoy.log"
 
-async def _until_ready(process: subprocess.Popen[bytes], listen: str, home: Path) -> None:
-    host, _, port = listen.rpartition(":")
-    try:
-        async with asyncio.timeout(START_SECONDS):
-            while process.poll() is None:
-                try:
-                    _, writer = await asyncio.open_connection(host.strip("[]"), int(port))
-                except OSError:
-                    await asyncio.sleep(_POLL_SECONDS)
-                else:
-                    writer.close()
-                    await writer.wait_closed()
-                    return
-            why = "it ended"
-    except TimeoutError:
-        why = f"it does not answer after {START_SECONDS:g} s"
-    said = (home / "envoy.log").read_text(errors="replace")[-_LOG_TAIL:].strip()
-    raise SettingsUnfit(f"the gateway on {listen} does not start ({why}); TREADLE_GATEWAY_LISTEN= goes without. It said:\n{said}")
+    async def start(self) -> None:
+        """Until it accepts connections. Errors: SettingsUnfit."""
+        child = self._spawn()
+        self._process = WatchedProcess(child.pid, child)
+        await self._until_ready(child)
 
+    def _spawn(self) -> subprocess.Popen[bytes]:
+        configuration = self._home / "envoy.yaml"
+        configuration.write_text(render(self._gateway), encoding="utf-8")
+        options = ["-c", str(configuration), "--disable-hot-restart", "--concurrency", "1", "--log-level", "warning"]
+        options += ["--drain-strategy", "immediate"]
+        stub = [sys.executable, "-I", "-S", "-c", _STUB, str(os.getpid()), str(self._program), *options]
+        with self._log.open("ab") as log:
+            # From this thread, which lives as long as the server: the signal comes when the thread that started a process ends.
+            # In `home`, so that a short relative path names the admin socket: an absolute one may be longer than sockets' can be.
+            return subprocess.Popen(stub, stdin=subprocess.DEVNULL, stdout=log, stderr=log, start_new_session=True, env={}, cwd=self._home)
 
-async def _stop(process: subprocess.Popen[bytes], admin: Path, drain_seconds: float) -> None:
-    """What is still under way gets a moment to end; what lasts longer is cut, and can be resumed."""
-    if process.poll() is None:
-        await drain(admin, seconds=drain_seconds)
-        watched = WatchedProcess(process.pid, process)
+    async def ended(self) -> int | None:
+        """See Part."""
+        assert self._process is not None  # noqa: S101 - it was started
+        return await self._process.wait()
+
+    async def restart(self) -> None:
+        """See Part."""
+        await self.stop()
+        await self.start()
+
+    async def drain(self, seconds: float) -> None:
+        """What is still under way gets a moment to end."""
+        # By the directory's descriptor, as short as Envoy's own path to it.
+        home = os.open(self._home, os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC)
         try:
-            await watched.stop([signal.SIGTERM], seconds_each=STOP_SECONDS)
+            await drain(Path(f"/proc/self/fd/{home}") / _ADMIN, seconds=seconds)
         finally:
-            watched.close()
-    process.wait()
+            os.close(home)
+
+    async def stop(self) -> None:
+        """What lasts longer than the drain is cut, and can be resumed."""
+        if self._process is not None:
+            process, self._process = self._process, None
+            try:
+                await process.stop([signal.SIGTERM], seconds_each=STOP_SECONDS)
+            finally:
+                process.close()
+
+    async def _until_ready(self, child: subprocess.Popen[bytes]) -> None:
+        host, _, port = self.listen.rpartition(":")
+        try:
+            async with asyncio.timeout(START_SECONDS):
+                while child.poll() is None:
+                    try:
+                        _, writer = await asyncio.open_connection(host.strip("[]"), int(port))
+                    except OSError:
+                        await asyncio.sleep(_POLL_SECONDS)
+                    else:
+                        writer.close()
+                        await writer.wait_closed()
+                        return
+                why = "it ended"
+        except TimeoutError:
+            why = f"it does not answer after {START_SECONDS:g} s"
+        said = self._log.read_text(errors="replace")[-_LOG_TAIL:].strip()
+        raise SettingsUnfit(f"the gateway on {self.listen} does not start ({why}); TREADLE_GATEWAY_LISTEN= goes without. It said:\n{said}")
 
 
 def _with_port(listen: str) -> str:

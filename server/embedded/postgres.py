@@ -55,12 +55,15 @@ class EmbeddedPostgres:
     running, stopped at the end.
 
     Entering gives the URLs. The schema is not its matter: `server.db` migrates. Errors: PostgresUnusable, which says what to change;
-    TimeoutError when it is not ready within START_SECONDS.
+    TimeoutError when it is not ready within START_SECONDS. It is a Part (server.embedded.keeping), which the user keeps going or not.
     """
+
+    name = "the database"
 
     def __init__(self, data_dir: Path) -> None:
         self._data_dir = data_dir
         self._stack = AsyncExitStack()
+        self._cluster: _Cluster | None = None
 
     async def __aenter__(self) -> DatabaseUrls:
         async with AsyncExitStack() as stack:
@@ -68,7 +71,7 @@ class EmbeddedPostgres:
             home = PostgresHome.prepare(self._data_dir, account)
             stack.enter_context(home.locked())
             binaries = await asyncio.to_thread(prepare_binaries, account, self._data_dir / "runtime")
-            cluster = _Cluster(home, binaries)
+            cluster = self._cluster = _Cluster(home, binaries)
             stack.push_async_callback(cluster.stop)
             await cluster.start()
             await _ensure_database(home)
@@ -77,6 +80,17 @@ class EmbeddedPostgres:
 
     async def __aexit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
         await self._stack.aclose()
+
+    async def ended(self) -> int | None:
+        """See Part."""
+        assert self._cluster is not None  # noqa: S101 - it was entered
+        return await self._cluster.ended()
+
+    async def restart(self) -> None:
+        """See Part. What was committed is there again."""
+        assert self._cluster is not None  # noqa: S101 - it was entered
+        await self._cluster.stop()
+        await self._cluster.start()
 
 
 class _Cluster:
@@ -98,6 +112,10 @@ class _Cluster:
         self._home.rotate_log()
         self._process = await self._spawn("postgres", "-D", self._home.cluster, *self._options())
         await self._ready(self._process)
+
+    async def ended(self) -> int | None:
+        assert self._process is not None  # noqa: S101 - it was started
+        return await self._process.wait()
 
     async def stop(self) -> None:
         if self._process is not None:

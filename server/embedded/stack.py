@@ -5,12 +5,13 @@ from __future__ import annotations
 import asyncio
 import os
 import socket
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable
 from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from server.embedded.keeping import kept
 from server.embedded.postgres import EmbeddedPostgres
 from server.embedded.sample import Sample, sample_repository
 from server.embedded.settings import SettingsUnfit, embedded_settings
@@ -32,11 +33,14 @@ class Stack:
     metrics_url: str
     gateway_url: str
     """Empty when there is none."""
+    failed: asyncio.Future[None]
+    """Done, with its error, when a part that everything stands on has ended for good."""
 
 
 @asynccontextmanager
-async def running_stack(data_dir: Path, *, listen: str | None) -> AsyncIterator[Stack]:
+async def running_stack(data_dir: Path, *, listen: str | None, say: Callable[[str], None]) -> AsyncIterator[Stack]:
     """Started in order, stopped in reverse. At the end running turns are let go, not ended: that is the caller's choice to make.
+    Postgres and the gateway are started again when they die; `say` is told.
 
     `<data_dir>/address` tells other commands where the server is. Errors: DataDirectoryTaken, SettingsUnfit, PostgresUnusable,
     SampleUnusable, OSError, and those of `compose`.
@@ -48,12 +52,26 @@ async def running_stack(data_dir: Path, *, listen: str | None) -> AsyncIterator[
     loading = asyncio.create_task(asyncio.to_thread(_load))
     async with AsyncExitStack() as stack:
         try:
-            urls = await stack.enter_async_context(EmbeddedPostgres(data_dir))
+            postgres = EmbeddedPostgres(data_dir)
+            urls = await stack.enter_async_context(postgres)
             sample = stack.enter_context(sample_repository(data_dir))
         finally:
             await asyncio.wait({loading})
         loading.result()
-        yield await _serve(stack, embedded_settings(data_dir, listen, urls, sample), sample)
+        failed: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+        stack.callback(failed.cancel)
+        await stack.enter_async_context(kept(postgres, say, give_up=lambda why: _fail(failed, RuntimeError(why))))
+        yield await _serve(stack, embedded_settings(data_dir, listen, urls, sample), sample, failed, say)
+
+
+def _fail(failed: asyncio.Future[None], error: BaseException) -> None:
+    if not failed.done():
+        failed.set_exception(error)
+
+
+def _pass_on(server_failed: asyncio.Future[None], failed: asyncio.Future[None]) -> None:
+    if not server_failed.cancelled() and (error := server_failed.exception()) is not None:
+        _fail(failed, error)
 
 
 def _load() -> None:
@@ -74,7 +92,9 @@ def _require_free(name: str, address: str) -> None:
         raise SettingsUnfit(f"{address} cannot be listened on ({reason}); choose another with {name}") from None
 
 
-async def _serve(stack: AsyncExitStack, settings: Settings, sample: Sample) -> Stack:
+async def _serve(
+    stack: AsyncExitStack, settings: Settings, sample: Sample, failed: asyncio.Future[None], say: Callable[[str], None]
+) -> Stack:
     from server.composition import AdapterUnknown, compose
     from server.identity.local_user import ensure_local_user
     from server.models.errors import ModelsUnfit
@@ -92,16 +112,17 @@ async def _serve(stack: AsyncExitStack, settings: Settings, sample: Sample) -> S
         server = await stack.enter_async_context(compose(settings))
     except (AdapterUnknown, ModelsUnfit) as error:
         raise SettingsUnfit(str(error)) from None
+    server.failed.add_done_callback(lambda done: _pass_on(done, failed))
     key_file = await ensure_local_user(server.stores.keys, settings.data_dir)
     metrics_url = stack.enter_context(metrics_page(settings.metrics_listen))
-    gateway_url = await _gateway(stack, settings, server)
+    gateway_url = await _gateway(stack, settings, server, say)
     address_file = settings.data_dir / "address"
     address_file.write_text(server.api.address + "\n", encoding="utf-8")
     stack.callback(address_file.unlink, missing_ok=True)
-    return Stack(server, sample, key_file, settings.log_file, metrics_url, gateway_url)
+    return Stack(server, sample, key_file, settings.log_file, metrics_url, gateway_url, failed)
 
 
-async def _gateway(stack: AsyncExitStack, settings: Settings, server: Server) -> str:
+async def _gateway(stack: AsyncExitStack, settings: Settings, server: Server, say: Callable[[str], None]) -> str:
     """Its URL; empty when the settings want none, or there is no Envoy for this machine. Errors: SettingsUnfit."""
     from gateway.config import Gateway
     from server.embedded.gateway import embedded_gateway, envoy
@@ -117,7 +138,7 @@ async def _gateway(stack: AsyncExitStack, settings: Settings, server: Server) ->
         tls_certificate=settings.gateway_tls_certificate,
         tls_key=settings.gateway_tls_key,
     )
-    address = await stack.enter_async_context(embedded_gateway(program, wanted, settings.data_dir / "gateway"))
+    address = await stack.enter_async_context(embedded_gateway(program, wanted, settings.data_dir / "gateway", say=say))
     # Before Envoy goes, streams end in order: with a word that says so.
     stack.push_async_callback(server.api.drain)
     return f"{'https' if settings.gateway_tls_certificate else 'http'}://{address}"
