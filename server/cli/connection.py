@@ -10,10 +10,11 @@ from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
+from server.cli.advice import advice
 from server.cli.failure import CommandFailed, ExitCode
 from server.cli.program import typed
 from server.data_dir import chosen_data_dir
-from treadle_client import AsyncTreadle, CallFailed, ConfigurationError, Retry, ServerDefect, TreadleError, Unavailable
+from treadle_client import AsyncTreadle, CallFailed, ConfigurationError, Retry, ServerDefect, TreadleError, Unavailable, Unreachable
 
 RETRY = Retry(first_seconds=0.2, unanswered_seconds=0, away_seconds=120)
 """A server that never answered is not there, which a person wants to know at once; one that did comes back."""
@@ -61,7 +62,7 @@ async def connect(target: Target) -> AsyncIterator[Connection]:
         async with AsyncTreadle(target.address, target.api_key, retry=RETRY, on_connection=_told) as treadle:
             yield Connection(treadle, target)
     except TreadleError as error:
-        raise _explained(error, target) from None
+        raise explain(error, target) from None
 
 
 def notice(text: str) -> None:
@@ -73,8 +74,12 @@ def _told(lost: Unavailable | None) -> None:
     notice("the connection is lost; trying to go on" if lost else "connected again")
 
 
-def _explained(error: TreadleError, target: Target) -> CommandFailed:
+def explain(error: TreadleError, target: Target) -> CommandFailed:
     """What it means for the command. The server's own words, its reason and the field at fault are kept."""
+    if isinstance(error, Unavailable) and not isinstance(error, Unreachable):
+        # It answers; what it stands on does not, for now.
+        said = f"the server at {target.address} cannot do it now: {error.message}\n  reason {error.reason or error.code.name}"
+        return CommandFailed(said, ExitCode.UNREACHABLE)
     if isinstance(error, Unavailable):
         return CommandFailed(
             f"the server at {target.address} cannot be reached: {error.message}\n"
@@ -85,7 +90,8 @@ def _explained(error: TreadleError, target: Target) -> CommandFailed:
         facts = [f"reason {error.reason}" if error.reason else error.code.name]
         facts += [f"field {violation.field}" for violation in error.violations]
         exit_code = ExitCode.TURN_FAILED if isinstance(error, ServerDefect) else ExitCode.REFUSED
-        return CommandFailed(f"{error.message}\n  {', '.join(facts)}", exit_code)
+        lines = [error.message, *advice(error.reason, error.metadata, target.data_dir), ", ".join(facts)]
+        return CommandFailed("\n  ".join(lines), exit_code)
     return CommandFailed(str(error), ExitCode.REFUSED if isinstance(error, ConfigurationError) else ExitCode.TURN_FAILED)
 
 

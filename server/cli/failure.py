@@ -14,7 +14,7 @@ class ExitCode(IntEnum):
     REFUSED = 2
     """The request is wrong; nothing was created."""
     UNREACHABLE = 3
-    """The server does not answer."""
+    """The server does not answer, or says that it cannot do it now; the same command may succeed later."""
     DETACHED = 130
     """Ctrl-C; what was started goes on."""
 

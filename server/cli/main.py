@@ -18,7 +18,7 @@ the server is found by --server, else TREADLE_ADDRESS, else <data dir>/address, 
 the API key by TREADLE_API_KEY or the file TREADLE_API_KEY_FILE, else <data dir>/api-key
 
 exit codes: 0 done; 1 the turn failed or was interrupted; 2 the request is wrong, nothing was made;
-  3 the server cannot be reached; 130 detached by Ctrl-C, the turn goes on"""
+  3 the server cannot be reached, or cannot do it now; 130 detached by Ctrl-C, the turn goes on"""
 
 
 def main(argv: Sequence[str] | None = None) -> int:

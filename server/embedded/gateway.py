@@ -59,9 +59,11 @@ async def embedded_gateway(
     try:
         await envoy.start()
         address.write_text(envoy.listen + "\n", encoding="utf-8")
-        async with kept(envoy, say):
-            yield envoy.listen
-        await envoy.drain(drain_seconds)
+        try:
+            async with kept(envoy, say):
+                yield envoy.listen
+        finally:
+            await envoy.drain(drain_seconds)
     finally:
         await asyncio.to_thread(address.unlink, missing_ok=True)
         await envoy.stop()

@@ -97,9 +97,7 @@ class TurnActive(KernelError):
     """The session has a turn that has not ended yet."""
 
     def __init__(self, session_id: str, turn_id: str) -> None:
-        super().__init__(
-            "the session's turn has not ended; follow it with Resume or stop it with Interrupt", session_id=session_id, turn_id=turn_id
-        )
+        super().__init__("the session's turn has not ended", session_id=session_id, turn_id=turn_id)
 
 
 class RequestIdReused(KernelError):

@@ -1,0 +1,34 @@
+"""What to type when the server says no: for the reasons where its own words cannot know that."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable, Mapping
+from pathlib import Path
+
+from server.cli.program import typed
+
+
+def advice(reason: str, metadata: Mapping[str, str], data_dir: Path | None) -> list[str]:
+    """Lines for a person; none for most reasons."""
+    found = _ADVICE.get(reason)
+    return found(metadata, data_dir) if found else []
+
+
+def _turn_active(metadata: Mapping[str, str], data_dir: Path | None) -> list[str]:
+    session = metadata.get("session_id", "SESSION")
+    return [f"follow it: {typed(f'resume {session}', data_dir)}", f"stop it:   {typed(f'interrupt {session}', data_dir)}"]
+
+
+def _api_key_invalid(_: Mapping[str, str], data_dir: Path | None) -> list[str]:
+    if os.environ.get("TREADLE_API_KEY"):
+        return ["it came from the environment variable TREADLE_API_KEY; without it the file in the data directory is used"]
+    if given := os.environ.get("TREADLE_API_KEY_FILE"):
+        return [f"it came from {given}, which TREADLE_API_KEY_FILE names"]
+    return [f"it came from {data_dir / 'api-key'}; set TREADLE_API_KEY for a server of another data directory"] if data_dir else []
+
+
+_ADVICE: Mapping[str, Callable[[Mapping[str, str], Path | None], list[str]]] = {
+    "TURN_ACTIVE": _turn_active,
+    "API_KEY_INVALID": _api_key_invalid,
+}
