@@ -7,13 +7,13 @@ import os
 from collections.abc import AsyncIterator, Callable
 from contextlib import AbstractAsyncContextManager, AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass
-from functools import cache
 from importlib.metadata import entry_points
 from typing import Any
 
 import structlog
 
 from server import telemetry
+from server.adapters import installed
 from server.api.event_codec import ProtobufEventCodec
 from server.api.server import Api, open_api
 from server.config import Settings
@@ -36,10 +36,6 @@ from server.tracing import open_tracer
 log = structlog.get_logger()
 
 
-class AdapterUnknown(Exception):
-    """The configuration names an adapter that is not installed."""
-
-
 @dataclass(frozen=True)
 class Server:
     """The running main server."""
@@ -55,7 +51,7 @@ class Server:
 @asynccontextmanager
 async def compose(settings: Settings, *, mark: Callable[[str], None] | None = None) -> AsyncIterator[Server]:
     """Everything, opened in order and closed in reverse. `mark` is told at every named point of a turn's life.
-    Errors: AdapterUnknown, DataDirectoryTaken, ModelsUnfit, DatabaseUnfit, StoreUnavailable, RuntimeError when an address is taken."""
+    Errors: StartRefused, StoreUnavailable, RuntimeError when an address is taken."""
     async with AsyncExitStack() as stack:
         replica = stack.enter_context(held_replica(settings.data_dir))
         tracer = await stack.enter_async_context(open_tracer(settings.otlp_endpoint, replica=replica))
@@ -105,7 +101,7 @@ async def compose(settings: Settings, *, mark: Callable[[str], None] | None = No
             supervisor,
             rush=rush,
             tracer=tracer,
-            providers=installed_providers,
+            providers=lambda: installed("provider"),
             models=models.gateway,
             default_provider=settings.default_provider,
             replica=replica,
@@ -168,15 +164,7 @@ def _budget(settings: Settings, of: str) -> Budget:
     return Budget(getattr(settings, f"budget_{of}_tokens"), round(getattr(settings, f"budget_{of}_usd") * 1_000_000))
 
 
-@cache
-def installed_providers() -> tuple[str, ...]:
-    """The agents whose packages are installed, by name; nothing of them is imported."""
-    return tuple(sorted(entry_points(group="treadle.provider").names))
-
-
 def _adapter(port: str, name: str, settings: Settings) -> AbstractAsyncContextManager[Any]:
-    found = entry_points(group=f"treadle.{port}")
-    if name not in found.names:
-        raise AdapterUnknown(f"TREADLE_{port.upper()}={name} is not installed; there are: {', '.join(sorted(found.names))}")
-    adapter: AbstractAsyncContextManager[Any] = found[name].load()(settings)
+    (found,) = entry_points(group=f"treadle.{port}", name=name)
+    adapter: AbstractAsyncContextManager[Any] = found.load()(settings)
     return adapter

@@ -3,11 +3,16 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Annotated, Literal
 
-from pydantic import AliasChoices, Field, SecretStr
+from pydantic import AfterValidator, AliasChoices, BeforeValidator, Field, SecretStr, ValidationError, ValidationInfo, field_validator
 from pydantic_settings import BaseSettings, SettingsConfigDict
 
+from server import setting_forms as forms
 from server.data_dir import default_data_dir
+
+Seconds = Annotated[float, Field(gt=0, allow_inf_nan=False)]
+_LOWER = BeforeValidator(lambda value: value.lower() if isinstance(value, str) else value)
 
 
 def _also(name: str, usual: str) -> AliasChoices:
@@ -27,20 +32,30 @@ class Settings(BaseSettings):
     worker_root: Path | None = Field(
         None, description="Directory for workers' slots; default `<data_dir>/workers`. Must be short: socket paths end at 107 bytes."
     )
-    listen: str = Field("127.0.0.1:7433", description="Address of the gRPC API, `host:port`; port 0 picks a free one.")
-    metrics_listen: str = Field("127.0.0.1:7434", description="Address of the Prometheus metrics page, `host:port`; empty for none.")
-    gateway_listen: str = Field(
+    listen: Annotated[str, AfterValidator(forms.address)] = Field(
+        "127.0.0.1:7433", description="Address of the gRPC API, `host:port`; port 0 picks a free one."
+    )
+    metrics_listen: Annotated[str, AfterValidator(forms.optional_address)] = Field(
+        "127.0.0.1:7434", description="Address of the Prometheus metrics page, `host:port`; empty for none."
+    )
+    gateway_listen: Annotated[str, AfterValidator(forms.optional_address)] = Field(
         "127.0.0.1:7430", description="Address of the gateway (Envoy) that `treadle up` starts, `host:port`; empty for none."
     )
-    gateway_origins: str = Field(
+    gateway_origins: Annotated[str, AfterValidator(forms.origins)] = Field(
         "", description="Web pages that may call through it, by comma, as browsers name them: `https://example.org`."
     )
-    gateway_tls_certificate: Path | None = Field(None, description="Certificate chain (PEM) of the gateway; without it, no TLS.")
-    gateway_tls_key: Path | None = Field(None, description="Its private key (PEM).")
+    gateway_tls_certificate: Annotated[Path | None, AfterValidator(forms.readable)] = Field(
+        None, description="Certificate chain (PEM) of the gateway; without it, no TLS."
+    )
+    gateway_tls_key: Annotated[Path | None, AfterValidator(forms.readable)] = Field(
+        None, validate_default=True, description="Its private key (PEM)."
+    )
 
     # -- adapters, by the name of their entry point
-    launcher: str = Field("process", description="How workers are started.")
-    object_store: str = Field("filesystem", description="Where snapshots go: `filesystem` or `s3`.")
+    launcher: Annotated[str, AfterValidator(forms.name_of("launcher"))] = Field("process", description="How workers are started.")
+    object_store: Annotated[str, AfterValidator(forms.name_of("object_store"))] = Field(
+        "filesystem", description="Where snapshots go: `filesystem` or `s3`."
+    )
 
     # -- database
     database_url: SecretStr = Field(SecretStr(""), description="Postgres, as the role `treadle_app` (callers' queries).")
@@ -60,23 +75,27 @@ class Settings(BaseSettings):
     git_allowed_hosts: str = Field(
         "github.com,gitlab.com,bitbucket.org,codeberg.org", description="Hosts that `https` repositories may be on, by comma."
     )
-    git_allowed_prefixes: str = Field(
+    git_allowed_prefixes: Annotated[str, AfterValidator(forms.git_prefixes)] = Field(
         "",
         description="Exact URL prefixes that are allowed besides, by comma: also `http`, also private addresses. Each ends with `/`.",
     )
-    git_timeout_seconds: float = Field(300, description="Limit for one fetch or push.")
-    branch_prefix: str = Field("treadle/", description="Prefix of branch names that Treadle makes.")
+    git_timeout_seconds: Seconds = Field(300, description="Limit for one fetch or push.")
+    branch_prefix: Annotated[str, AfterValidator(forms.branch_prefix)] = Field(
+        "treadle/", description="Prefix of branch names that Treadle makes."
+    )
 
     # -- turns
-    default_provider: str = Field("replay", description="The agent of a session that names none.")
-    max_turns: int = Field(64, description="Turns that one server runs at a time.")
-    turn_timeout_seconds: float = Field(3600, description="Limit for the agent's part of a turn.")
-    worker_start_seconds: float = Field(30, description="Limit for a worker's start.")
-    worker_orphan_seconds: float = Field(600, description="A worker that hears no server for this long kills its agent and exits.")
+    default_provider: Annotated[str, AfterValidator(forms.name_of("provider"))] = Field(
+        "replay", description="The agent of a session that names none."
+    )
+    max_turns: int = Field(64, ge=1, description="Turns that one server runs at a time.")
+    turn_timeout_seconds: Seconds = Field(3600, description="Limit for the agent's part of a turn.")
+    worker_start_seconds: Seconds = Field(30, description="Limit for a worker's start.")
+    worker_orphan_seconds: Seconds = Field(600, description="A worker that hears no server for this long kills its agent and exits.")
     unsandboxed: bool = Field(
         False, description="Run agents without a sandbox where none works. Only for machines that hold nothing of value."
     )
-    snapshot_retry_seconds: float = Field(30, description="How often snapshots that could not be stored are tried again.")
+    snapshot_retry_seconds: Seconds = Field(30, description="How often snapshots that could not be stored are tried again.")
 
     # -- models: where they are, and the server's credentials for them; no worker ever gets one
     anthropic_url: str = Field(
@@ -105,9 +124,11 @@ class Settings(BaseSettings):
     model_fields_allowed: str = Field(
         "", description="Top-level fields of model requests that are let through besides the known ones, by comma."
     )
-    model_request_bytes: int = Field(32 * 1024 * 1024, description="Largest request to a model.")
-    model_retries: int = Field(3, description="How often a request that a provider could not take is tried again.")
-    model_retry_seconds: float = Field(60, description="Longest wait before such a try; a provider that asks for more gets no more tries.")
+    model_request_bytes: int = Field(32 * 1024 * 1024, ge=1, description="Largest request to a model.")
+    model_retries: int = Field(3, ge=0, description="How often a request that a provider could not take is tried again.")
+    model_retry_seconds: Seconds = Field(
+        60, description="Longest wait before such a try; a provider that asks for more gets no more tries."
+    )
     model_prices: dict[str, dict[str, float]] = Field(
         {},
         description="Prices that Treadle does not know or has wrong, as JSON: beginning of the model's name -> `input`, `output`, "
@@ -119,19 +140,21 @@ class Settings(BaseSettings):
     budget_day_usd: float = Field(0, ge=0, description="US dollars (estimated) that one user may cost on one day (UTC); 0 for no limit.")
     naming: bool = Field(True, description="Whether a small model makes titles, branch names and commit messages of turns that use one.")
     naming_model: str = Field("", description="That model; by default `claude-haiku-4-5`, or `gpt-5-nano` where only OpenAI has a key.")
-    naming_seconds: float = Field(3, description="Limit for it; then names are made by rule.")
+    naming_seconds: Seconds = Field(3, description="Limit for it; then names are made by rule.")
 
     # -- streams
-    heartbeat_seconds: float = Field(15, description="A frame is sent after this much silence.")
-    write_timeout_seconds: float = Field(20, description="A follower that does not read for this long is cut off (it can resume).")
-    lease_seconds: float = Field(15, description="How long a replica's hold on a session lasts without renewal.")
+    heartbeat_seconds: Seconds = Field(15, description="A frame is sent after this much silence.")
+    write_timeout_seconds: Seconds = Field(20, description="A follower that does not read for this long is cut off (it can resume).")
+    lease_seconds: Seconds = Field(15, description="How long a replica's hold on a session lasts without renewal.")
 
     # -- logs and traces
-    log_format: str = Field("console", description="`console` or `json`.")
-    log_level: str = Field("info", description="`debug`, `info`, `warning` or `error`.")
+    log_format: Annotated[Literal["console", "json"], _LOWER] = Field("console", description="`console` or `json`.")
+    log_level: Annotated[Literal["debug", "info", "warning", "error"], _LOWER] = Field(
+        "info", description="`debug`, `info`, `warning` or `error`."
+    )
     log_file: Path | None = Field(None, description="Where logs go; default standard error, with `treadle up` `<data_dir>/server.log`.")
 
-    otlp_endpoint: str = Field(
+    otlp_endpoint: Annotated[str, AfterValidator(forms.collector)] = Field(
         "", description="Where traces go: an OpenTelemetry collector (OTLP over gRPC), `http://host:4317` or `https://…`; empty for none."
     )
 
@@ -139,3 +162,30 @@ class Settings(BaseSettings):
     def slots_dir(self) -> Path:
         """Where workers' slots are."""
         return self.worker_root or self.data_dir / "workers"
+
+    @field_validator("metrics_listen", "gateway_listen")
+    @classmethod
+    def _not_twice(cls, address: str, info: ValidationInfo) -> str:
+        for other in ("listen", "metrics_listen"):
+            if other != info.field_name and address == info.data.get(other) and address and not address.endswith(":0"):
+                raise ValueError(f"{address} is TREADLE_{other.upper()} already")
+        return address
+
+    @field_validator("gateway_tls_key")
+    @classmethod
+    def _both_or_none(cls, key: Path | None, info: ValidationInfo) -> Path | None:
+        if "gateway_tls_certificate" in info.data and (key is None) != (info.data["gateway_tls_certificate"] is None):
+            raise ValueError("it is of use only together with TREADLE_GATEWAY_TLS_CERTIFICATE, and needed with it")
+        return key
+
+
+def invalid_settings(error: ValidationError) -> list[str]:
+    """One sentence for each setting that does not fit. Values are named by our own validators only: others' may be secrets."""
+    told = []
+    for each in error.errors(include_url=False, include_input=False):
+        said = each["msg"].removeprefix("Value error, ")
+        name = str(each["loc"][0])
+        # A field that has other names too is told by the one under which its value was found.
+        variable = f"TREADLE_{name.upper()}" if name in Settings.model_fields else name.upper()
+        told.append(f"{variable}: {said[:1].lower()}{said[1:]}")
+    return told

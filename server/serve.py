@@ -16,6 +16,7 @@ from prometheus_client import start_http_server
 from server import telemetry
 from server.composition import Server, compose
 from server.config import Settings
+from server.listening import require_free
 from server.secrets import known_secrets
 
 log = structlog.get_logger()
@@ -47,7 +48,10 @@ def keep_what_stays() -> None:
 
 @asynccontextmanager
 async def running(settings: Settings, *, mark: Callable[[str], None] | None = None) -> AsyncIterator[Server]:
-    """The server with its logs and its metrics page."""
+    """The server with its logs and its metrics page. Errors: StartRefused, and those of `compose`."""
+    require_free(settings.listen, "TREADLE_LISTEN")
+    if settings.metrics_listen:
+        require_free(settings.metrics_listen, "TREADLE_METRICS_LISTEN")
     with logs(settings):
         async with compose(settings, mark=mark) as server:
             with metrics_page(settings.metrics_listen):

@@ -15,8 +15,7 @@ from enum import Enum
 from importlib.metadata import entry_points
 from pathlib import Path
 
-from server.embedded.settings import invalid_settings
-from server.replica import DataDirectoryTaken, held_replica
+from server.replica import DataDirectoryTaken, DataDirectoryUnusable, held_replica
 
 _PROGRAM_SECONDS = 10.0
 _ANSWER_SECONDS = 2.0
@@ -160,12 +159,13 @@ def ports(data_dir: Path) -> Iterator[Finding]:
     """The addresses that the settings name, unless our own server has them."""
     from pydantic import ValidationError
 
-    from server.config import Settings
+    from server.config import Settings, invalid_settings
 
     try:
         settings = Settings()
     except ValidationError as error:
-        yield Finding("settings", Level.MISSING, invalid_settings(error), "unset or correct it")
+        for told in invalid_settings(error):
+            yield Finding("settings", Level.MISSING, told, "unset or correct it")
         return
     if _serving(data_dir):
         yield from _running(data_dir)
@@ -216,7 +216,7 @@ def _serving(data_dir: Path) -> bool:
             return False
     except DataDirectoryTaken:
         return True
-    except OSError:  # another user's
+    except DataDirectoryUnusable:  # another user's
         return False
 
 

@@ -9,10 +9,13 @@ from server.cli.connection import connect, find_target
 from server.cli.failure import CommandFailed, ExitCode
 from server.cli.watch import watch
 
+_LAST_SEQ = 2**63 - 1
+"""The highest that the database can hold."""
+
 
 def run(options: argparse.Namespace) -> ExitCode:
     """Errors: CommandFailed."""
-    if options.after < 0:
+    if not 0 <= options.after <= _LAST_SEQ:
         raise CommandFailed("--after is the number of an event: 0 or more", ExitCode.REFUSED)
     return asyncio.run(_run(options))
 

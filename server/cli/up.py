@@ -14,12 +14,9 @@ from server.cli.failure import CommandFailed, ExitCode
 from server.cli.main import STARTED
 from server.cli.up_screen import UpScreen
 from server.data_dir import chosen_data_dir
-from server.embedded.postgres_runtime import PostgresUnusable
-from server.embedded.sample import SampleUnusable
-from server.embedded.settings import SettingsUnfit
 from server.embedded.stack import Stack, running_stack
 from server.embedded.stopping import Stopped, StopSignals, end_turns, unless
-from server.replica import DataDirectoryTaken
+from server.refusal import StartRefused
 
 _LAST_WORDS_SECONDS = 5.0
 
@@ -32,7 +29,7 @@ def run(options: argparse.Namespace) -> ExitCode:
     data_dir = chosen_data_dir(options.data_dir)
     try:
         return asyncio.run(_up(data_dir, options))
-    except (DataDirectoryTaken, SettingsUnfit, PostgresUnusable, SampleUnusable) as error:
+    except StartRefused as error:
         raise CommandFailed(str(error), ExitCode.REFUSED) from None
     except PermissionError as error:
         raise CommandFailed(f"{error.filename}: {error.strerror}; choose another directory with --data-dir", ExitCode.REFUSED) from None

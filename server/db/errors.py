@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+from server.refusal import StartRefused
 
-class DatabaseUnfit(Exception):
+
+class DatabaseUnfit(StartRefused):
     """The database must be set up differently before Treadle may run on it."""
 
 

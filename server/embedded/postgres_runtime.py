@@ -11,11 +11,13 @@ import stat
 from dataclasses import dataclass
 from pathlib import Path
 
+from server.refusal import StartRefused
+
 ACCOUNTS = ("postgres", "nobody")
 """Postgres refuses to run as root; these existing accounts are tried in this order. None is ever made."""
 
 
-class PostgresUnusable(Exception):
+class PostgresUnusable(StartRefused):
     """The embedded Postgres cannot run here; the message says what to change."""
 
 

@@ -11,6 +11,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from server.embedded.git_http import GitHttpServer
+from server.refusal import StartRefused
 
 PORT = 7435
 """Tried first; once chosen a port is kept, since it is part of the URL of every session on the sample."""
@@ -40,7 +41,7 @@ if __name__ == "__main__":
 _FILES = {"README.md": _README, "greet.py": _PROGRAM, ".gitignore": "__pycache__/\n"}
 
 
-class SampleUnusable(Exception):
+class SampleUnusable(StartRefused):
     """The sample repository cannot be made; the message says what to change."""
 
 

@@ -3,20 +3,19 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from server.embedded.postgres_home import DatabaseUrls
 from server.embedded.sample import Sample
+from server.refusal import StartRefused
 
 if TYPE_CHECKING:
-    from pydantic import ValidationError
-
     from server.config import Settings
 
 _LOG_LIMIT = 8 << 20
 
 
-class SettingsUnfit(Exception):
+class SettingsUnfit(StartRefused):
     """The settings do not work here; the message says which, and what to do."""
 
 
@@ -24,17 +23,17 @@ def embedded_settings(data_dir: Path, listen: str | None, urls: DatabaseUrls, sa
     """The environment's settings with what the stack brings. Errors: SettingsUnfit."""
     from pydantic import SecretStr, ValidationError
 
-    from server.config import Settings
+    from server.config import Settings, invalid_settings
 
     try:
-        asked = Settings(data_dir=data_dir)
+        given: dict[str, Any] = {"listen": listen} if listen else {}
+        asked = Settings(data_dir=data_dir, **given)
         if asked.database_url.get_secret_value():
             raise SettingsUnfit(
                 "TREADLE_DATABASE_URL is set, but `treadle up` brings its own Postgres; unset it, or use `python -m server`"
             )
         return asked.model_copy(
             update={
-                "listen": listen or asked.listen,
                 "database_url": SecretStr(urls.app),
                 "database_system_url": SecretStr(urls.system),
                 "database_owner_url": SecretStr(urls.owner),
@@ -43,12 +42,7 @@ def embedded_settings(data_dir: Path, listen: str | None, urls: DatabaseUrls, sa
             }
         )
     except ValidationError as error:
-        raise SettingsUnfit(invalid_settings(error)) from None
-
-
-def invalid_settings(error: ValidationError) -> str:
-    """One sentence for each setting that does not fit."""
-    return "; ".join(f"TREADLE_{str(each['loc'][0]).upper()}: {each['msg'].lower()}" for each in error.errors())
+        raise SettingsUnfit("\n  ".join(invalid_settings(error))) from None
 
 
 def _rotated(log: Path) -> Path:

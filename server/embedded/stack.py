@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import os
-import socket
 from collections.abc import AsyncIterator, Callable
 from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass
@@ -14,8 +12,10 @@ from typing import TYPE_CHECKING
 from server.embedded.keeping import kept
 from server.embedded.postgres import EmbeddedPostgres
 from server.embedded.sample import Sample, sample_repository
-from server.embedded.settings import SettingsUnfit, embedded_settings
+from server.embedded.settings import embedded_settings
+from server.listening import require_free
 from server.replica import held_replica
+from server.setting_forms import parts
 
 if TYPE_CHECKING:
     from server.composition import Server
@@ -42,8 +42,7 @@ async def running_stack(data_dir: Path, *, listen: str | None, say: Callable[[st
     """Started in order, stopped in reverse. At the end running turns are let go, not ended: that is the caller's choice to make.
     Postgres and the gateway are started again when they die; `say` is told.
 
-    `<data_dir>/address` tells other commands where the server is. Errors: DataDirectoryTaken, SettingsUnfit, PostgresUnusable,
-    SampleUnusable, OSError, and those of `compose`.
+    `<data_dir>/address` tells other commands where the server is. Errors: StartRefused, OSError, and those of `compose`.
     """
     with held_replica(data_dir):
         # Only a look, before anything starts; the server itself holds it later.
@@ -81,23 +80,11 @@ def _load() -> None:
     import server.serve  # noqa: F401
 
 
-def _require_free(name: str, address: str) -> None:
-    """Errors: SettingsUnfit, with a better sentence than the one gRPC has."""
-    host, _, port = address.rpartition(":")
-    try:
-        with socket.create_server((host.strip("[]"), int(port)), family=socket.AF_INET6 if ":" in host else socket.AF_INET):
-            pass
-    except (OSError, ValueError, OverflowError) as error:
-        reason = os.strerror(error.errno).lower() if isinstance(error, OSError) and error.errno else str(error)
-        raise SettingsUnfit(f"{address} cannot be listened on ({reason}); choose another with {name}") from None
-
-
 async def _serve(
     stack: AsyncExitStack, settings: Settings, sample: Sample, failed: asyncio.Future[None], say: Callable[[str], None]
 ) -> Stack:
-    from server.composition import AdapterUnknown, compose
+    from server.composition import compose
     from server.identity.local_user import ensure_local_user
-    from server.models.errors import ModelsUnfit
     from server.serve import logs, metrics_page
 
     for name, address in (
@@ -106,12 +93,9 @@ async def _serve(
         ("TREADLE_GATEWAY_LISTEN", settings.gateway_listen),
     ):
         if address:
-            _require_free(name, address)
+            require_free(address, name)
     stack.enter_context(logs(settings))
-    try:
-        server = await stack.enter_async_context(compose(settings))
-    except (AdapterUnknown, ModelsUnfit) as error:
-        raise SettingsUnfit(str(error)) from None
+    server = await stack.enter_async_context(compose(settings))
     server.failed.add_done_callback(lambda done: _pass_on(done, failed))
     key_file = await ensure_local_user(server.stores.keys, settings.data_dir)
     metrics_url = stack.enter_context(metrics_page(settings.metrics_listen))
@@ -134,7 +118,7 @@ async def _gateway(stack: AsyncExitStack, settings: Settings, server: Server, sa
         listen=settings.gateway_listen,
         upstream=server.api.address,
         admin="",
-        origins=tuple(filter(None, (origin.strip() for origin in settings.gateway_origins.split(",")))),
+        origins=parts(settings.gateway_origins),
         tls_certificate=settings.gateway_tls_certificate,
         tls_key=settings.gateway_tls_key,
     )

@@ -6,6 +6,7 @@ import re
 from urllib.parse import urlsplit
 
 from server.kernel.errors import RepositoryNotAllowed
+from server.setting_forms import git_prefixes, parts
 
 _SEGMENT = re.compile(r"[A-Za-z0-9._-]{1,100}\Z")
 _LONGEST = 2000
@@ -16,12 +17,8 @@ class RemoteUrls:
 
     def __init__(self, *, hosts: str, prefixes: str) -> None:
         """`hosts` and `prefixes` are comma lists. Errors: ValueError for a prefix that is no http(s) URL ending in `/`."""
-        self._hosts = frozenset(host.strip().lower() for host in hosts.split(",") if host.strip())
-        self._prefixes = tuple(prefix.strip() for prefix in prefixes.split(",") if prefix.strip())
-        for prefix in self._prefixes:
-            parts = urlsplit(prefix)
-            if parts.scheme not in {"http", "https"} or not parts.hostname or "@" in parts.netloc or not prefix.endswith("/"):
-                raise ValueError(f"allowed Git prefix {prefix!r} must be an http or https URL that ends with /")
+        self._hosts = frozenset(host.lower() for host in parts(hosts))
+        self._prefixes = parts(git_prefixes(prefixes))
 
     def check(self, url: str) -> str:
         """The canonical spelling, rebuilt from its parts. Errors: RepositoryNotAllowed."""
@@ -41,20 +38,20 @@ class RemoteUrls:
 
     def _on_a_known_host(self, url: str) -> str:
         try:
-            parts = urlsplit(url)
-            port = parts.port
+            address = urlsplit(url)
+            port = address.port
         except ValueError:
             raise RepositoryNotAllowed("the URL is malformed") from None
-        if parts.scheme != "https":
+        if address.scheme != "https":
             raise RepositoryNotAllowed(f"only https:// URLs are fetched{_as_https(url)}")
-        if "@" in parts.netloc:
+        if "@" in address.netloc:
             raise RepositoryNotAllowed("the URL holds a user name or password")
-        if port is not None or parts.netloc.endswith(":") or "?" in url or "#" in url:
+        if port is not None or address.netloc.endswith(":") or "?" in url or "#" in url:
             raise RepositoryNotAllowed("the URL holds a port, a query or a fragment")
-        host = (parts.hostname or "").lower()
+        host = (address.hostname or "").lower()
         if host not in self._hosts:
             raise RepositoryNotAllowed(f"host {host!r}, allowed are {', '.join(sorted(self._hosts)) or 'none'}")
-        segments = _path(parts.path.removeprefix("/"))
+        segments = _path(address.path.removeprefix("/"))
         if len(segments) != 2:
             raise RepositoryNotAllowed("the path is not owner/name")
         # With `.git` no known host answers with a redirect, which we would not follow.

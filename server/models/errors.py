@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+from server.refusal import StartRefused
 
-class ModelsUnfit(Exception):
+
+class ModelsUnfit(StartRefused):
     """A setting about models cannot be right; the message says which, and what to do."""
 
 

@@ -160,6 +160,14 @@ async def test_resume_beyond_the_end_is_refused(shared, find_session) -> None:
     assert "SEQUENCE_AHEAD" in ended.err
 
 
+@pytest.mark.parametrize("after", ["-1", "99999999999999999999999", "many"])
+async def test_a_number_that_no_event_has_is_refused(shared, after) -> None:
+    ended = await shared.run("resume", "0190aaaa-0000-7000-8000-000000000000", "--after", after)
+    assert ended.code == 2
+    assert "--after" in ended.err
+    assert "Traceback" not in ended.err
+
+
 async def test_a_wrong_key_is_refused(shared) -> None:
     ended = await shared.run("sessions", TREADLE_API_KEY="trd_wrong")
     assert ended.code == 2

@@ -159,6 +159,24 @@ async def test_a_setting_that_does_not_fit_is_named(home) -> None:
     assert "Traceback" not in ended.err
 
 
+async def test_all_settings_that_do_not_fit_are_named_at_once(home) -> None:
+    ended = await home.run("up", "--listen", "nonsense", TREADLE_LOG_LEVEL="bogus", TREADLE_LEASE_SECONDS="-3")
+    assert ended.code == 2
+    assert len(ended.err.splitlines()) == 3
+    for setting in ("TREADLE_LISTEN: 'nonsense' is not host:port", "TREADLE_LOG_LEVEL: ", "TREADLE_LEASE_SECONDS: "):
+        assert setting in ended.err
+
+
+@pytest.mark.parametrize("place", ["{data}/replica", "{data}/replica/below", "/proc/treadle"])
+async def test_a_data_directory_that_cannot_be_one_is_refused(home, place) -> None:
+    place = place.format(data=home.data_dir)
+    ended = await home.run("up", TREADLE_DATA_DIR=place)
+    assert ended.code == 2
+    assert ended.err.count("\n") == 1
+    assert place.removesuffix("/below") in ended.err
+    assert "--data-dir" in ended.err
+
+
 async def test_the_gateway_serves_and_goes_with_the_server_also_when_that_is_killed(home) -> None:
     async with home.up() as up:
         found = re.search(r"gateway +http://127\.0\.0\.1:(\d+)", up.out)

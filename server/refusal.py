@@ -1,0 +1,7 @@
+"""What stops a start."""
+
+from __future__ import annotations
+
+
+class StartRefused(Exception):
+    """The server cannot start like this; the message says what is wrong and what to change. Each place that knows has its own type."""

@@ -1,0 +1,87 @@
+"""What a setting may look like. Each function gives the value to use, and raises ValueError with a sentence that names what is wrong."""
+
+from __future__ import annotations
+
+import os
+import re
+from collections.abc import Callable
+from pathlib import Path
+from urllib.parse import urlsplit
+
+from server.adapters import installed
+from server.kernel.errors import InvalidField
+from server.kernel.naming import check_branch_name
+
+_ADDRESS = re.compile(r"([A-Za-z0-9._-]+|\[[0-9A-Fa-f:.]+\]):([0-9]{1,5})")
+_ORIGIN = re.compile(r"https?://([A-Za-z0-9.-]+|\[[0-9A-Fa-f:.]+\])(:[0-9]{1,5})?")
+_LAST_PORT = 65535
+
+
+def address(text: str) -> str:
+    """`host:port`."""
+    found = _ADDRESS.fullmatch(text)
+    if not found or int(found[2]) > _LAST_PORT:
+        raise ValueError(f"{text!r} is not host:port, as in 127.0.0.1:7433 or [::1]:7433 (0.0.0.0 for all interfaces)")
+    return text
+
+
+def optional_address(text: str) -> str:
+    """`host:port`, or empty for none."""
+    return address(text) if text else text
+
+
+def parts(text: str) -> tuple[str, ...]:
+    """The parts of a comma list."""
+    return tuple(filter(None, (part.strip() for part in text.split(","))))
+
+
+def origins(text: str) -> str:
+    """A comma list of origins as browsers send them (RFC 6454 section 6.2): no path, not even `/`."""
+    for origin in parts(text):
+        if not _ORIGIN.fullmatch(origin):
+            raise ValueError(f"{origin!r} is not an origin, as in https://example.org or http://localhost:3000")
+    return text
+
+
+def git_prefixes(text: str) -> str:
+    """A comma list of URL prefixes."""
+    for prefix in parts(text):
+        url = urlsplit(prefix)
+        if url.scheme not in {"http", "https"} or not url.hostname or "@" in url.netloc or not prefix.endswith("/"):
+            raise ValueError(f"{prefix!r} is not an http or https URL that ends with /")
+    return text
+
+
+def collector(text: str) -> str:
+    """An http(s) URL with a host, or empty."""
+    url = urlsplit(text)
+    if text and (url.scheme not in {"http", "https"} or not url.hostname):
+        raise ValueError(f"{text!r} is not http://host:port or https://host:port")
+    return text
+
+
+def branch_prefix(text: str) -> str:
+    """What a branch's name may begin with."""
+    try:
+        check_branch_name(f"{text}session-00000000")
+    except InvalidField as error:
+        raise ValueError(f"{text!r} cannot begin a branch's name: {error.message.removeprefix('branch: ')}") from None
+    return text
+
+
+def readable(path: Path | None) -> Path | None:
+    """A file that can be read."""
+    if path is not None and not (path.is_file() and os.access(path, os.R_OK)):
+        raise ValueError(f"{path} cannot be read")
+    return path
+
+
+def name_of(port: str) -> Callable[[str], str]:
+    """The name of something that is installed."""
+
+    def check(name: str) -> str:
+        if name not in installed(port):
+            raise ValueError(f"{name!r} is not installed; there are: {', '.join(installed(port))}")
+        return name
+
+    return check

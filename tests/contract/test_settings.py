@@ -1,0 +1,108 @@
+"""Settings that cannot be right stop the start, all at once, in one sentence each."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+from pydantic import ValidationError
+
+from server.config import Settings, invalid_settings
+
+
+@pytest.mark.parametrize(
+    ("name", "value", "says"),
+    [
+        ("lease_seconds", "-3", "greater than 0"),
+        ("heartbeat_seconds", "0", "greater than 0"),
+        ("heartbeat_seconds", "nan", "finite"),
+        ("turn_timeout_seconds", "soon", "valid number"),
+        ("max_turns", "0", "greater than or equal to 1"),
+        ("default_provider", "nobody", "'nobody' is not installed; there are: "),
+        ("launcher", "nobody", "'nobody' is not installed; there are: process"),
+        ("object_store", "nobody", "'nobody' is not installed; there are: filesystem, s3"),
+        ("listen", "nonsense", "'nonsense' is not host:port"),
+        ("listen", "127.0.0.1:70000", "'127.0.0.1:70000' is not host:port"),
+        ("metrics_listen", ":1", "':1' is not host:port"),
+        ("gateway_listen", "127.0.0.1:7433", "127.0.0.1:7433 is TREADLE_LISTEN already"),
+        ("gateway_listen", "127.0.0.1:7434", "127.0.0.1:7434 is TREADLE_METRICS_LISTEN already"),
+        ("gateway_origins", "https://a.example,foo", "'foo' is not an origin"),
+        ("gateway_origins", "https://a.example/", "'https://a.example/' is not an origin"),
+        ("gateway_tls_key", "/etc/hostname", "only together with TREADLE_GATEWAY_TLS_CERTIFICATE"),
+        ("gateway_tls_certificate", "/nowhere", "/nowhere cannot be read"),
+        ("log_level", "bogus", "'debug', 'info', 'warning' or 'error'"),
+        ("log_format", "bogus", "'console' or 'json'"),
+        ("git_allowed_prefixes", "http://x", "'http://x' is not an http or https URL that ends with /"),
+        ("branch_prefix", "-x/", "cannot begin a branch's name"),
+    ],
+)
+def test_a_value_that_cannot_be_right_is_refused(name: str, value: str, says: str) -> None:
+    with pytest.raises(ValidationError) as caught:
+        Settings(**{name: value})
+    told = [line for line in invalid_settings(caught.value) if line.startswith(f"TREADLE_{name.upper()}: ")]
+    assert len(told) == 1, invalid_settings(caught.value)
+    assert says in told[0]
+
+
+def test_a_certificate_without_its_key_is_refused() -> None:
+    with pytest.raises(ValidationError) as caught:
+        Settings(gateway_tls_certificate="/etc/hostname")
+    (told,) = invalid_settings(caught.value)
+    assert told.startswith("TREADLE_GATEWAY_TLS_KEY: ")
+    assert "needed" in told
+
+
+def test_what_may_be_stays_possible() -> None:
+    settings = Settings(
+        log_level="INFO", metrics_listen="", gateway_listen="[::1]:0", listen="127.0.0.1:0", branch_prefix="",
+        gateway_origins="https://a.example, http://localhost:3000", git_allowed_prefixes="http://git:3000/, https://x/y/",
+    )  # fmt: skip
+    assert settings.log_level == "info"
+
+
+def test_secrets_are_never_repeated() -> None:
+    with pytest.raises(ValidationError) as caught:
+        Settings(s3_secret_key=["hush"], max_turns=0)
+    assert "hush" not in "".join(invalid_settings(caught.value))
+
+
+def server(*arguments: str, tmp_path: Path, **environment: str) -> subprocess.CompletedProcess[str]:
+    inherited = {name: value for name, value in os.environ.items() if not name.startswith("TREADLE_")}
+    return subprocess.run(
+        [sys.executable, "-m", "server", *arguments], env=inherited | {"TREADLE_DATA_DIR": str(tmp_path)} | environment,
+        capture_output=True, text=True, timeout=60, check=False, cwd=Path(__file__).parents[2],
+    )  # fmt: skip
+
+
+def test_the_server_alone_says_what_it_needs(tmp_path: Path) -> None:
+    told = server(tmp_path=tmp_path)
+    assert told.returncode == 2
+    assert told.stderr.startswith("server: TREADLE_DATABASE_URL and TREADLE_DATABASE_SYSTEM_URL are needed")
+    assert "treadle up" in told.stderr
+    both = server(tmp_path=tmp_path, TREADLE_MAX_TURNS="many", TREADLE_LEASE_SECONDS="-3")
+    assert both.returncode == 2
+    assert "TREADLE_MAX_TURNS: " in both.stderr
+    assert "TREADLE_LEASE_SECONDS: " in both.stderr
+    help_ = server("--help", tmp_path=tmp_path)
+    assert help_.returncode == 0
+    assert "docs/configuration.md" in help_.stdout
+    for each in (told, both, help_):
+        assert "Traceback" not in each.stderr
+
+
+def test_the_server_alone_says_what_does_not_work(tmp_path: Path) -> None:
+    nowhere = f"postgresql://nobody@/none?host={tmp_path}"
+    urls = {"TREADLE_DATABASE_URL": nowhere, "TREADLE_DATABASE_SYSTEM_URL": nowhere}
+    away = server(tmp_path=tmp_path, **urls)
+    assert away.returncode == 1
+    assert "the database does not answer" in away.stderr
+    file = tmp_path / "file"
+    file.write_text("")
+    wrong = server(tmp_path=file, **urls)
+    assert wrong.returncode == 2
+    assert f"{file} is not a directory" in wrong.stderr
+    for each in (away, wrong):
+        assert "Traceback" not in each.stderr
