@@ -126,8 +126,8 @@ class Settings(BaseSettings):
     )
     model_request_bytes: int = Field(32 * 1024 * 1024, ge=1, description="Largest request to a model.")
     model_retries: int = Field(3, ge=0, description="How often a request that a provider could not take is tried again.")
-    model_retry_seconds: Seconds = Field(
-        60, description="Longest wait before such a try; a provider that asks for more gets no more tries."
+    model_retry_seconds: float = Field(
+        60, ge=0, allow_inf_nan=False, description="Longest wait before such a try; a provider that asks for more gets no more tries."
     )
     model_prices: dict[str, dict[str, float]] = Field(
         {},

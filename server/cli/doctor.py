@@ -19,6 +19,7 @@ _CHECKS: tuple[Callable[[Path], Finding], ...] = (
     checks.python,
     checks.git,
     checks.postgres,
+    checks.gateway,
     checks.sandbox,
     checks.launchers,
     checks.providers,

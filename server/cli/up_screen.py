@@ -8,6 +8,7 @@ from pathlib import Path
 from server.cli.failure import CommandFailed
 from server.cli.program import typed
 from server.cli.screen import Screen
+from server.embedded.room import LITTLE_BYTES, free_bytes, in_words
 from server.embedded.stack import Stack
 
 
@@ -33,6 +34,8 @@ class UpScreen:
         self._starting = False
         capability = stack.server.launcher.capability
         self._screen.label("ready", f"in {seconds:.1f} s")
+        if (free := free_bytes(self._data_dir)) < LITTLE_BYTES:
+            self._screen.label("disk", f"only {in_words(free)} free; large repositories will not fit", "bold yellow")
         self._screen.label("workers", f"{capability.name}: {capability.detail}", "" if capability.sandboxed else "bold yellow")
 
     def serving(self, stack: Stack) -> None:

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING
 
 from server.embedded.keeping import kept
 from server.embedded.postgres import EmbeddedPostgres
+from server.embedded.room import require_room
 from server.embedded.sample import Sample, sample_repository
 from server.embedded.settings import embedded_settings
 from server.listening import require_free
@@ -47,6 +48,7 @@ async def running_stack(data_dir: Path, *, listen: str | None, say: Callable[[st
     with held_replica(data_dir):
         # Only a look, before anything starts; the server itself holds it later.
         pass
+    require_room(data_dir)
     # Most of a second goes into imports: they happen while Postgres starts in processes of its own.
     loading = asyncio.create_task(asyncio.to_thread(_load))
     async with AsyncExitStack() as stack:

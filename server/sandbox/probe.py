@@ -80,7 +80,10 @@ def _try(sandbox: Sandbox) -> str | None:
         hidden, workspace = Path(folder, "hidden"), Path(folder, "workspace")
         hidden.write_text("not for the sandbox")
         workspace.mkdir()
-        os.chown(workspace, sandbox.uid, sandbox.gid)
+        try:
+            os.chown(workspace, sandbox.uid, sandbox.gid)
+        except OSError as error:  # root of a namespace that has no such user
+            return f"files cannot be given to uid {sandbox.uid}: {error.strerror}"
         mounts = [*python_mounts(), Mount(Path(inside.__file__), _SCRIPT), Mount(workspace, _WORKSPACE, writable=True)]
         command = [sys.executable, "-I", "-S", str(_SCRIPT), str(hidden), str(_WORKSPACE)]
         argv = sandbox.wrap(command, mounts=mounts, env={}, cwd=str(_WORKSPACE))

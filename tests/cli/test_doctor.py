@@ -2,25 +2,50 @@
 
 from __future__ import annotations
 
+import asyncio
 import socket
+import sys
+
+import pytest
+from support.requirements import require
 
 
 async def test_doctor_says_that_this_machine_will_do(unused) -> None:
     ended = await unused.run("doctor", TREADLE_LISTEN="127.0.0.1:0")
     assert ended.code == 0, ended
-    for name in ("Python", "Git", "Postgres", "sandbox", "launchers", "agents", "models", "data", "disk", "sockets", "port"):
+    for name in ("Python", "Git", "Postgres", "Envoy", "sandbox", "launchers", "agents", "models", "data", "disk", "sockets", "port"):
         assert f"  {name}" in ended.out
     assert "Treadle can run here" in ended.out
     assert not unused.data_dir.exists()
 
 
-async def test_doctor_names_what_is_missing_and_what_to_do(unused) -> None:
+@pytest.mark.parametrize("setting", ["TREADLE_LISTEN", "TREADLE_METRICS_LISTEN", "TREADLE_GATEWAY_LISTEN"])
+async def test_doctor_names_what_is_missing_and_what_to_do(unused, setting) -> None:
     with socket.create_server(("127.0.0.1", 0)) as taken:
         address = f"127.0.0.1:{taken.getsockname()[1]}"
-        ended = await unused.run("doctor", TREADLE_LISTEN=address)
+        ended = await unused.run("doctor", **({"TREADLE_LISTEN": "127.0.0.1:0"} | {setting: address}))
     assert ended.code == 1
     assert f"no  port       {address}: address already in use\n" in ended.out
-    assert "choose another with TREADLE_LISTEN" in ended.out
+    assert f"choose another with {setting}" in ended.out
+
+
+async def test_doctor_and_up_agree_about_a_disk_that_is_too_small(unused, tmp_path) -> None:
+    """A disk of 60 MB, mounted where only these processes see it."""
+    command = f'TREADLE_LISTEN=127.0.0.1:0 {sys.executable} -m server.cli "$1" --data-dir {tmp_path}/data'
+    mount = f"mount -t tmpfs -o size=60m none {tmp_path} && {command}"
+    ends = []
+    for verb in ("doctor", "up"):
+        process = await asyncio.create_subprocess_exec(
+            "unshare", "--user", "--map-root-user", "--mount", "sh", "-c", mount, "sh", verb,
+            stdout=asyncio.subprocess.PIPE, stderr=asyncio.subprocess.PIPE,
+        )  # fmt: skip
+        out, err = await asyncio.wait_for(process.communicate(), 60)
+        require(b"unshare:" not in err and b"mount:" not in err, "mounts in a user namespace", err.decode())
+        ends.append((process.returncode, out.decode(), err.decode()))
+    (doctor, told, _), (up, _, refused) = ends
+    assert (doctor, up) == (1, 2)
+    assert "no  disk       63 MB free" in told
+    assert refused.startswith("treadle: only 63 MB are free for ")
 
 
 async def test_doctor_knows_a_directory_that_cannot_be_written(unused) -> None:
