@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 import asyncio
 import os
+import sys
 import time
 from contextlib import AsyncExitStack
 from pathlib import Path
@@ -12,6 +13,7 @@ from typing import Any
 
 from server.cli.failure import CommandFailed, ExitCode
 from server.cli.main import STARTED
+from server.cli.undeterred import undeterred
 from server.cli.up_screen import UpScreen
 from server.data_dir import chosen_data_dir
 from server.embedded.stack import Stack, running_stack
@@ -25,6 +27,7 @@ def run(options: argparse.Namespace) -> ExitCode:
     """Serve until a signal. Errors: CommandFailed."""
     # Read when grpc is imported. We fork only to run other programs; gRPC's own preparations for a fork print warnings then.
     os.environ.setdefault("GRPC_ENABLE_FORK_SUPPORT", "0")
+    sys.stdout, sys.stderr = undeterred(sys.stdout), undeterred(sys.stderr)
 
     data_dir = chosen_data_dir(options.data_dir)
     try:

@@ -82,6 +82,7 @@ class Home:
     def __init__(self, data_dir: Path) -> None:
         self.data_dir = data_dir
         self.first_words = ""
+        self.ports = _ANY_PORTS
 
     @property
     def sample_url(self) -> str:

@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import asyncio
+import os
 import re
 import signal
 import socket
 import stat
+import sys
 import urllib.request
 
 import pytest
@@ -157,6 +159,31 @@ async def test_a_setting_that_does_not_fit_is_named(home) -> None:
     assert ended.code == 2
     assert "TREADLE_MAX_TURNS" in ended.err
     assert "Traceback" not in ended.err
+
+
+async def test_it_goes_on_when_nobody_reads_what_it_says(home, find_branch) -> None:
+    """`treadle up --demo | head -1`"""
+    reading, writing = os.pipe()
+    process = await asyncio.create_subprocess_exec(
+        sys.executable, "-m", "server.cli", "up", "--demo", "--data-dir", str(home.data_dir), "--listen", "127.0.0.1:0",
+        stdin=asyncio.subprocess.DEVNULL, stdout=writing, stderr=writing, env=os.environ | home.ports,
+    )  # fmt: skip
+    os.close(writing)
+    try:
+        with os.fdopen(reading, "rb", buffering=0) as screen:
+            assert b"Treadle" in await asyncio.to_thread(screen.readline)
+        async with asyncio.timeout(LIMIT_SECONDS):
+            while (listed := await home.run("sessions")).out.count("Write down what was asked for") < 2:
+                await asyncio.sleep(0.05)
+            session = listed.out.split()[0]
+            told = await home.run("resume", session)
+        assert find_branch(told.out)
+        assert process.returncode is None
+    finally:
+        process.send_signal(signal.SIGINT)
+        code = await asyncio.wait_for(process.wait(), LIMIT_SECONDS)
+    assert code == 0
+    assert home.processes() == []
 
 
 async def test_all_settings_that_do_not_fit_are_named_at_once(home) -> None:
