@@ -6,15 +6,17 @@ import os
 import shutil
 import tempfile
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
+from urllib.parse import urlsplit
 
 from server.embedded.git_http import GitHttpServer
 from server.refusal import StartRefused
 
 PORT = 7435
-"""Tried first; once chosen a port is kept, since it is part of the URL of every session on the sample."""
+"""Where it is when nobody else is there. A port that it had once is part of sessions' URLs: it is served there too, while it can be."""
+_KEPT_PORTS = 8
 NAME = "sample.git"
 _GIT_SECONDS = 30.0
 _ENVIRONMENT = {"PATH": "/usr/local/bin:/usr/bin:/bin", "HOME": "/nonexistent", "GIT_CONFIG_NOSYSTEM": "1", "GIT_CONFIG_GLOBAL": os.devnull}
@@ -50,8 +52,10 @@ class Sample:
     """The served repository."""
 
     url: str
-    prefix: str
-    """The only prefix on loopback that the server may fetch from and push to."""
+    prefixes: tuple[str, ...]
+    """The only prefixes on loopback that the server may fetch from and push to: all are ours, now."""
+    moved: bool
+    """Whether somebody else has PORT."""
     made: bool
     """Whether this start made it: the first one."""
 
@@ -64,32 +68,46 @@ def sample_repository(data_dir: Path) -> Iterator[Sample]:
     made = not (root / NAME).exists()
     if made:
         _make(root)
-    server = _serve(root, home / "port")
-    try:
-        url = f"{server.url}{NAME}"
+    with ExitStack() as stack:
+        prefixes = _serve(stack, root, home / "port")
+        url = f"{prefixes[0]}{NAME}"
         (home / "url").write_text(url + "\n", encoding="utf-8")
-        yield Sample(url, server.url, made)
-    finally:
-        server.stop()
+        yield Sample(url, prefixes, moved=f":{PORT}/" not in url, made=made)
 
 
-def _serve(root: Path, port_file: Path) -> GitHttpServer:
-    server = GitHttpServer(root, port=_kept_port(port_file))
+def _serve(stack: ExitStack, root: Path, ports_file: Path) -> tuple[str, ...]:
+    """The prefixes that it is served under, the best one first. Sessions with another one can be read, but not go on."""
+    kept = _kept_ports(ports_file)
+    servers = [server for port in dict.fromkeys((PORT, *kept)) if (server := _started(root, port))] or [_anywhere(root)]
+    for server in servers:
+        stack.callback(server.stop)
+    prefixes = tuple(server.url for server in servers)
+    now = dict.fromkeys((*kept, *(urlsplit(prefix).port for prefix in prefixes)))
+    ports_file.write_text("".join(f"{port}\n" for port in [*now][-_KEPT_PORTS:]), encoding="utf-8")
+    return prefixes
+
+
+def _started(root: Path, port: int) -> GitHttpServer | None:
+    """None when somebody else has the port."""
+    server = GitHttpServer(root, port=port)
     try:
         server.start()
     except OSError:
-        # Somebody else has it now. Sessions with the old URL can be read, but not go on.
-        server = GitHttpServer(root)
-        server.start()
-    port_file.write_text(server.url.rsplit(":", 1)[1].strip("/"), encoding="utf-8")
+        return None
     return server
 
 
-def _kept_port(port_file: Path) -> int:
+def _anywhere(root: Path) -> GitHttpServer:
+    server = GitHttpServer(root)
+    server.start()
+    return server
+
+
+def _kept_ports(ports_file: Path) -> list[int]:
     try:
-        return int(port_file.read_text(encoding="utf-8"))
+        return [int(line) for line in ports_file.read_text(encoding="utf-8").split()]
     except (FileNotFoundError, ValueError):
-        return PORT
+        return []
 
 
 def _make(root: Path) -> None:

@@ -37,7 +37,7 @@ def embedded_settings(data_dir: Path, listen: str | None, urls: DatabaseUrls, sa
                 "database_url": SecretStr(urls.app),
                 "database_system_url": SecretStr(urls.system),
                 "database_owner_url": SecretStr(urls.owner),
-                "git_allowed_prefixes": ",".join(filter(None, (asked.git_allowed_prefixes, sample.prefix))),
+                "git_allowed_prefixes": ",".join(filter(None, (asked.git_allowed_prefixes, *sample.prefixes))),
                 "log_file": asked.log_file or _rotated(data_dir / "server.log"),
             }
         )
