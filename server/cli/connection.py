@@ -5,7 +5,7 @@ from __future__ import annotations
 import argparse
 import os
 import sys
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -30,12 +30,25 @@ class Target:
     """Where the two came from; part of the hints that say what to type next."""
 
 
+class Notice:
+    """Says a word beside the output, after `before` has brought that to a good place."""
+
+    def __init__(self) -> None:
+        self.before: Callable[[], None] = lambda: None
+
+    def __call__(self, text: str) -> None:
+        """Say it."""
+        self.before()
+        print(f"treadle: {text}", file=sys.stderr, flush=True)
+
+
 @dataclass(frozen=True)
 class Connection:
     """A client, and whose it is."""
 
     treadle: AsyncTreadle
     target: Target
+    notice: Notice
 
 
 def find_target(options: argparse.Namespace) -> Target:
@@ -58,20 +71,16 @@ def find_target(options: argparse.Namespace) -> Target:
 @asynccontextmanager
 async def connect(target: Target) -> AsyncIterator[Connection]:
     """A client, closed at the end. Nothing is sent before the first call. Errors: CommandFailed, for whatever the client raises inside."""
+    notice = Notice()
+
+    def told(lost: Unavailable | None) -> None:
+        notice("the connection is lost; trying to go on" if lost else "connected again")
+
     try:
-        async with AsyncTreadle(target.address, target.api_key, retry=RETRY, on_connection=_told) as treadle:
-            yield Connection(treadle, target)
+        async with AsyncTreadle(target.address, target.api_key, retry=RETRY, on_connection=told) as treadle:
+            yield Connection(treadle, target, notice)
     except TreadleError as error:
         raise explain(error, target) from None
-
-
-def notice(text: str) -> None:
-    """A word beside the output."""
-    print(f"treadle: {text}", file=sys.stderr, flush=True)
-
-
-def _told(lost: Unavailable | None) -> None:
-    notice("the connection is lost; trying to go on" if lost else "connected again")
 
 
 def explain(error: TreadleError, target: Target) -> CommandFailed:

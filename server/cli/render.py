@@ -29,13 +29,22 @@ class Renderer:
 
     def show(self, event: pb.Event) -> None:
         """Print what a person wants to know of it; nothing for most of the bookkeeping."""
-        kind = event.WhichOneof("body")
-        if kind == "turn_started":
-            self._summary = Summary(self._summary.branch, event.turn_started.provider)
-        self._summary.note(event)
-        show = getattr(self, f"_{kind}", None)
+        self._note(event)
+        show = getattr(self, f"_{event.WhichOneof('body')}", None)
         if show is not None:
             show(event)
+
+    def recall(self, event: pb.Event) -> None:
+        """Take in what was shown before, by an earlier command: the turn's end counts it, and it is not said again."""
+        self._note(event)
+        self._begun.add(event.tool_call.call_id if event.HasField("tool_call") else event.item_id)
+        if event.HasField("content_delta") and event.content_delta.channel == pb.CHANNEL_TEXT and self._screen.live:
+            self._told[event.item_id] = self._told.get(event.item_id, "") + event.content_delta.data
+
+    def _note(self, event: pb.Event) -> None:
+        if event.HasField("turn_started"):
+            self._summary = Summary(self._summary.branch, event.turn_started.provider)
+        self._summary.note(event)
 
     # -- the turn -----------------------------------------------------------------------------------------------------------
 

@@ -5,12 +5,14 @@ from __future__ import annotations
 import argparse
 import asyncio
 
-from server.cli.connection import connect, find_target
+from server.cli.connection import Connection, connect, find_target
 from server.cli.failure import CommandFailed, ExitCode
 from server.cli.watch import watch
+from treadle.session.v1.event_pb2 import Event
 
 _LAST_SEQ = 2**63 - 1
 """The highest that the database can hold."""
+_PAST_EVENTS, _PAGE = 20_000, 1_000
 
 
 def run(options: argparse.Namespace) -> ExitCode:
@@ -22,5 +24,17 @@ def run(options: argparse.Namespace) -> ExitCode:
 
 async def _run(options: argparse.Namespace) -> ExitCode:
     async with connect(find_target(options)) as connection:
+        past = [] if options.json else await _past(connection, options.session, options.after)
         stream = connection.treadle.resume(options.session, after_seq=options.after, follow=not options.no_follow)
-        return await watch(connection, stream, as_json=options.json)
+        return await watch(connection, stream, as_json=options.json, past=past)
+
+
+async def _past(connection: Connection, session: str, after: int) -> list[Event]:
+    """The events up to `after`, no more than the last `_PAST_EVENTS` of them. Errors: TreadleError."""
+    found: list[Event] = []
+    if after > 0:
+        async for event in connection.treadle.list_events(session, after_seq=max(0, after - _PAST_EVENTS), page_size=_PAGE):
+            if event.seq > after:
+                break
+            found.append(event.proto)
+    return found

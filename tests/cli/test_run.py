@@ -118,6 +118,21 @@ async def test_on_a_terminal_text_grows_and_is_shown_once(shared) -> None:
     assert "(pushed)" in shown
 
 
+async def test_on_a_terminal_a_message_goes_on_where_it_was_left(shared) -> None:
+    """From every place inside of it, as the hint after Ctrl-C names them."""
+    said = "I will look at the repository first, then write down what you asked for together with a small check, and run it."
+    ended = await shared.run("run", "--json", "--repo", shared.sample_url, "Add a note")
+    events = [json.loads(line) for line in ended.out.splitlines()]
+    deltas = [event for event in events if "contentDelta" in event and event["contentDelta"]["channel"] == "CHANNEL_TEXT"]
+    inside = [event for event in deltas if event["itemId"] == deltas[0]["itemId"]]
+    for left in (inside[0], inside[len(inside) // 2], inside[-1]):
+        rest = said[int(left["contentDelta"].get("offset", 0)) + len(left["contentDelta"]["data"]) :]
+        shown = await asyncio.to_thread(_on_a_terminal, ["resume", left["sessionId"], "--after", left["seq"]], shared.data_dir)
+        assert said not in shown
+        assert shown.count(rest.strip()) == 1 or not rest
+        assert "as recorded; none were used now" in shown
+
+
 def _on_a_terminal(arguments: list[str], data_dir: Path) -> str:
     controller, terminal = pty.openpty()
     environment = os.environ | {"TERM": "xterm", "NO_COLOR": "1", "TREADLE_DATA_DIR": str(data_dir)}
