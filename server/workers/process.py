@@ -210,8 +210,8 @@ def _prepare(root: Path) -> None:
 def _capability(wall: Sandbox | Unavailable, *, unsandboxed: bool) -> Capability:
     if isinstance(wall, Sandbox):
         return Capability("process", sandboxed=True, detail=f"bubblewrap ({wall.bwrap}), no network, uid {wall.uid}; probed by running it")
-    allowed = "every agent runs without one (TREADLE_UNSANDBOXED)" if unsandboxed else "only bundled recordings of replay may run"
-    return Capability("process", sandboxed=False, detail=f"no sandbox: {wall.reason}; {allowed}; to get one: {wall.remedy}")
+    allowed = "every agent runs" if unsandboxed else "only bundled recordings of replay run"
+    return Capability("process", sandboxed=False, detail=f"{wall.reason}; {allowed}", remedy=wall.remedy)
 
 
 def _short(socket: Path) -> str:

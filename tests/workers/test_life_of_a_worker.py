@@ -234,7 +234,7 @@ async def test_without_a_sandbox_only_bundled_recordings_run(tmp_path: Path, mon
     monkeypatch.setattr(process, "probe", lambda: Unavailable("no bubblewrap", "install bubblewrap"))
     async with launcher_in(tmp_path) as launcher:
         assert not launcher.capability.sandboxed
-        assert "install bubblewrap" in launcher.capability.detail
+        assert launcher.capability.remedy == "install bubblewrap"
         async with launched(launcher) as (worker, link, workspace):
             for refused in (assignment(worker), assignment(worker, model="", provider="claude")):
                 with pytest.raises(LaunchFailed):

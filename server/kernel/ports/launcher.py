@@ -60,7 +60,9 @@ class Capability:
     name: str
     sandboxed: bool
     detail: str
-    """One line: how the wall is built, or why there is none and what to install."""
+    """One line: how the wall is built, or why there is none and what runs all the same."""
+    remedy: str = ""
+    """What to do to get a wall, when there is none."""
 
 
 @dataclass(frozen=True)
