@@ -43,14 +43,18 @@ class RemoteUrls:
         except ValueError:
             raise RepositoryNotAllowed("the URL is malformed") from None
         if address.scheme != "https":
-            raise RepositoryNotAllowed(f"only https:// URLs are fetched{_as_https(url)}")
+            hint = _as_https(url) or "; the server's operator allows others by their prefix, with TREADLE_GIT_ALLOWED_PREFIXES"
+            raise RepositoryNotAllowed(f"only https:// URLs are fetched{hint}")
         if "@" in address.netloc:
             raise RepositoryNotAllowed("the URL holds a user name or password")
         if port is not None or address.netloc.endswith(":") or "?" in url or "#" in url:
             raise RepositoryNotAllowed("the URL holds a port, a query or a fragment")
         host = (address.hostname or "").lower()
         if host not in self._hosts:
-            raise RepositoryNotAllowed(f"host {host!r}, allowed are {', '.join(sorted(self._hosts)) or 'none'}")
+            allowed = ", ".join(sorted(self._hosts)) or "none"
+            raise RepositoryNotAllowed(
+                f"host {host!r}, allowed are {allowed}; the server's operator allows more with TREADLE_GIT_ALLOWED_HOSTS"
+            )
         segments = _path(address.path.removeprefix("/"))
         if len(segments) != 2:
             raise RepositoryNotAllowed("the path is not owner/name")

@@ -70,9 +70,18 @@ def test_everything_else_is_refused(url: str) -> None:
         URLS.check(url)
 
 
+@pytest.mark.parametrize(
+    ("url", "setting"),
+    [("http://git.local/a/b", "TREADLE_GIT_ALLOWED_PREFIXES"), ("https://git.example/a/b", "TREADLE_GIT_ALLOWED_HOSTS")],
+)
+def test_a_refusal_names_the_setting_that_would_allow_it(url: str, setting: str) -> None:
+    with pytest.raises(RepositoryNotAllowed, match=setting):
+        URLS.check(url)
+
+
 @pytest.mark.parametrize("prefix", ["http://host", "file:///srv/", "ssh://host/", "https://user@host/", "/srv/"])
 def test_a_prefix_that_cannot_be_right_stops_the_server(prefix: str) -> None:
-    with pytest.raises(ValueError, match="must be"):
+    with pytest.raises(ValueError, match="is not an http or https URL that ends with /"):
         RemoteUrls(hosts="", prefixes=prefix)
 
 
