@@ -84,6 +84,8 @@ def _arguments(folder: Path, ports: list[int]) -> list[str]:
         "volume.port.grpc",
     ]
     return [
+        # Else its logs go to /tmp, and stay there.
+        f"-logdir={folder}",
         "server",
         *(f"-{name}={port}" for name, port in zip(names, ports, strict=True)),
         "-ip=127.0.0.1",
