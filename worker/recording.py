@@ -36,9 +36,12 @@ def load_recording(name: str, workspace: Path) -> list[Step]:
     try:
         with path.open(encoding="utf-8") as lines:
             text = lines.read(_MAX_BYTES + 1)
-    except (OSError, UnicodeDecodeError) as error:
+    except FileNotFoundError as error:
         known = ", ".join(sorted(bundled.stem for bundled in _BUNDLED.glob("*.jsonl")))
-        raise ProviderFailed(f"there is no recording {name!r} (bundled: {known}; or a path in the workspace): {error}") from error
+        raise ProviderFailed(f"there is no recording {name!r}; bundled are {known}, any other is a path in the repository") from error
+    except (OSError, UnicodeDecodeError) as error:
+        reason = error.strerror or "error" if isinstance(error, OSError) else "it is not UTF-8"
+        raise ProviderFailed(f"the recording {name!r} cannot be read: {reason.lower()}") from error
     if len(text) > _MAX_BYTES:
         raise ProviderFailed(f"the recording {name!r} is larger than 16 MiB")
     return [_step(line, f"{name}:{number}") for number, line in enumerate(text.splitlines(), 1) if line.strip()]

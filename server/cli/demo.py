@@ -38,7 +38,9 @@ async def play(connection: Connection, sample_url: str) -> ExitCode:
     screen = Screen()
     screen.line()
     screen.line("A session on the sample repository", "bold")
-    screen.line("The agent is `replay`: it plays a recorded session through the real worker. Its files and commands really happen,")
-    screen.line("and so do the branch, the commit and the push. No model is called.")
+    screen.prose(
+        "The agent is `replay`: it plays a recorded session through the real worker. Its files and commands really happen, and so do the "
+        "branch, the commit and the push. No model is called."
+    )
     screen.line()
     return await watch(connection, connection.treadle.execute(sample_url, REQUEST, provider="replay"), as_json=False)

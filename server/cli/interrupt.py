@@ -12,7 +12,7 @@ from server.cli.failure import ExitCode
 def run(options: argparse.Namespace) -> ExitCode:
     """Errors: CommandFailed."""
     turn_id = asyncio.run(_interrupt(options))
-    print(f"turn {turn_id} is being stopped; its work is committed and pushed" if turn_id else "no turn is active")
+    print("the turn is being stopped; what it has changed, if anything, is committed and pushed" if turn_id else "no turn is active")
     return ExitCode.DONE
 
 

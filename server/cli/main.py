@@ -14,17 +14,32 @@ STARTED = time.monotonic()
 """When this process began to run our code; `treadle up` tells how long it took from here."""
 
 _CONNECTION_HELP = """\
-the server is found by --server, else TREADLE_ADDRESS, else <data dir>/address, which `treadle up` writes;
-the API key by TREADLE_API_KEY or the file TREADLE_API_KEY_FILE, else <data dir>/api-key
+the server is found by --server, else TREADLE_ADDRESS, else
+<data dir>/address, which `treadle up` writes; the API key by TREADLE_API_KEY
+or the file TREADLE_API_KEY_FILE, else <data dir>/api-key
 
-exit codes: 0 done; 1 the turn failed or was interrupted; 2 the request is wrong, nothing was made;
-  3 the server cannot be reached, or cannot do it now; 130 detached by Ctrl-C, the turn goes on"""
+exit codes:
+"""
+_EXIT_CODES = {
+    ExitCode.DONE: "done",
+    ExitCode.TURN_FAILED: "the server had a defect",
+    ExitCode.REFUSED: "the request is wrong, nothing was made",
+    ExitCode.UNREACHABLE: "the server cannot be reached, or cannot do it now",
+}
+_EXIT_CODES_OF_A_TURN = _EXIT_CODES | {
+    ExitCode.TURN_FAILED: "the turn failed or was interrupted, or the server had a defect",
+    ExitCode.DETACHED: "detached by Ctrl-C, the turn goes on",
+}
 
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Run a command; returns its exit code."""
     parser = _parser()
-    options = parser.parse_args(argv)
+    options, unknown = parser.parse_known_args(argv)
+    if unknown:
+        # By the command itself, whose usage helps.
+        hint = "; put the request in quotes" if "request" in options and not unknown[0].startswith("-") else ""
+        getattr(options, "complain", parser.error)(f"unrecognized arguments: {' '.join(unknown)}{hint}")
     if options.runs is None:
         parser.print_help(sys.stderr)
         return ExitCode.REFUSED
@@ -70,12 +85,12 @@ def _add_up(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> No
 
 def _add_demo(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
     demo = _command(commands, "demo", "play the demo session on a running `treadle up`", runs="server.cli.demo:run")
-    _connection(demo)
+    _connection(demo, turn=True)
 
 
 def _add_run(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
     run = _command(commands, "run", "ask for a change, and watch it being made", runs="server.cli.run:run")
-    run.add_argument("request", help="what shall be done")
+    run.add_argument("request", metavar="REQUEST", help="what shall be done, in quotes")
     run.add_argument("--repo", metavar="URL", default="", help="the Git repository; needed without --session")
     run.add_argument("--session", metavar="ID", default="", help="go on with this session")
     run.add_argument("--base", metavar="BRANCH", default="", help="the branch to grow from (default: the remote's default)")
@@ -84,7 +99,7 @@ def _add_run(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> N
     run.add_argument("--model", metavar="NAME", default="", help="the model; for `replay` the recording")
     run.add_argument("--request-id", metavar="ID", default="", help="your own key for this request; the same key again starts nothing")
     _json(run)
-    _connection(run)
+    _connection(run, turn=True)
 
 
 def _add_resume(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
@@ -93,7 +108,7 @@ def _add_resume(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -
     resume.add_argument("--after", metavar="SEQ", type=int, default=0, help="the last event that you have (default 0: show all)")
     resume.add_argument("--no-follow", action="store_true", help="stop after what is there now")
     _json(resume)
-    _connection(resume)
+    _connection(resume, turn=True)
 
 
 def _add_sessions(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
@@ -122,14 +137,16 @@ def _add_version(commands: argparse._SubParsersAction[argparse.ArgumentParser]) 
 def _command(commands: argparse._SubParsersAction[argparse.ArgumentParser], name: str, words: str, *, runs: str) -> argparse.ArgumentParser:
     command = commands.add_parser(name, help=words, description=words[0].upper() + words[1:] + ".")
     command.formatter_class = argparse.RawDescriptionHelpFormatter
-    command.set_defaults(runs=runs)
+    command.set_defaults(runs=runs, complain=command.error)
     return command
 
 
-def _connection(command: argparse.ArgumentParser) -> None:
+def _connection(command: argparse.ArgumentParser, *, turn: bool = False) -> None:
+    """`turn`: the command follows one, and ends as it does."""
     command.add_argument("--server", metavar="HOST:PORT", help="address of the server")
     _data_dir(command)
-    command.epilog = _CONNECTION_HELP
+    codes = _EXIT_CODES_OF_A_TURN if turn else _EXIT_CODES
+    command.epilog = _CONNECTION_HELP + "\n".join(f"  {code.value:<3} {words}" for code, words in codes.items())
 
 
 def _data_dir(command: argparse.ArgumentParser) -> None:

@@ -76,7 +76,7 @@ class Renderer:
     def _error(self, event: pb.Event) -> None:
         # A fatal one is the message of the turn's end, too.
         if not event.error.fatal:
-            self._screen.line(f"{event.error.code}: {event.error.message}", "red" if not event.error.retryable else "yellow")
+            self._screen.prose(f"{event.error.code}: {event.error.message}", "red" if not event.error.retryable else "yellow")
 
     # -- what the agent says ------------------------------------------------------------------------------------------------
 
@@ -90,11 +90,11 @@ class Renderer:
             self._screen.end_piece()
             return
         self._open_item(event.item_id)
-        self._screen.line(text)
+        self._screen.prose(text)
 
     def _reasoning(self, event: pb.Event) -> None:
         self._screen.line()
-        self._screen.line(event.reasoning.summary or event.reasoning.text, "dim italic")
+        self._screen.prose(event.reasoning.summary or event.reasoning.text, "dim italic")
 
     def _content_delta(self, event: pb.Event) -> None:
         delta = event.content_delta

@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 import os
-import re
+import sys
 
 from rich.console import Console
+from rich.padding import Padding
 from rich.text import Text
 
-_ESCAPE_SEQUENCE = re.compile(r"\x1b(?:\[[0-?]*[ -/]*[@-~]|\][^\x07\x1b]*(?:\x07|\x1b\\)?|[@-Z\\-_])")
+from server.cli.wrapping import Wrapping
+from server.kernel.escapes import ESCAPE_SEQUENCE
+
 _CONTROLS = [*range(0x09), *range(0x0B, 0x20), *range(0x7F, 0xA0), *range(0x202A, 0x202F), *range(0x2066, 0x206A)]
 _HARMLESS = str.maketrans(dict.fromkeys(_CONTROLS, "\ufffd") | {0x0D: ""})
 
@@ -16,7 +19,7 @@ _HARMLESS = str.maketrans(dict.fromkeys(_CONTROLS, "\ufffd") | {0x0D: ""})
 def harmless(text: str) -> str:
     """Without anything that a terminal would obey: agents and repositories decide about this text. Colours go silently, other
     control characters and changes of writing direction become U+FFFD."""
-    return _ESCAPE_SEQUENCE.sub("", text).translate(_HARMLESS)
+    return ESCAPE_SEQUENCE.sub("", text).translate(_HARMLESS)
 
 
 def _console() -> Console:
@@ -31,6 +34,7 @@ class Screen:
     def __init__(self, console: Console | None = None) -> None:
         self._console = console or _console()
         self._open = False
+        self._wrapping = Wrapping(self._console.width if self.live else sys.maxsize)
 
     @property
     def live(self) -> bool:
@@ -46,16 +50,26 @@ class Screen:
         self.end_piece()
         self._console.print(Text.assemble(*((harmless(text), style) for text, style in parts)))
 
+    def prose(self, text: str, style: str = "", *, indent: int = 0) -> None:
+        """Words for people: on a terminal in lines that fit, each indented; elsewhere as they are. What may be copied, such as commands
+        and diffs, is better a line."""
+        if not self.live:
+            self.line(" " * indent + text, style)
+            return
+        self.end_piece()
+        words = Text(harmless(text), style, overflow="ignore")
+        self._console.print(Padding(words, (0, 0, 0, indent), expand=False), soft_wrap=False)
+
     def piece(self, text: str) -> None:
-        """Text that grows."""
-        self._console.print(Text(harmless(text)), end="")
+        """Prose that grows."""
+        self._console.print(Text(self._wrapping.feed(harmless(text))), end="")
         self._open = True
 
     def end_piece(self) -> None:
         """End the growing line, if there is one."""
         if self._open:
             self._open = False
-            self._console.print()
+            self._console.print(Text(self._wrapping.end()))
 
     def label(self, name: str, text: str, style: str = "") -> None:
         """A fact with its name before it."""

@@ -54,7 +54,8 @@ def _show(found: list[Session], data_dir: Path) -> None:
         screen.parts(
             (session.session_id, "bold"),
             (f"  {created}  ", "dim"),
-            (f"{state:<12}", _STATE_STYLES.get(state, "yellow")),
-            (session.title, ""),
+            (state, _STATE_STYLES.get(state, "yellow")),
+            (f", {session.last_seq} events", "dim"),
         )
-        screen.line(f"  {session.repository_url}  {session.branch}  {session.last_seq} events", "dim")
+        screen.prose(session.title, indent=2)
+        screen.prose(f"{session.repository_url}  {session.branch}".rstrip(), "dim", indent=2)

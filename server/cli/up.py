@@ -13,12 +13,14 @@ from typing import Any
 
 from server.cli.failure import CommandFailed, ExitCode
 from server.cli.main import STARTED
+from server.cli.program import typed
 from server.cli.undeterred import undeterred
 from server.cli.up_screen import UpScreen
 from server.data_dir import chosen_data_dir
 from server.embedded.stack import Stack, running_stack
 from server.embedded.stopping import Stopped, StopSignals, end_turns, unless
 from server.refusal import StartRefused
+from server.replica import DataDirectoryTaken
 
 _LAST_WORDS_SECONDS = 5.0
 
@@ -32,6 +34,9 @@ def run(options: argparse.Namespace) -> ExitCode:
     data_dir = chosen_data_dir(options.data_dir)
     try:
         return asyncio.run(_up(data_dir, options))
+    except DataDirectoryTaken as error:
+        hint = f"\n  to play the demo session there: {typed('demo', data_dir)}" if options.demo else ""
+        raise CommandFailed(f"{error}{hint}", ExitCode.REFUSED) from None
     except StartRefused as error:
         raise CommandFailed(str(error), ExitCode.REFUSED) from None
     except PermissionError as error:

@@ -65,8 +65,9 @@ async def embedded_gateway(
         finally:
             await envoy.drain(drain_seconds)
     finally:
-        await asyncio.to_thread(address.unlink, missing_ok=True)
         await envoy.stop()
+        for left in (address, home / _ADMIN):
+            await asyncio.to_thread(left.unlink, missing_ok=True)
 
 
 class _Envoy:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 
 from server.kernel.errors import InvalidField
+from server.kernel.escapes import ESCAPE_SEQUENCE
 
 TITLE_CHARS = 80
 SUBJECT_CHARS = 71
@@ -16,7 +17,7 @@ _FORBIDDEN = ("..", "//", "@{", "/.", "./", "/-")
 
 def title_from(prompt: str) -> str:
     """A session's title: the first line that says something, at most 80 characters."""
-    for line in prompt.splitlines():
+    for line in ESCAPE_SEQUENCE.sub("", prompt).splitlines():
         visible = "".join(character for character in " ".join(line.split()) if character.isprintable())
         title = visible.strip("\"'`#*- ")
         if title:

@@ -186,7 +186,8 @@ class WorkerLink:
             self._has_turn = fresh.has_turn
             await stale.close()
             return
-        raise WorkerLost(f"the worker {'cannot be reached' if self._watch.alive else 'died'}: {reason}")
+        # How the connection to a dead process broke says nothing that its exit does not say better.
+        raise WorkerLost(f"the worker cannot be reached: {reason}" if self._watch.alive else "the worker died")
 
 
 async def _unary(call: Awaitable[Any]) -> None:

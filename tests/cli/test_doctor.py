@@ -77,6 +77,10 @@ async def test_version_and_help(unused) -> None:
     for command in ("up", "demo", "run", "resume", "sessions", "interrupt", "doctor", "version"):
         assert f"\n    {command} " in told.out
     assert (await unused.run("--version")).out == "treadle 0.1.0\n"
+    for command in ("up", "demo", "run", "resume", "sessions", "interrupt", "doctor"):
+        lines = (await unused.run(command, "--help", COLUMNS="80")).out.splitlines()
+        assert max(map(len, lines)) < 80, command
+        assert any("130 detached" in line for line in lines) == (command in ("demo", "run", "resume"))
     bare = await unused.run()
     assert bare.code == 2
     assert bare.err == told.out

@@ -81,16 +81,25 @@ async def test_interrupt_keeps_the_work(shared, find_session, find_branch) -> No
         stopped = await shared.run("interrupt", find_session(run.out))
         ended = await run.ended()
     assert stopped.code == 0, stopped
+    assert "what it has changed, if anything" in stopped.out
     assert ended.code == 1
     assert "interrupted" in ended.out
     assert set(shared.pushed(find_branch(ended.out))) == {"gated.jsonl", "first.txt"}
     assert "no turn is active" in (await shared.run("interrupt", find_session(run.out))).out
 
 
+async def test_a_request_without_quotes_is_told_so(shared) -> None:
+    ended = await shared.run("run", "--repo", shared.sample_url, "hello", "unquoted", "words")
+    assert ended.code == 2
+    assert "put the request in quotes" in ended.err
+    assert "usage: treadle run" in ended.err
+
+
 async def test_a_failed_turn_is_exit_code_1(shared) -> None:
     ended = await shared.run("run", "--repo", shared.sample_url, "--model", "no-such-recording", "Fail")
     assert ended.code == 1
-    assert "there is no recording" in ended.out
+    assert "there is no recording 'no-such-recording'; bundled are first-session" in ended.out
+    assert "Errno" not in ended.out
 
 
 async def test_demo_plays_again(shared) -> None:
@@ -114,7 +123,9 @@ async def test_what_agents_say_cannot_command_the_terminal(shared) -> None:
 async def test_on_a_terminal_text_grows_and_is_shown_once(shared) -> None:
     said = "I will look at the repository first, then write down what you asked for together with a small check, and run it."
     shown = await asyncio.to_thread(_on_a_terminal, ["run", "--repo", shared.sample_url, "Add a note"], shared.data_dir)
-    assert shown.count(said) == 1
+    assert " ".join(shown.split()).count(said) == 1
+    prose = [line for line in shown.splitlines() if not line.startswith("  ")]
+    assert max(map(len, prose)) <= 80, "lines of words fit on the terminal"
     assert "(pushed)" in shown
 
 
@@ -128,6 +139,7 @@ async def test_on_a_terminal_a_message_goes_on_where_it_was_left(shared) -> None
     for left in (inside[0], inside[len(inside) // 2], inside[-1]):
         rest = said[int(left["contentDelta"].get("offset", 0)) + len(left["contentDelta"]["data"]) :]
         shown = await asyncio.to_thread(_on_a_terminal, ["resume", left["sessionId"], "--after", left["seq"]], shared.data_dir)
+        shown = " ".join(shown.split())
         assert said not in shown
         assert shown.count(rest.strip()) == 1 or not rest
         assert "as recorded; none were used now" in shown

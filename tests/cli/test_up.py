@@ -91,7 +91,7 @@ async def test_a_second_ctrl_c_leaves_at_once_and_the_next_start_publishes(home,
     async with home.up():
         session = (await home.run("sessions")).out.split()[0]
         told = await home.run("resume", session)
-    assert set(home.pushed(find_branch(told.out))) == {"gated.jsonl", "first.txt"}
+    assert set(home.pushed(find_branch(told.out))) == {"gated.jsonl", "first.txt"}, told
 
 
 async def test_after_sigterm_the_worker_goes_on_and_the_client_with_it(home, find_branch) -> None:
@@ -126,10 +126,12 @@ async def test_after_kill_9_the_next_start_serves(home) -> None:
 async def test_two_on_one_data_directory_are_refused(home) -> None:
     async with home.up():
         second = await home.run("up", "--listen", "127.0.0.1:0")
+        demo = await home.run("up", "--listen", "127.0.0.1:0", "--demo")
         assert (await home.run("sessions")).code == 0
     assert second.code == 2
     assert second.err.count("\n") == 1
     assert "another server runs on" in second.err
+    assert "to play the demo session there: " in demo.err
 
 
 async def test_ctrl_c_while_it_starts_stops_it(unused) -> None:

@@ -176,7 +176,7 @@ def _loss(error: WorkerLost | LaunchFailed, end: WorkerExit) -> Outcome:
     if end.oom_killed:
         return Outcome(TurnState.FAILED, TurnCode.OUT_OF_MEMORY, "the worker used more memory than it may; what it had written is saved")
     how = f" (exit code {end.code})" if end.code is not None else ""
-    return Outcome(TurnState.FAILED, TurnCode.WORKER_LOST, f"the worker was lost{how}: {error.message}; what it had written is saved")
+    return Outcome(TurnState.FAILED, TurnCode.WORKER_LOST, f"{error.message}{how}; what it had written is saved")
 
 
 def _assignment(drive: Drive) -> Assignment:
