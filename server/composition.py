@@ -72,6 +72,7 @@ async def compose(settings: Settings, *, mark: Callable[[str], None] | None = No
             turn_seconds=settings.turn_timeout_seconds,
             lease_seconds=settings.lease_seconds,
             snapshot_retry_seconds=settings.snapshot_retry_seconds,
+            import_retry_seconds=settings.import_retry_seconds,
             max_turns=settings.max_turns,
         )
         secrets = known_secrets(settings, os.environ)

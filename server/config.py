@@ -95,6 +95,9 @@ class Settings(BaseSettings):
     unsandboxed: bool = Field(
         False, description="Run agents without a sandbox where none works. Only for machines that hold nothing of value."
     )
+    import_retry_seconds: Seconds = Field(
+        60, description="How long a workspace that cannot be read back after a turn is tried again; then it is kept where it is."
+    )
     snapshot_retry_seconds: Seconds = Field(30, description="How often snapshots that could not be stored are tried again.")
 
     # -- models: where they are, and the server's credentials for them; no worker ever gets one

@@ -44,8 +44,8 @@ class Importer:
         try:
             async with quarantine(self._git, mirror) as held:
                 return await self._import(mirror, held, session_id, workspace, over)
-        except GitFailed as error:
-            raise WorkspaceFailed(f"the workspace could not be imported: {error.reason}") from error
+        except (GitFailed, OSError) as error:
+            raise WorkspaceFailed(f"the workspace could not be imported: {error}") from error
 
     async def reword(self, mirror: Path, *, session_id: str, commit: str, message: str) -> str:
         """The commit with another message, under the session's ref. Errors: WorkspaceFailed."""

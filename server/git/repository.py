@@ -102,8 +102,8 @@ class GitRepositories:
         try:
             async with self.mirrors.locked(repository, seconds=self.lock_seconds) as mirror:
                 await workspace.build(self.git, mirror, commit=commit, branch=branch, base_branch=base_branch, into=into)
-        except TimeoutError:
-            raise WorkspaceFailed("the mirror was in use for too long") from None
+        except (TimeoutError, GitFailed) as error:
+            raise WorkspaceFailed(str(error) or "the mirror was in use for too long") from None
 
     async def import_workspace(
         self,
@@ -137,7 +137,7 @@ class GitRepositories:
         mirror = self.mirrors.path(repository)
         try:
             return await diff.compare(self.git, mirror, base=base, head=head, max_patch_bytes=max_patch_bytes, max_files=max_files)
-        except (GitFailed, ValueError) as error:
+        except (GitFailed, OSError, ValueError) as error:
             raise WorkspaceFailed(f"the commits cannot be compared: {error}") from error
 
     async def bundle(self, repository: Repository, *, session_id: str, base: str, head: str, into: Path) -> None:

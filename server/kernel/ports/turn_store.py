@@ -124,7 +124,8 @@ class TurnStore(Protocol):
 
     async def may_discard(self, turn_id: str, replica: str) -> bool:
         """Whether the files of a turn's worker are of no more use to `replica`: the turn ended with its workspace imported, does not
-        exist, or is driven by another replica now."""
+        exist, or is driven by another replica now. Those of a turn that ended without (its workspace could not be read) are kept for a
+        person to look at."""
         ...
 
     async def snapshot_stored(self, turn: Turn, *, key: str, sha256: str, size: int) -> None:

@@ -66,6 +66,8 @@ class Limits:
     """How long an interrupted worker may take to send its result before it is killed."""
     lease_seconds: float = 15.0
     snapshot_retry_seconds: float = 30.0
+    import_retry_seconds: float = 60.0
+    """How long a workspace that cannot be read back is tried again before it is kept as it is."""
     max_turns: int = 64
 
 

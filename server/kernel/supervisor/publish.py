@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import tempfile
+import time
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
@@ -13,6 +14,7 @@ import structlog
 from server.kernel import naming
 from server.kernel.errors import ObjectStoreUnavailable, PushRefused, RepositoryUnreachable, WorkerLost, WorkspaceFailed
 from server.kernel.event import Fact
+from server.kernel.ports.launcher import WorkerExit
 from server.kernel.ports.object_store import ObjectStore, StoredObject
 from server.kernel.ports.repositories import Author, Diff, Imported, Repositories, Repository
 from server.kernel.supervisor.drive import Drive, now
@@ -21,45 +23,93 @@ from server.kernel.turn import SESSION_STATE, Outcome, Turn, TurnCode, TurnState
 
 MAX_PATCH_BYTES = 128 * 1024
 MAX_LISTED_FILES = 500
+_FIRST_PAUSE_SECONDS = 0.5
 
 log = structlog.get_logger()
 
 
 async def publish(drive: Drive) -> None:
     """From FINALIZING to the terminal event; each step that was taken already is skipped."""
+    outcome = drive.turn.outcome
+    if outcome is None:
+        raise ValueError("a turn is published when its outcome is known")
     if drive.turn.attempt and not drive.turn.imported:
-        await _import(drive)
+        try:
+            await _import(drive)
+        except WorkspaceFailed as error:
+            await _keep_workspace(drive, error)
+            return
     if drive.turn.commit and not drive.turn.push_attempted:
         await _push(drive)
     if drive.turn.commit and not drive.turn.snapshot_state:
         await _keep(drive)
-    if drive.turn.outcome is None:
-        raise ValueError("a turn is published when its outcome is known")
-    await end(drive, drive.turn.outcome)
+    await end(drive, drive.turn.outcome or outcome)
 
 
 async def _import(drive: Drive) -> None:
-    """Only when no process of the worker is left does anybody look at what it wrote."""
-    ports, turn = drive.ports, drive.turn
-    end = await ports.launcher.collect(drive.worker_id)
-    told = [ports.codec.worker_updated(str(drive.worker_id), "EXITED", launcher=ports.launcher.capability, worker_exit=end)]
+    """Only when no process of the worker is left does anybody look at what it wrote. Errors: WorkspaceFailed."""
+    ports = drive.ports
+    told = [_exited(drive, await ports.launcher.collect(drive.worker_id))]
     try:
-        with drive.passing("import"):
-            imported = await _read_back(drive)
-    except (WorkspaceFailed, WorkerLost) as error:
+        imported = await _patiently_read_back(drive)
+    except WorkerLost as error:  # it ran on another machine: here is nothing to read, now or later
         told.append(ports.codec.error("WORKSPACE", error.message, retryable=False, fatal=False))
-        code = TurnCode.WORKER_LOST if isinstance(error, WorkerLost) else TurnCode.WORKSPACE
-        await drive.step("import", *told, imported=True, outcome=_worse(turn.outcome, code, error.message))
+        await drive.step("import", *told, imported=True, outcome=_worse(drive.turn.outcome, TurnCode.WORKER_LOST, error.message))
         return
     diff, message = Diff(), _message_by_rule(drive)
     if imported.commit:
-        diff = await ports.repositories.diff(
-            drive.repository, base=turn.base_commit, head=imported.commit, max_patch_bytes=MAX_PATCH_BYTES, max_files=MAX_LISTED_FILES
-        )
+        diff = await _sum_up(drive, imported)
         imported, message = await _reworded(drive, imported, imported.commit, diff)
     told.append(ports.codec.file_changed(diff))
     told += _git_facts(drive, imported, diff, message)
     await drive.step("import", *told, imported=True, commit=imported.commit or "", head_commit=imported.commit)
+
+
+async def _patiently_read_back(drive: Drive) -> Imported:
+    """What is in the way may pass: a full disk, a mirror in use, a machine too busy to be in time. Errors: WorkspaceFailed."""
+    deadline = time.monotonic() + drive.limits.import_retry_seconds
+    pause = _FIRST_PAUSE_SECONDS
+    while True:
+        try:
+            with drive.passing("import"):
+                return await _read_back(drive)
+        except WorkspaceFailed as error:
+            if time.monotonic() + pause > deadline:
+                raise
+            log.warning("import.retried", error=error.message, pause_s=pause)
+        await asyncio.sleep(pause)
+        pause *= 2
+
+
+async def _keep_workspace(drive: Drive, error: WorkspaceFailed) -> None:
+    """The turn ends without being imported, so nobody deletes what its worker left. Where that is, its log and the server's say."""
+    ports, outcome = drive.ports, drive.turn.outcome
+    kept = await ports.launcher.left(drive.worker_id)
+    log.error("import.failed", error=error.message, workspace=str(kept))
+    message = f"{error.message}; the work is not lost: the server keeps it in {'/'.join(kept.parts[-2:])}"
+    told = ports.codec.error("WORKSPACE", message, retryable=False, fatal=False)
+    ended = await ports.launcher.collect(drive.worker_id)
+    await end(drive, _worse(outcome, TurnCode.WORKSPACE, message), _exited(drive, ended), told)
+
+
+async def _sum_up(drive: Drive, imported: Imported) -> Diff:
+    """For people to read. Whether it succeeds decides nothing: the work is committed."""
+    try:
+        return await drive.ports.repositories.diff(
+            drive.repository,
+            base=drive.turn.base_commit,
+            head=imported.commit or drive.turn.base_commit,
+            max_patch_bytes=MAX_PATCH_BYTES,
+            max_files=MAX_LISTED_FILES,
+        )
+    except WorkspaceFailed as error:
+        log.warning("diff.failed", error=error.message)
+        return Diff(truncated=True)
+
+
+def _exited(drive: Drive, ended: WorkerExit) -> Fact:
+    ports = drive.ports
+    return ports.codec.worker_updated(str(drive.worker_id), "EXITED", launcher=ports.launcher.capability, worker_exit=ended)
 
 
 async def _reworded(drive: Drive, imported: Imported, commit: str, diff: Diff) -> tuple[Imported, str]:
@@ -172,11 +222,12 @@ async def store_snapshot(
         await asyncio.to_thread(folder.cleanup)
 
 
-async def end(drive: Drive, outcome: Outcome) -> None:
-    """One terminal event, the last that carries this turn's id."""
+async def end(drive: Drive, outcome: Outcome, *facts: Fact) -> None:
+    """One terminal event, the last that carries this turn's id, after `facts`."""
     ended = replace(drive.turn, state=outcome.status, outcome=outcome, ended_at=now())
     await drive.step(
         "end",
+        *facts,
         drive.ports.codec.session_updated(SESSION_STATE[outcome.status]),
         drive.ports.codec.turn_completed(ended),
         state=outcome.status,
