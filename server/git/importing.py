@@ -67,7 +67,7 @@ class Importer:
         if not manifest.is_unchanged:
             tree = await self._write_tree(mirror, held, tree, manifest)
             commit = await self._commit(mirror, held, tree, over)
-            await held.release(commit, over.parent)
+            await held.release(commit, over.parent, kept=manifest.judged_before)
         await self._keep(mirror, session_id, commit or over.parent)
         return Imported(commit, tree, skipped, manifest.skipped_count)
 

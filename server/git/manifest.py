@@ -9,7 +9,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import IO
 
-from server.git.walker.names import is_safe_path
+from server.git.walker.names import is_gitattributes, is_gitmodules, is_safe_path
 from server.git.walker.protocol import FILE_MODES, FOOTER_BYTES, GITLINK, MAGIC, SAME, Base, Limits
 from server.kernel.errors import WorkspaceFailed
 from server.kernel.ports.repositories import Skipped
@@ -31,6 +31,8 @@ class Manifest:
     deleted: list[bytes] = field(default_factory=list)
     claimed: set[bytes] = field(default_factory=set)
     """Ids that the walker named: each must be a blob of its own pack."""
+    judged_before: set[bytes] = field(default_factory=set)
+    """Ids of the base's `.gitmodules` and `.gitattributes` that stay where they are, and are nowhere else."""
     skipped: list[Skipped] = field(default_factory=list)
     skipped_count: int = 0
 
@@ -75,10 +77,13 @@ def parse(records: bytes, *, base: Mapping[bytes, Base], limits: Limits) -> Mani
             seen.add(path)
             _entry(manifest, path, mode, identity, base.get(path))
     manifest.deleted = [path for path in base if path not in seen]
+    manifest.judged_before -= manifest.claimed
     return manifest
 
 
 def _entry(manifest: Manifest, path: bytes, mode: bytes, identity: bytes, held: Base | None) -> None:
+    if identity == SAME and held is not None and _is_judged(path.rpartition(b"/")[2]):
+        manifest.judged_before.add(held.id)
     if identity == SAME and held is not None and mode == held.mode:
         return
     if mode not in FILE_MODES or not is_safe_path(path):
@@ -90,6 +95,11 @@ def _entry(manifest: Manifest, path: bytes, mode: bytes, identity: bytes, held: 
         manifest.claimed.add(identity)
     else:
         raise WorkspaceFailed("the walker's answer names no object")
+
+
+def _is_judged(name: bytes) -> bool:
+    """Whether git's fsck reads files of this name."""
+    return is_gitmodules(name) or is_gitattributes(name)
 
 
 def _skipped(manifest: Manifest, reason: bytes, path: bytes, limits: Limits) -> None:

@@ -13,6 +13,8 @@ from typing import IO
 from server.git.command import Git
 from server.kernel.errors import WorkspaceFailed
 
+_KEPT = "kept"
+
 
 class Quarantine:
     """Objects from outside. Git reads the mirror through it, and writes only here, until `release`."""
@@ -48,8 +50,13 @@ class Quarantine:
         if told.stdout != b"".join(identity + b" blob\n" for identity in ids):
             raise WorkspaceFailed("the walker's answer names an object that is not in its pack")
 
-    async def release(self, commit: str, parent: str) -> None:
-        """Move what `commit` has over `parent` into the mirror, as one pack that git's own checks have passed. Errors: GitFailed."""
+    async def release(self, commit: str, parent: str, *, kept: Iterable[bytes]) -> None:
+        """Move what `commit` has over `parent` into the mirror, as one pack that git's own checks have passed. Errors: GitFailed.
+
+        `kept` are blobs that the new trees have at the same paths as the parent. A new tree brings git to judge them too, and one
+        line of the remote's author that it does not like would refuse the work of every turn.
+        """
+        await asyncio.to_thread((self.directory / _KEPT).write_bytes, b"".join(identity + b"\n" for identity in kept))
         with (self.directory / "release.pack").open("w+b") as pack:
             wanted = f"{commit}\n^{parent}\n".encode()
             await self._git.run(
@@ -57,7 +64,10 @@ class Quarantine:
                 git_dir=self._mirror, stdin=wanted, stdout=pack, environment=self.environment,
             )  # fmt: skip
             pack.seek(0)
-            await self._git.run("index-pack", "--stdin", "--strict", "--fsck-objects", git_dir=self._mirror, stdin=pack)
+            # -C, because a comma or a space in a path would end the list's name.
+            await self._git.run(
+                "-C", str(self.directory), "index-pack", "--stdin", f"--strict=skiplist={_KEPT}", git_dir=self._mirror, stdin=pack
+            )  # fmt: skip
 
 
 @asynccontextmanager

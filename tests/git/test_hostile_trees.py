@@ -8,10 +8,12 @@ from pathlib import Path
 
 import pytest
 from support.git_server import GitServer, git
-from support.git_world import BASE, World, open_world
+from support.git_world import BASE, BRANCH, World, open_world
 from support.hostile_trees import ATTACKS, SECRET, Trap
 
+from server.git import isolation
 from server.git.walker.protocol import Limits
+from server.kernel.errors import WorkspaceFailed
 
 LIMITS = Limits(entries=500)
 
@@ -96,11 +98,50 @@ async def test_doors_that_the_agent_closed_keep_the_base(world: World, tmp_path:
     assert found.commit is None
 
 
-async def test_the_walls_of_the_base_do_not_matter(world: World) -> None:
-    """Hostile content that the remote's author committed is checked out and imported again without harm."""
-    world.server.commit(
-        "demo", {".gitattributes": "* filter=lfs diff=x text eol=crlf\n", ".lfsconfig": "[lfs]\nurl=http://127.0.0.1:1\n", **BASE}
-    )
+@pytest.mark.parametrize(
+    ("name", "content"),
+    [
+        (".gitattributes", "* filter=lfs diff=x text eol=crlf\n"),
+        (".lfsconfig", "[lfs]\nurl=http://127.0.0.1:1\n"),
+        (".gitattributes", "a " + "x" * 3000 + "\n"),
+        ("docs/.gitattributes", "a " + "x" * 3000 + "\n"),
+        (".gitmodules", '[submodule "x"]\n\tpath = x\n\turl = -u./payload\n'),
+        (".gitmodules", '[submodule "x"]\n\tpath = -x\n\turl = https://a/b\n'),
+        (".gitmodules", '[submodule "../x"]\n\tpath = x\n\turl = https://a/b\n'),
+        (".gitmodules", "[broken\n"),
+    ],
+)
+async def test_hostile_content_of_the_base_stays_and_spoils_nothing(world: World, name: str, content: str) -> None:
+    """What the remote's author committed is checked out, kept as it is, and pushed with the work; git's fsck would refuse some of it."""
+    world.server.commit("demo", {**BASE, name: content})
     base = await world.fetch()
+    await world.push(base, create=True)
     workspace = await world.workspace(base)
     assert (await world.import_(workspace, base)).commit is None
+    (workspace / "docs/honest.txt").write_text("honest")
+    (workspace / name).chmod(0o755)
+    found = await world.import_(workspace, base)
+    assert found.commit is not None
+    assert found.skipped == ()
+    await world.push(found.commit)
+    changed = set(world.pushed("diff", "--name-status", base, BRANCH).split("\n"))
+    assert changed == {f"M\t{name}", "A\tdocs/honest.txt"}
+    assert world.pushed("show", f"{BRANCH}:{name}") == content.rstrip("\n")
+
+
+@pytest.mark.parametrize("where", [".gitattributes", "docs/.gitattributes"])
+async def test_what_the_base_may_hold_is_still_refused_from_the_agent(world: World, where: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Also when the walker, which looks first, was taken over: only the blob that stays where the base has it is let through."""
+    bad = "a " + "x" * 3000 + "\n"
+    world.server.commit("demo", {**BASE, "src/.gitattributes": bad})
+    base = await world.fetch()
+    workspace = await world.workspace(base)
+    (workspace / where).write_text(bad)
+    found = await world.import_(workspace, base)
+    assert [(skip.path, skip.reason) for skip in found.skipped] == [(where, "BAD_GITATTRIBUTES")]
+    monkeypatch.setattr(isolation, "_BOOT", _BLIND + isolation._BOOT)
+    with pytest.raises(WorkspaceFailed, match="gitattributes"):
+        await world.import_(workspace, base)
+
+
+_BLIND = "import sys; sys.path += sys.argv[2:]; from server.git.walker import walk; walk._screen = lambda *_: ''; "
