@@ -135,7 +135,7 @@ class Git:
         )
         try:
             async with asyncio.timeout(limit):
-                completed = await _communicate(process, stdin if isinstance(stdin, bytes) else None, max_output, access.secrets)
+                completed = await communicate(process, stdin if isinstance(stdin, bytes) else None, max_output, access.secrets)
         except TimeoutError:
             raise GitTimeout(limit) from None
         finally:
@@ -151,7 +151,10 @@ class Git:
         return options
 
 
-async def _communicate(process: asyncio.subprocess.Process, stdin: bytes | None, max_output: int, secrets: tuple[str, ...]) -> Completed:
+async def communicate(
+    process: asyncio.subprocess.Process, stdin: bytes | None, max_output: int, secrets: tuple[str, ...] = ()
+) -> Completed:
+    """Feed a process, read what it writes (never more than the limits into memory), and wait for its end."""
     async with asyncio.TaskGroup() as tasks:
         if stdin is not None:
             tasks.create_task(_feed(process, stdin))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -10,6 +11,9 @@ from server.git.command import Git
 from server.git.manifest import printable
 from server.git.refs import commit_id
 from server.kernel.ports.repositories import Diff, FileDiff
+
+LISTING_BYTES = 256 * 1024 * 1024
+"""The longest list of changed files; with the limits of an import, none is longer."""
 
 _OPERATIONS = {"A": "ADDED", "D": "DELETED", "R": "RENAMED", "C": "ADDED"}
 _OPTIONS = ("-r", "--find-renames", "--no-ext-diff", "--no-textconv", "--no-color", "--full-index", "--no-commit-id")
@@ -25,21 +29,32 @@ class _Change:
 
 
 async def compare(git: Git, mirror: Path, *, base: str, head: str, max_patch_bytes: int, max_files: int) -> Diff:
-    """See Repositories.diff. Errors: GitFailed."""
+    """See Repositories.diff. Errors: GitFailed, ValueError."""
     ends = (commit_id(base), commit_id(head))
-    raw = await git.run("diff-tree", *_OPTIONS, "--raw", "-z", *ends, git_dir=mirror)
-    counts = await git.run("diff-tree", *_OPTIONS, "--numstat", "-z", *ends, git_dir=mirror)
-    changes = [_counted(change, count) for change, count in zip(_changes(raw.stdout), _counts(counts.stdout), strict=True)]
-    shown = changes[:max_files]
+    raw = await git.run("diff-tree", *_OPTIONS, "--raw", "-z", *ends, git_dir=mirror, max_output=LISTING_BYTES)
+    counts = await git.run("diff-tree", *_OPTIONS, "--numstat", "-z", *ends, git_dir=mirror, max_output=LISTING_BYTES)
+    if raw.truncated or counts.truncated:
+        return Diff(truncated=True)
+    # Both grow with the change: off the loop.
+    shown, summary = await asyncio.to_thread(_sum_up, raw.stdout, counts.stdout, max_files)
     room = max_patch_bytes + _HEADERS_BYTES * len(shown)
     patch = await git.run("diff-tree", *_OPTIONS, "--patch", *ends, git_dir=mirror, max_output=room)
-    return Diff(
-        files=tuple(_with_patches(shown, _sections(patch.stdout), max_patch_bytes, cut=patch.truncated)),
-        files_changed=len(changes),
-        additions=sum(change.file.additions for change in changes),
-        deletions=sum(change.file.deletions for change in changes),
-        truncated=len(shown) < len(changes),
-    )
+    files = await asyncio.to_thread(lambda: tuple(_with_patches(shown, _sections(patch.stdout), max_patch_bytes, cut=patch.truncated)))
+    return replace(summary, files=files)
+
+
+def _sum_up(raw: bytes, numstat: bytes, max_files: int) -> tuple[list[_Change], Diff]:
+    """The changes that are shown, and the sums over all of them."""
+    shown: list[_Change] = []
+    changed = additions = deletions = 0
+    for change, count in zip(_changes(raw), _counts(numstat), strict=True):
+        counted = _counted(change, count)
+        changed += 1
+        additions += counted.file.additions
+        deletions += counted.file.deletions
+        if len(shown) < max_files:
+            shown.append(counted)
+    return shown, Diff(files_changed=changed, additions=additions, deletions=deletions, truncated=len(shown) < changed)
 
 
 def _changes(raw: bytes) -> Iterator[_Change]:

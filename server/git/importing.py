@@ -6,10 +6,12 @@ import asyncio
 from dataclasses import dataclass
 from datetime import datetime
 from pathlib import Path
+from typing import IO
 
+from server.git.base_tree import list_tree
 from server.git.command import Git, GitFailed
 from server.git.isolation import walk
-from server.git.manifest import Manifest, parse, split
+from server.git.manifest import Manifest, cut, measure, parse, read_records
 from server.git.quarantine import Quarantine, quarantine
 from server.git.refs import session_ref
 from server.git.walker.protocol import Limits, parse_base
@@ -72,11 +74,11 @@ class Importer:
         return Imported(commit, tree, skipped, manifest.skipped_count)
 
     async def _read(self, mirror: Path, held: Quarantine, workspace: Path, tree: str) -> Manifest:
-        listing = (await self._git.run("ls-tree", "-r", "-z", "-l", "--full-tree", tree, git_dir=mirror)).stdout
+        listing = await list_tree(self._git, mirror, tree)
         with (held.directory / "answer").open("w+b", buffering=0) as answer:
             await walk(self._sandbox, workspace, base=listing, limits=self._limits, answer=answer, seconds=self._seconds)
-            # Both take time in proportion to the tree, not to the change: off the loop.
-            manifest = await asyncio.to_thread(lambda: parse(split(answer), base=parse_base(listing), limits=self._limits))
+            # It takes time in proportion to the tree, not to the change: off the loop.
+            manifest = await asyncio.to_thread(_understand, answer, listing, self._limits)
             if manifest.claimed:
                 await held.take(answer, manifest.claimed, max_bytes=2 * self._limits.total_bytes)
         return manifest
@@ -84,11 +86,8 @@ class Importer:
     async def _write_tree(self, mirror: Path, held: Quarantine, tree: str, manifest: Manifest) -> str:
         """By git's own index, which also refuses names that lead out of a tree."""
         await self._git.run("read-tree", tree, git_dir=mirror, environment=held.environment)
-        removals = [b"0 %s\t%s\0" % (_ZERO.encode(), path) for path in manifest.deleted]
-        additions = [b"%s %s\t%s\0" % (mode, identity, path) for path, (mode, identity) in manifest.changed.items()]
-        await self._git.run(
-            "update-index", "-z", "--index-info", git_dir=mirror, stdin=b"".join(removals + additions), environment=held.environment
-        )
+        changes = await asyncio.to_thread(_index_info, manifest)
+        await self._git.run("update-index", "-z", "--index-info", git_dir=mirror, stdin=changes, environment=held.environment)
         return (await self._git.run("write-tree", git_dir=mirror, environment=held.environment)).text
 
     async def _commit(self, mirror: Path, held: Quarantine, tree: str, over: Parentage) -> str:
@@ -109,6 +108,20 @@ class Importer:
         now = (await self._git.run("rev-parse", "--verify", "--quiet", "--end-of-options", ref, git_dir=mirror, accept=(0, 1))).text
         if now != commit:
             await self._git.run("update-ref", "--no-deref", ref, commit, now or _ZERO, git_dir=mirror)
+
+
+def _understand(answer: IO[bytes], listing: bytes, limits: Limits) -> Manifest:
+    """Read the walker's records; what stays of its answer is the pack."""
+    pack, length = measure(answer, base_bytes=len(listing), limits=limits)
+    manifest = parse(read_records(answer, pack, length, limits=limits), base=parse_base(listing), limits=limits)
+    cut(answer, pack)
+    return manifest
+
+
+def _index_info(manifest: Manifest) -> bytes:
+    """For `git update-index --index-info`; removals first, so that a file may take the place of a directory."""
+    removals = [b"0 %s\t%s\0" % (_ZERO.encode(), path) for path in manifest.deleted]
+    return b"".join(removals + [b"%s %s\t%s\0" % (mode, identity, path) for path, (mode, identity) in manifest.changed.items()])
 
 
 def _clean(message: str) -> bytes:

@@ -8,7 +8,7 @@ from pathlib import Path, PurePosixPath
 from typing import IO
 
 import server
-from server.git.command import end
+from server.git.command import communicate, end
 from server.git.walker.protocol import Limits
 from server.kernel.errors import WorkspaceFailed
 from server.sandbox.bubblewrap import Sandbox
@@ -17,7 +17,6 @@ from server.sandbox.runtime import python_mounts
 
 _TARGET = PurePosixPath("/workspace")
 _BOOT = "import sys; sys.path += sys.argv[2:]; from server.git.walker.main import main; main(sys.argv[1])"
-_STDERR_BYTES = 64 * 1024
 # pygit2 does not load without some directory of certificates, and there is none inside; the walker has no network to use them on.
 _ENVIRONMENT = {"LC_ALL": "C.UTF-8", "SSL_CERT_DIR": "/usr"}
 
@@ -47,11 +46,11 @@ async def walk(sandbox: Sandbox | None, workspace: Path, *, base: bytes, limits:
     )
     try:
         async with asyncio.timeout(seconds):
-            _, stderr = await process.communicate(limits.dump() + base)
+            ended = await communicate(process, limits.dump() + base, 0)
     except TimeoutError:
         raise WorkspaceFailed(f"the workspace was not read within {seconds:g} s") from None
     finally:
         await end(process)
-    if process.returncode != 0:
-        last = stderr[-_STDERR_BYTES:].decode("utf-8", "replace").strip().splitlines()[-1:]
-        raise WorkspaceFailed(f"the workspace could not be read: {''.join(last)[:500] or f'exit code {process.returncode}'}")
+    if ended.code != 0:
+        last = ended.stderr.strip().splitlines()[-1:]
+        raise WorkspaceFailed(f"the workspace could not be read: {''.join(last)[:500] or f'exit code {ended.code}'}")

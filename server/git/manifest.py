@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import re
 import struct
-from collections.abc import Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import IO
 
@@ -18,8 +18,9 @@ _ID = re.compile(rb"[0-9a-f]{40}\Z")
 _REASONS = frozenset({
     "GIT_DIRECTORY", "TOO_LARGE", "TOO_DEEP", "NOT_A_FILE", "BAD_NAME", "BAD_GITMODULES", "BAD_GITATTRIBUTES", "UNREADABLE", "TOO_MANY",
 })  # fmt: skip
-_RECORD_BYTES = 200
-_MANIFEST_BYTES = 1024 * 1024 * 1024
+_META_BYTES = 64
+_NAME_BYTES = 256
+_CHUNK = 1024 * 1024
 
 
 @dataclass
@@ -42,8 +43,8 @@ class Manifest:
         return not self.changed and not self.deleted
 
 
-def split(answer: IO[bytes]) -> bytes:
-    """Cut the answer's file down to the pack, and return the records. Errors: WorkspaceFailed."""
+def measure(answer: IO[bytes], *, base_bytes: int, limits: Limits) -> tuple[int, int]:
+    """How long the pack is, and the records behind it. Errors: WorkspaceFailed when they are longer than any honest answer."""
     size = answer.seek(0, os.SEEK_END)
     if size < FOOTER_BYTES:
         raise WorkspaceFailed("the walker's answer is incomplete")
@@ -51,31 +52,50 @@ def split(answer: IO[bytes]) -> bytes:
     footer = answer.read(FOOTER_BYTES)
     (length,) = struct.unpack(">Q", footer[:8])
     records = size - FOOTER_BYTES - length
-    if footer[8:] != MAGIC or not 0 <= records <= _MANIFEST_BYTES:
+    # A record of the base is no longer than its line of `git ls-tree`; one skipped path more tells their number.
+    new = limits.names_bytes + limits.entries * _META_BYTES
+    most = base_bytes + new + (limits.skipped + 1) * (limits.path_bytes + _NAME_BYTES + _META_BYTES)
+    if footer[8:] != MAGIC or not 0 <= records <= most:
         raise WorkspaceFailed("the walker's answer is malformed")
-    answer.seek(length)
-    found = answer.read(records)
+    return length, records
+
+
+def read_records(answer: IO[bytes], start: int, length: int, *, limits: Limits) -> Iterator[bytes]:
+    """The records, one at a time, never all in memory. Errors: WorkspaceFailed for one that is longer than a path can be."""
+    answer.seek(start)
+    rest = b""
+    while length > 0 and (chunk := answer.read(min(_CHUNK, length))):
+        length -= len(chunk)
+        *whole, rest = (rest + chunk).split(b"\0")
+        yield from whole
+        if len(rest) > limits.path_bytes + _NAME_BYTES + _META_BYTES:
+            raise WorkspaceFailed("the walker's answer holds a malformed record")
+
+
+def cut(answer: IO[bytes], length: int) -> None:
+    """Leave only the pack, to be read from its beginning."""
     answer.truncate(length)
     answer.seek(0)
-    return found
 
 
-def parse(records: bytes, *, base: Mapping[bytes, Base], limits: Limits) -> Manifest:
+def parse(records: Iterable[bytes], *, base: Mapping[bytes, Base], limits: Limits) -> Manifest:
     """Check every record against the base. Errors: WorkspaceFailed for anything that no correct walker says."""
     manifest = Manifest()
     seen: set[bytes] = set()
-    for record in records.split(b"\0")[:-1]:
+    names = 0
+    for record in records:
         meta, tab, path = record.partition(b"\t")
         mode, space, identity = meta.partition(b" ")
         if not tab or not space:
             raise WorkspaceFailed("the walker's answer holds a malformed record")
         if mode == b"!":
             _skipped(manifest, identity, path, limits)
-        elif path in seen or len(seen) > len(base) + limits.entries:
+            continue
+        names += 0 if path in base else len(path)
+        if path in seen or len(seen) > len(base) + limits.entries or names > limits.names_bytes:
             raise WorkspaceFailed("the walker's answer repeats a path, or holds too many")
-        else:
-            seen.add(path)
-            _entry(manifest, path, mode, identity, base.get(path))
+        seen.add(path)
+        _entry(manifest, path, mode, identity, base.get(path))
     manifest.deleted = [path for path in base if path not in seen]
     manifest.judged_before -= manifest.claimed
     return manifest

@@ -42,12 +42,11 @@ class Quarantine:
             "index-pack", "--stdin", "--strict", "--fsck-objects", f"--max-input-size={max_bytes}",
             git_dir=self._mirror, stdin=pack, environment=alone,
         )  # fmt: skip
-        ids = sorted(claimed)
-        asked = b"".join(identity + b"\n" for identity in ids)
+        asked, expected = await asyncio.to_thread(_questions, claimed)
         told = await self._git.run(
             "cat-file", "--batch-check=%(objectname) %(objecttype)", git_dir=self._mirror, stdin=asked, environment=alone
         )
-        if told.stdout != b"".join(identity + b" blob\n" for identity in ids):
+        if told.stdout != expected:
             raise WorkspaceFailed("the walker's answer names an object that is not in its pack")
 
     async def release(self, commit: str, parent: str, *, kept: Iterable[bytes]) -> None:
@@ -68,6 +67,12 @@ class Quarantine:
             await self._git.run(
                 "-C", str(self.directory), "index-pack", "--stdin", f"--strict=skiplist={_KEPT}", git_dir=self._mirror, stdin=pack
             )  # fmt: skip
+
+
+def _questions(claimed: Iterable[bytes]) -> tuple[bytes, bytes]:
+    """What to ask `cat-file --batch-check`, and what it has to say."""
+    ids = sorted(claimed)
+    return b"".join(identity + b"\n" for identity in ids), b"".join(identity + b" blob\n" for identity in ids)
 
 
 @asynccontextmanager

@@ -7,6 +7,7 @@ import shutil
 import tempfile
 from pathlib import Path
 
+from server.git.base_tree import check_index
 from server.git.command import Git, GitFailed
 from server.git.refs import branch_ref, commit_id
 from server.kernel.errors import WorkspaceFailed
@@ -35,6 +36,7 @@ async def build(git: Git, mirror: Path, *, commit: str, branch: str, base_branch
         (repository / "info").mkdir(exist_ok=True)
         (repository / "info" / "attributes").write_text(_ATTRIBUTES)
         await git.run(f"--work-tree={into}", "reset", "--quiet", "--hard", "--no-recurse-submodules", git_dir=repository)
+        check_index(repository / "index")
     except (GitFailed, OSError, ValueError) as error:
         raise WorkspaceFailed(f"the workspace could not be built: {error}") from error
 

@@ -5,14 +5,15 @@ from __future__ import annotations
 import hashlib
 import io
 import struct
+import tracemalloc
 from pathlib import Path
 
 import pytest
 from support.git_server import git
 from support.git_world import World
 
-from server.git import importing
-from server.git.manifest import parse, split
+from server.git import importing, isolation
+from server.git.manifest import Manifest, measure, parse, read_records
 from server.git.walker.packfile import BlobPack
 from server.git.walker.protocol import MAGIC, Base, Limits
 from server.kernel.errors import WorkspaceFailed
@@ -48,11 +49,11 @@ BASE = {b"a": Base(b"100644", HELD, 1), b"sub": Base(b"160000", b"2" * 40, -1)}
 )
 def test_records_that_no_walker_writes_are_refused(records: bytes) -> None:
     with pytest.raises(WorkspaceFailed):
-        parse(records, base=BASE, limits=Limits(entries=5, skipped=5))
+        _parse(records, Limits(entries=5, skipped=5))
 
 
 def test_a_plain_answer_is_read() -> None:
-    manifest = parse(b"100755 =\ta\0! TOO_DEEP\t\xff\0! COUNT\t7\0", base=BASE, limits=Limits())
+    manifest = _parse(b"100755 =\ta\0! TOO_DEEP\t\xff\0! COUNT\t7\0", Limits())
     assert manifest.changed == {b"a": (b"100755", HELD)}
     assert manifest.deleted == [b"sub"]
     assert (manifest.skipped[0].path, manifest.skipped_count) == ("\\xff", 7)
@@ -64,7 +65,47 @@ def test_a_plain_answer_is_read() -> None:
 )
 def test_an_answer_without_a_true_footer_is_refused(answer: bytes) -> None:
     with pytest.raises(WorkspaceFailed):
-        split(io.BytesIO(answer))
+        measure(io.BytesIO(answer), base_bytes=0, limits=Limits())
+
+
+def test_an_answer_longer_than_any_honest_one_is_refused_before_it_is_read() -> None:
+    limits = Limits(entries=10, names_bytes=1000, skipped=0, path_bytes=100)
+    for records, refused in ((1500, False), (3000, True)):
+        answer = io.BytesIO(bytes(records) + struct.pack(">Q", 0) + MAGIC)
+        if refused:
+            with pytest.raises(WorkspaceFailed, match="malformed"):
+                measure(answer, base_bytes=200, limits=limits)
+        else:
+            assert measure(answer, base_bytes=200, limits=limits) == (0, records)
+
+
+def test_names_that_are_too_long_together_are_refused() -> None:
+    records = b"".join(b"100644 %s\t%s\0" % (HELD, name * 90) for name in (b"x", b"y", b"z"))
+    assert len(_parse(records, Limits(names_bytes=270)).changed) == 3
+    with pytest.raises(WorkspaceFailed, match="too many"):
+        _parse(records, Limits(names_bytes=269))
+
+
+def test_records_are_read_in_pieces() -> None:
+    """Over every boundary of a chunk, and none may be longer than a path."""
+    records = b"".join(b"100644 %s\t%06d\0" % (HELD, number) for number in range(50_000))
+    assert b"".join(record + b"\0" for record in read_records(io.BytesIO(b"pack" + records), 4, len(records), limits=Limits())) == records
+    with pytest.raises(WorkspaceFailed, match="malformed"):
+        list(read_records(io.BytesIO(b"x" * 4_000_000), 0, 4_000_000, limits=Limits()))
+
+
+async def test_a_flood_of_errors_is_not_kept(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
+    base = await world.fetch()
+    flood = "import os\nfor _ in range(3000): os.write(2, b'x' * 65536)\nraise SystemExit(1)\n"
+    monkeypatch.setattr(isolation, "_BOOT", flood)
+    workspace = await world.workspace(base)
+    tracemalloc.start()
+    try:
+        with pytest.raises(WorkspaceFailed):
+            await world.import_(workspace, base)
+        assert tracemalloc.get_traced_memory()[1] < 20_000_000
+    finally:
+        tracemalloc.stop()
 
 
 async def test_an_object_of_another_session_cannot_be_named(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -95,6 +136,10 @@ async def test_garbage_for_a_pack_is_refused(world: World, monkeypatch: pytest.M
     with pytest.raises(WorkspaceFailed):
         await world.import_(await world.workspace(base), base)
     assert {path for path in world.mirror.rglob("*") if path.is_file()} == before
+
+
+def _parse(records: bytes, limits: Limits) -> Manifest:
+    return parse(read_records(io.BytesIO(records), 0, len(records), limits=limits), base=BASE, limits=limits)
 
 
 def git_pack_of(repository: Path, commit: str) -> bytes:

@@ -5,17 +5,20 @@ from __future__ import annotations
 import fcntl
 import os
 import shutil
+import threading
 from dataclasses import replace
 from pathlib import Path
+from types import ModuleType
 
 import pytest
 from support.git_server import GitServer, git
 from support.git_world import World, open_world
 
+from server.git import base_tree, diff, importing, quarantine
 from server.git.importing import Importer
 from server.git.walker.protocol import Limits
 from server.kernel.errors import WorkspaceFailed
-from server.kernel.ports.repositories import Skipped
+from server.kernel.ports.repositories import Diff, Skipped
 
 
 async def test_an_unchanged_tree_makes_no_commit(world: World) -> None:
@@ -179,6 +182,63 @@ async def test_limits_are_kept_and_reported(server: GitServer, tmp_path: Path) -
         assert "TOO_MANY" in reasons.values()
         assert len(found.skipped) <= 20 <= found.skipped_count + 20
         assert "honest" in git(world.mirror, "ls-tree", "-r", "--name-only", str(found.commit))
+
+
+async def test_long_names_are_limited_in_all_and_honest_work_comes_through(server: GitServer, tmp_path: Path) -> None:
+    async with open_world(server, tmp_path, limits=Limits(names_bytes=10_000)) as world:
+        base = await world.fetch()
+        workspace = await world.workspace(base)
+        (workspace / "honest").write_text("honest")
+        flood = workspace / ("d" * 200) / ("e" * 200)
+        flood.mkdir(parents=True)
+        for number in range(60):
+            (flood / f"{'f' * 200}{number}").touch()
+        found = await world.import_(workspace, base)
+        assert {skip.reason for skip in found.skipped} == {"TOO_MANY"}
+        names = git(world.mirror, "ls-tree", "-r", "--name-only", str(found.commit)).splitlines()
+        assert "honest" in names
+        assert 10 < len(names) < 25
+
+
+async def test_a_base_whose_names_are_too_many_is_refused_before_the_agent_works(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
+    base = await world.fetch()
+    monkeypatch.setattr(base_tree, "LISTING_BYTES", 200)
+    with pytest.raises(WorkspaceFailed, match="too many files"):
+        await world.workspace(base)
+
+
+async def test_what_grows_with_the_change_is_done_off_the_loop(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
+    threads: dict[str, int] = {}
+
+    def watch(module: ModuleType, name: str) -> None:
+        real = getattr(module, name)
+
+        def seen(*arguments: object) -> object:
+            threads[name] = threading.get_ident()
+            return real(*arguments)
+
+        monkeypatch.setattr(module, name, seen)
+
+    base = await world.fetch()
+    workspace = await world.workspace(base)
+    (workspace / "a").write_text("a")
+    for module, name in ((importing, "_understand"), (importing, "_index_info"), (quarantine, "_questions"), (diff, "_sum_up")):
+        watch(module, name)
+    found = await world.import_(workspace, base)
+    await world.git.diff(world.repository, base=base, head=str(found.commit), max_patch_bytes=1000, max_files=10)
+    assert set(threads) == {"_understand", "_index_info", "_questions", "_sum_up"}
+    assert threading.get_ident() not in threads.values()
+
+
+async def test_a_diff_that_is_too_long_is_an_empty_one_that_says_so(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
+    base = await world.fetch()
+    workspace = await world.workspace(base)
+    for number in range(10):
+        (workspace / f"file-{number}").write_text("x")
+    found = await world.import_(workspace, base)
+    monkeypatch.setattr(diff, "LISTING_BYTES", 300)
+    told = await world.git.diff(world.repository, base=base, head=str(found.commit), max_patch_bytes=1000, max_files=10)
+    assert told == Diff(truncated=True)
 
 
 async def test_a_workspace_that_is_gone_or_a_link_is_a_typed_error(world: World) -> None:

@@ -26,6 +26,8 @@ class Limits:
     total_bytes: int = 2 * 1024 * 1024 * 1024
     depth: int = 128
     path_bytes: int = 3000
+    names_bytes: int = 32 * 1024 * 1024
+    """Of all new paths together: few files with long paths cost as much as many with short ones."""
     skipped: int = 1000
     """Records of left-out paths; the rest is only counted (record `! COUNT\\t<n>`)."""
     cpu_seconds: int = 300

@@ -29,6 +29,7 @@ class Walk:
         self._records = records
         self._ignored = ignored
         self._new = 0
+        self._names = 0
         self._examined = 0
         self._bytes = 0
         self._device = -1
@@ -106,7 +107,11 @@ class Walk:
             return False
         if self._ignored(path, is_directory=is_directory):
             return False
+        if self._names + len(path) > self._limits.names_bytes:
+            self._records.skip(path, "TOO_MANY")
+            return False
         self._new += 1
+        self._names += len(path)
         return True
 
     def _file(self, directory: int, entry: os.DirEntry[str], path: bytes) -> None:

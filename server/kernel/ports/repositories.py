@@ -69,7 +69,7 @@ class Imported:
 
 @dataclass(frozen=True)
 class Diff:
-    """The difference of two commits; `files` is cut at a limit, the sums are not."""
+    """The difference of two commits; `files` is cut at a limit, the sums are not (all zero when not even they could be made)."""
 
     files: tuple[FileDiff, ...] = field(default=())
     files_changed: int = 0
