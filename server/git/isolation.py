@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import asyncio
+import signal
 import sys
+from dataclasses import replace
 from pathlib import Path, PurePosixPath
 from typing import IO
 
 import server
-from server.git.command import communicate, end
+from server.git.command import Completed, communicate, end
 from server.git.walker.protocol import Limits
 from server.kernel.errors import WorkspaceFailed
 from server.sandbox.bubblewrap import Sandbox
@@ -17,6 +19,8 @@ from server.sandbox.runtime import python_mounts
 
 _TARGET = PurePosixPath("/workspace")
 _BOOT = "import sys; sys.path += sys.argv[2:]; from server.git.walker.main import main; main(sys.argv[1])"
+_IGNORE_TOO_SLOW = (-signal.SIGPROF, 128 + signal.SIGPROF)
+"""How a walker ends whose `.gitignore` rules take too long: of that signal, which a sandbox tells as an exit code."""
 # pygit2 does not load without some directory of certificates, and there is none inside; the walker has no network to use them on.
 _ENVIRONMENT = {"LC_ALL": "C.UTF-8", "SSL_CERT_DIR": "/usr"}
 
@@ -35,22 +39,32 @@ def walker_argv(sandbox: Sandbox | None, workspace: Path) -> list[str]:
 
 async def walk(sandbox: Sandbox | None, workspace: Path, *, base: bytes, limits: Limits, answer: IO[bytes], seconds: float) -> None:
     """Run the walker to its end; `answer` is an empty file. Errors: WorkspaceFailed."""
+    try:
+        async with asyncio.timeout(seconds):
+            ended = await _run(sandbox, workspace, limits.dump() + base, answer)
+            if ended.code in _IGNORE_TOO_SLOW:
+                answer.seek(0)
+                answer.truncate()
+                ended = await _run(sandbox, workspace, replace(limits, ignore_seconds=0).dump() + base, answer)
+    except TimeoutError:
+        raise WorkspaceFailed(f"the workspace was not read within {seconds:g} s") from None
+    if ended.code != 0:
+        last = ended.stderr.strip().splitlines()[-1:]
+        raise WorkspaceFailed(f"the workspace could not be read: {''.join(last)[:500] or f'exit code {ended.code}'}")
+
+
+async def _run(sandbox: Sandbox | None, workspace: Path, request: bytes, answer: IO[bytes]) -> Completed:
     process = await asyncio.create_subprocess_exec(
         *walker_argv(sandbox, workspace),
         stdin=asyncio.subprocess.PIPE,
         stdout=answer,
         stderr=asyncio.subprocess.PIPE,
-        env=_ENVIRONMENT,
+        # Without a sandbox, what a killed walker leaves goes with the quarantine.
+        env={**_ENVIRONMENT, "TMPDIR": str(Path(answer.name).parent)},
         cwd="/",
         start_new_session=True,
     )
     try:
-        async with asyncio.timeout(seconds):
-            ended = await communicate(process, limits.dump() + base, 0)
-    except TimeoutError:
-        raise WorkspaceFailed(f"the workspace was not read within {seconds:g} s") from None
+        return await communicate(process, request, 0)
     finally:
         await end(process)
-    if ended.code != 0:
-        last = ended.stderr.strip().splitlines()[-1:]
-        raise WorkspaceFailed(f"the workspace could not be read: {''.join(last)[:500] or f'exit code {ended.code}'}")

@@ -17,6 +17,7 @@ from server.kernel.ports.repositories import Skipped
 _ID = re.compile(rb"[0-9a-f]{40}\Z")
 _REASONS = frozenset({
     "GIT_DIRECTORY", "TOO_LARGE", "TOO_DEEP", "NOT_A_FILE", "BAD_NAME", "BAD_GITMODULES", "BAD_GITATTRIBUTES", "UNREADABLE", "TOO_MANY",
+    "IGNORE_TOO_SLOW",
 })  # fmt: skip
 _META_BYTES = 64
 _NAME_BYTES = 256

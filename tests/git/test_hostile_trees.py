@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import stat
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -12,6 +13,7 @@ from support.git_world import BASE, BRANCH, World, open_world
 from support.hostile_trees import ATTACKS, SECRET, Trap
 
 from server.git import isolation
+from server.git.importing import Importer
 from server.git.walker.protocol import Limits
 from server.kernel.errors import WorkspaceFailed
 
@@ -145,3 +147,62 @@ async def test_what_the_base_may_hold_is_still_refused_from_the_agent(world: Wor
 
 
 _BLIND = "import sys; sys.path += sys.argv[2:]; from server.git.walker import walk; walk._screen = lambda *_: ''; "
+
+
+@pytest.mark.parametrize("sandboxed", [True, False])
+async def test_rules_that_take_too_long_are_dropped_and_the_work_is_imported(
+    server: GitServer, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, sandboxed: bool
+) -> None:
+    """Not the pattern is what is tested, any may be the next: the screen for patterns is switched off, and one match takes 10 s."""
+    unscreened = "import sys; sys.path += sys.argv[2:]; from server.git.walker import ignore; "
+    unscreened += "ignore._affordable = bytes; ignore._PATH_BYTES = 4096; "
+    monkeypatch.setattr(isolation, "_BOOT", unscreened + isolation._BOOT)
+    limits = Limits(ignore_seconds=0.5)
+    async with open_world(server, tmp_path, limits=limits) as world:
+        if not sandboxed:
+            world.git = replace(world.git, importer=Importer(world.git.git, None, limits, seconds=60))
+        base = await world.fetch()
+        workspace = await world.workspace(base)
+        (workspace / ".gitignore").write_text("*.o\n**/*a*a*a*b\n")
+        _deep(workspace, folders=13, files=40)
+        (workspace / "honest.txt").write_text("honest")
+        (workspace / "a.o").write_text("ignored by a rule that is quick, but rules were dropped")
+        found = await world.import_(workspace, base)
+        assert [(skip.path, skip.reason) for skip in found.skipped] == [(".gitignore", "IGNORE_TOO_SLOW")]
+        names = git(world.mirror, "ls-tree", "-r", "--name-only", str(found.commit)).splitlines()
+        assert {"honest.txt", "a.o", ".gitignore"} <= set(names)
+
+
+async def test_many_quick_matches_use_the_budget_up_too(server: GitServer, tmp_path: Path) -> None:
+    async with open_world(server, tmp_path, limits=Limits(ignore_seconds=0.05)) as world:
+        base = await world.fetch()
+        workspace = await world.workspace(base)
+        (workspace / ".gitignore").write_text("\n".join(f"*a*a*a*a*a*b{number}" for number in range(2000)))
+        for number in range(500):
+            (workspace / ("a" * 240 + str(number))).touch()
+        found = await world.import_(workspace, base)
+        assert [skip.reason for skip in found.skipped] == ["IGNORE_TOO_SLOW"]
+
+
+async def test_the_longest_paths_cost_no_time(world: World) -> None:
+    base = await world.fetch()
+    workspace = await world.workspace(base)
+    (workspace / ".gitignore").write_text("**/*a*a*a*b\n*.o\n")
+    _deep(workspace, folders=13, files=60)
+    (workspace / "x.o").touch()
+    found = await world.import_(workspace, base)
+    assert found.skipped == ()
+    assert "x.o" not in git(world.mirror, "ls-tree", "-r", "--name-only", str(found.commit))
+
+
+def _deep(workspace: Path, *, folders: int, files: int) -> None:
+    """A path of some 200 bytes a folder, longer than what one call takes."""
+    here = os.open(workspace, os.O_RDONLY)
+    for _ in range(folders):
+        os.mkdir("a" * 200, dir_fd=here)
+        below = os.open("a" * 200, os.O_RDONLY, dir_fd=here)
+        os.close(here)
+        here = below
+    for number in range(files):
+        os.close(os.open(f"{'a' * 190}{number}", os.O_CREAT | os.O_WRONLY, 0o644, dir_fd=here))
+    os.close(here)

@@ -25,7 +25,9 @@ def main(workspace: str) -> None:
         _restrain(limits)
         base = parse_base(request.read())
     records = Records(base, longest=limits.skipped)
-    ignored = Ignored()
+    ignored = Ignored(cpu_seconds=limits.ignore_seconds)
+    if not limits.ignore_seconds:
+        records.note(b".gitignore", "IGNORE_TOO_SLOW")
     with open(1, "r+b") as answer:
         pack = BlobPack(answer)
         root = os.open(workspace, os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC)

@@ -31,6 +31,8 @@ class Limits:
     skipped: int = 1000
     """Records of left-out paths; the rest is only counted (record `! COUNT\\t<n>`)."""
     cpu_seconds: int = 300
+    ignore_seconds: float = 30
+    """Of these, for all of `.gitignore`; the process dies of SIGPROF when they are used up. With 0 there are no rules."""
 
     def dump(self) -> bytes:
         """As the first line of a request."""

@@ -30,6 +30,10 @@ class Records:
     def skip(self, path: bytes, reason: str) -> None:
         """Leave the path out, and all below it, and say why."""
         self.keep(path)
+        self.note(path, reason)
+
+    def note(self, path: bytes, reason: str) -> None:
+        """Say that something about the path is not as one may expect."""
         self._skipped += 1
         if self._skipped <= self._longest:
             self._parts.append(b"! %s\t%s\0" % (reason.encode(), path))

@@ -37,7 +37,8 @@ class Author:
 @dataclass(frozen=True)
 class Skipped:
     """A path that was left out of an import, and why: GIT_DIRECTORY, TOO_LARGE, TOO_DEEP, NOT_A_FILE, BAD_NAME, BAD_GITMODULES,
-    BAD_GITATTRIBUTES, UNREADABLE, TOO_MANY."""
+    BAD_GITATTRIBUTES, UNREADABLE, TOO_MANY. IGNORE_TOO_SLOW leaves nothing out, on the contrary: the rules of `.gitignore` took too long
+    to evaluate, and were not applied."""
 
     path: str
     reason: str
