@@ -11,6 +11,7 @@ import os
 import shutil
 import signal
 from collections.abc import Mapping
+from contextvars import ContextVar
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import IO
@@ -18,6 +19,12 @@ from typing import IO
 OUTPUT_LIMIT = 256 * 1024 * 1024
 STDERR_LIMIT = 64 * 1024
 CHUNK = 256 * 1024
+_GRACE_SECONDS = 2.0
+_KILL_SECONDS = 10.0
+
+HELD_LOCKS: ContextVar[tuple[int, ...]] = ContextVar("held locks", default=())
+"""Descriptors of the locks under which the current task runs git: its children keep them, so that a git that outlives a killed server
+still holds its mirror's lock."""
 
 _ENVIRONMENT = {
     "PATH": "/usr/local/bin:/usr/bin:/bin",
@@ -47,6 +54,9 @@ _CONFIGURATION = {
     "http.followRedirects": "false",
     "gc.auto": "0",
     "maintenance.auto": "false",
+    # A git that nobody supervises any more must not hang on a dead connection for ever.
+    "http.lowSpeedLimit": "1",
+    "http.lowSpeedTime": "300",
     "submodule.recurse": "false",
     "fetch.recurseSubmodules": "false",
     "pack.threads": "1",
@@ -132,6 +142,7 @@ class Git:
             env={**_ENVIRONMENT, "GIT_ALLOW_PROTOCOL": access.protocol, **access.environment, **(environment or {})},
             cwd="/",
             start_new_session=True,
+            pass_fds=HELD_LOCKS.get(),
         )
         try:
             async with asyncio.timeout(limit):
@@ -189,24 +200,42 @@ async def _read(process: asyncio.subprocess.Process, stream: asyncio.StreamReade
         if len(chunk) > 0 and len(kept) >= limit and not truncated:
             truncated = True
             if stop:
-                _kill(process)
+                _signal(process, signal.SIGKILL)  # it only reads
     return bytes(kept), truncated
 
 
-def _kill(process: asyncio.subprocess.Process) -> None:
+def _signal(process: asyncio.subprocess.Process, number: signal.Signals) -> None:
     try:
-        os.killpg(process.pid, signal.SIGKILL)
+        os.killpg(process.pid, number)
     except ProcessLookupError:
         return
 
 
 async def end(process: asyncio.subprocess.Process) -> None:
-    """Kill a process that still runs, with its group, and close its pipes. For `finally`: also after a cancel, and bounded."""
+    """End a process that still runs, with its group, and close its pipes. For `finally`: also after a cancel, and bounded.
+
+    First with SIGTERM: git then removes its lock files. One that was killed leaves them, and they stop its successors.
+    """
     if process.returncode is not None:
         return
-    _kill(process)
-    async with asyncio.timeout(10):
-        await process.communicate()
+    try:
+        _signal(process, signal.SIGTERM)
+        async with asyncio.timeout(_GRACE_SECONDS):
+            await _drained(process)
+    except TimeoutError:
+        pass  # it did not hear
+    finally:
+        if process.returncode is None:
+            _signal(process, signal.SIGKILL)
+    async with asyncio.timeout(_KILL_SECONDS):
+        await _drained(process)
+
+
+async def _drained(process: asyncio.subprocess.Process) -> None:
+    for stream in (process.stdout, process.stderr):
+        while stream is not None and await stream.read(CHUNK):
+            continue
+    await process.wait()
 
 
 def _reason(completed: Completed) -> str:

@@ -6,12 +6,13 @@ import asyncio
 import fcntl
 import hashlib
 import os
+import shutil
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from pathlib import Path
 from weakref import WeakValueDictionary
 
-from server.git.command import Git
+from server.git.command import HELD_LOCKS, Git
 from server.kernel.ports.repositories import Repository
 
 _POLL_SECONDS = 0.02
@@ -33,7 +34,13 @@ class Mirrors:
     @asynccontextmanager
     async def locked(self, repository: Repository, *, seconds: float) -> AsyncIterator[Path]:
         """The mirror, made if needed, for one writer. Errors: TimeoutError when others hold it for `seconds`."""
-        path = self.path(repository)
+        async with self.held(self.path(repository), seconds=seconds) as path:
+            yield path
+
+    @asynccontextmanager
+    async def held(self, path: Path, *, seconds: float) -> AsyncIterator[Path]:
+        """The same for the mirror at `path`. Whoever gets it can be sure that no git works in it, and that none left anything
+        half-done: a git that outlived its server still has the lock, and what a killed one left is removed."""
         lock = self._locks.setdefault(path, asyncio.Lock())
         async with asyncio.timeout(seconds):
             await lock.acquire()
@@ -42,17 +49,38 @@ class Mirrors:
             descriptor = os.open(path.with_suffix(".lock"), os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
             try:
                 await _flock(descriptor, seconds)
-                await self._ensure(path)
-                yield path
+                os.utime(descriptor)
+                token = HELD_LOCKS.set((*HELD_LOCKS.get(), descriptor))
+                try:
+                    await self._ensure(path)
+                    await asyncio.to_thread(sweep, path)
+                    yield path
+                finally:
+                    HELD_LOCKS.reset(token)
             finally:
                 os.close(descriptor)
         finally:
             lock.release()
 
     async def _ensure(self, path: Path) -> None:
-        # HEAD is the last thing that init writes into a new directory's skeleton, and init may be repeated.
-        if not (path / "HEAD").exists():
-            await self._git.run("init", "--quiet", "--bare", "--template=", "--initial-branch=treadle-unborn", str(path))
+        """Made beside it and renamed: a mirror is whole, or is not there (or half-made by an older Treadle, and holds nothing)."""
+        if (path / "objects" / "pack").is_dir():
+            return
+        draft = path.with_suffix(".new")
+        for directory in (draft, path):
+            await asyncio.to_thread(shutil.rmtree, directory, ignore_errors=True)
+        await self._git.run("init", "--quiet", "--bare", "--template=", "--initial-branch=treadle-unborn", "--end-of-options", str(draft))
+        draft.rename(path)
+
+
+def sweep(mirror: Path) -> None:
+    """Remove what a git, or an import, leaves that was killed. Only under the mirror's lock."""
+    for directory in mirror.glob("import-*"):
+        shutil.rmtree(directory)
+    locks = [*mirror.glob("*.lock"), *mirror.glob("refs/**/*.lock"), *mirror.glob("objects/info/*.lock")]
+    packs = [path for path in mirror.glob("objects/pack/*") if path.name.startswith(("tmp_", ".tmp-")) or path.suffix == ".keep"]
+    for path in (*locks, *packs):
+        path.unlink()
 
 
 async def _flock(descriptor: int, seconds: float) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import re
 
 _COMMIT = re.compile(r"[0-9a-f]{40}\Z")
@@ -25,6 +26,12 @@ def branch_ref(name: str) -> str:
     if not is_branch(name):
         raise ValueError(f"not a branch name: {name!r}")
     return f"refs/heads/{name}"
+
+
+def fetched_ref(branch: str) -> str:
+    """Where a mirror keeps a remote's branch. A flat name, because branches come and go on the remote: one named `feature` that was
+    deleted there would be in the way of `feature/x` here for ever. Errors: ValueError as for `branch_ref`."""
+    return f"refs/treadle/fetched/{hashlib.sha1(branch_ref(branch).encode(), usedforsecurity=False).hexdigest()}"
 
 
 def session_ref(session_id: str) -> str:

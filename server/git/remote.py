@@ -10,7 +10,7 @@ from pathlib import Path
 
 from server.git.address import public_addresses
 from server.git.command import Access, Git, GitFailed
-from server.git.refs import branch_ref
+from server.git.refs import branch_ref, fetched_ref
 from server.git.remote_url import RemoteUrls
 from server.kernel.errors import PushRefused, RepositoryUnreachable
 
@@ -64,13 +64,13 @@ class Remote:
             raise RepositoryUnreachable(error.reason) from error
         return _parse(listing.stdout.decode("utf-8", "replace"), wanted | {"HEAD"})
 
-    async def fetch(self, url: str, mirror: Path, refs: list[str]) -> None:
-        """Bring full refs into the mirror under the same names. Errors: RepositoryUnreachable."""
+    async def fetch(self, url: str, mirror: Path, branches: list[str]) -> None:
+        """Bring branches into the mirror, each as its `fetched_ref`. Errors: RepositoryUnreachable."""
         access = await self._access(url)
         try:
             await self._git.run(
                 "fetch", "--quiet", "--no-tags", "--no-write-fetch-head", "--no-auto-maintenance", "--no-recurse-submodules",
-                "--end-of-options", url, *(f"+{ref}:{ref}" for ref in refs),
+                "--end-of-options", url, *(f"+{branch_ref(branch)}:{fetched_ref(branch)}" for branch in branches),
                 git_dir=mirror, access=access,
             )  # fmt: skip
         except GitFailed as error:

@@ -14,7 +14,7 @@ from server.git import bundle, diff, workspace
 from server.git.command import Git, GitFailed
 from server.git.importing import Importer, Parentage
 from server.git.mirror import Mirrors
-from server.git.refs import branch_ref, commit_id, is_branch
+from server.git.refs import branch_ref, commit_id, fetched_ref, is_branch
 from server.git.remote import Remote, TokenSupplier, no_token
 from server.git.remote_url import RemoteUrls
 from server.git.walker.protocol import Limits
@@ -53,17 +53,17 @@ class GitRepositories:
         """Bring the branches into the mirror."""
         wanted = [name for name in (session_branch, branch) if is_branch(name)]
         told = await self.remote.advertised(self.check_url(repository.url), *wanted)
-        refs = [ref for name in wanted if (ref := branch_ref(name)) in told.refs]
-        if not refs:
+        branches = [name for name in wanted if branch_ref(name) in told.refs]
+        if not branches:
             raise BranchUnknown(branch)
         try:
             async with self.mirrors.locked(repository, seconds=self.lock_seconds) as mirror:
-                await self.remote.fetch(repository.url, mirror, refs)
-                tip = (await self.git.run("rev-parse", "--verify", "--end-of-options", refs[0], git_dir=mirror)).text
-                published = tip if session_branch and refs[0] == branch_ref(session_branch) else ""
+                await self.remote.fetch(repository.url, mirror, branches)
+                tip = (await self.git.run("rev-parse", "--verify", "--end-of-options", fetched_ref(branches[0]), git_dir=mirror)).text
+                published = tip if branches[0] == session_branch else ""
                 return head_commit if await self._is_ahead(mirror, head_commit, of=published) else tip
-        except TimeoutError:
-            raise RepositoryUnreachable("the mirror was in use for too long") from None
+        except (TimeoutError, GitFailed, OSError) as error:
+            raise RepositoryUnreachable(_trouble(error)) from error
 
     async def push(self, repository: Repository, *, branch: str, commit: str, create: bool) -> None:
         """Fast-forward the remote's branch."""
@@ -82,8 +82,8 @@ class GitRepositories:
                 if not await self._is_ahead(mirror, commit, of=now):
                     raise PushRefused(f"non-fast-forward: {branch!r} is at {now[:12] or 'no commit'}, which {commit[:12]} does not follow")
                 await self.remote.push(repository.url, mirror, branch=branch, commit=commit, expected=now)
-        except TimeoutError:
-            raise RepositoryUnreachable("the mirror was in use for too long") from None
+        except (TimeoutError, GitFailed, OSError) as error:
+            raise RepositoryUnreachable(_trouble(error)) from error
 
     async def _is_ahead(self, mirror: Path, commit: str, *, of: str) -> bool:
         """Whether the mirror holds `commit`, and it follows `of` ("" is followed by every commit)."""
@@ -102,8 +102,8 @@ class GitRepositories:
         try:
             async with self.mirrors.locked(repository, seconds=self.lock_seconds) as mirror:
                 await workspace.build(self.git, mirror, commit=commit, branch=branch, base_branch=base_branch, into=into)
-        except (TimeoutError, GitFailed) as error:
-            raise WorkspaceFailed(str(error) or "the mirror was in use for too long") from None
+        except (TimeoutError, GitFailed, OSError) as error:
+            raise WorkspaceFailed(_trouble(error)) from error
 
     async def import_workspace(
         self,
@@ -121,8 +121,8 @@ class GitRepositories:
         try:
             async with self.mirrors.locked(repository, seconds=self.lock_seconds) as mirror:
                 return await self.importer.run(mirror, session_id=session_id, workspace=workspace, over=over)
-        except TimeoutError:
-            raise WorkspaceFailed("the mirror was in use for too long") from None
+        except (TimeoutError, GitFailed, OSError) as error:
+            raise WorkspaceFailed(_trouble(error)) from error
 
     async def reword(self, repository: Repository, *, session_id: str, commit: str, message: str) -> str:
         """The same commit with another message."""
@@ -147,6 +147,11 @@ class GitRepositories:
             await bundle.write_bundle(self.git, self.mirrors.path(repository), base=base, head=head, into=into)
         except (GitFailed, OSError, ValueError) as error:
             raise WorkspaceFailed(f"the snapshot cannot be written: {error}") from error
+
+
+def _trouble(error: Exception) -> str:
+    """What is wrong with a mirror; a lock that does not come says nothing itself. (TimeoutError is an OSError: it is asked first.)"""
+    return "the mirror was in use for too long" if isinstance(error, TimeoutError) else f"the mirror cannot be used: {error}"
 
 
 @asynccontextmanager

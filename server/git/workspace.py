@@ -9,7 +9,7 @@ from pathlib import Path
 
 from server.git.base_tree import check_index
 from server.git.command import Git, GitFailed
-from server.git.refs import branch_ref, commit_id
+from server.git.refs import branch_ref, commit_id, fetched_ref
 from server.kernel.errors import WorkspaceFailed
 
 # The bytes of the tree are the bytes of the blobs, whatever the repository's .gitattributes ask for: the import compares them, and
@@ -53,7 +53,7 @@ def _make_empty(directory: Path) -> None:
 async def _base_commit(git: Git, mirror: Path, base_branch: str) -> str:
     if not base_branch:
         return ""
-    ref = branch_ref(base_branch)
+    ref = fetched_ref(base_branch)
     return (await git.run("rev-parse", "--verify", "--quiet", "--end-of-options", ref, git_dir=mirror, accept=(0, 1))).text
 
 
