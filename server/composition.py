@@ -108,7 +108,7 @@ async def compose(settings: Settings, *, mark: Callable[[str], None] | None = No
             replica=replica,
             lease_seconds=settings.lease_seconds,
         )
-        sessions = Sessions(stores.sessions, stores.turns, journal, inspections, supervisor)
+        sessions = Sessions(stores.sessions, stores.turns, journal, inspections, supervisor, repositories=repositories)
         failed = await stack.enter_async_context(_running(journal, supervisor))
         await supervisor.recover()
         api = await stack.enter_async_context(

@@ -7,15 +7,18 @@ import fcntl
 import hashlib
 import os
 import shutil
+import time
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from pathlib import Path
 from weakref import WeakValueDictionary
 
 from server.git.command import HELD_LOCKS, Git
+from server.git.refs import session_ref
 from server.kernel.ports.repositories import Repository
 
 _POLL_SECONDS = 0.02
+_FORGOTTEN = ".forgotten"
 
 
 class Mirrors:
@@ -35,7 +38,28 @@ class Mirrors:
     async def locked(self, repository: Repository, *, seconds: float) -> AsyncIterator[Path]:
         """The mirror, made if needed, for one writer. Errors: TimeoutError when others hold it for `seconds`."""
         async with self.held(self.path(repository), seconds=seconds) as path:
+            (path.with_suffix(".lock")).touch()
             yield path
+
+    def all(self) -> list[Path]:
+        """Every mirror that there is."""
+        return sorted(path for path in self._root.glob("*.git") if path.is_dir())
+
+    def idle_seconds(self, path: Path) -> float:
+        """How long ago a turn began to use this mirror last."""
+        return time.time() - path.with_suffix(".lock").stat().st_mtime
+
+    def forget(self, repository: Repository, session_id: str) -> None:
+        """Note that the session is gone. A file, and not the deletion itself, because that would have to wait for the lock."""
+        path = self.path(repository)
+        if path.is_dir():
+            notes = path.with_suffix(_FORGOTTEN)
+            notes.mkdir(mode=0o700, exist_ok=True)
+            (notes / session_ref(session_id).rpartition("/")[2]).touch()
+
+    def forgotten(self, path: Path) -> list[Path]:
+        """The notes of `forget`, each named by its session; whoever has acted on one deletes it."""
+        return sorted(path.with_suffix(_FORGOTTEN).glob("*"))
 
     @asynccontextmanager
     async def held(self, path: Path, *, seconds: float) -> AsyncIterator[Path]:
@@ -49,7 +73,6 @@ class Mirrors:
             descriptor = os.open(path.with_suffix(".lock"), os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
             try:
                 await _flock(descriptor, seconds)
-                os.utime(descriptor)
                 token = HELD_LOCKS.set((*HELD_LOCKS.get(), descriptor))
                 try:
                     await self._ensure(path)

@@ -17,6 +17,7 @@ from server.git.mirror import Mirrors
 from server.git.refs import branch_ref, commit_id, fetched_ref, is_branch
 from server.git.remote import Remote, TokenSupplier, no_token
 from server.git.remote_url import RemoteUrls
+from server.git.upkeep import Upkeep
 from server.git.walker.protocol import Limits
 from server.kernel.errors import BranchUnknown, PushRefused, RepositoryUnreachable, WorkspaceFailed
 from server.kernel.ports.repositories import Author, Diff, Imported, RemoteBranch, Repositories, Repository
@@ -148,6 +149,13 @@ class GitRepositories:
         except (GitFailed, OSError, ValueError) as error:
             raise WorkspaceFailed(f"the snapshot cannot be written: {error}") from error
 
+    async def forget(self, repository: Repository, *, session_id: str) -> None:
+        """Let go of a deleted session's commits."""
+        try:
+            await asyncio.to_thread(self.mirrors.forget, repository, session_id)
+        except (OSError, ValueError) as error:
+            raise RepositoryUnreachable(_trouble(error)) from error
+
 
 def _trouble(error: Exception) -> str:
     """What is wrong with a mirror; a lock that does not come says nothing itself. (TimeoutError is an OSError: it is asked first.)"""
@@ -161,11 +169,17 @@ async def open_git(settings: Settings, *, limits: Limits | None = None, token: T
     urls = RemoteUrls(hosts=settings.git_allowed_hosts, prefixes=settings.git_allowed_prefixes)
     found = await asyncio.to_thread(probe)
     sandbox = None if isinstance(found, Unavailable) else found
-    yield GitRepositories(
-        git=git,
-        urls=urls,
-        remote=Remote(git, urls, token=token),
-        mirrors=Mirrors(settings.data_dir / "mirrors", git),
-        importer=Importer(git, sandbox, limits or Limits(), seconds=settings.git_timeout_seconds),
-        lock_seconds=2 * settings.git_timeout_seconds,
-    )
+    mirrors = Mirrors(settings.data_dir / "mirrors", git)
+    upkeep = asyncio.create_task(Upkeep(git, mirrors).run(), name="mirrors' upkeep")
+    try:
+        yield GitRepositories(
+            git=git,
+            urls=urls,
+            remote=Remote(git, urls, token=token),
+            mirrors=mirrors,
+            importer=Importer(git, sandbox, limits or Limits(), seconds=settings.git_timeout_seconds),
+            lock_seconds=2 * settings.git_timeout_seconds,
+        )
+    finally:
+        upkeep.cancel()
+        await asyncio.gather(upkeep, return_exceptions=True)

@@ -7,12 +7,15 @@ import json
 from collections.abc import AsyncGenerator, Mapping
 from dataclasses import dataclass
 
+import structlog
+
 from server.kernel import naming
-from server.kernel.errors import InvalidField
+from server.kernel.errors import InvalidField, RepositoryUnreachable
 from server.kernel.identity import Principal
 from server.kernel.ids import new_id
 from server.kernel.inspection import Inspections
 from server.kernel.journal import Frame, Journal
+from server.kernel.ports.repositories import Repositories, Repository
 from server.kernel.ports.session_store import SessionStore
 from server.kernel.ports.turn_store import TurnStore
 from server.kernel.session import NewSession, Session, SessionPage
@@ -25,6 +28,8 @@ MAX_PAGE = 200
 DEFAULT_EVENTS = 100
 MAX_EVENTS = 1000
 MAX_EVENTS_BYTES = 2 * 1024 * 1024
+
+log = structlog.get_logger()
 
 
 @dataclass(frozen=True)
@@ -48,7 +53,17 @@ class CreateRequest:
 class Sessions:
     """What a caller can do with sessions besides asking for changes."""
 
-    def __init__(self, store: SessionStore, turns: TurnStore, journal: Journal, inspections: Inspections, supervisor: Supervisor) -> None:
+    def __init__(
+        self,
+        store: SessionStore,
+        turns: TurnStore,
+        journal: Journal,
+        inspections: Inspections,
+        supervisor: Supervisor,
+        *,
+        repositories: Repositories,
+    ) -> None:
+        self._repositories = repositories
         self._store = store
         self._turns = turns
         self._journal = journal
@@ -91,7 +106,13 @@ class Sessions:
 
     async def delete(self, principal: Principal, session_id: str) -> None:
         """Errors: SessionNotFound, TurnActive."""
+        session = await self._store.get(principal, session_id)
         await self._store.delete(principal, session_id)
+        try:
+            repository = Repository(session.tenant_id, session.owner_id, session.repository_url)
+            await self._repositories.forget(repository, session_id=session.id)
+        except RepositoryUnreachable as error:  # the session is gone all the same
+            log.warning("session.commits_stay", session_id=session.id, error=error.message)
 
     async def interrupt(self, principal: Principal, session_id: str, turn_id: str) -> str:
         """Ask for the active turn to be stopped; durable, so that it holds over a restart. Returns the turn's id, or "".

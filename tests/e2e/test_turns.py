@@ -115,7 +115,7 @@ async def test_an_agents_failure_is_the_turns(client: Client, git_server: GitSer
     assert pushed_files(bare, branch_of(events))["half.txt"] == "half"
 
 
-async def test_a_second_turn_while_one_runs_is_refused(client: Client, bare: Path, git_server: GitServer) -> None:
+async def test_a_second_turn_while_one_runs_is_refused(client: Client, bare: Path, git_server: GitServer, server_data_dir: Path) -> None:
     stream = client.execute(**request(git_server))
     seen = await until_waiting(stream)
     session_id = seen[0].session_id
@@ -127,7 +127,9 @@ async def test_a_second_turn_while_one_runs_is_refused(client: Client, bare: Pat
     assert error_info(caught.value)[1] == "TURN_ACTIVE"
     await client.call("Interrupt", pb.InterruptRequest(session_id=session_id))
     await events_of(stream)
+    assert [*server_data_dir.glob("mirrors/*.forgotten/*")] == []
     await client.call("DeleteSession", pb.DeleteSessionRequest(session_id=session_id))
+    assert [note.name for note in server_data_dir.glob("mirrors/*.forgotten/*")] == [session_id]
     with pytest.raises(grpc.aio.AioRpcError) as caught:
         await client.call("GetSession", pb.GetSessionRequest(session_id=session_id))
     assert error_info(caught.value)[1] == "SESSION_NOT_FOUND"

@@ -142,3 +142,8 @@ class Repositories(Protocol):
     async def bundle(self, repository: Repository, *, session_id: str, base: str, head: str, into: Path) -> None:
         """Write a Git bundle of base..head (its ref: refs/heads/snapshot) to the file `into`; readable where `base` is present."""
         ...
+
+    async def forget(self, repository: Repository, *, session_id: str) -> None:
+        """The session was deleted: nothing keeps its commits any more, and some time later they are gone from this server. Returns
+        without waiting for that. Errors: RepositoryUnreachable."""
+        ...
