@@ -130,8 +130,8 @@ class GitRepositories:
         try:
             async with self.mirrors.locked(repository, seconds=self.lock_seconds) as mirror:
                 return await self.importer.reword(mirror, session_id=session_id, commit=commit_id(commit), message=message)
-        except TimeoutError:
-            raise WorkspaceFailed("the mirror was in use for too long") from None
+        except (TimeoutError, GitFailed, OSError) as error:
+            raise WorkspaceFailed(_trouble(error)) from error
 
     async def diff(self, repository: Repository, *, base: str, head: str, max_patch_bytes: int, max_files: int) -> Diff:
         """The difference between two commits."""
