@@ -19,7 +19,8 @@ INLINE_BYTES = 16 * 1024
 """A longer frame is written as JSON in a thread: a page of 256 KiB takes some 50 ms."""
 
 _written: WeakKeyDictionary[Events, bytes] = WeakKeyDictionary()
-"""A frame goes to all followers at the same place, and is written once for all of them."""
+_in_threads: WeakKeyDictionary[Events, asyncio.Task[bytes]] = WeakKeyDictionary()
+"""A frame goes to all followers at the same place, and is written once for all of them: also while a thread is still at it."""
 
 
 def opening(first: bytes) -> bytes:
@@ -34,10 +35,16 @@ async def dress(frame: Frame) -> bytes:
         return _body(_notice(frame))
     done = _written.get(frame)
     if done is None:
-        large = len(frame.frame) > INLINE_BYTES
-        done = await asyncio.to_thread(_events, frame.frame) if large else _events(frame.frame)
-        _written[frame] = done
+        done = _written[frame] = await _in_a_thread(frame) if len(frame.frame) > INLINE_BYTES else _events(frame.frame)
     return done
+
+
+async def _in_a_thread(frame: Events) -> bytes:
+    writing = _in_threads.get(frame)
+    if writing is None:
+        writing = _in_threads[frame] = asyncio.create_task(asyncio.to_thread(_events, frame.frame), name="server-sent frame")
+    # A follower that leaves takes it from nobody.
+    return await asyncio.shield(writing)
 
 
 def failure(status: Status) -> bytes:
