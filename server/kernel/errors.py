@@ -6,15 +6,26 @@ vary are also in `metadata`, for programs.
 
 from __future__ import annotations
 
+MESSAGE_BYTES = 1000
+VALUE_BYTES = 300
+"""Longer ones are cut: they may hold what a caller sent, and an answer's headers have room for 8 KiB, in which a byte can take four."""
+
 
 class KernelError(Exception):
     """Root of every expected failure. `field` names the request field at fault, when one is."""
 
     def __init__(self, message: str, *, field: str = "", **metadata: str) -> None:
-        super().__init__(message)
-        self.message = message
+        self.message = _cut(message, MESSAGE_BYTES)
+        super().__init__(self.message)
         self.field = field
-        self.metadata = metadata
+        self.metadata = {name: _cut(value, VALUE_BYTES) for name, value in metadata.items()}
+
+
+def _cut(text: str, limit: int) -> str:
+    """At most `limit` bytes of UTF-8."""
+    if len(text) * 4 <= limit or len(data := text[: limit + 1].encode(errors="replace")) <= limit:
+        return text
+    return data[: limit - 3].decode(errors="ignore") + "..."
 
 
 # -- what a caller did wrong ------------------------------------------------------------------------------------------------

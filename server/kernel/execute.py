@@ -21,7 +21,7 @@ from server.kernel.rush import Rush
 from server.kernel.session import NewSession, Session
 from server.kernel.supervisor import Supervisor
 from server.kernel.turn import Turn
-from server.kernel.validation import check_model, check_prompt, check_request_id, check_title
+from server.kernel.validation import check_base_branch, check_model, check_prompt, check_provider, check_request_id, check_title
 
 
 @dataclass(frozen=True)
@@ -132,8 +132,10 @@ class Execute:
         check_prompt(request.prompt)
         check_title(request.title)
         check_model(request.model)
+        check_base_branch(request.base_branch)
         if request.branch:
             naming.check_branch_name(request.branch)
+        check_provider(request.provider)
         self._check_provider(request.provider)
 
     def _check_provider(self, provider: str) -> None:

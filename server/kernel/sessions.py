@@ -21,7 +21,7 @@ from server.kernel.ports.turn_store import TurnStore
 from server.kernel.session import NewSession, Session, SessionPage
 from server.kernel.supervisor import Supervisor
 from server.kernel.turn import Turn
-from server.kernel.validation import check_labels, check_request_id, check_title
+from server.kernel.validation import check_base_branch, check_labels, check_request_id, check_title
 
 DEFAULT_PAGE = 50
 MAX_PAGE = 200
@@ -79,6 +79,7 @@ class Sessions:
                 return known
         check_title(request.title)
         check_labels(request.labels)
+        check_base_branch(request.base_branch)
         if request.branch:
             naming.check_branch_name(request.branch)
         url, base = await self._inspections.repository(principal, request.repository_url, request.base_branch, request.branch)

@@ -11,6 +11,7 @@ MAX_PROMPT = 100_000
 MAX_REQUEST_ID = 128
 MAX_TITLE = 200
 MAX_NAME = 100
+MAX_BASE_BRANCH = 255
 MAX_LABELS = 32
 MAX_LABEL_KEY = 63
 MAX_LABEL_VALUE = 255
@@ -46,6 +47,16 @@ def check_model(model: str) -> None:
     _check_text("model", model, limit=MAX_NAME)
     if model and not _NAME.fullmatch(model):
         raise InvalidField("model", "only letters, digits and ._:/- are allowed")
+
+
+def check_provider(provider: str) -> None:
+    """At most 100 characters; whether it is installed is another question. Errors: InvalidField, RequestTooLarge."""
+    _check_text("provider", provider, limit=MAX_NAME)
+
+
+def check_base_branch(branch: str) -> None:
+    """At most 255 characters; which names exist only the remote knows. Empty for its default. Errors: InvalidField, RequestTooLarge."""
+    _check_text("base_branch", branch, limit=MAX_BASE_BRANCH)
 
 
 def check_labels(labels: Mapping[str, str]) -> None:

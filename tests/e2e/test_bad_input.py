@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 from typing import Any
+from urllib.parse import quote
 
 import grpc
 import pytest
 from support.git_server import GitServer
 from support.treadle import Client, connected, error_info, events_of, recording
 
+from server.api.session_service import SERVICE
 from server.identity.keys import create_key
 from server.kernel.identity import Principal
 from treadle.session.v1 import session_service_pb2 as pb
@@ -41,12 +43,16 @@ async def sessions(client: Client) -> int:
         ({"prompt": "a\0b"}, S.INVALID_ARGUMENT, "INVALID_FIELD", "prompt"),
         ({"prompt": "a" * 100_001}, S.INVALID_ARGUMENT, "REQUEST_TOO_LARGE", "prompt"),
         ({"provider": "nobody"}, S.INVALID_ARGUMENT, "PROVIDER_UNKNOWN", "provider"),
+        ({"provider": "x" * 200_000}, S.INVALID_ARGUMENT, "REQUEST_TOO_LARGE", "provider"),
         ({"repository_url": ""}, S.INVALID_ARGUMENT, "INVALID_FIELD", "repository_url"),
         ({"repository_url": "http://169.254.169.254/a/b"}, S.INVALID_ARGUMENT, "REPOSITORY_NOT_ALLOWED", "repository_url"),
         ({"repository_url": "file:///etc/passwd"}, S.INVALID_ARGUMENT, "REPOSITORY_NOT_ALLOWED", "repository_url"),
         ({"repository_url": "--upload-pack=touch /tmp/x"}, S.INVALID_ARGUMENT, "REPOSITORY_NOT_ALLOWED", "repository_url"),
         ({"repository_url": "ext::sh -c id"}, S.INVALID_ARGUMENT, "REPOSITORY_NOT_ALLOWED", "repository_url"),
         ({"base_branch": "no-such-branch"}, S.INVALID_ARGUMENT, "BRANCH_UNKNOWN", "base_branch"),
+        ({"base_branch": "ä" * 255}, S.INVALID_ARGUMENT, "BRANCH_UNKNOWN", "base_branch"),
+        ({"base_branch": "x" * 256}, S.INVALID_ARGUMENT, "REQUEST_TOO_LARGE", "base_branch"),
+        ({"base_branch": "a\0b"}, S.INVALID_ARGUMENT, "INVALID_FIELD", "base_branch"),
         ({"branch": "../x"}, S.INVALID_ARGUMENT, "INVALID_FIELD", "branch"),
         ({"branch": "a..b"}, S.INVALID_ARGUMENT, "INVALID_FIELD", "branch"),
         ({"branch": "main"}, S.INVALID_ARGUMENT, "INVALID_FIELD", "branch"),
@@ -64,6 +70,36 @@ async def test_execute_refuses(
     got_code, got_reason, _, fields = await refused(client.execute(**(good | wrong)))
     assert (got_code, got_reason, fields) == (code, reason, [field] if field else [])
     assert await sessions(client) == 0
+
+
+async def test_a_text_of_any_length_is_refused_with_a_reason_that_is_short(client: Client, good: dict[str, str]) -> None:
+    """Every text of every request. gRPC drops an answer whose metadata is larger than 8 to 16 KiB."""
+    for method in SERVICE.methods:
+        for field in (field.name for field in method.input_type.fields if field.type == field.TYPE_STRING):
+            for character in ("x", "\U0001f6b2", "\x01"):
+                refused = await _refused_for_its_length(client, good, method.name, {field: character * 200_000})
+                reason, size = error_info(refused)[1], _header_bytes(refused)
+                where = (method.name, field, character, reason, size)
+                assert reason in ("REQUEST_TOO_LARGE", "INVALID_FIELD", "REPOSITORY_NOT_ALLOWED", "SESSION_NOT_FOUND"), where
+                assert size < 8192, where
+    assert await sessions(client) == 0
+
+
+async def _refused_for_its_length(client: Client, good: dict[str, str], method: str, long: dict[str, str]) -> grpc.aio.AioRpcError:
+    kind = getattr(pb, f"{method}Request")
+    request = kind(**{name: value for name, value in good.items() if name in kind.DESCRIPTOR.fields_by_name} | long)
+    if method == "UpdateSession":
+        request.update_mask.paths.append("title")
+    call = getattr(client.stub, method)(request, metadata=client.metadata, timeout=30)
+    with pytest.raises(grpc.aio.AioRpcError) as caught:
+        await (events_of(call) if method in ("ExecuteSession", "Resume") else call)
+    return caught.value
+
+
+def _header_bytes(error: grpc.aio.AioRpcError) -> float:
+    """As they are sent: the message percent-encoded, the details in Base64."""
+    details = dict(error.trailing_metadata() or ()).get("grpc-status-details-bin", b"")
+    return len(quote(error.details() or "")) + len(details) * 4 / 3
 
 
 async def test_a_repository_that_cannot_be_cloned_is_refused_with_gits_reason(
