@@ -15,6 +15,8 @@ from pathlib import Path
 from typing import IO, Self
 from urllib.parse import urlsplit
 
+import structlog
+
 _ROUTE = re.compile(
     r"/(?P<repository>[A-Za-z0-9_][A-Za-z0-9._-]*(/[A-Za-z0-9_][A-Za-z0-9._-]*){0,2}\.git)/(?P<service>info/refs|git-(?:upload|receive)-pack)\Z"
 )
@@ -22,6 +24,8 @@ _QUERY = re.compile(r"(service=git-(upload|receive)-pack)?\Z")
 _BODY_BYTES = 1024 * 1024 * 1024
 _CHUNK = 64 * 1024
 _IDLE_SECONDS = 60
+
+log = structlog.get_logger()
 
 
 class GitHttpServer:
@@ -79,6 +83,7 @@ class _Server(ThreadingHTTPServer):
     def __init__(self, port: int, owner: GitHttpServer) -> None:
         super().__init__(("127.0.0.1", port), _Handler)
         self.owner = owner
+        self.names = [[f"{name}:{self.server_port}"] for name in ("127.0.0.1", "localhost")]
         self.git = shutil.which("git") or "/usr/bin/git"
         self._backends: set[subprocess.Popen[bytes]] = set()
         self._guard = threading.Lock()
@@ -92,6 +97,11 @@ class _Server(ThreadingHTTPServer):
         with self._guard:
             self._backends.add(process)
         return process
+
+    def handle_error(self, request: object, client_address: object) -> None:
+        """What goes wrong with one connection is told in the log, not on the terminal. socketserver calls it while it handles the error."""
+        del request, client_address
+        log.warning("git_http.request_failed", exc_info=True)
 
     def finished(self, process: subprocess.Popen[bytes]) -> None:
         with self._guard:
@@ -125,7 +135,10 @@ class _Handler(BaseHTTPRequestHandler):
         parts = urlsplit(self.path)
         owner.before(parts.path)
         route = _ROUTE.match(parts.path)
-        if not owner.admits(self.headers.get("Authorization")):
+        if self.headers.get_all("Host", []) not in self.server.names:
+            # A name of somebody else that points here: the page behind it may be any that the user's browser shows.
+            self._refuse(HTTPStatus.MISDIRECTED_REQUEST)
+        elif not owner.admits(self.headers.get("Authorization")):
             self._refuse(HTTPStatus.UNAUTHORIZED)
         elif not route or not _QUERY.match(parts.query) or not self._is_ours(owner.root / route["repository"]):
             self._refuse(HTTPStatus.NOT_FOUND)
@@ -148,23 +161,27 @@ class _Handler(BaseHTTPRequestHandler):
     def _receive(self, body: IO[bytes]) -> bool:
         """The whole request first: the backend then never waits for a client that waits for it."""
         left = _BODY_BYTES
-        for chunk in self._chunked() if self.headers.get("Transfer-Encoding") == "chunked" else self._sized():
-            left -= len(chunk)
-            if left < 0:
-                self._refuse(HTTPStatus.REQUEST_ENTITY_TOO_LARGE)
-                return False
-            body.write(chunk)
+        try:
+            for chunk in self._chunked() if self.headers.get("Transfer-Encoding") == "chunked" else self._sized():
+                left -= len(chunk)
+                if left < 0:
+                    self._refuse(HTTPStatus.REQUEST_ENTITY_TOO_LARGE)
+                    return False
+                body.write(chunk)
+        except ValueError:
+            self._refuse(HTTPStatus.BAD_REQUEST)
+            return False
         body.seek(0)
         return True
 
     def _sized(self) -> Iterator[bytes]:
-        left = int(self.headers.get("Content-Length") or 0)
+        left = _size(self.headers.get("Content-Length") or "0", base=10)
         while left > 0 and (chunk := self.rfile.read(min(left, _CHUNK))):
             left -= len(chunk)
             yield chunk
 
     def _chunked(self) -> Iterator[bytes]:
-        while left := int(self.rfile.readline(64).split(b";")[0], 16):
+        while left := _size(self.rfile.readline(64).split(b";")[0].strip().decode("latin-1"), base=16):
             while left > 0 and (chunk := self.rfile.read(min(left, _CHUNK))):
                 left -= len(chunk)
                 yield chunk
@@ -218,3 +235,10 @@ class _Handler(BaseHTTPRequestHandler):
         self.end_headers()
         while chunk := output.read(_CHUNK):
             self.wfile.write(chunk)
+
+
+def _size(text: str, *, base: int) -> int:
+    """Digits only: `int` also takes signs, blanks and underscores. Errors: ValueError."""
+    if not text.isalnum():
+        raise ValueError(f"{text!r} is no size")
+    return int(text, base)
