@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import asyncio
+import secrets
 from pathlib import Path
 
 import asyncpg
@@ -10,11 +12,12 @@ from support.postgres import PostgresServer
 
 from server.db.stores import Stores
 from server.embedded.postgres_home import DatabaseUrls
-from server.identity.authenticator import ApiKeyAuthenticator
+from server.identity.authenticator import LOOKUPS, REMEMBER_KEYS, ApiKeyAuthenticator
 from server.identity.keys import ApiKey, create_key, revoke_key
 from server.identity.local_user import ensure_local_user
 from server.kernel.errors import ApiKeyInvalid
 from server.kernel.identity import Principal
+from server.kernel.ports.key_store import KeyRecord, KeyStore
 
 
 async def test_a_key_names_its_owner(stores: Stores, alice: Principal, mallory: Principal) -> None:
@@ -73,6 +76,53 @@ async def test_a_remembered_key_costs_no_query(stores: Stores, alice: Principal,
     finally:
         await owner.close()
     assert await authenticator.authenticate(key) == alice
+
+
+class Watched:
+    """The real store, and how often and how many times at once it is asked."""
+
+    def __init__(self, keys: KeyStore) -> None:
+        self._keys = keys
+        self.asked = self.open = self.most = 0
+
+    async def find(self, prefix: str) -> KeyRecord | None:
+        self.asked += 1
+        self.open += 1
+        self.most = max(self.most, self.open)
+        try:
+            return await self._keys.find(prefix)
+        finally:
+            self.open -= 1
+
+
+def guess(prefix: str = "") -> str:
+    return f"trd_{prefix or secrets.token_hex(4)}_{secrets.token_urlsafe(32)}"
+
+
+async def test_guesses_are_looked_up_a_few_at_a_time_and_push_out_no_key_in_use(stores: Stores, alice: Principal) -> None:
+    key = await create_key(stores.keys, alice)
+    watched = Watched(stores.keys)
+    authenticator = ApiKeyAuthenticator(watched)  # type: ignore[arg-type]
+    await authenticator.authenticate(key)
+    guesses = [authenticator.authenticate(guess()) for _ in range(REMEMBER_KEYS + 100)]
+    refused = await asyncio.gather(*guesses, return_exceptions=True)
+    assert {type(error) for error in refused} == {ApiKeyInvalid}
+    assert watched.most <= LOOKUPS
+    asked = watched.asked
+    assert await authenticator.authenticate(key) == alice
+    assert watched.asked == asked
+
+
+async def test_the_same_wrong_key_is_not_looked_up_again_and_again(stores: Stores, alice: Principal) -> None:
+    """Of a program that tries for ever with a key that was revoked, or with a wrong secret, or many times at once."""
+    watched = Watched(stores.keys)
+    authenticator = ApiKeyAuthenticator(watched)  # type: ignore[arg-type]
+    known = ApiKey.parse(await create_key(stores.keys, alice))
+    assert known is not None
+    for number, wrong in enumerate((guess(), guess(known.prefix)), start=1):
+        refused = await asyncio.gather(*(authenticator.authenticate(wrong) for _ in range(20)), return_exceptions=True)
+        assert {type(error) for error in refused} == {ApiKeyInvalid}
+        assert watched.asked <= number * LOOKUPS
 
 
 async def test_the_local_user_gets_one_key_in_a_private_file(stores: Stores, tmp_path: Path) -> None:
