@@ -195,7 +195,7 @@ class _Cluster:
         ended = asyncio.ensure_future(process.wait())
         try:
             async with asyncio.timeout(START_SECONDS):
-                while [line.strip() for line in self._pid_file()[7:8]] != ["ready"] or self._pid_file()[0] != str(process.pid):
+                while not _says_ready(self._pid_file(), process.pid):
                     await asyncio.wait({ended}, timeout=_POLL_SECONDS)
                     if ended.done():
                         raise PostgresUnusable(f"Postgres ended while it started; see {self._home.log}")
@@ -229,6 +229,10 @@ class _Cluster:
             cwd=self._home.root,
             log=self._home.log,
         )
+
+
+def _says_ready(pid_file: list[str], pid: int) -> bool:
+    return pid_file[:1] == [str(pid)] and [line.strip() for line in pid_file[7:8]] == ["ready"]
 
 
 async def _ensure_database(home: PostgresHome) -> None:

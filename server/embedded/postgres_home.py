@@ -15,6 +15,7 @@ from pathlib import Path
 from urllib.parse import quote
 
 from server.db.roles import APP, SYSTEM
+from server.embedded.postgres_process import open_private
 from server.embedded.postgres_runtime import Account, PostgresUnusable
 
 OWNER = "treadle_owner"
@@ -98,7 +99,7 @@ class PostgresHome:
     @contextmanager
     def locked(self) -> Iterator[None]:
         """Errors: PostgresUnusable when another Treadle uses the directory. The lock ends with the process, however it ends."""
-        with (self.root / "lock").open("w") as lock:
+        with open_private(self.root / "lock") as lock:
             try:
                 fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
             except BlockingIOError:

@@ -9,7 +9,14 @@ import signal
 import subprocess
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Self
+from typing import BinaryIO, Self
+
+
+def open_private(path: Path) -> BinaryIO:
+    """Open for appending a file that only our own user may open, also when it was there and others could."""
+    file = open(path, "ab", opener=lambda name, flags: os.open(name, flags, 0o600))  # noqa: SIM115 - the caller's to close
+    os.fchmod(file.fileno(), 0o600)
+    return file
 
 
 class WatchedProcess:
@@ -25,8 +32,9 @@ class WatchedProcess:
     async def spawn(
         cls, command: Sequence[str | Path], *, user: int | None, group: int | None, env: Mapping[str, str], cwd: Path, log: Path
     ) -> Self:
-        """Start `command` in its own session, so that Ctrl-C in the terminal does not reach it; its output goes to `log`."""
-        with log.open("ab") as output:
+        """Start `command` in its own session, so that Ctrl-C in the terminal does not reach it; its output goes to `log`, which only we
+        may read."""
+        with open_private(log) as output:
             child = await asyncio.to_thread(
                 subprocess.Popen,
                 [str(part) for part in command],

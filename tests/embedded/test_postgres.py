@@ -16,7 +16,7 @@ import asyncpg
 import pytest
 from support.postgres import open_directory
 
-from server.embedded.postgres import EmbeddedPostgres
+from server.embedded.postgres import EmbeddedPostgres, _Cluster
 from server.embedded.postgres_home import DatabaseUrls, PostgresHome
 from server.embedded.postgres_runtime import Account, PostgresUnusable, choose_account, prepare_binaries
 
@@ -80,6 +80,31 @@ async def test_only_its_user_gets_in_and_only_by_the_socket(data_dir: Path) -> N
             refused = await asyncio.to_thread(_is_refused_as, home.account.uid, urls.owner)
             assert refused.returncode == 0, refused.stderr
         assert os.getsid(postmaster(data_dir)) == postmaster(data_dir)
+
+
+async def test_others_read_no_log_and_hold_no_lock(data_dir: Path) -> None:
+    """Whoever may open the lock's file may lock it, and then no Treadle starts."""
+    private = [data_dir / "postgres" / name for name in ("log", "lock")]
+    for path in private:
+        path.touch()
+        path.chmod(0o644)  # as it was once made
+    async with EmbeddedPostgres(data_dir):
+        assert [stat.S_IMODE(path.stat().st_mode) for path in private] == [0o600, 0o600]
+
+
+async def test_a_pid_file_that_goes_while_it_is_read_is_read_again(data_dir: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Postgres writes it anew while it starts."""
+    whole = _Cluster._pid_file
+    reads = 0
+
+    def flickering(cluster: _Cluster) -> list[str]:
+        nonlocal reads
+        reads += 1
+        return whole(cluster) if reads % 2 else []
+
+    monkeypatch.setattr(_Cluster, "_pid_file", flickering)
+    async with EmbeddedPostgres(data_dir) as urls:
+        assert await query(urls.app, "SELECT 1") == 1
 
 
 def _is_refused_as(uid: int, url: str) -> subprocess.CompletedProcess[bytes]:
