@@ -63,7 +63,7 @@ def logs(settings: Settings) -> Iterator[None]:
     """Structured logs, to where the settings say. Errors: OSError when the file cannot be written."""
     with open(settings.log_file, "a", encoding="utf-8", opener=_private) if settings.log_file else nullcontext(sys.stderr) as output:
         telemetry.configure_logging(
-            log_format=settings.log_format, level=settings.log_level, secrets=known_secrets(settings, {}), output=output
+            log_format=settings.log_format, level=settings.log_level, secrets=known_secrets(settings, os.environ), output=output
         )
         try:
             with telemetry.standard_logs():

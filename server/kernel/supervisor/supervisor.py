@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
+from contextvars import Context
 
 import structlog
 from structlog.contextvars import bound_contextvars
@@ -69,7 +70,8 @@ class Supervisor:
         turn = claimed.turn
         if turn.state is TurnState.QUEUED:
             self._ports.rush.enter(turn.id)
-        task = asyncio.create_task(self._drive(claimed), name=f"turn {turn.id}")
+        # In a context of its own: it outlives the call that started it, whose ids do not belong into its log.
+        task = asyncio.create_task(self._drive(claimed), name=f"turn {turn.id}", context=Context())
         self._tasks[turn.id] = task
         self._sessions[turn.id] = turn.session_id
         task.add_done_callback(lambda done: self._forget(turn.id, done))
