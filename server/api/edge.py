@@ -8,7 +8,7 @@ import time
 from collections.abc import Awaitable, Callable
 from contextlib import suppress
 from contextvars import ContextVar
-from typing import Any, NoReturn, Protocol
+from typing import Any, Protocol
 
 import grpc
 import structlog
@@ -29,8 +29,10 @@ from server.kernel.ports.tracer import Tracer
 ABORT_SECONDS = 5.0
 """`abort` itself can wait for a client that does not read."""
 
-FAREWELL: ContextVar[Callable[[Status], bytes] | None] = ContextVar("farewell", default=None)
-"""Set by a call whose client cannot see how a stream that has begun ends: its last message is made from the status."""
+Farewell = Callable[[Status], bytes]
+
+FAREWELL: ContextVar[Farewell | None] = ContextVar("farewell", default=None)
+"""Set when a stream has begun whose client cannot see how it ends: its last message is made from the status."""
 
 log = structlog.get_logger()
 
@@ -116,17 +118,18 @@ def _expected(error: KernelError) -> tuple[grpc.StatusCode, Status]:
     return internal(error_id)
 
 
-async def _abort(context: Context, code: grpc.StatusCode, status: Status) -> NoReturn:
-    details = (("grpc-status-details-bin", status.SerializeToString()),)
+async def _abort(context: Context, code: grpc.StatusCode, status: Status) -> None:
+    """In any case the status is on its way afterwards, and the call ends with it: gRPC itself sees to that when this raises nothing."""
     farewell = FAREWELL.get()
+    if farewell is not None:
+        # It fails when the message before is still on its way: to a client that does not read, nothing can be said.
+        with suppress(TimeoutError, grpc.aio.InternalError):
+            async with asyncio.timeout(ABORT_SECONDS):
+                await context.write(farewell(status))
+    details = (("grpc-status-details-bin", status.SerializeToString()),)
     with suppress(TimeoutError):
         async with asyncio.timeout(ABORT_SECONDS):
-            if farewell is not None:
-                # It fails when the message before is still on its way: to a client that does not read, nothing can be said.
-                with suppress(grpc.aio.InternalError):
-                    await context.write(farewell(status))
             await context.abort(code, status.message, trailing_metadata=details)
-    raise grpc.aio.AbortError
 
 
 def _api_key(context: Context) -> str:

@@ -2,10 +2,8 @@
 
 from __future__ import annotations
 
-from google.rpc.status_pb2 import Status
-
 from server.api import convert, server_sent
-from server.api.edge import FAREWELL, Context
+from server.api.edge import Context
 from server.api.streams import Streams, started
 from server.kernel.errors import InvalidField
 from server.kernel.execute import Execute
@@ -34,8 +32,9 @@ class EventStreamService:
         turn = begun.turn
         frames = await self._sessions.follow_turn(turn, after_seq=after_seq)
         first = server_sent.opening(started(turn.session_id, turn_id=turn.id, existing=begun.existing))
-        FAREWELL.set(_farewell)
-        await self._streams.send(context, frames, after_seq=max(after_seq, turn.start_seq), first=first, dress=server_sent.dress)
+        await self._streams.send(
+            context, frames, after_seq=max(after_seq, turn.start_seq), first=first, dress=server_sent.dress, farewell=server_sent.failure
+        )
 
     async def stream_resume(self, principal: Principal, request: pb.ResumeRequest, context: Context) -> None:
         """Replay and follow."""
@@ -44,12 +43,7 @@ class EventStreamService:
         live = request.follow if request.HasField("follow") else True
         frames = await self._sessions.follow(principal, request.session_id, after_seq=after_seq, live=live)
         first = server_sent.opening(started(request.session_id))
-        FAREWELL.set(_farewell)
-        await self._streams.send(context, frames, after_seq=after_seq, first=first, dress=server_sent.dress)
-
-
-def _farewell(status: Status) -> bytes:
-    return server_sent.failure(status)
+        await self._streams.send(context, frames, after_seq=after_seq, first=first, dress=server_sent.dress, farewell=server_sent.failure)
 
 
 def _last_event_id(context: Context) -> int | None:

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from google.protobuf.timestamp_pb2 import Timestamp
 
 from server import telemetry
-from server.api.edge import Context
+from server.api.edge import FAREWELL, Context, Farewell
 from server.kernel.errors import ShuttingDown, SlowConsumer
 from server.kernel.journal import Closed, Events, Frame, Synced
 from server.kernel.stall import StallTimeout
@@ -21,8 +21,14 @@ DRAIN_SECONDS = 2.0
 """A message that is on its way when the server drains may still get there; a client that does not read is not waited for longer."""
 
 
+LAST_WORD_SECONDS = 5.0
+"""A message that was stuck for too long may still get through in this time, and then the client is told, in a last message, why its
+stream ends. Later none can be sent: gRPC takes one at a time. The stream ends then without."""
+
+
 @dataclass(eq=False)
 class _Stream:
+    context: Context
     task: asyncio.Task[None]
     writing: bool = False
 
@@ -36,20 +42,28 @@ class Streams:
         self._draining = False
 
     async def send(
-        self, context: Context, frames: AsyncGenerator[Frame, None], *, after_seq: int, first: bytes, dress: Dress | None = None
+        self,
+        context: Context,
+        frames: AsyncGenerator[Frame, None],
+        *,
+        after_seq: int,
+        first: bytes,
+        dress: Dress | None = None,
+        farewell: Farewell | None = None,
     ) -> None:
-        """Write `first` and then all frames, each in the form that `dress` gives it (default: as it is, a gRPC message).
+        """Write `first` and then all frames, each in the form that `dress` gives it (default: as it is, a gRPC message). Once the stream
+        has begun, a failure is told by a last message too, which `farewell` makes (default: by the status alone).
         Errors: SlowConsumer, ShuttingDown, and those of `frames`."""
-        if self._draining:
-            raise ShuttingDown
         task = asyncio.current_task()
         if task is None:
             raise RuntimeError("a stream is sent from a task")
-        stream = _Stream(task)
+        stream = _Stream(context, task)
         self._streams.add(stream)
         telemetry.STREAMS.inc()
         try:
-            await self._pump(stream, context, frames, after_seq, first=first, dress=dress or _as_it_is)
+            if self._draining:
+                raise ShuttingDown
+            await self._pump(stream, frames, after_seq, first=first, dress=dress or _as_it_is, farewell=farewell)
         except asyncio.CancelledError:
             if self._draining and task.cancelling():
                 # Not the client's doing: say that it is worth coming back.
@@ -78,31 +92,39 @@ class Streams:
         await asyncio.gather(*tasks, return_exceptions=True)
 
     async def _pump(
-        self, stream: _Stream, context: Context, frames: AsyncGenerator[Frame, None], after_seq: int, *, first: bytes, dress: Dress
+        self,
+        stream: _Stream,
+        frames: AsyncGenerator[Frame, None],
+        after_seq: int,
+        *,
+        first: bytes,
+        dress: Dress,
+        farewell: Farewell | None,
     ) -> None:
         # A client that does not read holds one frame here and what fits into the transport, and not for ever.
-        stall = StallTimeout(self._write_seconds)
+        stall = StallTimeout(self._write_seconds + LAST_WORD_SECONDS)
         try:
             async with stall:
-                data = first
-                while True:
-                    stall.begin()
-                    stream.writing = True
-                    await context.write(data)
-                    stream.writing = False
-                    stall.end()
-                    if self._draining:
-                        raise ShuttingDown
-                    telemetry.STREAM_BYTES.inc(len(data))
-                    frame = await anext(frames, None)
-                    if frame is None:
-                        return
-                    data = await dress(frame)
+                await self._write(stream, stall, first, after_seq)
+                FAREWELL.set(farewell)
+                while (frame := await anext(frames, None)) is not None:
                     after_seq = frame.last_seq if isinstance(frame, Events) else after_seq
+                    await self._write(stream, stall, await dress(frame), after_seq)
         except TimeoutError:
             if not stall.expired:
                 raise
             raise SlowConsumer(after_seq) from None
+
+    async def _write(self, stream: _Stream, stall: StallTimeout, data: bytes, after_seq: int) -> None:
+        stall.begin()
+        stream.writing = True
+        await stream.context.write(data)
+        stream.writing = False
+        if stall.end() > self._write_seconds:
+            raise SlowConsumer(after_seq)
+        if self._draining:
+            raise ShuttingDown
+        telemetry.STREAM_BYTES.inc(len(data))
 
 
 async def _as_it_is(frame: Frame) -> bytes:

@@ -46,11 +46,13 @@ class StallTimeout:
         """A wait begins."""
         self._since = self._loop.time()
 
-    def end(self) -> None:
-        """It is over; also when the timer has just found it too long, but the task has not been cancelled yet."""
+    def end(self) -> float:
+        """It is over, also when the timer has just found it too long, but the task has not been cancelled yet. How long it lasted."""
+        lasted = 0.0 if self._since is None else self._loop.time() - self._since
         self._since = None
         if self._timeout.when() is not None and not self._timeout.expired():
             self._timeout.reschedule(None)
+        return lasted
 
     def _look(self) -> None:
         now = self._loop.time()

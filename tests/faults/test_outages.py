@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import logging
 from collections.abc import AsyncIterator, Iterator
 from pathlib import Path
 from typing import Any
@@ -96,7 +97,9 @@ async def test_without_an_object_store_the_turn_completes_and_says_that_the_snap
     assert len(list(objects.rglob("*.bundle"))) == 1
 
 
-async def test_a_follower_that_does_not_read_is_cut_off_and_can_resume(treadle: tuple[Any, Client], git_server: GitServer) -> None:
+async def test_a_follower_that_does_not_read_is_cut_off_and_can_resume(
+    treadle: tuple[Any, Client], git_server: GitServer, caplog: pytest.LogCaptureFixture
+) -> None:
     _, client = treadle
     big = recording({"burst": 1500, "text": "x" * 20_000})
     git_server.create("acme/big", {"r.jsonl": big})
@@ -116,6 +119,7 @@ async def test_a_follower_that_does_not_read_is_cut_off_and_can_resume(treadle: 
     assert int(metadata["after_seq"]) <= len(whole)
     seen += await events_of(client.resume(whole[0].session_id, seen[-1].seq))
     assert seen == whole
+    assert not [record for record in caplog.records if record.levelno >= logging.ERROR]
 
 
 async def test_a_draining_server_ends_its_streams_with_a_hint_and_says_no_to_new_turns(
@@ -133,6 +137,12 @@ async def test_a_draining_server_ends_its_streams_with_a_hint_and_says_no_to_new
     assert error_info(caught.value)[:2] == (grpc.StatusCode.UNAVAILABLE, "SHUTTING_DOWN")
     with pytest.raises(grpc.aio.AioRpcError) as caught:
         await events_of(client.resume(seen[0].session_id))
+    assert error_info(caught.value)[1] == "SHUTTING_DOWN"
+    # A server-sent stream that has not begun has no last message: only the status tells, and the gateway makes a plain refusal of it.
+    call = client.channel.unary_stream("/treadle.session.v1.EventStreamService/StreamResume")
+    request_bytes = pb.ResumeRequest(session_id=seen[0].session_id).SerializeToString()
+    with pytest.raises(grpc.aio.AioRpcError) as caught:
+        await call(request_bytes, metadata=client.metadata, timeout=20).read()
     assert error_info(caught.value)[1] == "SHUTTING_DOWN"
     # Unary calls are still answered.
     assert (await client.call("GetSession", pb.GetSessionRequest(session_id=seen[0].session_id))).session.session_id

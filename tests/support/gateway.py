@@ -36,7 +36,8 @@ class Http:
     def address(self) -> str:
         return self.base.removeprefix("http://")
 
-    def blocks(self, text: str) -> list[dict[str, str]]:
+    @staticmethod
+    def blocks(text: str) -> list[dict[str, str]]:
         """Server-sent events, as a browser takes them apart."""
         found = []
         for block in filter(None, text.split("\n\n")):
