@@ -7,14 +7,15 @@ from contextlib import asynccontextmanager
 from dataclasses import dataclass
 
 import grpc
-from grpc_health.v1 import health_pb2, health_pb2_grpc
-from grpc_health.v1._async import HealthServicer
+from grpc_health.v1 import health_pb2_grpc
 from grpc_health.v1.health import SERVICE_NAME as HEALTH
-from grpc_reflection.v1alpha import reflection
+from grpc_reflection.v1alpha import reflection_pb2_grpc
+from grpc_reflection.v1alpha.reflection import SERVICE_NAME as REFLECTION
 
 from server.api.edge import generic_handler
 from server.api.event_stream_service import SERVICE as EVENT_STREAMS
 from server.api.event_stream_service import EventStreamService
+from server.api.keyless import Health, Reflection
 from server.api.session_service import SERVICE, SessionService
 from server.api.streams import Streams
 from server.kernel.execute import Execute
@@ -40,12 +41,12 @@ class Api:
 
     address: str
     """`host:port` that it listens on."""
-    _health: HealthServicer
+    _health: Health
     _streams: Streams
 
     async def drain(self) -> None:
         """Say no to health checks and end the streams; unary calls go on."""
-        await self._health.enter_graceful_shutdown()
+        self._health.drain()
         await self._streams.drain()
 
 
@@ -57,19 +58,18 @@ async def open_api(
     server = grpc.aio.server(options=OPTIONS)
     streams = Streams(write_seconds=write_seconds)
     service = SessionService(sessions, execute, streams)
-    checks = HealthServicer()
+    health = Health(("", SERVICE.full_name, EVENT_STREAMS.full_name))
     event_streams = EventStreamService(sessions, execute, streams)
     server.add_generic_rpc_handlers(
         (generic_handler(SERVICE, service, authenticator, tracer), generic_handler(EVENT_STREAMS, event_streams, authenticator, tracer))
     )
-    health_pb2_grpc.add_HealthServicer_to_server(checks, server)
-    reflection.enable_server_reflection((SERVICE.full_name, EVENT_STREAMS.full_name, HEALTH, reflection.SERVICE_NAME), server)
+    health_pb2_grpc.add_HealthServicer_to_server(health, server)
+    reflection = Reflection((SERVICE.full_name, EVENT_STREAMS.full_name, HEALTH, REFLECTION))
+    reflection_pb2_grpc.add_ServerReflectionServicer_to_server(reflection, server)
     host, _, _ = listen.rpartition(":")
     port = server.add_insecure_port(listen)
-    for name in ("", SERVICE.full_name, EVENT_STREAMS.full_name):
-        await checks.set(name, health_pb2.HealthCheckResponse.SERVING)
     await server.start()
-    api = Api(f"{host}:{port}", checks, streams)
+    api = Api(f"{host}:{port}", health, streams)
     try:
         yield api
     finally:

@@ -29,6 +29,7 @@ STATUS: Mapping[type[KernelError], tuple[grpc.StatusCode, str]] = {
     errors.SequenceAhead: (grpc.StatusCode.OUT_OF_RANGE, "SEQUENCE_AHEAD"),
     errors.VersionConflict: (grpc.StatusCode.ABORTED, "VERSION_CONFLICT"),
     errors.TooManyTurns: (grpc.StatusCode.RESOURCE_EXHAUSTED, "TOO_MANY_TURNS"),
+    errors.TooManyStreams: (grpc.StatusCode.RESOURCE_EXHAUSTED, "TOO_MANY_STREAMS"),
     errors.ApiKeyMissing: (grpc.StatusCode.UNAUTHENTICATED, "API_KEY_MISSING"),
     errors.ApiKeyInvalid: (grpc.StatusCode.UNAUTHENTICATED, "API_KEY_INVALID"),
     errors.ShuttingDown: (grpc.StatusCode.UNAVAILABLE, "SHUTTING_DOWN"),

@@ -144,6 +144,13 @@ class TooManyTurns(KernelError):
         super().__init__(f"{limit} turns are running, which is this server's limit; try again later", limit=str(limit))
 
 
+class TooManyStreams(KernelError):
+    """As many streams are open as may be without an API key."""
+
+    def __init__(self, limit: int) -> None:
+        super().__init__(f"{limit} such streams are open, which is this server's limit; try again later", limit=str(limit))
+
+
 class ApiKeyMissing(KernelError):
     """The call carries no API key."""
 
