@@ -45,7 +45,15 @@ class Gateway:
     tls_key: Path | None = None
     requests_per_second: int = 1000
     max_request_bytes: int = 16 * 1024 * 1024
+    max_json_bytes: int = 2 * 1024 * 1024
+    """A request over HTTP is held here until it is whole. The longest prompt, all of it escaped, has 1.2 MB."""
+    request_seconds: int = 30
+    """In which a request has to be there as a whole."""
+    silent_seconds: int = 300
+    """A stream on which nothing comes through for this long is not being read: the server's heartbeats are more frequent."""
     max_connections: int = 10_000
+    max_heap_bytes: int = 1024 * 1024 * 1024
+    """Close to it the streams that hold the most are cut; at it, nothing new is let in."""
 
 
 def render(gateway: Gateway) -> str:
@@ -61,7 +69,11 @@ def render(gateway: Gateway) -> str:
         "requests_per_second": gateway.requests_per_second,
         "burst": 2 * gateway.requests_per_second,
         "max_request_bytes": gateway.max_request_bytes,
+        "max_json_bytes": gateway.max_json_bytes,
+        "request_timeout": f"{gateway.request_seconds}s",
+        "silent_timeout": f"{gateway.silent_seconds}s",
         "max_connections": gateway.max_connections,
+        "max_heap_bytes": gateway.max_heap_bytes,
         "descriptors": str(_HERE / "descriptors.binpb"),
         "header_mutations": [{"remove": name} for name in (*_CLAIMS, CLIENT_CONTENT_TYPE)]
         + [{"remove_on_match": {"key_matcher": {"safe_regex": {"regex": regex}}}} for regex in _NOT_FOR_GRPC]

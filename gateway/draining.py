@@ -14,14 +14,15 @@ async def drain(admin: Path, *, seconds: float) -> bool:
     try:
         async with asyncio.timeout(seconds):
             await _ask(admin, "POST", "/drain_listeners?graceful")
-            while await _open_requests(admin):  # noqa: ASYNC110 - another process, which has to be asked
+            while await open_requests(admin):  # noqa: ASYNC110 - another process, which has to be asked
                 await asyncio.sleep(POLL_SECONDS)
     except (OSError, TimeoutError):
         return False
     return True
 
 
-async def _open_requests(admin: Path) -> int:
+async def open_requests(admin: Path) -> int:
+    """How many requests and streams are under way. Errors: OSError when Envoy does not answer."""
     name = "http.public.downstream_rq_active"
     answer = await _ask(admin, "GET", f"/stats?filter=^{name}$")
     return int(answer.rpartition(f"{name}: ")[2])

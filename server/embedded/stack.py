@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import math
 from collections.abc import AsyncIterator, Callable
 from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass
@@ -123,6 +124,7 @@ async def _gateway(stack: AsyncExitStack, settings: Settings, server: Server, sa
         origins=parts(settings.gateway_origins),
         tls_certificate=settings.gateway_tls_certificate,
         tls_key=settings.gateway_tls_key,
+        silent_seconds=max(Gateway.silent_seconds, math.ceil(4 * settings.heartbeat_seconds)),
     )
     address = await stack.enter_async_context(embedded_gateway(program, wanted, settings.data_dir / "gateway", say=say))
     # Before Envoy goes, streams end in order: with a word that says so.
