@@ -10,8 +10,11 @@ from pathlib import Path
 from treadle.session.v1 import event_pb2 as session
 from treadle.worker.v1 import worker_service_pb2 as wire
 from worker.descendants import kill_descendants
+from worker.desk import TurnDesk
 from worker.emitter import SpoolEmitter
+from worker.inbox import TurnInbox
 from worker.limits import cut_text
+from worker.notices import Notices
 from worker.provider import ModelAccess, Provider, ProviderFailed, Request, make_provider
 from worker.spool import Spool
 
@@ -26,7 +29,11 @@ class Engine:
 
     def __init__(self, spool: Spool, workspace: Path, models: ModelAccess | None = None) -> None:
         self.result: wire.TurnResult | None = None
+        self.notices = Notices(spool)
         self._spool = spool
+        self._emitter = SpoolEmitter(spool)
+        self._inbox = TurnInbox(self._emitter, self.notices)
+        self._desk = TurnDesk(self._emitter, self.notices)
         self._workspace = workspace
         self._models = models
         self._interrupted = asyncio.Event()
@@ -44,7 +51,14 @@ class Engine:
             # https://opentelemetry.io/docs/specs/otel/context/env-carriers/: programs that the agent starts go on in the turn's trace.
             os.environ["TRACEPARENT"] = turn.trace_parent
         request = Request(
-            prompt=turn.prompt, model=turn.model, workspace=self._workspace, turn_number=turn.turn_number, models=self._models
+            prompt=turn.prompt,
+            model=turn.model,
+            workspace=self._workspace,
+            turn_number=turn.turn_number,
+            approvals=turn.approvals,
+            inbox=self._inbox,
+            desk=self._desk,
+            models=self._models,
         )
         self._task = asyncio.create_task(self._run(turn.provider, request))
 
@@ -54,8 +68,16 @@ class Engine:
             self._reason = reason
             self._interrupted.set()
 
+    def give(self, given: wire.GiveInput) -> None:
+        """Something that the user says meanwhile."""
+        self._inbox.give(given.input_id, given.text)
+
+    def resolve(self, resolved: session.RequestResolved) -> None:
+        """An answer to a request of the agent."""
+        self._desk.resolve(resolved)
+
     async def _run(self, provider: str, request: Request) -> None:
-        emitter = SpoolEmitter(self._spool)
+        emitter = self._emitter
         result = await self._outcome(provider, request, emitter)
         try:
             # Before the result is told: nothing may write to the workspace after it.

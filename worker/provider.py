@@ -17,6 +17,51 @@ class ProviderFailed(Exception):
     """The agent cannot go on; the message is one sentence for the user and ends the turn as FAILED, PROVIDER."""
 
 
+class RequestMalformed(ValueError):
+    """No person could answer this request: it has no options, doubled ids, or is too large. Nothing was asked."""
+
+
+@dataclass(frozen=True)
+class UserMessage:
+    """Something that the user says while the agent works."""
+
+    input_id: str
+    text: str
+
+
+class Inbox(Protocol):
+    """What the user says while the agent works. Only a provider that can be steered looks here.
+
+    An input is handed over only while `next` waits, and cannot be changed by the user from then on: call `next` where the agent could
+    take it. What was not confirmed by `taken` when the turn ends becomes the session's next turn, so nothing is lost by not taking it.
+    """
+
+    async def next(self) -> UserMessage:
+        """Wait for the next input. A wait that is cancelled loses nothing: what comes meanwhile is there for the next call."""
+        ...
+
+    async def taken(self, input_id: str) -> None:
+        """The agent has this input. Told as user_input DELIVERED at this place among the events; call it before what answers it."""
+        ...
+
+
+class Desk(Protocol):
+    """Where an agent asks. A call waits for the answer as long as it takes, also over restarts of the server; a cancelled one withdraws
+    the request. The desk sets the `request_id`. At most 16 requests are open; further ones wait for their turn. Long texts are cut.
+
+    Outcomes: CHOSEN and ANSWERED are answers; DECLINED and EXPIRED mean that the agent has to do without (an approval is not given).
+    Errors: RequestMalformed.
+    """
+
+    async def approve(self, request: session.ApprovalRequested) -> session.RequestResolved:
+        """Ask for a yes or no."""
+        ...
+
+    async def ask(self, request: session.QuestionRequested) -> session.RequestResolved:
+        """Ask questions."""
+        ...
+
+
 @dataclass(frozen=True)
 class ModelAccess:
     """The one way to a model: HTTP/1.1 on a unix socket, where the server's gateway answers as the model's provider would.
@@ -32,7 +77,7 @@ class ModelAccess:
 
 @dataclass(frozen=True)
 class Request:
-    """What the agent shall do, and where."""
+    """What the agent shall do, and where; and how it hears from the user while it works."""
 
     prompt: str
     model: str
@@ -41,6 +86,10 @@ class Request:
     """The repository's working tree, and the current directory of everything that the agent runs."""
     turn_number: int
     """From 1, within the session."""
+    approvals: session.Approvals
+    """ASK: the agent asks at the desk before it changes or runs something. UNSPECIFIED: never; the sandbox is the wall."""
+    inbox: Inbox
+    desk: Desk
     models: ModelAccess | None = None
     """None only in tests of providers that need no model."""
 

@@ -21,7 +21,7 @@ HEARTBEAT_SECONDS = 5.0
 PROOF = "x-treadle-proof"
 SERVICE = "treadle.worker.v1.WorkerService"
 
-_EVENTS_FRAME, _RESULT_FRAME, _HEARTBEAT_FRAME = b"\x0a", b"\x12", b"\x1a\x00"
+_EVENTS_FRAME, _RESULT_FRAME, _HEARTBEAT_FRAME, _NOTICE_FRAME = b"\x0a", b"\x12", b"\x1a\x00", b"\x22"
 
 Context = grpc.aio.ServicerContext[Any, Any]
 
@@ -79,13 +79,19 @@ class WorkerService:
             yield frame
 
     async def control(self, request: wire.ControlRequest, context: Context) -> wire.ControlResponse:
-        """Interrupt the turn."""
+        """Interrupt the turn, or bring what the user says."""
         await self._check(context)
-        if request.WhichOneof("action") != "interrupt":
-            await context.abort(grpc.StatusCode.INVALID_ARGUMENT, "no action that this worker knows")
         if not self._engine.started:
             await context.abort(grpc.StatusCode.FAILED_PRECONDITION, "the worker has no turn yet")
-        self._engine.interrupt(request.interrupt.reason)
+        match request.WhichOneof("action"):
+            case "interrupt":
+                self._engine.interrupt(request.interrupt.reason)
+            case "input":
+                self._engine.give(request.input)
+            case "resolve":
+                self._engine.resolve(request.resolve)
+            case _:
+                await context.abort(grpc.StatusCode.INVALID_ARGUMENT, "no action that this worker knows")
         return wire.ControlResponse()
 
     async def acknowledge(self, request: wire.AcknowledgeRequest, context: Context) -> wire.AcknowledgeResponse:
@@ -119,13 +125,16 @@ class WorkerService:
         """Everything after `after`, all that waits in each frame, until the result or until a newer stream takes over."""
         self._newest_stream += 1
         mine = self._newest_stream
+        notices = self._engine.notices.reader()
         self._streams += 1
         self._spool.wake()
         try:
             while self._newest_stream == mine:
-                batch, after = self._spool.frame(after)
+                batch, after = self._spool.frame(after, up_to=notices.limit)
                 if batch:
                     yield _EVENTS_FRAME + varint(len(batch)) + batch
+                elif (notice := notices.next()) is not None:
+                    yield _NOTICE_FRAME + varint(len(notice)) + notice
                 elif self._engine.result is not None:
                     yield _delimited(_RESULT_FRAME, self._engine.result)
                     return

@@ -100,13 +100,15 @@ class Spool:
         if not self._dropped <= after <= self.last:
             raise SpoolGone(f"worker_seq {after} is not between {self._dropped} and {self.last}")
 
-    def frame(self, after: int) -> tuple[bytes, int]:
-        """A serialised WorkerEventBatch of all that follows `after`, up to 256 KiB, and its last worker_seq; empty bytes for nothing."""
+    def frame(self, after: int, *, up_to: int | None = None) -> tuple[bytes, int]:
+        """A serialised WorkerEventBatch of all that follows `after` (up to event `up_to`), up to 256 KiB, and its last worker_seq; empty
+        bytes for nothing."""
         # What was acknowledged while this reader was busy needs no sending: the server has it.
         after = max(after, self._dropped)
         parts: list[bytes] = []
         size = count = 0
-        for entry in islice(self._entries, after - self._dropped, None):
+        stop = None if up_to is None else max(0, up_to - self._dropped)
+        for entry in islice(self._entries, after - self._dropped, stop):
             if parts and size + len(entry) > FRAME_BYTES:
                 break
             parts.append(entry)

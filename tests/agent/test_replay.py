@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from support.provider_contract import ProviderContract
+from support.provider_contract import ProviderContract, request_for
 
 from treadle.session.v1 import event_pb2 as session
 from worker.provider import Provider, ProviderFailed, Request, make_provider
@@ -18,7 +18,7 @@ def recorded(workspace: Path, *steps: Mapping[str, Any]) -> Request:
     folder = workspace / ".treadle" / "recordings"
     folder.mkdir(parents=True, exist_ok=True)
     (folder / "x.jsonl").write_text("\n".join(json.dumps(step) for step in steps))
-    return Request(prompt="the prompt", model=".treadle/recordings/x.jsonl", workspace=workspace, turn_number=3)
+    return request_for(workspace, prompt="the prompt", model=".treadle/recordings/x.jsonl", turn_number=3)
 
 
 class TestReplay(ProviderContract):
@@ -72,7 +72,7 @@ class TestReplay(ProviderContract):
 
     async def test_the_bundled_recording_changes_any_repository_in_every_turn(self, provider: Provider, tmp_path: Path) -> None:
         for turn in (1, 2):
-            recorder, _ = await self.run(make_provider("replay"), Request("do it\nwell", "", tmp_path, turn))
+            recorder, _ = await self.run(make_provider("replay"), request_for(tmp_path, prompt="do it\nwell", turn_number=turn))
             results = [event.tool_result for event in recorder.events if event.WhichOneof("body") == "tool_result"]
             assert all(result.exit_code == 0 for result in results)
         assert sorted(path.name for path in (tmp_path / "treadle-notes").iterdir()) == ["check.sh", "turn-1.md", "turn-2.md"]
@@ -85,7 +85,7 @@ async def test_a_recording_that_is_not_there_or_outside_is_refused(model: str, t
     (tmp_path / "x.jsonl").write_text('{"say": "outside"}')
     (workspace / "link.jsonl").symlink_to(tmp_path / "x.jsonl")
     with pytest.raises(ProviderFailed):
-        await TestReplay().run(make_provider("replay"), Request("p", model, workspace, 1))
+        await TestReplay().run(make_provider("replay"), request_for(workspace, model=model))
 
 
 @pytest.mark.parametrize(

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import time
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -12,7 +13,58 @@ from support.workers import eventually, processes_with
 
 from treadle.session.v1 import event_pb2 as session
 from treadle.worker.v1.worker_event_pb2 import WorkerEvent
-from worker.provider import GROUP, Provider, ProviderFailed, Request, make_provider
+from worker.provider import GROUP, Provider, ProviderFailed, Request, UserMessage, make_provider
+
+Asked = session.ApprovalRequested | session.QuestionRequested
+
+
+class People:
+    """An Inbox and a Desk whose people say what a test has them say. `answer` makes the answer to a request; None: nobody answers."""
+
+    def __init__(self, *says: str, answer: Callable[[Asked], session.RequestResolved] | None = None) -> None:
+        self.asked: list[Asked] = []
+        self.taken_inputs: list[str] = []
+        self.withdrawn: list[str] = []
+        self._says = [UserMessage(f"input-{number}", text) for number, text in enumerate(says, 1)]
+        self._answer = answer
+
+    async def next(self) -> UserMessage:
+        if not self._says:
+            await asyncio.Event().wait()
+        return self._says.pop(0)
+
+    async def taken(self, input_id: str) -> None:
+        self.taken_inputs.append(input_id)
+
+    async def approve(self, request: session.ApprovalRequested) -> session.RequestResolved:
+        return await self._resolve(request)
+
+    async def ask(self, request: session.QuestionRequested) -> session.RequestResolved:
+        return await self._resolve(request)
+
+    async def _resolve(self, request: Asked) -> session.RequestResolved:
+        self.asked.append(request)
+        if self._answer is not None:
+            return self._answer(request)
+        try:
+            await asyncio.Event().wait()
+        finally:
+            self.withdrawn.append(request.title if isinstance(request, session.ApprovalRequested) else request.questions[0].text)
+        raise AssertionError
+
+
+def request_for(
+    workspace: Path,
+    *,
+    prompt: str = "do it",
+    model: str = "",
+    turn_number: int = 1,
+    approvals: session.Approvals = session.APPROVALS_UNSPECIFIED,
+    people: People | None = None,
+) -> Request:
+    """A request as the engine makes it; without `people` nobody says or answers anything."""
+    people = people or People()
+    return Request(prompt, model, workspace, turn_number, approvals, inbox=people, desk=people)
 
 
 @dataclass

@@ -33,6 +33,8 @@ class SessionState(int, metaclass=_enum_type_wrapper.EnumTypeWrapper):
     SESSION_STATE_QUEUED: _ClassVar[SessionState]
     SESSION_STATE_PROVISIONING: _ClassVar[SessionState]
     SESSION_STATE_RUNNING: _ClassVar[SessionState]
+    SESSION_STATE_AWAITING_USER: _ClassVar[SessionState]
+    SESSION_STATE_AWAITING_APPROVAL: _ClassVar[SessionState]
     SESSION_STATE_IDLE: _ClassVar[SessionState]
     SESSION_STATE_FAILED: _ClassVar[SessionState]
 
@@ -71,10 +73,20 @@ class TurnCode(int, metaclass=_enum_type_wrapper.EnumTypeWrapper):
     TURN_CODE_INTERNAL: _ClassVar[TurnCode]
     TURN_CODE_BUDGET: _ClassVar[TurnCode]
 
+class InputDelivery(int, metaclass=_enum_type_wrapper.EnumTypeWrapper):
+    __slots__ = ()
+    INPUT_DELIVERY_UNSPECIFIED: _ClassVar[InputDelivery]
+    INPUT_DELIVERY_STEER: _ClassVar[InputDelivery]
+    INPUT_DELIVERY_QUEUE: _ClassVar[InputDelivery]
+    INPUT_DELIVERY_INTERRUPT: _ClassVar[InputDelivery]
+
 class InputStatus(int, metaclass=_enum_type_wrapper.EnumTypeWrapper):
     __slots__ = ()
     INPUT_STATUS_UNSPECIFIED: _ClassVar[InputStatus]
+    INPUT_STATUS_QUEUED: _ClassVar[InputStatus]
     INPUT_STATUS_DELIVERED: _ClassVar[InputStatus]
+    INPUT_STATUS_EDITED: _ClassVar[InputStatus]
+    INPUT_STATUS_CANCELLED: _ClassVar[InputStatus]
 
 class Role(int, metaclass=_enum_type_wrapper.EnumTypeWrapper):
     __slots__ = ()
@@ -128,6 +140,27 @@ class FileOperation(int, metaclass=_enum_type_wrapper.EnumTypeWrapper):
     FILE_OPERATION_DELETED: _ClassVar[FileOperation]
     FILE_OPERATION_RENAMED: _ClassVar[FileOperation]
 
+class Approvals(int, metaclass=_enum_type_wrapper.EnumTypeWrapper):
+    __slots__ = ()
+    APPROVALS_UNSPECIFIED: _ClassVar[Approvals]
+    APPROVALS_ASK: _ClassVar[Approvals]
+
+class ApprovalOptionKind(int, metaclass=_enum_type_wrapper.EnumTypeWrapper):
+    __slots__ = ()
+    APPROVAL_OPTION_KIND_UNSPECIFIED: _ClassVar[ApprovalOptionKind]
+    APPROVAL_OPTION_KIND_ALLOW_ONCE: _ClassVar[ApprovalOptionKind]
+    APPROVAL_OPTION_KIND_ALLOW_SESSION: _ClassVar[ApprovalOptionKind]
+    APPROVAL_OPTION_KIND_REJECT_ONCE: _ClassVar[ApprovalOptionKind]
+
+class RequestOutcome(int, metaclass=_enum_type_wrapper.EnumTypeWrapper):
+    __slots__ = ()
+    REQUEST_OUTCOME_UNSPECIFIED: _ClassVar[RequestOutcome]
+    REQUEST_OUTCOME_CHOSEN: _ClassVar[RequestOutcome]
+    REQUEST_OUTCOME_ANSWERED: _ClassVar[RequestOutcome]
+    REQUEST_OUTCOME_DECLINED: _ClassVar[RequestOutcome]
+    REQUEST_OUTCOME_EXPIRED: _ClassVar[RequestOutcome]
+    REQUEST_OUTCOME_CANCELLED: _ClassVar[RequestOutcome]
+
 class CostSource(int, metaclass=_enum_type_wrapper.EnumTypeWrapper):
     __slots__ = ()
     COST_SOURCE_UNSPECIFIED: _ClassVar[CostSource]
@@ -167,6 +200,8 @@ SESSION_STATE_UNSPECIFIED: SessionState
 SESSION_STATE_QUEUED: SessionState
 SESSION_STATE_PROVISIONING: SessionState
 SESSION_STATE_RUNNING: SessionState
+SESSION_STATE_AWAITING_USER: SessionState
+SESSION_STATE_AWAITING_APPROVAL: SessionState
 SESSION_STATE_IDLE: SessionState
 SESSION_STATE_FAILED: SessionState
 WORKER_PHASE_UNSPECIFIED: WorkerPhase
@@ -192,8 +227,15 @@ TURN_CODE_PROTOCOL: TurnCode
 TURN_CODE_LAUNCH: TurnCode
 TURN_CODE_INTERNAL: TurnCode
 TURN_CODE_BUDGET: TurnCode
+INPUT_DELIVERY_UNSPECIFIED: InputDelivery
+INPUT_DELIVERY_STEER: InputDelivery
+INPUT_DELIVERY_QUEUE: InputDelivery
+INPUT_DELIVERY_INTERRUPT: InputDelivery
 INPUT_STATUS_UNSPECIFIED: InputStatus
+INPUT_STATUS_QUEUED: InputStatus
 INPUT_STATUS_DELIVERED: InputStatus
+INPUT_STATUS_EDITED: InputStatus
+INPUT_STATUS_CANCELLED: InputStatus
 ROLE_UNSPECIFIED: Role
 ROLE_USER: Role
 ROLE_ASSISTANT: Role
@@ -228,6 +270,18 @@ FILE_OPERATION_ADDED: FileOperation
 FILE_OPERATION_MODIFIED: FileOperation
 FILE_OPERATION_DELETED: FileOperation
 FILE_OPERATION_RENAMED: FileOperation
+APPROVALS_UNSPECIFIED: Approvals
+APPROVALS_ASK: Approvals
+APPROVAL_OPTION_KIND_UNSPECIFIED: ApprovalOptionKind
+APPROVAL_OPTION_KIND_ALLOW_ONCE: ApprovalOptionKind
+APPROVAL_OPTION_KIND_ALLOW_SESSION: ApprovalOptionKind
+APPROVAL_OPTION_KIND_REJECT_ONCE: ApprovalOptionKind
+REQUEST_OUTCOME_UNSPECIFIED: RequestOutcome
+REQUEST_OUTCOME_CHOSEN: RequestOutcome
+REQUEST_OUTCOME_ANSWERED: RequestOutcome
+REQUEST_OUTCOME_DECLINED: RequestOutcome
+REQUEST_OUTCOME_EXPIRED: RequestOutcome
+REQUEST_OUTCOME_CANCELLED: RequestOutcome
 COST_SOURCE_UNSPECIFIED: CostSource
 COST_SOURCE_PROVIDER: CostSource
 COST_SOURCE_ESTIMATE: CostSource
@@ -244,7 +298,7 @@ ARTIFACT_KIND_UNSPECIFIED: ArtifactKind
 ARTIFACT_KIND_SNAPSHOT: ArtifactKind
 
 class Event(_message.Message):
-    __slots__ = ("seq", "session_id", "turn_id", "attempt", "event_id", "recorded_at", "occurred_at", "epoch", "item_id", "parent_item_id", "actor", "origin", "schema_version", "trace_parent", "session_updated", "worker_updated", "turn_started", "turn_completed", "user_input", "message", "reasoning", "content_delta", "tool_call", "tool_result", "file_changed", "plan_updated", "usage_updated", "git_updated", "artifact_added", "error")
+    __slots__ = ("seq", "session_id", "turn_id", "attempt", "event_id", "recorded_at", "occurred_at", "epoch", "item_id", "parent_item_id", "actor", "origin", "schema_version", "trace_parent", "session_updated", "worker_updated", "turn_started", "turn_completed", "user_input", "message", "reasoning", "content_delta", "tool_call", "tool_result", "file_changed", "plan_updated", "approval_requested", "question_requested", "request_resolved", "usage_updated", "git_updated", "artifact_added", "error")
     SEQ_FIELD_NUMBER: _ClassVar[int]
     SESSION_ID_FIELD_NUMBER: _ClassVar[int]
     TURN_ID_FIELD_NUMBER: _ClassVar[int]
@@ -271,6 +325,9 @@ class Event(_message.Message):
     TOOL_RESULT_FIELD_NUMBER: _ClassVar[int]
     FILE_CHANGED_FIELD_NUMBER: _ClassVar[int]
     PLAN_UPDATED_FIELD_NUMBER: _ClassVar[int]
+    APPROVAL_REQUESTED_FIELD_NUMBER: _ClassVar[int]
+    QUESTION_REQUESTED_FIELD_NUMBER: _ClassVar[int]
+    REQUEST_RESOLVED_FIELD_NUMBER: _ClassVar[int]
     USAGE_UPDATED_FIELD_NUMBER: _ClassVar[int]
     GIT_UPDATED_FIELD_NUMBER: _ClassVar[int]
     ARTIFACT_ADDED_FIELD_NUMBER: _ClassVar[int]
@@ -301,11 +358,14 @@ class Event(_message.Message):
     tool_result: ToolResult
     file_changed: FileChanged
     plan_updated: PlanUpdated
+    approval_requested: ApprovalRequested
+    question_requested: QuestionRequested
+    request_resolved: RequestResolved
     usage_updated: UsageUpdated
     git_updated: GitUpdated
     artifact_added: ArtifactAdded
     error: Error
-    def __init__(self, seq: _Optional[int] = ..., session_id: _Optional[str] = ..., turn_id: _Optional[str] = ..., attempt: _Optional[int] = ..., event_id: _Optional[str] = ..., recorded_at: _Optional[_Union[datetime.datetime, _timestamp_pb2.Timestamp, _Mapping]] = ..., occurred_at: _Optional[_Union[datetime.datetime, _timestamp_pb2.Timestamp, _Mapping]] = ..., epoch: _Optional[int] = ..., item_id: _Optional[str] = ..., parent_item_id: _Optional[str] = ..., actor: _Optional[_Union[Actor, _Mapping]] = ..., origin: _Optional[_Union[Origin, str]] = ..., schema_version: _Optional[int] = ..., trace_parent: _Optional[str] = ..., session_updated: _Optional[_Union[SessionUpdated, _Mapping]] = ..., worker_updated: _Optional[_Union[WorkerUpdated, _Mapping]] = ..., turn_started: _Optional[_Union[TurnStarted, _Mapping]] = ..., turn_completed: _Optional[_Union[TurnCompleted, _Mapping]] = ..., user_input: _Optional[_Union[UserInput, _Mapping]] = ..., message: _Optional[_Union[Message, _Mapping]] = ..., reasoning: _Optional[_Union[Reasoning, _Mapping]] = ..., content_delta: _Optional[_Union[ContentDelta, _Mapping]] = ..., tool_call: _Optional[_Union[ToolCall, _Mapping]] = ..., tool_result: _Optional[_Union[ToolResult, _Mapping]] = ..., file_changed: _Optional[_Union[FileChanged, _Mapping]] = ..., plan_updated: _Optional[_Union[PlanUpdated, _Mapping]] = ..., usage_updated: _Optional[_Union[UsageUpdated, _Mapping]] = ..., git_updated: _Optional[_Union[GitUpdated, _Mapping]] = ..., artifact_added: _Optional[_Union[ArtifactAdded, _Mapping]] = ..., error: _Optional[_Union[Error, _Mapping]] = ...) -> None: ...
+    def __init__(self, seq: _Optional[int] = ..., session_id: _Optional[str] = ..., turn_id: _Optional[str] = ..., attempt: _Optional[int] = ..., event_id: _Optional[str] = ..., recorded_at: _Optional[_Union[datetime.datetime, _timestamp_pb2.Timestamp, _Mapping]] = ..., occurred_at: _Optional[_Union[datetime.datetime, _timestamp_pb2.Timestamp, _Mapping]] = ..., epoch: _Optional[int] = ..., item_id: _Optional[str] = ..., parent_item_id: _Optional[str] = ..., actor: _Optional[_Union[Actor, _Mapping]] = ..., origin: _Optional[_Union[Origin, str]] = ..., schema_version: _Optional[int] = ..., trace_parent: _Optional[str] = ..., session_updated: _Optional[_Union[SessionUpdated, _Mapping]] = ..., worker_updated: _Optional[_Union[WorkerUpdated, _Mapping]] = ..., turn_started: _Optional[_Union[TurnStarted, _Mapping]] = ..., turn_completed: _Optional[_Union[TurnCompleted, _Mapping]] = ..., user_input: _Optional[_Union[UserInput, _Mapping]] = ..., message: _Optional[_Union[Message, _Mapping]] = ..., reasoning: _Optional[_Union[Reasoning, _Mapping]] = ..., content_delta: _Optional[_Union[ContentDelta, _Mapping]] = ..., tool_call: _Optional[_Union[ToolCall, _Mapping]] = ..., tool_result: _Optional[_Union[ToolResult, _Mapping]] = ..., file_changed: _Optional[_Union[FileChanged, _Mapping]] = ..., plan_updated: _Optional[_Union[PlanUpdated, _Mapping]] = ..., approval_requested: _Optional[_Union[ApprovalRequested, _Mapping]] = ..., question_requested: _Optional[_Union[QuestionRequested, _Mapping]] = ..., request_resolved: _Optional[_Union[RequestResolved, _Mapping]] = ..., usage_updated: _Optional[_Union[UsageUpdated, _Mapping]] = ..., git_updated: _Optional[_Union[GitUpdated, _Mapping]] = ..., artifact_added: _Optional[_Union[ArtifactAdded, _Mapping]] = ..., error: _Optional[_Union[Error, _Mapping]] = ...) -> None: ...
 
 class Actor(_message.Message):
     __slots__ = ("kind", "id", "on_behalf_of")
@@ -389,14 +449,18 @@ class TurnCompleted(_message.Message):
     def __init__(self, status: _Optional[_Union[TurnStatus, str]] = ..., code: _Optional[_Union[TurnCode, str]] = ..., message: _Optional[str] = ..., native_stop_reason: _Optional[str] = ..., duration: _Optional[_Union[datetime.timedelta, _duration_pb2.Duration, _Mapping]] = ..., commit: _Optional[str] = ..., pushed: bool = ...) -> None: ...
 
 class UserInput(_message.Message):
-    __slots__ = ("input_id", "parts", "status")
+    __slots__ = ("input_id", "parts", "delivery", "status", "position")
     INPUT_ID_FIELD_NUMBER: _ClassVar[int]
     PARTS_FIELD_NUMBER: _ClassVar[int]
+    DELIVERY_FIELD_NUMBER: _ClassVar[int]
     STATUS_FIELD_NUMBER: _ClassVar[int]
+    POSITION_FIELD_NUMBER: _ClassVar[int]
     input_id: str
     parts: _containers.RepeatedCompositeFieldContainer[Part]
+    delivery: InputDelivery
     status: InputStatus
-    def __init__(self, input_id: _Optional[str] = ..., parts: _Optional[_Iterable[_Union[Part, _Mapping]]] = ..., status: _Optional[_Union[InputStatus, str]] = ...) -> None: ...
+    position: int
+    def __init__(self, input_id: _Optional[str] = ..., parts: _Optional[_Iterable[_Union[Part, _Mapping]]] = ..., delivery: _Optional[_Union[InputDelivery, str]] = ..., status: _Optional[_Union[InputStatus, str]] = ..., position: _Optional[int] = ...) -> None: ...
 
 class Part(_message.Message):
     __slots__ = ("text",)
@@ -517,6 +581,92 @@ class PlanUpdated(_message.Message):
     plan_id: str
     entries: _containers.RepeatedCompositeFieldContainer[PlanEntry]
     def __init__(self, plan_id: _Optional[str] = ..., entries: _Optional[_Iterable[_Union[PlanEntry, _Mapping]]] = ...) -> None: ...
+
+class ApprovalOption(_message.Message):
+    __slots__ = ("id", "kind")
+    ID_FIELD_NUMBER: _ClassVar[int]
+    KIND_FIELD_NUMBER: _ClassVar[int]
+    id: str
+    kind: ApprovalOptionKind
+    def __init__(self, id: _Optional[str] = ..., kind: _Optional[_Union[ApprovalOptionKind, str]] = ...) -> None: ...
+
+class ApprovalRequested(_message.Message):
+    __slots__ = ("request_id", "tool", "title", "description", "options", "expires_at")
+    REQUEST_ID_FIELD_NUMBER: _ClassVar[int]
+    TOOL_FIELD_NUMBER: _ClassVar[int]
+    TITLE_FIELD_NUMBER: _ClassVar[int]
+    DESCRIPTION_FIELD_NUMBER: _ClassVar[int]
+    OPTIONS_FIELD_NUMBER: _ClassVar[int]
+    EXPIRES_AT_FIELD_NUMBER: _ClassVar[int]
+    request_id: str
+    tool: ToolCall
+    title: str
+    description: str
+    options: _containers.RepeatedCompositeFieldContainer[ApprovalOption]
+    expires_at: _timestamp_pb2.Timestamp
+    def __init__(self, request_id: _Optional[str] = ..., tool: _Optional[_Union[ToolCall, _Mapping]] = ..., title: _Optional[str] = ..., description: _Optional[str] = ..., options: _Optional[_Iterable[_Union[ApprovalOption, _Mapping]]] = ..., expires_at: _Optional[_Union[datetime.datetime, _timestamp_pb2.Timestamp, _Mapping]] = ...) -> None: ...
+
+class QuestionOption(_message.Message):
+    __slots__ = ("id", "label", "description")
+    ID_FIELD_NUMBER: _ClassVar[int]
+    LABEL_FIELD_NUMBER: _ClassVar[int]
+    DESCRIPTION_FIELD_NUMBER: _ClassVar[int]
+    id: str
+    label: str
+    description: str
+    def __init__(self, id: _Optional[str] = ..., label: _Optional[str] = ..., description: _Optional[str] = ...) -> None: ...
+
+class Question(_message.Message):
+    __slots__ = ("id", "header", "text", "options", "multi", "free_text")
+    ID_FIELD_NUMBER: _ClassVar[int]
+    HEADER_FIELD_NUMBER: _ClassVar[int]
+    TEXT_FIELD_NUMBER: _ClassVar[int]
+    OPTIONS_FIELD_NUMBER: _ClassVar[int]
+    MULTI_FIELD_NUMBER: _ClassVar[int]
+    FREE_TEXT_FIELD_NUMBER: _ClassVar[int]
+    id: str
+    header: str
+    text: str
+    options: _containers.RepeatedCompositeFieldContainer[QuestionOption]
+    multi: bool
+    free_text: bool
+    def __init__(self, id: _Optional[str] = ..., header: _Optional[str] = ..., text: _Optional[str] = ..., options: _Optional[_Iterable[_Union[QuestionOption, _Mapping]]] = ..., multi: bool = ..., free_text: bool = ...) -> None: ...
+
+class QuestionRequested(_message.Message):
+    __slots__ = ("request_id", "questions", "expires_at")
+    REQUEST_ID_FIELD_NUMBER: _ClassVar[int]
+    QUESTIONS_FIELD_NUMBER: _ClassVar[int]
+    EXPIRES_AT_FIELD_NUMBER: _ClassVar[int]
+    request_id: str
+    questions: _containers.RepeatedCompositeFieldContainer[Question]
+    expires_at: _timestamp_pb2.Timestamp
+    def __init__(self, request_id: _Optional[str] = ..., questions: _Optional[_Iterable[_Union[Question, _Mapping]]] = ..., expires_at: _Optional[_Union[datetime.datetime, _timestamp_pb2.Timestamp, _Mapping]] = ...) -> None: ...
+
+class Answer(_message.Message):
+    __slots__ = ("question_id", "option_ids", "text")
+    QUESTION_ID_FIELD_NUMBER: _ClassVar[int]
+    OPTION_IDS_FIELD_NUMBER: _ClassVar[int]
+    TEXT_FIELD_NUMBER: _ClassVar[int]
+    question_id: str
+    option_ids: _containers.RepeatedScalarFieldContainer[str]
+    text: str
+    def __init__(self, question_id: _Optional[str] = ..., option_ids: _Optional[_Iterable[str]] = ..., text: _Optional[str] = ...) -> None: ...
+
+class RequestResolved(_message.Message):
+    __slots__ = ("request_id", "outcome", "option_id", "answers", "resolved_by", "note")
+    REQUEST_ID_FIELD_NUMBER: _ClassVar[int]
+    OUTCOME_FIELD_NUMBER: _ClassVar[int]
+    OPTION_ID_FIELD_NUMBER: _ClassVar[int]
+    ANSWERS_FIELD_NUMBER: _ClassVar[int]
+    RESOLVED_BY_FIELD_NUMBER: _ClassVar[int]
+    NOTE_FIELD_NUMBER: _ClassVar[int]
+    request_id: str
+    outcome: RequestOutcome
+    option_id: str
+    answers: _containers.RepeatedCompositeFieldContainer[Answer]
+    resolved_by: str
+    note: str
+    def __init__(self, request_id: _Optional[str] = ..., outcome: _Optional[_Union[RequestOutcome, str]] = ..., option_id: _Optional[str] = ..., answers: _Optional[_Iterable[_Union[Answer, _Mapping]]] = ..., resolved_by: _Optional[str] = ..., note: _Optional[str] = ...) -> None: ...
 
 class UsageUpdated(_message.Message):
     __slots__ = ("model", "input_tokens", "output_tokens", "cache_read_tokens", "cache_write_tokens", "reasoning_tokens", "cost_micros", "cost_source", "budget_left_micros", "budget_left_tokens", "purpose", "partial")

@@ -25,7 +25,7 @@ class HandshakeResponse(_message.Message):
     def __init__(self, proof: _Optional[bytes] = ..., nonce: _Optional[bytes] = ..., has_turn: bool = ...) -> None: ...
 
 class ExecuteSessionRequest(_message.Message):
-    __slots__ = ("session_id", "turn_id", "attempt", "provider", "model", "prompt", "turn_number", "trace_parent")
+    __slots__ = ("session_id", "turn_id", "attempt", "provider", "model", "prompt", "turn_number", "trace_parent", "approvals")
     SESSION_ID_FIELD_NUMBER: _ClassVar[int]
     TURN_ID_FIELD_NUMBER: _ClassVar[int]
     ATTEMPT_FIELD_NUMBER: _ClassVar[int]
@@ -34,6 +34,7 @@ class ExecuteSessionRequest(_message.Message):
     PROMPT_FIELD_NUMBER: _ClassVar[int]
     TURN_NUMBER_FIELD_NUMBER: _ClassVar[int]
     TRACE_PARENT_FIELD_NUMBER: _ClassVar[int]
+    APPROVALS_FIELD_NUMBER: _ClassVar[int]
     session_id: str
     turn_id: str
     attempt: int
@@ -42,17 +43,20 @@ class ExecuteSessionRequest(_message.Message):
     prompt: str
     turn_number: int
     trace_parent: str
-    def __init__(self, session_id: _Optional[str] = ..., turn_id: _Optional[str] = ..., attempt: _Optional[int] = ..., provider: _Optional[str] = ..., model: _Optional[str] = ..., prompt: _Optional[str] = ..., turn_number: _Optional[int] = ..., trace_parent: _Optional[str] = ...) -> None: ...
+    approvals: _event_pb2.Approvals
+    def __init__(self, session_id: _Optional[str] = ..., turn_id: _Optional[str] = ..., attempt: _Optional[int] = ..., provider: _Optional[str] = ..., model: _Optional[str] = ..., prompt: _Optional[str] = ..., turn_number: _Optional[int] = ..., trace_parent: _Optional[str] = ..., approvals: _Optional[_Union[_event_pb2.Approvals, str]] = ...) -> None: ...
 
 class ExecuteSessionResponse(_message.Message):
-    __slots__ = ("events", "result", "heartbeat")
+    __slots__ = ("events", "result", "heartbeat", "notice")
     EVENTS_FIELD_NUMBER: _ClassVar[int]
     RESULT_FIELD_NUMBER: _ClassVar[int]
     HEARTBEAT_FIELD_NUMBER: _ClassVar[int]
+    NOTICE_FIELD_NUMBER: _ClassVar[int]
     events: WorkerEventBatch
     result: TurnResult
     heartbeat: WorkerHeartbeat
-    def __init__(self, events: _Optional[_Union[WorkerEventBatch, _Mapping]] = ..., result: _Optional[_Union[TurnResult, _Mapping]] = ..., heartbeat: _Optional[_Union[WorkerHeartbeat, _Mapping]] = ...) -> None: ...
+    notice: WorkerNotice
+    def __init__(self, events: _Optional[_Union[WorkerEventBatch, _Mapping]] = ..., result: _Optional[_Union[TurnResult, _Mapping]] = ..., heartbeat: _Optional[_Union[WorkerHeartbeat, _Mapping]] = ..., notice: _Optional[_Union[WorkerNotice, _Mapping]] = ...) -> None: ...
 
 class ResumeRequest(_message.Message):
     __slots__ = ("after_worker_seq",)
@@ -61,14 +65,16 @@ class ResumeRequest(_message.Message):
     def __init__(self, after_worker_seq: _Optional[int] = ...) -> None: ...
 
 class ResumeResponse(_message.Message):
-    __slots__ = ("events", "result", "heartbeat")
+    __slots__ = ("events", "result", "heartbeat", "notice")
     EVENTS_FIELD_NUMBER: _ClassVar[int]
     RESULT_FIELD_NUMBER: _ClassVar[int]
     HEARTBEAT_FIELD_NUMBER: _ClassVar[int]
+    NOTICE_FIELD_NUMBER: _ClassVar[int]
     events: WorkerEventBatch
     result: TurnResult
     heartbeat: WorkerHeartbeat
-    def __init__(self, events: _Optional[_Union[WorkerEventBatch, _Mapping]] = ..., result: _Optional[_Union[TurnResult, _Mapping]] = ..., heartbeat: _Optional[_Union[WorkerHeartbeat, _Mapping]] = ...) -> None: ...
+    notice: WorkerNotice
+    def __init__(self, events: _Optional[_Union[WorkerEventBatch, _Mapping]] = ..., result: _Optional[_Union[TurnResult, _Mapping]] = ..., heartbeat: _Optional[_Union[WorkerHeartbeat, _Mapping]] = ..., notice: _Optional[_Union[WorkerNotice, _Mapping]] = ...) -> None: ...
 
 class WorkerEventBatch(_message.Message):
     __slots__ = ("first_worker_seq", "events")
@@ -96,17 +102,39 @@ class WorkerHeartbeat(_message.Message):
     __slots__ = ()
     def __init__(self) -> None: ...
 
+class WorkerNotice(_message.Message):
+    __slots__ = ("input_wanted", "input_taken", "request_withdrawn")
+    INPUT_WANTED_FIELD_NUMBER: _ClassVar[int]
+    INPUT_TAKEN_FIELD_NUMBER: _ClassVar[int]
+    REQUEST_WITHDRAWN_FIELD_NUMBER: _ClassVar[int]
+    input_wanted: bool
+    input_taken: str
+    request_withdrawn: str
+    def __init__(self, input_wanted: bool = ..., input_taken: _Optional[str] = ..., request_withdrawn: _Optional[str] = ...) -> None: ...
+
 class ControlRequest(_message.Message):
-    __slots__ = ("interrupt",)
+    __slots__ = ("interrupt", "input", "resolve")
     INTERRUPT_FIELD_NUMBER: _ClassVar[int]
+    INPUT_FIELD_NUMBER: _ClassVar[int]
+    RESOLVE_FIELD_NUMBER: _ClassVar[int]
     interrupt: InterruptTurn
-    def __init__(self, interrupt: _Optional[_Union[InterruptTurn, _Mapping]] = ...) -> None: ...
+    input: GiveInput
+    resolve: _event_pb2.RequestResolved
+    def __init__(self, interrupt: _Optional[_Union[InterruptTurn, _Mapping]] = ..., input: _Optional[_Union[GiveInput, _Mapping]] = ..., resolve: _Optional[_Union[_event_pb2.RequestResolved, _Mapping]] = ...) -> None: ...
 
 class InterruptTurn(_message.Message):
     __slots__ = ("reason",)
     REASON_FIELD_NUMBER: _ClassVar[int]
     reason: str
     def __init__(self, reason: _Optional[str] = ...) -> None: ...
+
+class GiveInput(_message.Message):
+    __slots__ = ("input_id", "text")
+    INPUT_ID_FIELD_NUMBER: _ClassVar[int]
+    TEXT_FIELD_NUMBER: _ClassVar[int]
+    input_id: str
+    text: str
+    def __init__(self, input_id: _Optional[str] = ..., text: _Optional[str] = ...) -> None: ...
 
 class ControlResponse(_message.Message):
     __slots__ = ()
