@@ -34,6 +34,7 @@ nothing can be hidden in another spelling."""
 _ANTHROPIC_KINDS = {
     400: "invalid_request_error",
     401: "authentication_error",
+    402: "invalid_request_error",
     403: "permission_error",
     404: "not_found_error",
     405: "invalid_request_error",

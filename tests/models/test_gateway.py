@@ -313,7 +313,7 @@ async def test_what_is_final_is_said_in_the_providers_words_with_a_status_that_n
 ) -> None:
     upstream.default = status(code, "really no", kind="its_own_word", headers={"retry-after": "0.01"})
     said = await agent.say()
-    assert (said.status, said.headers["x-should-retry"]) == (400, "false")
+    assert (said.status, said.headers["x-should-retry"]) == (402, "false")
     assert said.json == {"type": "error", "error": {"type": "its_own_word", "message": "Treadle: really no"}}
     assert len(upstream.seen) == 3
     assert [(trouble.retryable, trouble.attempt, trouble.provider_status) for trouble in agent.bill.troubles] == [
@@ -324,7 +324,7 @@ async def test_what_is_final_is_said_in_the_providers_words_with_a_status_that_n
 
 async def test_a_provider_that_wants_to_rest_for_long_is_not_waited_for(agent: Agent, upstream: FakeUpstream) -> None:
     upstream.plays(status(429, "tomorrow", headers={"retry-after": "86400"}))
-    assert (await agent.say()).status == 400
+    assert (await agent.say()).status == 402
     assert len(upstream.seen) == 1
 
 
@@ -367,7 +367,7 @@ async def test_a_certificate_that_nobody_vouches_for_is_not_trusted(doors: Any, 
 
 async def test_a_redirect_is_not_followed(agent: Agent, upstream: FakeUpstream) -> None:
     upstream.plays(status(307, headers={"location": upstream.url + "/elsewhere"}))
-    assert (await agent.say()).status == 400
+    assert (await agent.say()).status == 402
     assert [seen.path for seen in upstream.seen] == ["/v1/messages?beta=true"]
 
 
@@ -383,14 +383,14 @@ async def test_nobody_there_is_told_in_the_end(doors: Any, settings: dict[str, A
         settings |= {"anthropic_url": f"http://127.0.0.1:{unused.getsockname()[1]}", "model_retries": 0}
         async with doors.open() as agent:
             said = await agent.say()
-    assert (said.status, said.json["error"]["type"]) == (400, "invalid_request_error")
+    assert (said.status, said.json["error"]["type"]) == (402, "invalid_request_error")
     assert agent.bill.codes == ["MODEL_UNAVAILABLE"]
 
 
 async def test_a_refused_credential_is_told_and_not_tried_again(agent: Agent, upstream: FakeUpstream) -> None:
     upstream.default = status(401, "invalid x-api-key", kind="authentication_error")
     said = await agent.say()
-    assert (said.status, said.json["error"]["type"]) == (400, "authentication_error")
+    assert (said.status, said.json["error"]["type"]) == (402, "authentication_error")
     assert agent.bill.codes == ["MODEL_CREDENTIAL_REFUSED"]
     assert len(upstream.seen) == 1
 
@@ -457,7 +457,7 @@ async def test_when_the_budget_is_crossed_everything_under_way_is_cut(doors: Any
             with pytest.raises((aiohttp.ClientPayloadError, aiohttp.ServerDisconnectedError)):
                 await asyncio.wait_for(each, 10)
         said = await agent.say()
-        assert (said.status, said.headers["x-should-retry"]) == (400, "false")
+        assert (said.status, said.headers["x-should-retry"]) == (402, "false")
     assert len(upstream.seen) == 2
     assert [use.partial for use in bill.uses] == [True, True]
     assert bill.purse.used.tokens >= 1000

@@ -129,6 +129,6 @@ async def test_a_refused_token_is_renewed_and_the_request_repeated(
         assert [seen.headers["authorization"] for seen in upstream.seen] == ["Bearer access-old", "Bearer access-number-1"]
         assert (bill.troubles, bill.renewals) == ([], 1)
         upstream.plays(status(401, "still"), status(401, "still"))
-        assert (await agent.say()).status == 400
+        assert (await agent.say()).status == 402
         assert bill.codes == ["MODEL_CREDENTIAL_REFUSED"]
         assert len(upstream.refreshes) == 2
