@@ -19,6 +19,7 @@ from worker.provider import ModelAccess, Provider, ProviderFailed, Request, make
 from worker.spool import Spool
 
 INTERRUPT_GRACE_SECONDS = 0.5
+MAX_TRANSCRIPT_BYTES = 32 * 1024 * 1024
 _MESSAGE_BYTES = 2000
 
 log = logging.getLogger(__name__)
@@ -30,6 +31,8 @@ class Engine:
     def __init__(self, spool: Spool, workspace: Path, models: ModelAccess | None = None) -> None:
         self.result: wire.TurnResult | None = None
         self.notices = Notices(spool)
+        self.transcript = b""
+        """The agent's memory: set from outside before the start, and the new one from the moment there is a result."""
         self._spool = spool
         self._emitter = SpoolEmitter(spool)
         self._inbox = TurnInbox(self._emitter, self.notices)
@@ -59,7 +62,10 @@ class Engine:
             inbox=self._inbox,
             desk=self._desk,
             models=self._models,
+            max_steps=turn.max_steps,
+            transcript=self.transcript,
         )
+        self.transcript = b""
         self._task = asyncio.create_task(self._run(turn.provider, request))
 
     def interrupt(self, reason: str) -> None:
@@ -98,7 +104,7 @@ class Engine:
             provider = await asyncio.to_thread(make_provider, name)
             stop_reason = await self._until_interrupted(provider, request, emitter)
         except ProviderFailed as failure:
-            return self._failed(str(failure))
+            return self._failed(str(failure), failure.stop_reason)
         except Exception as defect:
             log.exception("provider %s broke", name)
             return self._failed(f"{name} broke: {type(defect).__name__}: {defect}")
@@ -108,7 +114,7 @@ class Engine:
 
     async def _until_interrupted(self, provider: Provider, request: Request, emitter: SpoolEmitter) -> str:
         """Run the provider; after an interrupt it has half a second to end by itself."""
-        running = asyncio.create_task(provider.run(request, emitter, self._interrupted))
+        running = asyncio.create_task(self._running(provider, request, emitter))
         stopping = asyncio.create_task(self._interrupted.wait())
         try:
             await asyncio.wait({running, stopping}, return_when=asyncio.FIRST_COMPLETED)
@@ -122,8 +128,22 @@ class Engine:
             stopping.cancel()
             running.cancel()
 
-    def _failed(self, message: str) -> wire.TurnResult:
+    async def _running(self, provider: Provider, request: Request, emitter: SpoolEmitter) -> str:
+        try:
+            return await provider.run(request, emitter, self._interrupted)
+        finally:
+            kept = provider.transcript
+            if len(kept) > MAX_TRANSCRIPT_BYTES:
+                log.warning("the transcript has %s bytes and is not kept", len(kept))
+                kept = b""
+            self.transcript = kept
+
+    def _failed(self, message: str, stop_reason: str = "") -> wire.TurnResult:
         if self._interrupted.is_set():
             return wire.TurnResult(status=session.TURN_STATUS_INTERRUPTED, message=self._reason, native_stop_reason=message[:200])
-        text = cut_text(message, _MESSAGE_BYTES)
-        return wire.TurnResult(status=session.TURN_STATUS_FAILED, code=session.TURN_CODE_PROVIDER, message=text)
+        return wire.TurnResult(
+            status=session.TURN_STATUS_FAILED,
+            code=session.TURN_CODE_PROVIDER,
+            message=cut_text(message, _MESSAGE_BYTES),
+            native_stop_reason=stop_reason,
+        )

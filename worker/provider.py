@@ -16,6 +16,11 @@ GROUP = "treadle.provider"
 class ProviderFailed(Exception):
     """The agent cannot go on; the message is one sentence for the user and ends the turn as FAILED, PROVIDER."""
 
+    def __init__(self, message: str, stop_reason: str = "") -> None:
+        super().__init__(message)
+        self.stop_reason = stop_reason
+        """The provider's own word for why it stopped, if it has one."""
+
 
 class RequestMalformed(ValueError):
     """No person could answer this request: it has no options, doubled ids, or is too large. Nothing was asked."""
@@ -92,6 +97,11 @@ class Request:
     desk: Desk
     models: ModelAccess | None = None
     """None only in tests of providers that need no model."""
+    max_steps: int = 0
+    """How often the agent may ask its model; 0 for no limit. One that needs more fails, with what it did so far in place."""
+    transcript: bytes = b""
+    """What the same provider left as its `transcript` in an earlier turn of the session; empty for none. Of a known provenance, but it
+    went through the hands of an agent: bytes that make no sense are no reason to fail."""
 
 
 class Emitter(Protocol):
@@ -119,9 +129,16 @@ class Provider(Protocol):
       must not swallow that. Either way its processes are killed.
     - It says what happens through the emitter while it happens: a message at least, a tool call before its result, each item
       under an id that is unique within the turn.
+    - `transcript`, read after `run` has ended in whatever way, is what this provider needs in the session's next turn, in another
+      worker, to remember this one: at most 32 MiB. Empty when there is nothing to keep; then the one from before stays.
     - It keeps to the workspace, needs no network but `Request.models` and no credentials of its own, and imports its agent's library
       only when made.
     """
+
+    @property
+    def transcript(self) -> bytes:
+        """What to remember."""
+        ...
 
     async def run(self, request: Request, emitter: Emitter, interrupted: asyncio.Event) -> str:
         """Carry out one request."""

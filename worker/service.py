@@ -14,13 +14,14 @@ import grpc
 from google.protobuf.message import Message
 
 from treadle.worker.v1 import worker_service_pb2 as wire
-from worker.engine import Engine
+from worker.engine import MAX_TRANSCRIPT_BYTES, Engine
 from worker.spool import Spool, SpoolGone, varint
 
 HEARTBEAT_SECONDS = 5.0
 PROOF = "x-treadle-proof"
 SERVICE = "treadle.worker.v1.WorkerService"
 
+_PIECE_BYTES = 1024 * 1024
 _EVENTS_FRAME, _RESULT_FRAME, _HEARTBEAT_FRAME, _NOTICE_FRAME = b"\x0a", b"\x12", b"\x1a\x00", b"\x22"
 
 Context = grpc.aio.ServicerContext[Any, Any]
@@ -54,6 +55,28 @@ class WorkerService:
         """Prove this worker, and challenge the server."""
         proof = hmac.new(self._secret, b"worker" + request.nonce, hashlib.sha256).digest()
         return wire.HandshakeResponse(proof=proof, nonce=self._nonce, has_turn=self._engine.started)
+
+    async def load_transcript(self, pieces: AsyncIterator[wire.LoadTranscriptRequest], context: Context) -> wire.LoadTranscriptResponse:
+        """Take the agent's memory of earlier turns."""
+        await self._check(context)
+        if self._engine.started:
+            await context.abort(grpc.StatusCode.FAILED_PRECONDITION, "the worker has its turn")
+        loaded = bytearray()
+        async for piece in pieces:
+            loaded += piece.data
+            if len(loaded) > MAX_TRANSCRIPT_BYTES:
+                await context.abort(grpc.StatusCode.RESOURCE_EXHAUSTED, f"a transcript has at most {MAX_TRANSCRIPT_BYTES:,} bytes")
+        self._engine.transcript = bytes(loaded)
+        return wire.LoadTranscriptResponse()
+
+    async def read_transcript(self, _: wire.ReadTranscriptRequest, context: Context) -> AsyncIterator[wire.ReadTranscriptResponse]:
+        """Hand out what the agent wants to remember."""
+        await self._check(context)
+        if self._engine.result is None:
+            await context.abort(grpc.StatusCode.FAILED_PRECONDITION, "the turn has no result yet")
+        kept = self._engine.transcript
+        for start in range(0, len(kept), _PIECE_BYTES):
+            yield wire.ReadTranscriptResponse(data=kept[start : start + _PIECE_BYTES])
 
     async def execute_session(self, request: wire.ExecuteSessionRequest, context: Context) -> AsyncIterator[bytes]:
         """Start the turn and stream it."""
@@ -108,6 +131,8 @@ class WorkerService:
         unary, stream = grpc.unary_unary_rpc_method_handler, grpc.unary_stream_rpc_method_handler
         methods = {
             "Handshake": unary(self.handshake, wire.HandshakeRequest.FromString, _bytes),
+            "LoadTranscript": grpc.stream_unary_rpc_method_handler(self.load_transcript, wire.LoadTranscriptRequest.FromString, _bytes),
+            "ReadTranscript": stream(self.read_transcript, wire.ReadTranscriptRequest.FromString, _bytes),
             "ExecuteSession": stream(self.execute_session, wire.ExecuteSessionRequest.FromString, None),
             "Resume": stream(self.resume, wire.ResumeRequest.FromString, None),
             "Control": unary(self.control, wire.ControlRequest.FromString, _bytes),

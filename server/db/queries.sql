@@ -64,6 +64,7 @@ SELECT end_seq FROM turns WHERE id = $1
 -- round trip and its own transaction; as seven it took four times as long.
 -- An interrupt that was asked for meanwhile is kept: it comes without a version. A turn that ended cannot change.
 -- What a turn changes about its session leaves the session's version, which counts the users' changes only.
+-- A transcript ($35, its bytes before compression $36) replaces the one that the same agent left in an earlier turn.
 -- The server's own events leave the worker's watermark; an attempt that starts ($31, $32) and a turn that ends set it to 0.
 WITH held AS MATERIALIZED (
   SELECT tenant_id, session_id FROM session_heads
@@ -81,7 +82,7 @@ WITH held AS MATERIALIZED (
     end_seq = CASE WHEN $23 THEN coalesce($26::bigint, 0) ELSE 0 END
   FROM held
   WHERE t.tenant_id = held.tenant_id AND t.session_id = held.session_id AND t.id = $2 AND t.version = $3 AND t.active
-  RETURNING t.tenant_id, t.session_id, t.id, t.attempt
+  RETURNING t.tenant_id, t.session_id, t.id, t.attempt, t.provider, t.number
 ), session AS (
   UPDATE sessions s
   SET state = $29, title = coalesce($30, title), branch = coalesce($33, branch), head_commit = coalesce($34, head_commit),
@@ -90,6 +91,11 @@ WITH held AS MATERIALIZED (
 ), stored AS (
   INSERT INTO event_chunks (tenant_id, session_id, first_seq, last_seq, turn_id, attempt, epoch, data)
   SELECT turn.tenant_id, turn.session_id, $25, $26, turn.id, turn.attempt, $27, $24 FROM turn WHERE $25::bigint IS NOT NULL
+), kept AS (
+  INSERT INTO transcripts (tenant_id, session_id, provider, turn_number, data, size)
+  SELECT turn.tenant_id, turn.session_id, turn.provider, turn.number, $35, $36 FROM turn WHERE $35::bytea IS NOT NULL
+  ON CONFLICT (tenant_id, session_id, provider)
+  DO UPDATE SET turn_number = excluded.turn_number, data = excluded.data, size = excluded.size, updated_at = now()
 )
 UPDATE session_heads h SET
   next_seq = coalesce($26::bigint + 1, next_seq),
@@ -242,6 +248,12 @@ SET lease_expires_at = clock_timestamp() + $3 * interval '1 second'
 FROM held
 WHERE h.session_id = held.session_id AND h.lease_owner = $1
 RETURNING h.session_id
+
+
+-- transcript --
+SELECT c.data, c.size
+FROM session_heads h JOIN transcripts c ON c.tenant_id = h.tenant_id AND c.session_id = h.session_id
+WHERE h.session_id = $1 AND c.provider = $2
 
 
 -- repository_url --

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncpg
 
 from server.db.queries import SQL
+from server.db.transcripts import Packed
 from server.kernel.errors import Fenced
 from server.kernel.event import Chunk
 from server.kernel.ports.turn_store import Reset
@@ -22,9 +23,10 @@ async def commit_step(
     branch: str | None,
     head_commit: str | None,
     reset: Reset | None,
+    transcript: Packed | None,
 ) -> None:
-    """Write the turn's mutable fields, what follows from them for its session, and the step's events. Errors: Fenced when epoch, version
-    or the head's position are not what the caller knows; nothing was written then."""
+    """Write the turn's mutable fields, what follows from them for its session, the step's events, and a transcript. Errors: Fenced when
+    epoch, version or the head's position are not what the caller knows; nothing was written then."""
     outcome = turn.outcome
     written = await connection.fetchval(
         SQL["commit_step"],
@@ -62,6 +64,8 @@ async def commit_step(
         reset and reset.attempt,
         branch,
         head_commit,
+        transcript and transcript.data,
+        transcript and transcript.size,
     )
     if written is None:
         raise Fenced(turn.session_id, epoch)

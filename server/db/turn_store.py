@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import Sequence
 
 import asyncpg
@@ -10,9 +11,10 @@ from server.db.pool import Database
 from server.db.queries import SQL
 from server.db.rows import parse_uuid, session_from, turn_from
 from server.db.session_store import insert_session, load_session, lock_session, refuse_in_the_way
+from server.db.transcripts import Packed, pack, unpack
 from server.db.turn_steps import commit_step
 from server.db.usage_store import insert_uses
-from server.kernel.errors import RequestIdReused, SessionNotFound
+from server.kernel.errors import RequestIdReused, SessionNotFound, StoreRejected
 from server.kernel.event import Chunk
 from server.kernel.identity import Principal
 from server.kernel.ports.turn_store import Claimed, NewTurn, Reset
@@ -69,8 +71,10 @@ class PostgresTurnStore:
         session_head_commit: str | None = None,
         reset: Reset | None = None,
         uses: Sequence[UseRecord] = (),
+        transcript: bytes = b"",
     ) -> None:
         """See TurnStore."""
+        packed = await asyncio.to_thread(pack, transcript) if transcript else None
         # One statement is its own transaction, and the cheapest; what models were used is rare enough for a second one.
         async with self._system.transaction() if uses else self._system.connection() as connection:
             await commit_step(
@@ -83,9 +87,21 @@ class PostgresTurnStore:
                 branch=session_branch,
                 head_commit=session_head_commit,
                 reset=reset,
+                transcript=packed,
             )
             if uses:
                 await insert_uses(connection, turn, epoch, uses)
+
+    async def transcript(self, session_id: str, provider: str) -> bytes:
+        """See TurnStore."""
+        async with self._system.connection() as connection:
+            row = await connection.fetchrow(SQL["transcript"], parse_uuid(session_id), provider)
+        if row is None:
+            return b""
+        try:
+            return await asyncio.to_thread(unpack, Packed(row["data"], row["size"]))
+        except ValueError as damage:
+            raise StoreRejected(str(damage)) from damage
 
     async def request_interrupt(self, principal: Principal, session_id: str, turn_id: str, *, reason: str) -> Turn | None:
         """See TurnStore."""

@@ -19,6 +19,8 @@ MIN_SECRET_BYTES = 8
 
 MAX_STREAMS = 256
 
+_LOOK_BYTES = 1024 * 1024
+
 
 def forms_of(secret: str) -> set[bytes]:
     """The ways in which a secret is commonly written: as it is, URL-encoded, base64 (all three alignments), JSON-escaped."""
@@ -79,6 +81,18 @@ class Redactor:
         if any(form in everything for form in self._forms):
             bodies = [self._mask(body) for body in bodies]
         return replace(batch, bodies=bodies)
+
+    def document(self, data: bytes) -> bytes:
+        """The same for many bytes at once, of any format. Meant for a thread: the interpreter is never held for long."""
+        masked = bytearray(data)
+        for form in self._forms:
+            for start in range(0, len(masked), _LOOK_BYTES):
+                end = start + _LOOK_BYTES + len(form) - 1
+                at = masked.find(form, start, end)
+                while at >= 0:
+                    masked[at : at + len(form)] = b"*" * len(form)
+                    at = masked.find(form, at + len(form), end)
+        return bytes(masked)
 
     def text(self, text: str) -> str:
         """The text without secrets, for logs."""

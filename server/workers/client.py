@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-from collections.abc import AsyncGenerator, Awaitable, Callable
+from collections.abc import AsyncGenerator, Awaitable, Callable, Iterator
 from contextlib import aclosing
 from typing import Any
 
@@ -12,7 +12,7 @@ import grpc
 
 from server.kernel.errors import WorkerLost, WorkerProtocolBroken
 from server.kernel.event import WorkerBatch
-from server.kernel.ports.launcher import Assignment, WorkerExit, WorkerResult
+from server.kernel.ports.launcher import MAX_TRANSCRIPT_BYTES, Assignment, WorkerExit, WorkerResult
 from server.kernel.stall import StallTimeout
 from server.workers.dial import Connection, dial
 from server.workers.frames import FrameReader, plain
@@ -21,6 +21,8 @@ from server.workers.slot import Slot
 from treadle.worker.v1 import worker_service_pb2 as wire
 
 _SILENCE_SECONDS = 15.0
+_TRANSCRIPT_SECONDS = 20.0
+_PIECE_BYTES = 1024 * 1024
 _CALL_SECONDS = 5.0
 _ACKNOWLEDGE_SECONDS = 2.0
 _RETRIES = 5
@@ -56,6 +58,30 @@ class WorkerLink:
     def has_turn(self) -> bool:
         """See Worker."""
         return self._has_turn
+
+    async def load_transcript(self, transcript: bytes) -> None:
+        """See Worker."""
+        pieces = _pieces(transcript)
+        try:
+            await _unary(self._connection.load_transcript(pieces, timeout=_TRANSCRIPT_SECONDS, metadata=self._connection.metadata))
+        except grpc.aio.AioRpcError as error:
+            raise WorkerLost(f"the worker does not take the transcript: {error.code().name}: {error.details()}") from error
+
+    async def read_transcript(self) -> bytes:
+        """See Worker."""
+        request = wire.ReadTranscriptRequest()
+        call = self._connection.read_transcript(request, timeout=_TRANSCRIPT_SECONDS, metadata=self._connection.metadata)
+        kept = bytearray()
+        try:
+            async for piece in call:
+                if not piece.data or len(kept) + len(piece.data) > MAX_TRANSCRIPT_BYTES:
+                    raise WorkerProtocolBroken(f"the worker's transcript has empty pieces, or more than {MAX_TRANSCRIPT_BYTES:,} bytes")
+                kept += piece.data
+        except grpc.aio.AioRpcError as error:
+            raise WorkerLost(f"the worker does not hand out its transcript: {error.code().name}: {error.details()}") from error
+        finally:
+            call.cancel()
+        return bytes(kept)
 
     async def execute(self, assignment: Assignment) -> AsyncGenerator[Item, None]:
         """See Worker. Errors: LaunchFailed when the agent may not run here, WorkerLost, WorkerProtocolBroken."""
@@ -133,6 +159,7 @@ class WorkerLink:
             model=assignment.model,
             prompt=assignment.prompt,
             trace_parent=assignment.trace_parent,
+            max_steps=assignment.max_steps,
         )
         self._has_turn = True
         return self._connection.execute(request, metadata=metadata)
@@ -188,6 +215,11 @@ class WorkerLink:
             return
         # How the connection to a dead process broke says nothing that its exit does not say better.
         raise WorkerLost(f"the worker cannot be reached: {reason}" if self._watch.alive else "the worker died")
+
+
+def _pieces(data: bytes) -> Iterator[wire.LoadTranscriptRequest]:
+    for start in range(0, len(data), _PIECE_BYTES):
+        yield wire.LoadTranscriptRequest(data=data[start : start + _PIECE_BYTES])
 
 
 async def _unary(call: Awaitable[Any]) -> None:

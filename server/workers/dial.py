@@ -42,6 +42,12 @@ class Connection:
         self._channel = channel
         unary, stream = channel.unary_unary, channel.unary_stream
         self._handshake = unary(_SERVICE + "Handshake", wire.HandshakeRequest.SerializeToString, wire.HandshakeResponse.FromString)
+        self.load_transcript = channel.stream_unary(
+            _SERVICE + "LoadTranscript", wire.LoadTranscriptRequest.SerializeToString, wire.LoadTranscriptResponse.FromString
+        )
+        self.read_transcript = stream(
+            _SERVICE + "ReadTranscript", wire.ReadTranscriptRequest.SerializeToString, wire.ReadTranscriptResponse.FromString
+        )
         self.execute = stream(_SERVICE + "ExecuteSession", wire.ExecuteSessionRequest.SerializeToString, None)
         self.resume = stream(_SERVICE + "Resume", wire.ResumeRequest.SerializeToString, None)
         self.control = unary(_SERVICE + "Control", wire.ControlRequest.SerializeToString, wire.ControlResponse.FromString)

@@ -53,7 +53,8 @@ class FrameReader:
                 return self._batch(frame.events)
             case "result":
                 return self._result(frame.result)
-            case "heartbeat":
+            # Notices tell of inputs and answers, which this server does not hand out yet.
+            case "heartbeat" | "notice":
                 return None
         raise WorkerProtocolBroken("the worker sent an empty frame")
 

@@ -7,7 +7,7 @@ from collections.abc import AsyncIterator
 
 import asyncpg
 import pytest
-from support.logs import run_of, start_worker, use_model
+from support.logs import end_turn, run_of, start_turn, start_worker, use_model
 from support.postgres import PostgresServer, database_settings
 
 from server.db.errors import RoleTooPowerful
@@ -26,6 +26,7 @@ TABLES = {
     "session_heads": "tenant_id",
     "event_chunks": "tenant_id",
     "model_uses": "tenant_id",
+    "transcripts": "tenant_id",
 }
 
 
@@ -53,6 +54,7 @@ async def _rows_of_two_tenants(stores: Stores, alice: Principal, mallory: Princi
         claimed = await start_worker(stores, user)
         await stores.events.append([run_of(claimed, 1, 2)])
         await use_model(stores, claimed, version=2)
+        await end_turn(stores, await start_turn(stores, user), transcript=b"remember")
 
 
 async def test_the_matrix_covers_every_table(owner: asyncpg.Connection) -> None:
@@ -94,7 +96,7 @@ async def test_the_app_role_has_no_rights_that_handlers_do_not_need(database: Da
     """Without the fixture's grants."""
     connection = await asyncpg.connect(database.app)
     try:
-        for table in ("tenants", "users", "api_keys", "event_chunks", "model_uses", "alembic_version"):
+        for table in ("tenants", "users", "api_keys", "event_chunks", "model_uses", "transcripts", "alembic_version"):
             with pytest.raises(asyncpg.InsufficientPrivilegeError):
                 await connection.fetch(f"SELECT FROM {table}")
         for statement in (

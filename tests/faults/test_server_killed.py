@@ -20,7 +20,7 @@ from treadle.session.v1 import event_pb2
 # Every named point of a turn that makes commits, with which passing of it is the last: before and after each commit, push,
 # acknowledgement and spawn. `journal.append` and `acknowledge` are passed often, so several of their passings are points of their own.
 STEPS = ["admit", "fetch", "branch", "assign", "ready", "conclude", "import", "push", "snapshot", "end"]
-ACTIONS = ["fetch", "branch", "workspace", "spawn", "import", "push", "snapshot"]
+ACTIONS = ["fetch", "branch", "workspace", "spawn", "transcript", "import", "push", "snapshot"]
 POINTS = [
     *[(f"{step}.commit.{side}", 1) for step in STEPS for side in ("before", "after")],
     *[(f"{action}.{side}", 1) for action in ACTIONS for side in ("before", "after")],

@@ -1,8 +1,10 @@
 import base64
+import json
 from urllib.parse import quote
 
 import pytest
 
+from server.kernel import redaction
 from server.kernel.event import Fact, WorkerBatch
 from server.kernel.redaction import Redactor
 from treadle.session.v1 import event_pb2 as pb
@@ -92,3 +94,23 @@ def test_a_secret_that_is_learned_later_is_masked_from_then_on_also_across_delta
     redactor.learn(["a new secret", "an old secret"])
     redactor.learn([])
     assert redactor.text("an old secret, a new secret") == "*************, ************"
+
+
+def test_a_document_is_masked_at_every_place_also_between_two_looks(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(redaction, "_LOOK_BYTES", 64)
+    secret = "sk-0123456789abcdef"
+    for at in range(0, 200):
+        document = b"\xff" * at + secret.encode() + b"\0" * 70
+        masked = Redactor([secret]).document(document)
+        assert masked == b"\xff" * at + b"*" * len(secret) + b"\0" * 70
+    assert Redactor([secret]).document(b"nothing") == b"nothing"
+    assert Redactor([]).document(b"nothing") == b"nothing"
+
+
+def test_a_masked_document_of_json_lines_stays_one() -> None:
+    secret = 'pass"word\\1234'
+    lines = json.dumps({"text": f"it is {secret}.", "more": base64.b64encode(f"user:{secret}".encode()).decode()})
+    masked = Redactor([secret]).document(lines.encode())
+    assert json.loads(masked).keys() == {"text", "more"}
+    assert len(masked) == len(lines)
+    assert b"word" not in masked

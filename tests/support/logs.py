@@ -63,7 +63,7 @@ async def start_worker(stores: Stores, owner: Principal) -> Claimed:
     return replace(claimed, turn=replace(turn, version=2))
 
 
-async def end_turn(stores: Stores, claimed: Claimed, *, version: int = 1) -> None:
+async def end_turn(stores: Stores, claimed: Claimed, *, version: int = 1, transcript: bytes = b"") -> None:
     """Its last step, with one event."""
     head = await stores.events.head(claimed.session.id)
     assert head is not None
@@ -72,6 +72,7 @@ async def end_turn(stores: Stores, claimed: Claimed, *, version: int = 1) -> Non
         expected_version=version,
         epoch=claimed.epoch,
         chunk=chunk(head.next_seq, head.next_seq),
+        transcript=transcript,
     )
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import hmac
+import itertools
 import socket
 from collections.abc import AsyncIterator, Iterable
 from contextlib import asynccontextmanager
@@ -97,7 +98,7 @@ def test_the_sum_of_the_turn_is_not_the_workers_to_say() -> None:
 
 
 @asynccontextmanager
-async def impostor(path: Path, frames: Iterable[bytes], secret: bytes | None) -> AsyncIterator[None]:
+async def impostor(path: Path, frames: Iterable[bytes], secret: bytes | None, pieces: Iterable[bytes] = ()) -> AsyncIterator[None]:
     """Somebody who serves the worker's protocol: with the secret a hostile worker, without it a stranger."""
     nonce = bytes(32)
 
@@ -109,11 +110,16 @@ async def impostor(path: Path, frames: Iterable[bytes], secret: bytes | None) ->
         for frame in frames:
             yield frame
 
+    async def transcript(_request: bytes, _context: Any) -> AsyncIterator[bytes]:
+        for piece in pieces:
+            yield wire.ReadTranscriptResponse(data=piece).SerializeToString()
+
     methods = {
         "Handshake": grpc.unary_unary_rpc_method_handler(
             handshake, wire.HandshakeRequest.FromString, wire.HandshakeResponse.SerializeToString
         ),
         "Resume": grpc.unary_stream_rpc_method_handler(stream),
+        "ReadTranscript": grpc.unary_stream_rpc_method_handler(transcript),
     }
     server = grpc.aio.server()
     server.add_generic_rpc_handlers((grpc.method_handlers_generic_handler("treadle.worker.v1.WorkerService", methods),))
@@ -126,12 +132,14 @@ async def impostor(path: Path, frames: Iterable[bytes], secret: bytes | None) ->
 
 
 @asynccontextmanager
-async def hostile(launcher: ProcessLauncher, tmp_path: Path, frames: Iterable[bytes]) -> AsyncIterator[WorkerLink]:
+async def hostile(
+    launcher: ProcessLauncher, tmp_path: Path, frames: Iterable[bytes] = (), pieces: Iterable[bytes] = ()
+) -> AsyncIterator[WorkerLink]:
     """A link to a hostile worker that knows the secret, beside a true one whose process it borrows."""
     async with launched(launcher) as (worker, true, _):
         slot = slot_of(tmp_path / "workers", worker)
         path = Path("/tmp") / f"treadle-{worker.turn_id[:8]}.sock"
-        async with impostor(path, frames, slot.secret()):
+        async with impostor(path, frames, slot.secret(), pieces):
             connection = await dial(path, slot.secret(), [path.stat().st_uid])
             link = WorkerLink(slot, true._watch, connection, owners=frozenset(), admit=launcher.admit)
             yield link
@@ -142,6 +150,17 @@ async def test_a_worker_that_breaks_the_protocol_is_told_as_such(launcher: Proce
     async with hostile(launcher, tmp_path, [batch(SAID), batch(SAID, first=5)]) as link:
         with pytest.raises(WorkerProtocolBroken):
             await listen(link.resume(0))
+
+
+@pytest.mark.parametrize(
+    "pieces",
+    [[b"x" * 1024 * 1024] * 33, [b"x", b""], itertools.repeat(b""), itertools.repeat(b"x" * 100_000), [b"x" * 5 * 1024 * 1024]],
+    ids=["33 MiB", "an empty piece", "empty pieces for ever", "pieces for ever", "a piece above 4 MiB"],
+)
+async def test_a_transcript_of_a_hostile_size_is_refused(launcher: ProcessLauncher, tmp_path: Path, pieces: Iterable[bytes]) -> None:
+    async with hostile(launcher, tmp_path, pieces=pieces) as link:
+        with pytest.raises((WorkerProtocolBroken, WorkerLost), match="transcript"):
+            await link.read_transcript()
 
 
 async def test_a_listener_without_the_secret_is_refused(tmp_path: Path) -> None:

@@ -35,6 +35,8 @@ _LAST_WORD_SECONDS = 0.2
 class ReplayProvider:
     """Plays the recording that `model` names: a bundled one (`first-session` when empty), or a path in the workspace."""
 
+    transcript = b""
+
     async def run(self, request: Request, emitter: Emitter, interrupted: asyncio.Event) -> str:
         """See Provider."""
         steps = await asyncio.to_thread(load_recording, request.model or DEFAULT_RECORDING, request.workspace)

@@ -76,6 +76,7 @@ class Journal:
         session_head_commit: str | None = None,
         reset: Reset | None = None,
         uses: Sequence[UseRecord] = (),
+        transcript: bytes = b"",
     ) -> Turn:
         """One durable step: `turn` with its changes, `facts` (at least one) and `uses` in one transaction, tried until the store has said
         yes or no. `key` names the step in the events' ids, for steps that a turn may take more than once. Returns the turn with its
@@ -98,6 +99,7 @@ class Journal:
                     session_head_commit=session_head_commit,
                     reset=reset,
                     uses=uses,
+                    transcript=transcript,
                 )
 
             await self._settled(log, chunk, step, write)

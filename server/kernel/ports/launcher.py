@@ -10,6 +10,9 @@ from typing import Protocol
 from server.kernel.event import WorkerBatch
 from server.kernel.turn import Outcome
 
+MAX_TRANSCRIPT_BYTES = 32 * 1024 * 1024
+"""No agent's memory is larger, on any path."""
+
 
 @dataclass(frozen=True)
 class WorkerId:
@@ -34,6 +37,8 @@ class Assignment:
     model: str
     prompt: str
     trace_parent: str = ""
+    max_steps: int = 0
+    """How often the agent may ask its model; 0 for no limit."""
 
 
 @dataclass(frozen=True)
@@ -90,6 +95,15 @@ class Worker(Protocol):
     @property
     def has_turn(self) -> bool:
         """Whether the worker already has its assignment: then `resume`, else `execute`."""
+        ...
+
+    async def load_transcript(self, transcript: bytes) -> None:
+        """Give the agent its memory of earlier turns, before `execute`; a repeated call replaces it. Bounded. Errors: WorkerLost."""
+        ...
+
+    async def read_transcript(self) -> bytes:
+        """The agent's memory after the turn, once the result is known; empty when there is nothing to keep. At most
+        MAX_TRANSCRIPT_BYTES, hostile, for nobody to parse but the same agent. Bounded. Errors: WorkerLost, WorkerProtocolBroken."""
         ...
 
     def execute(self, assignment: Assignment) -> AsyncGenerator[WorkerBatch | WorkerResult, None]:

@@ -88,17 +88,24 @@ class TurnStore(Protocol):
         session_head_commit: str | None = None,
         reset: Reset | None = None,
         uses: Sequence[UseRecord] = (),
+        transcript: bytes = b"",
     ) -> None:
         """One durable step, in one transaction: all of the turn's mutable fields (with version expected_version + 1), the session's
         state (from SESSION_STATE) and given fields, the events of `chunk`, whose first_seq must be the head's next_seq, and `uses`.
         `reset` opens the head for the worker of a new attempt (worker_seq 0); a terminal state closes it (turn_id ""), and sets the
         turn's `end_seq` to the chunk's last_seq and `ended_at`. The interrupt_reason of the row is never overwritten with "".
+        A non-empty `transcript` replaces the one that the turn's provider left in an earlier turn of the session.
         Errors: Fenced when epoch, version or next_seq are not the expected ones (then nothing was written)."""
         ...
 
     async def request_interrupt(self, principal: Principal, session_id: str, turn_id: str, *, reason: str) -> Turn | None:
         """Mark the active turn (only `turn_id`, when given) to be interrupted, without touching its version. Returns it, or None
         when none is active. Errors: SessionNotFound."""
+        ...
+
+    async def transcript(self, session_id: str, provider: str) -> bytes:
+        """What the provider's newest turn in the session left with its `commit`; empty for nothing. Errors: StoreRejected when it is
+        damaged."""
         ...
 
     async def interrupts(self, replica: str) -> Sequence[tuple[str, str]]:

@@ -62,6 +62,8 @@ class Limits:
     """A directory for files that may vanish at any time."""
     branch_prefix: str
     turn_seconds: float
+    agent_steps: int = 0
+    """How often an agent may ask its model in one turn; 0 for no limit."""
     interrupt_grace_seconds: float = 5.0
     """How long an interrupted worker may take to send its result before it is killed."""
     lease_seconds: float = 15.0
@@ -149,6 +151,7 @@ class Drive:
         session_branch: str | None = None,
         head_commit: str | None = None,
         uses: Sequence[UseRecord] = (),
+        transcript: bytes = b"",
         **progress: Any,
     ) -> None:
         """Take a durable step: the turn's new state and progress, the session's fields, the events and what models were used, in one
@@ -164,6 +167,7 @@ class Drive:
                 session_branch=session_branch,
                 head_commit=head_commit,
                 uses=uses,
+                transcript=transcript,
                 progress=progress,
             )
 
@@ -179,6 +183,7 @@ class Drive:
         session_branch: str | None,
         head_commit: str | None,
         uses: Sequence[UseRecord],
+        transcript: bytes,
         progress: dict[str, Any],
     ) -> None:
         new_state = state or self.turn.state
@@ -197,6 +202,7 @@ class Drive:
             session_branch=session_branch,
             session_head_commit=head_commit,
             uses=uses,
+            transcript=transcript,
         )
         self.session = replace(
             self.session,
@@ -206,8 +212,9 @@ class Drive:
             head_commit=head_commit if head_commit is not None else self.session.head_commit,
         )
 
-    async def conclude(self, outcome: Outcome, *facts: Fact) -> None:
-        """The agent's part is over, one way or another: remember how, and go on to publish what there is."""
+    async def conclude(self, outcome: Outcome, *facts: Fact, transcript: bytes = b"") -> None:
+        """The agent's part is over, one way or another: remember how, and what the agent wants to remember, and go on to publish what
+        there is."""
         mask = self.redactor.text
         outcome = replace(outcome, message=mask(outcome.message), native_stop_reason=mask(outcome.native_stop_reason))
         told = [*facts]
@@ -215,7 +222,7 @@ class Drive:
             told.append(self.ports.codec.error(str(outcome.code), outcome.message, retryable=False, fatal=True))
         if not told:
             told.append(self.ports.codec.session_updated(SESSION_STATE[TurnState.FINALIZING]))
-        await self.step("conclude", *told, state=TurnState.FINALIZING, outcome=outcome)
+        await self.step("conclude", *told, state=TurnState.FINALIZING, outcome=outcome, transcript=transcript)
 
     def worker_envelope(self) -> Envelope:
         """Who the agent's events are by."""

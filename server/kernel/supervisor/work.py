@@ -10,7 +10,9 @@ from typing import Any
 
 import structlog
 
-from server.kernel.errors import LaunchFailed, WorkerLost, WorkerProtocolBroken
+from server.kernel.errors import LaunchFailed, StoreUnavailable, WorkerLost, WorkerProtocolBroken
+from server.kernel.event import Fact
+from server.kernel.journal.writer import RETRY_SECONDS
 from server.kernel.ports.launcher import Assignment, Worker, WorkerExit, WorkerResult
 from server.kernel.supervisor.drive import Drive, now
 from server.kernel.turn import Outcome, TurnCode, TurnState
@@ -89,7 +91,8 @@ async def _follow(drive: Drive, worker: Worker) -> None:
         await drive.log.drained()
         await _lost(drive, error, drive.verdict or stop.outcome)
     else:
-        await drive.conclude(drive.verdict or stop.outcome or outcome)
+        transcript, complaints = await _transcript(drive, worker)
+        await drive.conclude(drive.verdict or stop.outcome or outcome, *complaints, transcript=transcript)
     finally:
         await _cancelled([recording, *sides])
 
@@ -113,7 +116,11 @@ async def _record(drive: Drive, worker: Worker, done: int) -> Outcome:
     if done and not worker.has_turn:
         raise WorkerLost("the worker does not know its turn any more")
     said = 0
-    stream = worker.resume(done) if worker.has_turn else worker.execute(_assignment(drive))
+    if worker.has_turn:
+        stream = worker.resume(done)
+    else:
+        await _remind(drive, worker)
+        stream = worker.execute(_assignment(drive))
     async with aclosing(stream) as items:
         async for item in items:
             if isinstance(item, WorkerResult):
@@ -124,8 +131,40 @@ async def _record(drive: Drive, worker: Worker, done: int) -> Outcome:
             said += sum(map(len, item.bodies))
             if said > MAX_TURN_BYTES:
                 raise WorkerProtocolBroken(f"it said more than {MAX_TURN_BYTES >> 20} MiB in one turn")
+            for _ in range(item.kinds.count("provider_raw")):
+                # Counted: an agent that says what we do not know needs a newer provider.
+                drive.ports.mark("provider.raw")
             await drive.ports.journal.submit(drive.log, drive.redactor.batch(item))
     raise WorkerLost("the worker's stream ended without a result")
+
+
+async def _remind(drive: Drive, worker: Worker) -> None:
+    """Give the agent what it left in its last turn of this session, if it had one. Errors: WorkerLost."""
+    if transcript := await _stored_transcript(drive):
+        await worker.load_transcript(transcript)
+
+
+async def _stored_transcript(drive: Drive) -> bytes:
+    attempt = 0
+    while True:
+        try:
+            return await drive.ports.turns.transcript(drive.session.id, drive.turn.provider)
+        except StoreUnavailable:
+            await asyncio.sleep(RETRY_SECONDS[min(attempt, len(RETRY_SECONDS) - 1)])
+            attempt += 1
+
+
+async def _transcript(drive: Drive, worker: Worker) -> tuple[bytes, list[Fact]]:
+    """What the agent wants to remember, without secrets. Should it not be had, the one from before stays, and an event says so."""
+    drive.ports.mark("transcript.before")
+    try:
+        transcript = await worker.read_transcript()
+    except (WorkerLost, WorkerProtocolBroken) as error:
+        log.warning("turn.transcript_lost", error=error.message)
+        message = f"the agent will not remember this turn: {error.message}"
+        return b"", [drive.ports.codec.error("TRANSCRIPT_LOST", message, retryable=False, fatal=False)]
+    drive.ports.mark("transcript.after")
+    return await asyncio.to_thread(drive.redactor.document, transcript), []
 
 
 async def _acknowledge(drive: Drive, worker: Worker) -> None:
@@ -190,6 +229,7 @@ def _assignment(drive: Drive) -> Assignment:
         model=turn.model,
         prompt=turn.prompt,
         trace_parent=drive.ports.tracer.current(),
+        max_steps=drive.limits.agent_steps,
     )
 
 

@@ -172,6 +172,27 @@ class UsagePurpose(int, metaclass=_enum_type_wrapper.EnumTypeWrapper):
     USAGE_PURPOSE_UNSPECIFIED: _ClassVar[UsagePurpose]
     USAGE_PURPOSE_NAMING: _ClassVar[UsagePurpose]
 
+class CompactionTrigger(int, metaclass=_enum_type_wrapper.EnumTypeWrapper):
+    __slots__ = ()
+    COMPACTION_TRIGGER_UNSPECIFIED: _ClassVar[CompactionTrigger]
+    COMPACTION_TRIGGER_AUTO: _ClassVar[CompactionTrigger]
+    COMPACTION_TRIGGER_MANUAL: _ClassVar[CompactionTrigger]
+    COMPACTION_TRIGGER_RESET: _ClassVar[CompactionTrigger]
+
+class SubagentState(int, metaclass=_enum_type_wrapper.EnumTypeWrapper):
+    __slots__ = ()
+    SUBAGENT_STATE_UNSPECIFIED: _ClassVar[SubagentState]
+    SUBAGENT_STATE_RUNNING: _ClassVar[SubagentState]
+    SUBAGENT_STATE_COMPLETED: _ClassVar[SubagentState]
+    SUBAGENT_STATE_FAILED: _ClassVar[SubagentState]
+    SUBAGENT_STATE_CANCELLED: _ClassVar[SubagentState]
+
+class RawReason(int, metaclass=_enum_type_wrapper.EnumTypeWrapper):
+    __slots__ = ()
+    RAW_REASON_UNSPECIFIED: _ClassVar[RawReason]
+    RAW_REASON_UNKNOWN_TYPE: _ClassVar[RawReason]
+    RAW_REASON_PARSE_ERROR: _ClassVar[RawReason]
+
 class GitAction(int, metaclass=_enum_type_wrapper.EnumTypeWrapper):
     __slots__ = ()
     GIT_ACTION_UNSPECIFIED: _ClassVar[GitAction]
@@ -287,6 +308,18 @@ COST_SOURCE_PROVIDER: CostSource
 COST_SOURCE_ESTIMATE: CostSource
 USAGE_PURPOSE_UNSPECIFIED: UsagePurpose
 USAGE_PURPOSE_NAMING: UsagePurpose
+COMPACTION_TRIGGER_UNSPECIFIED: CompactionTrigger
+COMPACTION_TRIGGER_AUTO: CompactionTrigger
+COMPACTION_TRIGGER_MANUAL: CompactionTrigger
+COMPACTION_TRIGGER_RESET: CompactionTrigger
+SUBAGENT_STATE_UNSPECIFIED: SubagentState
+SUBAGENT_STATE_RUNNING: SubagentState
+SUBAGENT_STATE_COMPLETED: SubagentState
+SUBAGENT_STATE_FAILED: SubagentState
+SUBAGENT_STATE_CANCELLED: SubagentState
+RAW_REASON_UNSPECIFIED: RawReason
+RAW_REASON_UNKNOWN_TYPE: RawReason
+RAW_REASON_PARSE_ERROR: RawReason
 GIT_ACTION_UNSPECIFIED: GitAction
 GIT_ACTION_CLONED: GitAction
 GIT_ACTION_BRANCHED: GitAction
@@ -298,7 +331,7 @@ ARTIFACT_KIND_UNSPECIFIED: ArtifactKind
 ARTIFACT_KIND_SNAPSHOT: ArtifactKind
 
 class Event(_message.Message):
-    __slots__ = ("seq", "session_id", "turn_id", "attempt", "event_id", "recorded_at", "occurred_at", "epoch", "item_id", "parent_item_id", "actor", "origin", "schema_version", "trace_parent", "session_updated", "worker_updated", "turn_started", "turn_completed", "user_input", "message", "reasoning", "content_delta", "tool_call", "tool_result", "file_changed", "plan_updated", "approval_requested", "question_requested", "request_resolved", "usage_updated", "git_updated", "artifact_added", "error")
+    __slots__ = ("seq", "session_id", "turn_id", "attempt", "event_id", "recorded_at", "occurred_at", "epoch", "item_id", "parent_item_id", "actor", "origin", "schema_version", "trace_parent", "session_updated", "worker_updated", "turn_started", "turn_completed", "user_input", "message", "reasoning", "content_delta", "tool_call", "tool_result", "file_changed", "plan_updated", "approval_requested", "question_requested", "request_resolved", "usage_updated", "context_compacted", "subagent_updated", "git_updated", "artifact_added", "error", "provider_raw")
     SEQ_FIELD_NUMBER: _ClassVar[int]
     SESSION_ID_FIELD_NUMBER: _ClassVar[int]
     TURN_ID_FIELD_NUMBER: _ClassVar[int]
@@ -329,9 +362,12 @@ class Event(_message.Message):
     QUESTION_REQUESTED_FIELD_NUMBER: _ClassVar[int]
     REQUEST_RESOLVED_FIELD_NUMBER: _ClassVar[int]
     USAGE_UPDATED_FIELD_NUMBER: _ClassVar[int]
+    CONTEXT_COMPACTED_FIELD_NUMBER: _ClassVar[int]
+    SUBAGENT_UPDATED_FIELD_NUMBER: _ClassVar[int]
     GIT_UPDATED_FIELD_NUMBER: _ClassVar[int]
     ARTIFACT_ADDED_FIELD_NUMBER: _ClassVar[int]
     ERROR_FIELD_NUMBER: _ClassVar[int]
+    PROVIDER_RAW_FIELD_NUMBER: _ClassVar[int]
     seq: int
     session_id: str
     turn_id: str
@@ -362,10 +398,13 @@ class Event(_message.Message):
     question_requested: QuestionRequested
     request_resolved: RequestResolved
     usage_updated: UsageUpdated
+    context_compacted: ContextCompacted
+    subagent_updated: SubagentUpdated
     git_updated: GitUpdated
     artifact_added: ArtifactAdded
     error: Error
-    def __init__(self, seq: _Optional[int] = ..., session_id: _Optional[str] = ..., turn_id: _Optional[str] = ..., attempt: _Optional[int] = ..., event_id: _Optional[str] = ..., recorded_at: _Optional[_Union[datetime.datetime, _timestamp_pb2.Timestamp, _Mapping]] = ..., occurred_at: _Optional[_Union[datetime.datetime, _timestamp_pb2.Timestamp, _Mapping]] = ..., epoch: _Optional[int] = ..., item_id: _Optional[str] = ..., parent_item_id: _Optional[str] = ..., actor: _Optional[_Union[Actor, _Mapping]] = ..., origin: _Optional[_Union[Origin, str]] = ..., schema_version: _Optional[int] = ..., trace_parent: _Optional[str] = ..., session_updated: _Optional[_Union[SessionUpdated, _Mapping]] = ..., worker_updated: _Optional[_Union[WorkerUpdated, _Mapping]] = ..., turn_started: _Optional[_Union[TurnStarted, _Mapping]] = ..., turn_completed: _Optional[_Union[TurnCompleted, _Mapping]] = ..., user_input: _Optional[_Union[UserInput, _Mapping]] = ..., message: _Optional[_Union[Message, _Mapping]] = ..., reasoning: _Optional[_Union[Reasoning, _Mapping]] = ..., content_delta: _Optional[_Union[ContentDelta, _Mapping]] = ..., tool_call: _Optional[_Union[ToolCall, _Mapping]] = ..., tool_result: _Optional[_Union[ToolResult, _Mapping]] = ..., file_changed: _Optional[_Union[FileChanged, _Mapping]] = ..., plan_updated: _Optional[_Union[PlanUpdated, _Mapping]] = ..., approval_requested: _Optional[_Union[ApprovalRequested, _Mapping]] = ..., question_requested: _Optional[_Union[QuestionRequested, _Mapping]] = ..., request_resolved: _Optional[_Union[RequestResolved, _Mapping]] = ..., usage_updated: _Optional[_Union[UsageUpdated, _Mapping]] = ..., git_updated: _Optional[_Union[GitUpdated, _Mapping]] = ..., artifact_added: _Optional[_Union[ArtifactAdded, _Mapping]] = ..., error: _Optional[_Union[Error, _Mapping]] = ...) -> None: ...
+    provider_raw: ProviderRaw
+    def __init__(self, seq: _Optional[int] = ..., session_id: _Optional[str] = ..., turn_id: _Optional[str] = ..., attempt: _Optional[int] = ..., event_id: _Optional[str] = ..., recorded_at: _Optional[_Union[datetime.datetime, _timestamp_pb2.Timestamp, _Mapping]] = ..., occurred_at: _Optional[_Union[datetime.datetime, _timestamp_pb2.Timestamp, _Mapping]] = ..., epoch: _Optional[int] = ..., item_id: _Optional[str] = ..., parent_item_id: _Optional[str] = ..., actor: _Optional[_Union[Actor, _Mapping]] = ..., origin: _Optional[_Union[Origin, str]] = ..., schema_version: _Optional[int] = ..., trace_parent: _Optional[str] = ..., session_updated: _Optional[_Union[SessionUpdated, _Mapping]] = ..., worker_updated: _Optional[_Union[WorkerUpdated, _Mapping]] = ..., turn_started: _Optional[_Union[TurnStarted, _Mapping]] = ..., turn_completed: _Optional[_Union[TurnCompleted, _Mapping]] = ..., user_input: _Optional[_Union[UserInput, _Mapping]] = ..., message: _Optional[_Union[Message, _Mapping]] = ..., reasoning: _Optional[_Union[Reasoning, _Mapping]] = ..., content_delta: _Optional[_Union[ContentDelta, _Mapping]] = ..., tool_call: _Optional[_Union[ToolCall, _Mapping]] = ..., tool_result: _Optional[_Union[ToolResult, _Mapping]] = ..., file_changed: _Optional[_Union[FileChanged, _Mapping]] = ..., plan_updated: _Optional[_Union[PlanUpdated, _Mapping]] = ..., approval_requested: _Optional[_Union[ApprovalRequested, _Mapping]] = ..., question_requested: _Optional[_Union[QuestionRequested, _Mapping]] = ..., request_resolved: _Optional[_Union[RequestResolved, _Mapping]] = ..., usage_updated: _Optional[_Union[UsageUpdated, _Mapping]] = ..., context_compacted: _Optional[_Union[ContextCompacted, _Mapping]] = ..., subagent_updated: _Optional[_Union[SubagentUpdated, _Mapping]] = ..., git_updated: _Optional[_Union[GitUpdated, _Mapping]] = ..., artifact_added: _Optional[_Union[ArtifactAdded, _Mapping]] = ..., error: _Optional[_Union[Error, _Mapping]] = ..., provider_raw: _Optional[_Union[ProviderRaw, _Mapping]] = ...) -> None: ...
 
 class Actor(_message.Message):
     __slots__ = ("kind", "id", "on_behalf_of")
@@ -695,6 +734,44 @@ class UsageUpdated(_message.Message):
     purpose: UsagePurpose
     partial: bool
     def __init__(self, model: _Optional[str] = ..., input_tokens: _Optional[int] = ..., output_tokens: _Optional[int] = ..., cache_read_tokens: _Optional[int] = ..., cache_write_tokens: _Optional[int] = ..., reasoning_tokens: _Optional[int] = ..., cost_micros: _Optional[int] = ..., cost_source: _Optional[_Union[CostSource, str]] = ..., budget_left_micros: _Optional[int] = ..., budget_left_tokens: _Optional[int] = ..., purpose: _Optional[_Union[UsagePurpose, str]] = ..., partial: bool = ...) -> None: ...
+
+class ContextCompacted(_message.Message):
+    __slots__ = ("trigger", "tokens_before", "tokens_after")
+    TRIGGER_FIELD_NUMBER: _ClassVar[int]
+    TOKENS_BEFORE_FIELD_NUMBER: _ClassVar[int]
+    TOKENS_AFTER_FIELD_NUMBER: _ClassVar[int]
+    trigger: CompactionTrigger
+    tokens_before: int
+    tokens_after: int
+    def __init__(self, trigger: _Optional[_Union[CompactionTrigger, str]] = ..., tokens_before: _Optional[int] = ..., tokens_after: _Optional[int] = ...) -> None: ...
+
+class SubagentUpdated(_message.Message):
+    __slots__ = ("agent_id", "name", "parent_call_id", "state", "summary")
+    AGENT_ID_FIELD_NUMBER: _ClassVar[int]
+    NAME_FIELD_NUMBER: _ClassVar[int]
+    PARENT_CALL_ID_FIELD_NUMBER: _ClassVar[int]
+    STATE_FIELD_NUMBER: _ClassVar[int]
+    SUMMARY_FIELD_NUMBER: _ClassVar[int]
+    agent_id: str
+    name: str
+    parent_call_id: str
+    state: SubagentState
+    summary: str
+    def __init__(self, agent_id: _Optional[str] = ..., name: _Optional[str] = ..., parent_call_id: _Optional[str] = ..., state: _Optional[_Union[SubagentState, str]] = ..., summary: _Optional[str] = ...) -> None: ...
+
+class ProviderRaw(_message.Message):
+    __slots__ = ("provider", "native_type", "reason", "payload", "truncated")
+    PROVIDER_FIELD_NUMBER: _ClassVar[int]
+    NATIVE_TYPE_FIELD_NUMBER: _ClassVar[int]
+    REASON_FIELD_NUMBER: _ClassVar[int]
+    PAYLOAD_FIELD_NUMBER: _ClassVar[int]
+    TRUNCATED_FIELD_NUMBER: _ClassVar[int]
+    provider: str
+    native_type: str
+    reason: RawReason
+    payload: str
+    truncated: bool
+    def __init__(self, provider: _Optional[str] = ..., native_type: _Optional[str] = ..., reason: _Optional[_Union[RawReason, str]] = ..., payload: _Optional[str] = ..., truncated: bool = ...) -> None: ...
 
 class SkippedPath(_message.Message):
     __slots__ = ("path", "reason")

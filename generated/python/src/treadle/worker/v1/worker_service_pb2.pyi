@@ -24,8 +24,28 @@ class HandshakeResponse(_message.Message):
     has_turn: bool
     def __init__(self, proof: _Optional[bytes] = ..., nonce: _Optional[bytes] = ..., has_turn: bool = ...) -> None: ...
 
+class LoadTranscriptRequest(_message.Message):
+    __slots__ = ("data",)
+    DATA_FIELD_NUMBER: _ClassVar[int]
+    data: bytes
+    def __init__(self, data: _Optional[bytes] = ...) -> None: ...
+
+class LoadTranscriptResponse(_message.Message):
+    __slots__ = ()
+    def __init__(self) -> None: ...
+
+class ReadTranscriptRequest(_message.Message):
+    __slots__ = ()
+    def __init__(self) -> None: ...
+
+class ReadTranscriptResponse(_message.Message):
+    __slots__ = ("data",)
+    DATA_FIELD_NUMBER: _ClassVar[int]
+    data: bytes
+    def __init__(self, data: _Optional[bytes] = ...) -> None: ...
+
 class ExecuteSessionRequest(_message.Message):
-    __slots__ = ("session_id", "turn_id", "attempt", "provider", "model", "prompt", "turn_number", "trace_parent", "approvals")
+    __slots__ = ("session_id", "turn_id", "attempt", "provider", "model", "prompt", "turn_number", "trace_parent", "approvals", "max_steps")
     SESSION_ID_FIELD_NUMBER: _ClassVar[int]
     TURN_ID_FIELD_NUMBER: _ClassVar[int]
     ATTEMPT_FIELD_NUMBER: _ClassVar[int]
@@ -35,6 +55,7 @@ class ExecuteSessionRequest(_message.Message):
     TURN_NUMBER_FIELD_NUMBER: _ClassVar[int]
     TRACE_PARENT_FIELD_NUMBER: _ClassVar[int]
     APPROVALS_FIELD_NUMBER: _ClassVar[int]
+    MAX_STEPS_FIELD_NUMBER: _ClassVar[int]
     session_id: str
     turn_id: str
     attempt: int
@@ -44,7 +65,8 @@ class ExecuteSessionRequest(_message.Message):
     turn_number: int
     trace_parent: str
     approvals: _event_pb2.Approvals
-    def __init__(self, session_id: _Optional[str] = ..., turn_id: _Optional[str] = ..., attempt: _Optional[int] = ..., provider: _Optional[str] = ..., model: _Optional[str] = ..., prompt: _Optional[str] = ..., turn_number: _Optional[int] = ..., trace_parent: _Optional[str] = ..., approvals: _Optional[_Union[_event_pb2.Approvals, str]] = ...) -> None: ...
+    max_steps: int
+    def __init__(self, session_id: _Optional[str] = ..., turn_id: _Optional[str] = ..., attempt: _Optional[int] = ..., provider: _Optional[str] = ..., model: _Optional[str] = ..., prompt: _Optional[str] = ..., turn_number: _Optional[int] = ..., trace_parent: _Optional[str] = ..., approvals: _Optional[_Union[_event_pb2.Approvals, str]] = ..., max_steps: _Optional[int] = ...) -> None: ...
 
 class ExecuteSessionResponse(_message.Message):
     __slots__ = ("events", "result", "heartbeat", "notice")

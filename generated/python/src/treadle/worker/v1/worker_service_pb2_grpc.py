@@ -45,6 +45,16 @@ class WorkerServiceStub(object):
                 request_serializer=treadle_dot_worker_dot_v1_dot_worker__service__pb2.HandshakeRequest.SerializeToString,
                 response_deserializer=treadle_dot_worker_dot_v1_dot_worker__service__pb2.HandshakeResponse.FromString,
                 _registered_method=True)
+        self.LoadTranscript = channel.stream_unary(
+                '/treadle.worker.v1.WorkerService/LoadTranscript',
+                request_serializer=treadle_dot_worker_dot_v1_dot_worker__service__pb2.LoadTranscriptRequest.SerializeToString,
+                response_deserializer=treadle_dot_worker_dot_v1_dot_worker__service__pb2.LoadTranscriptResponse.FromString,
+                _registered_method=True)
+        self.ReadTranscript = channel.unary_stream(
+                '/treadle.worker.v1.WorkerService/ReadTranscript',
+                request_serializer=treadle_dot_worker_dot_v1_dot_worker__service__pb2.ReadTranscriptRequest.SerializeToString,
+                response_deserializer=treadle_dot_worker_dot_v1_dot_worker__service__pb2.ReadTranscriptResponse.FromString,
+                _registered_method=True)
         self.ExecuteSession = channel.unary_stream(
                 '/treadle.worker.v1.WorkerService/ExecuteSession',
                 request_serializer=treadle_dot_worker_dot_v1_dot_worker__service__pb2.ExecuteSessionRequest.SerializeToString,
@@ -78,6 +88,22 @@ class WorkerServiceServicer(object):
 
     def Handshake(self, request, context):
         """Handshake proves the worker to the server, and hands it the nonce for the server's own proof.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def LoadTranscript(self, request_iterator, context):
+        """LoadTranscript gives the agent its memory of the session's earlier turns, in pieces, before ExecuteSession; a repeated call
+        replaces what an earlier one brought. FAILED_PRECONDITION when the worker has its turn already; RESOURCE_EXHAUSTED above 32 MiB.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def ReadTranscript(self, request, context):
+        """ReadTranscript streams the agent's memory as it is after the turn, in pieces; none when there is nothing to keep, and the one from
+        before stays. FAILED_PRECONDITION before the turn has its result.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
@@ -120,6 +146,16 @@ def add_WorkerServiceServicer_to_server(servicer, server):
                     servicer.Handshake,
                     request_deserializer=treadle_dot_worker_dot_v1_dot_worker__service__pb2.HandshakeRequest.FromString,
                     response_serializer=treadle_dot_worker_dot_v1_dot_worker__service__pb2.HandshakeResponse.SerializeToString,
+            ),
+            'LoadTranscript': grpc.stream_unary_rpc_method_handler(
+                    servicer.LoadTranscript,
+                    request_deserializer=treadle_dot_worker_dot_v1_dot_worker__service__pb2.LoadTranscriptRequest.FromString,
+                    response_serializer=treadle_dot_worker_dot_v1_dot_worker__service__pb2.LoadTranscriptResponse.SerializeToString,
+            ),
+            'ReadTranscript': grpc.unary_stream_rpc_method_handler(
+                    servicer.ReadTranscript,
+                    request_deserializer=treadle_dot_worker_dot_v1_dot_worker__service__pb2.ReadTranscriptRequest.FromString,
+                    response_serializer=treadle_dot_worker_dot_v1_dot_worker__service__pb2.ReadTranscriptResponse.SerializeToString,
             ),
             'ExecuteSession': grpc.unary_stream_rpc_method_handler(
                     servicer.ExecuteSession,
@@ -175,6 +211,60 @@ class WorkerService(object):
             '/treadle.worker.v1.WorkerService/Handshake',
             treadle_dot_worker_dot_v1_dot_worker__service__pb2.HandshakeRequest.SerializeToString,
             treadle_dot_worker_dot_v1_dot_worker__service__pb2.HandshakeResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def LoadTranscript(request_iterator,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.stream_unary(
+            request_iterator,
+            target,
+            '/treadle.worker.v1.WorkerService/LoadTranscript',
+            treadle_dot_worker_dot_v1_dot_worker__service__pb2.LoadTranscriptRequest.SerializeToString,
+            treadle_dot_worker_dot_v1_dot_worker__service__pb2.LoadTranscriptResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def ReadTranscript(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_stream(
+            request,
+            target,
+            '/treadle.worker.v1.WorkerService/ReadTranscript',
+            treadle_dot_worker_dot_v1_dot_worker__service__pb2.ReadTranscriptRequest.SerializeToString,
+            treadle_dot_worker_dot_v1_dot_worker__service__pb2.ReadTranscriptResponse.FromString,
             options,
             channel_credentials,
             insecure,

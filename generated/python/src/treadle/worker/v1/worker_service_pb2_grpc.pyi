@@ -41,6 +41,14 @@ class WorkerServiceStub:
     def __new__(cls, channel: _aio.Channel) -> WorkerServiceAsyncStub: ...
     Handshake: _grpc.UnaryUnaryMultiCallable[_worker_service_pb2.HandshakeRequest, _worker_service_pb2.HandshakeResponse]
     """Handshake proves the worker to the server, and hands it the nonce for the server's own proof."""
+    LoadTranscript: _grpc.StreamUnaryMultiCallable[_worker_service_pb2.LoadTranscriptRequest, _worker_service_pb2.LoadTranscriptResponse]
+    """LoadTranscript gives the agent its memory of the session's earlier turns, in pieces, before ExecuteSession; a repeated call
+    replaces what an earlier one brought. FAILED_PRECONDITION when the worker has its turn already; RESOURCE_EXHAUSTED above 32 MiB.
+    """
+    ReadTranscript: _grpc.UnaryStreamMultiCallable[_worker_service_pb2.ReadTranscriptRequest, _worker_service_pb2.ReadTranscriptResponse]
+    """ReadTranscript streams the agent's memory as it is after the turn, in pieces; none when there is nothing to keep, and the one from
+    before stays. FAILED_PRECONDITION before the turn has its result.
+    """
     ExecuteSession: _grpc.UnaryStreamMultiCallable[_worker_service_pb2.ExecuteSessionRequest, _worker_service_pb2.ExecuteSessionResponse]
     """ExecuteSession hands the worker its turn and streams what happens, to the result. Once per worker:
     FAILED_PRECONDITION when it has a turn already (then Resume).
@@ -67,6 +75,14 @@ class WorkerServiceAsyncStub(WorkerServiceStub):
     def __init__(self, channel: _aio.Channel) -> None: ...
     Handshake: _aio.UnaryUnaryMultiCallable[_worker_service_pb2.HandshakeRequest, _worker_service_pb2.HandshakeResponse]  # type: ignore[assignment]
     """Handshake proves the worker to the server, and hands it the nonce for the server's own proof."""
+    LoadTranscript: _aio.StreamUnaryMultiCallable[_worker_service_pb2.LoadTranscriptRequest, _worker_service_pb2.LoadTranscriptResponse]  # type: ignore[assignment]
+    """LoadTranscript gives the agent its memory of the session's earlier turns, in pieces, before ExecuteSession; a repeated call
+    replaces what an earlier one brought. FAILED_PRECONDITION when the worker has its turn already; RESOURCE_EXHAUSTED above 32 MiB.
+    """
+    ReadTranscript: _aio.UnaryStreamMultiCallable[_worker_service_pb2.ReadTranscriptRequest, _worker_service_pb2.ReadTranscriptResponse]  # type: ignore[assignment]
+    """ReadTranscript streams the agent's memory as it is after the turn, in pieces; none when there is nothing to keep, and the one from
+    before stays. FAILED_PRECONDITION before the turn has its result.
+    """
     ExecuteSession: _aio.UnaryStreamMultiCallable[_worker_service_pb2.ExecuteSessionRequest, _worker_service_pb2.ExecuteSessionResponse]  # type: ignore[assignment]
     """ExecuteSession hands the worker its turn and streams what happens, to the result. Once per worker:
     FAILED_PRECONDITION when it has a turn already (then Resume).
@@ -96,6 +112,26 @@ class WorkerServiceServicer(metaclass=_abc_1.ABCMeta):
         context: _ServicerContext,
     ) -> _typing.Union[_worker_service_pb2.HandshakeResponse, _abc.Awaitable[_worker_service_pb2.HandshakeResponse]]:
         """Handshake proves the worker to the server, and hands it the nonce for the server's own proof."""
+
+    @_abc_1.abstractmethod
+    def LoadTranscript(
+        self,
+        request_iterator: _MaybeAsyncIterator[_worker_service_pb2.LoadTranscriptRequest],
+        context: _ServicerContext,
+    ) -> _typing.Union[_worker_service_pb2.LoadTranscriptResponse, _abc.Awaitable[_worker_service_pb2.LoadTranscriptResponse]]:
+        """LoadTranscript gives the agent its memory of the session's earlier turns, in pieces, before ExecuteSession; a repeated call
+        replaces what an earlier one brought. FAILED_PRECONDITION when the worker has its turn already; RESOURCE_EXHAUSTED above 32 MiB.
+        """
+
+    @_abc_1.abstractmethod
+    def ReadTranscript(
+        self,
+        request: _worker_service_pb2.ReadTranscriptRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_abc.Iterator[_worker_service_pb2.ReadTranscriptResponse], _abc.AsyncIterator[_worker_service_pb2.ReadTranscriptResponse]]:
+        """ReadTranscript streams the agent's memory as it is after the turn, in pieces; none when there is nothing to keep, and the one from
+        before stays. FAILED_PRECONDITION before the turn has its result.
+        """
 
     @_abc_1.abstractmethod
     def ExecuteSession(

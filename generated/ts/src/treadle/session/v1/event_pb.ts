@@ -12,7 +12,7 @@ import type { Message as Message$1 } from "@bufbuild/protobuf";
  * Describes the file treadle/session/v1/event.proto.
  */
 export const file_treadle_session_v1_event: GenFile = /*@__PURE__*/
-  fileDesc("Ch50cmVhZGxlL3Nlc3Npb24vdjEvZXZlbnQucHJvdG8SEnRyZWFkbGUuc2Vzc2lvbi52MSK+CwoFRXZlbnQSCwoDc2VxGAEgASgEEhIKCnNlc3Npb25faWQYAiABKAkSDwoHdHVybl9pZBgDIAEoCRIPCgdhdHRlbXB0GAQgASgNEhAKCGV2ZW50X2lkGAUgASgJEi8KC3JlY29yZGVkX2F0GAYgASgLMhouZ29vZ2xlLnByb3RvYnVmLlRpbWVzdGFtcBIvCgtvY2N1cnJlZF9hdBgHIAEoCzIaLmdvb2dsZS5wcm90b2J1Zi5UaW1lc3RhbXASDQoFZXBvY2gYCCABKA0SDwoHaXRlbV9pZBgJIAEoCRIWCg5wYXJlbnRfaXRlbV9pZBgKIAEoCRIoCgVhY3RvchgLIAEoCzIZLnRyZWFkbGUuc2Vzc2lvbi52MS5BY3RvchIqCgZvcmlnaW4YDCABKA4yGi50cmVhZGxlLnNlc3Npb24udjEuT3JpZ2luEhYKDnNjaGVtYV92ZXJzaW9uGA0gASgNEhQKDHRyYWNlX3BhcmVudBgOIAEoCRI9Cg9zZXNzaW9uX3VwZGF0ZWQYZSABKAsyIi50cmVhZGxlLnNlc3Npb24udjEuU2Vzc2lvblVwZGF0ZWRIABI7Cg53b3JrZXJfdXBkYXRlZBhmIAEoCzIhLnRyZWFkbGUuc2Vzc2lvbi52MS5Xb3JrZXJVcGRhdGVkSAASNwoMdHVybl9zdGFydGVkGGcgASgLMh8udHJlYWRsZS5zZXNzaW9uLnYxLlR1cm5TdGFydGVkSAASOwoOdHVybl9jb21wbGV0ZWQYaCABKAsyIS50cmVhZGxlLnNlc3Npb24udjEuVHVybkNvbXBsZXRlZEgAEjMKCnVzZXJfaW5wdXQYaSABKAsyHS50cmVhZGxlLnNlc3Npb24udjEuVXNlcklucHV0SAASLgoHbWVzc2FnZRhqIAEoCzIbLnRyZWFkbGUuc2Vzc2lvbi52MS5NZXNzYWdlSAASMgoJcmVhc29uaW5nGGsgASgLMh0udHJlYWRsZS5zZXNzaW9uLnYxLlJlYXNvbmluZ0gAEjkKDWNvbnRlbnRfZGVsdGEYbCABKAsyIC50cmVhZGxlLnNlc3Npb24udjEuQ29udGVudERlbHRhSAASMQoJdG9vbF9jYWxsGG0gASgLMhwudHJlYWRsZS5zZXNzaW9uLnYxLlRvb2xDYWxsSAASNQoLdG9vbF9yZXN1bHQYbiABKAsyHi50cmVhZGxlLnNlc3Npb24udjEuVG9vbFJlc3VsdEgAEjcKDGZpbGVfY2hhbmdlZBhvIAEoCzIfLnRyZWFkbGUuc2Vzc2lvbi52MS5GaWxlQ2hhbmdlZEgAEjcKDHBsYW5fdXBkYXRlZBhwIAEoCzIfLnRyZWFkbGUuc2Vzc2lvbi52MS5QbGFuVXBkYXRlZEgAEjkKDXVzYWdlX3VwZGF0ZWQYdCABKAsyIC50cmVhZGxlLnNlc3Npb24udjEuVXNhZ2VVcGRhdGVkSAASNQoLZ2l0X3VwZGF0ZWQYdyABKAsyHi50cmVhZGxlLnNlc3Npb24udjEuR2l0VXBkYXRlZEgAEjsKDmFydGlmYWN0X2FkZGVkGHggASgLMiEudHJlYWRsZS5zZXNzaW9uLnYxLkFydGlmYWN0QWRkZWRIABIqCgVlcnJvchh7IAEoCzIZLnRyZWFkbGUuc2Vzc2lvbi52MS5FcnJvckgAQgYKBGJvZHlKBAhxEHJKBAhyEHNKBAhzEHRKBAh1EHZKBAh2EHdKBAh5EHpKBAh6EHtKBAh8EH1SEmFwcHJvdmFsX3JlcXVlc3RlZFIScXVlc3Rpb25fcmVxdWVzdGVkUhByZXF1ZXN0X3Jlc29sdmVkUhFjb250ZXh0X2NvbXBhY3RlZFIQc3ViYWdlbnRfdXBkYXRlZFIQZW5kcG9pbnRfdXBkYXRlZFIObmV0d29ya19hY2Nlc3NSDHByb3ZpZGVyX3JhdyJWCgVBY3RvchIrCgRraW5kGAEgASgOMh0udHJlYWRsZS5zZXNzaW9uLnYxLkFjdG9yS2luZBIKCgJpZBgCIAEoCRIUCgxvbl9iZWhhbGZfb2YYAyABKAkijQIKDlNlc3Npb25VcGRhdGVkEi8KBXN0YXRlGAEgASgOMiAudHJlYWRsZS5zZXNzaW9uLnYxLlNlc3Npb25TdGF0ZRISCgV0aXRsZRgDIAEoCUgAiAEBEhMKBmJyYW5jaBgEIAEoCUgBiAEBEg8KB2NoYW5nZWQYBiADKAkSPgoGbGFiZWxzGAUgAygLMi4udHJlYWRsZS5zZXNzaW9uLnYxLlNlc3Npb25VcGRhdGVkLkxhYmVsc0VudHJ5Gi0KC0xhYmVsc0VudHJ5EgsKA2tleRgBIAEoCRINCgV2YWx1ZRgCIAEoCToCOAFCCAoGX3RpdGxlQgkKB19icmFuY2hKBAgCEANSBnJlYXNvbiLJAQoNV29ya2VyVXBkYXRlZBIRCgl3b3JrZXJfaWQYASABKAkSLgoFcGhhc2UYAiABKA4yHy50cmVhZGxlLnNlc3Npb24udjEuV29ya2VyUGhhc2USEAoIbGF1bmNoZXIYAyABKAkSEQoJc2FuZGJveGVkGAQgASgIEhYKCWV4aXRfY29kZRgGIAEoBUgAiAEBEhIKCm9vbV9raWxsZWQYByABKAgSEAoIbG9nX3RhaWwYCCABKAlCDAoKX2V4aXRfY29kZUoECAUQBiKoAQoLVHVyblN0YXJ0ZWQSMAoHdHJpZ2dlchgBIAEoDjIfLnRyZWFkbGUuc2Vzc2lvbi52MS5UdXJuVHJpZ2dlchIQCghwcm92aWRlchgCIAEoCRINCgVtb2RlbBgDIAEoCRIRCglpbnB1dF9pZHMYBiADKAkSDgoGbnVtYmVyGAcgASgNSgQIBBAFSgQIBRAGUgZlZmZvcnRSD3Blcm1pc3Npb25fbW9kZSKXAgoNVHVybkNvbXBsZXRlZBIuCgZzdGF0dXMYASABKA4yHi50cmVhZGxlLnNlc3Npb24udjEuVHVyblN0YXR1cxIqCgRjb2RlGAIgASgOMhwudHJlYWRsZS5zZXNzaW9uLnYxLlR1cm5Db2RlEg8KB21lc3NhZ2UYAyABKAkSGgoSbmF0aXZlX3N0b3BfcmVhc29uGAQgASgJEisKCGR1cmF0aW9uGAcgASgLMhkuZ29vZ2xlLnByb3RvYnVmLkR1cmF0aW9uEg4KBmNvbW1pdBgJIAEoCRIOCgZwdXNoZWQYCiABKAhKBAgFEAZKBAgGEAdKBAgIEAlSBXVzYWdlUgRjb3N0UhFzdHJ1Y3R1cmVkX291dHB1dCKXAQoJVXNlcklucHV0EhAKCGlucHV0X2lkGAEgASgJEicKBXBhcnRzGAIgAygLMhgudHJlYWRsZS5zZXNzaW9uLnYxLlBhcnQSLwoGc3RhdHVzGAQgASgOMh8udHJlYWRsZS5zZXNzaW9uLnYxLklucHV0U3RhdHVzSgQIAxAESgQIBRAGUghkZWxpdmVyeVIIcG9zaXRpb24iJwoEUGFydBIOCgR0ZXh0GAEgASgJSABCCQoHY29udGVudEoECAIQBSJvCgdNZXNzYWdlEiYKBHJvbGUYAiABKA4yGC50cmVhZGxlLnNlc3Npb24udjEuUm9sZRInCgVwYXJ0cxgDIAMoCzIYLnRyZWFkbGUuc2Vzc2lvbi52MS5QYXJ0Eg0KBWZpbmFsGAQgASgISgQIARACIjwKCVJlYXNvbmluZxIPCgdzdW1tYXJ5GAIgASgJEgwKBHRleHQYAyABKAlKBAgBEAJKBAgEEAVKBAgFEAYiYAoMQ29udGVudERlbHRhEiwKB2NoYW5uZWwYAiABKA4yGy50cmVhZGxlLnNlc3Npb24udjEuQ2hhbm5lbBIOCgZvZmZzZXQYAyABKAQSDAoEZGF0YRgEIAEoCUoECAEQAiLRAQoIVG9vbENhbGwSDwoHY2FsbF9pZBgBIAEoCRIMCgRuYW1lGAIgASgJEi8KCXRvb2xfa2luZBgDIAEoDjIcLnRyZWFkbGUuc2Vzc2lvbi52MS5Ub29sS2luZBINCgV0aXRsZRgEIAEoCRISCgppbnB1dF9qc29uGAUgASgJEhEKCWxvY2F0aW9ucxgGIAMoCRIuCgZzdGF0dXMYByABKA4yHi50cmVhZGxlLnNlc3Npb24udjEuVG9vbFN0YXR1cxIPCgdjb21tYW5kGAggASgJIuMBCgpUb29sUmVzdWx0Eg8KB2NhbGxfaWQYASABKAkSLwoGc3RhdHVzGAIgASgOMh8udHJlYWRsZS5zZXNzaW9uLnYxLlRvb2xPdXRjb21lEicKBXBhcnRzGAMgAygLMhgudHJlYWRsZS5zZXNzaW9uLnYxLlBhcnQSFgoJZXhpdF9jb2RlGAQgASgFSACIAQESKwoIZHVyYXRpb24YBSABKAsyGS5nb29nbGUucHJvdG9idWYuRHVyYXRpb24SEQoJdHJ1bmNhdGVkGAYgASgIQgwKCl9leGl0X2NvZGVKBAgHEAgiwAEKCkZpbGVDaGFuZ2USDAoEcGF0aBgBIAEoCRIQCghvbGRfcGF0aBgCIAEoCRI0CglvcGVyYXRpb24YAyABKA4yIS50cmVhZGxlLnNlc3Npb24udjEuRmlsZU9wZXJhdGlvbhIOCgZiaW5hcnkYBCABKAgSEQoJYWRkaXRpb25zGAUgASgNEhEKCWRlbGV0aW9ucxgGIAEoDRINCgVwYXRjaBgHIAEoCRIXCg9wYXRjaF90cnVuY2F0ZWQYCCABKAgidgoLRmlsZUNoYW5nZWQSDwoHY2FsbF9pZBgBIAEoCRIvCgdjaGFuZ2VzGAIgAygLMh4udHJlYWRsZS5zZXNzaW9uLnYxLkZpbGVDaGFuZ2USEgoKdHVybl90b3RhbBgDIAEoCBIRCgl0cnVuY2F0ZWQYBCABKAgiNQoJUGxhbkVudHJ5EgoKAmlkGAEgASgJEgwKBHRleHQYAiABKAkSDgoGc3RhdHVzGAMgASgJIloKC1BsYW5VcGRhdGVkEg8KB3BsYW5faWQYASABKAkSLgoHZW50cmllcxgCIAMoCzIdLnRyZWFkbGUuc2Vzc2lvbi52MS5QbGFuRW50cnlKBAgDEARKBAgEEAUiqwMKDFVzYWdlVXBkYXRlZBINCgVtb2RlbBgBIAEoCRIUCgxpbnB1dF90b2tlbnMYAiABKAQSFQoNb3V0cHV0X3Rva2VucxgDIAEoBBIZChFjYWNoZV9yZWFkX3Rva2VucxgEIAEoBBIaChJjYWNoZV93cml0ZV90b2tlbnMYBSABKAQSGAoQcmVhc29uaW5nX3Rva2VucxgGIAEoBBITCgtjb3N0X21pY3JvcxgHIAEoBBIzCgtjb3N0X3NvdXJjZRgJIAEoDjIeLnRyZWFkbGUuc2Vzc2lvbi52MS5Db3N0U291cmNlEh8KEmJ1ZGdldF9sZWZ0X21pY3JvcxgMIAEoBEgAiAEBEh8KEmJ1ZGdldF9sZWZ0X3Rva2VucxgNIAEoBEgBiAEBEjEKB3B1cnBvc2UYDiABKA4yIC50cmVhZGxlLnNlc3Npb24udjEuVXNhZ2VQdXJwb3NlEg8KB3BhcnRpYWwYDyABKAhCFQoTX2J1ZGdldF9sZWZ0X21pY3Jvc0IVChNfYnVkZ2V0X2xlZnRfdG9rZW5zSgQICBAJSgQIChALSgQICxAMIisKC1NraXBwZWRQYXRoEgwKBHBhdGgYASABKAkSDgoGcmVhc29uGAIgASgJIrQCCgpHaXRVcGRhdGVkEi0KBmFjdGlvbhgBIAEoDjIdLnRyZWFkbGUuc2Vzc2lvbi52MS5HaXRBY3Rpb24SEgoKcmVwb3NpdG9yeRgCIAEoCRIOCgZicmFuY2gYAyABKAkSEwoLYmFzZV9icmFuY2gYBCABKAkSCwoDc2hhGAUgASgJEg8KB21lc3NhZ2UYBiABKAkSFQoNZmlsZXNfY2hhbmdlZBgJIAEoDRIRCglhZGRpdGlvbnMYCiABKA0SEQoJZGVsZXRpb25zGAsgASgNEjAKB3NraXBwZWQYDCADKAsyHy50cmVhZGxlLnNlc3Npb24udjEuU2tpcHBlZFBhdGgSFQoNc2tpcHBlZF9jb3VudBgNIAEoDUoECAcQCEoECAgQCVIJcHJfbnVtYmVyUgN1cmwilAEKDUFydGlmYWN0QWRkZWQSEwoLYXJ0aWZhY3RfaWQYASABKAkSLgoEa2luZBgCIAEoDjIgLnRyZWFkbGUuc2Vzc2lvbi52MS5BcnRpZmFjdEtpbmQSDAoEbmFtZRgDIAEoCRIMCgRtaW1lGAQgASgJEgwKBHNpemUYBSABKAQSDgoGc2hhMjU2GAYgASgJSgQIBxAIIngKBUVycm9yEgwKBGNvZGUYASABKAkSDwoHbWVzc2FnZRgCIAEoCRIRCglyZXRyeWFibGUYAyABKAgSDwoHYXR0ZW1wdBgEIAEoDRIXCg9wcm92aWRlcl9zdGF0dXMYBiABKA0SDQoFZmF0YWwYByABKAhKBAgFEAYqlwEKCUFjdG9yS2luZBIaChZBQ1RPUl9LSU5EX1VOU1BFQ0lGSUVEEAASEwoPQUNUT1JfS0lORF9VU0VSEAESFAoQQUNUT1JfS0lORF9BR0VOVBACEhUKEUFDVE9SX0tJTkRfV09SS0VSEAMSFQoRQUNUT1JfS0lORF9TRVJWRVIQBBIVChFBQ1RPUl9LSU5EX1BPTElDWRAFKl4KBk9yaWdpbhIWChJPUklHSU5fVU5TUEVDSUZJRUQQABIRCg1PUklHSU5fTkFUSVZFEAESFAoQT1JJR0lOX1NZTlRIRVRJQxACEhMKD09SSUdJTl9JTVBPUlRFRBADKvYCCgxTZXNzaW9uU3RhdGUSHQoZU0VTU0lPTl9TVEFURV9VTlNQRUNJRklFRBAAEhgKFFNFU1NJT05fU1RBVEVfUVVFVUVEEAESHgoaU0VTU0lPTl9TVEFURV9QUk9WSVNJT05JTkcQAhIZChVTRVNTSU9OX1NUQVRFX1JVTk5JTkcQAxIWChJTRVNTSU9OX1NUQVRFX0lETEUQBhIYChRTRVNTSU9OX1NUQVRFX0ZBSUxFRBAJIgQIBBAEIgQIBRAFIgQIBxAHIgQICBAIIgQIChAKIgQICxALKhtTRVNTSU9OX1NUQVRFX0FXQUlUSU5HX1VTRVIqH1NFU1NJT05fU1RBVEVfQVdBSVRJTkdfQVBQUk9WQUwqFFNFU1NJT05fU1RBVEVfUEFVU0VEKhdTRVNTSU9OX1NUQVRFX0NPTVBMRVRFRCoXU0VTU0lPTl9TVEFURV9DQU5DRUxMRUQqFlNFU1NJT05fU1RBVEVfQVJDSElWRUQqmQIKC1dvcmtlclBoYXNlEhwKGFdPUktFUl9QSEFTRV9VTlNQRUNJRklFRBAAEhkKFVdPUktFUl9QSEFTRV9TVEFSVElORxADEhYKEldPUktFUl9QSEFTRV9SRUFEWRAFEhgKFFdPUktFUl9QSEFTRV9BRE9QVEVEEAkSFwoTV09SS0VSX1BIQVNFX0VYSVRFRBAHEhUKEVdPUktFUl9QSEFTRV9MT1NUEAgiBAgBEAEiBAgCEAIiBAgEEAQiBAgGEAYqFldPUktFUl9QSEFTRV9TQ0hFRFVMRUQqFFdPUktFUl9QSEFTRV9QVUxMSU5HKhJXT1JLRVJfUEhBU0VfU0VUVVAqFVdPUktFUl9QSEFTRV9EUkFJTklORypICgtUdXJuVHJpZ2dlchIcChhUVVJOX1RSSUdHRVJfVU5TUEVDSUZJRUQQABIVChFUVVJOX1RSSUdHRVJfVVNFUhABIgQIAhAHKr0BCgpUdXJuU3RhdHVzEhsKF1RVUk5fU1RBVFVTX1VOU1BFQ0lGSUVEEAASGQoVVFVSTl9TVEFUVVNfQ09NUExFVEVEEAESGwoXVFVSTl9TVEFUVVNfSU5URVJSVVBURUQQAhIWChJUVVJOX1NUQVRVU19GQUlMRUQQAyIECAQQBioTVFVSTl9TVEFUVVNfUkVGVVNFRCoRVFVSTl9TVEFUVVNfTElNSVQqFFRVUk5fU1RBVFVTX0RFRkVSUkVEKpsCCghUdXJuQ29kZRIZChVUVVJOX0NPREVfVU5TUEVDSUZJRUQQABIZChVUVVJOX0NPREVfV09SS0VSX0xPU1QQARIbChdUVVJOX0NPREVfT1VUX09GX01FTU9SWRACEhUKEVRVUk5fQ09ERV9USU1FT1VUEAMSFgoSVFVSTl9DT0RFX1BST1ZJREVSEAQSGAoUVFVSTl9DT0RFX1JFUE9TSVRPUlkQBRIXChNUVVJOX0NPREVfV09SS1NQQUNFEAYSFgoSVFVSTl9DT0RFX1BST1RPQ09MEAgSFAoQVFVSTl9DT0RFX0xBVU5DSBAJEhYKElRVUk5fQ09ERV9JTlRFUk5BTBAKEhQKEFRVUk5fQ09ERV9CVURHRVQQBypZCgtJbnB1dFN0YXR1cxIcChhJTlBVVF9TVEFUVVNfVU5TUEVDSUZJRUQQABIaChZJTlBVVF9TVEFUVVNfREVMSVZFUkVEEAIiBAgBEAEiBAgDEAMiBAgEEAQqUAoEUm9sZRIUChBST0xFX1VOU1BFQ0lGSUVEEAASDQoJUk9MRV9VU0VSEAESEgoOUk9MRV9BU1NJU1RBTlQQAhIPCgtST0xFX1NZU1RFTRADKosBCgdDaGFubmVsEhcKE0NIQU5ORUxfVU5TUEVDSUZJRUQQABIQCgxDSEFOTkVMX1RFWFQQARIVChFDSEFOTkVMX1JFQVNPTklORxACEhYKEkNIQU5ORUxfVE9PTF9JTlBVVBADEhIKDkNIQU5ORUxfU1RET1VUEAQSEgoOQ0hBTk5FTF9TVERFUlIQBSrjAQoIVG9vbEtpbmQSGQoVVE9PTF9LSU5EX1VOU1BFQ0lGSUVEEAASEgoOVE9PTF9LSU5EX1JFQUQQARISCg5UT09MX0tJTkRfRURJVBACEhQKEFRPT0xfS0lORF9ERUxFVEUQAxISCg5UT09MX0tJTkRfTU9WRRAEEhQKEFRPT0xfS0lORF9TRUFSQ0gQBRIVChFUT09MX0tJTkRfRVhFQ1VURRAGEhMKD1RPT0xfS0lORF9GRVRDSBAHEhMKD1RPT0xfS0lORF9USElOSxAIEhMKD1RPT0xfS0lORF9PVEhFUhAJKlsKClRvb2xTdGF0dXMSGwoXVE9PTF9TVEFUVVNfVU5TUEVDSUZJRUQQABIXChNUT09MX1NUQVRVU19QRU5ESU5HEAESFwoTVE9PTF9TVEFUVVNfUlVOTklORxACKrMBCgtUb29sT3V0Y29tZRIcChhUT09MX09VVENPTUVfVU5TUEVDSUZJRUQQABIaChZUT09MX09VVENPTUVfQ09NUExFVEVEEAESFwoTVE9PTF9PVVRDT01FX0ZBSUxFRBACEhkKFVRPT0xfT1VUQ09NRV9ERUNMSU5FRBADEhoKFlRPT0xfT1VUQ09NRV9DQU5DRUxMRUQQBBIaChZUT09MX09VVENPTUVfVElNRURfT1VUEAUqngEKDUZpbGVPcGVyYXRpb24SHgoaRklMRV9PUEVSQVRJT05fVU5TUEVDSUZJRUQQABIYChRGSUxFX09QRVJBVElPTl9BRERFRBABEhsKF0ZJTEVfT1BFUkFUSU9OX01PRElGSUVEEAISGgoWRklMRV9PUEVSQVRJT05fREVMRVRFRBADEhoKFkZJTEVfT1BFUkFUSU9OX1JFTkFNRUQQBCpdCgpDb3N0U291cmNlEhsKF0NPU1RfU09VUkNFX1VOU1BFQ0lGSUVEEAASGAoUQ09TVF9TT1VSQ0VfUFJPVklERVIQARIYChRDT1NUX1NPVVJDRV9FU1RJTUFURRACKkcKDFVzYWdlUHVycG9zZRIdChlVU0FHRV9QVVJQT1NFX1VOU1BFQ0lGSUVEEAASGAoUVVNBR0VfUFVSUE9TRV9OQU1JTkcQASq/AgoJR2l0QWN0aW9uEhoKFkdJVF9BQ1RJT05fVU5TUEVDSUZJRUQQABIVChFHSVRfQUNUSU9OX0NMT05FRBABEhcKE0dJVF9BQ1RJT05fQlJBTkNIRUQQAhIYChRHSVRfQUNUSU9OX0NPTU1JVFRFRBAEEhUKEUdJVF9BQ1RJT05fUFVTSEVEEAUSGgoWR0lUX0FDVElPTl9QVVNIX0ZBSUxFRBAKEhYKEkdJVF9BQ1RJT05fU0tJUFBFRBALIgQIAxADIgQIBhAJKhdHSVRfQUNUSU9OX0NIRUNLUE9JTlRFRCoUR0lUX0FDVElPTl9QUl9PUEVORUQqFUdJVF9BQ1RJT05fUFJfVVBEQVRFRCoTR0lUX0FDVElPTl9DT05GTElDVCoaR0lUX0FDVElPTl9SRVZJRVdfUkVDRUlWRUQqWwoMQXJ0aWZhY3RLaW5kEh0KGUFSVElGQUNUX0tJTkRfVU5TUEVDSUZJRUQQABIaChZBUlRJRkFDVF9LSU5EX1NOQVBTSE9UEAUiBAgBEAQiBAgGEAYiBAgHEAdiBnByb3RvMw", [file_google_protobuf_duration, file_google_protobuf_timestamp]);
+  fileDesc("Ch50cmVhZGxlL3Nlc3Npb24vdjEvZXZlbnQucHJvdG8SEnRyZWFkbGUuc2Vzc2lvbi52MSK1DQoFRXZlbnQSCwoDc2VxGAEgASgEEhIKCnNlc3Npb25faWQYAiABKAkSDwoHdHVybl9pZBgDIAEoCRIPCgdhdHRlbXB0GAQgASgNEhAKCGV2ZW50X2lkGAUgASgJEi8KC3JlY29yZGVkX2F0GAYgASgLMhouZ29vZ2xlLnByb3RvYnVmLlRpbWVzdGFtcBIvCgtvY2N1cnJlZF9hdBgHIAEoCzIaLmdvb2dsZS5wcm90b2J1Zi5UaW1lc3RhbXASDQoFZXBvY2gYCCABKA0SDwoHaXRlbV9pZBgJIAEoCRIWCg5wYXJlbnRfaXRlbV9pZBgKIAEoCRIoCgVhY3RvchgLIAEoCzIZLnRyZWFkbGUuc2Vzc2lvbi52MS5BY3RvchIqCgZvcmlnaW4YDCABKA4yGi50cmVhZGxlLnNlc3Npb24udjEuT3JpZ2luEhYKDnNjaGVtYV92ZXJzaW9uGA0gASgNEhQKDHRyYWNlX3BhcmVudBgOIAEoCRI9Cg9zZXNzaW9uX3VwZGF0ZWQYZSABKAsyIi50cmVhZGxlLnNlc3Npb24udjEuU2Vzc2lvblVwZGF0ZWRIABI7Cg53b3JrZXJfdXBkYXRlZBhmIAEoCzIhLnRyZWFkbGUuc2Vzc2lvbi52MS5Xb3JrZXJVcGRhdGVkSAASNwoMdHVybl9zdGFydGVkGGcgASgLMh8udHJlYWRsZS5zZXNzaW9uLnYxLlR1cm5TdGFydGVkSAASOwoOdHVybl9jb21wbGV0ZWQYaCABKAsyIS50cmVhZGxlLnNlc3Npb24udjEuVHVybkNvbXBsZXRlZEgAEjMKCnVzZXJfaW5wdXQYaSABKAsyHS50cmVhZGxlLnNlc3Npb24udjEuVXNlcklucHV0SAASLgoHbWVzc2FnZRhqIAEoCzIbLnRyZWFkbGUuc2Vzc2lvbi52MS5NZXNzYWdlSAASMgoJcmVhc29uaW5nGGsgASgLMh0udHJlYWRsZS5zZXNzaW9uLnYxLlJlYXNvbmluZ0gAEjkKDWNvbnRlbnRfZGVsdGEYbCABKAsyIC50cmVhZGxlLnNlc3Npb24udjEuQ29udGVudERlbHRhSAASMQoJdG9vbF9jYWxsGG0gASgLMhwudHJlYWRsZS5zZXNzaW9uLnYxLlRvb2xDYWxsSAASNQoLdG9vbF9yZXN1bHQYbiABKAsyHi50cmVhZGxlLnNlc3Npb24udjEuVG9vbFJlc3VsdEgAEjcKDGZpbGVfY2hhbmdlZBhvIAEoCzIfLnRyZWFkbGUuc2Vzc2lvbi52MS5GaWxlQ2hhbmdlZEgAEjcKDHBsYW5fdXBkYXRlZBhwIAEoCzIfLnRyZWFkbGUuc2Vzc2lvbi52MS5QbGFuVXBkYXRlZEgAEkMKEmFwcHJvdmFsX3JlcXVlc3RlZBhxIAEoCzIlLnRyZWFkbGUuc2Vzc2lvbi52MS5BcHByb3ZhbFJlcXVlc3RlZEgAEkMKEnF1ZXN0aW9uX3JlcXVlc3RlZBhyIAEoCzIlLnRyZWFkbGUuc2Vzc2lvbi52MS5RdWVzdGlvblJlcXVlc3RlZEgAEj8KEHJlcXVlc3RfcmVzb2x2ZWQYcyABKAsyIy50cmVhZGxlLnNlc3Npb24udjEuUmVxdWVzdFJlc29sdmVkSAASOQoNdXNhZ2VfdXBkYXRlZBh0IAEoCzIgLnRyZWFkbGUuc2Vzc2lvbi52MS5Vc2FnZVVwZGF0ZWRIABJBChFjb250ZXh0X2NvbXBhY3RlZBh1IAEoCzIkLnRyZWFkbGUuc2Vzc2lvbi52MS5Db250ZXh0Q29tcGFjdGVkSAASPwoQc3ViYWdlbnRfdXBkYXRlZBh2IAEoCzIjLnRyZWFkbGUuc2Vzc2lvbi52MS5TdWJhZ2VudFVwZGF0ZWRIABI1CgtnaXRfdXBkYXRlZBh3IAEoCzIeLnRyZWFkbGUuc2Vzc2lvbi52MS5HaXRVcGRhdGVkSAASOwoOYXJ0aWZhY3RfYWRkZWQYeCABKAsyIS50cmVhZGxlLnNlc3Npb24udjEuQXJ0aWZhY3RBZGRlZEgAEioKBWVycm9yGHsgASgLMhkudHJlYWRsZS5zZXNzaW9uLnYxLkVycm9ySAASNwoMcHJvdmlkZXJfcmF3GHwgASgLMh8udHJlYWRsZS5zZXNzaW9uLnYxLlByb3ZpZGVyUmF3SABCBgoEYm9keUoECHkQekoECHoQe1IQZW5kcG9pbnRfdXBkYXRlZFIObmV0d29ya19hY2Nlc3MiVgoFQWN0b3ISKwoEa2luZBgBIAEoDjIdLnRyZWFkbGUuc2Vzc2lvbi52MS5BY3RvcktpbmQSCgoCaWQYAiABKAkSFAoMb25fYmVoYWxmX29mGAMgASgJIo0CCg5TZXNzaW9uVXBkYXRlZBIvCgVzdGF0ZRgBIAEoDjIgLnRyZWFkbGUuc2Vzc2lvbi52MS5TZXNzaW9uU3RhdGUSEgoFdGl0bGUYAyABKAlIAIgBARITCgZicmFuY2gYBCABKAlIAYgBARIPCgdjaGFuZ2VkGAYgAygJEj4KBmxhYmVscxgFIAMoCzIuLnRyZWFkbGUuc2Vzc2lvbi52MS5TZXNzaW9uVXBkYXRlZC5MYWJlbHNFbnRyeRotCgtMYWJlbHNFbnRyeRILCgNrZXkYASABKAkSDQoFdmFsdWUYAiABKAk6AjgBQggKBl90aXRsZUIJCgdfYnJhbmNoSgQIAhADUgZyZWFzb24iyQEKDVdvcmtlclVwZGF0ZWQSEQoJd29ya2VyX2lkGAEgASgJEi4KBXBoYXNlGAIgASgOMh8udHJlYWRsZS5zZXNzaW9uLnYxLldvcmtlclBoYXNlEhAKCGxhdW5jaGVyGAMgASgJEhEKCXNhbmRib3hlZBgEIAEoCBIWCglleGl0X2NvZGUYBiABKAVIAIgBARISCgpvb21fa2lsbGVkGAcgASgIEhAKCGxvZ190YWlsGAggASgJQgwKCl9leGl0X2NvZGVKBAgFEAYiqAEKC1R1cm5TdGFydGVkEjAKB3RyaWdnZXIYASABKA4yHy50cmVhZGxlLnNlc3Npb24udjEuVHVyblRyaWdnZXISEAoIcHJvdmlkZXIYAiABKAkSDQoFbW9kZWwYAyABKAkSEQoJaW5wdXRfaWRzGAYgAygJEg4KBm51bWJlchgHIAEoDUoECAQQBUoECAUQBlIGZWZmb3J0Ug9wZXJtaXNzaW9uX21vZGUilwIKDVR1cm5Db21wbGV0ZWQSLgoGc3RhdHVzGAEgASgOMh4udHJlYWRsZS5zZXNzaW9uLnYxLlR1cm5TdGF0dXMSKgoEY29kZRgCIAEoDjIcLnRyZWFkbGUuc2Vzc2lvbi52MS5UdXJuQ29kZRIPCgdtZXNzYWdlGAMgASgJEhoKEm5hdGl2ZV9zdG9wX3JlYXNvbhgEIAEoCRIrCghkdXJhdGlvbhgHIAEoCzIZLmdvb2dsZS5wcm90b2J1Zi5EdXJhdGlvbhIOCgZjb21taXQYCSABKAkSDgoGcHVzaGVkGAogASgISgQIBRAGSgQIBhAHSgQICBAJUgV1c2FnZVIEY29zdFIRc3RydWN0dXJlZF9vdXRwdXQivgEKCVVzZXJJbnB1dBIQCghpbnB1dF9pZBgBIAEoCRInCgVwYXJ0cxgCIAMoCzIYLnRyZWFkbGUuc2Vzc2lvbi52MS5QYXJ0EjMKCGRlbGl2ZXJ5GAMgASgOMiEudHJlYWRsZS5zZXNzaW9uLnYxLklucHV0RGVsaXZlcnkSLwoGc3RhdHVzGAQgASgOMh8udHJlYWRsZS5zZXNzaW9uLnYxLklucHV0U3RhdHVzEhAKCHBvc2l0aW9uGAUgASgEIicKBFBhcnQSDgoEdGV4dBgBIAEoCUgAQgkKB2NvbnRlbnRKBAgCEAUibwoHTWVzc2FnZRImCgRyb2xlGAIgASgOMhgudHJlYWRsZS5zZXNzaW9uLnYxLlJvbGUSJwoFcGFydHMYAyADKAsyGC50cmVhZGxlLnNlc3Npb24udjEuUGFydBINCgVmaW5hbBgEIAEoCEoECAEQAiI8CglSZWFzb25pbmcSDwoHc3VtbWFyeRgCIAEoCRIMCgR0ZXh0GAMgASgJSgQIARACSgQIBBAFSgQIBRAGImAKDENvbnRlbnREZWx0YRIsCgdjaGFubmVsGAIgASgOMhsudHJlYWRsZS5zZXNzaW9uLnYxLkNoYW5uZWwSDgoGb2Zmc2V0GAMgASgEEgwKBGRhdGEYBCABKAlKBAgBEAIi0QEKCFRvb2xDYWxsEg8KB2NhbGxfaWQYASABKAkSDAoEbmFtZRgCIAEoCRIvCgl0b29sX2tpbmQYAyABKA4yHC50cmVhZGxlLnNlc3Npb24udjEuVG9vbEtpbmQSDQoFdGl0bGUYBCABKAkSEgoKaW5wdXRfanNvbhgFIAEoCRIRCglsb2NhdGlvbnMYBiADKAkSLgoGc3RhdHVzGAcgASgOMh4udHJlYWRsZS5zZXNzaW9uLnYxLlRvb2xTdGF0dXMSDwoHY29tbWFuZBgIIAEoCSLjAQoKVG9vbFJlc3VsdBIPCgdjYWxsX2lkGAEgASgJEi8KBnN0YXR1cxgCIAEoDjIfLnRyZWFkbGUuc2Vzc2lvbi52MS5Ub29sT3V0Y29tZRInCgVwYXJ0cxgDIAMoCzIYLnRyZWFkbGUuc2Vzc2lvbi52MS5QYXJ0EhYKCWV4aXRfY29kZRgEIAEoBUgAiAEBEisKCGR1cmF0aW9uGAUgASgLMhkuZ29vZ2xlLnByb3RvYnVmLkR1cmF0aW9uEhEKCXRydW5jYXRlZBgGIAEoCEIMCgpfZXhpdF9jb2RlSgQIBxAIIsABCgpGaWxlQ2hhbmdlEgwKBHBhdGgYASABKAkSEAoIb2xkX3BhdGgYAiABKAkSNAoJb3BlcmF0aW9uGAMgASgOMiEudHJlYWRsZS5zZXNzaW9uLnYxLkZpbGVPcGVyYXRpb24SDgoGYmluYXJ5GAQgASgIEhEKCWFkZGl0aW9ucxgFIAEoDRIRCglkZWxldGlvbnMYBiABKA0SDQoFcGF0Y2gYByABKAkSFwoPcGF0Y2hfdHJ1bmNhdGVkGAggASgIInYKC0ZpbGVDaGFuZ2VkEg8KB2NhbGxfaWQYASABKAkSLwoHY2hhbmdlcxgCIAMoCzIeLnRyZWFkbGUuc2Vzc2lvbi52MS5GaWxlQ2hhbmdlEhIKCnR1cm5fdG90YWwYAyABKAgSEQoJdHJ1bmNhdGVkGAQgASgIIjUKCVBsYW5FbnRyeRIKCgJpZBgBIAEoCRIMCgR0ZXh0GAIgASgJEg4KBnN0YXR1cxgDIAEoCSJaCgtQbGFuVXBkYXRlZBIPCgdwbGFuX2lkGAEgASgJEi4KB2VudHJpZXMYAiADKAsyHS50cmVhZGxlLnNlc3Npb24udjEuUGxhbkVudHJ5SgQIAxAESgQIBBAFIlIKDkFwcHJvdmFsT3B0aW9uEgoKAmlkGAEgASgJEjQKBGtpbmQYAiABKA4yJi50cmVhZGxlLnNlc3Npb24udjEuQXBwcm92YWxPcHRpb25LaW5kIowCChFBcHByb3ZhbFJlcXVlc3RlZBISCgpyZXF1ZXN0X2lkGAEgASgJEiwKBHRvb2wYAiABKAsyHC50cmVhZGxlLnNlc3Npb24udjEuVG9vbENhbGxIABINCgV0aXRsZRgIIAEoCRITCgtkZXNjcmlwdGlvbhgJIAEoCRIzCgdvcHRpb25zGAsgAygLMiIudHJlYWRsZS5zZXNzaW9uLnYxLkFwcHJvdmFsT3B0aW9uEi4KCmV4cGlyZXNfYXQYDSABKAsyGi5nb29nbGUucHJvdG9idWYuVGltZXN0YW1wQgkKB3N1YmplY3RKBAgDEAhKBAgKEAtKBAgMEA1SBHJpc2tSCXJvdXRlZF90byJACg5RdWVzdGlvbk9wdGlvbhIKCgJpZBgBIAEoCRINCgVsYWJlbBgCIAEoCRITCgtkZXNjcmlwdGlvbhgDIAEoCSKLAQoIUXVlc3Rpb24SCgoCaWQYASABKAkSDgoGaGVhZGVyGAIgASgJEgwKBHRleHQYAyABKAkSMwoHb3B0aW9ucxgEIAMoCzIiLnRyZWFkbGUuc2Vzc2lvbi52MS5RdWVzdGlvbk9wdGlvbhINCgVtdWx0aRgFIAEoCBIRCglmcmVlX3RleHQYBiABKAgipgEKEVF1ZXN0aW9uUmVxdWVzdGVkEhIKCnJlcXVlc3RfaWQYASABKAkSLwoJcXVlc3Rpb25zGAIgAygLMhwudHJlYWRsZS5zZXNzaW9uLnYxLlF1ZXN0aW9uEi4KCmV4cGlyZXNfYXQYBSABKAsyGi5nb29nbGUucHJvdG9idWYuVGltZXN0YW1wSgQIAxAESgQIBBAFUgtqc29uX3NjaGVtYVIDdXJsIj8KBkFuc3dlchITCgtxdWVzdGlvbl9pZBgBIAEoCRISCgpvcHRpb25faWRzGAIgAygJEgwKBHRleHQYAyABKAkizgEKD1JlcXVlc3RSZXNvbHZlZBISCgpyZXF1ZXN0X2lkGAEgASgJEjMKB291dGNvbWUYAiABKA4yIi50cmVhZGxlLnNlc3Npb24udjEuUmVxdWVzdE91dGNvbWUSEQoJb3B0aW9uX2lkGAMgASgJEisKB2Fuc3dlcnMYBCADKAsyGi50cmVhZGxlLnNlc3Npb24udjEuQW5zd2VyEhMKC3Jlc29sdmVkX2J5GAUgASgJEgwKBG5vdGUYByABKAlKBAgGEAdSCXBvbGljeV9pZCKrAwoMVXNhZ2VVcGRhdGVkEg0KBW1vZGVsGAEgASgJEhQKDGlucHV0X3Rva2VucxgCIAEoBBIVCg1vdXRwdXRfdG9rZW5zGAMgASgEEhkKEWNhY2hlX3JlYWRfdG9rZW5zGAQgASgEEhoKEmNhY2hlX3dyaXRlX3Rva2VucxgFIAEoBBIYChByZWFzb25pbmdfdG9rZW5zGAYgASgEEhMKC2Nvc3RfbWljcm9zGAcgASgEEjMKC2Nvc3Rfc291cmNlGAkgASgOMh4udHJlYWRsZS5zZXNzaW9uLnYxLkNvc3RTb3VyY2USHwoSYnVkZ2V0X2xlZnRfbWljcm9zGAwgASgESACIAQESHwoSYnVkZ2V0X2xlZnRfdG9rZW5zGA0gASgESAGIAQESMQoHcHVycG9zZRgOIAEoDjIgLnRyZWFkbGUuc2Vzc2lvbi52MS5Vc2FnZVB1cnBvc2USDwoHcGFydGlhbBgPIAEoCEIVChNfYnVkZ2V0X2xlZnRfbWljcm9zQhUKE19idWRnZXRfbGVmdF90b2tlbnNKBAgIEAlKBAgKEAtKBAgLEAwikgEKEENvbnRleHRDb21wYWN0ZWQSNgoHdHJpZ2dlchgBIAEoDjIlLnRyZWFkbGUuc2Vzc2lvbi52MS5Db21wYWN0aW9uVHJpZ2dlchIVCg10b2tlbnNfYmVmb3JlGAIgASgEEhQKDHRva2Vuc19hZnRlchgDIAEoBEoECAQQBVITc3VtbWFyeV9hcnRpZmFjdF9pZCKkAQoPU3ViYWdlbnRVcGRhdGVkEhAKCGFnZW50X2lkGAEgASgJEgwKBG5hbWUYAiABKAkSFgoOcGFyZW50X2NhbGxfaWQYAyABKAkSMAoFc3RhdGUYBSABKA4yIS50cmVhZGxlLnNlc3Npb24udjEuU3ViYWdlbnRTdGF0ZRIPCgdzdW1tYXJ5GAYgASgJSgQIBBAFUhBjaGlsZF9zZXNzaW9uX2lkIocBCgtQcm92aWRlclJhdxIQCghwcm92aWRlchgBIAEoCRITCgtuYXRpdmVfdHlwZRgCIAEoCRItCgZyZWFzb24YAyABKA4yHS50cmVhZGxlLnNlc3Npb24udjEuUmF3UmVhc29uEg8KB3BheWxvYWQYBCABKAkSEQoJdHJ1bmNhdGVkGAUgASgIIisKC1NraXBwZWRQYXRoEgwKBHBhdGgYASABKAkSDgoGcmVhc29uGAIgASgJIrQCCgpHaXRVcGRhdGVkEi0KBmFjdGlvbhgBIAEoDjIdLnRyZWFkbGUuc2Vzc2lvbi52MS5HaXRBY3Rpb24SEgoKcmVwb3NpdG9yeRgCIAEoCRIOCgZicmFuY2gYAyABKAkSEwoLYmFzZV9icmFuY2gYBCABKAkSCwoDc2hhGAUgASgJEg8KB21lc3NhZ2UYBiABKAkSFQoNZmlsZXNfY2hhbmdlZBgJIAEoDRIRCglhZGRpdGlvbnMYCiABKA0SEQoJZGVsZXRpb25zGAsgASgNEjAKB3NraXBwZWQYDCADKAsyHy50cmVhZGxlLnNlc3Npb24udjEuU2tpcHBlZFBhdGgSFQoNc2tpcHBlZF9jb3VudBgNIAEoDUoECAcQCEoECAgQCVIJcHJfbnVtYmVyUgN1cmwilAEKDUFydGlmYWN0QWRkZWQSEwoLYXJ0aWZhY3RfaWQYASABKAkSLgoEa2luZBgCIAEoDjIgLnRyZWFkbGUuc2Vzc2lvbi52MS5BcnRpZmFjdEtpbmQSDAoEbmFtZRgDIAEoCRIMCgRtaW1lGAQgASgJEgwKBHNpemUYBSABKAQSDgoGc2hhMjU2GAYgASgJSgQIBxAIIngKBUVycm9yEgwKBGNvZGUYASABKAkSDwoHbWVzc2FnZRgCIAEoCRIRCglyZXRyeWFibGUYAyABKAgSDwoHYXR0ZW1wdBgEIAEoDRIXCg9wcm92aWRlcl9zdGF0dXMYBiABKA0SDQoFZmF0YWwYByABKAhKBAgFEAYqlwEKCUFjdG9yS2luZBIaChZBQ1RPUl9LSU5EX1VOU1BFQ0lGSUVEEAASEwoPQUNUT1JfS0lORF9VU0VSEAESFAoQQUNUT1JfS0lORF9BR0VOVBACEhUKEUFDVE9SX0tJTkRfV09SS0VSEAMSFQoRQUNUT1JfS0lORF9TRVJWRVIQBBIVChFBQ1RPUl9LSU5EX1BPTElDWRAFKl4KBk9yaWdpbhIWChJPUklHSU5fVU5TUEVDSUZJRUQQABIRCg1PUklHSU5fTkFUSVZFEAESFAoQT1JJR0lOX1NZTlRIRVRJQxACEhMKD09SSUdJTl9JTVBPUlRFRBADKvICCgxTZXNzaW9uU3RhdGUSHQoZU0VTU0lPTl9TVEFURV9VTlNQRUNJRklFRBAAEhgKFFNFU1NJT05fU1RBVEVfUVVFVUVEEAESHgoaU0VTU0lPTl9TVEFURV9QUk9WSVNJT05JTkcQAhIZChVTRVNTSU9OX1NUQVRFX1JVTk5JTkcQAxIfChtTRVNTSU9OX1NUQVRFX0FXQUlUSU5HX1VTRVIQBBIjCh9TRVNTSU9OX1NUQVRFX0FXQUlUSU5HX0FQUFJPVkFMEAUSFgoSU0VTU0lPTl9TVEFURV9JRExFEAYSGAoUU0VTU0lPTl9TVEFURV9GQUlMRUQQCSIECAcQByIECAgQCCIECAoQCiIECAsQCyoUU0VTU0lPTl9TVEFURV9QQVVTRUQqF1NFU1NJT05fU1RBVEVfQ09NUExFVEVEKhdTRVNTSU9OX1NUQVRFX0NBTkNFTExFRCoWU0VTU0lPTl9TVEFURV9BUkNISVZFRCqZAgoLV29ya2VyUGhhc2USHAoYV09SS0VSX1BIQVNFX1VOU1BFQ0lGSUVEEAASGQoVV09SS0VSX1BIQVNFX1NUQVJUSU5HEAMSFgoSV09SS0VSX1BIQVNFX1JFQURZEAUSGAoUV09SS0VSX1BIQVNFX0FET1BURUQQCRIXChNXT1JLRVJfUEhBU0VfRVhJVEVEEAcSFQoRV09SS0VSX1BIQVNFX0xPU1QQCCIECAEQASIECAIQAiIECAQQBCIECAYQBioWV09SS0VSX1BIQVNFX1NDSEVEVUxFRCoUV09SS0VSX1BIQVNFX1BVTExJTkcqEldPUktFUl9QSEFTRV9TRVRVUCoVV09SS0VSX1BIQVNFX0RSQUlOSU5HKkgKC1R1cm5UcmlnZ2VyEhwKGFRVUk5fVFJJR0dFUl9VTlNQRUNJRklFRBAAEhUKEVRVUk5fVFJJR0dFUl9VU0VSEAEiBAgCEAcqvQEKClR1cm5TdGF0dXMSGwoXVFVSTl9TVEFUVVNfVU5TUEVDSUZJRUQQABIZChVUVVJOX1NUQVRVU19DT01QTEVURUQQARIbChdUVVJOX1NUQVRVU19JTlRFUlJVUFRFRBACEhYKElRVUk5fU1RBVFVTX0ZBSUxFRBADIgQIBBAGKhNUVVJOX1NUQVRVU19SRUZVU0VEKhFUVVJOX1NUQVRVU19MSU1JVCoUVFVSTl9TVEFUVVNfREVGRVJSRUQqmwIKCFR1cm5Db2RlEhkKFVRVUk5fQ09ERV9VTlNQRUNJRklFRBAAEhkKFVRVUk5fQ09ERV9XT1JLRVJfTE9TVBABEhsKF1RVUk5fQ09ERV9PVVRfT0ZfTUVNT1JZEAISFQoRVFVSTl9DT0RFX1RJTUVPVVQQAxIWChJUVVJOX0NPREVfUFJPVklERVIQBBIYChRUVVJOX0NPREVfUkVQT1NJVE9SWRAFEhcKE1RVUk5fQ09ERV9XT1JLU1BBQ0UQBhIWChJUVVJOX0NPREVfUFJPVE9DT0wQCBIUChBUVVJOX0NPREVfTEFVTkNIEAkSFgoSVFVSTl9DT0RFX0lOVEVSTkFMEAoSFAoQVFVSTl9DT0RFX0JVREdFVBAHKoEBCg1JbnB1dERlbGl2ZXJ5Eh4KGklOUFVUX0RFTElWRVJZX1VOU1BFQ0lGSUVEEAASGAoUSU5QVVRfREVMSVZFUllfU1RFRVIQARIYChRJTlBVVF9ERUxJVkVSWV9RVUVVRRACEhwKGElOUFVUX0RFTElWRVJZX0lOVEVSUlVQVBADKpUBCgtJbnB1dFN0YXR1cxIcChhJTlBVVF9TVEFUVVNfVU5TUEVDSUZJRUQQABIXChNJTlBVVF9TVEFUVVNfUVVFVUVEEAESGgoWSU5QVVRfU1RBVFVTX0RFTElWRVJFRBACEhcKE0lOUFVUX1NUQVRVU19FRElURUQQAxIaChZJTlBVVF9TVEFUVVNfQ0FOQ0VMTEVEEAQqUAoEUm9sZRIUChBST0xFX1VOU1BFQ0lGSUVEEAASDQoJUk9MRV9VU0VSEAESEgoOUk9MRV9BU1NJU1RBTlQQAhIPCgtST0xFX1NZU1RFTRADKosBCgdDaGFubmVsEhcKE0NIQU5ORUxfVU5TUEVDSUZJRUQQABIQCgxDSEFOTkVMX1RFWFQQARIVChFDSEFOTkVMX1JFQVNPTklORxACEhYKEkNIQU5ORUxfVE9PTF9JTlBVVBADEhIKDkNIQU5ORUxfU1RET1VUEAQSEgoOQ0hBTk5FTF9TVERFUlIQBSrjAQoIVG9vbEtpbmQSGQoVVE9PTF9LSU5EX1VOU1BFQ0lGSUVEEAASEgoOVE9PTF9LSU5EX1JFQUQQARISCg5UT09MX0tJTkRfRURJVBACEhQKEFRPT0xfS0lORF9ERUxFVEUQAxISCg5UT09MX0tJTkRfTU9WRRAEEhQKEFRPT0xfS0lORF9TRUFSQ0gQBRIVChFUT09MX0tJTkRfRVhFQ1VURRAGEhMKD1RPT0xfS0lORF9GRVRDSBAHEhMKD1RPT0xfS0lORF9USElOSxAIEhMKD1RPT0xfS0lORF9PVEhFUhAJKlsKClRvb2xTdGF0dXMSGwoXVE9PTF9TVEFUVVNfVU5TUEVDSUZJRUQQABIXChNUT09MX1NUQVRVU19QRU5ESU5HEAESFwoTVE9PTF9TVEFUVVNfUlVOTklORxACKrMBCgtUb29sT3V0Y29tZRIcChhUT09MX09VVENPTUVfVU5TUEVDSUZJRUQQABIaChZUT09MX09VVENPTUVfQ09NUExFVEVEEAESFwoTVE9PTF9PVVRDT01FX0ZBSUxFRBACEhkKFVRPT0xfT1VUQ09NRV9ERUNMSU5FRBADEhoKFlRPT0xfT1VUQ09NRV9DQU5DRUxMRUQQBBIaChZUT09MX09VVENPTUVfVElNRURfT1VUEAUqngEKDUZpbGVPcGVyYXRpb24SHgoaRklMRV9PUEVSQVRJT05fVU5TUEVDSUZJRUQQABIYChRGSUxFX09QRVJBVElPTl9BRERFRBABEhsKF0ZJTEVfT1BFUkFUSU9OX01PRElGSUVEEAISGgoWRklMRV9PUEVSQVRJT05fREVMRVRFRBADEhoKFkZJTEVfT1BFUkFUSU9OX1JFTkFNRUQQBCo5CglBcHByb3ZhbHMSGQoVQVBQUk9WQUxTX1VOU1BFQ0lGSUVEEAASEQoNQVBQUk9WQUxTX0FTSxABKoACChJBcHByb3ZhbE9wdGlvbktpbmQSJAogQVBQUk9WQUxfT1BUSU9OX0tJTkRfVU5TUEVDSUZJRUQQABIjCh9BUFBST1ZBTF9PUFRJT05fS0lORF9BTExPV19PTkNFEAESJgoiQVBQUk9WQUxfT1BUSU9OX0tJTkRfQUxMT1dfU0VTU0lPThACEiQKIEFQUFJPVkFMX09QVElPTl9LSU5EX1JFSkVDVF9PTkNFEAQiBAgDEAMiBAgFEAUqIUFQUFJPVkFMX09QVElPTl9LSU5EX0FMTE9XX0FMV0FZUyoiQVBQUk9WQUxfT1BUSU9OX0tJTkRfUkVKRUNUX0FMV0FZUyrhAQoOUmVxdWVzdE91dGNvbWUSHwobUkVRVUVTVF9PVVRDT01FX1VOU1BFQ0lGSUVEEAASGgoWUkVRVUVTVF9PVVRDT01FX0NIT1NFThABEhwKGFJFUVVFU1RfT1VUQ09NRV9BTlNXRVJFRBACEhwKGFJFUVVFU1RfT1VUQ09NRV9ERUNMSU5FRBADEhsKF1JFUVVFU1RfT1VUQ09NRV9FWFBJUkVEEAQSHQoZUkVRVUVTVF9PVVRDT01FX0NBTkNFTExFRBAFIgQIBhAGKhRSRVFVRVNUX09VVENPTUVfQVVUTypdCgpDb3N0U291cmNlEhsKF0NPU1RfU09VUkNFX1VOU1BFQ0lGSUVEEAASGAoUQ09TVF9TT1VSQ0VfUFJPVklERVIQARIYChRDT1NUX1NPVVJDRV9FU1RJTUFURRACKkcKDFVzYWdlUHVycG9zZRIdChlVU0FHRV9QVVJQT1NFX1VOU1BFQ0lGSUVEEAASGAoUVVNBR0VfUFVSUE9TRV9OQU1JTkcQASqRAQoRQ29tcGFjdGlvblRyaWdnZXISIgoeQ09NUEFDVElPTl9UUklHR0VSX1VOU1BFQ0lGSUVEEAASGwoXQ09NUEFDVElPTl9UUklHR0VSX0FVVE8QARIdChlDT01QQUNUSU9OX1RSSUdHRVJfTUFOVUFMEAISHAoYQ09NUEFDVElPTl9UUklHR0VSX1JFU0VUEAMqogEKDVN1YmFnZW50U3RhdGUSHgoaU1VCQUdFTlRfU1RBVEVfVU5TUEVDSUZJRUQQABIaChZTVUJBR0VOVF9TVEFURV9SVU5OSU5HEAESHAoYU1VCQUdFTlRfU1RBVEVfQ09NUExFVEVEEAISGQoVU1VCQUdFTlRfU1RBVEVfRkFJTEVEEAMSHAoYU1VCQUdFTlRfU1RBVEVfQ0FOQ0VMTEVEEAQqYAoJUmF3UmVhc29uEhoKFlJBV19SRUFTT05fVU5TUEVDSUZJRUQQABIbChdSQVdfUkVBU09OX1VOS05PV05fVFlQRRABEhoKFlJBV19SRUFTT05fUEFSU0VfRVJST1IQAiq/AgoJR2l0QWN0aW9uEhoKFkdJVF9BQ1RJT05fVU5TUEVDSUZJRUQQABIVChFHSVRfQUNUSU9OX0NMT05FRBABEhcKE0dJVF9BQ1RJT05fQlJBTkNIRUQQAhIYChRHSVRfQUNUSU9OX0NPTU1JVFRFRBAEEhUKEUdJVF9BQ1RJT05fUFVTSEVEEAUSGgoWR0lUX0FDVElPTl9QVVNIX0ZBSUxFRBAKEhYKEkdJVF9BQ1RJT05fU0tJUFBFRBALIgQIAxADIgQIBhAJKhdHSVRfQUNUSU9OX0NIRUNLUE9JTlRFRCoUR0lUX0FDVElPTl9QUl9PUEVORUQqFUdJVF9BQ1RJT05fUFJfVVBEQVRFRCoTR0lUX0FDVElPTl9DT05GTElDVCoaR0lUX0FDVElPTl9SRVZJRVdfUkVDRUlWRUQqWwoMQXJ0aWZhY3RLaW5kEh0KGUFSVElGQUNUX0tJTkRfVU5TUEVDSUZJRUQQABIaChZBUlRJRkFDVF9LSU5EX1NOQVBTSE9UEAUiBAgBEAQiBAgGEAYiBAgHEAdiBnByb3RvMw", [file_google_protobuf_duration, file_google_protobuf_timestamp]);
 
 /**
  * Event is one fact about a session. Events of a session are numbered from 1 without gaps; `seq` is the only cursor there is.
@@ -225,12 +225,52 @@ export type Event = Message$1<"treadle.session.v1.Event"> & {
     case: "planUpdated";
   } | {
     /**
+     * The agent asks whether it may do something, and waits.
+     *
+     * @generated from field: treadle.session.v1.ApprovalRequested approval_requested = 113;
+     */
+    value: ApprovalRequested;
+    case: "approvalRequested";
+  } | {
+    /**
+     * The agent asks the user something, and waits.
+     *
+     * @generated from field: treadle.session.v1.QuestionRequested question_requested = 114;
+     */
+    value: QuestionRequested;
+    case: "questionRequested";
+  } | {
+    /**
+     * A request of the agent got its answer, or will get none.
+     *
+     * @generated from field: treadle.session.v1.RequestResolved request_resolved = 115;
+     */
+    value: RequestResolved;
+    case: "requestResolved";
+  } | {
+    /**
      * Tokens and money.
      *
      * @generated from field: treadle.session.v1.UsageUpdated usage_updated = 116;
      */
     value: UsageUpdated;
     case: "usageUpdated";
+  } | {
+    /**
+     * The agent made room in its context.
+     *
+     * @generated from field: treadle.session.v1.ContextCompacted context_compacted = 117;
+     */
+    value: ContextCompacted;
+    case: "contextCompacted";
+  } | {
+    /**
+     * An agent that works for the agent.
+     *
+     * @generated from field: treadle.session.v1.SubagentUpdated subagent_updated = 118;
+     */
+    value: SubagentUpdated;
+    case: "subagentUpdated";
   } | {
     /**
      * Something happened in the repository.
@@ -255,6 +295,14 @@ export type Event = Message$1<"treadle.session.v1.Event"> & {
      */
     value: Error;
     case: "error";
+  } | {
+    /**
+     * Something that the agent said and Treadle does not know.
+     *
+     * @generated from field: treadle.session.v1.ProviderRaw provider_raw = 124;
+     */
+    value: ProviderRaw;
+    case: "providerRaw";
   } | { case: undefined; value?: undefined };
 };
 
@@ -545,11 +593,25 @@ export type UserInput = Message$1<"treadle.session.v1.UserInput"> & {
   parts: Part[];
 
   /**
+   * When the agent shall have it; unspecified for the request that ExecuteSession brought.
+   *
+   * @generated from field: treadle.session.v1.InputDelivery delivery = 3;
+   */
+  delivery: InputDelivery;
+
+  /**
    * What became of it.
    *
    * @generated from field: treadle.session.v1.InputStatus status = 4;
    */
   status: InputStatus;
+
+  /**
+   * Its place among the session's inputs, as in Input; 0 for the request that ExecuteSession brought.
+   *
+   * @generated from field: uint64 position = 5;
+   */
+  position: bigint;
 };
 
 /**
@@ -988,6 +1050,315 @@ export const PlanUpdatedSchema: GenMessage<PlanUpdated> = /*@__PURE__*/
   messageDesc(file_treadle_session_v1_event, 16);
 
 /**
+ * ApprovalOption is one answer that can be chosen.
+ *
+ * @generated from message treadle.session.v1.ApprovalOption
+ */
+export type ApprovalOption = Message$1<"treadle.session.v1.ApprovalOption"> & {
+  /**
+   * Its id, for ResolveRequest.
+   *
+   * @generated from field: string id = 1;
+   */
+  id: string;
+
+  /**
+   * What it means.
+   *
+   * @generated from field: treadle.session.v1.ApprovalOptionKind kind = 2;
+   */
+  kind: ApprovalOptionKind;
+};
+
+/**
+ * Describes the message treadle.session.v1.ApprovalOption.
+ * Use `create(ApprovalOptionSchema)` to create a new message.
+ */
+export const ApprovalOptionSchema: GenMessage<ApprovalOption> = /*@__PURE__*/
+  messageDesc(file_treadle_session_v1_event, 17);
+
+/**
+ * ApprovalRequested asks for a yes or no. The agent waits until the request_resolved with the same id.
+ *
+ * @generated from message treadle.session.v1.ApprovalRequested
+ */
+export type ApprovalRequested = Message$1<"treadle.session.v1.ApprovalRequested"> & {
+  /**
+   * Id of the request, unique in the session.
+   *
+   * @generated from field: string request_id = 1;
+   */
+  requestId: string;
+
+  /**
+   * What the agent wants to do.
+   *
+   * @generated from oneof treadle.session.v1.ApprovalRequested.subject
+   */
+  subject: {
+    /**
+     * Use a tool; the call as it would be told, in the status PENDING.
+     *
+     * @generated from field: treadle.session.v1.ToolCall tool = 2;
+     */
+    value: ToolCall;
+    case: "tool";
+  } | { case: undefined; value?: undefined };
+
+  /**
+   * One line for a person.
+   *
+   * @generated from field: string title = 8;
+   */
+  title: string;
+
+  /**
+   * More, when there is more to say.
+   *
+   * @generated from field: string description = 9;
+   */
+  description: string;
+
+  /**
+   * The answers that can be chosen: 1 to 16.
+   *
+   * @generated from field: repeated treadle.session.v1.ApprovalOption options = 11;
+   */
+  options: ApprovalOption[];
+
+  /**
+   * When it expires; unset for never. The server says it.
+   *
+   * @generated from field: google.protobuf.Timestamp expires_at = 13;
+   */
+  expiresAt?: Timestamp | undefined;
+};
+
+/**
+ * Describes the message treadle.session.v1.ApprovalRequested.
+ * Use `create(ApprovalRequestedSchema)` to create a new message.
+ */
+export const ApprovalRequestedSchema: GenMessage<ApprovalRequested> = /*@__PURE__*/
+  messageDesc(file_treadle_session_v1_event, 18);
+
+/**
+ * QuestionOption is one answer that is offered.
+ *
+ * @generated from message treadle.session.v1.QuestionOption
+ */
+export type QuestionOption = Message$1<"treadle.session.v1.QuestionOption"> & {
+  /**
+   * Its id, for ResolveRequest.
+   *
+   * @generated from field: string id = 1;
+   */
+  id: string;
+
+  /**
+   * What it says, in a few words.
+   *
+   * @generated from field: string label = 2;
+   */
+  label: string;
+
+  /**
+   * What it means, when that needs words.
+   *
+   * @generated from field: string description = 3;
+   */
+  description: string;
+};
+
+/**
+ * Describes the message treadle.session.v1.QuestionOption.
+ * Use `create(QuestionOptionSchema)` to create a new message.
+ */
+export const QuestionOptionSchema: GenMessage<QuestionOption> = /*@__PURE__*/
+  messageDesc(file_treadle_session_v1_event, 19);
+
+/**
+ * Question is one question of several.
+ *
+ * @generated from message treadle.session.v1.Question
+ */
+export type Question = Message$1<"treadle.session.v1.Question"> & {
+  /**
+   * Its id, unique in the request.
+   *
+   * @generated from field: string id = 1;
+   */
+  id: string;
+
+  /**
+   * What it is about, in a word or two.
+   *
+   * @generated from field: string header = 2;
+   */
+  header: string;
+
+  /**
+   * The question.
+   *
+   * @generated from field: string text = 3;
+   */
+  text: string;
+
+  /**
+   * Answers that are offered, at most 32; none when only text is asked for.
+   *
+   * @generated from field: repeated treadle.session.v1.QuestionOption options = 4;
+   */
+  options: QuestionOption[];
+
+  /**
+   * Whether several may be chosen.
+   *
+   * @generated from field: bool multi = 5;
+   */
+  multi: boolean;
+
+  /**
+   * Whether an answer in the user's own words is taken.
+   *
+   * @generated from field: bool free_text = 6;
+   */
+  freeText: boolean;
+};
+
+/**
+ * Describes the message treadle.session.v1.Question.
+ * Use `create(QuestionSchema)` to create a new message.
+ */
+export const QuestionSchema: GenMessage<Question> = /*@__PURE__*/
+  messageDesc(file_treadle_session_v1_event, 20);
+
+/**
+ * QuestionRequested asks the user. The agent waits until the request_resolved with the same id.
+ *
+ * @generated from message treadle.session.v1.QuestionRequested
+ */
+export type QuestionRequested = Message$1<"treadle.session.v1.QuestionRequested"> & {
+  /**
+   * Id of the request, unique in the session.
+   *
+   * @generated from field: string request_id = 1;
+   */
+  requestId: string;
+
+  /**
+   * The questions: 1 to 16, answered together.
+   *
+   * @generated from field: repeated treadle.session.v1.Question questions = 2;
+   */
+  questions: Question[];
+
+  /**
+   * When it expires; unset for never. The server says it.
+   *
+   * @generated from field: google.protobuf.Timestamp expires_at = 5;
+   */
+  expiresAt?: Timestamp | undefined;
+};
+
+/**
+ * Describes the message treadle.session.v1.QuestionRequested.
+ * Use `create(QuestionRequestedSchema)` to create a new message.
+ */
+export const QuestionRequestedSchema: GenMessage<QuestionRequested> = /*@__PURE__*/
+  messageDesc(file_treadle_session_v1_event, 21);
+
+/**
+ * Answer answers one question.
+ *
+ * @generated from message treadle.session.v1.Answer
+ */
+export type Answer = Message$1<"treadle.session.v1.Answer"> & {
+  /**
+   * The question's id.
+   *
+   * @generated from field: string question_id = 1;
+   */
+  questionId: string;
+
+  /**
+   * What was chosen of its options.
+   *
+   * @generated from field: repeated string option_ids = 2;
+   */
+  optionIds: string[];
+
+  /**
+   * The user's own words.
+   *
+   * @generated from field: string text = 3;
+   */
+  text: string;
+};
+
+/**
+ * Describes the message treadle.session.v1.Answer.
+ * Use `create(AnswerSchema)` to create a new message.
+ */
+export const AnswerSchema: GenMessage<Answer> = /*@__PURE__*/
+  messageDesc(file_treadle_session_v1_event, 22);
+
+/**
+ * RequestResolved ends a request. There is exactly one for each, said by the server.
+ *
+ * @generated from message treadle.session.v1.RequestResolved
+ */
+export type RequestResolved = Message$1<"treadle.session.v1.RequestResolved"> & {
+  /**
+   * Id of the request.
+   *
+   * @generated from field: string request_id = 1;
+   */
+  requestId: string;
+
+  /**
+   * What became of it.
+   *
+   * @generated from field: treadle.session.v1.RequestOutcome outcome = 2;
+   */
+  outcome: RequestOutcome;
+
+  /**
+   * The option that was chosen, for CHOSEN.
+   *
+   * @generated from field: string option_id = 3;
+   */
+  optionId: string;
+
+  /**
+   * The answers, for ANSWERED: one for each question.
+   *
+   * @generated from field: repeated treadle.session.v1.Answer answers = 4;
+   */
+  answers: Answer[];
+
+  /**
+   * The user who answered; empty when nobody did.
+   *
+   * @generated from field: string resolved_by = 5;
+   */
+  resolvedBy: string;
+
+  /**
+   * What the user adds, for the agent.
+   *
+   * @generated from field: string note = 7;
+   */
+  note: string;
+};
+
+/**
+ * Describes the message treadle.session.v1.RequestResolved.
+ * Use `create(RequestResolvedSchema)` to create a new message.
+ */
+export const RequestResolvedSchema: GenMessage<RequestResolved> = /*@__PURE__*/
+  messageDesc(file_treadle_session_v1_event, 23);
+
+/**
  * UsageUpdated tells what one model call used, as a difference; sum them for a turn. The server counts where agents reach their model
  * through it (actor SERVER); an agent that calls none, for example one that plays a recording, tells what it likes (actor AGENT).
  *
@@ -1084,7 +1455,141 @@ export type UsageUpdated = Message$1<"treadle.session.v1.UsageUpdated"> & {
  * Use `create(UsageUpdatedSchema)` to create a new message.
  */
 export const UsageUpdatedSchema: GenMessage<UsageUpdated> = /*@__PURE__*/
-  messageDesc(file_treadle_session_v1_event, 17);
+  messageDesc(file_treadle_session_v1_event, 24);
+
+/**
+ * ContextCompacted tells that the agent's model sees a summary instead of what was said before. The log keeps everything.
+ *
+ * @generated from message treadle.session.v1.ContextCompacted
+ */
+export type ContextCompacted = Message$1<"treadle.session.v1.ContextCompacted"> & {
+  /**
+   * Why.
+   *
+   * @generated from field: treadle.session.v1.CompactionTrigger trigger = 1;
+   */
+  trigger: CompactionTrigger;
+
+  /**
+   * Tokens in the context before; 0 when the agent does not say.
+   *
+   * @generated from field: uint64 tokens_before = 2;
+   */
+  tokensBefore: bigint;
+
+  /**
+   * Tokens after; 0 when the agent does not say.
+   *
+   * @generated from field: uint64 tokens_after = 3;
+   */
+  tokensAfter: bigint;
+};
+
+/**
+ * Describes the message treadle.session.v1.ContextCompacted.
+ * Use `create(ContextCompactedSchema)` to create a new message.
+ */
+export const ContextCompactedSchema: GenMessage<ContextCompacted> = /*@__PURE__*/
+  messageDesc(file_treadle_session_v1_event, 25);
+
+/**
+ * SubagentUpdated tells of an agent that works for the agent; a later one with the same agent_id replaces it. What it does are
+ * events whose `parent_item_id` is `parent_call_id`.
+ *
+ * @generated from message treadle.session.v1.SubagentUpdated
+ */
+export type SubagentUpdated = Message$1<"treadle.session.v1.SubagentUpdated"> & {
+  /**
+   * Id of the sub-agent.
+   *
+   * @generated from field: string agent_id = 1;
+   */
+  agentId: string;
+
+  /**
+   * What it is there for, in a few words.
+   *
+   * @generated from field: string name = 2;
+   */
+  name: string;
+
+  /**
+   * The tool call that started it.
+   *
+   * @generated from field: string parent_call_id = 3;
+   */
+  parentCallId: string;
+
+  /**
+   * What it is doing.
+   *
+   * @generated from field: treadle.session.v1.SubagentState state = 5;
+   */
+  state: SubagentState;
+
+  /**
+   * What it reported, once it ended.
+   *
+   * @generated from field: string summary = 6;
+   */
+  summary: string;
+};
+
+/**
+ * Describes the message treadle.session.v1.SubagentUpdated.
+ * Use `create(SubagentUpdatedSchema)` to create a new message.
+ */
+export const SubagentUpdatedSchema: GenMessage<SubagentUpdated> = /*@__PURE__*/
+  messageDesc(file_treadle_session_v1_event, 26);
+
+/**
+ * ProviderRaw is something that the agent said and Treadle does not know, kept so that nothing is lost.
+ *
+ * @generated from message treadle.session.v1.ProviderRaw
+ */
+export type ProviderRaw = Message$1<"treadle.session.v1.ProviderRaw"> & {
+  /**
+   * The agent.
+   *
+   * @generated from field: string provider = 1;
+   */
+  provider: string;
+
+  /**
+   * The type, as the agent names it.
+   *
+   * @generated from field: string native_type = 2;
+   */
+  nativeType: string;
+
+  /**
+   * Why it is told like this.
+   *
+   * @generated from field: treadle.session.v1.RawReason reason = 3;
+   */
+  reason: RawReason;
+
+  /**
+   * What the agent said, as JSON text; the beginning of it when `truncated`.
+   *
+   * @generated from field: string payload = 4;
+   */
+  payload: string;
+
+  /**
+   * True when the payload was cut to fit.
+   *
+   * @generated from field: bool truncated = 5;
+   */
+  truncated: boolean;
+};
+
+/**
+ * Describes the message treadle.session.v1.ProviderRaw.
+ * Use `create(ProviderRawSchema)` to create a new message.
+ */
+export const ProviderRawSchema: GenMessage<ProviderRaw> = /*@__PURE__*/
+  messageDesc(file_treadle_session_v1_event, 27);
 
 /**
  * SkippedPath is a path that was left out of a commit.
@@ -1112,7 +1617,7 @@ export type SkippedPath = Message$1<"treadle.session.v1.SkippedPath"> & {
  * Use `create(SkippedPathSchema)` to create a new message.
  */
 export const SkippedPathSchema: GenMessage<SkippedPath> = /*@__PURE__*/
-  messageDesc(file_treadle_session_v1_event, 18);
+  messageDesc(file_treadle_session_v1_event, 28);
 
 /**
  * GitUpdated tells what happened in the repository.
@@ -1203,7 +1708,7 @@ export type GitUpdated = Message$1<"treadle.session.v1.GitUpdated"> & {
  * Use `create(GitUpdatedSchema)` to create a new message.
  */
 export const GitUpdatedSchema: GenMessage<GitUpdated> = /*@__PURE__*/
-  messageDesc(file_treadle_session_v1_event, 19);
+  messageDesc(file_treadle_session_v1_event, 29);
 
 /**
  * ArtifactAdded tells of an object in the object store.
@@ -1259,7 +1764,7 @@ export type ArtifactAdded = Message$1<"treadle.session.v1.ArtifactAdded"> & {
  * Use `create(ArtifactAddedSchema)` to create a new message.
  */
 export const ArtifactAddedSchema: GenMessage<ArtifactAdded> = /*@__PURE__*/
-  messageDesc(file_treadle_session_v1_event, 20);
+  messageDesc(file_treadle_session_v1_event, 30);
 
 /**
  * Error tells of something that went wrong; the terminal event of a turn is always TurnCompleted.
@@ -1315,7 +1820,7 @@ export type Error = Message$1<"treadle.session.v1.Error"> & {
  * Use `create(ErrorSchema)` to create a new message.
  */
 export const ErrorSchema: GenMessage<Error> = /*@__PURE__*/
-  messageDesc(file_treadle_session_v1_event, 21);
+  messageDesc(file_treadle_session_v1_event, 31);
 
 /**
  * ActorKind is the sort of an actor.
@@ -1446,6 +1951,20 @@ export enum SessionState {
    * @generated from enum value: SESSION_STATE_RUNNING = 3;
    */
   RUNNING = 3,
+
+  /**
+   * The agent waits for answers to its questions.
+   *
+   * @generated from enum value: SESSION_STATE_AWAITING_USER = 4;
+   */
+  AWAITING_USER = 4,
+
+  /**
+   * The agent waits for a yes or no; there may be open questions too.
+   *
+   * @generated from enum value: SESSION_STATE_AWAITING_APPROVAL = 5;
+   */
+  AWAITING_APPROVAL = 5,
 
   /**
    * No turn; ready for the next.
@@ -1682,6 +2201,47 @@ export const TurnCodeSchema: GenEnum<TurnCode> = /*@__PURE__*/
   enumDesc(file_treadle_session_v1_event, 6);
 
 /**
+ * InputDelivery is when the agent shall have an input.
+ *
+ * @generated from enum treadle.session.v1.InputDelivery
+ */
+export enum InputDelivery {
+  /**
+   * Not said; in a request: QUEUE.
+   *
+   * @generated from enum value: INPUT_DELIVERY_UNSPECIFIED = 0;
+   */
+  UNSPECIFIED = 0,
+
+  /**
+   * The present turn's agent, at its next safe step. What it does not take until its end is the next turn, as with QUEUE.
+   *
+   * @generated from enum value: INPUT_DELIVERY_STEER = 1;
+   */
+  STEER = 1,
+
+  /**
+   * As the session's next turn, when the present one has ended.
+   *
+   * @generated from enum value: INPUT_DELIVERY_QUEUE = 2;
+   */
+  QUEUE = 2,
+
+  /**
+   * The present turn is interrupted, then this is the next one, before all that is queued.
+   *
+   * @generated from enum value: INPUT_DELIVERY_INTERRUPT = 3;
+   */
+  INTERRUPT = 3,
+}
+
+/**
+ * Describes the enum treadle.session.v1.InputDelivery.
+ */
+export const InputDeliverySchema: GenEnum<InputDelivery> = /*@__PURE__*/
+  enumDesc(file_treadle_session_v1_event, 7);
+
+/**
  * InputStatus is what became of an input.
  *
  * @generated from enum treadle.session.v1.InputStatus
@@ -1695,18 +2255,39 @@ export enum InputStatus {
   UNSPECIFIED = 0,
 
   /**
+   * It waits, and can still be changed and cancelled.
+   *
+   * @generated from enum value: INPUT_STATUS_QUEUED = 1;
+   */
+  QUEUED = 1,
+
+  /**
    * The turn's agent has it, or will get it at its start.
    *
    * @generated from enum value: INPUT_STATUS_DELIVERED = 2;
    */
   DELIVERED = 2,
+
+  /**
+   * It waits, with another text than before.
+   *
+   * @generated from enum value: INPUT_STATUS_EDITED = 3;
+   */
+  EDITED = 3,
+
+  /**
+   * It was cancelled, and nobody will get it.
+   *
+   * @generated from enum value: INPUT_STATUS_CANCELLED = 4;
+   */
+  CANCELLED = 4,
 }
 
 /**
  * Describes the enum treadle.session.v1.InputStatus.
  */
 export const InputStatusSchema: GenEnum<InputStatus> = /*@__PURE__*/
-  enumDesc(file_treadle_session_v1_event, 7);
+  enumDesc(file_treadle_session_v1_event, 8);
 
 /**
  * Role is who speaks in a message.
@@ -1747,7 +2328,7 @@ export enum Role {
  * Describes the enum treadle.session.v1.Role.
  */
 export const RoleSchema: GenEnum<Role> = /*@__PURE__*/
-  enumDesc(file_treadle_session_v1_event, 8);
+  enumDesc(file_treadle_session_v1_event, 9);
 
 /**
  * Channel is what a delta adds to.
@@ -1802,7 +2383,7 @@ export enum Channel {
  * Describes the enum treadle.session.v1.Channel.
  */
 export const ChannelSchema: GenEnum<Channel> = /*@__PURE__*/
-  enumDesc(file_treadle_session_v1_event, 9);
+  enumDesc(file_treadle_session_v1_event, 10);
 
 /**
  * ToolKind is what a tool does, for icons and rules.
@@ -1885,7 +2466,7 @@ export enum ToolKind {
  * Describes the enum treadle.session.v1.ToolKind.
  */
 export const ToolKindSchema: GenEnum<ToolKind> = /*@__PURE__*/
-  enumDesc(file_treadle_session_v1_event, 10);
+  enumDesc(file_treadle_session_v1_event, 11);
 
 /**
  * ToolStatus is how far a tool call is.
@@ -1919,7 +2500,7 @@ export enum ToolStatus {
  * Describes the enum treadle.session.v1.ToolStatus.
  */
 export const ToolStatusSchema: GenEnum<ToolStatus> = /*@__PURE__*/
-  enumDesc(file_treadle_session_v1_event, 11);
+  enumDesc(file_treadle_session_v1_event, 12);
 
 /**
  * ToolOutcome is how a tool call ended.
@@ -1974,7 +2555,7 @@ export enum ToolOutcome {
  * Describes the enum treadle.session.v1.ToolOutcome.
  */
 export const ToolOutcomeSchema: GenEnum<ToolOutcome> = /*@__PURE__*/
-  enumDesc(file_treadle_session_v1_event, 12);
+  enumDesc(file_treadle_session_v1_event, 13);
 
 /**
  * FileOperation is what happened to a file.
@@ -2022,7 +2603,130 @@ export enum FileOperation {
  * Describes the enum treadle.session.v1.FileOperation.
  */
 export const FileOperationSchema: GenEnum<FileOperation> = /*@__PURE__*/
-  enumDesc(file_treadle_session_v1_event, 13);
+  enumDesc(file_treadle_session_v1_event, 14);
+
+/**
+ * Approvals says whether the agent asks before it acts.
+ *
+ * @generated from enum treadle.session.v1.Approvals
+ */
+export enum Approvals {
+  /**
+   * Never: the sandbox is the wall.
+   *
+   * @generated from enum value: APPROVALS_UNSPECIFIED = 0;
+   */
+  UNSPECIFIED = 0,
+
+  /**
+   * Before it changes or runs something.
+   *
+   * @generated from enum value: APPROVALS_ASK = 1;
+   */
+  ASK = 1,
+}
+
+/**
+ * Describes the enum treadle.session.v1.Approvals.
+ */
+export const ApprovalsSchema: GenEnum<Approvals> = /*@__PURE__*/
+  enumDesc(file_treadle_session_v1_event, 15);
+
+/**
+ * ApprovalOptionKind is what an answer to an approval means.
+ *
+ * @generated from enum treadle.session.v1.ApprovalOptionKind
+ */
+export enum ApprovalOptionKind {
+  /**
+   * Not said.
+   *
+   * @generated from enum value: APPROVAL_OPTION_KIND_UNSPECIFIED = 0;
+   */
+  UNSPECIFIED = 0,
+
+  /**
+   * Yes, this once.
+   *
+   * @generated from enum value: APPROVAL_OPTION_KIND_ALLOW_ONCE = 1;
+   */
+  ALLOW_ONCE = 1,
+
+  /**
+   * Yes, and do not ask again for the like until the turn ends.
+   *
+   * @generated from enum value: APPROVAL_OPTION_KIND_ALLOW_SESSION = 2;
+   */
+  ALLOW_SESSION = 2,
+
+  /**
+   * No, not this once.
+   *
+   * @generated from enum value: APPROVAL_OPTION_KIND_REJECT_ONCE = 4;
+   */
+  REJECT_ONCE = 4,
+}
+
+/**
+ * Describes the enum treadle.session.v1.ApprovalOptionKind.
+ */
+export const ApprovalOptionKindSchema: GenEnum<ApprovalOptionKind> = /*@__PURE__*/
+  enumDesc(file_treadle_session_v1_event, 16);
+
+/**
+ * RequestOutcome is what became of a request.
+ *
+ * @generated from enum treadle.session.v1.RequestOutcome
+ */
+export enum RequestOutcome {
+  /**
+   * Not said.
+   *
+   * @generated from enum value: REQUEST_OUTCOME_UNSPECIFIED = 0;
+   */
+  UNSPECIFIED = 0,
+
+  /**
+   * An option of an approval was chosen.
+   *
+   * @generated from enum value: REQUEST_OUTCOME_CHOSEN = 1;
+   */
+  CHOSEN = 1,
+
+  /**
+   * The questions were answered.
+   *
+   * @generated from enum value: REQUEST_OUTCOME_ANSWERED = 2;
+   */
+  ANSWERED = 2,
+
+  /**
+   * A person refused to answer; an approval is not given.
+   *
+   * @generated from enum value: REQUEST_OUTCOME_DECLINED = 3;
+   */
+  DECLINED = 3,
+
+  /**
+   * Nobody answered in time; an approval is not given.
+   *
+   * @generated from enum value: REQUEST_OUTCOME_EXPIRED = 4;
+   */
+  EXPIRED = 4,
+
+  /**
+   * The agent does not wait any more, or its turn ended.
+   *
+   * @generated from enum value: REQUEST_OUTCOME_CANCELLED = 5;
+   */
+  CANCELLED = 5,
+}
+
+/**
+ * Describes the enum treadle.session.v1.RequestOutcome.
+ */
+export const RequestOutcomeSchema: GenEnum<RequestOutcome> = /*@__PURE__*/
+  enumDesc(file_treadle_session_v1_event, 17);
 
 /**
  * CostSource is where a cost comes from.
@@ -2056,7 +2760,7 @@ export enum CostSource {
  * Describes the enum treadle.session.v1.CostSource.
  */
 export const CostSourceSchema: GenEnum<CostSource> = /*@__PURE__*/
-  enumDesc(file_treadle_session_v1_event, 14);
+  enumDesc(file_treadle_session_v1_event, 18);
 
 /**
  * UsagePurpose is what a model call was for.
@@ -2083,7 +2787,130 @@ export enum UsagePurpose {
  * Describes the enum treadle.session.v1.UsagePurpose.
  */
 export const UsagePurposeSchema: GenEnum<UsagePurpose> = /*@__PURE__*/
-  enumDesc(file_treadle_session_v1_event, 15);
+  enumDesc(file_treadle_session_v1_event, 19);
+
+/**
+ * CompactionTrigger is why an agent made room.
+ *
+ * @generated from enum treadle.session.v1.CompactionTrigger
+ */
+export enum CompactionTrigger {
+  /**
+   * Not said.
+   *
+   * @generated from enum value: COMPACTION_TRIGGER_UNSPECIFIED = 0;
+   */
+  UNSPECIFIED = 0,
+
+  /**
+   * The context was nearly full.
+   *
+   * @generated from enum value: COMPACTION_TRIGGER_AUTO = 1;
+   */
+  AUTO = 1,
+
+  /**
+   * Somebody asked for it.
+   *
+   * @generated from enum value: COMPACTION_TRIGGER_MANUAL = 2;
+   */
+  MANUAL = 2,
+
+  /**
+   * The conversation began anew: nothing of it is left.
+   *
+   * @generated from enum value: COMPACTION_TRIGGER_RESET = 3;
+   */
+  RESET = 3,
+}
+
+/**
+ * Describes the enum treadle.session.v1.CompactionTrigger.
+ */
+export const CompactionTriggerSchema: GenEnum<CompactionTrigger> = /*@__PURE__*/
+  enumDesc(file_treadle_session_v1_event, 20);
+
+/**
+ * SubagentState is what a sub-agent is doing.
+ *
+ * @generated from enum treadle.session.v1.SubagentState
+ */
+export enum SubagentState {
+  /**
+   * Not said.
+   *
+   * @generated from enum value: SUBAGENT_STATE_UNSPECIFIED = 0;
+   */
+  UNSPECIFIED = 0,
+
+  /**
+   * It works.
+   *
+   * @generated from enum value: SUBAGENT_STATE_RUNNING = 1;
+   */
+  RUNNING = 1,
+
+  /**
+   * It finished.
+   *
+   * @generated from enum value: SUBAGENT_STATE_COMPLETED = 2;
+   */
+  COMPLETED = 2,
+
+  /**
+   * It failed.
+   *
+   * @generated from enum value: SUBAGENT_STATE_FAILED = 3;
+   */
+  FAILED = 3,
+
+  /**
+   * It was stopped.
+   *
+   * @generated from enum value: SUBAGENT_STATE_CANCELLED = 4;
+   */
+  CANCELLED = 4,
+}
+
+/**
+ * Describes the enum treadle.session.v1.SubagentState.
+ */
+export const SubagentStateSchema: GenEnum<SubagentState> = /*@__PURE__*/
+  enumDesc(file_treadle_session_v1_event, 21);
+
+/**
+ * RawReason is why something is told as the agent said it.
+ *
+ * @generated from enum treadle.session.v1.RawReason
+ */
+export enum RawReason {
+  /**
+   * Not said.
+   *
+   * @generated from enum value: RAW_REASON_UNSPECIFIED = 0;
+   */
+  UNSPECIFIED = 0,
+
+  /**
+   * Its type is none that Treadle knows.
+   *
+   * @generated from enum value: RAW_REASON_UNKNOWN_TYPE = 1;
+   */
+  UNKNOWN_TYPE = 1,
+
+  /**
+   * Its type is known, but not its form.
+   *
+   * @generated from enum value: RAW_REASON_PARSE_ERROR = 2;
+   */
+  PARSE_ERROR = 2,
+}
+
+/**
+ * Describes the enum treadle.session.v1.RawReason.
+ */
+export const RawReasonSchema: GenEnum<RawReason> = /*@__PURE__*/
+  enumDesc(file_treadle_session_v1_event, 22);
 
 /**
  * GitAction is what happened in the repository.
@@ -2145,7 +2972,7 @@ export enum GitAction {
  * Describes the enum treadle.session.v1.GitAction.
  */
 export const GitActionSchema: GenEnum<GitAction> = /*@__PURE__*/
-  enumDesc(file_treadle_session_v1_event, 16);
+  enumDesc(file_treadle_session_v1_event, 23);
 
 /**
  * ArtifactKind is what an artifact is.
@@ -2172,5 +2999,5 @@ export enum ArtifactKind {
  * Describes the enum treadle.session.v1.ArtifactKind.
  */
 export const ArtifactKindSchema: GenEnum<ArtifactKind> = /*@__PURE__*/
-  enumDesc(file_treadle_session_v1_event, 17);
+  enumDesc(file_treadle_session_v1_event, 24);
 
