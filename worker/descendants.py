@@ -22,10 +22,18 @@ def adopt_orphans() -> None:
     _prctl(_PR_SET_CHILD_SUBREAPER, 1)
 
 
+def kill_tree(pid: int) -> None:
+    """SIGKILL a child of this process and everything below it. The child is left to whoever waits for it; one that was reaped already
+    must not be named."""
+    for each in [pid, *_descendants(pid)]:
+        with contextlib.suppress(ProcessLookupError):
+            os.kill(each, signal.SIGKILL)
+
+
 def kill_descendants() -> int:
     """SIGKILL all descendants until none is left, and reap them; returns how many. Nothing else may wait for them."""
     killed: set[int] = set()
-    while alive := _descendants():
+    while alive := _descendants(os.getpid()):
         for pid in alive:
             with contextlib.suppress(ProcessLookupError):
                 os.kill(pid, signal.SIGKILL)
@@ -42,13 +50,13 @@ def _reap() -> None:
             pass
 
 
-def _descendants() -> set[int]:
+def _descendants(pid: int) -> set[int]:
     children: dict[int, list[int]] = {}
     for entry in Path("/proc").iterdir():
         if entry.name.isdigit() and (parent := _parent(entry)) is not None:
             children.setdefault(parent, []).append(int(entry.name))
     found: set[int] = set()
-    line = [os.getpid()]
+    line = [pid]
     while line:
         for child in children.get(line.pop(), []):
             if child not in found:

@@ -8,6 +8,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+from worker.paths import within
 from worker.provider import ProviderFailed
 
 Step = Mapping[str, Any]
@@ -50,14 +51,6 @@ def load_recording(name: str, workspace: Path) -> list[Step]:
 def kind_of(step: Step) -> str | None:
     """The key that says what the step does; None when it only waits."""
     return next((key for key in _KINDS if key in step), None)
-
-
-def within(workspace: Path, name: str) -> Path:
-    """The path, if it stays in the workspace also through symbolic links. Errors: ProviderFailed."""
-    path = (workspace / name).resolve()
-    if not path.is_relative_to(workspace.resolve()):
-        raise ProviderFailed(f"the path {name!r} is outside of the workspace")
-    return path
 
 
 def _step(line: str, place: str) -> Step:

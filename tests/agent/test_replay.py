@@ -23,6 +23,7 @@ def recorded(workspace: Path, *steps: Mapping[str, Any]) -> Request:
 
 class TestReplay(ProviderContract):
     name = "replay"
+    nap = "1000.125"
 
     @pytest.fixture
     def working(self, tmp_path: Path) -> Request:

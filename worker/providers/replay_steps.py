@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import difflib
 import json
 import math
 import time
@@ -14,11 +13,12 @@ from google.protobuf.json_format import ParseDict, ParseError
 
 from treadle.session.v1 import event_pb2 as session
 from treadle.worker.v1.worker_event_pb2 import WorkerEvent
+from worker.changes import difference, look
 from worker.command import run_command
+from worker.paths import within
 from worker.provider import Emitter, ProviderFailed, Request
-from worker.recording import Step, kind_of, within
+from worker.recording import Step, kind_of
 
-_PATCH_CHARS = 64 * 1024
 _WORDS_SECONDS = 0.05
 _STAMP_EVERY = 64
 _STATUS = {"done": "completed", "now": "in_progress"}
@@ -82,8 +82,8 @@ class Player:
     async def _edit(self, step: Step) -> None:
         path = self._path(step["edit"])
         old, new = self._text(step["old"]), self._text(step["new"])
-        before = await asyncio.to_thread(_read, path)
-        if before is None or old not in before:
+        before = (await asyncio.to_thread(look, path)).content.decode(errors="replace")
+        if old not in before:
             raise ProviderFailed(f"the recording edits {step['edit']!r}, but the text to replace is not there")
         await self._change("Edit", path, before.replace(old, new, 1), session.TOOL_KIND_EDIT)
 
@@ -96,15 +96,16 @@ class Player:
         call = session.ToolCall(name=name, tool_kind=kind, title=f"{name} {relative}", locations=[relative])
         call.input_json = json.dumps({"path": relative})
         item, started = await self._begin(call), time.monotonic()
-        before = await asyncio.to_thread(_read, path)
+        before = await asyncio.to_thread(look, path)
         try:
             await asyncio.to_thread(_put, path, content)
         except OSError as error:
             await self._end(item, session.TOOL_OUTCOME_FAILED, started, f"{relative}: {error.strerror}")
             return
         await self._end(item, session.TOOL_OUTCOME_COMPLETED, started, f"{name}: {relative}")
-        changed = session.FileChanged(call_id=item, changes=[_difference(relative, before, content)])
-        await self._emitter.emit(WorkerEvent(item_id=item, file_changed=changed))
+        change = difference(relative, before, await asyncio.to_thread(look, path))
+        if change is not None:
+            await self._emitter.emit(WorkerEvent(item_id=item, file_changed=session.FileChanged(call_id=item, changes=[change])))
 
     async def _run(self, step: Step) -> None:
         argv = ["sh", "-c", self._text(step["run"])] if isinstance(step["run"], str) else [self._text(str(word)) for word in step["run"]]
@@ -173,32 +174,9 @@ def _slices(text: str, seconds: float) -> list[str]:
     return [text[start : start + size] for start in range(0, len(text), size)]
 
 
-def _read(path: Path) -> str | None:
-    return path.read_text(encoding="utf-8", errors="replace") if path.is_file() else None
-
-
 def _put(path: Path, content: str | None) -> None:
     if content is None:
         path.unlink()
         return
     path.parent.mkdir(parents=True, exist_ok=True)
     path.write_text(content, encoding="utf-8")
-
-
-def _difference(path: str, before: str | None, after: str | None) -> session.FileChange:
-    operation = session.FILE_OPERATION_MODIFIED
-    if before is None:
-        operation = session.FILE_OPERATION_ADDED
-    elif after is None:
-        operation = session.FILE_OPERATION_DELETED
-    old, new = (before or "").splitlines(keepends=True), (after or "").splitlines(keepends=True)
-    lines = list(difflib.unified_diff(old, new, f"a/{path}", f"b/{path}"))
-    patch = "".join(line if line.endswith("\n") else f"{line}\n\\ No newline at end of file\n" for line in lines)
-    return session.FileChange(
-        path=path,
-        operation=operation,
-        additions=sum(line.startswith("+") for line in lines[2:]),
-        deletions=sum(line.startswith("-") for line in lines[2:]),
-        patch=patch if len(patch) <= _PATCH_CHARS else "",
-        patch_truncated=len(patch) > _PATCH_CHARS,
-    )
