@@ -24,6 +24,7 @@ class Renderer:
         self._screen = screen
         self._summary = Summary()
         self._begun: set[str] = set()
+        self._agents: set[tuple[str, int]] = set()
         self._told: dict[str, str] = {}
         self._rest: dict[str, str] = {}
 
@@ -84,6 +85,12 @@ class Renderer:
         if not event.message.final:
             return
         text, told = _text(event.message.parts), self._told.pop(event.item_id, "")
+        if not event.message.parts:
+            # Withdrawn: what was told of it was cut off, and comes again as another message.
+            if told:
+                self._screen.end_piece()
+                self._screen.line("(cut off)", "dim")
+            return
         if told and text.startswith(told):
             if rest := text[len(told) :]:
                 self._screen.piece(rest)
@@ -116,7 +123,8 @@ class Renderer:
 
     def _tool_call(self, event: pb.Event) -> None:
         call = event.tool_call
-        if call.call_id in self._begun:
+        # Of a pending one not all is known yet.
+        if call.call_id in self._begun or call.status == pb.TOOL_STATUS_PENDING:
             return
         self._begun.add(call.call_id)
         if call.command:
@@ -146,6 +154,29 @@ class Renderer:
             mark, style = _OPERATIONS.get(change.operation, ("~", ""))
             moved = f"{change.old_path} → " if change.old_path else ""
             self._screen.parts((f"  {mark} ", style), (f"{moved}{change.path}", ""), (_counts(change), "dim"))
+
+    def _subagent_updated(self, event: pb.Event) -> None:
+        agent = event.subagent_updated
+        if (agent.agent_id, agent.state) in self._agents:
+            return
+        self._agents.add((agent.agent_id, agent.state))
+        if agent.state == pb.SUBAGENT_STATE_RUNNING:
+            self._screen.parts(("  ⇢ ", "magenta"), (f"sub-agent: {agent.name}", ""))
+        else:
+            state = pb.SubagentState.Name(agent.state).removeprefix("SUBAGENT_STATE_").lower()
+            self._screen.parts(("  ⇠ ", "magenta"), (f"sub-agent: {agent.name}", ""), (f"  {state}", "dim"))
+
+    def _context_compacted(self, event: pb.Event) -> None:
+        compacted = event.context_compacted
+        if compacted.trigger == pb.COMPACTION_TRIGGER_RESET:
+            self._screen.label("memory", "the agent began its conversation anew", "yellow")
+            return
+        tokens = f" ({compacted.tokens_before:,} tokens before)" if compacted.tokens_before else ""
+        self._screen.label("memory", f"the agent goes on with a summary of what was before{tokens}", "dim")
+
+    def _provider_raw(self, event: pb.Event) -> None:
+        raw = event.provider_raw
+        self._screen.line(f"  · {raw.provider} said something that this version does not know: {raw.native_type}", "dim")
 
     def _git_updated(self, event: pb.Event) -> None:
         git = event.git_updated

@@ -1,0 +1,55 @@
+"""What a person sees of events that `replay` never sends."""
+
+from __future__ import annotations
+
+import pytest
+
+from server.cli.render import Renderer
+from server.cli.screen import Screen
+from treadle.session.v1 import event_pb2 as pb
+
+RUNNING = pb.SubagentUpdated(agent_id="a", name="look around", state=pb.SUBAGENT_STATE_RUNNING)
+DONE = pb.SubagentUpdated(agent_id="a", name="look around", state=pb.SUBAGENT_STATE_COMPLETED)
+
+
+def shown(capsys: pytest.CaptureFixture[str], *events: pb.Event) -> list[str]:
+    renderer = Renderer(Screen())
+    for event in events:
+        renderer.show(event)
+    return [line.strip() for line in capsys.readouterr().out.splitlines() if line.strip()]
+
+
+def test_a_call_is_shown_once_and_when_it_is_whole(capsys: pytest.CaptureFixture[str]) -> None:
+    pending = pb.ToolCall(call_id="c", name="Bash", title="Bash", status=pb.TOOL_STATUS_PENDING)
+    running = pb.ToolCall(call_id="c", name="Bash", title="ls", command="ls", status=pb.TOOL_STATUS_RUNNING)
+    assert shown(capsys, pb.Event(tool_call=pending), pb.Event(tool_call=running), pb.Event(tool_call=running)) == ["$ ls"]
+
+
+def test_subagents_are_shown_when_they_begin_and_end(capsys: pytest.CaptureFixture[str]) -> None:
+    events = [pb.Event(subagent_updated=update) for update in (RUNNING, RUNNING, DONE, DONE)]
+    assert shown(capsys, *events) == ["⇢ sub-agent: look around", "⇠ sub-agent: look around  completed"]
+
+
+def test_what_the_agent_forgets_is_shown(capsys: pytest.CaptureFixture[str]) -> None:
+    auto = pb.ContextCompacted(trigger=pb.COMPACTION_TRIGGER_AUTO, tokens_before=150_000)
+    reset = pb.ContextCompacted(trigger=pb.COMPACTION_TRIGGER_RESET)
+    first, second = shown(capsys, pb.Event(context_compacted=auto), pb.Event(context_compacted=reset))
+    assert "150,000 tokens" in first
+    assert "anew" in second
+
+
+def test_what_nobody_knows_is_named(capsys: pytest.CaptureFixture[str]) -> None:
+    raw = pb.ProviderRaw(provider="claude", native_type="telepathy", payload="{}")
+    assert shown(capsys, pb.Event(provider_raw=raw)) == ["· claude said something that this version does not know: telepathy"]
+
+
+def test_a_withdrawn_message_is_no_message(capsys: pytest.CaptureFixture[str]) -> None:
+    delta = pb.ContentDelta(channel=pb.CHANNEL_TEXT, data="half")
+    withdrawn = pb.Message(role=pb.ROLE_ASSISTANT, final=True)
+    whole = pb.Message(role=pb.ROLE_ASSISTANT, final=True, parts=[pb.Part(text="whole")])
+    assert shown(
+        capsys,
+        pb.Event(item_id="m1", content_delta=delta),
+        pb.Event(item_id="m1", message=withdrawn),
+        pb.Event(item_id="m2", message=whole),
+    ) == ["whole"]
