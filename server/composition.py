@@ -13,7 +13,7 @@ from typing import Any
 import structlog
 
 from server import telemetry
-from server.adapters import installed
+from server.agents import Choice, default_agent, installed_agents
 from server.api.event_codec import ProtobufEventCodec
 from server.api.server import Api, open_api
 from server.config import Settings
@@ -44,6 +44,8 @@ class Server:
     supervisor: Supervisor
     launcher: Launcher
     stores: Stores
+    agent: Choice
+    """The agent of a session that names none."""
     failed: asyncio.Future[None]
     """Done, with its error, when a part that everything stands on has ended."""
 
@@ -70,6 +72,7 @@ async def compose(settings: Settings, *, mark: Callable[[str], None] | None = No
             scratch=scratch,
             branch_prefix=settings.branch_prefix,
             turn_seconds=settings.turn_timeout_seconds,
+            agent_steps=settings.agent_steps,
             lease_seconds=settings.lease_seconds,
             snapshot_retry_seconds=settings.snapshot_retry_seconds,
             import_retry_seconds=settings.import_retry_seconds,
@@ -92,6 +95,9 @@ async def compose(settings: Settings, *, mark: Callable[[str], None] | None = No
             rush=rush,
             tracer=tracer,
         )
+        agent = default_agent(settings)
+        if agent.name not in installed_agents():
+            raise AdapterUnknown(f"TREADLE_DEFAULT_PROVIDER={agent.name} is not installed; there are: {', '.join(installed_agents())}")
         supervisor = Supervisor(ports, limits)
         telemetry.TURNS_ACTIVE.set_function(lambda: supervisor.active)
         inspections = Inspections(repositories)
@@ -102,9 +108,9 @@ async def compose(settings: Settings, *, mark: Callable[[str], None] | None = No
             supervisor,
             rush=rush,
             tracer=tracer,
-            providers=lambda: installed("provider"),
+            providers=installed_agents,
             models=models.gateway,
-            default_provider=settings.default_provider,
+            default_provider=agent.name,
             replica=replica,
             lease_seconds=settings.lease_seconds,
         )
@@ -121,7 +127,7 @@ async def compose(settings: Settings, *, mark: Callable[[str], None] | None = No
                 tracer=tracer,
             )
         )
-        yield Server(api, supervisor, launcher, stores, failed)
+        yield Server(api, supervisor, launcher, stores, agent, failed)
 
 
 @asynccontextmanager

@@ -85,10 +85,12 @@ class Settings(BaseSettings):
     )
 
     # -- turns
-    default_provider: Annotated[str, AfterValidator(forms.name_of("provider"))] = Field(
-        "replay", description="The agent of a session that names none."
+    default_provider: Annotated[str, AfterValidator(forms.name_of("provider", optional=True))] = Field(
+        "",
+        description="The agent of a session that names none; empty for `claude` where it is installed and has a credential, else `replay`.",
     )
     max_turns: int = Field(64, ge=1, description="Turns that one server runs at a time.")
+    agent_steps: int = Field(200, ge=0, description="How often an agent may ask its model in one turn; 0 for no limit.")
     turn_timeout_seconds: Seconds = Field(3600, description="Limit for the agent's part of a turn.")
     worker_start_seconds: Seconds = Field(30, description="Limit for a worker's start.")
     worker_orphan_seconds: Seconds = Field(600, description="A worker that hears no server for this long kills its agent and exits.")

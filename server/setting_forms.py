@@ -76,11 +76,11 @@ def readable(path: Path | None) -> Path | None:
     return path
 
 
-def name_of(port: str) -> Callable[[str], str]:
-    """The name of something that is installed."""
+def name_of(port: str, *, optional: bool = False) -> Callable[[str], str]:
+    """The name of something that is installed; empty for none, where that is a choice."""
 
     def check(name: str) -> str:
-        if name not in installed(port):
+        if name not in installed(port) and not (optional and not name):
             raise ValueError(f"{name!r} is not installed; there are: {', '.join(installed(port))}")
         return name
 

@@ -15,12 +15,16 @@ from dataclasses import dataclass
 from enum import Enum
 from importlib.metadata import entry_points
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from server.data_dir import nearest_existing
 from server.embedded.gateway import envoy
 from server.embedded.room import LITTLE_BYTES, TOO_LITTLE_BYTES, free_bytes, in_words
 from server.listening import why_not
 from server.replica import DataDirectoryTaken, DataDirectoryUnusable, held_replica
+
+if TYPE_CHECKING:
+    from server.config import Settings
 
 _PROGRAM_SECONDS = 10.0
 _ANSWER_SECONDS = 2.0
@@ -107,12 +111,21 @@ def launchers(_: Path) -> Finding:
     return _installed("launchers", names)
 
 
-def providers(_: Path) -> Finding:
-    """The agents."""
-    names = sorted(entry_points(group="treadle.provider").names)
-    if names == ["replay"]:
-        return Finding("agents", Level.FINE, "replay (plays recorded sessions; no model is called)")
-    return _installed("agents", names)
+def agents(_: Path) -> Iterator[Finding]:
+    """The agents, and which one a session gets. Of a credential only the variable's name is told."""
+    from server.agents import agents_to_install, claude_credential, default_agent, how_to_install, installed_agents
+
+    settings = _settings()
+    if settings is None:
+        return
+    missing, choice, credential = agents_to_install(), default_agent(settings), claude_credential(settings)
+    detail = f"{', '.join(installed_agents())}; a session that names none gets {choice.name}: {choice.why}"
+    if choice.name not in installed_agents():
+        yield Finding("agents", Level.MISSING, f"{choice.name} is not installed", how_to_install(choice.name))
+    elif credential and "claude" in missing:
+        yield Finding("agents", Level.LIMITED, detail, how_to_install("claude"))
+    else:
+        yield Finding("agents", Level.FINE, detail)
 
 
 def models(_: Path) -> Finding:
@@ -173,15 +186,8 @@ def sockets(data_dir: Path) -> Finding:
 
 def ports(data_dir: Path) -> Iterator[Finding]:
     """The addresses that the settings name, unless our own server has them."""
-    from pydantic import ValidationError
-
-    from server.config import Settings, invalid_settings
-
-    try:
-        settings = Settings()
-    except ValidationError as error:
-        for told in invalid_settings(error):
-            yield Finding("settings", Level.MISSING, told, "unset or correct it")
+    settings = _settings()
+    if settings is None:
         return
     if _serving(data_dir):
         yield from _running(data_dir)
@@ -219,6 +225,30 @@ def _answers(address: str) -> bool:
             return True
     except (OSError, ValueError):
         return False
+
+
+def settings(_: Path) -> Iterator[Finding]:
+    """Whether the environment's settings can be read."""
+    from pydantic import ValidationError
+
+    from server.config import Settings, invalid_settings
+
+    try:
+        Settings()
+    except ValidationError as error:
+        for told in invalid_settings(error):
+            yield Finding("settings", Level.MISSING, told, "unset or correct it")
+
+
+def _settings() -> Settings | None:
+    from pydantic import ValidationError
+
+    from server.config import Settings
+
+    try:
+        return Settings()
+    except ValidationError:
+        return None
 
 
 def _serving(data_dir: Path) -> bool:

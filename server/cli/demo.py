@@ -12,6 +12,7 @@ from server.cli.screen import Screen
 from server.cli.watch import watch
 from server.data_dir import chosen_data_dir
 
+REPLAY = "replay"
 REQUEST = "Write down what was asked for, with a small check that proves it"
 
 
@@ -33,14 +34,17 @@ async def _run(options: argparse.Namespace) -> ExitCode:
         return await play(connection, url)
 
 
-async def play(connection: Connection, sample_url: str) -> ExitCode:
+async def play(connection: Connection, sample_url: str, agent: str = REPLAY) -> ExitCode:
     """Say what it is, and show it. Errors: TreadleError."""
     screen = Screen()
     screen.line()
     screen.line("A session on the sample repository", "bold")
-    screen.prose(
-        "The agent is `replay`: it plays a recorded session through the real worker. Its files and commands really happen, and so do the "
-        "branch, the commit and the push. No model is called."
-    )
+    if agent == REPLAY:
+        screen.prose(
+            "The agent is `replay`: it plays a recorded session through the real worker. Its files and commands really happen, and so do "
+            "the branch, the commit and the push. No model is called."
+        )
+    else:
+        screen.prose(f"The agent is `{agent}`: it calls a model, on your account. The branch, the commit and the push are real.")
     screen.line()
-    return await watch(connection, connection.treadle.execute(sample_url, REQUEST, provider="replay"), as_json=False)
+    return await watch(connection, connection.treadle.execute(sample_url, REQUEST, provider=agent), as_json=False)

@@ -22,7 +22,6 @@ _CHECKS: tuple[Callable[[Path], Finding], ...] = (
     checks.gateway,
     checks.sandbox,
     checks.launchers,
-    checks.providers,
     checks.models,
     checks.data_directory,
     checks.disk,
@@ -49,7 +48,8 @@ def run(options: argparse.Namespace) -> ExitCode:
 def _findings(data_dir: Path) -> Iterator[Finding]:
     for check in _CHECKS:
         yield check(data_dir)
-    yield from checks.ports(data_dir)
+    for several in (checks.settings, checks.agents, checks.ports):
+        yield from several(data_dir)
 
 
 def _show(screen: Screen, finding: Finding) -> None:

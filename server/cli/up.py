@@ -103,7 +103,7 @@ async def _demo(stack: Stack, screen: UpScreen) -> None:
     key = await asyncio.to_thread(stack.key_file.read_text, encoding="utf-8")
     try:
         async with connect(Target(stack.server.api.address, key.strip())) as connection:
-            await play(connection, stack.sample.url)
+            await play(connection, stack.sample.url, stack.server.agent.name)
     except CommandFailed as failure:
         screen.demo_failed(failure)
 

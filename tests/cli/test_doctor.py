@@ -100,3 +100,23 @@ async def test_doctor_is_not_misled_by_what_a_crashed_server_left(unused) -> Non
         ended = await unused.run("doctor", TREADLE_LISTEN=f"127.0.0.1:{taken.getsockname()[1]}")
     assert ended.code == 1
     assert "no  port" in ended.out
+
+
+async def test_doctor_tells_which_agent_a_session_gets_and_why(unused) -> None:
+    ended = await unused.run("doctor", TREADLE_LISTEN="127.0.0.1:0")
+    assert "a session that names none gets replay" in ended.out
+    assert "with ANTHROPIC_API_KEY it would be claude" in ended.out
+
+
+async def test_doctor_names_where_a_credential_is_from_and_never_the_credential(unused) -> None:
+    for variable in ("ANTHROPIC_API_KEY", "CLAUDE_CODE_OAUTH_TOKEN"):
+        ended = await unused.run("doctor", TREADLE_LISTEN="127.0.0.1:0", **{variable: "sk-canary-0123456789"})
+        assert ended.code == 0, ended
+        assert f"a session that names none gets claude: {variable} is set" in ended.out
+        assert "canary" not in ended.out + ended.err
+
+
+async def test_doctor_says_what_to_do_about_an_agent_that_is_not_there(unused) -> None:
+    ended = await unused.run("doctor", TREADLE_LISTEN="127.0.0.1:0", TREADLE_DEFAULT_PROVIDER="nobody")
+    assert ended.code == 1
+    assert "no  agents     nobody is not installed" in ended.out

@@ -31,7 +31,8 @@ async def test_the_first_start_plays_one_session_and_later_ones_do_not(first_sta
 
     async with home.up() as up:
         assert (home.data_dir / "address").read_text().strip() in up.out
-        assert "replay" not in up.out
+        assert "plays a recorded session" not in up.out
+        assert "agent     replay: it calls no model; with ANTHROPIC_API_KEY it would be claude" in up.out
         listed = await home.run("sessions")
     assert listed.code == 0
     assert listed.out.count("idle") == 1

@@ -37,6 +37,7 @@ async def launcher() -> AsyncIterator[ProcessLauncher]:
 async def worker_with_model(launcher: ProcessLauncher) -> AsyncIterator[tuple[WorkerLink, FakeAnthropic]]:
     worker = new_worker()
     await launcher.workspace(worker)
+    await launcher.furnished(worker)
     door = await launcher.models(worker)
     async with fake_anthropic(door.socket) as fake:
         if door.owner:
@@ -108,6 +109,7 @@ async def test_calls_without_the_proof_are_refused(launcher: ProcessLauncher) ->
 async def test_an_agent_without_memory_leaves_nothing(launcher: ProcessLauncher, tmp_path: Path) -> None:
     worker = new_worker()
     await launcher.workspace(worker)
+    await launcher.furnished(worker)
     link = await launcher.launch(worker)
     await listen(link.execute(assignment(worker, model="")), link)
     assert await link.read_transcript() == b""
