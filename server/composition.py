@@ -96,8 +96,6 @@ async def compose(settings: Settings, *, mark: Callable[[str], None] | None = No
             tracer=tracer,
         )
         agent = default_agent(settings)
-        if agent.name not in installed_agents():
-            raise AdapterUnknown(f"TREADLE_DEFAULT_PROVIDER={agent.name} is not installed; there are: {', '.join(installed_agents())}")
         supervisor = Supervisor(ports, limits)
         telemetry.TURNS_ACTIVE.set_function(lambda: supervisor.active)
         inspections = Inspections(repositories)
