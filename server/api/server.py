@@ -44,6 +44,10 @@ class Api:
     _health: Health
     _streams: Streams
 
+    async def finish(self, *, seconds: float) -> None:
+        """Let streams come to their own end, which they do when no turn runs any more; those that do not in time are left to `drain`."""
+        await self._streams.finish(seconds)
+
     async def drain(self) -> None:
         """Say no to health checks and end the streams; unary calls go on."""
         self._health.drain()

@@ -75,6 +75,11 @@ class Streams:
             telemetry.STREAMS.dec()
             await frames.aclose()
 
+    async def finish(self, seconds: float) -> None:
+        """Wait until the streams that are open now have ended by themselves, but not longer than `seconds`."""
+        if tasks := [stream.task for stream in self._streams]:
+            await asyncio.wait(tasks, timeout=seconds)
+
     async def drain(self) -> None:
         """End all streams with SHUTTING_DOWN; each can be resumed."""
         self._draining = True

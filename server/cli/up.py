@@ -119,5 +119,8 @@ async def _wind_down(stack: Stack, screen: UpScreen, signals: StopSignals, playi
     if playing is not None:
         # Its last events are on their way to the screen.
         await asyncio.wait({playing}, timeout=_LAST_WORDS_SECONDS)
+    if published:
+        # And those of other clients to theirs: a stream that is cut before its turn's end would ask a server that is gone for the rest.
+        await stack.server.api.finish(seconds=_LAST_WORDS_SECONDS)
     if not published:
         screen.not_published()

@@ -146,3 +146,18 @@ async def test_a_draining_server_ends_its_streams_with_a_hint_and_says_no_to_new
     assert error_info(caught.value)[1] == "SHUTTING_DOWN"
     # Unary calls are still answered.
     assert (await client.call("GetSession", pb.GetSessionRequest(session_id=seen[0].session_id))).session.session_id
+
+
+async def test_streams_whose_turn_has_ended_end_by_themselves_before_a_drain(treadle: tuple[Any, Client], git_server: GitServer) -> None:
+    """As `treadle up` does it at Ctrl-C: turns are ended first, and whoever follows them shall see how."""
+    server, client = treadle
+    stream = client.execute(**request(git_server))
+    session_id = (await anext(aiter(stream))).started.session_id
+    others = [client.resume(session_id) for _ in range(20)]
+    await asyncio.gather(*[anext(aiter(other)) for other in others])
+    await server.supervisor.interrupt_all("the server was stopped", seconds=30)
+    await server.api.finish(seconds=30)
+    await server.api.drain()
+    for each in (stream, *others):
+        frames = [frame async for frame in each]
+        assert frames[-1].HasField("closed")
