@@ -9,6 +9,7 @@ import sys
 from pathlib import Path
 
 import pytest
+from support.git_server import git
 
 ROOT = Path(__file__).parents[2]
 NOWHERE = "http://127.0.0.1:9/simple"
@@ -17,7 +18,7 @@ NOWHERE = "http://127.0.0.1:9/simple"
 @pytest.fixture
 def checkout(tmp_path: Path) -> Path:
     """What tools/setup looks at."""
-    for name in ("tools/setup", "constraints.txt", "constraints-proto.txt", "pyproject.toml", "generated/python/pyproject.toml"):
+    for name in git(ROOT, "ls-files", "tools/setup", "constraints*.txt", "pyproject.toml", "*/pyproject.toml").splitlines():
         (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
         shutil.copy(ROOT / name, tmp_path / name)
     return tmp_path
