@@ -57,12 +57,17 @@ def python(_: Path) -> Finding:
 
 def git(_: Path) -> Finding:
     """The program that fetches and pushes."""
+    from server.git.command import PINNING_VERSION, parse_version
+
     found = shutil.which("git")
     if found is None:
         return Finding("Git", Level.MISSING, "not installed", "on Debian or Ubuntu: apt-get install git")
     version, programs = _output([found, "--version"]).removeprefix("git version "), _output([found, "--exec-path"])
     if not Path(programs, "git-http-backend").exists():
         return Finding("Git", Level.LIMITED, f"{version}, without http-backend", "the sample repository of `treadle up` needs it")
+    if parse_version(f"git version {version}") < PINNING_VERSION:
+        remedy = f"repositories on public hosts need Git {'.'.join(map(str, PINNING_VERSION))} or later"
+        return Finding("Git", Level.LIMITED, f"{version} ({found})", remedy)
     return Finding("Git", Level.FINE, f"{version} ({found})")
 
 

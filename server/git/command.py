@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import os
+import re
 import shutil
 import signal
 from collections.abc import Mapping
@@ -25,6 +26,9 @@ _KILL_SECONDS = 10.0
 HELD_LOCKS: ContextVar[tuple[int, ...]] = ContextVar("held locks", default=())
 """Descriptors of the locks under which the current task runs git: its children keep them, so that a git that outlives a killed server
 still holds its mirror's lock."""
+
+PINNING_VERSION = (2, 37)
+"""The first Git that connects to the addresses that it is given (http.curloptResolve); an older one ignores the setting in silence."""
 
 _ENVIRONMENT = {
     "PATH": "/usr/local/bin:/usr/bin:/bin",
@@ -113,6 +117,13 @@ class Git:
     def __init__(self, *, timeout_seconds: float, program: str | None = None) -> None:
         self._program = program or shutil.which("git") or "/usr/bin/git"
         self._timeout = timeout_seconds
+        self._version: tuple[int, ...] = ()
+
+    async def version(self) -> tuple[int, ...]:
+        """Of the program. Errors: GitFailed, OSError when there is none."""
+        if not self._version:
+            self._version = parse_version((await self.run("--version")).text)
+        return self._version
 
     async def run(
         self,
@@ -160,6 +171,12 @@ class Git:
         for key, value in {**_CONFIGURATION, **access.configuration}.items():
             options += ["-c", f"{key}={value}"]
         return options
+
+
+def parse_version(told: str) -> tuple[int, ...]:
+    """(2, 39) of `git version 2.39.5 (Apple Git-154)`; (0,) of anything else."""
+    found = re.search(r"git version (\d+)\.(\d+)", told)
+    return (int(found[1]), int(found[2])) if found else (0,)
 
 
 async def communicate(

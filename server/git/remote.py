@@ -7,9 +7,10 @@ import base64
 from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
+from urllib.parse import urlsplit
 
 from server.git.address import public_addresses
-from server.git.command import Access, Git, GitFailed
+from server.git.command import PINNING_VERSION, Access, Git, GitFailed
 from server.git.refs import branch_ref, fetched_ref
 from server.git.remote_url import RemoteUrls
 from server.kernel.errors import PushRefused, RepositoryUnreachable
@@ -97,10 +98,7 @@ class Remote:
         protocol = url.partition("://")[0]
         configuration: dict[str, str] = {}
         if not self._urls.is_operators(url):
-            host = url.split("/")[2]
-            addresses = await public_addresses(url, seconds=LS_REMOTE_SECONDS)
-            # Pinned: what was checked is what git connects to, whatever the name says a moment later.
-            configuration["http.curloptResolve"] = f"{host}:443:{','.join(_bracketed(address) for address in addresses)}"
+            configuration["http.curloptResolve"] = await self._pinned(url)
         token = await self._token(url)
         if token is None:
             return Access(protocol, configuration=configuration)
@@ -111,6 +109,17 @@ class Remote:
             "GIT_CONFIG_VALUE_0": f"Authorization: Basic {encoded}",
         }
         return Access(protocol, environment, configuration, secrets=(token, encoded))
+
+    async def _pinned(self, url: str) -> str:
+        """What was checked is what git connects to, whatever the name says a moment later. Errors: RepositoryUnreachable."""
+        version = await self._git.version()
+        if version < PINNING_VERSION:
+            needed = ".".join(map(str, PINNING_VERSION))
+            raise RepositoryUnreachable(f"public hosts need Git {needed} or later; this server has {'.'.join(map(str, version))}")
+        addresses = await public_addresses(url, seconds=LS_REMOTE_SECONDS)
+        parts = urlsplit(url)
+        port = parts.port or (443 if parts.scheme == "https" else 80)
+        return f"{parts.hostname}:{port}:{','.join(_bracketed(address) for address in addresses)}"
 
 
 def _bracketed(address: str) -> str:

@@ -9,9 +9,11 @@ from dataclasses import dataclass
 from datetime import datetime
 from pathlib import Path
 
+import structlog
+
 from server.config import Settings
 from server.git import bundle, diff, workspace
-from server.git.command import Git, GitFailed
+from server.git.command import PINNING_VERSION, Git, GitFailed
 from server.git.importing import Importer, Parentage
 from server.git.mirror import Mirrors
 from server.git.refs import branch_ref, commit_id, fetched_ref, is_branch
@@ -22,6 +24,8 @@ from server.git.walker.protocol import Limits
 from server.kernel.errors import BranchUnknown, PushRefused, RepositoryUnreachable, WorkspaceFailed
 from server.kernel.ports.repositories import Author, Diff, Imported, RemoteBranch, Repositories, Repository
 from server.sandbox.probe import Unavailable, probe
+
+log = structlog.get_logger()
 
 
 @dataclass(frozen=True)
@@ -166,6 +170,7 @@ def _trouble(error: Exception) -> str:
 async def open_git(settings: Settings, *, limits: Limits | None = None, token: TokenSupplier = no_token) -> AsyncIterator[Repositories]:
     """The adapter, from settings. Errors: ValueError for an allow-list that cannot be right."""
     git = Git(timeout_seconds=settings.git_timeout_seconds)
+    await _warn_of_an_old_git(git)
     urls = RemoteUrls(hosts=settings.git_allowed_hosts, prefixes=settings.git_allowed_prefixes)
     found = await asyncio.to_thread(probe)
     sandbox = None if isinstance(found, Unavailable) else found
@@ -183,3 +188,11 @@ async def open_git(settings: Settings, *, limits: Limits | None = None, token: T
     finally:
         upkeep.cancel()
         await asyncio.gather(upkeep, return_exceptions=True)
+
+
+async def _warn_of_an_old_git(git: Git) -> None:
+    try:
+        if (version := await git.version()) < PINNING_VERSION:
+            log.warning("git.too_old_for_public_hosts", version=version, needed=PINNING_VERSION)
+    except (GitFailed, OSError) as error:
+        log.warning("git.unusable", error=str(error))

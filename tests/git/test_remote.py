@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import asyncio
+import threading
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 
 import pytest
@@ -10,6 +12,8 @@ from support.git_server import GitServer, git, git_server
 from support.git_world import BASE, BRANCH, World, open_world
 
 from server.git import remote as remote_module
+from server.git.command import Git
+from server.git.remote_url import RemoteUrls
 from server.kernel.errors import BranchUnknown, PushRefused, RepositoryNotAllowed, RepositoryUnreachable
 from server.kernel.ports.repositories import RemoteBranch
 
@@ -203,6 +207,42 @@ async def test_without_a_token_a_private_repository_is_unreachable_and_nothing_a
         async with open_world(server, tmp_path) as world:
             with pytest.raises(RepositoryUnreachable, match=r"Authentication failed|could not read"):
                 await world.fetch()
+
+
+class _Redirecting(BaseHTTPRequestHandler):
+    """Sends everybody to another server."""
+
+    to = ""
+
+    def do_GET(self) -> None:
+        self.send_response(302)
+        self.send_header("Location", self.to + self.path.lstrip("/"))
+        self.end_headers()
+
+    def log_message(self, *_: object) -> None:
+        """Quiet."""
+
+
+async def test_a_redirect_is_not_followed(server: GitServer, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Neither to another host, nor with the token that was meant for this one."""
+
+    async def supply(url: str) -> str | None:
+        return "ghs_canary"
+
+    monkeypatch.setattr(_Redirecting, "to", server.url)
+    with ThreadingHTTPServer(("127.0.0.1", 0), _Redirecting) as redirecting:
+        threading.Thread(target=redirecting.serve_forever, kwargs={"poll_interval": 0.05}, daemon=True).start()
+        url = f"http://127.0.0.1:{redirecting.server_port}/"
+        try:
+            remote = remote_module.Remote(Git(timeout_seconds=10), RemoteUrls(hosts="", prefixes=url), token=supply)
+            with pytest.raises(RepositoryUnreachable, match="302"):
+                await remote.advertised(f"{url}demo.git")
+            git(tmp_path, "init", "--quiet", "--bare", "mirror.git")
+            with pytest.raises(RepositoryUnreachable, match="302"):
+                await remote.fetch(f"{url}demo.git", tmp_path / "mirror.git", ["main"])
+        finally:
+            redirecting.shutdown()
+    assert server.asked == []
 
 
 def _seed(server: GitServer) -> None:

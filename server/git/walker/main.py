@@ -48,6 +48,7 @@ def _restrain(limits: Limits) -> None:
         (resource.RLIMIT_FSIZE, limits.total_bytes + _SLACK_BYTES),
         (resource.RLIMIT_NOFILE, limits.depth + _DESCRIPTORS),
         (resource.RLIMIT_CORE, 0),
+        (resource.RLIMIT_NPROC, 0),
     ):
         resource.setrlimit(what, (most, most))
 
