@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from server import agents
+from server import adapters, agents
 from server.config import Settings
 
 KEY, TOKEN = {"ANTHROPIC_API_KEY": "sk-x"}, {"CLAUDE_CODE_OAUTH_TOKEN": "sk-y"}
@@ -17,10 +17,10 @@ KEY, TOKEN = {"ANTHROPIC_API_KEY": "sk-x"}, {"CLAUDE_CODE_OAUTH_TOKEN": "sk-y"}
 @pytest.fixture(autouse=True)
 def _forget() -> Iterator[None]:
     """What was found before counts for nothing here, and what is found here for nobody else."""
-    for found in (agents.installed_agents, agents.agents_to_install):
+    for found in (adapters.installed, adapters.not_installed):
         found.cache_clear()
     yield
-    for found in (agents.installed_agents, agents.agents_to_install):
+    for found in (adapters.installed, adapters.not_installed):
         found.cache_clear()
 
 
@@ -31,7 +31,7 @@ def without_claude(monkeypatch: pytest.MonkeyPatch) -> None:
             raise PackageNotFoundError(package)
         return version(package)
 
-    monkeypatch.setattr(agents, "version", installed)
+    monkeypatch.setattr(adapters, "version", installed)
 
 
 def settings(monkeypatch: pytest.MonkeyPatch, variables: dict[str, str], **fields: Any) -> Settings:
