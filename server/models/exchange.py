@@ -5,9 +5,10 @@ from __future__ import annotations
 import asyncio
 import hmac
 import time
-from collections.abc import Mapping
+from collections.abc import Coroutine, Mapping
 from contextlib import AsyncExitStack
 from dataclasses import dataclass, field
+from typing import Any
 
 import aiohttp
 import structlog
@@ -279,8 +280,13 @@ class Exchange:
         return ModelUse(checked.model, tokens, self._shared.prices.cost(checked.model, tokens), partial=partial)
 
     async def _settled(self, reservation: Reservation, use: ModelUse | None) -> None:
-        """Also when the request was cancelled: in a task that the door waits for when it closes."""
-        task = asyncio.create_task(self._settle(reservation, use))
+        """Also when the request was cancelled."""
+        await self._uncut(self._settle(reservation, use))
+
+    async def _uncut(self, work: Coroutine[Any, Any, None]) -> None:
+        """What writes to the turn's log is never cut off by an agent that hangs up: half a step would break the log. It runs in a task
+        that the door waits for when it closes."""
+        task = asyncio.create_task(work)
         self._settling.add(task)
         task.add_done_callback(self._settling.discard)
         await asyncio.shield(task)
@@ -294,7 +300,7 @@ class Exchange:
         await reservation.settle(use)
 
     async def _tell(self, trouble: ModelTrouble) -> None:
-        await self._bill.trouble(trouble)
+        await self._uncut(self._bill.trouble(trouble))
 
 
 def _connected(asked: _Asked) -> bool:

@@ -278,6 +278,11 @@ async def test_an_overload_in_mid_stream_is_overcome(client: Client, fake: FakeA
     events = await client.run(**ask(git_server, mark))
     assert ended(events).status == event_pb2.TURN_STATUS_COMPLETED
     assert texts(events)[-1] == "the whole answer"
+    # The program hangs up at the error, while the server writes down that there was one: nothing of that is cut off.
+    phases = [event.worker_updated.phase for event in events if event.HasField("worker_updated")]
+    assert phases == [event_pb2.WORKER_PHASE_STARTING, event_pb2.WORKER_PHASE_READY, event_pb2.WORKER_PHASE_EXITED]
+    assert any(event.error.code == "MODEL_ANSWER_CUT" for event in events)
+    await client.log(events[0].session_id)
 
 
 @pytest.mark.parametrize("changes", [{"agent_steps": 3}])

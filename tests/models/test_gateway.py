@@ -360,7 +360,7 @@ async def test_a_certificate_that_nobody_vouches_for_is_not_trusted(doors: Any, 
     async with await asyncio.start_server(answer, "127.0.0.1", 0, ssl=context) as server:
         settings |= {"anthropic_url": f"https://127.0.0.1:{server.sockets[0].getsockname()[1]}", "model_retries": 0}
         async with doors.open() as agent:
-            assert (await agent.say()).status == 400
+            assert (await agent.say()).status == 402
             assert agent.bill.codes == ["MODEL_UNAVAILABLE"]
     assert heard == []
 
