@@ -41,6 +41,8 @@ class Following:
         self._backoff: Backoff | None = None
         self._on_connection = on_connection
         self._lost = False
+        self._synced = False
+        self._idle = False
 
     def pop(self) -> Event | None:
         """The next event, if one is here."""
@@ -54,6 +56,7 @@ class Following:
         """What to ask for now. A request for a turn is repeated as it is until there is an event: its request_id starts nothing twice."""
         if self._backoff is None:
             self._backoff = Backoff(self._retry)
+        self._synced = False
         if isinstance(self._first, pb.ExecuteSessionRequest):
             if not self._taken:
                 return self._first
@@ -79,6 +82,8 @@ class Following:
         self._found()
         if kind == "events":
             self._take(frame.events.events)
+        elif kind == "synced":
+            self._synced = True
         elif kind == "closed":
             # The server says where it ended, so nothing can be missing at the end either.
             self._expect(self._taken, frame.closed.final_seq)
@@ -88,6 +93,10 @@ class Following:
         """The call ended, with a failure or as if it were complete. Seconds to wait before the next. Errors: the failure, when it
         is final."""
         cause = failure or unreachable("the stream ended early")
+        if self._synced and self._idle and isinstance(cause, Unavailable):
+            # The past is complete and ends with a turn's end: no turn is active, and the server went before it could say so.
+            self.done = True
+            return 0
         if cause.reason:
             # Whoever gives a reason is there.
             self._waits.limit_seconds = self._retry.away_seconds
@@ -111,6 +120,7 @@ class Following:
                 self._expect(event.seq, taken + 1)
             taken, anywhere = event.seq, False
             run.append(event)
+            self._idle = event.HasField("turn_completed")
             if self.turn_id and event.turn_id == self.turn_id and event.HasField("turn_completed"):
                 # The last of this turn. What follows belongs to the next, which nobody asked for here.
                 self.done = True
