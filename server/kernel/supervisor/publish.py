@@ -12,7 +12,14 @@ from pathlib import Path
 import structlog
 
 from server.kernel import naming
-from server.kernel.errors import ObjectStoreUnavailable, PushRefused, RepositoryUnreachable, WorkerLost, WorkspaceFailed
+from server.kernel.errors import (
+    ObjectStoreUnavailable,
+    PushRefused,
+    RepositoryNotAllowed,
+    RepositoryUnreachable,
+    WorkerLost,
+    WorkspaceFailed,
+)
 from server.kernel.event import Fact
 from server.kernel.ports.launcher import WorkerExit
 from server.kernel.ports.object_store import ObjectStore, StoredObject
@@ -177,7 +184,7 @@ async def _push(drive: Drive) -> None:
     try:
         with drive.passing("push"):
             await ports.repositories.push(drive.repository, branch=turn.branch, commit=turn.commit, create=False)
-    except (PushRefused, RepositoryUnreachable) as error:
+    except (PushRefused, RepositoryUnreachable, RepositoryNotAllowed) as error:
         reason = error.metadata.get("reason", error.message)
         await drive.step("push", told("PUSH_FAILED", message=reason), push_attempted=True, pushed=False)
         return
