@@ -44,6 +44,9 @@ class Settings(BaseSettings):
     gateway_origins: Annotated[str, AfterValidator(forms.origins)] = Field(
         "", description="Web pages that may call through it, by comma, as browsers name them: `https://example.org`."
     )
+    sample_port: int = Field(
+        7435, ge=0, le=65535, description="Port of the sample repository of `treadle up`, on loopback; 0 picks a free one, and keeps it."
+    )
     gateway_tls_certificate: Annotated[Path | None, AfterValidator(forms.readable)] = Field(
         None, description="Certificate chain (PEM) of the gateway; without it, no TLS."
     )

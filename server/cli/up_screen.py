@@ -9,7 +9,6 @@ from server.cli.failure import CommandFailed
 from server.cli.program import typed
 from server.cli.screen import Screen
 from server.embedded.room import LITTLE_BYTES, free_bytes, in_words
-from server.embedded.sample import PORT
 from server.embedded.stack import Stack
 
 
@@ -52,7 +51,7 @@ class UpScreen:
         if stack.gateway_url:
             screen.label("gateway", f"{stack.gateway_url} (gRPC, gRPC-web, JSON, server-sent events)")
         screen.label("API key", f"in {stack.key_file}")
-        screen.label("sample", stack.sample.url + (f" (somebody else has port {PORT})" if stack.sample.moved else ""))
+        screen.label("sample", stack.sample.url + (" (somebody else has its usual port)" if stack.sample.moved else ""))
         if stack.metrics_url:
             screen.label("metrics", stack.metrics_url)
         if stack.log_file:

@@ -14,8 +14,6 @@ from urllib.parse import urlsplit
 from server.embedded.git_http import GitHttpServer
 from server.refusal import StartRefused
 
-PORT = 7435
-"""Where it is when nobody else is there. A port that it had once is part of sessions' URLs: it is served there too, while it can be."""
 _KEPT_PORTS = 8
 NAME = "sample.git"
 _GIT_SECONDS = 30.0
@@ -55,30 +53,31 @@ class Sample:
     prefixes: tuple[str, ...]
     """The only prefixes on loopback that the server may fetch from and push to: all are ours, now."""
     moved: bool
-    """Whether somebody else has PORT."""
+    """Whether somebody else has the port that was asked for."""
     made: bool
     """Whether this start made it: the first one."""
 
 
 @contextmanager
-def sample_repository(data_dir: Path) -> Iterator[Sample]:
-    """Made under `<data_dir>/sample` when missing, and served for the time of the context. Errors: SampleUnusable."""
+def sample_repository(data_dir: Path, port: int) -> Iterator[Sample]:
+    """Made under `<data_dir>/sample` when missing, and served for the time of the context, on `port` when nobody else is there. A port that
+    it had once is part of sessions' URLs: it is served there too, while it can be. Errors: SampleUnusable."""
     home = data_dir / "sample"
     root = home / "repositories"
     made = not (root / NAME).exists()
     if made:
         _make(root)
     with ExitStack() as stack:
-        prefixes = _serve(stack, root, home / "port")
+        prefixes = _serve(stack, root, home / "port", port)
         url = f"{prefixes[0]}{NAME}"
         (home / "url").write_text(url + "\n", encoding="utf-8")
-        yield Sample(url, prefixes, moved=f":{PORT}/" not in url, made=made)
+        yield Sample(url, prefixes, moved=port != 0 and f":{port}/" not in url, made=made)
 
 
-def _serve(stack: ExitStack, root: Path, ports_file: Path) -> tuple[str, ...]:
+def _serve(stack: ExitStack, root: Path, ports_file: Path, wanted: int) -> tuple[str, ...]:
     """The prefixes that it is served under, the best one first. Sessions with another one can be read, but not go on."""
     kept = _kept_ports(ports_file)
-    servers = [server for port in dict.fromkeys((PORT, *kept)) if (server := _started(root, port))] or [_anywhere(root)]
+    servers = [server for port in dict.fromkeys((wanted, *kept)) if port and (server := _started(root, port))] or [_anywhere(root)]
     for server in servers:
         stack.callback(server.stop)
     prefixes = tuple(server.url for server in servers)

@@ -19,30 +19,35 @@ class SettingsUnfit(StartRefused):
     """The settings do not work here; the message says which, and what to do."""
 
 
-def embedded_settings(data_dir: Path, listen: str | None, urls: DatabaseUrls, sample: Sample) -> Settings:
-    """The environment's settings with what the stack brings. Errors: SettingsUnfit."""
-    from pydantic import SecretStr, ValidationError
+def asked_settings(data_dir: Path, listen: str | None) -> Settings:
+    """The environment's settings and the options. Errors: SettingsUnfit."""
+    from pydantic import ValidationError
 
     from server.config import Settings, invalid_settings
 
+    given: dict[str, Any] = {"listen": listen} if listen else {}
     try:
-        given: dict[str, Any] = {"listen": listen} if listen else {}
         asked = Settings(data_dir=data_dir, **given)
-        if asked.database_url.get_secret_value():
-            raise SettingsUnfit(
-                "TREADLE_DATABASE_URL is set, but `treadle up` brings its own Postgres; unset it, or use `python -m server`"
-            )
-        return asked.model_copy(
-            update={
-                "database_url": SecretStr(urls.app),
-                "database_system_url": SecretStr(urls.system),
-                "database_owner_url": SecretStr(urls.owner),
-                "git_allowed_prefixes": ",".join(filter(None, (asked.git_allowed_prefixes, *sample.prefixes))),
-                "log_file": asked.log_file or _rotated(data_dir / "server.log"),
-            }
-        )
     except ValidationError as error:
         raise SettingsUnfit("\n  ".join(invalid_settings(error))) from None
+    if asked.database_url.get_secret_value():
+        raise SettingsUnfit("TREADLE_DATABASE_URL is set, but `treadle up` brings its own Postgres; unset it, or use `python -m server`")
+    return asked
+
+
+def embedded_settings(asked: Settings, urls: DatabaseUrls, sample: Sample) -> Settings:
+    """With what the stack brings."""
+    from pydantic import SecretStr
+
+    return asked.model_copy(
+        update={
+            "database_url": SecretStr(urls.app),
+            "database_system_url": SecretStr(urls.system),
+            "database_owner_url": SecretStr(urls.owner),
+            "git_allowed_prefixes": ",".join(filter(None, (asked.git_allowed_prefixes, *sample.prefixes))),
+            "log_file": asked.log_file or _rotated(asked.data_dir / "server.log"),
+        }
+    )
 
 
 def _rotated(log: Path) -> Path:

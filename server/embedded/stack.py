@@ -14,7 +14,7 @@ from server.embedded.keeping import kept
 from server.embedded.postgres import EmbeddedPostgres
 from server.embedded.room import require_room
 from server.embedded.sample import Sample, sample_repository
-from server.embedded.settings import embedded_settings
+from server.embedded.settings import asked_settings, embedded_settings
 from server.listening import require_free
 from server.replica import held_replica
 from server.setting_forms import parts
@@ -56,14 +56,15 @@ async def running_stack(data_dir: Path, *, listen: str | None, say: Callable[[st
         try:
             postgres = EmbeddedPostgres(data_dir)
             urls = await stack.enter_async_context(postgres)
-            sample = stack.enter_context(sample_repository(data_dir))
         finally:
             await asyncio.wait({loading})
         loading.result()
+        asked = asked_settings(data_dir, listen)
+        sample = stack.enter_context(sample_repository(data_dir, asked.sample_port))
         failed: asyncio.Future[None] = asyncio.get_running_loop().create_future()
         stack.callback(failed.cancel)
         await stack.enter_async_context(kept(postgres, say, give_up=lambda why: _fail(failed, RuntimeError(why))))
-        yield await _serve(stack, embedded_settings(data_dir, listen, urls, sample), sample, failed, say)
+        yield await _serve(stack, embedded_settings(asked, urls, sample), sample, failed, say)
 
 
 def _fail(failed: asyncio.Future[None], error: BaseException) -> None:

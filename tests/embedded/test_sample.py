@@ -8,17 +8,14 @@ from pathlib import Path
 
 import pytest
 
-from server.embedded import sample
 from server.embedded.sample import sample_repository
 
 
 @pytest.fixture
-def port(monkeypatch: pytest.MonkeyPatch) -> int:
+def port() -> int:
     """The known port of this test: 7435 may be anybody's."""
     with socket.create_server(("127.0.0.1", 0)) as probe:
-        number = int(probe.getsockname()[1])
-    monkeypatch.setattr(sample, "PORT", number)
-    return number
+        return int(probe.getsockname()[1])
 
 
 def answers(url: str) -> bool:
@@ -28,14 +25,14 @@ def answers(url: str) -> bool:
 def test_it_comes_back_to_the_known_port_and_old_addresses_stay_good(tmp_path: Path, port: int) -> None:
     known = f"http://127.0.0.1:{port}/sample.git"
     with socket.create_server(("127.0.0.1", port)):
-        with sample_repository(tmp_path) as first:
+        with sample_repository(tmp_path, port) as first:
             assert first.moved
             assert first.url != known
             assert first.prefixes == (first.url.removesuffix("sample.git"),), "what somebody else serves must not be allowed"
             assert answers(first.url)
-        with sample_repository(tmp_path) as again:
+        with sample_repository(tmp_path, port) as again:
             assert again.url == first.url
-    with sample_repository(tmp_path) as back:
+    with sample_repository(tmp_path, port) as back:
         assert not back.moved
         assert back.url == known
         assert set(back.prefixes) == {url.removesuffix("sample.git") for url in (known, first.url)}
@@ -50,6 +47,13 @@ def test_the_one_port_of_an_older_version_is_kept(tmp_path: Path, port: int) -> 
         old = probe.getsockname()[1]
     (tmp_path / "sample").mkdir()
     (tmp_path / "sample" / "port").write_text(str(old))
-    with sample_repository(tmp_path) as served:
+    with sample_repository(tmp_path, port) as served:
         assert served.url == f"http://127.0.0.1:{port}/sample.git"
         assert answers(f"http://127.0.0.1:{old}/sample.git")
+
+
+def test_any_port_is_kept(tmp_path: Path) -> None:
+    with sample_repository(tmp_path, 0) as first:
+        assert not first.moved
+    with sample_repository(tmp_path, 0) as second:
+        assert second.url == first.url
