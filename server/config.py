@@ -97,6 +97,9 @@ class Settings(BaseSettings):
     turn_timeout_seconds: Seconds = Field(3600, description="Limit for the agent's part of a turn.")
     worker_start_seconds: Seconds = Field(30, description="Limit for a worker's start.")
     worker_orphan_seconds: Seconds = Field(600, description="A worker that hears no server for this long kills its agent and exits.")
+    worker_memory_mib: int = Field(
+        8192, ge=0, description="Memory that each process of a worker may take (launcher `process`: RLIMIT_DATA), in MiB; 0 for no limit."
+    )
     unsandboxed: bool = Field(
         False, description="Run agents without a sandbox where none works. Only for machines that hold nothing of value."
     )

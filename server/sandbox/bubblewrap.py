@@ -30,7 +30,8 @@ _ETC = Path(__file__).parent / "etc"
 _SYSTEM_LINKS = ("bin", "sbin", "lib", "lib32", "lib64", "libx32")
 _ETC_FILES = ("ld.so.cache", "alternatives", "localtime", "magic", "mime.types")
 _NAMESPACE = ("--mount", "--pid", "--fork", "--kill-child", "--mount-proc")
-_SCRATCH_BYTES = 512 * 1024 * 1024
+SCRATCH_BYTES = {"/tmp": 512 * 1024 * 1024, str(HOME): 512 * 1024 * 1024, "/dev/shm": 64 * 1024 * 1024}  # noqa: S108
+"""What may be written besides the workspace, and how much of it: it is the machine's memory."""
 
 
 @dataclass(frozen=True)
@@ -46,8 +47,10 @@ class Sandbox:
     """How to run a program behind the wall. Made by `server.sandbox.probe.probe`, which has seen it hold.
 
     Inside: no network, no capabilities, own process, user, IPC and mount namespaces (no new ones can be made), uid 10001, an
-    empty /tmp and home of at most 512 MiB each, /usr, and the given mounts. When the first process inside ends, or the one that
-    was started outside is killed, all others inside are killed by the kernel.
+    empty /tmp, home and /dev/shm, each no larger than SCRATCH_BYTES says, /usr, and the given mounts. Nothing else can be written. When
+    the first process inside ends, or the one that was started outside is killed, all others inside are killed by the kernel.
+
+    Not limited here: memory and number of processes, which are the caller's (`server/workers/shim.py`), and system calls.
     """
 
     bwrap: Path
@@ -78,10 +81,15 @@ class Sandbox:
 def _jail(mounts: Sequence[Mount]) -> list[str]:
     ids = ["--uid", str(SANDBOX_ID), "--gid", str(SANDBOX_ID)]
     walls = ["--unshare-all", "--unshare-user", *ids, "--cap-drop", "ALL", "--disable-userns", "--new-session", "--die-with-parent"]
-    size = ["--size", str(_SCRATCH_BYTES)]
-    scratch = [*size, "--perms", "1777", "--tmpfs", "/tmp", *size, "--perms", "0700", "--tmpfs", str(HOME)]  # noqa: S108
+    scratch = [*_scratch("/tmp", "1777"), *_scratch(str(HOME), "0700")]  # noqa: S108
+    # /dev is a file system in memory, too, of half of it: only its shm stays writable.
+    devices = ["--dev", "/dev", *_scratch("/dev/shm", "1777"), "--remount-ro", "/dev"]  # noqa: S108
     # Scratch first: this program may be installed under /tmp, and must not be covered.
-    return [*walls, *scratch, *_binds(mounts), "--proc", "/proc", "--dev", "/dev", "--remount-ro", "/"]
+    return [*walls, *scratch, *_binds(mounts), "--proc", "/proc", *devices, "--remount-ro", "/"]
+
+
+def _scratch(place: str, mode: str) -> list[str]:
+    return ["--size", str(SCRATCH_BYTES[place]), "--perms", mode, "--tmpfs", place]
 
 
 def _stage(mounts: Sequence[Mount]) -> list[str]:

@@ -28,6 +28,17 @@ def _can_write(path: str) -> bool:
         return False
 
 
+def _writable_places() -> dict[str, int]:
+    """Every mounted directory in which a file can be made, and how large its file system is."""
+    places = {}
+    for line in Path("/proc/self/mountinfo").read_text().splitlines():
+        place = line.split()[4]
+        if os.path.isdir(place) and _can_write(place + "/.treadle-probe"):  # noqa: PTH112
+            size = os.statvfs(place)
+            places[place] = size.f_blocks * size.f_frsize
+    return places
+
+
 def _facts(hidden: str, writable: str) -> dict[str, object]:
     spaces = ("cgroup", "ipc", "mnt", "net", "pid", "user", "uts")
     return {
@@ -40,6 +51,7 @@ def _facts(hidden: str, writable: str) -> dict[str, object]:
         "writes_usr": _can_write("/usr/.treadle-probe"),
         "writes_root": _can_write("/.treadle-probe"),
         "writes_workspace": _can_write(writable + "/probe"),
+        "writable_places": _writable_places(),
         "makes_user_namespace": ctypes.CDLL(None).unshare(_CLONE_NEWUSER) == 0,
     }
 

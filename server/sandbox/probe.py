@@ -14,7 +14,7 @@ from functools import cache
 from pathlib import Path, PurePosixPath
 
 from server.sandbox import inside
-from server.sandbox.bubblewrap import SANDBOX_ID, RootTools, Sandbox
+from server.sandbox.bubblewrap import SANDBOX_ID, SCRATCH_BYTES, RootTools, Sandbox
 from server.sandbox.mount import Mount
 from server.sandbox.remedy import INSTALL, remedy
 from server.sandbox.runtime import python_mounts
@@ -104,6 +104,9 @@ def _breach(facts: Mapping[str, object]) -> str | None:
     namespaces = facts["namespaces"]
     assert isinstance(namespaces, dict)  # noqa: S101
     shared = [name for name in _OWN_NAMESPACES if namespaces[name] == str(Path("/proc/self/ns", name).readlink())]
+    places = facts["writable_places"]
+    assert isinstance(places, dict)  # noqa: S101
+    overlarge = [place for place, size in places.items() if place != str(_WORKSPACE) and size > SCRATCH_BYTES.get(place, 0)]
     checks = {
         f"it shares namespaces with the host: {', '.join(shared)}": not shared,
         "the uid inside is not 10001": facts["uid"] == SANDBOX_ID,
@@ -113,6 +116,7 @@ def _breach(facts: Mapping[str, object]) -> str | None:
         "files of the host are visible": facts["host_file_visible"] is False,
         "the system is writable inside": facts["writes_usr"] is False and facts["writes_root"] is False,
         "the workspace is not writable inside": facts["writes_workspace"] is True,
+        f"too much can be written inside: {', '.join(overlarge)}": not overlarge,
         "new user namespaces can be made inside": facts["makes_user_namespace"] is False,
     }
     return next((complaint for complaint, holds in checks.items() if not holds), None)

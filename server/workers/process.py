@@ -48,6 +48,7 @@ class ProcessLauncher:
         self._start_seconds = settings.worker_start_seconds
         self._orphan_seconds = settings.worker_orphan_seconds
         self._unsandboxed = settings.unsandboxed
+        self._memory = settings.worker_memory_mib * 1024 * 1024
         self._wall = wall
         self.capability = _capability(wall, unsandboxed=settings.unsandboxed)
 
@@ -177,7 +178,7 @@ class ProcessLauncher:
             config["socket"] = str(Path("..", slot.run.name, SOCKET_NAME))
             config["models"] = _short(slot.models / MODEL_SOCKET_NAME)
             env = {"PATH": os.environ.get("PATH", os.defpath), "HOME": str(slot.run), **_ENVIRONMENT}
-            return {"slot": str(slot.path), "argv": _WORKER, "env": env, "owner": None, "config": config}
+            return {"slot": str(slot.path), "argv": _WORKER, "env": env, "owner": None, "config": config, "memory": self._memory}
         mounts = [
             *python_mounts("worker", "treadle"),
             Mount(slot.workspace, _WORKSPACE, writable=True),
@@ -187,7 +188,8 @@ class ProcessLauncher:
         argv = self._wall.wrap(_WORKER, mounts=mounts, env=_ENVIRONMENT, cwd=str(_WORKSPACE))
         config |= {"socket": str(_RUN / SOCKET_NAME), "models": str(_MODELS / MODEL_SOCKET_NAME)}
         config |= {"workspace": str(_WORKSPACE), "max_processes": _process_limit()}
-        return {"slot": str(slot.path), "argv": argv, "env": {}, "owner": [self._wall.uid, self._wall.gid], "config": config}
+        owner = [self._wall.uid, self._wall.gid]
+        return {"slot": str(slot.path), "argv": argv, "env": {}, "owner": owner, "config": config, "memory": self._memory}
 
 
 @asynccontextmanager

@@ -20,6 +20,7 @@ import sys
 import time
 
 _PR_SET_CHILD_SUBREAPER = 36
+_FIRST_TO_GO = "1000"
 _LOCK_TRIES = 200
 _LOCK_PAUSE_SECONDS = 0.01
 
@@ -30,10 +31,13 @@ class Job:
     """What to keep.
 
     `argv` and `env` start the worker, sandbox included; `owner` (uid and gid, or None) is given the workspace and the run directory;
-    `config` is the worker's configuration without its secret.
+    `config` is the worker's configuration without its secret; `memory` is how many bytes each process may take, 0 for no limit.
     """
 
-    def __init__(self, *, slot: str, argv: list[str], env: dict[str, str], owner: list[int] | None, config: dict[str, object]) -> None:
+    def __init__(
+        self, *, slot: str, argv: list[str], env: dict[str, str], owner: list[int] | None, config: dict[str, object], memory: int
+    ) -> None:
+        self.memory = memory
         self.slot = slot
         self.argv = argv
         self.env = env
@@ -47,7 +51,7 @@ def main() -> None:
     os.chdir(job.slot)
     if not _take_lock() or os.path.exists("pid") or os.path.exists("exit"):
         return
-    resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
+    _restrain(job)
     ctypes.CDLL(None).prctl(_PR_SET_CHILD_SUBREAPER, 1)
     if job.owner:
         _give("workspace", *job.owner)
@@ -57,6 +61,20 @@ def main() -> None:
     _record("pid", f"{os.getpid()} {_status(os.getpid())[1]}")
     code = _wait(_spawn(job))
     _record("exit", json.dumps({"code": code}))
+
+
+def _restrain(job: Job) -> None:
+    """What every process of the worker inherits.
+
+    RLIMIT_DATA counts private writable memory. Not RLIMIT_AS: runtimes of JavaScript reserve address space by the gigabyte and use
+    little of it. And when the whole machine runs out of memory, the kernel takes it from here, and not from the database;
+    only under a root with CAP_SYS_RESOURCE is the worker held to that.
+    """
+    resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
+    if job.memory:
+        resource.setrlimit(resource.RLIMIT_DATA, (job.memory, job.memory))
+    with open("/proc/self/oom_score_adj", "w") as file:
+        file.write(_FIRST_TO_GO)
 
 
 def _stop(number: int, _frame: object) -> None:

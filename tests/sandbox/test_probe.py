@@ -7,12 +7,14 @@ import socket
 import subprocess
 import sys
 import tempfile
+from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path, PurePosixPath
 
 import pytest
 from support.sandbox import require_sandbox
 
+from server.sandbox import bubblewrap
 from server.sandbox import probe as probing
 from server.sandbox.bubblewrap import Sandbox
 from server.sandbox.mount import Mount, missing_parents, without_covered
@@ -37,6 +39,36 @@ def test_a_bubblewrap_that_does_nothing_is_seen_through(tmp_path: Path, monkeypa
     fake.chmod(0o755)
     monkeypatch.setattr(probing, "_programs", lambda: iter([fake]))
     assert isinstance(probe.__wrapped__(), Unavailable)
+
+
+@pytest.mark.parametrize(
+    ("hole", "complaint"),
+    [
+        ({"--remount-ro", "/dev"}, "/dev"),
+        ({"--size", "67108864"}, "/dev/shm"),
+    ],
+)
+def test_a_hole_in_the_wall_is_found(sandbox: Sandbox, monkeypatch: pytest.MonkeyPatch, hole: set[str], complaint: str) -> None:
+    """An older bubblewrap, or a change of ours: what can be written is measured."""
+    real = bubblewrap._jail
+
+    def leaky(mounts: Sequence[Mount]) -> list[str]:
+        options = real(mounts)
+        first = next(at for at in range(len(options)) if set(options[at : at + 2]) == hole)
+        return options[:first] + options[first + 2 :]
+
+    monkeypatch.setattr(bubblewrap, "_jail", leaky)
+    assert f"too much can be written inside: {complaint}" in str(probing._try(sandbox))
+
+
+def test_scratch_has_the_size_that_is_promised(sandbox: Sandbox) -> None:
+    """By writing: 64 MiB are there, not one byte more, and outside of it nothing is."""
+    script = "head -c 67108865 /dev/zero > /dev/shm/all; stat -c %s /dev/shm/all; touch /dev/new"
+    argv = sandbox.wrap(["/bin/sh", "-c", script], mounts=[], env={}, cwd="/")
+    ended = subprocess.run(argv, capture_output=True, text=True, check=False)
+    assert ended.stdout.split() == ["67108864"]
+    assert "No space left" in ended.stderr
+    assert "Read-only file system" in ended.stderr
 
 
 def test_no_bubblewrap_says_what_to_install(monkeypatch: pytest.MonkeyPatch) -> None:
