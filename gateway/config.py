@@ -53,7 +53,7 @@ class Gateway:
     """A stream on which nothing comes through for this long is not being read: the server's heartbeats are more frequent."""
     max_connections: int = 10_000
     max_heap_bytes: int = 1024 * 1024 * 1024
-    """Close to it the streams that hold the most are cut; at it, nothing new is let in."""
+    """Close to it the streams that hold the most are cut, and nothing new is let in. Looked at four times a second."""
 
 
 def render(gateway: Gateway) -> str:

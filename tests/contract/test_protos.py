@@ -2,13 +2,20 @@
 
 from __future__ import annotations
 
+import shutil
+import subprocess
+from pathlib import Path
+
 import pytest
 from google.api import annotations_pb2
 from google.protobuf.descriptor import MethodDescriptor
+from support.git_server import git
+from support.requirements import require
 
 from treadle.session.v1 import session_service_pb2
 from treadle.worker.v1 import worker_service_pb2
 
+ROOT = Path(__file__).parents[2]
 PUBLIC = list(session_service_pb2.DESCRIPTOR.services_by_name["SessionService"].methods)
 PRIVATE = list(worker_service_pb2.DESCRIPTOR.services_by_name["WorkerService"].methods)
 
@@ -30,3 +37,38 @@ def test_no_two_public_rpcs_share_a_route() -> None:
 @pytest.mark.parametrize("method", PRIVATE, ids=lambda method: method.name)
 def test_no_rpc_of_a_worker_is_reachable_through_the_gateway(method: MethodDescriptor) -> None:
     assert not method.GetOptions().HasExtension(annotations_pb2.http)
+
+
+@pytest.fixture
+def clone(tmp_path: Path) -> Path:
+    """As CI has it: the branch main, and nothing beside it to compare with."""
+    tools = ROOT / ".venv-proto"
+    require((tools / "bin" / "buf").exists(), "buf", "tools/setup proto")
+    git(tmp_path, "clone", "--quiet", "--shared", str(ROOT), "clone")
+    shutil.copy(ROOT / "tools" / "unbroken", tmp_path / "clone" / "tools")
+    (tmp_path / "clone" / ".venv-proto").symlink_to(tools)
+    return tmp_path / "clone"
+
+
+def unbroken(clone: Path, since: str) -> subprocess.CompletedProcess[str]:
+    return subprocess.run([clone / "tools" / "unbroken", since], capture_output=True, text=True, timeout=100, check=False)
+
+
+def commit(clone: Path, file: str, old: str, new: str) -> str:
+    path = clone / "protos" / "treadle" / "session" / "v1" / file
+    assert old in path.read_text()
+    path.write_text(path.read_text().replace(old, new))
+    git(clone, "commit", "--quiet", "--all", "--message", new or "removed")
+    return git(clone, "rev-parse", "HEAD")
+
+
+def test_a_change_that_breaks_clients_is_found_although_it_is_committed(clone: Path) -> None:
+    before = git(clone, "rev-parse", "HEAD")
+    field = "  // The caller's mood.\n  string mood = 1000;\n"
+    commit(clone, "session_service.proto", "  string title = 9;\n", "  string title = 9;\n" + field)
+    assert unbroken(clone, before).returncode == 0
+    # What is removed here was never on any other branch, nor in the version that all began with.
+    commit(clone, "session_service.proto", field, "")
+    found = unbroken(clone, before)
+    assert found.returncode == 1
+    assert '"1000" with name "mood"' in found.stdout
