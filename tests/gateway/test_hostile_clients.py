@@ -10,6 +10,7 @@ from contextlib import aclosing
 from pathlib import Path
 from typing import Any
 
+import aiohttp
 import pytest
 import yaml
 from support.gateway import ORIGIN, Http
@@ -23,6 +24,7 @@ from server.embedded.gateway import embedded_gateway
 
 MIB = 1024 * 1024
 CONNECTIONS = 60
+HEAD = b"POST /v1/sessions:execute HTTP/1.1\r\nhost: x\r\nconnection: close\r\n"
 
 
 def memory(home: Path) -> int:
@@ -47,8 +49,7 @@ async def ask(address: str, body: bytes, *, length: int) -> tuple[asyncio.Stream
     """A request with a body of which only the beginning is sent."""
     host, _, port = address.rpartition(":")
     reader, writer = await asyncio.open_connection(host, int(port))
-    head = f"POST /v1/sessions:execute HTTP/1.1\r\nhost: x\r\ncontent-type: application/json\r\ncontent-length: {length}\r\n\r\n"
-    writer.write(head.encode() + body)
+    writer.write(HEAD + b"content-type: application/json\r\ncontent-length: %d\r\n\r\n" % length + body)
     return reader, writer
 
 
@@ -88,20 +89,33 @@ async def test_the_longest_prompt_of_all_still_goes_through(http: Http, reposito
         assert http.blocks(await answer.text())[-1]["event"] == "closed"
 
 
-async def test_near_the_limit_of_its_memory_what_holds_most_is_cut_and_the_gateway_lives(
+async def overloaded(home: Path) -> bool:
+    """Whether it lets nothing new in."""
+    name = "overload.envoy.overload_actions.stop_accepting_requests.active"
+    connector = aiohttp.UnixConnector(str(control(home)))
+    async with aiohttp.ClientSession(connector=connector) as admin, admin.get(f"http://admin/stats?filter={name}") as answer:
+        return (await answer.text()).strip() == f"{name}: 1"
+
+
+async def test_at_the_limit_of_its_memory_it_lets_nothing_new_in_until_there_is_room(
     program: Path, http: Http, treadle: tuple[Any, Client], session: str, tmp_path: Path
 ) -> None:
     wanted = Gateway(
         listen="127.0.0.1:0", upstream=http.upstream, admin="", max_json_bytes=16 * MIB, max_heap_bytes=160 * MIB, request_seconds=5
     )
     home = tmp_path / "own"
-    async with embedded_gateway(program, wanted, home) as address:
-        held = [await ask(address, b'{"prompt": "' + b"x" * (8 * MIB), length=9 * MIB) for _ in range(CONNECTIONS)]
-        async with asyncio.timeout(60):
-            await asyncio.gather(*(refused(*each) for each in held))
-            door = Door(address, treadle[1].key)
-            assert digest(await whole(STREAMS["SSE"], door, session)) == digest(await treadle[1].log(session))
-        assert memory(home) < 400 * MIB
+    async with embedded_gateway(program, wanted, home) as address, asyncio.timeout(60):
+        host, _, port = address.rpartition(":")
+        early = await asyncio.open_connection(host, int(port))
+        held = [await ask(address, b'{"prompt": "' + b"x" * (8 * MIB), length=9 * MIB) for _ in range(30)]
+        while not await overloaded(home):
+            await asyncio.sleep(0.02)
+        early[1].write(HEAD + b"content-length: 0\r\n\r\n")
+        assert await refused(*early) == (503, "SERVER_UNREACHABLE")
+        await asyncio.gather(*(refused(*each) for each in held))
+        while await overloaded(home):
+            await asyncio.sleep(0.02)
+        assert digest(await whole(STREAMS["SSE"], Door(address, treadle[1].key), session)) == digest(await treadle[1].log(session))
 
 
 @pytest.fixture
