@@ -21,9 +21,11 @@ from server.db.stores import Stores, open_postgres
 from server.git.repository import open_git
 from server.identity.authenticator import ApiKeyAuthenticator
 from server.kernel.execute import Execute
+from server.kernel.inputs import Inputs
 from server.kernel.inspection import Inspections
 from server.kernel.journal import Journal
 from server.kernel.model_use import Budget
+from server.kernel.ports.input_store import Starter
 from server.kernel.ports.launcher import Launcher
 from server.kernel.rush import Rush
 from server.kernel.sessions import Sessions
@@ -67,6 +69,7 @@ async def compose(settings: Settings, *, mark: Callable[[str], None] | None = No
         journal = Journal(stores.events, stores.turns, codec, mark=point, heartbeat_seconds=settings.heartbeat_seconds)
         scratch = settings.data_dir / "scratch"
         scratch.mkdir(mode=0o700, parents=True, exist_ok=True)
+        agent = default_agent(settings)
         limits = Limits(
             replica=replica,
             scratch=scratch,
@@ -77,11 +80,14 @@ async def compose(settings: Settings, *, mark: Callable[[str], None] | None = No
             snapshot_retry_seconds=settings.snapshot_retry_seconds,
             import_retry_seconds=settings.import_retry_seconds,
             max_turns=settings.max_turns,
+            default_provider=agent.name,
+            request_seconds=settings.request_timeout_seconds,
         )
         secrets = known_secrets(settings, os.environ)
         rush = Rush()
         ports = Ports(
             turns=stores.turns,
+            desk=stores.desk,
             journal=journal,
             codec=codec,
             repositories=repositories,
@@ -95,7 +101,6 @@ async def compose(settings: Settings, *, mark: Callable[[str], None] | None = No
             rush=rush,
             tracer=tracer,
         )
-        agent = default_agent(settings)
         supervisor = Supervisor(ports, limits)
         telemetry.TURNS_ACTIVE.set_function(lambda: supervisor.active)
         inspections = Inspections(repositories)
@@ -113,6 +118,8 @@ async def compose(settings: Settings, *, mark: Callable[[str], None] | None = No
             lease_seconds=settings.lease_seconds,
         )
         sessions = Sessions(stores.sessions, stores.turns, journal, inspections, supervisor, repositories=repositories)
+        starter = Starter(replica, settings.lease_seconds, agent.name)
+        inputs = Inputs(stores.inputs, supervisor, starter, point, tracer)
         failed = await stack.enter_async_context(_running(journal, supervisor))
         await supervisor.recover()
         api = await stack.enter_async_context(
@@ -121,6 +128,7 @@ async def compose(settings: Settings, *, mark: Callable[[str], None] | None = No
                 write_seconds=settings.write_timeout_seconds,
                 sessions=sessions,
                 execute=execute,
+                inputs=inputs,
                 authenticator=ApiKeyAuthenticator(stores.keys),
                 tracer=tracer,
             )

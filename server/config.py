@@ -94,7 +94,15 @@ class Settings(BaseSettings):
     )
     max_turns: int = Field(64, ge=1, description="Turns that one server runs at a time.")
     agent_steps: int = Field(200, ge=0, description="How often an agent may ask its model in one turn; 0 for no limit.")
-    turn_timeout_seconds: Seconds = Field(3600, description="Limit for the agent's part of a turn.")
+    turn_timeout_seconds: Seconds = Field(
+        3600, description="Limit for the agent's part of a turn, without the time in which it waits for people."
+    )
+    request_timeout_seconds: float = Field(
+        86400,
+        ge=0,
+        allow_inf_nan=False,
+        description="How long an agent's approval or question waits for its answer before it expires; 0 for ever.",
+    )
     worker_start_seconds: Seconds = Field(30, description="Limit for a worker's start.")
     worker_orphan_seconds: Seconds = Field(600, description="A worker that hears no server for this long kills its agent and exits.")
     worker_memory_mib: int = Field(

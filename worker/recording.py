@@ -26,6 +26,9 @@ _KINDS: dict[str, tuple[type, ...]] = {
     "run": (str, list),
     "usage": (dict,),
     "burst": (int,),
+    "approve": (str,),
+    "ask": (str,),
+    "listen": (int,),
     "fail": (str,),
 }
 _NEEDS = {"write": ("content",), "edit": ("old", "new"), "burst": ("text",)}

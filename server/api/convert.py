@@ -3,13 +3,17 @@
 from __future__ import annotations
 
 from datetime import datetime
+from typing import Any
 
 from google.protobuf.timestamp_pb2 import Timestamp
 
+from server.kernel.agent_request import Answer
+from server.kernel.errors import InvalidField
 from server.kernel.execute import Request
 from server.kernel.session import Session
 from server.kernel.sessions import CreateRequest
-from treadle.session.v1 import session_pb2
+from server.kernel.user_input import Delivery, InputState, UserInput
+from treadle.session.v1 import event_pb2, input_pb2, session_pb2
 from treadle.session.v1 import session_service_pb2 as pb
 
 
@@ -39,7 +43,35 @@ def session(value: Session) -> session_pb2.Session:
         created_at=timestamp(value.created_at),
         updated_at=timestamp(value.updated_at),
         provider=value.provider,
+        open_request_ids=value.open_requests,
     )
+
+
+def user_input(value: UserInput) -> input_pb2.Input:
+    """An input. What is offered to an agent is still queued for its user."""
+    status = InputState.QUEUED if value.state is InputState.OFFERED else value.state
+    return input_pb2.Input(
+        input_id=value.id,
+        session_id=value.session_id,
+        text=value.text,
+        delivery=f"INPUT_DELIVERY_{value.delivery}",
+        status=f"INPUT_STATUS_{status}",
+        position=value.position,
+        version=value.version,
+        turn_id=value.turn_id if value.state is InputState.DELIVERED else "",
+        created_at=timestamp(value.created_at),
+        updated_at=timestamp(value.updated_at),
+    )
+
+
+def delivery(value: int) -> Delivery:
+    """When an input shall be delivered. Errors: InvalidField."""
+    return Delivery(_name(event_pb2.InputDelivery, value, "delivery", "INPUT_DELIVERY_") or Delivery.QUEUE)
+
+
+def answer(message: event_pb2.Answer) -> Answer:
+    """An answer to a question."""
+    return Answer(message.question_id, tuple(message.option_ids), message.text)
 
 
 def execute_request(message: pb.ExecuteSessionRequest) -> Request:
@@ -54,6 +86,7 @@ def execute_request(message: pb.ExecuteSessionRequest) -> Request:
         provider=message.provider,
         model=message.model,
         title=message.title,
+        approvals=_name(event_pb2.Approvals, message.approvals, "approvals", "APPROVALS_"),
     )
 
 
@@ -67,3 +100,10 @@ def create_request(message: pb.CreateSessionRequest) -> CreateRequest:
         title=message.title,
         labels=dict(message.labels),
     )
+
+
+def _name(kind: Any, value: int, field: str, prefix: str) -> str:
+    """The name of an enum's value without its prefix; empty for unspecified. Errors: InvalidField for a value of a newer version."""
+    if value not in kind.values():
+        raise InvalidField(field, f"{value} is none that this server knows")
+    return kind.Name(value).removeprefix(prefix) if value else ""

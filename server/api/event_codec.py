@@ -9,12 +9,14 @@ from functools import lru_cache
 from google.protobuf.duration_pb2 import Duration
 from google.protobuf.timestamp_pb2 import Timestamp
 
+from server.kernel.agent_request import RequestKind, Resolution
 from server.kernel.event import Chunk, Envelope, Fact
 from server.kernel.model_use import ModelUse, Purpose
 from server.kernel.ports.launcher import Capability, WorkerExit
 from server.kernel.ports.repositories import Diff, Skipped
 from server.kernel.session import SessionState
 from server.kernel.turn import Turn
+from server.kernel.user_input import UserInput
 from treadle.session.v1 import event_pb2 as pb
 
 SCHEMA_VERSION = 1
@@ -90,6 +92,31 @@ class ProtobufEventCodec:
             item_id=input_id,
             user_input=pb.UserInput(input_id=input_id, parts=[pb.Part(text=text)], status=pb.INPUT_STATUS_DELIVERED),
         )
+
+    def input_updated(self, told: UserInput) -> Fact:
+        """What became of something that the user said."""
+        return _fact(
+            item_id=told.id,
+            user_input=pb.UserInput(
+                input_id=told.id,
+                parts=[pb.Part(text=told.text)],
+                delivery=f"INPUT_DELIVERY_{told.delivery}",
+                status=f"INPUT_STATUS_{told.status}",
+                position=told.position,
+            ),
+        )
+
+    def expiring(self, kind: RequestKind, expires_at: datetime) -> bytes:
+        """Parts of a message that is given twice are merged: the rest of the agent's request stays as it is."""
+        stamp = Timestamp()
+        stamp.FromDatetime(expires_at)
+        if kind is RequestKind.APPROVAL:
+            return pb.Event(approval_requested=pb.ApprovalRequested(expires_at=stamp)).SerializeToString()
+        return pb.Event(question_requested=pb.QuestionRequested(expires_at=stamp)).SerializeToString()
+
+    def request_resolved(self, resolution: Resolution) -> Fact:
+        """What became of an agent's request."""
+        return _fact(item_id=resolution.request_id, request_resolved=resolved(resolution))
 
     def turn_started(self, turn: Turn, *, input_id: str) -> Fact:
         """A turn began."""
@@ -217,6 +244,18 @@ class ProtobufEventCodec:
                 pushed=turn.pushed,
             )
         )
+
+
+def resolved(resolution: Resolution) -> pb.RequestResolved:
+    """What became of an agent's request."""
+    return pb.RequestResolved(
+        request_id=resolution.request_id,
+        outcome=f"REQUEST_OUTCOME_{resolution.outcome}",
+        option_id=resolution.option_id,
+        answers=[pb.Answer(question_id=each.question_id, option_ids=each.option_ids, text=each.text) for each in resolution.answers],
+        resolved_by=resolution.resolved_by,
+        note=resolution.note,
+    )
 
 
 def _fact(*, item_id: str = "", **body: object) -> Fact:

@@ -19,6 +19,7 @@ from server.api.keyless import Health, Reflection
 from server.api.session_service import SERVICE, SessionService
 from server.api.streams import Streams
 from server.kernel.execute import Execute
+from server.kernel.inputs import Inputs
 from server.kernel.ports.authenticator import Authenticator
 from server.kernel.ports.tracer import Tracer
 from server.kernel.sessions import Sessions
@@ -56,12 +57,19 @@ class Api:
 
 @asynccontextmanager
 async def open_api(
-    *, listen: str, write_seconds: float, sessions: Sessions, execute: Execute, authenticator: Authenticator, tracer: Tracer
+    *,
+    listen: str,
+    write_seconds: float,
+    sessions: Sessions,
+    execute: Execute,
+    inputs: Inputs,
+    authenticator: Authenticator,
+    tracer: Tracer,
 ) -> AsyncIterator[Api]:
     """Serve on `listen` (`host:port`, port 0 for any). Errors: RuntimeError when the address is taken."""
     server = grpc.aio.server(options=OPTIONS)
     streams = Streams(write_seconds=write_seconds)
-    service = SessionService(sessions, execute, streams)
+    service = SessionService(sessions, execute, inputs, streams)
     health = Health(("", SERVICE.full_name, EVENT_STREAMS.full_name))
     event_streams = EventStreamService(sessions, execute, streams)
     server.add_generic_rpc_handlers(

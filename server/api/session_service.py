@@ -4,11 +4,12 @@ from __future__ import annotations
 
 from server.api import convert
 from server.api.edge import Context
-from server.api.event_codec import varint
+from server.api.event_codec import resolved, varint
 from server.api.streams import Streams, started
 from server.kernel.errors import InvalidField
 from server.kernel.execute import Execute
 from server.kernel.identity import Principal
+from server.kernel.inputs import Inputs
 from server.kernel.sessions import Sessions
 from treadle.session.v1 import session_service_pb2 as pb
 
@@ -21,9 +22,10 @@ MUTABLE = ("title", "labels")
 class SessionService:
     """See the comments of the proto for what each RPC promises."""
 
-    def __init__(self, sessions: Sessions, execute: Execute, streams: Streams) -> None:
+    def __init__(self, sessions: Sessions, execute: Execute, inputs: Inputs, streams: Streams) -> None:
         self._sessions = sessions
         self._execute = execute
+        self._inputs = inputs
         self._streams = streams
 
     async def execute_session(self, principal: Principal, request: pb.ExecuteSessionRequest, context: Context) -> None:
@@ -77,6 +79,47 @@ class SessionService:
     async def interrupt(self, principal: Principal, request: pb.InterruptRequest, _: Context) -> pb.InterruptResponse:
         """Stop the active turn."""
         return pb.InterruptResponse(turn_id=await self._sessions.interrupt(principal, request.session_id, request.turn_id))
+
+    async def send_input(self, principal: Principal, request: pb.SendInputRequest, _: Context) -> pb.SendInputResponse:
+        """Say something."""
+        sent = await self._inputs.send(
+            principal,
+            request.session_id,
+            text=request.text,
+            delivery=convert.delivery(request.delivery),
+            request_id=request.request_id,
+        )
+        return pb.SendInputResponse(input=convert.user_input(sent))
+
+    async def list_inputs(self, principal: Principal, request: pb.ListInputsRequest, _: Context) -> pb.ListInputsResponse:
+        """Read a page of inputs."""
+        page = await self._inputs.list(
+            principal, request.session_id, page_size=request.page_size, page_token=request.page_token, everything=request.all
+        )
+        return pb.ListInputsResponse(inputs=map(convert.user_input, page.inputs), next_page_token=page.next_token)
+
+    async def update_input(self, principal: Principal, request: pb.UpdateInputRequest, _: Context) -> pb.UpdateInputResponse:
+        """Change what waits."""
+        updated = await self._inputs.update(principal, request.session_id, request.input_id, text=request.text, version=request.version)
+        return pb.UpdateInputResponse(input=convert.user_input(updated))
+
+    async def cancel_input(self, principal: Principal, request: pb.CancelInputRequest, _: Context) -> pb.CancelInputResponse:
+        """Take back what waits."""
+        cancelled = await self._inputs.cancel(principal, request.session_id, request.input_id)
+        return pb.CancelInputResponse(input=convert.user_input(cancelled))
+
+    async def resolve_request(self, principal: Principal, request: pb.ResolveRequestRequest, _: Context) -> pb.ResolveRequestResponse:
+        """Answer the agent."""
+        resolution = await self._inputs.resolve(
+            principal,
+            request.session_id,
+            request.request_id,
+            option_id=request.option_id,
+            answers=[convert.answer(each) for each in request.answers],
+            decline=request.decline,
+            note=request.note,
+        )
+        return pb.ResolveRequestResponse(resolved=resolved(resolution))
 
     async def list_events(self, principal: Principal, request: pb.ListEventsRequest, _: Context) -> bytes:
         """Read a page of the log; stored bytes are sent as they are."""

@@ -146,7 +146,8 @@ def encode(frame: Frame) -> bytes:
     if isinstance(frame, Events):
         return frame.frame
     if isinstance(frame, Synced):
-        return pb.ResumeResponse(synced=pb.Synced(watermark_seq=frame.watermark_seq)).SerializeToString()
+        synced = pb.Synced(watermark_seq=frame.watermark_seq, open_request_ids=frame.open_requests)
+        return pb.ResumeResponse(synced=synced).SerializeToString()
     if isinstance(frame, Closed):
         closed = pb.Closed(final_seq=frame.final_seq, state=f"SESSION_STATE_{frame.session_state}")
         return pb.ResumeResponse(closed=closed).SerializeToString()

@@ -60,6 +60,8 @@ class PostgresEventStore:
             worker_seq=row["worker_seq"],
             active_turn_id=str(row["active_turn_id"] or ""),
             session_state=row["state"],
+            input_due=row["input_due"],
+            open_requests=tuple(row["open_requests"]),
         )
 
     async def turn_end(self, turn_id: str) -> int:

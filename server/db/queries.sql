@@ -30,7 +30,10 @@ SELECT session_id FROM head
 
 
 -- read_head --
-SELECT h.session_id, h.epoch, h.next_seq, h.turn_id, h.attempt, h.worker_seq, t.id AS active_turn_id, s.state
+SELECT h.session_id, h.epoch, h.next_seq, h.turn_id, h.attempt, h.worker_seq, t.id AS active_turn_id, s.state,
+       ARRAY(SELECT r.id FROM requests r WHERE r.session_id = h.session_id AND r.outcome IS NULL ORDER BY r.seq) AS open_requests,
+       EXISTS (SELECT FROM inputs i WHERE i.session_id = h.session_id AND i.state = 'QUEUED' AND (NOT s.held OR i.delivery = 'INTERRUPT'))
+         AS input_due
 FROM session_heads h
 JOIN sessions s ON s.tenant_id = h.tenant_id AND s.id = h.session_id
 LEFT JOIN turns t ON t.tenant_id = h.tenant_id AND t.session_id = h.session_id AND t.active
@@ -65,10 +68,13 @@ SELECT end_seq FROM turns WHERE id = $1
 -- An interrupt that was asked for meanwhile is kept: it comes without a version. A turn that ended cannot change.
 -- What a turn changes about its session leaves the session's version, which counts the users' changes only.
 -- A transcript ($35, its bytes before compression $36) replaces the one that the same agent left in an earlier turn.
--- The server's own events leave the worker's watermark; an attempt that starts ($31, $32) and a turn that ends set it to 0.
+-- The server's own events leave the worker's watermark; an attempt that starts ($31, $32) and a turn that ends set it to 0. With $37 the
+-- first event is the worker's with that worker_seq, and the watermark, which must be the one before, moves.
+-- After a turn that failed or was interrupted the session's queue is held.
 WITH held AS MATERIALIZED (
   SELECT tenant_id, session_id FROM session_heads
   WHERE tenant_id = $1 AND session_id = $28 AND epoch = $27 AND ($25::bigint IS NULL OR next_seq = $25)
+    AND ($37::bigint IS NULL OR (turn_id = $2 AND attempt = $7 AND worker_seq = $37 - 1))
   FOR NO KEY UPDATE
 ), turn AS (
   UPDATE turns t SET
@@ -77,7 +83,7 @@ WITH held AS MATERIALIZED (
     outcome_status = $9, outcome_code = $10, outcome_message = $11, outcome_native_stop_reason = $12,
     imported = $13, commit = $14, push_attempted = $15, pushed = $16,
     snapshot_state = $17, snapshot_key = $18, snapshot_sha256 = $19, snapshot_size = $20,
-    started_at = $21,
+    started_at = $21, awaiting = $38, waiting_since = $39, waited_seconds = $40,
     ended_at = CASE WHEN $23 THEN coalesce($22, clock_timestamp()) END,
     end_seq = CASE WHEN $23 THEN coalesce($26::bigint, 0) ELSE 0 END
   FROM held
@@ -86,11 +92,11 @@ WITH held AS MATERIALIZED (
 ), session AS (
   UPDATE sessions s
   SET state = $29, title = coalesce($30, title), branch = coalesce($33, branch), head_commit = coalesce($34, head_commit),
-      updated_at = now()
+      held = CASE WHEN $23 THEN $4 <> 'COMPLETED' ELSE held END, updated_at = now()
   FROM turn WHERE s.tenant_id = turn.tenant_id AND s.id = turn.session_id
 ), stored AS (
-  INSERT INTO event_chunks (tenant_id, session_id, first_seq, last_seq, turn_id, attempt, epoch, data)
-  SELECT turn.tenant_id, turn.session_id, $25, $26, turn.id, turn.attempt, $27, $24 FROM turn WHERE $25::bigint IS NOT NULL
+  INSERT INTO event_chunks (tenant_id, session_id, first_seq, last_seq, turn_id, attempt, first_worker_seq, epoch, data)
+  SELECT turn.tenant_id, turn.session_id, $25, $26, turn.id, turn.attempt, $37, $27, $24 FROM turn WHERE $25::bigint IS NOT NULL
 ), kept AS (
   INSERT INTO transcripts (tenant_id, session_id, provider, turn_number, data, size)
   SELECT turn.tenant_id, turn.session_id, turn.provider, turn.number, $35, $36 FROM turn WHERE $35::bytea IS NOT NULL
@@ -101,7 +107,7 @@ UPDATE session_heads h SET
   next_seq = coalesce($26::bigint + 1, next_seq),
   turn_id = CASE WHEN $23 THEN NULL ELSE coalesce($31, h.turn_id) END,
   attempt = CASE WHEN $23 THEN 0 ELSE coalesce($32, h.attempt) END,
-  worker_seq = CASE WHEN $23 OR $31::uuid IS NOT NULL THEN 0 ELSE worker_seq END
+  worker_seq = CASE WHEN $23 OR $31::uuid IS NOT NULL THEN 0 ELSE coalesce($37, worker_seq) END
 FROM turn WHERE h.session_id = turn.session_id
 RETURNING h.session_id
 
@@ -122,7 +128,8 @@ SELECT id, request_digest FROM sessions WHERE tenant_id = $1 AND owner_id = $2 A
 
 
 -- get_session --
-SELECT s.*, h.next_seq, t.id AS active_turn_id
+SELECT s.*, h.next_seq, t.id AS active_turn_id,
+       ARRAY(SELECT r.id FROM requests r WHERE r.session_id = s.id AND r.outcome IS NULL ORDER BY r.seq) AS open_requests
 FROM sessions s
 JOIN session_heads h ON h.tenant_id = s.tenant_id AND h.session_id = s.id
 LEFT JOIN turns t ON t.tenant_id = s.tenant_id AND t.session_id = s.id AND t.active
@@ -131,7 +138,8 @@ WHERE s.tenant_id = $1 AND s.owner_id = $2 AND s.id = $3
 
 -- list_sessions --
 -- By keyset: what is inserted meanwhile is newer than every page's start, and moves nothing.
-SELECT s.*, h.next_seq, t.id AS active_turn_id
+SELECT s.*, h.next_seq, t.id AS active_turn_id,
+       ARRAY(SELECT r.id FROM requests r WHERE r.session_id = s.id AND r.outcome IS NULL ORDER BY r.seq) AS open_requests
 FROM sessions s
 JOIN session_heads h ON h.tenant_id = s.tenant_id AND h.session_id = s.id
 LEFT JOIN turns t ON t.tenant_id = s.tenant_id AND t.session_id = s.id AND t.active
@@ -177,10 +185,10 @@ WITH head AS (
   RETURNING tenant_id, session_id, epoch, next_seq
 ), turn AS (
   INSERT INTO turns (tenant_id, id, session_id, owner_id, number, start_seq, request_id, request_digest, provider, model, prompt,
-                     trace_parent)
+                     trace_parent, approvals, input_id)
   SELECT tenant_id, $2, session_id, $4,
          (SELECT coalesce(max(number), 0) + 1 FROM turns WHERE tenant_id = $1 AND session_id = $3),
-         next_seq - 1, $5, $6, $7, $8, $9, $12
+         next_seq - 1, $5, $6, $7, $8, $9, $12, $13, $14
   FROM head
   RETURNING id, number, start_seq, created_at
 ), session AS (
@@ -202,6 +210,175 @@ RETURNING *
 SELECT t.id, t.interrupt_reason
 FROM turns t JOIN session_heads h ON h.tenant_id = t.tenant_id AND h.session_id = t.session_id
 WHERE t.active AND t.interrupt_reason <> '' AND h.lease_owner = $1
+
+
+-- open_request --
+-- Within the transaction of the step whose first event asks it.
+INSERT INTO requests (tenant_id, session_id, id, turn_id, attempt, seq, kind, choices, expires_at)
+VALUES ($1, $2, $3, $4, $5, $6, $7, $8::jsonb, $9)
+
+
+-- told_inputs --
+UPDATE inputs i SET told_version = told.version
+FROM unnest($3::uuid[], $4::bigint[]) AS told (id, version)
+WHERE i.tenant_id = $1 AND i.session_id = $2 AND i.id = told.id
+
+
+-- taken_inputs --
+-- An agent that took it has it, also when the turn was thought to be over before it said so.
+UPDATE inputs SET state = 'DELIVERED', turn_id = $3, told_version = version, updated_at = now()
+WHERE tenant_id = $1 AND session_id = $2 AND id = ANY ($4::uuid[])
+
+
+-- told_requests --
+UPDATE requests SET told = true WHERE tenant_id = $1 AND session_id = $2 AND id = ANY ($3::text[])
+
+
+-- input_of_request --
+SELECT * FROM inputs WHERE tenant_id = $1 AND owner_id = $2 AND request_id = $3
+
+
+-- queue_length --
+SELECT (SELECT count(*) FROM inputs WHERE tenant_id = $1 AND session_id = $2 AND state IN ('QUEUED', 'OFFERED')) AS queued,
+       (SELECT coalesce(max(position), 0) FROM inputs WHERE tenant_id = $1 AND session_id = $2) AS last_position
+
+
+-- insert_input --
+INSERT INTO inputs (tenant_id, id, session_id, owner_id, position, text, delivery, request_id, request_digest, turn_id)
+VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10)
+RETURNING *
+
+
+-- active_turn --
+SELECT id FROM turns WHERE tenant_id = $1 AND session_id = $2 AND active
+
+
+-- release_queue --
+UPDATE sessions SET held = false WHERE tenant_id = $1 AND id = $2 AND held
+
+
+-- first_input --
+-- What the session's next turn begins with, and what that turn takes over from the one before. The session is locked.
+SELECT i.*, coalesce((SELECT t.approvals FROM turns t WHERE t.tenant_id = i.tenant_id AND t.session_id = i.session_id
+                      ORDER BY t.number DESC LIMIT 1), '') AS approvals
+FROM inputs i
+WHERE i.tenant_id = $1 AND i.session_id = $2 AND i.state = 'QUEUED'
+ORDER BY i.delivery <> 'INTERRUPT', i.position
+LIMIT 1
+
+
+-- deliver_input --
+-- Its event is one of the turn's first step.
+UPDATE inputs SET state = 'DELIVERED', turn_id = $3, told_version = version, updated_at = now()
+WHERE tenant_id = $1 AND id = $2
+RETURNING *
+
+
+-- list_inputs --
+SELECT * FROM inputs
+WHERE tenant_id = $1 AND session_id = $2 AND position > $3 AND ($4 OR state IN ('QUEUED', 'OFFERED'))
+ORDER BY position
+LIMIT $5
+
+
+-- lock_input --
+SELECT * FROM inputs WHERE tenant_id = $1 AND session_id = $2 AND id = $3 FOR UPDATE
+
+
+-- update_input --
+UPDATE inputs SET text = coalesce($4, text), state = $5, version = version + 1, updated_at = now()
+WHERE tenant_id = $1 AND session_id = $2 AND id = $3
+RETURNING *
+
+
+-- get_request --
+SELECT * FROM requests WHERE tenant_id = $1 AND session_id = $2 AND id = $3
+
+
+-- resolve_request --
+-- Who finds it open is first.
+UPDATE requests SET outcome = $4, option_id = $5, answers = $6::jsonb, resolved_by = $7, note = $8
+WHERE tenant_id = $1 AND session_id = $2 AND id = $3 AND outcome IS NULL
+RETURNING id
+
+
+-- news_of_inputs --
+SELECT * FROM inputs
+WHERE session_id = $1
+  AND (told_version < version OR (state IN ('OFFERED', 'QUEUED') AND turn_id = $2) OR (state = 'QUEUED' AND delivery = 'STEER'))
+ORDER BY position
+
+
+-- news_of_requests --
+SELECT * FROM requests WHERE tenant_id = $1 AND turn_id = $2 ORDER BY seq
+
+
+-- offer_input --
+-- This and the four below stand on the lease's epoch, as every step does.
+WITH held AS MATERIALIZED (
+  SELECT session_id FROM session_heads WHERE tenant_id = $1 AND session_id = $2 AND epoch = $3 FOR NO KEY UPDATE
+)
+UPDATE inputs i SET state = 'OFFERED', turn_id = $4, updated_at = now()
+FROM held WHERE i.tenant_id = $1 AND i.session_id = held.session_id AND i.id = $5 AND i.state = 'QUEUED'
+RETURNING i.id
+
+
+-- withdraw_request --
+WITH held AS MATERIALIZED (
+  SELECT session_id FROM session_heads WHERE tenant_id = $1 AND session_id = $2 AND epoch = $3 FOR NO KEY UPDATE
+)
+UPDATE requests r SET outcome = 'CANCELLED'
+FROM held WHERE r.tenant_id = $1 AND r.session_id = held.session_id AND r.turn_id = $4 AND r.id = $5 AND r.outcome IS NULL
+
+
+-- expire_requests --
+WITH held AS MATERIALIZED (
+  SELECT session_id FROM session_heads WHERE tenant_id = $1 AND session_id = $2 AND epoch = $3 FOR NO KEY UPDATE
+)
+UPDATE requests r SET outcome = 'EXPIRED'
+FROM held
+WHERE r.tenant_id = $1 AND r.session_id = held.session_id AND r.turn_id = $4 AND r.outcome IS NULL AND r.expires_at <= clock_timestamp()
+
+
+-- close_requests --
+WITH held AS MATERIALIZED (
+  SELECT session_id FROM session_heads WHERE tenant_id = $1 AND session_id = $2 AND epoch = $3 FOR NO KEY UPDATE
+)
+UPDATE requests r SET outcome = 'CANCELLED'
+FROM held WHERE r.tenant_id = $1 AND r.session_id = held.session_id AND r.turn_id = $4 AND r.outcome IS NULL
+
+
+-- take_offers_back --
+WITH held AS MATERIALIZED (
+  SELECT session_id FROM session_heads WHERE tenant_id = $1 AND session_id = $2 AND epoch = $3 FOR NO KEY UPDATE
+)
+UPDATE inputs i SET state = 'QUEUED', turn_id = NULL, updated_at = now()
+FROM held WHERE i.tenant_id = $1 AND i.session_id = held.session_id AND i.turn_id = $4 AND i.state = 'OFFERED'
+
+
+-- desk_calls --
+SELECT h.session_id
+FROM session_heads h
+JOIN turns t ON t.tenant_id = h.tenant_id AND t.session_id = h.session_id AND t.active
+WHERE h.lease_owner = $1
+  AND (EXISTS (SELECT FROM inputs i WHERE i.session_id = h.session_id AND i.told_version < i.version)
+    OR EXISTS (SELECT FROM requests r WHERE r.session_id = h.session_id AND r.outcome IS NOT NULL AND NOT r.told))
+
+
+-- due_sessions --
+-- Whose queue may go on. Looked at again once the session is locked.
+SELECT DISTINCT i.tenant_id, i.session_id
+FROM inputs i JOIN sessions s ON s.tenant_id = i.tenant_id AND s.id = i.session_id
+WHERE i.state = 'QUEUED' AND (NOT s.held OR i.delivery = 'INTERRUPT') AND ($1::uuid IS NULL OR i.session_id = $1)
+  AND NOT EXISTS (SELECT FROM turns t WHERE t.tenant_id = i.tenant_id AND t.session_id = i.session_id AND t.active)
+LIMIT $2
+
+
+-- lock_due_session --
+SELECT s.*, u.name AS owner_name, u.email AS owner_email
+FROM sessions s JOIN users u ON u.tenant_id = s.tenant_id AND u.id = s.owner_id
+WHERE s.tenant_id = $1 AND s.id = $2
+FOR UPDATE OF s
 
 
 -- claim_leases --

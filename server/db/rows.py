@@ -7,8 +7,10 @@ from uuid import UUID
 
 import asyncpg
 
+from server.kernel.agent_request import AgentRequest, Answer, Question, RequestKind, RequestOutcome, Resolution
 from server.kernel.session import Session, SessionState
-from server.kernel.turn import Outcome, Turn, TurnCode, TurnState
+from server.kernel.turn import Awaiting, Outcome, Turn, TurnCode, TurnState
+from server.kernel.user_input import Delivery, InputState, UserInput
 
 
 def parse_uuid(text: str) -> UUID | None:
@@ -38,6 +40,7 @@ def session_from(row: asyncpg.Record) -> Session:
         version=row["version"],
         last_seq=row["next_seq"] - 1,
         active_turn_id=str(row["active_turn_id"] or ""),
+        open_requests=tuple(row.get("open_requests") or ()),
         created_at=row["created_at"],
         updated_at=row["updated_at"],
     )
@@ -57,12 +60,17 @@ def turn_from(row: asyncpg.Record) -> Turn:
         model=row["model"],
         prompt=row["prompt"],
         trace_parent=row["trace_parent"],
+        approvals=row["approvals"],
+        input_id=str(row["input_id"] or ""),
         state=TurnState(row["state"]),
         version=row["version"],
         base_commit=row["base_commit"],
         branch=row["branch"],
         attempt=row["attempt"],
         interrupt_reason=row["interrupt_reason"],
+        awaiting=Awaiting(row["awaiting"]),
+        waiting_since=row["waiting_since"],
+        waited_seconds=row["waited_seconds"],
         outcome=_outcome_from(row),
         imported=row["imported"],
         commit=row["commit"],
@@ -89,3 +97,44 @@ def _outcome_from(row: asyncpg.Record) -> Outcome | None:
         message=row["outcome_message"],
         native_stop_reason=row["outcome_native_stop_reason"],
     )
+
+
+def input_from(row: asyncpg.Record) -> UserInput:
+    """A row of `inputs`."""
+    return UserInput(
+        id=str(row["id"]),
+        session_id=str(row["session_id"]),
+        position=row["position"],
+        text=row["text"],
+        delivery=Delivery(row["delivery"]),
+        state=InputState(row["state"]),
+        version=row["version"],
+        told_version=row["told_version"],
+        turn_id=str(row["turn_id"] or ""),
+        created_at=row["created_at"],
+        updated_at=row["updated_at"],
+    )
+
+
+def choices_of(request: AgentRequest) -> str:
+    """The column `choices`: what may be answered."""
+    questions = [[each.id, list(each.option_ids), each.multi, each.free_text] for each in request.questions]
+    return json.dumps({"options": list(request.option_ids), "questions": questions})
+
+
+def request_from(row: asyncpg.Record) -> AgentRequest:
+    """A row of `requests`: what may be answered."""
+    choices = json.loads(row["choices"])
+    questions = tuple(Question(id_, tuple(options), multi, free_text) for id_, options, multi, free_text in choices["questions"])
+    return AgentRequest(row["id"], RequestKind(row["kind"]), tuple(choices["options"]), questions)
+
+
+def answers_of(resolution: Resolution) -> str:
+    """The column `answers`."""
+    return json.dumps([[each.question_id, list(each.option_ids), each.text] for each in resolution.answers])
+
+
+def resolution_from(row: asyncpg.Record) -> Resolution:
+    """A row of `requests` that is not open: what became of it."""
+    answers = tuple(Answer(question_id, tuple(options), text) for question_id, options, text in json.loads(row["answers"]))
+    return Resolution(row["id"], RequestOutcome(row["outcome"]), row["option_id"], answers, row["resolved_by"], row["note"])

@@ -7,8 +7,10 @@ from contextlib import asynccontextmanager
 from dataclasses import dataclass
 
 from server.config import Settings
+from server.db.desk_store import PostgresDeskStore
 from server.db.errors import SchemaBehind
 from server.db.event_store import PostgresEventStore
+from server.db.input_store import PostgresInputStore
 from server.db.key_store import PostgresKeyStore
 from server.db.migrate import check_revision, migrate
 from server.db.pool import Database, DedicatedConnection, open_database
@@ -16,7 +18,9 @@ from server.db.roles import APP, SYSTEM, check_role
 from server.db.session_store import PostgresSessionStore
 from server.db.turn_store import PostgresTurnStore
 from server.db.usage_store import PostgresUsageStore
+from server.kernel.ports.desk_store import DeskStore
 from server.kernel.ports.event_store import EventStore
+from server.kernel.ports.input_store import InputStore
 from server.kernel.ports.key_store import KeyStore
 from server.kernel.ports.session_store import SessionStore
 from server.kernel.ports.turn_store import TurnStore
@@ -35,6 +39,8 @@ class Stores:
     events: EventStore
     keys: KeyStore
     usage: UsageStore
+    inputs: InputStore
+    desk: DeskStore
 
 
 @asynccontextmanager
@@ -56,6 +62,8 @@ async def open_postgres(settings: Settings) -> AsyncIterator[Stores]:
             events=PostgresEventStore(journal, system),
             keys=PostgresKeyStore(system),
             usage=PostgresUsageStore(system),
+            inputs=PostgresInputStore(app),
+            desk=PostgresDeskStore(system),
         )
 
 

@@ -5,11 +5,12 @@ from __future__ import annotations
 import asyncpg
 
 from server.db.queries import SQL
+from server.db.rows import choices_of
 from server.db.transcripts import Packed
 from server.kernel.errors import Fenced
 from server.kernel.event import Chunk
-from server.kernel.ports.turn_store import Reset
-from server.kernel.turn import SESSION_STATE, Turn
+from server.kernel.ports.turn_store import Changes, Reset
+from server.kernel.turn import Turn
 
 
 async def commit_step(
@@ -24,6 +25,7 @@ async def commit_step(
     head_commit: str | None,
     reset: Reset | None,
     transcript: Packed | None,
+    worker_seq: int,
 ) -> None:
     """Write the turn's mutable fields, what follows from them for its session, the step's events, and a transcript. Errors: Fenced when
     epoch, version or the head's position are not what the caller knows; nothing was written then."""
@@ -58,7 +60,7 @@ async def commit_step(
         chunk and chunk.last_seq,
         epoch,
         turn.session_id,
-        SESSION_STATE[turn.state],
+        turn.session_state,
         title,
         reset and reset.turn_id,
         reset and reset.attempt,
@@ -66,6 +68,26 @@ async def commit_step(
         head_commit,
         transcript and transcript.data,
         transcript and transcript.size,
+        worker_seq or None,
+        turn.awaiting,
+        turn.waiting_since,
+        turn.waited_seconds,
     )
     if written is None:
         raise Fenced(turn.session_id, epoch)
+
+
+async def commit_changes(connection: asyncpg.Connection, turn: Turn, chunk: Chunk | None, changes: Changes) -> None:
+    """What a step changes besides, in the step's transaction and behind it."""
+    own = (turn.tenant_id, turn.session_id)
+    if changes.opened is not None and chunk is not None:
+        request, expires_at = changes.opened.request, changes.opened.expires_at
+        asked = (request.id, turn.id, turn.attempt, chunk.first_seq, request.kind, choices_of(request), expires_at)
+        await connection.execute(SQL["open_request"], *own, *asked)
+    if changes.told_inputs:
+        ids, versions = zip(*changes.told_inputs, strict=True)
+        await connection.execute(SQL["told_inputs"], *own, ids, versions)
+    if changes.taken_inputs:
+        await connection.execute(SQL["taken_inputs"], *own, turn.id, changes.taken_inputs)
+    if changes.told_requests:
+        await connection.execute(SQL["told_requests"], *own, changes.told_requests)

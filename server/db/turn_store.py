@@ -12,12 +12,12 @@ from server.db.queries import SQL
 from server.db.rows import parse_uuid, session_from, turn_from
 from server.db.session_store import insert_session, load_session, lock_session, refuse_in_the_way
 from server.db.transcripts import Packed, pack, unpack
-from server.db.turn_steps import commit_step
+from server.db.turn_steps import commit_changes, commit_step
 from server.db.usage_store import insert_uses
 from server.kernel.errors import RequestIdReused, SessionNotFound, StoreRejected
 from server.kernel.event import Chunk
 from server.kernel.identity import Principal
-from server.kernel.ports.turn_store import Claimed, NewTurn, Reset
+from server.kernel.ports.turn_store import Changes, Claimed, NewTurn, Reset
 from server.kernel.ports.usage_store import UseRecord
 from server.kernel.session import NewSession
 from server.kernel.turn import Turn
@@ -56,8 +56,7 @@ class PostgresTurnStore:
                 session_id = session
                 await lock_session(connection, principal, session_id)
                 await refuse_in_the_way(connection, principal, session_id, turn.request_id)
-            row = await _start_turn(connection, principal, session_id, turn, replica=replica, lease_seconds=lease_seconds)
-        return Claimed(_new_turn(principal, row, turn), session_from(row), principal, row["epoch"])
+            return await insert_turn(connection, principal, session_id, turn, replica=replica, lease_seconds=lease_seconds)
 
     async def commit(
         self,
@@ -72,11 +71,13 @@ class PostgresTurnStore:
         reset: Reset | None = None,
         uses: Sequence[UseRecord] = (),
         transcript: bytes = b"",
+        worker_seq: int = 0,
+        changes: Changes | None = None,
     ) -> None:
         """See TurnStore."""
         packed = await asyncio.to_thread(pack, transcript) if transcript else None
-        # One statement is its own transaction, and the cheapest; what models were used is rare enough for a second one.
-        async with self._system.transaction() if uses else self._system.connection() as connection:
+        # One statement is its own transaction, and the cheapest; what needs more of them is rare enough for a second one.
+        async with self._system.transaction() if uses or changes else self._system.connection() as connection:
             await commit_step(
                 connection,
                 turn,
@@ -88,9 +89,12 @@ class PostgresTurnStore:
                 head_commit=session_head_commit,
                 reset=reset,
                 transcript=packed,
+                worker_seq=worker_seq,
             )
             if uses:
                 await insert_uses(connection, turn, epoch, uses)
+            if changes is not None:
+                await commit_changes(connection, turn, chunk, changes)
 
     async def transcript(self, session_id: str, provider: str) -> bytes:
         """See TurnStore."""
@@ -168,11 +172,12 @@ class PostgresTurnStore:
             await connection.execute(SQL["snapshot_stored"], turn.tenant_id, turn.id, key, sha256, size)
 
 
-async def _start_turn(
+async def insert_turn(
     connection: asyncpg.Connection, principal: Principal, session_id: str, turn: NewTurn, *, replica: str, lease_seconds: float
-) -> asyncpg.Record:
+) -> Claimed:
+    """Start a turn in a session that is locked and has none. Errors: RequestIdReused."""
     try:
-        return await connection.fetchrow(
+        row = await connection.fetchrow(
             SQL["start_turn"],
             principal.tenant_id,
             turn.id,
@@ -186,11 +191,14 @@ async def _start_turn(
             replica,
             lease_seconds,
             turn.trace_parent,
+            turn.approvals,
+            parse_uuid(turn.input_id),
         )
     except asyncpg.UniqueViolationError as error:
         if error.constraint_name != "turns_request":
             raise
         raise RequestIdReused(turn.request_id) from error
+    return Claimed(_new_turn(principal, row, turn), session_from(row), principal, row["epoch"])
 
 
 def _new_turn(principal: Principal, row: asyncpg.Record, turn: NewTurn) -> Turn:
@@ -206,6 +214,8 @@ def _new_turn(principal: Principal, row: asyncpg.Record, turn: NewTurn) -> Turn:
         model=turn.model,
         prompt=turn.prompt,
         trace_parent=turn.trace_parent,
+        approvals=turn.approvals,
+        input_id=turn.input_id,
         created_at=row["turn_created_at"],
         start_seq=row["start_seq"],
     )

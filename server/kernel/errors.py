@@ -111,6 +111,45 @@ class TurnActive(KernelError):
         super().__init__("the session's turn has not ended", session_id=session_id, turn_id=turn_id)
 
 
+class InputNotFound(KernelError):
+    """The session has no such input."""
+
+    def __init__(self, input_id: str) -> None:
+        super().__init__(f"input {input_id!r} does not exist", input_id=input_id)
+
+
+class InputNotQueued(KernelError):
+    """The input cannot be changed any more: an agent has it or is getting it, or it was cancelled."""
+
+    def __init__(self, input_id: str, *, state: str, turn_id: str) -> None:
+        how = (
+            "was cancelled" if state == "CANCELLED" else "is being handed to the agent" if state == "OFFERED" else "was given to the agent"
+        )
+        super().__init__(f"the input {how}", input_id=input_id, state=state, turn_id=turn_id)
+
+
+class TooManyInputs(KernelError):
+    """The session's queue is full."""
+
+    def __init__(self, limit: int) -> None:
+        super().__init__(f"{limit} inputs are queued, which is the limit of a session", limit=str(limit))
+
+
+class RequestNotFound(KernelError):
+    """The session's agents have asked nothing under this id."""
+
+    def __init__(self, request_id: str) -> None:
+        super().__init__(f"request {request_id!r} does not exist", request_id=request_id)
+
+
+class RequestResolved(KernelError):
+    """The request was answered before, expired, or is not waited for any more. Who was first, counts."""
+
+    def __init__(self, request_id: str, *, outcome: str, resolved_by: str) -> None:
+        how = f"was resolved by {resolved_by!r}" if resolved_by else "is not waited for any more"
+        super().__init__(f"the request {how} ({outcome})", request_id=request_id, outcome=outcome, resolved_by=resolved_by)
+
+
 class RequestIdReused(KernelError):
     """The request_id was used before for a different request."""
 

@@ -146,3 +146,7 @@ class Head:
     """The session's turn that has not ended; empty for none."""
     session_state: str = "IDLE"
     """The session's state, as in SessionState."""
+    input_due: bool = False
+    """Whether a queued input is about to start the next turn."""
+    open_requests: tuple[str, ...] = ()
+    """The agent's requests that wait for an answer; the log tells of each of them."""

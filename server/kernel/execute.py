@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 import hashlib
 import json
 from collections.abc import Callable, Sequence
@@ -10,6 +9,7 @@ from dataclasses import asdict, dataclass
 
 from server.kernel import naming
 from server.kernel.errors import InvalidField, ProviderUnknown, RequestIdReused
+from server.kernel.finish import Finishing
 from server.kernel.identity import Principal
 from server.kernel.ids import new_id
 from server.kernel.inspection import Inspections
@@ -37,11 +37,17 @@ class Request:
     provider: str
     model: str
     title: str
+    approvals: str = ""
+    """Empty, or `ASK`."""
 
     @property
     def digest(self) -> str:
         """Tells a repeated request from a reused request_id."""
-        return hashlib.sha256(json.dumps(asdict(self), sort_keys=True).encode()).hexdigest()
+        fields = asdict(self)
+        # As before there was such a field, for requests that are repeated after an upgrade.
+        if not self.approvals:
+            del fields["approvals"]
+        return hashlib.sha256(json.dumps(fields, sort_keys=True).encode()).hexdigest()
 
 
 @dataclass(frozen=True)
@@ -81,7 +87,7 @@ class Execute:
         self._default_provider = default_provider
         self._replica = replica
         self._lease_seconds = lease_seconds
-        self._beginning: set[asyncio.Task[Turn]] = set()
+        self._finishing = Finishing()
 
     async def __call__(self, principal: Principal, request: Request) -> Started:
         """Errors: as listed at SessionService.ExecuteSession."""
@@ -94,13 +100,19 @@ class Execute:
         self._check_model_access(request)
         session, provider, model = await self._session(principal, request)
         self._models.check(provider)
-        turn = NewTurn(new_id(), request.request_id, request.digest, provider, model, request.prompt, self._tracer.current())
-        # Shielded: between the database's yes and the supervisor's start no caller who leaves may come.
-        begin = asyncio.create_task(self._begin(principal, session, turn))
-        self._beginning.add(begin)
-        begin.add_done_callback(self._beginning.discard)
+        turn = NewTurn(
+            new_id(),
+            request.request_id,
+            request.digest,
+            provider,
+            model,
+            request.prompt,
+            trace_parent=self._tracer.current(),
+            approvals=request.approvals,
+        )
         try:
-            begun = await asyncio.shield(begin)
+            # Between the database's yes and the supervisor's start no caller who leaves may come.
+            begun = await self._finishing.run(self._begin(principal, session, turn))
         except RequestIdReused:
             # The same request came twice at the same time, and the other one was first.
             known = await self._known(principal, request)

@@ -14,6 +14,8 @@ class SessionState(StrEnum):
     QUEUED = "QUEUED"
     PROVISIONING = "PROVISIONING"
     RUNNING = "RUNNING"
+    AWAITING_USER = "AWAITING_USER"
+    AWAITING_APPROVAL = "AWAITING_APPROVAL"
     IDLE = "IDLE"
     FAILED = "FAILED"
 
@@ -41,6 +43,8 @@ class Session:
     version: int = 1
     last_seq: int = 0
     active_turn_id: str = ""
+    open_requests: tuple[str, ...] = ()
+    """Ids of the agent's requests that wait for an answer, oldest first."""
     created_at: datetime | None = None
     updated_at: datetime | None = None
 

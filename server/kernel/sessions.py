@@ -10,7 +10,7 @@ from dataclasses import dataclass
 import structlog
 
 from server.kernel import naming
-from server.kernel.errors import InvalidField, RepositoryUnreachable
+from server.kernel.errors import RepositoryUnreachable
 from server.kernel.identity import Principal
 from server.kernel.ids import new_id
 from server.kernel.inspection import Inspections
@@ -21,7 +21,7 @@ from server.kernel.ports.turn_store import TurnStore
 from server.kernel.session import NewSession, Session, SessionPage
 from server.kernel.supervisor import Supervisor
 from server.kernel.turn import Turn
-from server.kernel.validation import check_base_branch, check_labels, check_request_id, check_title
+from server.kernel.validation import check_base_branch, check_labels, check_page_size, check_request_id, check_title
 
 DEFAULT_PAGE = 50
 MAX_PAGE = 200
@@ -92,7 +92,7 @@ class Sessions:
 
     async def list(self, principal: Principal, *, page_size: int, page_token: str) -> SessionPage:
         """Errors: InvalidField."""
-        size = _page_size(page_size, default=DEFAULT_PAGE, limit=MAX_PAGE)
+        size = check_page_size(page_size, default=DEFAULT_PAGE, limit=MAX_PAGE)
         return await self._store.list(principal, page_size=size, page_token=page_token)
 
     async def update(
@@ -127,12 +127,12 @@ class Sessions:
 
     async def events(self, principal: Principal, session_id: str, *, after_seq: int, page_size: int) -> tuple[bytes, int]:
         """A page of the log: a serialised EventBatch, and the last seq there is. Errors: SessionNotFound, SequenceAhead."""
-        limit = _page_size(page_size, default=DEFAULT_EVENTS, limit=MAX_EVENTS)
+        limit = check_page_size(page_size, default=DEFAULT_EVENTS, limit=MAX_EVENTS)
         await self._store.get(principal, session_id)
         return await self._journal.page(session_id, after_seq=after_seq, limit=limit, max_bytes=MAX_EVENTS_BYTES)
 
     async def follow(self, principal: Principal, session_id: str, *, after_seq: int, live: bool) -> AsyncGenerator[Frame, None]:
-        """Replay and follow until no turn is active. Errors: SessionNotFound, SequenceAhead."""
+        """Replay and follow until no turn is active or about to start. Errors: SessionNotFound, SequenceAhead."""
         await self._store.get(principal, session_id)
         return await self._journal.follow(session_id, after_seq=after_seq, live=live)
 
@@ -140,9 +140,3 @@ class Sessions:
         """Replay and follow one turn, from its first event, or from behind `after_seq`, to its last. The turn was given out by a use
         case of its owner. Errors: SequenceAhead."""
         return await self._journal.follow(turn.session_id, after_seq=max(turn.start_seq, after_seq), live=True, turn_id=turn.id)
-
-
-def _page_size(asked: int, *, default: int, limit: int) -> int:
-    if asked < 0 or asked > limit:
-        raise InvalidField("page_size", f"0 (for {default}) to {limit}")
-    return asked or default

@@ -6,7 +6,7 @@ any point. `version` is compared and counted up with each change.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import datetime
 from enum import StrEnum
 
@@ -51,7 +51,7 @@ SESSION_STATE: dict[TurnState, SessionState] = {
     TurnState.INTERRUPTED: SessionState.IDLE,
     TurnState.FAILED: SessionState.FAILED,
 }
-"""The session's state follows from its turn's."""
+"""The session's state follows from its turn's, unless the agent waits for somebody (`Turn.session_state`)."""
 
 
 class TurnCode(StrEnum):
@@ -81,6 +81,14 @@ class Outcome:
     native_stop_reason: str = ""
 
 
+class Awaiting(StrEnum):
+    """Whom the agent waits for."""
+
+    NOBODY = ""
+    USER = "USER"
+    APPROVAL = "APPROVAL"
+
+
 @dataclass(frozen=True)
 class Turn:
     """One row of `turns`."""
@@ -99,6 +107,10 @@ class Turn:
     prompt: str
     trace_parent: str = ""
     """The trace context of the request that asked for it; empty when that was not traced."""
+    approvals: str = ""
+    """Empty, or `ASK`: the agent asks before it acts."""
+    input_id: str = ""
+    """The queued input that it was started with; empty when ExecuteSession started it."""
     state: TurnState = TurnState.QUEUED
     version: int = 1
     # -- progress, in the order in which it is made
@@ -110,6 +122,11 @@ class Turn:
     """The number of the current worker; 0 before the first."""
     interrupt_reason: str = ""
     """Why the turn shall stop; empty when it shall not."""
+    awaiting: Awaiting = Awaiting.NOBODY
+    waiting_since: datetime | None = None
+    """Since when the agent waits for somebody; None while it does not."""
+    waited_seconds: float = 0.0
+    """For how long it has waited before. The turn's time limit does not run while it waits."""
     outcome: Outcome | None = None
     imported: bool = False
     """True once the workspace was read back (also when nothing had changed)."""
@@ -131,6 +148,28 @@ class Turn:
     """The seq of the last event before the turn's first."""
     end_seq: int = 0
     """The seq of the terminal event; 0 until there is one."""
+
+    @property
+    def session_state(self) -> SessionState:
+        """What the turn makes of its session."""
+        if self.state is TurnState.RUNNING and self.awaiting:
+            return SessionState(f"AWAITING_{self.awaiting}")
+        return SESSION_STATE[self.state]
+
+    def worked_seconds(self, at: datetime) -> float:
+        """How long the agent has worked, without the time in which it waited for people."""
+        if self.started_at is None:
+            return 0.0
+        return ((self.waiting_since or at) - self.started_at).total_seconds() - self.waited_seconds
+
+    def waiting_for(self, awaiting: Awaiting, at: datetime) -> Turn:
+        """The turn with its agent waiting for somebody from `at` on, or for nobody any more."""
+        if awaiting and self.waiting_since is None:
+            return replace(self, awaiting=awaiting, waiting_since=at)
+        if not awaiting and self.waiting_since is not None:
+            waited = self.waited_seconds + max(0.0, (at - self.waiting_since).total_seconds())
+            return replace(self, awaiting=awaiting, waiting_since=None, waited_seconds=waited)
+        return replace(self, awaiting=awaiting)
 
 
 def can_advance(old: TurnState, new: TurnState) -> bool:

@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 
 from server.kernel.errors import InvalidField, RequestTooLarge
 
 MAX_PROMPT = 100_000
+MAX_ANSWER = 20_000
 MAX_REQUEST_ID = 128
 MAX_TITLE = 200
 MAX_NAME = 100
@@ -21,11 +22,23 @@ _NAME = re.compile(r"[A-Za-z0-9.][A-Za-z0-9._:/-]*")
 _LABEL_KEY = re.compile(r"[A-Za-z0-9][A-Za-z0-9._/-]*")
 
 
-def check_prompt(prompt: str) -> None:
+def check_prompt(prompt: str, *, field: str = "prompt") -> None:
     """1 to 100,000 characters, not only blanks. Errors: InvalidField, RequestTooLarge."""
     if not prompt.strip():
-        raise InvalidField("prompt", "say what shall be done")
-    _check_text("prompt", prompt, limit=MAX_PROMPT)
+        raise InvalidField(field, "say what shall be done")
+    _check_text(field, prompt, limit=MAX_PROMPT)
+
+
+def check_answer_texts(texts: Sequence[str]) -> None:
+    """At most 20,000 characters together. Errors: InvalidField, RequestTooLarge."""
+    _check_text("answers", "".join(texts), limit=MAX_ANSWER)
+
+
+def check_page_size(asked: int, *, default: int, limit: int) -> int:
+    """How many to list: 0 means `default`. Errors: InvalidField."""
+    if asked < 0 or asked > limit:
+        raise InvalidField("page_size", f"0 (for {default}) to {limit}")
+    return asked or default
 
 
 def check_request_id(request_id: str) -> None:

@@ -10,13 +10,14 @@ from typing import Any
 
 import grpc
 
+from server.kernel.agent_request import Resolution
 from server.kernel.errors import WorkerLost, WorkerProtocolBroken
-from server.kernel.event import WorkerBatch
-from server.kernel.ports.launcher import MAX_TRANSCRIPT_BYTES, Assignment, WorkerExit, WorkerResult
+from server.kernel.ports.launcher import MAX_TRANSCRIPT_BYTES, Assignment, WorkerExit, WorkerItem, WorkerResult
 from server.kernel.stall import StallTimeout
 from server.workers.dial import Connection, dial
 from server.workers.frames import FrameReader, plain
 from server.workers.liveness import ProcessWatch
+from server.workers.requests import resolved
 from server.workers.slot import Slot
 from treadle.worker.v1 import worker_service_pb2 as wire
 
@@ -32,7 +33,7 @@ _MAX_DETAILS = 500
 _MAX_RECONNECTS = 50
 """Over the worker's life: its socket is on this machine, and one that keeps hanging up plays for time."""
 
-Item = WorkerBatch | WorkerResult
+Item = WorkerItem | WorkerResult
 Stream = grpc.aio.UnaryStreamCall[Any, bytes]
 
 
@@ -107,11 +108,15 @@ class WorkerLink:
 
     async def interrupt(self, reason: str) -> None:
         """See Worker."""
-        request = wire.ControlRequest(interrupt=wire.InterruptTurn(reason=reason))
-        try:
-            await _unary(self._connection.control(request, timeout=_CALL_SECONDS, metadata=self._connection.metadata))
-        except grpc.aio.AioRpcError as error:
-            raise WorkerLost(f"the worker cannot be told to stop: {error.details()}") from error
+        await self._control(wire.ControlRequest(interrupt=wire.InterruptTurn(reason=reason)))
+
+    async def give(self, input_id: str, text: str) -> None:
+        """See Worker."""
+        await self._control(wire.ControlRequest(input=wire.GiveInput(input_id=input_id, text=text)))
+
+    async def resolve(self, resolution: Resolution) -> None:
+        """See Worker."""
+        await self._control(wire.ControlRequest(resolve=resolved(resolution)))
 
     async def exited(self) -> WorkerExit:
         """See Worker."""
@@ -122,6 +127,12 @@ class WorkerLink:
         """See Worker. Repeatable."""
         self._watch.close()
         await self._connection.close()
+
+    async def _control(self, request: wire.ControlRequest) -> None:
+        try:
+            await _unary(self._connection.control(request, timeout=_CALL_SECONDS, metadata=self._connection.metadata))
+        except grpc.aio.AioRpcError as error:
+            raise WorkerLost(f"the worker does not take {request.WhichOneof('action')}: {error.details()}") from error
 
     async def _stream(self, after: int, assignment: Assignment | None) -> AsyncGenerator[Item, None]:
         """Items to the result, over as many connections as it takes while the process lives."""
@@ -160,6 +171,7 @@ class WorkerLink:
             prompt=assignment.prompt,
             trace_parent=assignment.trace_parent,
             max_steps=assignment.max_steps,
+            approvals=f"APPROVALS_{assignment.approvals or 'UNSPECIFIED'}",
         )
         self._has_turn = True
         return self._connection.execute(request, metadata=metadata)
@@ -175,8 +187,7 @@ class WorkerLink:
                     silence.end()
                     if data is None:
                         return
-                    item = reader.read(data)
-                    if item is not None:
+                    for item in reader.read(data):
                         yield item
         finally:
             cut.cancel()

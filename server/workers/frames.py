@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 from google.protobuf.message import DecodeError
 
 from server.kernel.errors import WorkerProtocolBroken
 from server.kernel.event import MAX_EVENT_BYTES, TextId, WorkerBatch
-from server.kernel.ports.launcher import WorkerResult
+from server.kernel.ports.launcher import NoticeKind, WorkerItem, WorkerNotice, WorkerRequest, WorkerResult
 from server.kernel.turn import Outcome, TurnCode, TurnState
+from server.workers.requests import ASKING, clear_expiry, read_request
 from treadle.session.v1 import event_pb2 as session
 from treadle.worker.v1 import worker_service_pb2 as wire
 from treadle.worker.v1.worker_event_pb2 import WorkerEvent
@@ -35,8 +38,8 @@ class FrameReader:
         self.last = after_worker_seq
         """The worker_seq of the last event that was read."""
 
-    def read(self, data: bytes) -> WorkerBatch | WorkerResult | None:
-        """One frame; None for a heartbeat.
+    def read(self, data: bytes) -> Sequence[WorkerItem | WorkerResult]:
+        """One frame; nothing for a heartbeat. What asks something is an item of its own.
 
         Every event is parsed, stripped of all fields that WorkerEvent does not have, and serialised anew: what a worker may not
         say does not get through, whatever it sends. The two responses have the same fields, so one type reads both.
@@ -50,23 +53,41 @@ class FrameReader:
         frame.DiscardUnknownFields()
         match frame.WhichOneof("frame"):
             case "events":
-                return self._batch(frame.events)
+                return self._events(frame.events)
             case "result":
-                return self._result(frame.result)
-            # Notices tell of inputs and answers, which this server does not hand out yet.
-            case "heartbeat" | "notice":
-                return None
+                return [self._result(frame.result)]
+            case "notice":
+                return [_notice(frame.notice)]
+            case "heartbeat":
+                return []
         raise WorkerProtocolBroken("the worker sent an empty frame")
 
-    def _batch(self, batch: wire.WorkerEventBatch) -> WorkerBatch:
+    def _events(self, batch: wire.WorkerEventBatch) -> Sequence[WorkerItem]:
         if batch.first_worker_seq != self.last + 1 or not batch.events:
             raise WorkerProtocolBroken(f"after event {self.last} the worker sent {len(batch.events)} events from {batch.first_worker_seq}")
         if len(batch.events) > MAX_FRAME_EVENTS:
             raise WorkerProtocolBroken(f"the worker sent {len(batch.events):,} events in one frame")
+        asking = [index for index, event in enumerate(batch.events) if event.WhichOneof("body") in ASKING]
+        items: list[WorkerItem] = []
+        start = 0
+        for index in asking:
+            if start < index:
+                items.append(self._batch(batch.events[start:index]))
+            items.append(self._request(batch.events[index]))
+            start = index + 1
+        if start < len(batch.events):
+            items.append(self._batch(batch.events[start:] if asking else batch.events))
+        return items
+
+    def _request(self, event: WorkerEvent) -> WorkerRequest:
+        batch = self._batch([event])
+        return WorkerRequest(batch, read_request(event, size=len(batch.bodies[0])))
+
+    def _batch(self, events: Sequence[WorkerEvent]) -> WorkerBatch:
         kinds: list[str] = []
         bodies: list[bytes] = []
         deltas: dict[TextId, list[tuple[int, bytes]]] = {}
-        for event in batch.events:
+        for event in events:
             kind = event.WhichOneof("body")
             if kind is None:
                 raise WorkerProtocolBroken("the worker sent an event of a kind that it may not say")
@@ -99,6 +120,17 @@ class FrameReader:
         return WorkerResult(Outcome(status, code, message, stop_reason), self.last)
 
 
+def _notice(notice: wire.WorkerNotice) -> WorkerNotice:
+    match notice.WhichOneof("notice"):
+        case "input_wanted":
+            return WorkerNotice(NoticeKind.INPUT_WANTED if notice.input_wanted else NoticeKind.INPUT_UNWANTED)
+        case "input_taken":
+            return WorkerNotice(NoticeKind.INPUT_TAKEN, notice.input_taken)
+        case "request_withdrawn":
+            return WorkerNotice(NoticeKind.REQUEST_WITHDRAWN, notice.request_withdrawn)
+    raise WorkerProtocolBroken("the worker sent an empty notice")
+
+
 def plain(text: str, limit: int) -> str:
     """Text that a database can keep: Postgres has no NUL characters."""
     return text[:limit].replace("\0", "\ufffd")
@@ -115,4 +147,4 @@ def _clear_total(event: WorkerEvent) -> None:
     event.file_changed.turn_total = False
 
 
-_CHECKS = {"tool_result": _check_duration, "file_changed": _clear_total}
+_CHECKS = {"tool_result": _check_duration, "file_changed": _clear_total, **dict.fromkeys(ASKING, clear_expiry)}

@@ -7,7 +7,7 @@ from collections.abc import AsyncIterator
 
 import asyncpg
 import pytest
-from support.logs import end_turn, run_of, start_turn, start_worker, use_model
+from support.logs import end_turn, open_request, run_of, send, start_turn, start_worker, use_model
 from support.postgres import PostgresServer, database_settings
 
 from server.db.errors import RoleTooPowerful
@@ -27,6 +27,8 @@ TABLES = {
     "event_chunks": "tenant_id",
     "model_uses": "tenant_id",
     "transcripts": "tenant_id",
+    "inputs": "tenant_id",
+    "requests": "tenant_id",
 }
 
 
@@ -54,6 +56,8 @@ async def _rows_of_two_tenants(stores: Stores, alice: Principal, mallory: Princi
         claimed = await start_worker(stores, user)
         await stores.events.append([run_of(claimed, 1, 2)])
         await use_model(stores, claimed, version=2)
+        await open_request(stores, claimed, first_seq=3, version=3)
+        await send(stores, user, claimed.session.id)
         await end_turn(stores, await start_turn(stores, user), transcript=b"remember")
 
 

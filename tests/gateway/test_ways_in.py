@@ -190,3 +190,33 @@ async def test_base64_is_grpc_web_too(http: Http, session_id: str) -> None:
     async with http.session.post(http.base + "/treadle.session.v1.SessionService/GetSession", data=body, headers=headers) as answer:
         data = base64.b64decode((await answer.read())[:8])
     assert data[0] == 0
+
+
+async def test_what_the_user_says_and_answers_meanwhile_over_json(http: Http, git_server: GitServer) -> None:
+    asking = recording({"ask": "Which colour?", "choices": ["red", "blue"]}, {"say": "it is {answer}"})
+    git_server.create("acme/asking", {"r.jsonl": asking})
+    wanted = {"repositoryUrl": f"{git_server.url}/acme/asking.git", "prompt": "go", "provider": "replay", "model": "r.jsonl"}
+    async with http.session.post(http.base + "/execute", json=wanted) as answer:
+        text = ""
+        while "question_requested" not in text or not text.endswith("\n\n"):
+            text += (await answer.content.readany()).decode()
+        (asked,) = [block for block in http.blocks(text) if block["event"] == "question_requested"]
+        event = json.loads(asked["data"])
+        base = f"{http.base}/v1/sessions/{event['sessionId']}"
+        async with http.session.post(f"{base}/inputs", json={"text": "two", "delivery": "INPUT_DELIVERY_QUEUE"}) as sent:
+            queued = (await sent.json())["input"]
+        async with http.session.patch(f"{base}/inputs/{queued['inputId']}", json={"text": "two, better", "version": "1"}) as edited:
+            assert (await edited.json())["input"]["version"] == "2"
+        async with http.session.get(f"{base}/inputs") as listed:
+            assert [each["text"] for each in (await listed.json())["inputs"]] == ["two, better"]
+        async with http.session.delete(f"{base}/inputs/{queued['inputId']}") as cancelled:
+            assert (await cancelled.json())["input"]["status"] == "INPUT_STATUS_CANCELLED"
+        resolve = f"{base}/requests/{event['questionRequested']['requestId']}:resolve"
+        async with http.session.post(resolve, json={"answers": [{"questionId": "question", "optionIds": ["blue"]}]}) as resolved:
+            assert (await resolved.json())["resolved"]["outcome"] == "REQUEST_OUTCOME_ANSWERED"
+        async with http.session.post(resolve, json={"decline": True}) as late:
+            failure = await late.json()
+            assert (late.status, failure["details"][0]["reason"]) == (400, "REQUEST_RESOLVED")
+        text += (await answer.read()).decode()
+    assert [block["event"] for block in http.blocks(text)][-1] == "closed"
+    assert "it is blue" in text

@@ -7,7 +7,17 @@ from collections.abc import Sequence
 
 from treadle.session.v1 import event_pb2 as pb
 
-SERVER_KINDS = {"session_updated", "worker_updated", "turn_started", "turn_completed", "user_input", "git_updated", "artifact_added"}
+SERVER_KINDS = {
+    "session_updated",
+    "worker_updated",
+    "turn_started",
+    "turn_completed",
+    "user_input",
+    "request_resolved",
+    "git_updated",
+    "artifact_added",
+}
+REQUEST_KINDS = {"approval_requested", "question_requested"}
 
 
 def check_log(events: Sequence[pb.Event], *, ended: bool = True) -> None:
@@ -21,6 +31,8 @@ def check_log(events: Sequence[pb.Event], *, ended: bool = True) -> None:
     _check_turns(events, ended=ended)
     _check_workers(events)
     _check_deltas(events)
+    _check_requests(events, ended=ended)
+    _check_inputs(events)
 
 
 def _check_turns(events: Sequence[pb.Event], *, ended: bool) -> None:
@@ -60,3 +72,34 @@ def _check_deltas(events: Sequence[pb.Event]) -> None:
             key = (event.turn_id, event.attempt, event.item_id, delta.channel)
             assert delta.offset == lengths[key], f"event {event.seq} continues at {delta.offset}, not at {lengths[key]}"
             lengths[key] += len(delta.data)
+
+
+def _check_requests(events: Sequence[pb.Event], *, ended: bool) -> None:
+    """Each request is resolved exactly once, within its turn."""
+    asked: dict[str, str] = {}
+    resolved: set[str] = set()
+    for event in events:
+        kind = event.WhichOneof("body") or ""
+        if kind in REQUEST_KINDS:
+            request_id = getattr(event, kind).request_id
+            assert request_id not in asked, f"request {request_id} was asked twice"
+            asked[request_id] = event.turn_id
+        elif kind == "request_resolved":
+            request_id = event.request_resolved.request_id
+            assert asked.get(request_id) == event.turn_id, f"request {request_id} was resolved before it was asked, or in another turn"
+            assert request_id not in resolved, f"request {request_id} was resolved twice"
+            resolved.add(request_id)
+    assert not ended or resolved == set(asked), f"requests that nothing became of: {set(asked) - resolved}"
+
+
+def _check_inputs(events: Sequence[pb.Event]) -> None:
+    """An input is delivered or cancelled at most once, and nothing is told of it afterwards; each turn's input is delivered to it."""
+    over: set[str] = set()
+    begun = {event.turn_id: event.turn_started.input_ids[0] for event in events if event.HasField("turn_started")}
+    for event in events:
+        if event.WhichOneof("body") == "user_input":
+            told = event.user_input
+            assert told.input_id not in over, f"input {told.input_id} is told of after its end"
+            if told.status in (pb.INPUT_STATUS_DELIVERED, pb.INPUT_STATUS_CANCELLED):
+                over.add(told.input_id)
+    assert set(begun.values()) <= over, "a turn began with an input that was not delivered"

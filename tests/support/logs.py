@@ -7,13 +7,16 @@ from datetime import UTC, datetime
 from uuid import uuid4
 
 from server.db.stores import Stores
+from server.kernel.agent_request import AgentRequest, RequestKind
 from server.kernel.event import Chunk, Run
 from server.kernel.identity import Principal
 from server.kernel.model_use import ModelUse, Tokens
-from server.kernel.ports.turn_store import Claimed, NewTurn, Reset
+from server.kernel.ports.input_store import Sent, Starter
+from server.kernel.ports.turn_store import Changes, Claimed, NewTurn, Opened, Reset
 from server.kernel.ports.usage_store import UseRecord
 from server.kernel.session import NewSession
-from server.kernel.turn import TurnState
+from server.kernel.turn import Awaiting, TurnState
+from server.kernel.user_input import Delivery, NewInput
 
 
 def event(seq: int, size: int = 20) -> bytes:
@@ -48,11 +51,11 @@ async def start_turn(
     request_id: str = "",
     replica: str = "r1",
     seconds: float = 60,
+    approvals: str = "",
 ) -> Claimed:
     """A queued turn, in a new session if none is given."""
-    return await stores.turns.start(
-        owner, session or new_session(), new_turn(request_id=request_id), replica=replica, lease_seconds=seconds
-    )
+    turn = replace(new_turn(request_id=request_id), approvals=approvals)
+    return await stores.turns.start(owner, session or new_session(), turn, replica=replica, lease_seconds=seconds)
 
 
 async def start_worker(stores: Stores, owner: Principal) -> Claimed:
@@ -82,6 +85,43 @@ async def use_model(
     """A step that tells nothing but what a model was used."""
     record = UseRecord(number, ModelUse("claude-x", Tokens(*tokens), micros))
     await stores.turns.commit(claimed.turn, expected_version=version, epoch=claimed.epoch, chunk=None, uses=[record])
+
+
+async def send(
+    stores: Stores,
+    owner: Principal,
+    session_id: str,
+    text: str = "more",
+    *,
+    delivery: Delivery = Delivery.QUEUE,
+    request_id: str = "",
+    starter: Starter | None = None,
+) -> Sent:
+    """Say something to a session."""
+    return await stores.inputs.send(owner, session_id, NewInput(str(uuid4()), request_id, text, delivery), starter=starter, limit=100)
+
+
+async def open_request(
+    stores: Stores,
+    claimed: Claimed,
+    request: AgentRequest | None = None,
+    *,
+    first_seq: int,
+    version: int = 2,
+    worker_seq: int | None = None,
+    expires_at: datetime | None = None,
+) -> AgentRequest:
+    """The worker of `claimed` asks; its event is at `first_seq`, which is also its worker_seq unless said."""
+    request = request or AgentRequest("r", RequestKind.APPROVAL, option_ids=("yes", "no"))
+    await stores.turns.commit(
+        replace(claimed.turn, state=TurnState.RUNNING, awaiting=Awaiting.APPROVAL),
+        expected_version=version,
+        epoch=claimed.epoch,
+        chunk=chunk(first_seq, first_seq),
+        worker_seq=worker_seq or first_seq,
+        changes=Changes(opened=Opened(request, expires_at)),
+    )
+    return request
 
 
 def run_of(claimed: Claimed, first_seq: int, last_seq: int, *, first_worker_seq: int | None = None, size: int = 20) -> Run:

@@ -16,8 +16,10 @@ import grpc
 import pytest
 from support.workers import assignment, launched, launcher_in, listen, new_worker
 
+from server.kernel.agent_request import AgentRequest, RequestKind
 from server.kernel.errors import WorkerLost, WorkerProtocolBroken
-from server.kernel.ports.launcher import WorkerId, WorkerResult
+from server.kernel.event import WorkerBatch
+from server.kernel.ports.launcher import WorkerId, WorkerRequest
 from server.workers.client import WorkerLink
 from server.workers.dial import dial, open_socket
 from server.workers.frames import FrameReader
@@ -41,11 +43,20 @@ def result(last: int, **fields: Any) -> bytes:
     return wire.ResumeResponse(result=wire.TurnResult(last_worker_seq=last, **fields)).SerializeToString()
 
 
-def server_owned() -> bytes:
-    """A turn_completed, in the place and with the number that it has in a session's event."""
-    event = session.Event(turn_completed=session.TurnCompleted(status=session.TURN_STATUS_COMPLETED)).SerializeToString()
-    inner = b"\x08\x01\x12" + bytes([len(event)]) + event
+def said(event: session.Event) -> bytes:
+    """A worker's frame with an event that is a session's, in the place and with the number that it has there."""
+    body = event.SerializeToString()
+    inner = b"\x08\x01\x12" + bytes([len(body)]) + body
     return b"\x0a" + bytes([len(inner)]) + inner
+
+
+def server_owned() -> bytes:
+    return said(session.Event(turn_completed=session.TurnCompleted(status=session.TURN_STATUS_COMPLETED)))
+
+
+def approval(*options: str, request_id: str = "r", title: str = "") -> WorkerEvent:
+    asked = session.ApprovalRequested(request_id=request_id, title=title, options=[session.ApprovalOption(id=each) for each in options])
+    return WorkerEvent(item_id="r", approval_requested=asked)
 
 
 def late(seconds: int) -> WorkerEvent:
@@ -66,6 +77,17 @@ FORGED = {
     "no events": batch(),
     "an event of 300 KiB": batch(WorkerEvent(reasoning=session.Reasoning(text="x" * 300 * 1024))),
     "a time after the year 9999": batch(late(10**12)),
+    "an approval without options": batch(approval()),
+    "an approval with the same option twice": batch(approval("a", "a")),
+    "an approval with 17 options": batch(approval(*map(str, range(17)))),
+    "an option whose id is 65 characters": batch(approval("x" * 65)),
+    "an option whose id cannot be shown": batch(approval("a\x1b")),
+    "an approval without an id": batch(approval("a", request_id="")),
+    "questions without a question": batch(WorkerEvent(question_requested=session.QuestionRequested(request_id="q"))),
+    "a request above 64 KiB": batch(approval("a", title="x" * 70_000)),
+    "an answer to itself": said(session.Event(request_resolved=session.RequestResolved(request_id="q"))),
+    "a word of the user": said(session.Event(user_input=session.UserInput(input_id="i", status=session.INPUT_STATUS_DELIVERED))),
+    "an empty notice": wire.ResumeResponse(notice=wire.WorkerNotice()).SerializeToString(),
     "a result that skips events": result(7, status=session.TURN_STATUS_COMPLETED),
     "a result without a status": result(0),
     "a frame above 4 MiB": batch(*[WorkerEvent(reasoning=session.Reasoning(text="x" * 250_000))] * 20),
@@ -84,16 +106,26 @@ def test_what_a_worker_may_not_say_is_stripped() -> None:
     forged.message.parts[0].MergeFromString(b"\xf2\x3f\x03abc")
     body = forged.SerializeToString()
     inner = b"\x08\x01\x12" + bytes([len(body)]) + body
-    read = FrameReader(0).read(b"\x0a" + bytes([len(inner)]) + inner)
-    assert not isinstance(read, WorkerResult)
-    assert read is not None
+    (read,) = FrameReader(0).read(b"\x0a" + bytes([len(inner)]) + inner)
+    assert isinstance(read, WorkerBatch)
     assert read.bodies == [SAID.SerializeToString()]
 
 
+def test_what_asks_is_an_item_of_its_own_and_its_expiry_is_the_servers() -> None:
+    asked = approval("yes", "no")
+    asked.approval_requested.expires_at.seconds = 1
+    before, request, after = FrameReader(0).read(batch(SAID, asked, SAID))
+    assert isinstance(before, WorkerBatch)
+    assert isinstance(request, WorkerRequest)
+    assert isinstance(after, WorkerBatch)
+    assert [each.first_worker_seq for each in (before, request.batch, after)] == [1, 2, 3]
+    assert request.request == AgentRequest("r", RequestKind.APPROVAL, option_ids=("yes", "no"))
+    assert WorkerEvent.FromString(request.batch.bodies[0]).approval_requested == approval("yes", "no").approval_requested
+
+
 def test_the_sum_of_the_turn_is_not_the_workers_to_say() -> None:
-    read = FrameReader(0).read(batch(WorkerEvent(file_changed=session.FileChanged(turn_total=True))))
-    assert read is not None
-    assert not isinstance(read, WorkerResult)
+    (read,) = FrameReader(0).read(batch(WorkerEvent(file_changed=session.FileChanged(turn_total=True))))
+    assert isinstance(read, WorkerBatch)
     assert not WorkerEvent.FromString(read.bodies[0]).file_changed.turn_total
 
 

@@ -12,8 +12,15 @@ them and is waited first. In all texts `{prompt}` and `{turn}` stand for the req
     {"run": ["sh", "-c", "..."]}            run a command (a string is a shell command line)
     {"usage": {"input_tokens": 10}}         token use; fields of UsageUpdated
     {"burst": 1000, "text": "x"}            so many deltas, for load; "per_second" paces them
+    {"approve": title, "command": line}     ask for leave to run a command; not asked unless the request wants approvals
+    {"ask": text, "choices": ["a", "b"]}    ask a question; "multi": several may be chosen; without choices any text will do
+    {"listen": 1}                           wait for so many inputs of the user, and take them
     {"fail": message}                       the agent fails
     {"wait_ms": 200}                        nothing happens
+
+In texts after them, `{answer}` stands for what was chosen or said (`allow`, `allow_all` or `reject` to an approval; `declined` and
+`expired` to either), `{note}` for the user's note, and `{input}` for what the user said last. A step with `"if": "allow"` is played only
+when that was the last answer.
 """
 
 from __future__ import annotations

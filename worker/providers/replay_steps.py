@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import json
 import math
+import re
 import time
 from collections.abc import Awaitable, Callable, Iterable
 from pathlib import Path
@@ -19,9 +20,15 @@ from worker.paths import within
 from worker.provider import Emitter, ProviderFailed, Request
 from worker.recording import Step, kind_of
 
+_PLACES = re.compile(r"\{(?:prompt|turn|answer|note|input)\}")
 _WORDS_SECONDS = 0.05
 _STAMP_EVERY = 64
 _STATUS = {"done": "completed", "now": "in_progress"}
+_LEAVES = {
+    "allow": session.APPROVAL_OPTION_KIND_ALLOW_ONCE,
+    "allow_all": session.APPROVAL_OPTION_KIND_ALLOW_SESSION,
+    "reject": session.APPROVAL_OPTION_KIND_REJECT_ONCE,
+}
 
 
 class Player:
@@ -32,7 +39,8 @@ class Player:
         self._request = request
         self._emitter = emitter
         self._items = 0
-        self._known_plan = False
+        self._said = {"{prompt}": request.prompt, "{turn}": str(request.turn_number), "{answer}": "", "{note}": "", "{input}": ""}
+        self._leave_for_all = False
         self._steps: dict[str, Callable[[Step], Awaitable[None]]] = {
             "say": self._say,
             "think": self._think,
@@ -43,12 +51,17 @@ class Player:
             "run": self._run,
             "usage": self._usage,
             "burst": self._burst,
+            "approve": self._approve,
+            "ask": self._ask,
+            "listen": self._listen,
             "fail": self._fail,
         }
 
     async def play(self, steps: Iterable[Step]) -> None:
         """Carry out all steps. Errors: ProviderFailed."""
         for step in steps:
+            if "if" in step and step["if"] != self._said["{answer}"]:
+                continue
             if wait := step.get("wait_ms"):
                 await asyncio.sleep(wait / 1000)
             if kind := kind_of(step):
@@ -137,6 +150,40 @@ class Player:
             delta.offset = number * size
             await self._emitter.emit(event)
 
+    async def _approve(self, step: Step) -> None:
+        if self._leave_for_all or self._request.approvals != session.APPROVALS_ASK:
+            self._said["{answer}"] = "allow"
+            return
+        line = self._text(str(step.get("command", "")))
+        call = session.ToolCall(
+            name="Bash", tool_kind=session.TOOL_KIND_EXECUTE, title=line, command=line, status=session.TOOL_STATUS_PENDING
+        )
+        asked = session.ApprovalRequested(tool=call if line else None, title=self._text(step["approve"]))
+        for leave, kind in _LEAVES.items():
+            asked.options.add(id=leave, kind=kind)
+        resolved = await self._request.desk.approve(asked)
+        self._hear(resolved, resolved.option_id)
+        self._leave_for_all = resolved.option_id == "allow_all"
+
+    async def _ask(self, step: Step) -> None:
+        choices = [str(choice) for choice in step.get("choices", [])]
+        asked = session.QuestionRequested()
+        question = asked.questions.add(id="question", text=self._text(step["ask"]), multi=bool(step.get("multi")), free_text=not choices)
+        for choice in choices:
+            question.options.add(id=choice, label=choice)
+        resolved = await self._request.desk.ask(asked)
+        self._hear(resolved, ", ".join(text for answer in resolved.answers for text in (*answer.option_ids, answer.text) if text))
+
+    def _hear(self, resolved: session.RequestResolved, answer: str) -> None:
+        outcome = session.RequestOutcome.Name(resolved.outcome).removeprefix("REQUEST_OUTCOME_").lower()
+        self._said |= {"{answer}": answer or outcome, "{note}": resolved.note}
+
+    async def _listen(self, step: Step) -> None:
+        for _ in range(step["listen"]):
+            message = await self._request.inbox.next()
+            await self._request.inbox.taken(message.input_id)
+            self._said["{input}"] = message.text
+
     async def _fail(self, step: Step) -> None:
         raise ProviderFailed(self._text(step["fail"]))
 
@@ -164,7 +211,7 @@ class Player:
         return within(self._request.workspace, self._text(name))
 
     def _text(self, text: str) -> str:
-        return text.replace("{prompt}", self._request.prompt).replace("{turn}", str(self._request.turn_number))
+        return _PLACES.sub(lambda place: self._said[place[0]], text)
 
 
 def _slices(text: str, seconds: float) -> list[str]:

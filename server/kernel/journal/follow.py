@@ -23,6 +23,8 @@ class Synced:
     """The past has been sent."""
 
     watermark_seq: int
+    open_requests: tuple[str, ...] = ()
+    """The agent's requests that waited when the past ended."""
 
 
 @dataclass(frozen=True)
@@ -44,7 +46,8 @@ Frame = Events | Synced | Idle | Closed
 
 
 class Follower:
-    """One reader of one log. `turn_id` ends it with that turn; otherwise it ends when no turn is active."""
+    """One reader of one log. `turn_id` ends it with that turn; otherwise it ends when no turn is active, and no input is about to start
+    the next one."""
 
     def __init__(
         self, store: EventStore, codec: EventCodec, feed: Feed, session_id: str, *, after_seq: int, turn_id: str, heartbeat_seconds: float
@@ -65,7 +68,7 @@ class Follower:
         async with aclosing(self._up_to(end or watermark)) as past:
             async for events in past:
                 yield events
-        yield Synced(self._last)
+        yield Synced(self._last, head.open_requests)
         if not live:
             yield Closed(self._last, head.session_state)
             return
@@ -111,7 +114,7 @@ class Follower:
         head = await self._store.head(self._session_id)
         if head is None:
             return self._last
-        return None if head.active_turn_id else head.next_seq - 1
+        return None if head.active_turn_id or head.input_due else head.next_seq - 1
 
     async def _turn_end(self) -> int:
         """The seq of the followed turn's terminal event; 0 while it has none, and when no turn is followed."""

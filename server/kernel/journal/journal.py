@@ -16,7 +16,7 @@ from server.kernel.journal.log import SessionLog
 from server.kernel.journal.writer import RETRY_SECONDS, GroupWriter, Mark
 from server.kernel.ports.event_codec import EventCodec
 from server.kernel.ports.event_store import EventStore
-from server.kernel.ports.turn_store import Claimed, Reset, TurnStore
+from server.kernel.ports.turn_store import Changes, Claimed, Reset, TurnStore
 from server.kernel.ports.usage_store import UseRecord
 from server.kernel.turn import Turn
 
@@ -77,15 +77,18 @@ class Journal:
         reset: Reset | None = None,
         uses: Sequence[UseRecord] = (),
         transcript: bytes = b"",
+        heard: WorkerBatch | None = None,
+        changes: Changes | None = None,
     ) -> Turn:
         """One durable step: `turn` with its changes, `facts` (at least one) and `uses` in one transaction, tried until the store has said
-        yes or no. `key` names the step in the events' ids, for steps that a turn may take more than once. Returns the turn with its
-        new version. Errors: Fenced."""
-        if not facts:
+        yes or no. `key` names the step in the events' ids, for steps that a turn may take more than once. `heard` is the worker's next
+        event, which becomes durable with the step, before the facts; what came before it is durable already. Returns the turn with its
+        new version. Errors: Fenced, and those of TurnStore.commit."""
+        if not facts and heard is None:
             raise ValueError("a step tells at least one fact: the log's position is how its outcome is found out")
         await log.acquire()
         try:
-            chunk = self._seal(log, turn.id, key or step, facts)
+            chunk = self._seal(log, turn.id, key or step, facts, heard)
             new = _with_version(turn, chunk)
 
             async def write() -> None:
@@ -100,11 +103,15 @@ class Journal:
                     reset=reset,
                     uses=uses,
                     transcript=transcript,
+                    worker_seq=heard.last_worker_seq if heard else 0,
+                    changes=changes,
                 )
 
             await self._settled(log, chunk, step, write)
             if new.state.terminal:
                 log.feed.turn_ended()
+            if heard is not None:
+                log.heard(heard)
             self._publish(log, chunk)
         finally:
             log.release()
@@ -145,15 +152,20 @@ class Journal:
                 raise Fenced(log.session_id, log.epoch)
             return head.next_seq > chunk.last_seq
 
-    def _seal(self, log: SessionLog, turn_id: str, key: str, facts: Sequence[Fact]) -> Chunk:
-        return self._codec.seal(
+    def _seal(self, log: SessionLog, turn_id: str, key: str, facts: Sequence[Fact], heard: WorkerBatch | None) -> Chunk:
+        now, first_seq, said = datetime.now(UTC), log.next_seq, b""
+        if heard is not None:
+            said = self._writer.seal(log, heard, now).data
+            first_seq += len(heard.bodies)
+        told = self._codec.seal(
             log.step_envelope(turn_id),
             [fact.body for fact in facts],
-            first_seq=log.next_seq,
+            first_seq=first_seq,
             event_id_prefix=f"{turn_id or log.session_id}/{key}/",
             first_number=1,
-            recorded_at=datetime.now(UTC),
+            recorded_at=now,
         )
+        return Chunk(log.next_seq, told.last_seq, said + told.data)
 
     def _publish(self, log: SessionLog, chunk: Chunk) -> None:
         log.next_seq = chunk.last_seq + 1

@@ -49,11 +49,19 @@ class SessionLog:
         """The server's envelope for events of a turn (or of none)."""
         return replace(self.server_envelope, turn_id=turn_id)
 
-    def put(self, batch: WorkerBatch) -> None:
-        """Queue a batch for the writer. It must go on where the last one ended: a worker is asked for what is not there yet, so one
-        that repeats events is another worker, or a liar. Errors: WorkerProtocolBroken."""
+    def check(self, batch: WorkerBatch) -> None:
+        """A batch must go on where the last one ended: a worker is asked for what is not there yet, so one that repeats events is
+        another worker, or a liar. Errors: WorkerProtocolBroken."""
         if batch.first_worker_seq != self.submitted_worker_seq + 1:
             raise WorkerProtocolBroken(f"after worker_seq {self.submitted_worker_seq} comes {batch.first_worker_seq}")
+
+    def heard(self, batch: WorkerBatch) -> None:
+        """A step has made the worker's next events durable."""
+        self.submitted_worker_seq = self.durable_worker_seq = batch.last_worker_seq
+
+    def put(self, batch: WorkerBatch) -> None:
+        """Queue a batch for the writer. Errors: WorkerProtocolBroken, as for `check`."""
+        self.check(batch)
         self.submitted_worker_seq = batch.last_worker_seq
         self.pending.append(batch)
         self.pending_events += len(batch.bodies)

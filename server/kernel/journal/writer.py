@@ -7,7 +7,7 @@ from collections.abc import Callable
 from datetime import UTC, datetime
 
 from server.kernel.errors import Fenced, KernelError, StoreRejected, StoreUnavailable, WorkerProtocolBroken
-from server.kernel.event import Run, WorkerBatch
+from server.kernel.event import Chunk, Run, WorkerBatch
 from server.kernel.journal.log import SessionLog
 from server.kernel.ports.event_codec import EventCodec
 from server.kernel.ports.event_store import EventStore
@@ -79,10 +79,10 @@ class GroupWriter:
                 log.changed()
         return group
 
-    def _seal(self, log: SessionLog, batch: WorkerBatch) -> Run:
-        now = datetime.now(UTC)
+    def seal(self, log: SessionLog, batch: WorkerBatch, now: datetime) -> Chunk:
+        """The worker's events as they stand at the log's end."""
         envelope = log.worker_envelope
-        chunk = self._codec.seal(
+        return self._codec.seal(
             envelope,
             batch.bodies,
             first_seq=log.next_seq,
@@ -90,6 +90,10 @@ class GroupWriter:
             first_number=batch.first_worker_seq,
             recorded_at=now,
         )
+
+    def _seal(self, log: SessionLog, batch: WorkerBatch) -> Run:
+        now = datetime.now(UTC)
+        envelope, chunk = log.worker_envelope, self.seal(log, batch, now)
         return Run(log.session_id, envelope.turn_id, envelope.attempt, log.epoch, batch.first_worker_seq, chunk, now)
 
     async def _write(self, group: list[tuple[SessionLog, Run]]) -> None:

@@ -6,12 +6,14 @@ from collections.abc import Mapping, Sequence
 from datetime import datetime
 from typing import Protocol
 
+from server.kernel.agent_request import RequestKind, Resolution
 from server.kernel.event import Chunk, Envelope, Fact
 from server.kernel.model_use import ModelUse
 from server.kernel.ports.launcher import Capability, WorkerExit
 from server.kernel.ports.repositories import Diff, Skipped
 from server.kernel.session import SessionState
 from server.kernel.turn import Turn
+from server.kernel.user_input import UserInput
 
 
 class EventCodec(Protocol):
@@ -38,7 +40,19 @@ class EventCodec(Protocol):
         ...
 
     def user_input(self, input_id: str, text: str) -> Fact:
-        """The user's words."""
+        """The user's words that a turn begins with."""
+        ...
+
+    def input_updated(self, told: UserInput) -> Fact:
+        """What became of something that the user said (`UserInput.status`)."""
+        ...
+
+    def expiring(self, kind: RequestKind, expires_at: datetime) -> bytes:
+        """What to append to the body of an agent's request so that it tells when it expires."""
+        ...
+
+    def request_resolved(self, resolution: Resolution) -> Fact:
+        """What became of an agent's request."""
         ...
 
     def turn_started(self, turn: Turn, *, input_id: str) -> Fact:

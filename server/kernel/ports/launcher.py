@@ -4,9 +4,11 @@ from __future__ import annotations
 
 from collections.abc import AsyncGenerator
 from dataclasses import dataclass
+from enum import StrEnum
 from pathlib import Path
 from typing import Protocol
 
+from server.kernel.agent_request import AgentRequest, Resolution
 from server.kernel.event import WorkerBatch
 from server.kernel.turn import Outcome
 
@@ -39,6 +41,39 @@ class Assignment:
     trace_parent: str = ""
     max_steps: int = 0
     """How often the agent may ask its model; 0 for no limit."""
+    approvals: str = ""
+    """Empty, or `ASK`."""
+
+
+@dataclass(frozen=True)
+class WorkerRequest:
+    """The agent asks and waits: one event, and what may be answered to it. Its number follows the events that came before."""
+
+    batch: WorkerBatch
+    request: AgentRequest
+
+
+class NoticeKind(StrEnum):
+    """What a worker tells that is no event."""
+
+    INPUT_WANTED = "INPUT_WANTED"
+    """The agent would take an input now."""
+    INPUT_UNWANTED = "INPUT_UNWANTED"
+    INPUT_TAKEN = "INPUT_TAKEN"
+    REQUEST_WITHDRAWN = "REQUEST_WITHDRAWN"
+
+
+@dataclass(frozen=True)
+class WorkerNotice:
+    """Something that is no event, at its place between the events. A new stream brings all of them again. The id is as hostile as
+    everything that a worker says."""
+
+    kind: NoticeKind
+    id: str = ""
+    """Of the input or the request."""
+
+
+WorkerItem = WorkerBatch | WorkerRequest | WorkerNotice
 
 
 @dataclass(frozen=True)
@@ -106,11 +141,11 @@ class Worker(Protocol):
         MAX_TRANSCRIPT_BYTES, hostile, for nobody to parse but the same agent. Bounded. Errors: WorkerLost, WorkerProtocolBroken."""
         ...
 
-    def execute(self, assignment: Assignment) -> AsyncGenerator[WorkerBatch | WorkerResult, None]:
+    def execute(self, assignment: Assignment) -> AsyncGenerator[WorkerItem | WorkerResult, None]:
         """Hand over the turn and stream to the result (the last item)."""
         ...
 
-    def resume(self, after_worker_seq: int) -> AsyncGenerator[WorkerBatch | WorkerResult, None]:
+    def resume(self, after_worker_seq: int) -> AsyncGenerator[WorkerItem | WorkerResult, None]:
         """Stream what happened after `after_worker_seq` to the result."""
         ...
 
@@ -121,6 +156,14 @@ class Worker(Protocol):
 
     async def interrupt(self, reason: str) -> None:
         """Ask the worker to stop its agent and send its result. Bounded. Errors: WorkerLost."""
+        ...
+
+    async def give(self, input_id: str, text: str) -> None:
+        """Hand over something that the user said; repeatable. Bounded. Errors: WorkerLost."""
+        ...
+
+    async def resolve(self, resolution: Resolution) -> None:
+        """Answer a request of the agent; repeatable. Bounded. Errors: WorkerLost."""
         ...
 
     async def exited(self) -> WorkerExit:

@@ -4,8 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from datetime import datetime
 from typing import Protocol
 
+from server.kernel.agent_request import AgentRequest
 from server.kernel.event import Chunk
 from server.kernel.identity import Principal
 from server.kernel.ports.usage_store import UseRecord
@@ -25,6 +27,8 @@ class NewTurn:
     prompt: str
     trace_parent: str = ""
     """The trace context of the request."""
+    approvals: str = ""
+    input_id: str = ""
 
 
 @dataclass(frozen=True)
@@ -45,6 +49,27 @@ class Reset:
 
     turn_id: str
     attempt: int
+
+
+@dataclass(frozen=True)
+class Opened:
+    """A request that the step's first event asks."""
+
+    request: AgentRequest
+    expires_at: datetime | None
+
+
+@dataclass(frozen=True)
+class Changes:
+    """What a step changes besides: rows that its events tell of, written with them or not at all."""
+
+    opened: Opened | None = None
+    told_inputs: Sequence[tuple[str, int]] = ()
+    """Inputs, each with the version that is told of."""
+    taken_inputs: Sequence[str] = ()
+    """Inputs that the turn's agent has."""
+    told_requests: Sequence[str] = ()
+    """Requests whose outcome is told."""
 
 
 class TurnStore(Protocol):
@@ -89,13 +114,18 @@ class TurnStore(Protocol):
         reset: Reset | None = None,
         uses: Sequence[UseRecord] = (),
         transcript: bytes = b"",
+        worker_seq: int = 0,
+        changes: Changes | None = None,
     ) -> None:
         """One durable step, in one transaction: all of the turn's mutable fields (with version expected_version + 1), the session's
-        state (from SESSION_STATE) and given fields, the events of `chunk`, whose first_seq must be the head's next_seq, and `uses`.
+        state (Turn.session_state) and given fields, the events of `chunk`, whose first_seq must be the head's next_seq, and `uses`.
+        With a `worker_seq` the first event is the worker's with this number, and the head's worker_seq, which must be the one before,
+        becomes it. `changes` are made with it. A terminal state holds the session's queue, unless it is COMPLETED.
         `reset` opens the head for the worker of a new attempt (worker_seq 0); a terminal state closes it (turn_id ""), and sets the
         turn's `end_seq` to the chunk's last_seq and `ended_at`. The interrupt_reason of the row is never overwritten with "".
         A non-empty `transcript` replaces the one that the turn's provider left in an earlier turn of the session.
-        Errors: Fenced when epoch, version or next_seq are not the expected ones (then nothing was written)."""
+        Errors: Fenced when epoch, version, next_seq or worker_seq are not the expected ones; StoreRejected when `opened` has the id of
+        a request that was asked before (nothing was written then)."""
         ...
 
     async def request_interrupt(self, principal: Principal, session_id: str, turn_id: str, *, reason: str) -> Turn | None:

@@ -3,31 +3,45 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Awaitable, Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime
+from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
-from server.kernel.event import Envelope, Fact
+from server.kernel.agent_request import RequestKind
+from server.kernel.errors import StoreUnavailable, WorkerProtocolBroken
+from server.kernel.event import Envelope, Fact, WorkerBatch
 from server.kernel.identity import Principal
 from server.kernel.journal import Journal, SessionLog
+from server.kernel.ports.desk_store import DeskStore, News
 from server.kernel.ports.event_codec import EventCodec
-from server.kernel.ports.launcher import Launcher, WorkerId
+from server.kernel.ports.launcher import Launcher, Worker, WorkerId
 from server.kernel.ports.model_gateway import ModelGateway
 from server.kernel.ports.namer import Namer
 from server.kernel.ports.object_store import ObjectStore
 from server.kernel.ports.repositories import Repositories, Repository
 from server.kernel.ports.tracer import Tracer
-from server.kernel.ports.turn_store import Claimed, Reset, TurnStore
+from server.kernel.ports.turn_store import Changes, Claimed, Opened, Reset, TurnStore
 from server.kernel.ports.usage_store import UseRecord
 from server.kernel.redaction import Redactor
 from server.kernel.rush import Rush
 from server.kernel.session import Session
 from server.kernel.supervisor.bill import TurnBill
 from server.kernel.supervisor.treasury import Treasury
-from server.kernel.turn import SESSION_STATE, Outcome, Turn, TurnState, can_advance
+from server.kernel.turn import SESSION_STATE, Awaiting, Outcome, Turn, TurnState, can_advance
+from server.kernel.user_input import InputState
+from server.kernel.wakeup import Wakeup
+
+RETRY_SECONDS = 0.5
+"""Between two tries while the store is away."""
+
+MAX_REQUESTS = 1000
+"""What an agent may ask in one turn."""
+
+T = TypeVar("T")
 
 
 @dataclass(frozen=True)
@@ -35,6 +49,7 @@ class Ports:
     """Everything that the supervisor reaches out to."""
 
     turns: TurnStore
+    desk: DeskStore
     journal: Journal
     codec: EventCodec
     repositories: Repositories
@@ -71,6 +86,10 @@ class Limits:
     import_retry_seconds: float = 60.0
     """How long a workspace that cannot be read back is tried again before it is kept as it is."""
     max_turns: int = 64
+    default_provider: str = "replay"
+    """The agent of a session that has had none yet, for a queued input."""
+    request_seconds: float = 0.0
+    """How long a request of an agent waits for its answer; 0 for as long as it takes."""
 
 
 class Drive:
@@ -88,7 +107,20 @@ class Drive:
         """Who pays for the turn's requests to models; None until somebody asks for one."""
         self.verdict: Outcome | None = None
         """How the turn ends whatever its agent says; None as long as nothing has decided that."""
-        self._one_step = asyncio.Lock()
+        self.calls = Wakeup()
+        """Somebody has said something, or there is something to say to the worker: `attend` looks."""
+        self.changes = Wakeup()
+        """The turn has changed, or shall stop."""
+        self.worker: Worker | None = None
+        """The worker, while its agent works."""
+        self.input_wanted = False
+        """Whether the agent would take an input now."""
+        self.answered: set[str] = set()
+        """Requests whose answer the worker has from this process."""
+        self.given: set[str] = set()
+        """Inputs that the worker has from this process."""
+        self._stepping = asyncio.Lock()
+        self._tellings = 0
         self.stop_requested = asyncio.Event()
         self.stop_reason = claimed.turn.interrupt_reason
         if self.stop_reason:
@@ -121,11 +153,23 @@ class Drive:
         """The turn shall end early; its work so far is published."""
         self.stop_reason = self.stop_reason or reason
         self.stop_requested.set()
+        self.changes.notify()
+
+    def call(self) -> None:
+        """There is something for `attend` to do."""
+        self.calls.notify()
+
+    def seconds_left(self) -> float | None:
+        """Of the turn's time limit; None while the agent waits for people: that time does not count."""
+        return None if self.turn.awaiting else self.limits.turn_seconds - self.turn.worked_seconds(now())
+
+    # -- steps --------------------------------------------------------------------------------------------------------------
 
     def fail(self, outcome: Outcome) -> None:
         """The turn shall end early, and not as its user wished. The first word stands."""
         self.verdict = self.verdict or outcome
         self.stop_requested.set()
+        self.changes.notify()
 
     @property
     def stopped_as(self) -> Outcome:
@@ -155,11 +199,11 @@ class Drive:
         **progress: Any,
     ) -> None:
         """Take a durable step: the turn's new state and progress, the session's fields, the events and what models were used, in one
-        transaction. One at a time: what happens beside the turn's own story (an answer of a model) takes steps too."""
-        async with self._one_step:
-            await self._step(
+        transaction. One at a time: what happens beside the turn's own story (an answer of a model, a word of the user) takes steps too."""
+        async with self._stepping:
+            await self._take(
                 name,
-                facts,
+                *facts,
                 key=key,
                 state=state,
                 reset=reset,
@@ -168,28 +212,33 @@ class Drive:
                 head_commit=head_commit,
                 uses=uses,
                 transcript=transcript,
-                progress=progress,
+                **progress,
             )
 
-    async def _step(
+    async def _take(
         self,
         name: str,
-        facts: Sequence[Fact],
-        *,
-        key: str,
-        state: TurnState | None,
-        reset: Reset | None,
-        title: str | None,
-        session_branch: str | None,
-        head_commit: str | None,
-        uses: Sequence[UseRecord],
-        transcript: bytes,
-        progress: dict[str, Any],
+        *facts: Fact,
+        key: str = "",
+        state: TurnState | None = None,
+        awaiting: Awaiting | None = None,
+        reset: Reset | None = None,
+        title: str | None = None,
+        session_branch: str | None = None,
+        head_commit: str | None = None,
+        uses: Sequence[UseRecord] = (),
+        transcript: bytes = b"",
+        heard: WorkerBatch | None = None,
+        changes: Changes | None = None,
+        **progress: Any,
     ) -> None:
+        """A step, by whoever has `_stepping`: each stands on the turn as the one before has left it."""
         new_state = state or self.turn.state
         if not can_advance(self.turn.state, new_state):
             raise ValueError(f"a turn cannot go from {self.turn.state} to {new_state}")
         turn = replace(self.turn, state=new_state, **progress)
+        if awaiting is not None:
+            turn = turn.waiting_for(awaiting, now())
         shown = [self.redactor.fact(fact) for fact in facts]
         self.turn = await self.ports.journal.commit(
             self.log,
@@ -203,10 +252,13 @@ class Drive:
             session_head_commit=head_commit,
             uses=uses,
             transcript=transcript,
+            heard=heard,
+            changes=changes,
         )
+        self.changes.notify()
         self.session = replace(
             self.session,
-            state=SESSION_STATE[self.turn.state],
+            state=self.turn.session_state,
             title=title if title is not None else self.session.title,
             branch=session_branch if session_branch is not None else self.session.branch,
             head_commit=head_commit if head_commit is not None else self.session.head_commit,
@@ -217,12 +269,89 @@ class Drive:
         there is."""
         mask = self.redactor.text
         outcome = replace(outcome, message=mask(outcome.message), native_stop_reason=mask(outcome.native_stop_reason))
-        told = [*facts]
-        if outcome.status is TurnState.FAILED:
-            told.append(self.ports.codec.error(str(outcome.code), outcome.message, retryable=False, fatal=True))
-        if not told:
-            told.append(self.ports.codec.session_updated(SESSION_STATE[TurnState.FINALIZING]))
-        await self.step("conclude", *told, state=TurnState.FINALIZING, outcome=outcome, transcript=transcript)
+        async with self._stepping:
+            # From here on nobody can answer or take anything any more, so what is told now is all.
+            await patiently(partial(self.ports.desk.close, self.turn, epoch=self.log.epoch))
+            news = await self.news()
+            told = [*self._facts_of(news), *facts]
+            if outcome.status is TurnState.FAILED:
+                told.append(self.ports.codec.error(str(outcome.code), outcome.message, retryable=False, fatal=True))
+            if not told or self.turn.awaiting:
+                told.append(self.ports.codec.session_updated(SESSION_STATE[TurnState.FINALIZING]))
+            await self._take(
+                "conclude",
+                *told,
+                state=TurnState.FINALIZING,
+                outcome=outcome,
+                awaiting=Awaiting.NOBODY,
+                transcript=transcript,
+                changes=_told(news),
+            )
+
+    # -- what people say and are asked --------------------------------------------------------------------------------------
+
+    async def news(self) -> News:
+        """What people have said, as far as it concerns this turn."""
+        return await patiently(partial(self.ports.desk.news, self.turn))
+
+    async def tell(self) -> News:
+        """Tell what people have said since the last time, if there is anything. A turn that is not in the log yet, or ended, tells
+        nothing."""
+        async with self._stepping:
+            news = await self.news()
+            changes = _told(news)
+            if changes is None or self.turn.state is TurnState.QUEUED or self.turn.state.terminal:
+                return news
+            self._tellings += 1
+            await self._take(
+                "tell",
+                *self._facts_of(news),
+                *self._state_with(_awaited(news)),
+                key=f"tell.{self.log.epoch}.{self._tellings}",
+                awaiting=_awaited(news),
+                changes=changes,
+            )
+            return news
+
+    async def ask(self, asked: WorkerBatch, opened: Opened) -> None:
+        """The agent asks: its event, the request that can be answered, and the session's state. Errors: WorkerProtocolBroken."""
+        async with self._stepping:
+            news = await self.news()
+            if len(news.open) + len(news.resolved) >= MAX_REQUESTS:
+                raise WorkerProtocolBroken(f"the agent asked more than {MAX_REQUESTS} times in one turn")
+            awaiting = _awaited(news, opened.request.kind)
+            await self._take(
+                "ask",
+                *self._state_with(awaiting),
+                key=f"ask.{self.turn.attempt}.{asked.last_worker_seq}",
+                awaiting=awaiting,
+                heard=asked,
+                changes=Changes(opened=opened),
+            )
+
+    async def take(self, input_id: str) -> None:
+        """The agent has an input that was offered to it; of any other, nothing is believed."""
+        async with self._stepping:
+            news = await self.news()
+            offered = (each for each in news.steering if each.id == input_id and each.state is InputState.OFFERED)
+            if (taken := next(offered, None)) is not None:
+                await self._take(
+                    "taken",
+                    self.ports.codec.input_updated(replace(taken, state=InputState.DELIVERED)),
+                    key=f"taken.{input_id}",
+                    changes=Changes(taken_inputs=(input_id,)),
+                )
+
+    def _facts_of(self, news: News) -> list[Fact]:
+        codec = self.ports.codec
+        facts = [codec.request_resolved(each) for each in news.resolved if each.request_id in news.untold_requests]
+        return facts + [codec.input_updated(each) for each in news.untold_inputs]
+
+    def _state_with(self, awaiting: Awaiting) -> list[Fact]:
+        """The session's state, if it changes with whom the agent waits for."""
+        changed = replace(self.turn, awaiting=awaiting)
+        same = changed.session_state is self.turn.session_state
+        return [] if same else [self.ports.codec.session_updated(changed.session_state)]
 
     def worker_envelope(self) -> Envelope:
         """Who the agent's events are by."""
@@ -234,6 +363,30 @@ class Drive:
             actor_id=self.turn.provider,
             on_behalf_of=self.owner.user_id,
         )
+
+
+def _told(news: News) -> Changes | None:
+    """What is told when all news are; None when there are none."""
+    if not news.untold_inputs and not news.untold_requests:
+        return None
+    return Changes(told_inputs=[(each.id, each.version) for each in news.untold_inputs], told_requests=[*news.untold_requests])
+
+
+def _awaited(news: News, *more: RequestKind) -> Awaiting:
+    """Whom the agent waits for."""
+    kinds = {*more, *(each.kind for each in news.open)}
+    if RequestKind.APPROVAL in kinds:
+        return Awaiting.APPROVAL
+    return Awaiting.USER if kinds else Awaiting.NOBODY
+
+
+async def patiently(call: Callable[[], Awaitable[T]]) -> T:
+    """Something that may be repeated, until the store has done it."""
+    while True:
+        try:
+            return await call()
+        except StoreUnavailable:
+            await asyncio.sleep(RETRY_SECONDS)
 
 
 def now() -> datetime:

@@ -38,12 +38,14 @@ async def _admit(drive: Drive) -> None:
     title = None if drive.session.title else naming.title_from(drive.shown_prompt)
     await drive.step(
         "admit",
-        codec.turn_started(turn, input_id=f"{turn.id}/input"),
-        codec.user_input(f"{turn.id}/input", turn.prompt),
+        codec.turn_started(turn, input_id=turn.input_id or f"{turn.id}/input"),
+        codec.user_input(turn.input_id or f"{turn.id}/input", turn.prompt),
         codec.session_updated(SessionState.PROVISIONING, title=title),
         state=TurnState.PREPARING,
         title=title,
     )
+    # What was said while nobody drove the session can be told now.
+    drive.call()
 
 
 async def _fetch(drive: Drive) -> None:

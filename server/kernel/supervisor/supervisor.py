@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Iterator
-from contextlib import contextmanager, suppress
+from collections.abc import AsyncIterator, Iterator
+from contextlib import asynccontextmanager, contextmanager, suppress
 from contextvars import Context
 
 import structlog
@@ -12,9 +12,12 @@ from structlog.contextvars import bound_contextvars
 
 from server.kernel.errors import Fenced, KernelError, ShuttingDown, StoreUnavailable, TooManyTurns
 from server.kernel.event import Envelope
+from server.kernel.finish import Finishing
+from server.kernel.ports.input_store import Starter
 from server.kernel.ports.launcher import WorkerId
 from server.kernel.ports.repositories import Repository
 from server.kernel.ports.turn_store import Claimed
+from server.kernel.supervisor.attend import attend
 from server.kernel.supervisor.drive import Drive, Limits, Ports
 from server.kernel.supervisor.life import live
 from server.kernel.supervisor.publish import store_snapshot
@@ -42,6 +45,7 @@ class Supervisor:
         self._stop_all = ""
         self._draining = False
         self._places = 0
+        self._finishing = Finishing()
 
     @property
     def active(self) -> int:
@@ -76,6 +80,12 @@ class Supervisor:
         self._sessions[turn.id] = turn.session_id
         task.add_done_callback(lambda done: self._forget(turn.id, done))
 
+    def call(self, session_id: str) -> None:
+        """Somebody has said something to a session; it is durable already. Told and passed on now if the session is driven here."""
+        for drive in self._drives.values():
+            if drive.turn.session_id == session_id:
+                drive.call()
+
     def request_stop(self, turn_id: str, reason: str) -> None:
         """Stop a turn early, if it runs here; the request is durable already."""
         drive = self._drives.get(turn_id)
@@ -92,6 +102,7 @@ class Supervisor:
             self.start(each)
         if claimed:
             log.info("turns.recovered", count=len(claimed))
+        await self._start_due()
 
     async def run(self) -> None:
         """Keep leases, take over lost turns, remove what ended turns left and repeat what is pending, until cancelled."""
@@ -103,6 +114,7 @@ class Supervisor:
     async def detach(self) -> None:
         """Let go of all turns without ending them: their workers go on, and the next process takes them up."""
         self._draining = True
+        await self._finishing.finished()
         await self._cancel([*self._tasks.values()])
 
     async def interrupt_all(self, reason: str, *, seconds: float) -> int:
@@ -126,6 +138,7 @@ class Supervisor:
                     "turn", parent=turn.trace_parent, session_id=turn.session_id, turn_id=turn.id, provider=turn.provider
                 ):
                     await self._live(claimed)
+                await self._start_due(turn.session_id)
             except Fenced as error:
                 log.warning("turn.fenced", error=error.message)
             except Exception:  # the task's owner: the lease runs out, and the turn is claimed and tried again
@@ -152,7 +165,8 @@ class Supervisor:
             if reason := self._stops.pop(turn.id, "") or self._stop_all:
                 drive.request_stop(reason)
             log.info("turn.driven", state=turn.state, epoch=claimed.epoch)
-            await live(drive)
+            async with _attended(drive):
+                await live(drive)
         finally:
             if drive.bill is not None:
                 drive.bill.close()
@@ -169,6 +183,31 @@ class Supervisor:
         self._drives.pop(turn_id, None)
         self._sessions.pop(turn_id, None)
         self._stops.pop(turn_id, None)
+
+    async def _start_due(self, session_id: str = "") -> None:
+        """Start the next turn of a session (or of all sessions) whose queue may go on, as far as there is room. Whose start fails now is
+        found by the next sweep."""
+        # The turn that has just ended still counts as one of the tasks.
+        room = self._limits.max_turns - len(self._tasks) - self._places + bool(session_id)
+        if self._draining or room <= 0:
+            return
+        try:
+            # Between the database's yes and the start of the turn's task no cancel may come.
+            await self._finishing.run(self._start_next(session_id, room))
+        except StoreUnavailable as error:
+            log.warning("follow_ups.not_started", error=error.message)
+
+    async def _start_next(self, session_id: str, room: int) -> None:
+        starter = Starter(self._limits.replica, self._limits.lease_seconds, self._limits.default_provider)
+        if session_id:  # a sweep that finds nothing is no point of a turn's life
+            self._ports.mark("follow_up.before")
+        claimed = await self._ports.desk.start_next(starter, session_id=session_id, limit=room)
+        if session_id:
+            self._ports.mark("follow_up.after")
+        for each in claimed:
+            log.info("turn.follows", session_id=each.turn.session_id, turn_id=each.turn.id)
+            if not self._draining:  # else the next process takes it up
+                self.start(each)
 
     async def _cancel(self, tasks: list[asyncio.Task[None]]) -> None:
         """Bounded: leases of other turns are not lost because one takes long to let go."""
@@ -213,6 +252,9 @@ class Supervisor:
                         self.start(each)
                 for turn_id, reason in await self._ports.turns.interrupts(self._limits.replica):
                     self.request_stop(turn_id, reason)
+                for session_id in await self._ports.desk.calls(self._limits.replica):
+                    self.call(session_id)
+                await self._start_due()
 
     async def _claim(self, *, restart: bool) -> list[Claimed]:
         room = self._limits.max_turns - len(self._tasks)
@@ -255,3 +297,16 @@ class Supervisor:
         stored = await store_snapshot(self._ports.repositories, self._ports.objects, repository, turn, self._limits.scratch)
         await self._ports.turns.snapshot_stored(turn, key=stored.key, sha256=stored.sha256, size=stored.size)
         log.info("snapshot.stored", session_id=turn.session_id, turn_id=turn.id, bytes=stored.size)
+
+
+@asynccontextmanager
+async def _attended(drive: Drive) -> AsyncIterator[None]:
+    """With the task beside a turn; what goes wrong in it is told, and never hides how the turn ended."""
+    attending = asyncio.create_task(attend(drive), name=f"desk {drive.turn.id}")
+    try:
+        yield
+    finally:
+        attending.cancel()
+        (result,) = await asyncio.gather(attending, return_exceptions=True)
+        if isinstance(result, Exception):
+            log.error("desk.crashed", error=str(result), error_type=type(result).__name__, exc_info=result)

@@ -13,7 +13,8 @@ import structlog
 from server.kernel.errors import LaunchFailed, StoreUnavailable, WorkerLost, WorkerProtocolBroken
 from server.kernel.event import Fact
 from server.kernel.journal.writer import RETRY_SECONDS
-from server.kernel.ports.launcher import Assignment, Worker, WorkerExit, WorkerResult
+from server.kernel.ports.launcher import Assignment, Worker, WorkerExit, WorkerItem, WorkerNotice, WorkerRequest, WorkerResult
+from server.kernel.supervisor.attend import hear_notice, hear_request
 from server.kernel.supervisor.drive import Drive, now
 from server.kernel.turn import Outcome, TurnCode, TurnState
 
@@ -23,6 +24,9 @@ ACKNOWLEDGE_EVENTS = 256
 ACKNOWLEDGE_SECONDS = 0.1
 """The worker is told after so many durable events, or so long after the first. Its window has 2,048 events."""
 
+
+NOTICE_BYTES = 1024
+"""What a notice counts for: it adds little to the log, but each asks the database something."""
 
 MAX_TURN_BYTES = 256 * 1024 * 1024
 """What one worker may add to a log, as far as one server sees it: an agent that prints for an hour fills no disk."""
@@ -79,6 +83,8 @@ async def _follow(drive: Drive, worker: Worker) -> None:
     told = drive.ports.codec.worker_updated(str(drive.worker_id), phase, launcher=drive.ports.launcher.capability)
     # Each server that takes up the turn says so: the one step that a turn may take more than once.
     await drive.step("ready", told, key=f"ready.{drive.log.epoch}", started_at=turn.started_at or now())
+    drive.worker = worker
+    drive.call()
     stop = _Stop()
     recording = asyncio.create_task(_record(drive, worker, done))
     sides = [asyncio.create_task(_acknowledge(drive, worker)), asyncio.create_task(_stop_when_due(drive, worker, stop))]
@@ -94,6 +100,7 @@ async def _follow(drive: Drive, worker: Worker) -> None:
         transcript, complaints = await _transcript(drive, worker)
         await drive.conclude(drive.verdict or stop.outcome or outcome, *complaints, transcript=transcript)
     finally:
+        drive.worker = None
         await _cancelled([recording, *sides])
 
 
@@ -128,13 +135,18 @@ async def _record(drive: Drive, worker: Worker, done: int) -> Outcome:
                     raise WorkerProtocolBroken(f"the result counts {item.last_worker_seq} events, {drive.log.submitted_worker_seq} came")
                 await drive.log.drained()
                 return item.outcome
-            said += sum(map(len, item.bodies))
+            said += _size(item)
             if said > MAX_TURN_BYTES:
                 raise WorkerProtocolBroken(f"it said more than {MAX_TURN_BYTES >> 20} MiB in one turn")
-            for _ in range(item.kinds.count("provider_raw")):
-                # Counted: an agent that says what we do not know needs a newer provider.
-                drive.ports.mark("provider.raw")
-            await drive.ports.journal.submit(drive.log, drive.redactor.batch(item))
+            if isinstance(item, WorkerRequest):
+                await hear_request(drive, item)
+            elif isinstance(item, WorkerNotice):
+                await hear_notice(drive, item)
+            else:
+                for _ in range(item.kinds.count("provider_raw")):
+                    # Counted: an agent that says what we do not know needs a newer provider.
+                    drive.ports.mark("provider.raw")
+                await drive.ports.journal.submit(drive.log, drive.redactor.batch(item))
     raise WorkerLost("the worker's stream ended without a result")
 
 
@@ -167,6 +179,12 @@ async def _transcript(drive: Drive, worker: Worker) -> tuple[bytes, list[Fact]]:
     return await asyncio.to_thread(drive.redactor.document, transcript), []
 
 
+def _size(item: WorkerItem) -> int:
+    if isinstance(item, WorkerNotice):
+        return NOTICE_BYTES
+    return sum(map(len, (item.batch if isinstance(item, WorkerRequest) else item).bodies))
+
+
 async def _acknowledge(drive: Drive, worker: Worker) -> None:
     """Durable → acknowledged, early enough that the worker's window never fills while the journal keeps up; a call for each commit
     cost more than the commit."""
@@ -186,15 +204,7 @@ async def _acknowledge(drive: Drive, worker: Worker) -> None:
 
 async def _stop_when_due(drive: Drive, worker: Worker, stop: _Stop) -> None:
     """Stop the agent when a user asks or its time is up: first politely, then for good. The stream tells `_record` of either."""
-    started = drive.turn.started_at or now()
-    left = drive.limits.turn_seconds - (now() - started).total_seconds()
-    try:
-        async with asyncio.timeout(max(0.0, left)):
-            await drive.stop_requested.wait()
-        stop.outcome = drive.stopped_as
-    except TimeoutError:
-        limit = f"{drive.limits.turn_seconds:g} s"
-        stop.outcome = Outcome(TurnState.FAILED, TurnCode.TIMEOUT, f"the turn took longer than {limit} and was stopped")
+    stop.outcome = await _due(drive)
     try:
         await worker.interrupt(stop.outcome.message)
     except WorkerLost as error:
@@ -202,6 +212,17 @@ async def _stop_when_due(drive: Drive, worker: Worker, stop: _Stop) -> None:
     else:
         await asyncio.sleep(drive.limits.interrupt_grace_seconds)
     await drive.ports.launcher.collect(drive.worker_id)
+
+
+async def _due(drive: Drive) -> Outcome:
+    """Wait until a user asks or the time is up. The clock stands still while the agent waits for people."""
+    while not drive.stop_requested.is_set():
+        seen, left = drive.changes.count, drive.seconds_left()
+        if left is not None and left <= 0:
+            limit = f"{drive.limits.turn_seconds:g} s"
+            return Outcome(TurnState.FAILED, TurnCode.TIMEOUT, f"the turn took longer than {limit} and was stopped")
+        await drive.changes.after(seen, left)
+    return drive.stopped_as
 
 
 async def _lost(drive: Drive, error: WorkerLost | LaunchFailed, stopped: Outcome | None = None) -> None:
@@ -230,6 +251,7 @@ def _assignment(drive: Drive) -> Assignment:
         prompt=turn.prompt,
         trace_parent=drive.ports.tracer.current(),
         max_steps=drive.limits.agent_steps,
+        approvals=turn.approvals,
     )
 
 

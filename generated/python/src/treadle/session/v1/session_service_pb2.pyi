@@ -4,6 +4,7 @@ from google.api import annotations_pb2 as _annotations_pb2
 from google.protobuf import field_mask_pb2 as _field_mask_pb2
 from google.protobuf import timestamp_pb2 as _timestamp_pb2
 from treadle.session.v1 import event_pb2 as _event_pb2
+from treadle.session.v1 import input_pb2 as _input_pb2
 from treadle.session.v1 import session_pb2 as _session_pb2
 from google.protobuf.internal import containers as _containers
 from google.protobuf import descriptor as _descriptor
@@ -14,7 +15,7 @@ from typing import ClassVar as _ClassVar, Optional as _Optional, Union as _Union
 DESCRIPTOR: _descriptor.FileDescriptor
 
 class ExecuteSessionRequest(_message.Message):
-    __slots__ = ("request_id", "session_id", "repository_url", "base_branch", "branch", "prompt", "provider", "model", "title")
+    __slots__ = ("request_id", "session_id", "repository_url", "base_branch", "branch", "prompt", "provider", "model", "title", "approvals")
     REQUEST_ID_FIELD_NUMBER: _ClassVar[int]
     SESSION_ID_FIELD_NUMBER: _ClassVar[int]
     REPOSITORY_URL_FIELD_NUMBER: _ClassVar[int]
@@ -24,6 +25,7 @@ class ExecuteSessionRequest(_message.Message):
     PROVIDER_FIELD_NUMBER: _ClassVar[int]
     MODEL_FIELD_NUMBER: _ClassVar[int]
     TITLE_FIELD_NUMBER: _ClassVar[int]
+    APPROVALS_FIELD_NUMBER: _ClassVar[int]
     request_id: str
     session_id: str
     repository_url: str
@@ -33,7 +35,8 @@ class ExecuteSessionRequest(_message.Message):
     provider: str
     model: str
     title: str
-    def __init__(self, request_id: _Optional[str] = ..., session_id: _Optional[str] = ..., repository_url: _Optional[str] = ..., base_branch: _Optional[str] = ..., branch: _Optional[str] = ..., prompt: _Optional[str] = ..., provider: _Optional[str] = ..., model: _Optional[str] = ..., title: _Optional[str] = ...) -> None: ...
+    approvals: _event_pb2.Approvals
+    def __init__(self, request_id: _Optional[str] = ..., session_id: _Optional[str] = ..., repository_url: _Optional[str] = ..., base_branch: _Optional[str] = ..., branch: _Optional[str] = ..., prompt: _Optional[str] = ..., provider: _Optional[str] = ..., model: _Optional[str] = ..., title: _Optional[str] = ..., approvals: _Optional[_Union[_event_pb2.Approvals, str]] = ...) -> None: ...
 
 class ExecuteSessionResponse(_message.Message):
     __slots__ = ("events", "synced", "heartbeat", "closed", "started")
@@ -90,10 +93,12 @@ class Started(_message.Message):
     def __init__(self, session_id: _Optional[str] = ..., turn_id: _Optional[str] = ..., existing: bool = ...) -> None: ...
 
 class Synced(_message.Message):
-    __slots__ = ("watermark_seq",)
+    __slots__ = ("watermark_seq", "open_request_ids")
     WATERMARK_SEQ_FIELD_NUMBER: _ClassVar[int]
+    OPEN_REQUEST_IDS_FIELD_NUMBER: _ClassVar[int]
     watermark_seq: int
-    def __init__(self, watermark_seq: _Optional[int] = ...) -> None: ...
+    open_request_ids: _containers.RepeatedScalarFieldContainer[str]
+    def __init__(self, watermark_seq: _Optional[int] = ..., open_request_ids: _Optional[_Iterable[str]] = ...) -> None: ...
 
 class Heartbeat(_message.Message):
     __slots__ = ("tail_seq", "server_time")
@@ -218,6 +223,98 @@ class InterruptResponse(_message.Message):
     TURN_ID_FIELD_NUMBER: _ClassVar[int]
     turn_id: str
     def __init__(self, turn_id: _Optional[str] = ...) -> None: ...
+
+class SendInputRequest(_message.Message):
+    __slots__ = ("session_id", "text", "delivery", "request_id")
+    SESSION_ID_FIELD_NUMBER: _ClassVar[int]
+    TEXT_FIELD_NUMBER: _ClassVar[int]
+    DELIVERY_FIELD_NUMBER: _ClassVar[int]
+    REQUEST_ID_FIELD_NUMBER: _ClassVar[int]
+    session_id: str
+    text: str
+    delivery: _event_pb2.InputDelivery
+    request_id: str
+    def __init__(self, session_id: _Optional[str] = ..., text: _Optional[str] = ..., delivery: _Optional[_Union[_event_pb2.InputDelivery, str]] = ..., request_id: _Optional[str] = ...) -> None: ...
+
+class SendInputResponse(_message.Message):
+    __slots__ = ("input",)
+    INPUT_FIELD_NUMBER: _ClassVar[int]
+    input: _input_pb2.Input
+    def __init__(self, input: _Optional[_Union[_input_pb2.Input, _Mapping]] = ...) -> None: ...
+
+class ListInputsRequest(_message.Message):
+    __slots__ = ("session_id", "page_size", "page_token", "all")
+    SESSION_ID_FIELD_NUMBER: _ClassVar[int]
+    PAGE_SIZE_FIELD_NUMBER: _ClassVar[int]
+    PAGE_TOKEN_FIELD_NUMBER: _ClassVar[int]
+    ALL_FIELD_NUMBER: _ClassVar[int]
+    session_id: str
+    page_size: int
+    page_token: str
+    all: bool
+    def __init__(self, session_id: _Optional[str] = ..., page_size: _Optional[int] = ..., page_token: _Optional[str] = ..., all: bool = ...) -> None: ...
+
+class ListInputsResponse(_message.Message):
+    __slots__ = ("inputs", "next_page_token")
+    INPUTS_FIELD_NUMBER: _ClassVar[int]
+    NEXT_PAGE_TOKEN_FIELD_NUMBER: _ClassVar[int]
+    inputs: _containers.RepeatedCompositeFieldContainer[_input_pb2.Input]
+    next_page_token: str
+    def __init__(self, inputs: _Optional[_Iterable[_Union[_input_pb2.Input, _Mapping]]] = ..., next_page_token: _Optional[str] = ...) -> None: ...
+
+class UpdateInputRequest(_message.Message):
+    __slots__ = ("session_id", "input_id", "text", "version")
+    SESSION_ID_FIELD_NUMBER: _ClassVar[int]
+    INPUT_ID_FIELD_NUMBER: _ClassVar[int]
+    TEXT_FIELD_NUMBER: _ClassVar[int]
+    VERSION_FIELD_NUMBER: _ClassVar[int]
+    session_id: str
+    input_id: str
+    text: str
+    version: int
+    def __init__(self, session_id: _Optional[str] = ..., input_id: _Optional[str] = ..., text: _Optional[str] = ..., version: _Optional[int] = ...) -> None: ...
+
+class UpdateInputResponse(_message.Message):
+    __slots__ = ("input",)
+    INPUT_FIELD_NUMBER: _ClassVar[int]
+    input: _input_pb2.Input
+    def __init__(self, input: _Optional[_Union[_input_pb2.Input, _Mapping]] = ...) -> None: ...
+
+class CancelInputRequest(_message.Message):
+    __slots__ = ("session_id", "input_id")
+    SESSION_ID_FIELD_NUMBER: _ClassVar[int]
+    INPUT_ID_FIELD_NUMBER: _ClassVar[int]
+    session_id: str
+    input_id: str
+    def __init__(self, session_id: _Optional[str] = ..., input_id: _Optional[str] = ...) -> None: ...
+
+class CancelInputResponse(_message.Message):
+    __slots__ = ("input",)
+    INPUT_FIELD_NUMBER: _ClassVar[int]
+    input: _input_pb2.Input
+    def __init__(self, input: _Optional[_Union[_input_pb2.Input, _Mapping]] = ...) -> None: ...
+
+class ResolveRequestRequest(_message.Message):
+    __slots__ = ("session_id", "request_id", "option_id", "answers", "decline", "note")
+    SESSION_ID_FIELD_NUMBER: _ClassVar[int]
+    REQUEST_ID_FIELD_NUMBER: _ClassVar[int]
+    OPTION_ID_FIELD_NUMBER: _ClassVar[int]
+    ANSWERS_FIELD_NUMBER: _ClassVar[int]
+    DECLINE_FIELD_NUMBER: _ClassVar[int]
+    NOTE_FIELD_NUMBER: _ClassVar[int]
+    session_id: str
+    request_id: str
+    option_id: str
+    answers: _containers.RepeatedCompositeFieldContainer[_event_pb2.Answer]
+    decline: bool
+    note: str
+    def __init__(self, session_id: _Optional[str] = ..., request_id: _Optional[str] = ..., option_id: _Optional[str] = ..., answers: _Optional[_Iterable[_Union[_event_pb2.Answer, _Mapping]]] = ..., decline: bool = ..., note: _Optional[str] = ...) -> None: ...
+
+class ResolveRequestResponse(_message.Message):
+    __slots__ = ("resolved",)
+    RESOLVED_FIELD_NUMBER: _ClassVar[int]
+    resolved: _event_pb2.RequestResolved
+    def __init__(self, resolved: _Optional[_Union[_event_pb2.RequestResolved, _Mapping]] = ...) -> None: ...
 
 class ListEventsRequest(_message.Message):
     __slots__ = ("session_id", "after_seq", "page_size")

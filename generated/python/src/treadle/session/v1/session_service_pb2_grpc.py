@@ -81,6 +81,31 @@ class SessionServiceStub(object):
                 request_serializer=treadle_dot_session_dot_v1_dot_session__service__pb2.InterruptRequest.SerializeToString,
                 response_deserializer=treadle_dot_session_dot_v1_dot_session__service__pb2.InterruptResponse.FromString,
                 _registered_method=True)
+        self.SendInput = channel.unary_unary(
+                '/treadle.session.v1.SessionService/SendInput',
+                request_serializer=treadle_dot_session_dot_v1_dot_session__service__pb2.SendInputRequest.SerializeToString,
+                response_deserializer=treadle_dot_session_dot_v1_dot_session__service__pb2.SendInputResponse.FromString,
+                _registered_method=True)
+        self.ListInputs = channel.unary_unary(
+                '/treadle.session.v1.SessionService/ListInputs',
+                request_serializer=treadle_dot_session_dot_v1_dot_session__service__pb2.ListInputsRequest.SerializeToString,
+                response_deserializer=treadle_dot_session_dot_v1_dot_session__service__pb2.ListInputsResponse.FromString,
+                _registered_method=True)
+        self.UpdateInput = channel.unary_unary(
+                '/treadle.session.v1.SessionService/UpdateInput',
+                request_serializer=treadle_dot_session_dot_v1_dot_session__service__pb2.UpdateInputRequest.SerializeToString,
+                response_deserializer=treadle_dot_session_dot_v1_dot_session__service__pb2.UpdateInputResponse.FromString,
+                _registered_method=True)
+        self.CancelInput = channel.unary_unary(
+                '/treadle.session.v1.SessionService/CancelInput',
+                request_serializer=treadle_dot_session_dot_v1_dot_session__service__pb2.CancelInputRequest.SerializeToString,
+                response_deserializer=treadle_dot_session_dot_v1_dot_session__service__pb2.CancelInputResponse.FromString,
+                _registered_method=True)
+        self.ResolveRequest = channel.unary_unary(
+                '/treadle.session.v1.SessionService/ResolveRequest',
+                request_serializer=treadle_dot_session_dot_v1_dot_session__service__pb2.ResolveRequestRequest.SerializeToString,
+                response_deserializer=treadle_dot_session_dot_v1_dot_session__service__pb2.ResolveRequestResponse.FromString,
+                _registered_method=True)
         self.ListEvents = channel.unary_unary(
                 '/treadle.session.v1.SessionService/ListEvents',
                 request_serializer=treadle_dot_session_dot_v1_dot_session__service__pb2.ListEventsRequest.SerializeToString,
@@ -112,7 +137,7 @@ class SessionServiceServicer(object):
         raise NotImplementedError('Method not implemented!')
 
     def Resume(self, request, context):
-        """Resume replays the events after `after_seq` and then follows until no turn is active.
+        """Resume replays the events after `after_seq` and then follows until no turn is active and no queued input is about to start one.
         Errors: NOT_FOUND/SESSION_NOT_FOUND; OUT_OF_RANGE/SEQUENCE_AHEAD when `after_seq` is beyond the end of the log.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
@@ -149,7 +174,7 @@ class SessionServiceServicer(object):
         raise NotImplementedError('Method not implemented!')
 
     def DeleteSession(self, request, context):
-        """DeleteSession removes a session and its events. The branch on the remote stays.
+        """DeleteSession removes a session with its events and its queued inputs. The branch on the remote stays.
         Errors: NOT_FOUND/SESSION_NOT_FOUND; FAILED_PRECONDITION/TURN_ACTIVE while a turn runs.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
@@ -158,7 +183,56 @@ class SessionServiceServicer(object):
 
     def Interrupt(self, request, context):
         """Interrupt stops the session's active turn; its work so far is committed and pushed. Without an active turn it does nothing.
+        Queued inputs stay queued until the next SendInput or the end of a turn that completed.
         Errors: NOT_FOUND/SESSION_NOT_FOUND.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def SendInput(self, request, context):
+        """SendInput says something to a session. In a session without an active turn it starts one, and answers with its id; else it waits
+        as `delivery` says, and can be listed, changed and cancelled until the agent has it. Each queued input becomes a turn of its own,
+        with the agent, the model and the approvals of the turn before.
+        After a turn that failed or was interrupted the queue waits for its user: the next SendInput sets it going again, with the input that
+        is first in the queue. An input with INTERRUPT does not wait.
+        Idempotent by `request_id`. Errors: NOT_FOUND/SESSION_NOT_FOUND; INVALID_ARGUMENT/REQUEST_TOO_LARGE; ALREADY_EXISTS/REQUEST_ID_REUSED;
+        RESOURCE_EXHAUSTED/TOO_MANY_INPUTS when 100 are queued already.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def ListInputs(self, request, context):
+        """ListInputs lists the session's inputs in the order of their positions: those that are queued, or all.
+        Errors: NOT_FOUND/SESSION_NOT_FOUND; INVALID_ARGUMENT/INVALID_FIELD for a foreign page_token.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def UpdateInput(self, request, context):
+        """UpdateInput changes the text of a queued input.
+        Errors: NOT_FOUND/SESSION_NOT_FOUND; NOT_FOUND/INPUT_NOT_FOUND; FAILED_PRECONDITION/INPUT_NOT_QUEUED when the agent has it already or it
+        was cancelled; ABORTED/VERSION_CONFLICT when `version` is given and is not the current one; INVALID_ARGUMENT/REQUEST_TOO_LARGE.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def CancelInput(self, request, context):
+        """CancelInput takes an input out of the queue; once more it changes nothing.
+        Errors: NOT_FOUND/SESSION_NOT_FOUND; NOT_FOUND/INPUT_NOT_FOUND; FAILED_PRECONDITION/INPUT_NOT_QUEUED when the agent has it already.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def ResolveRequest(self, request, context):
+        """ResolveRequest answers an approval_requested or a question_requested. The first answer counts; it holds over restarts of the server.
+        The same answer of the same user again changes nothing. Errors: NOT_FOUND/SESSION_NOT_FOUND; NOT_FOUND/REQUEST_NOT_FOUND;
+        FAILED_PRECONDITION/REQUEST_RESOLVED with `outcome` and `resolved_by` in its metadata when it was answered, expired or cancelled
+        before; INVALID_ARGUMENT/INVALID_FIELD for an answer that the request does not offer; INVALID_ARGUMENT/REQUEST_TOO_LARGE.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
@@ -214,6 +288,31 @@ def add_SessionServiceServicer_to_server(servicer, server):
                     servicer.Interrupt,
                     request_deserializer=treadle_dot_session_dot_v1_dot_session__service__pb2.InterruptRequest.FromString,
                     response_serializer=treadle_dot_session_dot_v1_dot_session__service__pb2.InterruptResponse.SerializeToString,
+            ),
+            'SendInput': grpc.unary_unary_rpc_method_handler(
+                    servicer.SendInput,
+                    request_deserializer=treadle_dot_session_dot_v1_dot_session__service__pb2.SendInputRequest.FromString,
+                    response_serializer=treadle_dot_session_dot_v1_dot_session__service__pb2.SendInputResponse.SerializeToString,
+            ),
+            'ListInputs': grpc.unary_unary_rpc_method_handler(
+                    servicer.ListInputs,
+                    request_deserializer=treadle_dot_session_dot_v1_dot_session__service__pb2.ListInputsRequest.FromString,
+                    response_serializer=treadle_dot_session_dot_v1_dot_session__service__pb2.ListInputsResponse.SerializeToString,
+            ),
+            'UpdateInput': grpc.unary_unary_rpc_method_handler(
+                    servicer.UpdateInput,
+                    request_deserializer=treadle_dot_session_dot_v1_dot_session__service__pb2.UpdateInputRequest.FromString,
+                    response_serializer=treadle_dot_session_dot_v1_dot_session__service__pb2.UpdateInputResponse.SerializeToString,
+            ),
+            'CancelInput': grpc.unary_unary_rpc_method_handler(
+                    servicer.CancelInput,
+                    request_deserializer=treadle_dot_session_dot_v1_dot_session__service__pb2.CancelInputRequest.FromString,
+                    response_serializer=treadle_dot_session_dot_v1_dot_session__service__pb2.CancelInputResponse.SerializeToString,
+            ),
+            'ResolveRequest': grpc.unary_unary_rpc_method_handler(
+                    servicer.ResolveRequest,
+                    request_deserializer=treadle_dot_session_dot_v1_dot_session__service__pb2.ResolveRequestRequest.FromString,
+                    response_serializer=treadle_dot_session_dot_v1_dot_session__service__pb2.ResolveRequestResponse.SerializeToString,
             ),
             'ListEvents': grpc.unary_unary_rpc_method_handler(
                     servicer.ListEvents,
@@ -444,6 +543,141 @@ class SessionService(object):
             '/treadle.session.v1.SessionService/Interrupt',
             treadle_dot_session_dot_v1_dot_session__service__pb2.InterruptRequest.SerializeToString,
             treadle_dot_session_dot_v1_dot_session__service__pb2.InterruptResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def SendInput(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/treadle.session.v1.SessionService/SendInput',
+            treadle_dot_session_dot_v1_dot_session__service__pb2.SendInputRequest.SerializeToString,
+            treadle_dot_session_dot_v1_dot_session__service__pb2.SendInputResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def ListInputs(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/treadle.session.v1.SessionService/ListInputs',
+            treadle_dot_session_dot_v1_dot_session__service__pb2.ListInputsRequest.SerializeToString,
+            treadle_dot_session_dot_v1_dot_session__service__pb2.ListInputsResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def UpdateInput(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/treadle.session.v1.SessionService/UpdateInput',
+            treadle_dot_session_dot_v1_dot_session__service__pb2.UpdateInputRequest.SerializeToString,
+            treadle_dot_session_dot_v1_dot_session__service__pb2.UpdateInputResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def CancelInput(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/treadle.session.v1.SessionService/CancelInput',
+            treadle_dot_session_dot_v1_dot_session__service__pb2.CancelInputRequest.SerializeToString,
+            treadle_dot_session_dot_v1_dot_session__service__pb2.CancelInputResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def ResolveRequest(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/treadle.session.v1.SessionService/ResolveRequest',
+            treadle_dot_session_dot_v1_dot_session__service__pb2.ResolveRequestRequest.SerializeToString,
+            treadle_dot_session_dot_v1_dot_session__service__pb2.ResolveRequestResponse.FromString,
             options,
             channel_credentials,
             insecure,

@@ -50,7 +50,7 @@ class SessionServiceStub:
     A client that leaves changes nothing: the turn goes on, and Resume follows it.
     """
     Resume: _grpc.UnaryStreamMultiCallable[_session_service_pb2.ResumeRequest, _session_service_pb2.ResumeResponse]
-    """Resume replays the events after `after_seq` and then follows until no turn is active.
+    """Resume replays the events after `after_seq` and then follows until no turn is active and no queued input is about to start one.
     Errors: NOT_FOUND/SESSION_NOT_FOUND; OUT_OF_RANGE/SEQUENCE_AHEAD when `after_seq` is beyond the end of the log.
     """
     CreateSession: _grpc.UnaryUnaryMultiCallable[_session_service_pb2.CreateSessionRequest, _session_service_pb2.CreateSessionResponse]
@@ -64,12 +64,41 @@ class SessionServiceStub:
     Errors: NOT_FOUND/SESSION_NOT_FOUND; ABORTED/VERSION_CONFLICT when `version` is given and is not the current one.
     """
     DeleteSession: _grpc.UnaryUnaryMultiCallable[_session_service_pb2.DeleteSessionRequest, _session_service_pb2.DeleteSessionResponse]
-    """DeleteSession removes a session and its events. The branch on the remote stays.
+    """DeleteSession removes a session with its events and its queued inputs. The branch on the remote stays.
     Errors: NOT_FOUND/SESSION_NOT_FOUND; FAILED_PRECONDITION/TURN_ACTIVE while a turn runs.
     """
     Interrupt: _grpc.UnaryUnaryMultiCallable[_session_service_pb2.InterruptRequest, _session_service_pb2.InterruptResponse]
     """Interrupt stops the session's active turn; its work so far is committed and pushed. Without an active turn it does nothing.
+    Queued inputs stay queued until the next SendInput or the end of a turn that completed.
     Errors: NOT_FOUND/SESSION_NOT_FOUND.
+    """
+    SendInput: _grpc.UnaryUnaryMultiCallable[_session_service_pb2.SendInputRequest, _session_service_pb2.SendInputResponse]
+    """SendInput says something to a session. In a session without an active turn it starts one, and answers with its id; else it waits
+    as `delivery` says, and can be listed, changed and cancelled until the agent has it. Each queued input becomes a turn of its own,
+    with the agent, the model and the approvals of the turn before.
+    After a turn that failed or was interrupted the queue waits for its user: the next SendInput sets it going again, with the input that
+    is first in the queue. An input with INTERRUPT does not wait.
+    Idempotent by `request_id`. Errors: NOT_FOUND/SESSION_NOT_FOUND; INVALID_ARGUMENT/REQUEST_TOO_LARGE; ALREADY_EXISTS/REQUEST_ID_REUSED;
+    RESOURCE_EXHAUSTED/TOO_MANY_INPUTS when 100 are queued already.
+    """
+    ListInputs: _grpc.UnaryUnaryMultiCallable[_session_service_pb2.ListInputsRequest, _session_service_pb2.ListInputsResponse]
+    """ListInputs lists the session's inputs in the order of their positions: those that are queued, or all.
+    Errors: NOT_FOUND/SESSION_NOT_FOUND; INVALID_ARGUMENT/INVALID_FIELD for a foreign page_token.
+    """
+    UpdateInput: _grpc.UnaryUnaryMultiCallable[_session_service_pb2.UpdateInputRequest, _session_service_pb2.UpdateInputResponse]
+    """UpdateInput changes the text of a queued input.
+    Errors: NOT_FOUND/SESSION_NOT_FOUND; NOT_FOUND/INPUT_NOT_FOUND; FAILED_PRECONDITION/INPUT_NOT_QUEUED when the agent has it already or it
+    was cancelled; ABORTED/VERSION_CONFLICT when `version` is given and is not the current one; INVALID_ARGUMENT/REQUEST_TOO_LARGE.
+    """
+    CancelInput: _grpc.UnaryUnaryMultiCallable[_session_service_pb2.CancelInputRequest, _session_service_pb2.CancelInputResponse]
+    """CancelInput takes an input out of the queue; once more it changes nothing.
+    Errors: NOT_FOUND/SESSION_NOT_FOUND; NOT_FOUND/INPUT_NOT_FOUND; FAILED_PRECONDITION/INPUT_NOT_QUEUED when the agent has it already.
+    """
+    ResolveRequest: _grpc.UnaryUnaryMultiCallable[_session_service_pb2.ResolveRequestRequest, _session_service_pb2.ResolveRequestResponse]
+    """ResolveRequest answers an approval_requested or a question_requested. The first answer counts; it holds over restarts of the server.
+    The same answer of the same user again changes nothing. Errors: NOT_FOUND/SESSION_NOT_FOUND; NOT_FOUND/REQUEST_NOT_FOUND;
+    FAILED_PRECONDITION/REQUEST_RESOLVED with `outcome` and `resolved_by` in its metadata when it was answered, expired or cancelled
+    before; INVALID_ARGUMENT/INVALID_FIELD for an answer that the request does not offer; INVALID_ARGUMENT/REQUEST_TOO_LARGE.
     """
     ListEvents: _grpc.UnaryUnaryMultiCallable[_session_service_pb2.ListEventsRequest, _session_service_pb2.ListEventsResponse]
     """ListEvents reads a page of the session's log.
@@ -98,7 +127,7 @@ class SessionServiceAsyncStub(SessionServiceStub):
     A client that leaves changes nothing: the turn goes on, and Resume follows it.
     """
     Resume: _aio.UnaryStreamMultiCallable[_session_service_pb2.ResumeRequest, _session_service_pb2.ResumeResponse]  # type: ignore[assignment]
-    """Resume replays the events after `after_seq` and then follows until no turn is active.
+    """Resume replays the events after `after_seq` and then follows until no turn is active and no queued input is about to start one.
     Errors: NOT_FOUND/SESSION_NOT_FOUND; OUT_OF_RANGE/SEQUENCE_AHEAD when `after_seq` is beyond the end of the log.
     """
     CreateSession: _aio.UnaryUnaryMultiCallable[_session_service_pb2.CreateSessionRequest, _session_service_pb2.CreateSessionResponse]  # type: ignore[assignment]
@@ -112,12 +141,41 @@ class SessionServiceAsyncStub(SessionServiceStub):
     Errors: NOT_FOUND/SESSION_NOT_FOUND; ABORTED/VERSION_CONFLICT when `version` is given and is not the current one.
     """
     DeleteSession: _aio.UnaryUnaryMultiCallable[_session_service_pb2.DeleteSessionRequest, _session_service_pb2.DeleteSessionResponse]  # type: ignore[assignment]
-    """DeleteSession removes a session and its events. The branch on the remote stays.
+    """DeleteSession removes a session with its events and its queued inputs. The branch on the remote stays.
     Errors: NOT_FOUND/SESSION_NOT_FOUND; FAILED_PRECONDITION/TURN_ACTIVE while a turn runs.
     """
     Interrupt: _aio.UnaryUnaryMultiCallable[_session_service_pb2.InterruptRequest, _session_service_pb2.InterruptResponse]  # type: ignore[assignment]
     """Interrupt stops the session's active turn; its work so far is committed and pushed. Without an active turn it does nothing.
+    Queued inputs stay queued until the next SendInput or the end of a turn that completed.
     Errors: NOT_FOUND/SESSION_NOT_FOUND.
+    """
+    SendInput: _aio.UnaryUnaryMultiCallable[_session_service_pb2.SendInputRequest, _session_service_pb2.SendInputResponse]  # type: ignore[assignment]
+    """SendInput says something to a session. In a session without an active turn it starts one, and answers with its id; else it waits
+    as `delivery` says, and can be listed, changed and cancelled until the agent has it. Each queued input becomes a turn of its own,
+    with the agent, the model and the approvals of the turn before.
+    After a turn that failed or was interrupted the queue waits for its user: the next SendInput sets it going again, with the input that
+    is first in the queue. An input with INTERRUPT does not wait.
+    Idempotent by `request_id`. Errors: NOT_FOUND/SESSION_NOT_FOUND; INVALID_ARGUMENT/REQUEST_TOO_LARGE; ALREADY_EXISTS/REQUEST_ID_REUSED;
+    RESOURCE_EXHAUSTED/TOO_MANY_INPUTS when 100 are queued already.
+    """
+    ListInputs: _aio.UnaryUnaryMultiCallable[_session_service_pb2.ListInputsRequest, _session_service_pb2.ListInputsResponse]  # type: ignore[assignment]
+    """ListInputs lists the session's inputs in the order of their positions: those that are queued, or all.
+    Errors: NOT_FOUND/SESSION_NOT_FOUND; INVALID_ARGUMENT/INVALID_FIELD for a foreign page_token.
+    """
+    UpdateInput: _aio.UnaryUnaryMultiCallable[_session_service_pb2.UpdateInputRequest, _session_service_pb2.UpdateInputResponse]  # type: ignore[assignment]
+    """UpdateInput changes the text of a queued input.
+    Errors: NOT_FOUND/SESSION_NOT_FOUND; NOT_FOUND/INPUT_NOT_FOUND; FAILED_PRECONDITION/INPUT_NOT_QUEUED when the agent has it already or it
+    was cancelled; ABORTED/VERSION_CONFLICT when `version` is given and is not the current one; INVALID_ARGUMENT/REQUEST_TOO_LARGE.
+    """
+    CancelInput: _aio.UnaryUnaryMultiCallable[_session_service_pb2.CancelInputRequest, _session_service_pb2.CancelInputResponse]  # type: ignore[assignment]
+    """CancelInput takes an input out of the queue; once more it changes nothing.
+    Errors: NOT_FOUND/SESSION_NOT_FOUND; NOT_FOUND/INPUT_NOT_FOUND; FAILED_PRECONDITION/INPUT_NOT_QUEUED when the agent has it already.
+    """
+    ResolveRequest: _aio.UnaryUnaryMultiCallable[_session_service_pb2.ResolveRequestRequest, _session_service_pb2.ResolveRequestResponse]  # type: ignore[assignment]
+    """ResolveRequest answers an approval_requested or a question_requested. The first answer counts; it holds over restarts of the server.
+    The same answer of the same user again changes nothing. Errors: NOT_FOUND/SESSION_NOT_FOUND; NOT_FOUND/REQUEST_NOT_FOUND;
+    FAILED_PRECONDITION/REQUEST_RESOLVED with `outcome` and `resolved_by` in its metadata when it was answered, expired or cancelled
+    before; INVALID_ARGUMENT/INVALID_FIELD for an answer that the request does not offer; INVALID_ARGUMENT/REQUEST_TOO_LARGE.
     """
     ListEvents: _aio.UnaryUnaryMultiCallable[_session_service_pb2.ListEventsRequest, _session_service_pb2.ListEventsResponse]  # type: ignore[assignment]
     """ListEvents reads a page of the session's log.
@@ -155,7 +213,7 @@ class SessionServiceServicer(metaclass=_abc_1.ABCMeta):
         request: _session_service_pb2.ResumeRequest,
         context: _ServicerContext,
     ) -> _typing.Union[_abc.Iterator[_session_service_pb2.ResumeResponse], _abc.AsyncIterator[_session_service_pb2.ResumeResponse]]:
-        """Resume replays the events after `after_seq` and then follows until no turn is active.
+        """Resume replays the events after `after_seq` and then follows until no turn is active and no queued input is about to start one.
         Errors: NOT_FOUND/SESSION_NOT_FOUND; OUT_OF_RANGE/SEQUENCE_AHEAD when `after_seq` is beyond the end of the log.
         """
 
@@ -199,7 +257,7 @@ class SessionServiceServicer(metaclass=_abc_1.ABCMeta):
         request: _session_service_pb2.DeleteSessionRequest,
         context: _ServicerContext,
     ) -> _typing.Union[_session_service_pb2.DeleteSessionResponse, _abc.Awaitable[_session_service_pb2.DeleteSessionResponse]]:
-        """DeleteSession removes a session and its events. The branch on the remote stays.
+        """DeleteSession removes a session with its events and its queued inputs. The branch on the remote stays.
         Errors: NOT_FOUND/SESSION_NOT_FOUND; FAILED_PRECONDITION/TURN_ACTIVE while a turn runs.
         """
 
@@ -210,7 +268,66 @@ class SessionServiceServicer(metaclass=_abc_1.ABCMeta):
         context: _ServicerContext,
     ) -> _typing.Union[_session_service_pb2.InterruptResponse, _abc.Awaitable[_session_service_pb2.InterruptResponse]]:
         """Interrupt stops the session's active turn; its work so far is committed and pushed. Without an active turn it does nothing.
+        Queued inputs stay queued until the next SendInput or the end of a turn that completed.
         Errors: NOT_FOUND/SESSION_NOT_FOUND.
+        """
+
+    @_abc_1.abstractmethod
+    def SendInput(
+        self,
+        request: _session_service_pb2.SendInputRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_session_service_pb2.SendInputResponse, _abc.Awaitable[_session_service_pb2.SendInputResponse]]:
+        """SendInput says something to a session. In a session without an active turn it starts one, and answers with its id; else it waits
+        as `delivery` says, and can be listed, changed and cancelled until the agent has it. Each queued input becomes a turn of its own,
+        with the agent, the model and the approvals of the turn before.
+        After a turn that failed or was interrupted the queue waits for its user: the next SendInput sets it going again, with the input that
+        is first in the queue. An input with INTERRUPT does not wait.
+        Idempotent by `request_id`. Errors: NOT_FOUND/SESSION_NOT_FOUND; INVALID_ARGUMENT/REQUEST_TOO_LARGE; ALREADY_EXISTS/REQUEST_ID_REUSED;
+        RESOURCE_EXHAUSTED/TOO_MANY_INPUTS when 100 are queued already.
+        """
+
+    @_abc_1.abstractmethod
+    def ListInputs(
+        self,
+        request: _session_service_pb2.ListInputsRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_session_service_pb2.ListInputsResponse, _abc.Awaitable[_session_service_pb2.ListInputsResponse]]:
+        """ListInputs lists the session's inputs in the order of their positions: those that are queued, or all.
+        Errors: NOT_FOUND/SESSION_NOT_FOUND; INVALID_ARGUMENT/INVALID_FIELD for a foreign page_token.
+        """
+
+    @_abc_1.abstractmethod
+    def UpdateInput(
+        self,
+        request: _session_service_pb2.UpdateInputRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_session_service_pb2.UpdateInputResponse, _abc.Awaitable[_session_service_pb2.UpdateInputResponse]]:
+        """UpdateInput changes the text of a queued input.
+        Errors: NOT_FOUND/SESSION_NOT_FOUND; NOT_FOUND/INPUT_NOT_FOUND; FAILED_PRECONDITION/INPUT_NOT_QUEUED when the agent has it already or it
+        was cancelled; ABORTED/VERSION_CONFLICT when `version` is given and is not the current one; INVALID_ARGUMENT/REQUEST_TOO_LARGE.
+        """
+
+    @_abc_1.abstractmethod
+    def CancelInput(
+        self,
+        request: _session_service_pb2.CancelInputRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_session_service_pb2.CancelInputResponse, _abc.Awaitable[_session_service_pb2.CancelInputResponse]]:
+        """CancelInput takes an input out of the queue; once more it changes nothing.
+        Errors: NOT_FOUND/SESSION_NOT_FOUND; NOT_FOUND/INPUT_NOT_FOUND; FAILED_PRECONDITION/INPUT_NOT_QUEUED when the agent has it already.
+        """
+
+    @_abc_1.abstractmethod
+    def ResolveRequest(
+        self,
+        request: _session_service_pb2.ResolveRequestRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_session_service_pb2.ResolveRequestResponse, _abc.Awaitable[_session_service_pb2.ResolveRequestResponse]]:
+        """ResolveRequest answers an approval_requested or a question_requested. The first answer counts; it holds over restarts of the server.
+        The same answer of the same user again changes nothing. Errors: NOT_FOUND/SESSION_NOT_FOUND; NOT_FOUND/REQUEST_NOT_FOUND;
+        FAILED_PRECONDITION/REQUEST_RESOLVED with `outcome` and `resolved_by` in its metadata when it was answered, expired or cancelled
+        before; INVALID_ARGUMENT/INVALID_FIELD for an answer that the request does not offer; INVALID_ARGUMENT/REQUEST_TOO_LARGE.
         """
 
     @_abc_1.abstractmethod

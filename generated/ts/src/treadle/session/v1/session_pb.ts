@@ -14,7 +14,7 @@ import type { Message } from "@bufbuild/protobuf";
  * Describes the file treadle/session/v1/session.proto.
  */
 export const file_treadle_session_v1_session: GenFile = /*@__PURE__*/
-  fileDesc("CiB0cmVhZGxlL3Nlc3Npb24vdjEvc2Vzc2lvbi5wcm90bxISdHJlYWRsZS5zZXNzaW9uLnYxIsQDCgdTZXNzaW9uEhIKCnNlc3Npb25faWQYASABKAkSDQoFdGl0bGUYAiABKAkSFgoOcmVwb3NpdG9yeV91cmwYAyABKAkSEwoLYmFzZV9icmFuY2gYBCABKAkSDgoGYnJhbmNoGAUgASgJEi8KBXN0YXRlGAYgASgOMiAudHJlYWRsZS5zZXNzaW9uLnYxLlNlc3Npb25TdGF0ZRI3CgZsYWJlbHMYByADKAsyJy50cmVhZGxlLnNlc3Npb24udjEuU2Vzc2lvbi5MYWJlbHNFbnRyeRIPCgd2ZXJzaW9uGAggASgEEhAKCGxhc3Rfc2VxGAkgASgEEhYKDmFjdGl2ZV90dXJuX2lkGAogASgJEhMKC2hlYWRfY29tbWl0GAsgASgJEi4KCmNyZWF0ZWRfYXQYDCABKAsyGi5nb29nbGUucHJvdG9idWYuVGltZXN0YW1wEi4KCnVwZGF0ZWRfYXQYDSABKAsyGi5nb29nbGUucHJvdG9idWYuVGltZXN0YW1wEhAKCHByb3ZpZGVyGA4gASgJGi0KC0xhYmVsc0VudHJ5EgsKA2tleRgBIAEoCRINCgV2YWx1ZRgCIAEoCToCOAFiBnByb3RvMw", [file_google_protobuf_timestamp, file_treadle_session_v1_event]);
+  fileDesc("CiB0cmVhZGxlL3Nlc3Npb24vdjEvc2Vzc2lvbi5wcm90bxISdHJlYWRsZS5zZXNzaW9uLnYxIt4DCgdTZXNzaW9uEhIKCnNlc3Npb25faWQYASABKAkSDQoFdGl0bGUYAiABKAkSFgoOcmVwb3NpdG9yeV91cmwYAyABKAkSEwoLYmFzZV9icmFuY2gYBCABKAkSDgoGYnJhbmNoGAUgASgJEi8KBXN0YXRlGAYgASgOMiAudHJlYWRsZS5zZXNzaW9uLnYxLlNlc3Npb25TdGF0ZRI3CgZsYWJlbHMYByADKAsyJy50cmVhZGxlLnNlc3Npb24udjEuU2Vzc2lvbi5MYWJlbHNFbnRyeRIPCgd2ZXJzaW9uGAggASgEEhAKCGxhc3Rfc2VxGAkgASgEEhYKDmFjdGl2ZV90dXJuX2lkGAogASgJEhMKC2hlYWRfY29tbWl0GAsgASgJEi4KCmNyZWF0ZWRfYXQYDCABKAsyGi5nb29nbGUucHJvdG9idWYuVGltZXN0YW1wEi4KCnVwZGF0ZWRfYXQYDSABKAsyGi5nb29nbGUucHJvdG9idWYuVGltZXN0YW1wEhAKCHByb3ZpZGVyGA4gASgJEhgKEG9wZW5fcmVxdWVzdF9pZHMYDyADKAkaLQoLTGFiZWxzRW50cnkSCwoDa2V5GAEgASgJEg0KBXZhbHVlGAIgASgJOgI4AWIGcHJvdG8z", [file_google_protobuf_timestamp, file_treadle_session_v1_event]);
 
 /**
  * Session is one conversation about one repository and one branch.
@@ -119,6 +119,13 @@ export type Session = Message<"treadle.session.v1.Session"> & {
    * @generated from field: string provider = 14;
    */
   provider: string;
+
+  /**
+   * Requests of the agent that wait for an answer (approval_requested, question_requested), oldest first.
+   *
+   * @generated from field: repeated string open_request_ids = 15;
+   */
+  openRequestIds: string[];
 };
 
 /**

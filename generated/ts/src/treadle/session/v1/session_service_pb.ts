@@ -7,8 +7,10 @@ import { fileDesc, messageDesc, serviceDesc } from "@bufbuild/protobuf/codegenv2
 import { file_google_api_annotations } from "../../../google/api/annotations_pb.js";
 import type { FieldMask, Timestamp } from "@bufbuild/protobuf/wkt";
 import { file_google_protobuf_field_mask, file_google_protobuf_timestamp } from "@bufbuild/protobuf/wkt";
-import type { Event, SessionState } from "./event_pb.js";
+import type { Answer, Approvals, Event, InputDelivery, RequestResolved, SessionState } from "./event_pb.js";
 import { file_treadle_session_v1_event } from "./event_pb.js";
+import type { Input } from "./input_pb.js";
+import { file_treadle_session_v1_input } from "./input_pb.js";
 import type { Session } from "./session_pb.js";
 import { file_treadle_session_v1_session } from "./session_pb.js";
 import type { Message } from "@bufbuild/protobuf";
@@ -17,7 +19,7 @@ import type { Message } from "@bufbuild/protobuf";
  * Describes the file treadle/session/v1/session_service.proto.
  */
 export const file_treadle_session_v1_session_service: GenFile = /*@__PURE__*/
-  fileDesc("Cih0cmVhZGxlL3Nlc3Npb24vdjEvc2Vzc2lvbl9zZXJ2aWNlLnByb3RvEhJ0cmVhZGxlLnNlc3Npb24udjEivAEKFUV4ZWN1dGVTZXNzaW9uUmVxdWVzdBISCgpyZXF1ZXN0X2lkGAEgASgJEhIKCnNlc3Npb25faWQYAiABKAkSFgoOcmVwb3NpdG9yeV91cmwYAyABKAkSEwoLYmFzZV9icmFuY2gYBCABKAkSDgoGYnJhbmNoGAUgASgJEg4KBnByb21wdBgGIAEoCRIQCghwcm92aWRlchgHIAEoCRINCgVtb2RlbBgIIAEoCRINCgV0aXRsZRgJIAEoCSKkAgoWRXhlY3V0ZVNlc3Npb25SZXNwb25zZRIwCgZldmVudHMYASABKAsyHi50cmVhZGxlLnNlc3Npb24udjEuRXZlbnRCYXRjaEgAEiwKBnN5bmNlZBgCIAEoCzIaLnRyZWFkbGUuc2Vzc2lvbi52MS5TeW5jZWRIABIyCgloZWFydGJlYXQYAyABKAsyHS50cmVhZGxlLnNlc3Npb24udjEuSGVhcnRiZWF0SAASLAoGY2xvc2VkGAUgASgLMhoudHJlYWRsZS5zZXNzaW9uLnYxLkNsb3NlZEgAEi4KB3N0YXJ0ZWQYBiABKAsyGy50cmVhZGxlLnNlc3Npb24udjEuU3RhcnRlZEgAQgcKBWZyYW1lSgQIBBAFUgljb21wYWN0ZWQiVgoNUmVzdW1lUmVxdWVzdBISCgpzZXNzaW9uX2lkGAEgASgJEhEKCWFmdGVyX3NlcRgCIAEoBBITCgZmb2xsb3cYAyABKAhIAIgBAUIJCgdfZm9sbG93IpwCCg5SZXN1bWVSZXNwb25zZRIwCgZldmVudHMYASABKAsyHi50cmVhZGxlLnNlc3Npb24udjEuRXZlbnRCYXRjaEgAEiwKBnN5bmNlZBgCIAEoCzIaLnRyZWFkbGUuc2Vzc2lvbi52MS5TeW5jZWRIABIyCgloZWFydGJlYXQYAyABKAsyHS50cmVhZGxlLnNlc3Npb24udjEuSGVhcnRiZWF0SAASLAoGY2xvc2VkGAUgASgLMhoudHJlYWRsZS5zZXNzaW9uLnYxLkNsb3NlZEgAEi4KB3N0YXJ0ZWQYBiABKAsyGy50cmVhZGxlLnNlc3Npb24udjEuU3RhcnRlZEgAQgcKBWZyYW1lSgQIBBAFUgljb21wYWN0ZWQiNwoKRXZlbnRCYXRjaBIpCgZldmVudHMYASADKAsyGS50cmVhZGxlLnNlc3Npb24udjEuRXZlbnQiQAoHU3RhcnRlZBISCgpzZXNzaW9uX2lkGAEgASgJEg8KB3R1cm5faWQYAiABKAkSEAoIZXhpc3RpbmcYAyABKAgiNwoGU3luY2VkEhUKDXdhdGVybWFya19zZXEYASABKARKBAgCEANSEG9wZW5fcmVxdWVzdF9pZHMiTgoJSGVhcnRiZWF0EhAKCHRhaWxfc2VxGAEgASgEEi8KC3NlcnZlcl90aW1lGAIgASgLMhouZ29vZ2xlLnByb3RvYnVmLlRpbWVzdGFtcCJMCgZDbG9zZWQSEQoJZmluYWxfc2VxGAEgASgEEi8KBXN0YXRlGAIgASgOMiAudHJlYWRsZS5zZXNzaW9uLnYxLlNlc3Npb25TdGF0ZSLrAQoUQ3JlYXRlU2Vzc2lvblJlcXVlc3QSEgoKcmVxdWVzdF9pZBgBIAEoCRIWCg5yZXBvc2l0b3J5X3VybBgCIAEoCRITCgtiYXNlX2JyYW5jaBgDIAEoCRIOCgZicmFuY2gYBCABKAkSDQoFdGl0bGUYBSABKAkSRAoGbGFiZWxzGAYgAygLMjQudHJlYWRsZS5zZXNzaW9uLnYxLkNyZWF0ZVNlc3Npb25SZXF1ZXN0LkxhYmVsc0VudHJ5Gi0KC0xhYmVsc0VudHJ5EgsKA2tleRgBIAEoCRINCgV2YWx1ZRgCIAEoCToCOAEiRQoVQ3JlYXRlU2Vzc2lvblJlc3BvbnNlEiwKB3Nlc3Npb24YASABKAsyGy50cmVhZGxlLnNlc3Npb24udjEuU2Vzc2lvbiInChFHZXRTZXNzaW9uUmVxdWVzdBISCgpzZXNzaW9uX2lkGAEgASgJIkIKEkdldFNlc3Npb25SZXNwb25zZRIsCgdzZXNzaW9uGAEgASgLMhsudHJlYWRsZS5zZXNzaW9uLnYxLlNlc3Npb24iPAoTTGlzdFNlc3Npb25zUmVxdWVzdBIRCglwYWdlX3NpemUYASABKAUSEgoKcGFnZV90b2tlbhgCIAEoCSJeChRMaXN0U2Vzc2lvbnNSZXNwb25zZRItCghzZXNzaW9ucxgBIAMoCzIbLnRyZWFkbGUuc2Vzc2lvbi52MS5TZXNzaW9uEhcKD25leHRfcGFnZV90b2tlbhgCIAEoCSLwAQoUVXBkYXRlU2Vzc2lvblJlcXVlc3QSEgoKc2Vzc2lvbl9pZBgBIAEoCRINCgV0aXRsZRgCIAEoCRJECgZsYWJlbHMYAyADKAsyNC50cmVhZGxlLnNlc3Npb24udjEuVXBkYXRlU2Vzc2lvblJlcXVlc3QuTGFiZWxzRW50cnkSLwoLdXBkYXRlX21hc2sYBCABKAsyGi5nb29nbGUucHJvdG9idWYuRmllbGRNYXNrEg8KB3ZlcnNpb24YBSABKAQaLQoLTGFiZWxzRW50cnkSCwoDa2V5GAEgASgJEg0KBXZhbHVlGAIgASgJOgI4ASJFChVVcGRhdGVTZXNzaW9uUmVzcG9uc2USLAoHc2Vzc2lvbhgBIAEoCzIbLnRyZWFkbGUuc2Vzc2lvbi52MS5TZXNzaW9uIioKFERlbGV0ZVNlc3Npb25SZXF1ZXN0EhIKCnNlc3Npb25faWQYASABKAkiFwoVRGVsZXRlU2Vzc2lvblJlc3BvbnNlIjcKEEludGVycnVwdFJlcXVlc3QSEgoKc2Vzc2lvbl9pZBgBIAEoCRIPCgd0dXJuX2lkGAIgASgJIiQKEUludGVycnVwdFJlc3BvbnNlEg8KB3R1cm5faWQYASABKAkiTQoRTGlzdEV2ZW50c1JlcXVlc3QSEgoKc2Vzc2lvbl9pZBgBIAEoCRIRCglhZnRlcl9zZXEYAiABKAQSEQoJcGFnZV9zaXplGAMgASgFIlEKEkxpc3RFdmVudHNSZXNwb25zZRIpCgZldmVudHMYASADKAsyGS50cmVhZGxlLnNlc3Npb24udjEuRXZlbnQSEAoIbGFzdF9zZXEYAiABKAQy5AkKDlNlc3Npb25TZXJ2aWNlErIBCg5FeGVjdXRlU2Vzc2lvbhIpLnRyZWFkbGUuc2Vzc2lvbi52MS5FeGVjdXRlU2Vzc2lvblJlcXVlc3QaKi50cmVhZGxlLnNlc3Npb24udjEuRXhlY3V0ZVNlc3Npb25SZXNwb25zZSJHgtPkkwJBOgEqWiY6ASoiIS92MS9zZXNzaW9ucy97c2Vzc2lvbl9pZH06ZXhlY3V0ZSIUL3YxL3Nlc3Npb25zOmV4ZWN1dGUwARJ7CgZSZXN1bWUSIS50cmVhZGxlLnNlc3Npb24udjEuUmVzdW1lUmVxdWVzdBoiLnRyZWFkbGUuc2Vzc2lvbi52MS5SZXN1bWVSZXNwb25zZSIogtPkkwIiEiAvdjEvc2Vzc2lvbnMve3Nlc3Npb25faWR9OnJlc3VtZTABEn0KDUNyZWF0ZVNlc3Npb24SKC50cmVhZGxlLnNlc3Npb24udjEuQ3JlYXRlU2Vzc2lvblJlcXVlc3QaKS50cmVhZGxlLnNlc3Npb24udjEuQ3JlYXRlU2Vzc2lvblJlc3BvbnNlIheC0+STAhE6ASoiDC92MS9zZXNzaW9ucxJ+CgpHZXRTZXNzaW9uEiUudHJlYWRsZS5zZXNzaW9uLnYxLkdldFNlc3Npb25SZXF1ZXN0GiYudHJlYWRsZS5zZXNzaW9uLnYxLkdldFNlc3Npb25SZXNwb25zZSIhgtPkkwIbEhkvdjEvc2Vzc2lvbnMve3Nlc3Npb25faWR9EncKDExpc3RTZXNzaW9ucxInLnRyZWFkbGUuc2Vzc2lvbi52MS5MaXN0U2Vzc2lvbnNSZXF1ZXN0GigudHJlYWRsZS5zZXNzaW9uLnYxLkxpc3RTZXNzaW9uc1Jlc3BvbnNlIhSC0+STAg4SDC92MS9zZXNzaW9ucxKKAQoNVXBkYXRlU2Vzc2lvbhIoLnRyZWFkbGUuc2Vzc2lvbi52MS5VcGRhdGVTZXNzaW9uUmVxdWVzdBopLnRyZWFkbGUuc2Vzc2lvbi52MS5VcGRhdGVTZXNzaW9uUmVzcG9uc2UiJILT5JMCHjoBKjIZL3YxL3Nlc3Npb25zL3tzZXNzaW9uX2lkfRKHAQoNRGVsZXRlU2Vzc2lvbhIoLnRyZWFkbGUuc2Vzc2lvbi52MS5EZWxldGVTZXNzaW9uUmVxdWVzdBopLnRyZWFkbGUuc2Vzc2lvbi52MS5EZWxldGVTZXNzaW9uUmVzcG9uc2UiIYLT5JMCGyoZL3YxL3Nlc3Npb25zL3tzZXNzaW9uX2lkfRKIAQoJSW50ZXJydXB0EiQudHJlYWRsZS5zZXNzaW9uLnYxLkludGVycnVwdFJlcXVlc3QaJS50cmVhZGxlLnNlc3Npb24udjEuSW50ZXJydXB0UmVzcG9uc2UiLoLT5JMCKDoBKiIjL3YxL3Nlc3Npb25zL3tzZXNzaW9uX2lkfTppbnRlcnJ1cHQShQEKCkxpc3RFdmVudHMSJS50cmVhZGxlLnNlc3Npb24udjEuTGlzdEV2ZW50c1JlcXVlc3QaJi50cmVhZGxlLnNlc3Npb24udjEuTGlzdEV2ZW50c1Jlc3BvbnNlIiiC0+STAiISIC92MS9zZXNzaW9ucy97c2Vzc2lvbl9pZH0vZXZlbnRzYgZwcm90bzM", [file_google_api_annotations, file_google_protobuf_field_mask, file_google_protobuf_timestamp, file_treadle_session_v1_event, file_treadle_session_v1_session]);
+  fileDesc("Cih0cmVhZGxlL3Nlc3Npb24vdjEvc2Vzc2lvbl9zZXJ2aWNlLnByb3RvEhJ0cmVhZGxlLnNlc3Npb24udjEi7gEKFUV4ZWN1dGVTZXNzaW9uUmVxdWVzdBISCgpyZXF1ZXN0X2lkGAEgASgJEhIKCnNlc3Npb25faWQYAiABKAkSFgoOcmVwb3NpdG9yeV91cmwYAyABKAkSEwoLYmFzZV9icmFuY2gYBCABKAkSDgoGYnJhbmNoGAUgASgJEg4KBnByb21wdBgGIAEoCRIQCghwcm92aWRlchgHIAEoCRINCgVtb2RlbBgIIAEoCRINCgV0aXRsZRgJIAEoCRIwCglhcHByb3ZhbHMYCiABKA4yHS50cmVhZGxlLnNlc3Npb24udjEuQXBwcm92YWxzIqQCChZFeGVjdXRlU2Vzc2lvblJlc3BvbnNlEjAKBmV2ZW50cxgBIAEoCzIeLnRyZWFkbGUuc2Vzc2lvbi52MS5FdmVudEJhdGNoSAASLAoGc3luY2VkGAIgASgLMhoudHJlYWRsZS5zZXNzaW9uLnYxLlN5bmNlZEgAEjIKCWhlYXJ0YmVhdBgDIAEoCzIdLnRyZWFkbGUuc2Vzc2lvbi52MS5IZWFydGJlYXRIABIsCgZjbG9zZWQYBSABKAsyGi50cmVhZGxlLnNlc3Npb24udjEuQ2xvc2VkSAASLgoHc3RhcnRlZBgGIAEoCzIbLnRyZWFkbGUuc2Vzc2lvbi52MS5TdGFydGVkSABCBwoFZnJhbWVKBAgEEAVSCWNvbXBhY3RlZCJWCg1SZXN1bWVSZXF1ZXN0EhIKCnNlc3Npb25faWQYASABKAkSEQoJYWZ0ZXJfc2VxGAIgASgEEhMKBmZvbGxvdxgDIAEoCEgAiAEBQgkKB19mb2xsb3cinAIKDlJlc3VtZVJlc3BvbnNlEjAKBmV2ZW50cxgBIAEoCzIeLnRyZWFkbGUuc2Vzc2lvbi52MS5FdmVudEJhdGNoSAASLAoGc3luY2VkGAIgASgLMhoudHJlYWRsZS5zZXNzaW9uLnYxLlN5bmNlZEgAEjIKCWhlYXJ0YmVhdBgDIAEoCzIdLnRyZWFkbGUuc2Vzc2lvbi52MS5IZWFydGJlYXRIABIsCgZjbG9zZWQYBSABKAsyGi50cmVhZGxlLnNlc3Npb24udjEuQ2xvc2VkSAASLgoHc3RhcnRlZBgGIAEoCzIbLnRyZWFkbGUuc2Vzc2lvbi52MS5TdGFydGVkSABCBwoFZnJhbWVKBAgEEAVSCWNvbXBhY3RlZCI3CgpFdmVudEJhdGNoEikKBmV2ZW50cxgBIAMoCzIZLnRyZWFkbGUuc2Vzc2lvbi52MS5FdmVudCJACgdTdGFydGVkEhIKCnNlc3Npb25faWQYASABKAkSDwoHdHVybl9pZBgCIAEoCRIQCghleGlzdGluZxgDIAEoCCI5CgZTeW5jZWQSFQoNd2F0ZXJtYXJrX3NlcRgBIAEoBBIYChBvcGVuX3JlcXVlc3RfaWRzGAIgAygJIk4KCUhlYXJ0YmVhdBIQCgh0YWlsX3NlcRgBIAEoBBIvCgtzZXJ2ZXJfdGltZRgCIAEoCzIaLmdvb2dsZS5wcm90b2J1Zi5UaW1lc3RhbXAiTAoGQ2xvc2VkEhEKCWZpbmFsX3NlcRgBIAEoBBIvCgVzdGF0ZRgCIAEoDjIgLnRyZWFkbGUuc2Vzc2lvbi52MS5TZXNzaW9uU3RhdGUi6wEKFENyZWF0ZVNlc3Npb25SZXF1ZXN0EhIKCnJlcXVlc3RfaWQYASABKAkSFgoOcmVwb3NpdG9yeV91cmwYAiABKAkSEwoLYmFzZV9icmFuY2gYAyABKAkSDgoGYnJhbmNoGAQgASgJEg0KBXRpdGxlGAUgASgJEkQKBmxhYmVscxgGIAMoCzI0LnRyZWFkbGUuc2Vzc2lvbi52MS5DcmVhdGVTZXNzaW9uUmVxdWVzdC5MYWJlbHNFbnRyeRotCgtMYWJlbHNFbnRyeRILCgNrZXkYASABKAkSDQoFdmFsdWUYAiABKAk6AjgBIkUKFUNyZWF0ZVNlc3Npb25SZXNwb25zZRIsCgdzZXNzaW9uGAEgASgLMhsudHJlYWRsZS5zZXNzaW9uLnYxLlNlc3Npb24iJwoRR2V0U2Vzc2lvblJlcXVlc3QSEgoKc2Vzc2lvbl9pZBgBIAEoCSJCChJHZXRTZXNzaW9uUmVzcG9uc2USLAoHc2Vzc2lvbhgBIAEoCzIbLnRyZWFkbGUuc2Vzc2lvbi52MS5TZXNzaW9uIjwKE0xpc3RTZXNzaW9uc1JlcXVlc3QSEQoJcGFnZV9zaXplGAEgASgFEhIKCnBhZ2VfdG9rZW4YAiABKAkiXgoUTGlzdFNlc3Npb25zUmVzcG9uc2USLQoIc2Vzc2lvbnMYASADKAsyGy50cmVhZGxlLnNlc3Npb24udjEuU2Vzc2lvbhIXCg9uZXh0X3BhZ2VfdG9rZW4YAiABKAki8AEKFFVwZGF0ZVNlc3Npb25SZXF1ZXN0EhIKCnNlc3Npb25faWQYASABKAkSDQoFdGl0bGUYAiABKAkSRAoGbGFiZWxzGAMgAygLMjQudHJlYWRsZS5zZXNzaW9uLnYxLlVwZGF0ZVNlc3Npb25SZXF1ZXN0LkxhYmVsc0VudHJ5Ei8KC3VwZGF0ZV9tYXNrGAQgASgLMhouZ29vZ2xlLnByb3RvYnVmLkZpZWxkTWFzaxIPCgd2ZXJzaW9uGAUgASgEGi0KC0xhYmVsc0VudHJ5EgsKA2tleRgBIAEoCRINCgV2YWx1ZRgCIAEoCToCOAEiRQoVVXBkYXRlU2Vzc2lvblJlc3BvbnNlEiwKB3Nlc3Npb24YASABKAsyGy50cmVhZGxlLnNlc3Npb24udjEuU2Vzc2lvbiIqChREZWxldGVTZXNzaW9uUmVxdWVzdBISCgpzZXNzaW9uX2lkGAEgASgJIhcKFURlbGV0ZVNlc3Npb25SZXNwb25zZSI3ChBJbnRlcnJ1cHRSZXF1ZXN0EhIKCnNlc3Npb25faWQYASABKAkSDwoHdHVybl9pZBgCIAEoCSIkChFJbnRlcnJ1cHRSZXNwb25zZRIPCgd0dXJuX2lkGAEgASgJIn0KEFNlbmRJbnB1dFJlcXVlc3QSEgoKc2Vzc2lvbl9pZBgBIAEoCRIMCgR0ZXh0GAIgASgJEjMKCGRlbGl2ZXJ5GAMgASgOMiEudHJlYWRsZS5zZXNzaW9uLnYxLklucHV0RGVsaXZlcnkSEgoKcmVxdWVzdF9pZBgEIAEoCSI9ChFTZW5kSW5wdXRSZXNwb25zZRIoCgVpbnB1dBgBIAEoCzIZLnRyZWFkbGUuc2Vzc2lvbi52MS5JbnB1dCJbChFMaXN0SW5wdXRzUmVxdWVzdBISCgpzZXNzaW9uX2lkGAEgASgJEhEKCXBhZ2Vfc2l6ZRgCIAEoBRISCgpwYWdlX3Rva2VuGAMgASgJEgsKA2FsbBgEIAEoCCJYChJMaXN0SW5wdXRzUmVzcG9uc2USKQoGaW5wdXRzGAEgAygLMhkudHJlYWRsZS5zZXNzaW9uLnYxLklucHV0EhcKD25leHRfcGFnZV90b2tlbhgCIAEoCSJZChJVcGRhdGVJbnB1dFJlcXVlc3QSEgoKc2Vzc2lvbl9pZBgBIAEoCRIQCghpbnB1dF9pZBgCIAEoCRIMCgR0ZXh0GAMgASgJEg8KB3ZlcnNpb24YBCABKAQiPwoTVXBkYXRlSW5wdXRSZXNwb25zZRIoCgVpbnB1dBgBIAEoCzIZLnRyZWFkbGUuc2Vzc2lvbi52MS5JbnB1dCI6ChJDYW5jZWxJbnB1dFJlcXVlc3QSEgoKc2Vzc2lvbl9pZBgBIAEoCRIQCghpbnB1dF9pZBgCIAEoCSI/ChNDYW5jZWxJbnB1dFJlc3BvbnNlEigKBWlucHV0GAEgASgLMhkudHJlYWRsZS5zZXNzaW9uLnYxLklucHV0Ip4BChVSZXNvbHZlUmVxdWVzdFJlcXVlc3QSEgoKc2Vzc2lvbl9pZBgBIAEoCRISCgpyZXF1ZXN0X2lkGAIgASgJEhEKCW9wdGlvbl9pZBgDIAEoCRIrCgdhbnN3ZXJzGAQgAygLMhoudHJlYWRsZS5zZXNzaW9uLnYxLkFuc3dlchIPCgdkZWNsaW5lGAUgASgIEgwKBG5vdGUYBiABKAkiTwoWUmVzb2x2ZVJlcXVlc3RSZXNwb25zZRI1CghyZXNvbHZlZBgBIAEoCzIjLnRyZWFkbGUuc2Vzc2lvbi52MS5SZXF1ZXN0UmVzb2x2ZWQiTQoRTGlzdEV2ZW50c1JlcXVlc3QSEgoKc2Vzc2lvbl9pZBgBIAEoCRIRCglhZnRlcl9zZXEYAiABKAQSEQoJcGFnZV9zaXplGAMgASgFIlEKEkxpc3RFdmVudHNSZXNwb25zZRIpCgZldmVudHMYASADKAsyGS50cmVhZGxlLnNlc3Npb24udjEuRXZlbnQSEAoIbGFzdF9zZXEYAiABKAQy0Q8KDlNlc3Npb25TZXJ2aWNlErIBCg5FeGVjdXRlU2Vzc2lvbhIpLnRyZWFkbGUuc2Vzc2lvbi52MS5FeGVjdXRlU2Vzc2lvblJlcXVlc3QaKi50cmVhZGxlLnNlc3Npb24udjEuRXhlY3V0ZVNlc3Npb25SZXNwb25zZSJHgtPkkwJBOgEqWiY6ASoiIS92MS9zZXNzaW9ucy97c2Vzc2lvbl9pZH06ZXhlY3V0ZSIUL3YxL3Nlc3Npb25zOmV4ZWN1dGUwARJ7CgZSZXN1bWUSIS50cmVhZGxlLnNlc3Npb24udjEuUmVzdW1lUmVxdWVzdBoiLnRyZWFkbGUuc2Vzc2lvbi52MS5SZXN1bWVSZXNwb25zZSIogtPkkwIiEiAvdjEvc2Vzc2lvbnMve3Nlc3Npb25faWR9OnJlc3VtZTABEn0KDUNyZWF0ZVNlc3Npb24SKC50cmVhZGxlLnNlc3Npb24udjEuQ3JlYXRlU2Vzc2lvblJlcXVlc3QaKS50cmVhZGxlLnNlc3Npb24udjEuQ3JlYXRlU2Vzc2lvblJlc3BvbnNlIheC0+STAhE6ASoiDC92MS9zZXNzaW9ucxJ+CgpHZXRTZXNzaW9uEiUudHJlYWRsZS5zZXNzaW9uLnYxLkdldFNlc3Npb25SZXF1ZXN0GiYudHJlYWRsZS5zZXNzaW9uLnYxLkdldFNlc3Npb25SZXNwb25zZSIhgtPkkwIbEhkvdjEvc2Vzc2lvbnMve3Nlc3Npb25faWR9EncKDExpc3RTZXNzaW9ucxInLnRyZWFkbGUuc2Vzc2lvbi52MS5MaXN0U2Vzc2lvbnNSZXF1ZXN0GigudHJlYWRsZS5zZXNzaW9uLnYxLkxpc3RTZXNzaW9uc1Jlc3BvbnNlIhSC0+STAg4SDC92MS9zZXNzaW9ucxKKAQoNVXBkYXRlU2Vzc2lvbhIoLnRyZWFkbGUuc2Vzc2lvbi52MS5VcGRhdGVTZXNzaW9uUmVxdWVzdBopLnRyZWFkbGUuc2Vzc2lvbi52MS5VcGRhdGVTZXNzaW9uUmVzcG9uc2UiJILT5JMCHjoBKjIZL3YxL3Nlc3Npb25zL3tzZXNzaW9uX2lkfRKHAQoNRGVsZXRlU2Vzc2lvbhIoLnRyZWFkbGUuc2Vzc2lvbi52MS5EZWxldGVTZXNzaW9uUmVxdWVzdBopLnRyZWFkbGUuc2Vzc2lvbi52MS5EZWxldGVTZXNzaW9uUmVzcG9uc2UiIYLT5JMCGyoZL3YxL3Nlc3Npb25zL3tzZXNzaW9uX2lkfRKIAQoJSW50ZXJydXB0EiQudHJlYWRsZS5zZXNzaW9uLnYxLkludGVycnVwdFJlcXVlc3QaJS50cmVhZGxlLnNlc3Npb24udjEuSW50ZXJydXB0UmVzcG9uc2UiLoLT5JMCKDoBKiIjL3YxL3Nlc3Npb25zL3tzZXNzaW9uX2lkfTppbnRlcnJ1cHQShQEKCVNlbmRJbnB1dBIkLnRyZWFkbGUuc2Vzc2lvbi52MS5TZW5kSW5wdXRSZXF1ZXN0GiUudHJlYWRsZS5zZXNzaW9uLnYxLlNlbmRJbnB1dFJlc3BvbnNlIiuC0+STAiU6ASoiIC92MS9zZXNzaW9ucy97c2Vzc2lvbl9pZH0vaW5wdXRzEoUBCgpMaXN0SW5wdXRzEiUudHJlYWRsZS5zZXNzaW9uLnYxLkxpc3RJbnB1dHNSZXF1ZXN0GiYudHJlYWRsZS5zZXNzaW9uLnYxLkxpc3RJbnB1dHNSZXNwb25zZSIogtPkkwIiEiAvdjEvc2Vzc2lvbnMve3Nlc3Npb25faWR9L2lucHV0cxKWAQoLVXBkYXRlSW5wdXQSJi50cmVhZGxlLnNlc3Npb24udjEuVXBkYXRlSW5wdXRSZXF1ZXN0GicudHJlYWRsZS5zZXNzaW9uLnYxLlVwZGF0ZUlucHV0UmVzcG9uc2UiNoLT5JMCMDoBKjIrL3YxL3Nlc3Npb25zL3tzZXNzaW9uX2lkfS9pbnB1dHMve2lucHV0X2lkfRKTAQoLQ2FuY2VsSW5wdXQSJi50cmVhZGxlLnNlc3Npb24udjEuQ2FuY2VsSW5wdXRSZXF1ZXN0GicudHJlYWRsZS5zZXNzaW9uLnYxLkNhbmNlbElucHV0UmVzcG9uc2UiM4LT5JMCLSorL3YxL3Nlc3Npb25zL3tzZXNzaW9uX2lkfS9pbnB1dHMve2lucHV0X2lkfRKrAQoOUmVzb2x2ZVJlcXVlc3QSKS50cmVhZGxlLnNlc3Npb24udjEuUmVzb2x2ZVJlcXVlc3RSZXF1ZXN0GioudHJlYWRsZS5zZXNzaW9uLnYxLlJlc29sdmVSZXF1ZXN0UmVzcG9uc2UiQoLT5JMCPDoBKiI3L3YxL3Nlc3Npb25zL3tzZXNzaW9uX2lkfS9yZXF1ZXN0cy97cmVxdWVzdF9pZH06cmVzb2x2ZRKFAQoKTGlzdEV2ZW50cxIlLnRyZWFkbGUuc2Vzc2lvbi52MS5MaXN0RXZlbnRzUmVxdWVzdBomLnRyZWFkbGUuc2Vzc2lvbi52MS5MaXN0RXZlbnRzUmVzcG9uc2UiKILT5JMCIhIgL3YxL3Nlc3Npb25zL3tzZXNzaW9uX2lkfS9ldmVudHNiBnByb3RvMw", [file_google_api_annotations, file_google_protobuf_field_mask, file_google_protobuf_timestamp, file_treadle_session_v1_event, file_treadle_session_v1_input, file_treadle_session_v1_session]);
 
 /**
  * ExecuteSessionRequest asks for a change.
@@ -87,6 +89,13 @@ export type ExecuteSessionRequest = Message<"treadle.session.v1.ExecuteSessionRe
    * @generated from field: string title = 9;
    */
   title: string;
+
+  /**
+   * Whether the agent asks before it acts (approval_requested, answered by ResolveRequest).
+   *
+   * @generated from field: treadle.session.v1.Approvals approvals = 10;
+   */
+  approvals: Approvals;
 };
 
 /**
@@ -321,6 +330,13 @@ export type Synced = Message<"treadle.session.v1.Synced"> & {
    * @generated from field: uint64 watermark_seq = 1;
    */
   watermarkSeq: bigint;
+
+  /**
+   * Requests of the agent that waited for an answer when this was sent, oldest first.
+   *
+   * @generated from field: repeated string open_request_ids = 2;
+   */
+  openRequestIds: string[];
 };
 
 /**
@@ -717,6 +733,328 @@ export const InterruptResponseSchema: GenMessage<InterruptResponse> = /*@__PURE_
   messageDesc(file_treadle_session_v1_session_service, 20);
 
 /**
+ * SendInputRequest is something that the user says.
+ *
+ * @generated from message treadle.session.v1.SendInputRequest
+ */
+export type SendInputRequest = Message<"treadle.session.v1.SendInputRequest"> & {
+  /**
+   * The session.
+   *
+   * @generated from field: string session_id = 1;
+   */
+  sessionId: string;
+
+  /**
+   * What is said: 1 to 100,000 characters.
+   *
+   * @generated from field: string text = 2;
+   */
+  text: string;
+
+  /**
+   * When the agent shall have it; unspecified means QUEUE.
+   *
+   * @generated from field: treadle.session.v1.InputDelivery delivery = 3;
+   */
+  delivery: InputDelivery;
+
+  /**
+   * The caller's own key for this request, at most 128 characters; a repeated call with it says nothing twice. Strongly advised.
+   *
+   * @generated from field: string request_id = 4;
+   */
+  requestId: string;
+};
+
+/**
+ * Describes the message treadle.session.v1.SendInputRequest.
+ * Use `create(SendInputRequestSchema)` to create a new message.
+ */
+export const SendInputRequestSchema: GenMessage<SendInputRequest> = /*@__PURE__*/
+  messageDesc(file_treadle_session_v1_session_service, 21);
+
+/**
+ * SendInputResponse answers with the input.
+ *
+ * @generated from message treadle.session.v1.SendInputResponse
+ */
+export type SendInputResponse = Message<"treadle.session.v1.SendInputResponse"> & {
+  /**
+   * The input. Its `turn_id` names the turn that it has started; it is empty when it waits.
+   *
+   * @generated from field: treadle.session.v1.Input input = 1;
+   */
+  input?: Input | undefined;
+};
+
+/**
+ * Describes the message treadle.session.v1.SendInputResponse.
+ * Use `create(SendInputResponseSchema)` to create a new message.
+ */
+export const SendInputResponseSchema: GenMessage<SendInputResponse> = /*@__PURE__*/
+  messageDesc(file_treadle_session_v1_session_service, 22);
+
+/**
+ * ListInputsRequest asks for a page.
+ *
+ * @generated from message treadle.session.v1.ListInputsRequest
+ */
+export type ListInputsRequest = Message<"treadle.session.v1.ListInputsRequest"> & {
+  /**
+   * The session.
+   *
+   * @generated from field: string session_id = 1;
+   */
+  sessionId: string;
+
+  /**
+   * How many at most: 1 to 200; 0 for 50.
+   *
+   * @generated from field: int32 page_size = 2;
+   */
+  pageSize: number;
+
+  /**
+   * From the page before; empty for the first.
+   *
+   * @generated from field: string page_token = 3;
+   */
+  pageToken: string;
+
+  /**
+   * True for all inputs; false for those that are queued.
+   *
+   * @generated from field: bool all = 4;
+   */
+  all: boolean;
+};
+
+/**
+ * Describes the message treadle.session.v1.ListInputsRequest.
+ * Use `create(ListInputsRequestSchema)` to create a new message.
+ */
+export const ListInputsRequestSchema: GenMessage<ListInputsRequest> = /*@__PURE__*/
+  messageDesc(file_treadle_session_v1_session_service, 23);
+
+/**
+ * ListInputsResponse is a page.
+ *
+ * @generated from message treadle.session.v1.ListInputsResponse
+ */
+export type ListInputsResponse = Message<"treadle.session.v1.ListInputsResponse"> & {
+  /**
+   * The inputs, by position.
+   *
+   * @generated from field: repeated treadle.session.v1.Input inputs = 1;
+   */
+  inputs: Input[];
+
+  /**
+   * For the next page; empty at the end.
+   *
+   * @generated from field: string next_page_token = 2;
+   */
+  nextPageToken: string;
+};
+
+/**
+ * Describes the message treadle.session.v1.ListInputsResponse.
+ * Use `create(ListInputsResponseSchema)` to create a new message.
+ */
+export const ListInputsResponseSchema: GenMessage<ListInputsResponse> = /*@__PURE__*/
+  messageDesc(file_treadle_session_v1_session_service, 24);
+
+/**
+ * UpdateInputRequest changes an input.
+ *
+ * @generated from message treadle.session.v1.UpdateInputRequest
+ */
+export type UpdateInputRequest = Message<"treadle.session.v1.UpdateInputRequest"> & {
+  /**
+   * The session.
+   *
+   * @generated from field: string session_id = 1;
+   */
+  sessionId: string;
+
+  /**
+   * The input.
+   *
+   * @generated from field: string input_id = 2;
+   */
+  inputId: string;
+
+  /**
+   * The new text: 1 to 100,000 characters.
+   *
+   * @generated from field: string text = 3;
+   */
+  text: string;
+
+  /**
+   * The version that the caller has seen; 0 to change whatever is there.
+   *
+   * @generated from field: uint64 version = 4;
+   */
+  version: bigint;
+};
+
+/**
+ * Describes the message treadle.session.v1.UpdateInputRequest.
+ * Use `create(UpdateInputRequestSchema)` to create a new message.
+ */
+export const UpdateInputRequestSchema: GenMessage<UpdateInputRequest> = /*@__PURE__*/
+  messageDesc(file_treadle_session_v1_session_service, 25);
+
+/**
+ * UpdateInputResponse answers with the input.
+ *
+ * @generated from message treadle.session.v1.UpdateInputResponse
+ */
+export type UpdateInputResponse = Message<"treadle.session.v1.UpdateInputResponse"> & {
+  /**
+   * The input.
+   *
+   * @generated from field: treadle.session.v1.Input input = 1;
+   */
+  input?: Input | undefined;
+};
+
+/**
+ * Describes the message treadle.session.v1.UpdateInputResponse.
+ * Use `create(UpdateInputResponseSchema)` to create a new message.
+ */
+export const UpdateInputResponseSchema: GenMessage<UpdateInputResponse> = /*@__PURE__*/
+  messageDesc(file_treadle_session_v1_session_service, 26);
+
+/**
+ * CancelInputRequest names an input.
+ *
+ * @generated from message treadle.session.v1.CancelInputRequest
+ */
+export type CancelInputRequest = Message<"treadle.session.v1.CancelInputRequest"> & {
+  /**
+   * The session.
+   *
+   * @generated from field: string session_id = 1;
+   */
+  sessionId: string;
+
+  /**
+   * The input.
+   *
+   * @generated from field: string input_id = 2;
+   */
+  inputId: string;
+};
+
+/**
+ * Describes the message treadle.session.v1.CancelInputRequest.
+ * Use `create(CancelInputRequestSchema)` to create a new message.
+ */
+export const CancelInputRequestSchema: GenMessage<CancelInputRequest> = /*@__PURE__*/
+  messageDesc(file_treadle_session_v1_session_service, 27);
+
+/**
+ * CancelInputResponse answers with the input.
+ *
+ * @generated from message treadle.session.v1.CancelInputResponse
+ */
+export type CancelInputResponse = Message<"treadle.session.v1.CancelInputResponse"> & {
+  /**
+   * The input.
+   *
+   * @generated from field: treadle.session.v1.Input input = 1;
+   */
+  input?: Input | undefined;
+};
+
+/**
+ * Describes the message treadle.session.v1.CancelInputResponse.
+ * Use `create(CancelInputResponseSchema)` to create a new message.
+ */
+export const CancelInputResponseSchema: GenMessage<CancelInputResponse> = /*@__PURE__*/
+  messageDesc(file_treadle_session_v1_session_service, 28);
+
+/**
+ * ResolveRequestRequest answers a request of the agent: with exactly one of `option_id`, `answers` and `decline`.
+ *
+ * @generated from message treadle.session.v1.ResolveRequestRequest
+ */
+export type ResolveRequestRequest = Message<"treadle.session.v1.ResolveRequestRequest"> & {
+  /**
+   * The session.
+   *
+   * @generated from field: string session_id = 1;
+   */
+  sessionId: string;
+
+  /**
+   * The request.
+   *
+   * @generated from field: string request_id = 2;
+   */
+  requestId: string;
+
+  /**
+   * For an approval: the id of one of its options.
+   *
+   * @generated from field: string option_id = 3;
+   */
+  optionId: string;
+
+  /**
+   * For questions: one answer for each.
+   *
+   * @generated from field: repeated treadle.session.v1.Answer answers = 4;
+   */
+  answers: Answer[];
+
+  /**
+   * True to refuse to answer.
+   *
+   * @generated from field: bool decline = 5;
+   */
+  decline: boolean;
+
+  /**
+   * A word for the agent, at most 10,000 characters.
+   *
+   * @generated from field: string note = 6;
+   */
+  note: string;
+};
+
+/**
+ * Describes the message treadle.session.v1.ResolveRequestRequest.
+ * Use `create(ResolveRequestRequestSchema)` to create a new message.
+ */
+export const ResolveRequestRequestSchema: GenMessage<ResolveRequestRequest> = /*@__PURE__*/
+  messageDesc(file_treadle_session_v1_session_service, 29);
+
+/**
+ * ResolveRequestResponse answers with what was resolved.
+ *
+ * @generated from message treadle.session.v1.ResolveRequestResponse
+ */
+export type ResolveRequestResponse = Message<"treadle.session.v1.ResolveRequestResponse"> & {
+  /**
+   * What the log will say of it, or says.
+   *
+   * @generated from field: treadle.session.v1.RequestResolved resolved = 1;
+   */
+  resolved?: RequestResolved | undefined;
+};
+
+/**
+ * Describes the message treadle.session.v1.ResolveRequestResponse.
+ * Use `create(ResolveRequestResponseSchema)` to create a new message.
+ */
+export const ResolveRequestResponseSchema: GenMessage<ResolveRequestResponse> = /*@__PURE__*/
+  messageDesc(file_treadle_session_v1_session_service, 30);
+
+/**
  * ListEventsRequest asks for a page of a log.
  *
  * @generated from message treadle.session.v1.ListEventsRequest
@@ -749,7 +1087,7 @@ export type ListEventsRequest = Message<"treadle.session.v1.ListEventsRequest"> 
  * Use `create(ListEventsRequestSchema)` to create a new message.
  */
 export const ListEventsRequestSchema: GenMessage<ListEventsRequest> = /*@__PURE__*/
-  messageDesc(file_treadle_session_v1_session_service, 21);
+  messageDesc(file_treadle_session_v1_session_service, 31);
 
 /**
  * ListEventsResponse is a page of a log.
@@ -777,7 +1115,7 @@ export type ListEventsResponse = Message<"treadle.session.v1.ListEventsResponse"
  * Use `create(ListEventsResponseSchema)` to create a new message.
  */
 export const ListEventsResponseSchema: GenMessage<ListEventsResponse> = /*@__PURE__*/
-  messageDesc(file_treadle_session_v1_session_service, 22);
+  messageDesc(file_treadle_session_v1_session_service, 32);
 
 /**
  * SessionService runs coding sessions. Every call needs an API key (`authorization: Bearer ...`).
@@ -808,7 +1146,7 @@ export const SessionService: GenService<{
     output: typeof ExecuteSessionResponseSchema;
   },
   /**
-   * Resume replays the events after `after_seq` and then follows until no turn is active.
+   * Resume replays the events after `after_seq` and then follows until no turn is active and no queued input is about to start one.
    * Errors: NOT_FOUND/SESSION_NOT_FOUND; OUT_OF_RANGE/SEQUENCE_AHEAD when `after_seq` is beyond the end of the log.
    *
    * @generated from rpc treadle.session.v1.SessionService.Resume
@@ -860,7 +1198,7 @@ export const SessionService: GenService<{
     output: typeof UpdateSessionResponseSchema;
   },
   /**
-   * DeleteSession removes a session and its events. The branch on the remote stays.
+   * DeleteSession removes a session with its events and its queued inputs. The branch on the remote stays.
    * Errors: NOT_FOUND/SESSION_NOT_FOUND; FAILED_PRECONDITION/TURN_ACTIVE while a turn runs.
    *
    * @generated from rpc treadle.session.v1.SessionService.DeleteSession
@@ -872,6 +1210,7 @@ export const SessionService: GenService<{
   },
   /**
    * Interrupt stops the session's active turn; its work so far is committed and pushed. Without an active turn it does nothing.
+   * Queued inputs stay queued until the next SendInput or the end of a turn that completed.
    * Errors: NOT_FOUND/SESSION_NOT_FOUND.
    *
    * @generated from rpc treadle.session.v1.SessionService.Interrupt
@@ -880,6 +1219,69 @@ export const SessionService: GenService<{
     methodKind: "unary";
     input: typeof InterruptRequestSchema;
     output: typeof InterruptResponseSchema;
+  },
+  /**
+   * SendInput says something to a session. In a session without an active turn it starts one, and answers with its id; else it waits
+   * as `delivery` says, and can be listed, changed and cancelled until the agent has it. Each queued input becomes a turn of its own,
+   * with the agent, the model and the approvals of the turn before.
+   * After a turn that failed or was interrupted the queue waits for its user: the next SendInput sets it going again, with the input that
+   * is first in the queue. An input with INTERRUPT does not wait.
+   * Idempotent by `request_id`. Errors: NOT_FOUND/SESSION_NOT_FOUND; INVALID_ARGUMENT/REQUEST_TOO_LARGE; ALREADY_EXISTS/REQUEST_ID_REUSED;
+   * RESOURCE_EXHAUSTED/TOO_MANY_INPUTS when 100 are queued already.
+   *
+   * @generated from rpc treadle.session.v1.SessionService.SendInput
+   */
+  sendInput: {
+    methodKind: "unary";
+    input: typeof SendInputRequestSchema;
+    output: typeof SendInputResponseSchema;
+  },
+  /**
+   * ListInputs lists the session's inputs in the order of their positions: those that are queued, or all.
+   * Errors: NOT_FOUND/SESSION_NOT_FOUND; INVALID_ARGUMENT/INVALID_FIELD for a foreign page_token.
+   *
+   * @generated from rpc treadle.session.v1.SessionService.ListInputs
+   */
+  listInputs: {
+    methodKind: "unary";
+    input: typeof ListInputsRequestSchema;
+    output: typeof ListInputsResponseSchema;
+  },
+  /**
+   * UpdateInput changes the text of a queued input.
+   * Errors: NOT_FOUND/SESSION_NOT_FOUND; NOT_FOUND/INPUT_NOT_FOUND; FAILED_PRECONDITION/INPUT_NOT_QUEUED when the agent has it already or it
+   * was cancelled; ABORTED/VERSION_CONFLICT when `version` is given and is not the current one; INVALID_ARGUMENT/REQUEST_TOO_LARGE.
+   *
+   * @generated from rpc treadle.session.v1.SessionService.UpdateInput
+   */
+  updateInput: {
+    methodKind: "unary";
+    input: typeof UpdateInputRequestSchema;
+    output: typeof UpdateInputResponseSchema;
+  },
+  /**
+   * CancelInput takes an input out of the queue; once more it changes nothing.
+   * Errors: NOT_FOUND/SESSION_NOT_FOUND; NOT_FOUND/INPUT_NOT_FOUND; FAILED_PRECONDITION/INPUT_NOT_QUEUED when the agent has it already.
+   *
+   * @generated from rpc treadle.session.v1.SessionService.CancelInput
+   */
+  cancelInput: {
+    methodKind: "unary";
+    input: typeof CancelInputRequestSchema;
+    output: typeof CancelInputResponseSchema;
+  },
+  /**
+   * ResolveRequest answers an approval_requested or a question_requested. The first answer counts; it holds over restarts of the server.
+   * The same answer of the same user again changes nothing. Errors: NOT_FOUND/SESSION_NOT_FOUND; NOT_FOUND/REQUEST_NOT_FOUND;
+   * FAILED_PRECONDITION/REQUEST_RESOLVED with `outcome` and `resolved_by` in its metadata when it was answered, expired or cancelled
+   * before; INVALID_ARGUMENT/INVALID_FIELD for an answer that the request does not offer; INVALID_ARGUMENT/REQUEST_TOO_LARGE.
+   *
+   * @generated from rpc treadle.session.v1.SessionService.ResolveRequest
+   */
+  resolveRequest: {
+    methodKind: "unary";
+    input: typeof ResolveRequestRequestSchema;
+    output: typeof ResolveRequestResponseSchema;
   },
   /**
    * ListEvents reads a page of the session's log.
