@@ -8,13 +8,14 @@ import os
 import subprocess
 import sys
 import time
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import pytest
 from support.fake_anthropic import Cut, say, think, use
 from support.models import TOKEN, Models
-from support.provider_contract import ProviderContract, Recorder
+from support.provider_contract import People, ProviderContract, Recorder
 from support.workers import eventually, processes_with
 
 from treadle.session.v1 import event_pb2 as session
@@ -51,6 +52,20 @@ class TestAnthropic(ProviderContract):
     @pytest.fixture
     def failing(self, models: Models) -> Request:
         return models.request("[[script:e401]]")
+
+    @pytest.fixture(autouse=True)
+    def _models(self, models: Models) -> None:
+        self.models = models
+
+    def approving(self, workspace: Path, people: People) -> Request:
+        made = str(workspace / "made.txt")
+        mark = self.models.fake.plays("approve", [use("write", file_path=made, content="made\n")], [say("Done.")])
+        request = self.models.request(mark, people=people, approvals=session.APPROVALS_ASK)
+        return replace(request, workspace=workspace)
+
+    def listening(self, workspace: Path, people: People) -> Request:
+        mark = self.models.fake.plays("listen", [use("bash", command="true")], [say("I heard it.")])
+        return replace(self.models.request(mark, people=people), workspace=workspace)
 
 
 async def run(request: Request, provider: Provider | None = None) -> tuple[Recorder, str, Provider]:
@@ -293,3 +308,30 @@ def test_the_library_is_imported_only_when_the_provider_is_made() -> None:
     code = "import sys, worker.engine, worker.service, worker.providers.anthropic as one"
     code += f"; assert not {known}; one.AnthropicProvider(); assert {known}"
     subprocess.run([sys.executable, "-c", code], check=True, timeout=60)
+
+
+async def test_what_the_user_says_meanwhile_reaches_the_model_between_two_steps(models: Models) -> None:
+    people = People("and also this")
+    mark = models.fake.plays("listen", [use("bash", command="true")], [say("I heard it.")])
+    _, reason, provider = await run(models.request(mark, people=people))
+    assert reason == "end_turn"
+    assert people.taken_inputs == ["input-1"]
+    first, second = (json.dumps(asked.body["messages"]) for asked in models.fake.messages)
+    assert "and also this" not in first
+    assert "and also this" in second
+    assert b"and also this" in provider.transcript
+
+
+async def test_a_refusal_is_told_to_the_model_with_what_the_user_says(models: Models) -> None:
+    people = People(answer=lambda _: session.RequestResolved(outcome=session.REQUEST_OUTCOME_DECLINED, note="not on a Friday"))
+    mark = models.fake.plays("ask", [use("bash", command="touch made")], [say("Then not.")])
+    recorder, _, _ = await run(models.request(mark, people=people, approvals=session.APPROVALS_ASK))
+    assert not (models.workspace / "made").exists()
+    assert [result.status for result in bodies(recorder, "tool_result")] == [session.TOOL_OUTCOME_DECLINED]
+    assert [call.status for call in bodies(recorder, "tool_call")] == [session.TOOL_STATUS_PENDING]
+    assert "not on a Friday" in json.dumps(models.fake.messages[-1].body["messages"])
+    # What only reads is not asked for.
+    reading = models.fake.plays("read", [use("glob", pattern="*")], [say("Nothing.")])
+    asked = len(people.asked)
+    await run(models.request(reading, people=people, approvals=session.APPROVALS_ASK))
+    assert len(people.asked) == asked

@@ -9,6 +9,7 @@ import os
 import signal
 import time
 from collections.abc import Callable, Iterator
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -75,6 +76,19 @@ class TestClaude(ProviderContract):
     @pytest.fixture
     def failing(self, models: Models) -> Request:
         return models.request("[[script:e401]]")
+
+    @pytest.fixture(autouse=True)
+    def _models(self, models: Models) -> None:
+        self.models = models
+
+    def approving(self, workspace: Path, people: People) -> Request:
+        made = str(workspace / "made.txt")
+        mark = self.models.fake.plays("approve", [use("Write", file_path=made, content="made\n")], [say("Done.")])
+        request = self.models.request(mark, people=people, approvals=session.APPROVALS_ASK)
+        return replace(request, workspace=workspace)
+
+    def listening(self, workspace: Path, people: People) -> Request:
+        return self.models.request(bash("sleep 2"), people=people)
 
 
 async def run(request: Request, provider: Provider | None = None) -> tuple[Recorder, str, Provider]:

@@ -8,17 +8,17 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from support.provider_contract import ProviderContract, request_for
+from support.provider_contract import People, ProviderContract, request_for
 
 from treadle.session.v1 import event_pb2 as session
 from worker.provider import Provider, ProviderFailed, Request, make_provider
 
 
-def recorded(workspace: Path, *steps: Mapping[str, Any]) -> Request:
+def recorded(workspace: Path, *steps: Mapping[str, Any], **fields: Any) -> Request:
     folder = workspace / ".treadle" / "recordings"
     folder.mkdir(parents=True, exist_ok=True)
     (folder / "x.jsonl").write_text("\n".join(json.dumps(step) for step in steps))
-    return request_for(workspace, prompt="the prompt", model=".treadle/recordings/x.jsonl", turn_number=3)
+    return request_for(workspace, prompt="the prompt", model=".treadle/recordings/x.jsonl", turn_number=3, **fields)
 
 
 class TestReplay(ProviderContract):
@@ -36,6 +36,31 @@ class TestReplay(ProviderContract):
     @pytest.fixture
     def failing(self, tmp_path: Path) -> Request:
         return recorded(tmp_path, {"fail": "it cannot be done"})
+
+    def approving(self, workspace: Path, people: People) -> Request:
+        asked = {"approve": "Make it", "command": "make it"}
+        steps = (asked, {"write": "made.txt", "content": "x", "if": "allow"}, {"say": "{answer}"})
+        return recorded(workspace, *steps, approvals=session.APPROVALS_ASK, people=people)
+
+    def listening(self, workspace: Path, people: People) -> Request:
+        return recorded(workspace, {"say": "I listen"}, {"listen": 1}, {"say": "heard {input}"}, people=people)
+
+    async def test_an_answer_can_be_for_the_rest_of_the_turn(self, provider: Provider, tmp_path: Path) -> None:
+        people = People(answer=lambda asked: session.RequestResolved(outcome=session.REQUEST_OUTCOME_CHOSEN, option_id="allow_all"))
+        steps = ({"approve": "One", "command": "one"}, {"approve": "Two", "command": "two"}, {"say": "{answer}"})
+        recorder, _ = await self.run(provider, recorded(tmp_path, *steps, approvals=session.APPROVALS_ASK, people=people))
+        assert [asked.title for asked in people.asked if isinstance(asked, session.ApprovalRequested)] == ["One"]
+        assert recorder.events[-1].message.parts[0].text == "allow"
+
+    async def test_a_question_is_asked_and_its_answer_used(self, provider: Provider, tmp_path: Path) -> None:
+        answer = session.Answer(question_id="question", option_ids=["red", "blue"])
+        people = People(answer=lambda _: session.RequestResolved(outcome=session.REQUEST_OUTCOME_ANSWERED, answers=[answer], note="n"))
+        steps = ({"ask": "Which?", "choices": ["red", "blue"], "multi": True}, {"say": "{answer} {note}"})
+        recorder, _ = await self.run(provider, recorded(tmp_path, *steps, people=people))
+        (asked,) = people.asked
+        assert isinstance(asked, session.QuestionRequested)
+        assert [option.id for option in asked.questions[0].options] == ["red", "blue"]
+        assert recorder.events[-1].message.parts[0].text == "red, blue n"
 
     async def test_files_and_commands_really_happen(self, provider: Provider, working: Request) -> None:
         recorder, _ = await self.run(provider, working)

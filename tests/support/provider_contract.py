@@ -53,6 +53,22 @@ class People:
         raise AssertionError
 
 
+def allow(asked: Asked) -> session.RequestResolved:
+    """Yes, this once."""
+    return _choose(asked, session.APPROVAL_OPTION_KIND_ALLOW_ONCE)
+
+
+def reject(asked: Asked) -> session.RequestResolved:
+    """No."""
+    return _choose(asked, session.APPROVAL_OPTION_KIND_REJECT_ONCE)
+
+
+def _choose(asked: Asked, kind: session.ApprovalOptionKind) -> session.RequestResolved:
+    assert isinstance(asked, session.ApprovalRequested)
+    option_id = next(option.id for option in asked.options if option.kind == kind)
+    return session.RequestResolved(request_id=asked.request_id, outcome=session.REQUEST_OUTCOME_CHOSEN, option_id=option_id)
+
+
 def request_for(
     workspace: Path,
     *,
@@ -93,6 +109,8 @@ class ProviderContract:
     name = ""
     nap = ""
     """So many seconds to sleep: a number that no other test sleeps for, to find the process by."""
+    steerable = True
+    """Whether the agent takes what the user says while it works."""
 
     @pytest.fixture
     def working(self, tmp_path: Path) -> Request:
@@ -107,6 +125,14 @@ class ProviderContract:
     @pytest.fixture
     def failing(self, tmp_path: Path) -> Request:
         """A request that the agent cannot carry out."""
+        raise NotImplementedError
+
+    def approving(self, workspace: Path, people: People) -> Request:
+        """A request with approvals ASK that makes the agent write `made.txt` if it may, and end by itself."""
+        raise NotImplementedError
+
+    def listening(self, workspace: Path, people: People) -> Request:
+        """A request that makes the agent work until the user has said something, and end then. Only for steerable ones."""
         raise NotImplementedError
 
     @pytest.fixture
@@ -158,6 +184,50 @@ class ProviderContract:
         await asyncio.wait([running])
         assert running.cancelled()
         await eventually(lambda: not processes_with(self.nap), limit=1)
+
+    async def test_without_approvals_it_never_asks_for_leave(self, provider: Provider, working: Request) -> None:
+        await self.run(provider, working)
+        assert isinstance(working.desk, People)
+        assert not any(isinstance(asked, session.ApprovalRequested) for asked in working.desk.asked)
+
+    @pytest.mark.parametrize("given", [True, False])
+    async def test_with_approvals_it_acts_only_when_it_may(self, provider: Provider, tmp_path: Path, given: bool) -> None:
+        people = People(answer=allow if given else reject)
+        recorder, _ = await self.run(provider, self.approving(tmp_path, people))
+        assert people.asked
+        for asked in people.asked:
+            assert isinstance(asked, session.ApprovalRequested)
+            kinds = {option.kind for option in asked.options}
+            assert {session.APPROVAL_OPTION_KIND_ALLOW_ONCE, session.APPROVAL_OPTION_KIND_REJECT_ONCE} <= kinds
+            assert asked.title
+        assert (tmp_path / "made.txt").exists() is given
+        assert "message" in recorder.kinds()
+
+    @pytest.mark.parametrize("outcome", [session.REQUEST_OUTCOME_DECLINED, session.REQUEST_OUTCOME_EXPIRED])
+    async def test_leave_that_nobody_gives_is_none(self, provider: Provider, tmp_path: Path, outcome: session.RequestOutcome) -> None:
+        people = People(answer=lambda asked: session.RequestResolved(request_id=asked.request_id, outcome=outcome))
+        await self.run(provider, self.approving(tmp_path, people))
+        assert people.asked
+        assert not (tmp_path / "made.txt").exists()
+
+    async def test_an_interrupt_withdraws_what_it_asks(self, provider: Provider, tmp_path: Path) -> None:
+        people, interrupted = People(), asyncio.Event()
+        running = asyncio.create_task(provider.run(self.approving(tmp_path, people), Recorder(), interrupted))
+        await eventually(lambda: people.asked, limit=30)
+        interrupted.set()
+        asked = time.monotonic()
+        assert await asyncio.wait_for(running, 5)
+        assert time.monotonic() - asked < 0.5
+        assert people.withdrawn
+        assert not (tmp_path / "made.txt").exists()
+
+    async def test_what_the_user_says_meanwhile_is_taken(self, provider: Provider, tmp_path: Path) -> None:
+        if not self.steerable:
+            return
+        people = People("use tabs")
+        recorder, _ = await self.run(provider, self.listening(tmp_path, people))
+        assert people.taken_inputs == ["input-1"]
+        assert "message" in recorder.kinds()
 
     def test_its_entry_point_is_known_without_importing_it(self) -> None:
         from importlib.metadata import entry_points

@@ -14,6 +14,7 @@ from treadle.worker.v1.worker_event_pb2 import WorkerEvent
 from worker.provider import Emitter, ProviderFailed, Request
 from worker.providers.anthropic_history import History
 from worker.providers.anthropic_model import Model
+from worker.providers.anthropic_people import Leave, listening
 from worker.providers.anthropic_tools import Tools
 
 DEFAULT_MODEL: Final = "claude-sonnet-5-5"
@@ -38,7 +39,7 @@ class AnthropicProvider:
         """See Provider."""
         if request.models is None:
             raise ProviderFailed("there is no way to a model here")
-        tools = Tools(request.workspace, emitter)
+        tools = Tools(request.workspace, emitter, Leave(request))
         working = asyncio.create_task(self._work(request, emitter, tools))
         stopping = asyncio.create_task(interrupted.wait())
         try:
@@ -57,7 +58,7 @@ class AnthropicProvider:
         assert request.models is not None  # noqa: S101
         await self._remember(request, emitter)
         self._history.user_says(request.prompt)
-        async with Model(request.models, request.model or DEFAULT_MODEL, emitter) as model:
+        async with Model(request.models, request.model or DEFAULT_MODEL, emitter) as model, listening(request.inbox) as ears:
             steps = 0
             while True:
                 if request.max_steps and steps >= request.max_steps:
@@ -65,10 +66,12 @@ class AnthropicProvider:
                 steps += 1
                 reply = await model.answer(self._history.messages)
                 self._history.model_says(reply.content)
-                if not reply.calls:
-                    return reply.stop_reason
                 for call in reply.calls:
                     self._history.tool_says(call.id, await tools.use(call))
+                if said := await ears.heard():
+                    self._history.user_says(said)
+                elif not reply.calls:
+                    return reply.stop_reason
 
     async def _remember(self, request: Request, emitter: Emitter) -> None:
         """Take up the history of earlier turns; one that makes no sense is told, and the conversation begins anew."""

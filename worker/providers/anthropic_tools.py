@@ -16,6 +16,7 @@ from worker.changes import difference, look
 from worker.command import CommandResult, run_command
 from worker.paths import OutsideWorkspace, shown, within
 from worker.provider import Emitter
+from worker.providers.anthropic_people import Leave
 
 _COMMAND_SECONDS, _MAX_COMMAND_SECONDS = 120, 1800
 _SEARCH_SECONDS = 30
@@ -106,10 +107,11 @@ class _Done:
 class Tools:
     """Carries out calls, one at a time, and tells them. `open_call` names the one that has no result yet."""
 
-    def __init__(self, workspace: Path, emitter: Emitter) -> None:
+    def __init__(self, workspace: Path, emitter: Emitter, leave: Leave) -> None:
         self.open_call = ""
         self._workspace = workspace
         self._emitter = emitter
+        self._leave = leave
         self._tools: dict[str, Callable[[Call], Awaitable[_Done]]] = {
             "bash": self._bash,
             "read": self._read,
@@ -121,22 +123,28 @@ class Tools:
 
     async def use(self, call: Call) -> dict[str, Any]:
         """Do it; returns `content` and `is_error` of the tool_result block."""
-        self.open_call, started = call.id, time.monotonic()
-        await self._emitter.emit(WorkerEvent(item_id=call.id, tool_call=self._told(call)))
+        self.open_call = call.id
+        told = self._told(call)
+        refused = await self._leave.refused(told)
+        started = time.monotonic()
+        done = _Done(refused, session.TOOL_OUTCOME_DECLINED) if refused else await self._done(call, told)
+        await self._tell(call, done, time.monotonic() - started)
+        self.open_call = ""
+        return {"content": done.text or "(no output)", "is_error": done.outcome != session.TOOL_OUTCOME_COMPLETED}
+
+    async def _done(self, call: Call, told: session.ToolCall) -> _Done:
+        await self._emitter.emit(WorkerEvent(item_id=call.id, tool_call=told))
         try:
             tool = self._tools.get(call.name)
             if tool is None:
                 raise ToolError(f"there is no tool {call.name!r}; there are: {', '.join(self._tools)}")
-            done = await tool(call)
+            return await tool(call)
         except (ToolError, OutsideWorkspace) as error:
-            done = _Done(str(error), session.TOOL_OUTCOME_FAILED)
+            return _Done(str(error), session.TOOL_OUTCOME_FAILED)
         except OSError as error:
-            done = _Done(f"{error.strerror}: {error.filename}", session.TOOL_OUTCOME_FAILED)
+            return _Done(f"{error.strerror}: {error.filename}", session.TOOL_OUTCOME_FAILED)
         except (UnicodeError, ValueError) as error:
-            done = _Done(f"that does not work: {error}", session.TOOL_OUTCOME_FAILED)
-        await self._tell(call, done, time.monotonic() - started)
-        self.open_call = ""
-        return {"content": done.text or "(no output)", "is_error": done.outcome != session.TOOL_OUTCOME_COMPLETED}
+            return _Done(f"that does not work: {error}", session.TOOL_OUTCOME_FAILED)
 
     # -- the tools ----------------------------------------------------------------------------------------------------------
 
