@@ -8,19 +8,28 @@ clients share is `Following`, where all decisions about a stream are made.
 from __future__ import annotations
 
 import os
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from types import TracebackType
 from typing import Self
 
 import grpc
 
 from treadle.session.v1 import session_service_pb2 as pb
+from treadle.session.v1.event_pb2 import (
+    APPROVALS_UNSPECIFIED,
+    INPUT_DELIVERY_QUEUE,
+    Answer,
+    Approvals,
+    InputDelivery,
+    RequestResolved,
+)
+from treadle.session.v1.input_pb2 import Input
 from treadle.session.v1.session_pb2 import Session
 from treadle_client import requests
 from treadle_client.event import Event
-from treadle_client.following import Following, OnConnection, Request
+from treadle_client.following import Following, OnConnection, OnSynced, Request
 from treadle_client.link import Link
-from treadle_client.pages import EventPages, SessionPages
+from treadle_client.pages import EventPages, InputPages, SessionPages
 from treadle_client.retry import DEFAULT, Retry
 from treadle_client.stream import EventStream
 from treadle_client.target import find_target
@@ -82,12 +91,15 @@ class Treadle:
         provider: str = "",
         model: str = "",
         title: str = "",
+        approvals: Approvals = APPROVALS_UNSPECIFIED,
         request_id: str = "",
+        on_synced: OnSynced | None = None,
     ) -> EventStream:
         """Ask for a change, and follow it to its end. Without `session_id` the session is made too, on `repository`.
 
         `request_id` is your own key for this request: the same one again starts nothing and follows the turn that is there, also from
-        another process. Without one it is made here, so that a cut in the middle starts nothing twice either.
+        another process. Without one it is made here, so that a cut in the middle starts nothing twice either. With `approvals`
+        APPROVALS_ASK the agent asks before it acts (`resolve_request`). `on_synced`: as for `resume`.
         Errors while iterating, with nothing created: InvalidRequest, RepositoryUnreachable, SessionNotFound, TurnActive, RequestIdReused,
         TooManyTurns, NotAuthenticated; and see EventStream.
         """
@@ -100,16 +112,19 @@ class Treadle:
             provider=provider,
             model=model,
             title=title,
+            approvals=approvals,
             request_id=request_id,
         )
-        return self._follow(request)
+        return self._follow(request, on_synced)
 
-    def resume(self, session_id: str, *, after_seq: int = 0, follow: bool = True) -> EventStream:
-        """The session's events behind `after_seq`, and what comes until no turn is active; without `follow` only what is there.
+    def resume(self, session_id: str, *, after_seq: int = 0, follow: bool = True, on_synced: OnSynced | None = None) -> EventStream:
+        """The session's events behind `after_seq`, and what comes until no turn is active or about to start; without `follow` only what
+        is there. `on_synced` is told when the past was given, with the ids of the agent's requests that wait for an answer then (again
+        after each reconnect).
 
         Errors while iterating: SessionNotFound, SequenceAhead, NotAuthenticated; and see EventStream.
         """
-        return self._follow(requests.resume(session_id, after_seq=after_seq, follow=follow))
+        return self._follow(requests.resume(session_id, after_seq=after_seq, follow=follow), on_synced)
 
     # -- sessions -------------------------------------------------------------------------------------------------------------
 
@@ -169,7 +184,53 @@ class Treadle:
         while not pages.done:
             yield from pages.take(self._link.ask(self._link.stub.ListEvents, pages.request, again=True))
 
-    def _follow(self, first: Request) -> EventStream:
-        stream = EventStream(self._link, Following(first, self._link.retry, self._on_connection))
+    # -- while an agent works -------------------------------------------------------------------------------------------------
+
+    def send_input(self, session_id: str, text: str, *, delivery: InputDelivery = INPUT_DELIVERY_QUEUE, request_id: str = "") -> Input:
+        """Say something: it starts a turn (its `turn_id`), or waits as `delivery` says. The same `request_id` again says nothing twice.
+
+        Errors: SessionNotFound, TooManyInputs, RequestIdReused, InvalidRequest.
+        """
+        request = requests.send(session_id, text, delivery=delivery, request_id=request_id)
+        return (self._link.ask(self._link.stub.SendInput, request, again=True)).input
+
+    def list_inputs(self, session_id: str, *, everything: bool = False, page_size: int = 0) -> Iterator[Input]:
+        """What waits in the session's queue, in order; with `everything` also what was delivered or cancelled. Errors: SessionNotFound."""
+        pages = InputPages(session_id, everything=everything, page_size=page_size)
+        while not pages.done:
+            yield from pages.take(self._link.ask(self._link.stub.ListInputs, pages.request, again=True))
+
+    def update_input(self, session_id: str, input_id: str, text: str, *, version: int = 0) -> Input:
+        """Change what waits. With `version` (of an Input) only if nobody changed it since.
+
+        Errors: SessionNotFound, InputNotFound, InputNotQueued, VersionConflict, InvalidRequest.
+        """
+        request = pb.UpdateInputRequest(session_id=session_id, input_id=input_id, text=text, version=version)
+        return (self._link.ask(self._link.stub.UpdateInput, request, again=False)).input
+
+    def cancel_input(self, session_id: str, input_id: str) -> Input:
+        """Take it out of the queue. Errors: SessionNotFound, InputNotFound, InputNotQueued."""
+        request = pb.CancelInputRequest(session_id=session_id, input_id=input_id)
+        return (self._link.ask(self._link.stub.CancelInput, request, again=True)).input
+
+    def resolve_request(
+        self,
+        session_id: str,
+        request_id: str,
+        *,
+        option_id: str = "",
+        answers: Sequence[Answer] = (),
+        decline: bool = False,
+        note: str = "",
+    ) -> RequestResolved:
+        """Answer what an agent asks: an approval with `option_id`, questions with `answers`, or neither with `decline`.
+
+        Errors: SessionNotFound, RequestNotFound, AlreadyResolved, InvalidRequest.
+        """
+        request = requests.resolve(session_id, request_id, option_id=option_id, answers=answers, decline=decline, note=note)
+        return (self._link.ask(self._link.stub.ResolveRequest, request, again=True)).resolved
+
+    def _follow(self, first: Request, on_synced: OnSynced | None) -> EventStream:
+        stream = EventStream(self._link, Following(first, self._link.retry, self._on_connection, on_synced))
         self._link.add(stream)
         return stream

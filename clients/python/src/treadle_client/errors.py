@@ -119,6 +119,26 @@ class TurnActive(CallFailed):
     """The session's turn has not ended yet. Metadata: session_id, turn_id."""
 
 
+class InputNotFound(CallFailed):
+    """The session has no such input. Metadata: input_id."""
+
+
+class InputNotQueued(CallFailed):
+    """An agent has the input already, or it was cancelled. Metadata: input_id, state, turn_id."""
+
+
+class TooManyInputs(CallFailed):
+    """The session's queue is full. Metadata: limit."""
+
+
+class RequestNotFound(CallFailed):
+    """The session's agents have asked nothing under this id. Metadata: request_id."""
+
+
+class AlreadyResolved(CallFailed):
+    """Somebody else was first, or nobody waits for the answer any more. Metadata: request_id, outcome, resolved_by."""
+
+
 class RequestIdReused(CallFailed):
     """The request_id was used before, for a different request. Metadata: request_id."""
 
@@ -184,6 +204,11 @@ BY_REASON: Mapping[str, type[CallFailed]] = {
     "BRANCH_UNKNOWN": BranchUnknown,
     "SESSION_NOT_FOUND": SessionNotFound,
     "TURN_ACTIVE": TurnActive,
+    "INPUT_NOT_FOUND": InputNotFound,
+    "INPUT_NOT_QUEUED": InputNotQueued,
+    "TOO_MANY_INPUTS": TooManyInputs,
+    "REQUEST_NOT_FOUND": RequestNotFound,
+    "REQUEST_RESOLVED": AlreadyResolved,
     "REQUEST_ID_REUSED": RequestIdReused,
     "SEQUENCE_AHEAD": SequenceAhead,
     "VERSION_CONFLICT": VersionConflict,

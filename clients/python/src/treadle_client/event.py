@@ -7,6 +7,7 @@ from datetime import UTC, datetime
 
 from treadle.session.v1 import event_pb2 as pb
 from treadle.session.v1.event_pb2 import (
+    ApprovalRequested,
     ArtifactAdded,
     ContentDelta,
     Error,
@@ -14,7 +15,9 @@ from treadle.session.v1.event_pb2 import (
     GitUpdated,
     Message,
     PlanUpdated,
+    QuestionRequested,
     Reasoning,
+    RequestResolved,
     SessionUpdated,
     ToolCall,
     ToolResult,
@@ -44,6 +47,9 @@ Body = (
     | ToolResult
     | FileChanged
     | PlanUpdated
+    | ApprovalRequested
+    | QuestionRequested
+    | RequestResolved
     | UsageUpdated
     | GitUpdated
     | ArtifactAdded

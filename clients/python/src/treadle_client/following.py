@@ -4,9 +4,10 @@ client drive the same one."""
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 
 from treadle.session.v1 import session_service_pb2 as pb
+from treadle.session.v1.event_pb2 import INPUT_STATUS_EDITED, INPUT_STATUS_QUEUED
 from treadle.session.v1.event_pb2 import Event as EventMessage
 from treadle_client.errors import CallFailed, SequenceBroken, Unavailable, unreachable
 from treadle_client.event import Event
@@ -15,6 +16,7 @@ from treadle_client.retry import Backoff, Retry
 Request = pb.ExecuteSessionRequest | pb.ResumeRequest
 Frame = pb.ExecuteSessionResponse | pb.ResumeResponse
 OnConnection = Callable[[Unavailable | None], None]
+OnSynced = Callable[[Sequence[str]], None]
 
 
 class Following:
@@ -25,7 +27,7 @@ class Following:
     when all that was taken has been given.
     """
 
-    def __init__(self, first: Request, retry: Retry, on_connection: OnConnection | None = None) -> None:
+    def __init__(self, first: Request, retry: Retry, on_connection: OnConnection | None = None, on_synced: OnSynced | None = None) -> None:
         self.session_id = first.session_id
         self.turn_id = ""
         """The turn that is followed; empty while it is not known, and when a session is followed as a whole."""
@@ -40,9 +42,12 @@ class Following:
         self._retry = retry
         self._backoff: Backoff | None = None
         self._on_connection = on_connection
+        self._on_synced = on_synced
         self._lost = False
         self._synced = False
         self._idle = False
+        self._waiting: set[str] = set()
+        """Inputs that were said to be queued, and not yet what became of them."""
 
     def pop(self) -> Event | None:
         """The next event, if one is here."""
@@ -84,6 +89,9 @@ class Following:
             self._take(frame.events.events)
         elif kind == "synced":
             self._synced = True
+            if self._on_synced is not None:
+                # All of the past has been given: a frame is read only then.
+                self._on_synced(frame.synced.open_request_ids)
         elif kind == "closed":
             # The server says where it ended, so nothing can be missing at the end either.
             self._expect(self._taken, frame.closed.final_seq)
@@ -120,13 +128,21 @@ class Following:
                 self._expect(event.seq, taken + 1)
             taken, anywhere = event.seq, False
             run.append(event)
-            self._idle = event.HasField("turn_completed")
+            self._note_input(event)
+            # What is known to wait may be the next turn already.
+            self._idle = event.HasField("turn_completed") and not self._waiting
             if self.turn_id and event.turn_id == self.turn_id and event.HasField("turn_completed"):
                 # The last of this turn. What follows belongs to the next, which nobody asked for here.
                 self.done = True
                 break
         self._taken, self._anywhere = taken, anywhere
         self._ready.extend(run)
+
+    def _note_input(self, event: EventMessage) -> None:
+        if event.HasField("user_input"):
+            told = event.user_input
+            waits = told.status in (INPUT_STATUS_QUEUED, INPUT_STATUS_EDITED)
+            (self._waiting.add if waits else self._waiting.discard)(told.input_id)
 
     def _expect(self, got: int, expected: int) -> None:
         if got != expected:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from treadle.session.v1 import session_service_pb2 as pb
+from treadle.session.v1.input_pb2 import Input
 from treadle.session.v1.session_pb2 import Session
 from treadle_client.errors import SequenceBroken
 from treadle_client.event import Event
@@ -20,6 +21,20 @@ class SessionPages:
         self.request.page_token = page.next_page_token
         self.done = not page.next_page_token
         return list(page.sessions)
+
+
+class InputPages:
+    """Pages of inputs: ask with `request`, give the answer to `take`, until `done`."""
+
+    def __init__(self, session_id: str, *, everything: bool, page_size: int) -> None:
+        self.done = False
+        self.request = pb.ListInputsRequest(session_id=session_id, all=everything, page_size=page_size)
+
+    def take(self, page: pb.ListInputsResponse) -> list[Input]:
+        """The inputs of a page."""
+        self.request.page_token = page.next_page_token
+        self.done = not page.next_page_token
+        return list(page.inputs)
 
 
 class EventPages:

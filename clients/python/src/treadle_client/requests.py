@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import uuid
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 
 from google.protobuf.field_mask_pb2 import FieldMask
 
 from treadle.session.v1 import session_service_pb2 as pb
+from treadle.session.v1.event_pb2 import Answer, Approvals, InputDelivery
 
 
 def execute(
@@ -20,6 +21,7 @@ def execute(
     provider: str,
     model: str,
     title: str,
+    approvals: Approvals,
     request_id: str,
 ) -> pb.ExecuteSessionRequest:
     """With a request_id in any case: only so can it be repeated after a cut."""
@@ -33,6 +35,7 @@ def execute(
         provider=provider,
         model=model,
         title=title,
+        approvals=approvals,
     )
 
 
@@ -60,4 +63,18 @@ def update(session_id: str, *, title: str | None, labels: Mapping[str, str] | No
     paths = [name for name, value in (("title", title), ("labels", labels)) if value is not None]
     return pb.UpdateSessionRequest(
         session_id=session_id, title=title or "", labels=labels or {}, update_mask=FieldMask(paths=paths), version=version
+    )
+
+
+def send(session_id: str, text: str, *, delivery: InputDelivery, request_id: str) -> pb.SendInputRequest:
+    """With a request_id in any case, as `execute`."""
+    return pb.SendInputRequest(session_id=session_id, text=text, delivery=delivery, request_id=request_id or str(uuid.uuid4()))
+
+
+def resolve(
+    session_id: str, request_id: str, *, option_id: str, answers: Sequence[Answer], decline: bool, note: str
+) -> pb.ResolveRequestRequest:
+    """An answer. It may be repeated: the same one again changes nothing."""
+    return pb.ResolveRequestRequest(
+        session_id=session_id, request_id=request_id, option_id=option_id, answers=answers, decline=decline, note=note
     )
