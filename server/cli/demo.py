@@ -9,7 +9,7 @@ from server.cli.connection import Connection, connect, find_target
 from server.cli.failure import CommandFailed, ExitCode
 from server.cli.program import typed
 from server.cli.screen import Screen
-from server.cli.watch import watch
+from server.cli.watch import Watcher
 from server.data_dir import chosen_data_dir
 
 REPLAY = "replay"
@@ -47,4 +47,4 @@ async def play(connection: Connection, sample_url: str, agent: str = REPLAY) -> 
     else:
         screen.prose(f"The agent is `{agent}`: it calls a model, on your account. The branch, the commit and the push are real.")
     screen.line()
-    return await watch(connection, connection.treadle.execute(sample_url, REQUEST, provider=agent), as_json=False)
+    return await Watcher(connection, as_json=False).watch(connection.treadle.execute(sample_url, REQUEST, provider=agent))

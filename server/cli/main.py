@@ -70,6 +70,9 @@ def _parser() -> argparse.ArgumentParser:
     _add_run(commands)
     _add_resume(commands)
     _add_sessions(commands)
+    _add_send(commands)
+    _add_inputs(commands)
+    _add_answer(commands)
     _add_interrupt(commands)
     _add_doctor(commands)
     _add_version(commands)
@@ -97,6 +100,7 @@ def _add_run(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> N
     run.add_argument("--branch", metavar="NAME", default="", help="name for the session's branch (default: one is made)")
     run.add_argument("--provider", metavar="NAME", default="", help="the agent (default: the session's last, else the server's default)")
     run.add_argument("--model", metavar="NAME", default="", help="the model; for `replay` the recording")
+    run.add_argument("--ask", action="store_true", help="the agent asks before it changes or runs something")
     run.add_argument("--request-id", metavar="ID", default="", help="your own key for this request; the same key again starts nothing")
     _json(run)
     _connection(run, turn=True)
@@ -116,6 +120,38 @@ def _add_sessions(commands: argparse._SubParsersAction[argparse.ArgumentParser])
     sessions.add_argument("--limit", metavar="N", type=int, default=20, help="how many at most (default 20)")
     _json(sessions)
     _connection(sessions)
+
+
+def _add_send(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
+    words = "say something to a session: it starts a turn, or waits for the one that runs"
+    send = _command(commands, "send", words, runs="server.cli.send:run")
+    send.add_argument("session", help="the session's id")
+    send.add_argument("text", help="what is said")
+    how = send.add_mutually_exclusive_group()
+    how.add_argument("--steer", action="store_true", help="for the agent that works now, at its next safe step")
+    how.add_argument("--interrupt", action="store_true", help="stop the turn that runs; this is the next one")
+    send.add_argument("--request-id", metavar="ID", default="", help="your own key for this; the same key again says nothing twice")
+    _json(send)
+    _connection(send)
+
+
+def _add_inputs(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
+    inputs = _command(commands, "inputs", "list what waits in a session's queue", runs="server.cli.inputs:run")
+    inputs.add_argument("session", help="the session's id")
+    inputs.add_argument("--all", action="store_true", help="also what was delivered or cancelled")
+    inputs.add_argument("--cancel", metavar="INPUT", default="", help="take this one back")
+    _json(inputs)
+    _connection(inputs)
+
+
+def _add_answer(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
+    answer = _command(commands, "answer", "answer what a session's agent asks", runs="server.cli.answer:run")
+    answer.add_argument("session", help="the session's id")
+    answer.add_argument("answer", nargs="*", help="an option or its number, or text: one for each question; asked for on a terminal")
+    answer.add_argument("--request", metavar="ID", default="", help="which request, when several are open")
+    answer.add_argument("--decline", action="store_true", help="refuse to answer; the agent has to do without")
+    answer.add_argument("--note", metavar="TEXT", default="", help="a word for the agent")
+    _connection(answer)
 
 
 def _add_interrupt(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:

@@ -55,8 +55,37 @@ class Renderer:
         self._screen.parts((f"turn {turn.number}", "bold"), (f" · {agent} · session {event.session_id}", "dim"))
 
     def _user_input(self, event: pb.Event) -> None:
-        for line in _text(event.user_input.parts).splitlines():
+        said = event.user_input
+        if said.status != pb.INPUT_STATUS_DELIVERED:
+            status = pb.InputStatus.Name(said.status).removeprefix("INPUT_STATUS_").lower()
+            first, _, more = _text(said.parts).partition("\n")
+            self._screen.label(status, f"{first} …" if more else first, "dim")
+            return
+        for line in _text(said.parts).splitlines():
             self._screen.parts(("› ", "cyan"), (line, ""))
+
+    # -- what the agent asks ------------------------------------------------------------------------------------------------
+
+    def _approval_requested(self, event: pb.Event) -> None:
+        asked = event.approval_requested
+        self._screen.line()
+        self._screen.parts(("▸ ", "bold yellow"), (asked.title or "may the agent go on?", "bold"))
+        for line in (asked.tool.command or asked.description).splitlines():
+            self._screen.line(_OUTPUT + line, "cyan" if asked.tool.command else "")
+
+    def _question_requested(self, event: pb.Event) -> None:
+        self._screen.line()
+        for question in event.question_requested.questions:
+            self._screen.parts(("▸ ", "bold yellow"), (question.text, "bold"))
+            if question.options:
+                self._screen.line(_OUTPUT + " · ".join(option.label or option.id for option in question.options))
+
+    def _request_resolved(self, event: pb.Event) -> None:
+        resolved = event.request_resolved
+        outcome = pb.RequestOutcome.Name(resolved.outcome).removeprefix("REQUEST_OUTCOME_").lower()
+        answers = [", ".join(answer.option_ids) or answer.text for answer in resolved.answers]
+        what = resolved.option_id or "; ".join(answers) or outcome
+        self._screen.parts(("  ✓ " if answers or resolved.option_id else "  ✗ ", "yellow"), (what, ""), (_who(resolved), "dim"))
 
     def _worker_updated(self, event: pb.Event) -> None:
         worker = event.worker_updated
@@ -216,6 +245,11 @@ def _counts(change: pb.FileChange) -> str:
     if change.binary:
         return "  binary"
     return f"  +{change.additions} -{change.deletions}" if change.additions or change.deletions else ""
+
+
+def _who(resolved: pb.RequestResolved) -> str:
+    by = f"  by {resolved.resolved_by}" if resolved.resolved_by else ""
+    return f"{by}  ({resolved.note})" if resolved.note else by
 
 
 def _exit(worker: pb.WorkerUpdated) -> str:

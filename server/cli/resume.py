@@ -7,7 +7,7 @@ import asyncio
 
 from server.cli.connection import Connection, connect, find_target
 from server.cli.failure import CommandFailed, ExitCode
-from server.cli.watch import watch
+from server.cli.watch import Watcher
 from treadle.session.v1.event_pb2 import Event
 
 _LAST_SEQ = 2**63 - 1
@@ -25,8 +25,11 @@ def run(options: argparse.Namespace) -> ExitCode:
 async def _run(options: argparse.Namespace) -> ExitCode:
     async with connect(find_target(options)) as connection:
         past = [] if options.json else await _past(connection, options.session, options.after)
-        stream = connection.treadle.resume(options.session, after_seq=options.after, follow=not options.no_follow)
-        return await watch(connection, stream, as_json=options.json, past=past)
+        watcher = Watcher(connection, as_json=options.json, past=past)
+        stream = connection.treadle.resume(
+            options.session, after_seq=options.after, follow=not options.no_follow, on_synced=watcher.past_is_over
+        )
+        return await watcher.watch(stream)
 
 
 async def _past(connection: Connection, session: str, after: int) -> list[Event]:

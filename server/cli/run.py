@@ -7,7 +7,8 @@ import asyncio
 
 from server.cli.connection import connect, find_target
 from server.cli.failure import CommandFailed, ExitCode
-from server.cli.watch import watch
+from server.cli.watch import Watcher
+from treadle_client import Approvals
 
 
 def run(options: argparse.Namespace) -> ExitCode:
@@ -19,6 +20,7 @@ def run(options: argparse.Namespace) -> ExitCode:
 
 async def _run(options: argparse.Namespace) -> ExitCode:
     async with connect(find_target(options)) as connection:
+        watcher = Watcher(connection, as_json=options.json)
         stream = connection.treadle.execute(
             options.repo,
             options.request,
@@ -27,6 +29,8 @@ async def _run(options: argparse.Namespace) -> ExitCode:
             branch=options.branch,
             provider=options.provider,
             model=options.model,
+            approvals=Approvals.APPROVALS_ASK if options.ask else Approvals.APPROVALS_UNSPECIFIED,
             request_id=options.request_id,
+            on_synced=watcher.past_is_over,
         )
-        return await watch(connection, stream, as_json=options.json)
+        return await watcher.watch(stream)

@@ -65,6 +65,10 @@ class Screen:
         self._console.print(Text(self._wrapping.feed(harmless(text))), end="")
         self._open = True
 
+    def typed(self) -> None:
+        """The user has ended the growing line with the return key."""
+        self._open = False
+
     def end_piece(self) -> None:
         """End the growing line, if there is one."""
         if self._open:

@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 
 from google.protobuf.json_format import MessageToJson
 
+from server.cli.answering import Answering
 from server.cli.connection import Connection
 from server.cli.failure import ExitCode
 from server.cli.program import typed
@@ -18,27 +19,40 @@ from treadle_client import AsyncEventStream, TurnCompleted
 _EXIT_CODES = {pb.TURN_STATUS_FAILED: ExitCode.TURN_FAILED, pb.TURN_STATUS_INTERRUPTED: ExitCode.TURN_FAILED}
 
 
-async def watch(connection: Connection, stream: AsyncEventStream, *, as_json: bool, past: Iterable[pb.Event] = ()) -> ExitCode:
-    """Follow and show; `past` was shown by an earlier command. A cancel (Ctrl-C) only detaches, and says how to come back.
-    Errors: TreadleError."""
-    screen = Screen()
-    renderer = Renderer(screen)
-    for had in past:
-        renderer.recall(had)
-    show = _print_json if as_json else renderer.show
-    # A notice in the middle of a sentence begins a line of its own.
-    connection.notice.before = screen.end_piece
-    status = pb.TURN_STATUS_UNSPECIFIED
-    try:
-        async for event in stream:
-            show(event.proto)
-            if isinstance(event.body, TurnCompleted):
-                status = event.body.status
-    except asyncio.CancelledError:
-        screen.end_piece()
-        _say_how_to_resume(stream, connection)
-        raise
-    return _EXIT_CODES.get(status, ExitCode.DONE)
+class Watcher:
+    """Shows one stream of events, and asks the user what its agent asks. `past` was shown by an earlier command."""
+
+    def __init__(self, connection: Connection, *, as_json: bool, past: Iterable[pb.Event] = ()) -> None:
+        self._connection = connection
+        self._screen = Screen()
+        renderer = Renderer(self._screen)
+        self._show = _print_json if as_json else renderer.show
+        self._answering = Answering(connection, self._screen)
+        for had in past:
+            renderer.recall(had)
+            self._answering.note(had)
+        # A notice in the middle of a sentence begins a line of its own.
+        connection.notice.before = self._screen.end_piece
+
+    def past_is_over(self, _open: Sequence[str]) -> None:
+        """For the stream to call (`on_synced`)."""
+        self._answering.past_is_over()
+
+    async def watch(self, stream: AsyncEventStream) -> ExitCode:
+        """Follow and show. A cancel (Ctrl-C) only detaches, and says how to come back. Errors: TreadleError."""
+        status = pb.TURN_STATUS_UNSPECIFIED
+        try:
+            async with self._answering.beside():
+                async for event in stream:
+                    self._show(event.proto)
+                    self._answering.note(event.proto)
+                    if isinstance(event.body, TurnCompleted):
+                        status = event.body.status
+        except asyncio.CancelledError:
+            self._screen.end_piece()
+            _say_how_to_resume(stream, self._connection)
+            raise
+        return _EXIT_CODES.get(status, ExitCode.DONE)
 
 
 def _say_how_to_resume(stream: AsyncEventStream, connection: Connection) -> None:

@@ -1,0 +1,141 @@
+"""While a session is watched: what its agent asks can be answered in the terminal, or the command that answers is shown."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import sys
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+
+from server.cli.connection import Connection
+from server.cli.program import typed
+from server.cli.questions import NoAnswer, Reply, command, parse, prompts, request_id, resolves
+from server.cli.screen import Screen
+from treadle.session.v1 import event_pb2 as pb
+from treadle_client import AlreadyResolved, CallFailed
+
+_MAX_LINE = 64 * 1024
+
+
+class Answering:
+    """Knows which requests are open. Those that nobody has answered by the time the past was shown are offered to the user, one after
+    the other; one that is resolved meanwhile, by whomever, is not asked any more."""
+
+    def __init__(self, connection: Connection, screen: Screen) -> None:
+        self._connection = connection
+        self._screen = screen
+        self._interactive = sys.stdin is not None and sys.stdin.isatty()
+        self._open: dict[str, pb.Event] = {}
+        self._live = False
+        self._changed = asyncio.Event()
+
+    def note(self, event: pb.Event) -> None:
+        """An event was shown."""
+        if asked := request_id(event):
+            self._open[asked] = event
+            if self._live and not self._interactive:
+                self._show_command(event)
+        elif resolved := resolves(event):
+            self._open.pop(resolved, None)
+        self._changed.set()
+
+    def past_is_over(self) -> None:
+        """What is open now waits for somebody."""
+        if not self._live:
+            self._live = True
+            for event in [] if self._interactive else self._open.values():
+                self._show_command(event)
+            self._changed.set()
+
+    @asynccontextmanager
+    async def beside(self) -> AsyncIterator[None]:
+        """Ask as long as the block runs."""
+        asking = asyncio.create_task(self._ask_all()) if self._interactive else None
+        try:
+            yield
+        finally:
+            if asking is not None:
+                asking.cancel()
+                await asyncio.wait([asking])
+
+    async def _ask_all(self) -> None:
+        while True:
+            self._changed.clear()
+            if self._live and self._open:
+                event = next(iter(self._open.values()))
+                if not await self._ask(event):
+                    return
+            else:
+                await self._changed.wait()
+
+    async def _ask(self, event: pb.Event) -> bool:
+        """Until it is answered by somebody. False when the terminal has nobody any more: then the command is shown."""
+        asking = asyncio.create_task(ask(event, self._screen))
+        try:
+            while not asking.done() and request_id(event) in self._open:
+                changed = asyncio.create_task(self._changed.wait())
+                await asyncio.wait({asking, changed}, return_when=asyncio.FIRST_COMPLETED)
+                changed.cancel()
+                self._changed.clear()
+            if not asking.done():
+                return True
+            reply = asking.result()
+        except EOFError:
+            self._interactive = False
+            self._show_command(event)
+            return False
+        finally:
+            asking.cancel()
+            await asyncio.wait([asking])
+        await self._resolve(event.session_id, reply)
+        return True
+
+    async def _resolve(self, session_id: str, reply: Reply) -> None:
+        try:
+            await self._connection.treadle.resolve_request(session_id, reply.request_id, option_id=reply.option_id, answers=reply.answers)
+        except AlreadyResolved as error:
+            self._connection.notice(error.message)
+        except CallFailed as error:
+            # It is still open, and is asked again.
+            self._connection.notice(error.message)
+            return
+        self._open.pop(reply.request_id, None)
+
+    def _show_command(self, event: pb.Event) -> None:
+        self._connection.notice(
+            f"the agent waits for an answer; give one with\n  {typed(command(event), self._connection.target.data_dir)}"
+        )
+
+
+async def ask(event: pb.Event, screen: Screen) -> Reply:
+    """Ask on the terminal. Errors: EOFError when nobody is there."""
+    while True:
+        answers = []
+        for headline, choices in prompts(event):
+            screen.parts(("? ", "bold yellow"), (headline, "bold"))
+            for number, choice in enumerate(choices, 1):
+                screen.parts((f"  {number} ", "cyan"), (choice, ""))
+            screen.piece("answer> ")
+            answers.append(await read_line())
+            screen.typed()
+        try:
+            return parse(event, answers)
+        except NoAnswer as error:
+            screen.line(str(error), "yellow")
+
+
+async def read_line() -> str:
+    """A line of standard input, without blocking and without a thread that would outlive a Ctrl-C. Errors: EOFError."""
+    loop, descriptor = asyncio.get_running_loop(), sys.stdin.fileno()
+    ready = asyncio.Event()
+    loop.add_reader(descriptor, ready.set)
+    try:
+        await ready.wait()
+    finally:
+        loop.remove_reader(descriptor)
+    # A terminal gives whole lines.
+    data = os.read(descriptor, _MAX_LINE)
+    if not data:
+        raise EOFError
+    return data.decode(errors="replace").rstrip("\r\n")

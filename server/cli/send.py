@@ -1,0 +1,43 @@
+"""`treadle send`: say something to a session, also while its agent works."""
+
+from __future__ import annotations
+
+import argparse
+import asyncio
+
+from google.protobuf.json_format import MessageToJson
+
+from server.cli.connection import connect, find_target
+from server.cli.failure import ExitCode
+from server.cli.program import typed
+from server.data_dir import chosen_data_dir
+from treadle.session.v1 import event_pb2
+from treadle_client import Input
+
+
+def run(options: argparse.Namespace) -> ExitCode:
+    """Errors: CommandFailed."""
+    sent = asyncio.run(_send(options))
+    if options.json:
+        print(MessageToJson(sent, indent=None))
+        return ExitCode.DONE
+    if sent.turn_id:
+        print("a turn is started with it")
+    elif sent.delivery == event_pb2.INPUT_DELIVERY_STEER:
+        print("the agent gets it at its next safe step; if it takes nothing before it ends, this is the next turn")
+    elif sent.delivery == event_pb2.INPUT_DELIVERY_INTERRUPT:
+        print("the turn is being stopped; this is the next one")
+    else:
+        print("queued; it becomes a turn when those before it have ended")
+    print(f"  follow: {typed(f'resume {options.session}', chosen_data_dir(options.data_dir))}")
+    return ExitCode.DONE
+
+
+async def _send(options: argparse.Namespace) -> Input:
+    delivery = event_pb2.INPUT_DELIVERY_QUEUE
+    if options.steer:
+        delivery = event_pb2.INPUT_DELIVERY_STEER
+    elif options.interrupt:
+        delivery = event_pb2.INPUT_DELIVERY_INTERRUPT
+    async with connect(find_target(options)) as connection:
+        return await connection.treadle.send_input(options.session, options.text, delivery=delivery, request_id=options.request_id)

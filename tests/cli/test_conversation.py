@@ -1,0 +1,195 @@
+"""`treadle send`, `inputs` and `answer`, and answering in the terminal that watches."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import os
+import pty
+import re
+import subprocess
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+
+import pytest
+
+from server.cli.questions import NoAnswer, parse
+from treadle.session.v1 import event_pb2
+
+ASKING = """{"ask": "Which colour?", "choices": ["red", "blue"]}
+{"say": "it is {answer} {note}"}
+"""
+APPROVING = """{"approve": "Run the tests", "command": "make test"}
+{"say": "answered {answer}"}
+"""
+LISTENING = """{"say": "listening"}
+{"listen": 1}
+{"say": "heard {input}"}
+"""
+
+
+async def test_without_a_terminal_the_command_that_answers_is_shown(shared, find_session) -> None:
+    async with shared.started("run", *shared.add_recording("asking", ASKING), "Ask") as run:
+        await run.says("Which colour?")
+        await run.says("red · blue")
+        await run.says("the agent waits for an answer", within="err")
+        await run.says(" red --request ", within="err")
+        session = find_session(run.out)
+        command = re.search(r"treadle (answer .* red --request [0-9a-f]{16})", run.err)
+        assert command, run.err
+        unsaid = await shared.run("answer", session)
+        assert unsaid.code == 2
+        assert "1 red" in unsaid.out
+        assert "say what to answer" in unsaid.err
+        wrong = await shared.run("answer", session, "green")
+        assert wrong.code == 2
+        assert "'green' is none of: red, blue" in wrong.err
+        answered = await shared.run(*command[1].split(), "--note", "as ever")
+        assert answered.out == "answered; the agent goes on\n"
+        ended = await run.ended()
+    assert ended.code == 0, ended
+    assert "it is red as ever" in ended.out
+    assert "✓ red  by local  (as ever)" in ended.out
+    late = await shared.run("answer", session, "red")
+    assert late.code == 2
+    assert "waits for no answer" in late.err
+
+
+async def test_an_approval_is_asked_for_only_when_wanted(shared, find_session) -> None:
+    recording = shared.add_recording("approving", APPROVING)
+    unasked = await shared.run("run", *recording, "Go")
+    assert "Run the tests" not in unasked.out
+    async with shared.started("run", "--ask", *recording, "Go") as run:
+        await run.says("make test")
+        declined = await shared.run("answer", find_session(run.out), "--decline")
+        assert declined.out == "declined; the agent goes on\n"
+        ended = await run.ended()
+    assert "answered declined" in ended.out
+
+
+async def test_on_a_terminal_it_is_asked_and_answered(shared) -> None:
+    arguments = ["run", *shared.add_recording("asking-here", ASKING), "Ask"]
+    shown = await asyncio.to_thread(_typed_on_a_terminal, arguments, shared.data_dir, ["green", "2"])
+    assert shown.count("answer> ") == 2
+    assert "'green' is none of: red, blue" in shown
+    assert "it is blue" in shown
+    assert "completed" in shown
+
+
+def _typed_on_a_terminal(arguments: Sequence[str], data_dir: Path, lines: Sequence[str]) -> str:
+    """Each line is typed when the command asks for one."""
+    controller, terminal = pty.openpty()
+    environment = os.environ | {"TERM": "xterm", "NO_COLOR": "1", "TREADLE_DATA_DIR": str(data_dir)}
+    shown, left = b"", [*lines]
+    with subprocess.Popen([sys.executable, "-m", "server.cli", *arguments], stdout=terminal, stdin=terminal, env=environment) as process:
+        os.close(terminal)
+        with os.fdopen(controller, "r+b", buffering=0) as screen:
+            try:
+                while chunk := screen.read(65536):
+                    shown += chunk
+                    if left and shown.count(b"answer> ") > len(lines) - len(left):
+                        screen.write(left.pop(0).encode() + b"\n")
+            except OSError:
+                pass  # the terminal is closed when the command has ended
+        assert process.wait(60) == 0
+    return shown.decode().replace("\r\n", "\n")
+
+
+async def test_send_queues_and_inputs_lists_and_takes_back(shared, find_session) -> None:
+    async with shared.started("run", *shared.add_gated_recording(), "Take your time") as run:
+        await run.says("first.txt")
+        session = find_session(run.out)
+        sent = await shared.run("send", session, "Then this")
+        assert sent.code == 0, sent
+        assert sent.out.startswith("queued;")
+        await run.says("queued    Then this")
+        more = json.loads((await shared.run("send", session, "And that", "--json")).out)
+        listed = await shared.run("inputs", session)
+        assert [line.split()[1:] for line in listed.out.splitlines()] == [
+            ["queued", "queue", "Then", "this"],
+            ["queued", "queue", "And", "that"],
+        ]
+        cancelled = await shared.run("inputs", session, "--cancel", more["inputId"])
+        assert cancelled.out.split()[1] == "cancelled"
+        assert (await shared.run("inputs", session, "--cancel", "x")).code == 2
+        stopped = await shared.run("send", session, "No, this", "--interrupt")
+        assert "the turn is being stopped" in stopped.out
+        ended = await run.ended()
+    assert ended.code == 1
+    assert "interrupted" in ended.out
+    shared.open_gate()
+    follow = asyncio.create_task(shared.run("resume", session))
+    while not follow.done():
+        # Two more turns, each with a gate of its own.
+        shared.open_gate()
+        await asyncio.wait([follow], timeout=0.2)
+    resumed = (await follow).out
+    assert resumed.index("› No, this") < resumed.index("› Then this")
+    assert "› And that" not in resumed
+    everything = await shared.run("inputs", session, "--all", "--json")
+    assert [json.loads(line)["status"].removeprefix("INPUT_STATUS_") for line in everything.out.splitlines()] == [
+        "DELIVERED",
+        "CANCELLED",
+        "DELIVERED",
+    ]
+    assert (await shared.run("inputs", session)).out == "nothing is queued\n"
+
+
+async def test_send_steers(shared, find_session) -> None:
+    async with shared.started("run", *shared.add_recording("listening", LISTENING), "Listen") as run:
+        await run.says("listening")
+        sent = await shared.run("send", find_session(run.out), "with tabs", "--steer")
+        assert "next safe step" in sent.out
+        ended = await run.ended()
+    assert ended.code == 0
+    assert ended.out.index("› with tabs") < ended.out.index("heard with tabs")
+
+
+@pytest.mark.parametrize(
+    "arguments", [("send", "{none}", "x"), ("inputs", "{none}"), ("answer", "{none}", "x"), ("inputs", "{none}", "--cancel", "x")]
+)
+async def test_a_session_that_is_not_there_is_said_so(shared, arguments) -> None:
+    ended = await shared.run(*(argument.replace("{none}", "0190aaaa-0000-7000-8000-000000000000") for argument in arguments))
+    assert ended.code == 2
+    assert "reason SESSION_NOT_FOUND" in ended.err
+
+
+def question(*options: str, multi: bool = False, free_text: bool = False) -> event_pb2.Event:
+    asked = event_pb2.Event()
+    one = asked.question_requested.questions.add(id="q", multi=multi, free_text=free_text)
+    for option in options:
+        one.options.add(id=option, label=option)
+    return asked
+
+
+@pytest.mark.parametrize(
+    ("event", "typed", "ids", "text"),
+    [
+        (question("red", "blue"), "2", ["blue"], ""),
+        (question("red", "blue"), " red ", ["red"], ""),
+        (question("red", "blue", multi=True), "1, blue,1", ["red", "blue"], ""),
+        (question("a, b", "c", multi=True), "a, b", ["a, b"], ""),
+        (question("1", "0"), "0", ["0"], ""),
+        (question("red", free_text=True), "something else", [], "something else"),
+        (question(free_text=True), "1", [], "1"),
+    ],
+)
+def test_what_is_typed_is_an_id_a_number_or_text(event, typed, ids, text) -> None:
+    (answer,) = parse(event, [typed]).answers
+    assert (list(answer.option_ids), answer.text) == (ids, text)
+
+
+@pytest.mark.parametrize(
+    ("event", "typed"),
+    [
+        (question("red"), "2"),
+        (question("red"), "0"),
+        (question("red", "blue"), "1,2"),
+        (question(free_text=True), " "),
+        (question("red"), "１"),
+    ],
+)
+def test_what_answers_nothing_is_refused(event, typed) -> None:
+    with pytest.raises(NoAnswer):
+        parse(event, [typed])
