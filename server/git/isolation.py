@@ -34,7 +34,7 @@ def walker_argv(sandbox: Sandbox | None, workspace: Path) -> list[str]:
     if sandbox is None:
         return [*python, str(workspace), *paths]
     mounts = [Mount(workspace, _TARGET), *python_mounts("server")]
-    return sandbox.wrap([*python, str(_TARGET), *paths], mounts=mounts, env=_ENVIRONMENT, cwd="/", alone=True)
+    return sandbox.wrap([*python, str(_TARGET), *paths], mounts=mounts, env=_ENVIRONMENT, cwd="/")
 
 
 async def walk(sandbox: Sandbox | None, workspace: Path, *, base: bytes, limits: Limits, answer: IO[bytes], seconds: float) -> None:

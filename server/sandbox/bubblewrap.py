@@ -60,15 +60,13 @@ class Sandbox:
     """The jailed program's uid as seen from outside: the owner of what it writes."""
     gid: int = field(default_factory=lambda: SANDBOX_ID if os.geteuid() == 0 else os.getegid())
 
-    def wrap(self, argv: Sequence[str], *, mounts: Sequence[Mount], env: Mapping[str, str], cwd: str, alone: bool = False) -> list[str]:
-        """The command line that runs `argv` inside; nothing of the caller's environment gets in, only `env`. With `alone` it is for a
-        program that starts no others: bwrap's own first process inside, which would collect them, is left out. bwrap ends without
-        waiting for that one, and where nobody collects orphans (many containers' process 1) each would stay as a zombie.
+    def wrap(self, argv: Sequence[str], *, mounts: Sequence[Mount], env: Mapping[str, str], cwd: str) -> list[str]:
+        """The command line that runs `argv` inside; nothing of the caller's environment gets in, only `env`.
 
         `env` shows in the process list: it must hold no secret. Standard streams are passed on.
         """
         seen = without_covered([*_system_mounts(), *mounts])
-        inside = [*(["--as-pid-1"] if alone else []), *_environment(env), "--chdir", cwd, "--", *argv]
+        inside = [*_environment(env), "--chdir", cwd, "--", *argv]
         if self.root is None:
             return [str(self.bwrap), *_jail(seen), *inside]
         bound = [str(self.root.setpriv), "--pdeathsig", "KILL", "--", str(self.root.unshare), *_NAMESPACE, "--"]

@@ -86,19 +86,6 @@ def test_the_environment_of_the_caller_stays_outside(sandbox: Sandbox, monkeypat
     assert "GIVEN=yes" in seen
 
 
-@pytest.mark.parametrize(("alone", "left"), [(True, 0), (False, 1)])
-def test_a_program_that_is_alone_leaves_no_orphan(sandbox: Sandbox, alone: bool, left: int) -> None:
-    """To a process 1 that collects none it would stay as a zombie. The other case shows that this test can see one."""
-    jail = replace(sandbox, root=None).wrap(["/bin/true"], mounts=[], env={}, cwd="/", alone=alone)
-    code = (
-        "import ctypes, os, subprocess, sys; ctypes.CDLL(None).prctl(36, 1); subprocess.run(sys.argv[1:], check=True)\n"
-        "try: print(len([os.wait()]))\n"
-        "except ChildProcessError: print(0)"
-    )
-    done = subprocess.run([sys.executable, "-c", code, *jail], capture_output=True, text=True, timeout=30, check=False)
-    assert done.stdout == f"{left}\n", done.stderr
-
-
 def test_a_mount_is_read_only_unless_writable(sandbox: Sandbox, tmp_path: Path) -> None:
     for name in ("closed", "open"):
         (tmp_path / name).mkdir()
