@@ -10,15 +10,18 @@ from treadle.session.v1.event_pb2 import (
     ApprovalRequested,
     ArtifactAdded,
     ContentDelta,
+    ContextCompacted,
     Error,
     FileChanged,
     GitUpdated,
     Message,
     PlanUpdated,
+    ProviderRaw,
     QuestionRequested,
     Reasoning,
     RequestResolved,
     SessionUpdated,
+    SubagentUpdated,
     ToolCall,
     ToolResult,
     TurnCompleted,
@@ -51,9 +54,12 @@ Body = (
     | QuestionRequested
     | RequestResolved
     | UsageUpdated
+    | ContextCompacted
+    | SubagentUpdated
     | GitUpdated
     | ArtifactAdded
     | Error
+    | ProviderRaw
     | Unknown
 )
 """What can have happened."""
