@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import os
+import signal
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import pytest
 from support.git_server import GitServer
@@ -15,6 +17,7 @@ from server.git import isolation
 from server.git.importing import Importer
 from server.git.walker.protocol import Limits
 from server.kernel.errors import WorkspaceFailed
+from server.sandbox.bubblewrap import Sandbox
 
 TAKEN_OVER = """
 import errno, os, socket, sys
@@ -78,6 +81,38 @@ async def test_it_makes_no_other_process(world: World, monkeypatch: pytest.Monke
     """Behind the sandbox: without one, the kernel counts processes of ordinary users only."""
     require_sandbox()
     assert await outcome(world, monkeypatch, "return os.fork() or os._exit(0)") == "outcome EAGAIN"
+
+
+async def test_it_is_not_started_where_its_budget_would_not_hold(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Process 1 of a namespace survives SIGPROF: loud, and at once, and not when somebody's `.gitignore` takes for ever."""
+    require_sandbox()
+    wrap = Sandbox.wrap
+
+    def without_an_init(self: Sandbox, *given: Any, **named: Any) -> list[str]:
+        argv = wrap(self, *given, **named)
+        inner = max(position for position, word in enumerate(argv) if word == "--clearenv")
+        return [*argv[:inner], "--as-pid-1", *argv[inner:]]
+
+    base = await world.fetch()
+    workspace = await world.workspace(base)
+    monkeypatch.setattr(Sandbox, "wrap", without_an_init)
+    with pytest.raises(WorkspaceFailed, match="process 1"):
+        await world.import_(workspace, base)
+
+
+async def test_its_budget_holds_though_the_server_blocks_the_signal(server: GitServer, tmp_path: Path) -> None:
+    async with open_world(server, tmp_path, limits=Limits(ignore_seconds=0.01)) as world:
+        base = await world.fetch()
+        workspace = await world.workspace(base)
+        (workspace / ".gitignore").write_text("\n".join(f"*a*a*a*a*a*b{number}" for number in range(2000)))
+        for number in range(300):
+            (workspace / ("a" * 240 + str(number))).touch()
+        before = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGPROF})
+        try:
+            found = await world.import_(workspace, base)
+        finally:
+            signal.pthread_sigmask(signal.SIG_SETMASK, before)
+        assert [skip.reason for skip in found.skipped] == ["IGNORE_TOO_SLOW"]
 
 
 @pytest.mark.parametrize("sandboxed", [True, False])

@@ -32,6 +32,9 @@ class Ignored:
         self._left = cpu_seconds
         self._enabled = cpu_seconds > 0
         signal.signal(signal.SIGPROF, signal.SIG_DFL)
+        signal.pthread_sigmask(signal.SIG_UNBLOCK, {signal.SIGPROF})
+        if os.getpid() == 1:
+            raise RuntimeError("the walker is process 1 of its namespace, which no signal ends: .gitignore would have no limit")
         self._root: tempfile.TemporaryDirectory[str] | None = None
         self._repository: Any = None
 
