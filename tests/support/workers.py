@@ -13,7 +13,7 @@ from uuid import uuid4
 
 from server.config import Settings
 from server.kernel.event import WorkerBatch
-from server.kernel.ports.launcher import Assignment, WorkerId, WorkerResult
+from server.kernel.ports.launcher import Assignment, WorkerId, WorkerNotice, WorkerResult
 from server.workers.client import WorkerLink
 from server.workers.process import ProcessLauncher, open_process_launcher
 from treadle.worker.v1.worker_event_pb2 import WorkerEvent
@@ -70,14 +70,16 @@ async def launched(launcher: ProcessLauncher, steps: Sequence[Mapping[str, Any]]
         await launcher.remove(worker)
 
 
-async def listen(items: AsyncIterator[WorkerBatch | WorkerResult], link: WorkerLink | None = None, limit: float = 30) -> Heard:
+async def listen(
+    items: AsyncIterator[WorkerBatch | WorkerNotice | WorkerResult], link: WorkerLink | None = None, limit: float = 30
+) -> Heard:
     """Read a stream to its result; acknowledges to `link` when given."""
     heard = Heard()
     async with asyncio.timeout(limit), aclosing(items) as stream:
         async for item in stream:
             if isinstance(item, WorkerResult):
                 heard.result = item
-            else:
+            elif isinstance(item, WorkerBatch):
                 heard.bodies += item.bodies
                 if link is not None:
                     await link.acknowledge(item.last_worker_seq)
