@@ -43,6 +43,8 @@ class Gateway:
     """Pages that may call, exactly as browsers send them: `https://example.org`."""
     tls_certificate: Path | None = None
     tls_key: Path | None = None
+    descriptors: Path = _HERE / "descriptors.binpb"
+    """Of the services whose JSON is turned into messages."""
     requests_per_second: int = 1000
     max_request_bytes: int = 16 * 1024 * 1024
     max_json_bytes: int = 2 * 1024 * 1024
@@ -74,7 +76,7 @@ def render(gateway: Gateway) -> str:
         "silent_timeout": f"{gateway.silent_seconds}s",
         "max_connections": gateway.max_connections,
         "max_heap_bytes": gateway.max_heap_bytes,
-        "descriptors": str(_HERE / "descriptors.binpb"),
+        "descriptors": str(gateway.descriptors),
         "header_mutations": [{"remove": name} for name in (*_CLAIMS, CLIENT_CONTENT_TYPE)]
         + [{"remove_on_match": {"key_matcher": {"safe_regex": {"regex": regex}}}} for regex in _NOT_FOR_GRPC]
         + [_copied_content_type()],

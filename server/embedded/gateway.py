@@ -14,10 +14,11 @@ from contextlib import asynccontextmanager
 from dataclasses import replace
 from pathlib import Path
 
-from gateway.config import Gateway, render
+from gateway.config import Gateway
 from gateway.draining import drain
+from server.embedded.gateway_home import ADMIN, CONFIGURATION, GatewayHome
 from server.embedded.keeping import kept
-from server.embedded.postgres_process import WatchedProcess
+from server.embedded.postgres_process import WatchedProcess, open_private
 from server.embedded.settings import SettingsUnfit
 
 START_SECONDS = 20.0
@@ -25,15 +26,8 @@ DRAIN_SECONDS = 5.0
 STOP_SECONDS = 5.0
 _POLL_SECONDS = 0.01
 _LOG_TAIL = 600
-_ADMIN = Path("admin.sock")
-
-# PR_SET_PDEATHSIG lasts over execve(2): a `treadle up` that is killed leaves no Envoy that holds the port. The parent may have died before.
-_STUB = """\
-import ctypes, os, signal, sys
-ctypes.CDLL(None, use_errno=True).prctl(1, signal.SIGTERM)
-os.getppid() == int(sys.argv[1]) or os._exit(1)
-os.execv(sys.argv[2], sys.argv[2:])
-"""
+_FIRST_FREE_PORT = 1024
+_LESSER = Path(__file__).with_name("lesser.py")
 
 
 def envoy() -> Path | None:
@@ -54,11 +48,12 @@ async def embedded_gateway(
     """Envoy for the time of the context, started again when it dies, which `say` is told; yields `host:port`. `home` gets its
     configuration, its log and `address`. Port 0 of `wanted.listen` picks a free one. At the end, what is under way gets `drain_seconds`.
     Errors: SettingsUnfit when Envoy does not come up, with what it says."""
-    envoy = _Envoy(program, replace(wanted, listen=_with_port(wanted.listen), admin=_ADMIN), home)
-    address = home / "address"
+    place = GatewayHome(home)
+    await asyncio.to_thread(place.prepare)
+    envoy = _Envoy(program, replace(wanted, listen=_with_port(wanted.listen)), place)
     try:
         await envoy.start()
-        address.write_text(envoy.listen + "\n", encoding="utf-8")
+        place.address.write_text(envoy.listen + "\n", encoding="utf-8")
         try:
             async with kept(envoy, say):
                 yield envoy.listen
@@ -66,8 +61,7 @@ async def embedded_gateway(
             await envoy.drain(drain_seconds)
     finally:
         await envoy.stop()
-        for left in (address, home / _ADMIN):
-            await asyncio.to_thread(left.unlink, missing_ok=True)
+        await asyncio.to_thread(place.clean)
 
 
 class _Envoy:
@@ -75,18 +69,12 @@ class _Envoy:
 
     name = "the gateway"
 
-    def __init__(self, program: Path, gateway: Gateway, home: Path) -> None:
+    def __init__(self, program: Path, gateway: Gateway, home: GatewayHome) -> None:
         self.listen = gateway.listen
         self._program = program
         self._gateway = gateway
         self._home = home
         self._process: WatchedProcess | None = None
-        home.mkdir(mode=0o700, parents=True, exist_ok=True)
-        self._log.unlink(missing_ok=True)
-
-    @property
-    def _log(self) -> Path:
-        return self._home / "envoy.log"
 
     async def start(self) -> None:
         """Until it accepts connections. Errors: SettingsUnfit."""
@@ -95,15 +83,18 @@ class _Envoy:
         await self._until_ready(child)
 
     def _spawn(self) -> subprocess.Popen[bytes]:
-        configuration = self._home / "envoy.yaml"
-        configuration.write_text(render(self._gateway), encoding="utf-8")
-        options = ["-c", str(configuration), "--disable-hot-restart", "--concurrency", "1", "--log-level", "warning"]
-        options += ["--drain-strategy", "immediate"]
-        stub = [sys.executable, "-I", "-S", "-c", _STUB, str(os.getpid()), str(self._program), *options]
-        with self._log.open("ab") as log:
+        self._home.furnish(self._gateway)
+        account = self._home.account
+        lesser = f"{account.uid}:{account.gid}" if account.uid is not None else ""
+        ports = str(int(int(self.listen.rpartition(":")[2]) < _FIRST_FREE_PORT))
+        options = ["-c", str(CONFIGURATION), "--disable-hot-restart", "--concurrency", "1", "--log-level", "warning"]
+        options += ["--drain-strategy", "immediate", "--service-node", str(self._home.root), "--service-cluster", "treadle"]
+        command = [sys.executable, "-I", "-S", str(_LESSER), str(os.getpid()), lesser, ports, str(self._program), *options]
+        with open_private(self._home.log) as log:
             # From this thread, which lives as long as the server: the signal comes when the thread that started a process ends.
-            # In `home`, so that a short relative path names the admin socket: an absolute one may be longer than sockets' can be.
-            return subprocess.Popen(stub, stdin=subprocess.DEVNULL, stdout=log, stderr=log, start_new_session=True, env={}, cwd=self._home)
+            return subprocess.Popen(
+                command, stdin=subprocess.DEVNULL, stdout=log, stderr=log, start_new_session=True, env={}, cwd=self._home.root
+            )
 
     async def ended(self) -> int | None:
         """See Part."""
@@ -118,9 +109,9 @@ class _Envoy:
     async def drain(self, seconds: float) -> None:
         """What is still under way gets a moment to end."""
         # By the directory's descriptor, as short as Envoy's own path to it.
-        home = os.open(self._home, os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC)
+        home = os.open(self._home.root, os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC)
         try:
-            await drain(Path(f"/proc/self/fd/{home}") / _ADMIN, seconds=seconds)
+            await drain(Path(f"/proc/self/fd/{home}") / ADMIN, seconds=seconds)
         finally:
             os.close(home)
 
@@ -149,7 +140,7 @@ class _Envoy:
                 why = "it ended"
         except TimeoutError:
             why = f"it does not answer after {START_SECONDS:g} s"
-        said = self._log.read_text(errors="replace")[-_LOG_TAIL:].strip()
+        said = self._home.log.read_text(errors="replace")[-_LOG_TAIL:].strip()
         raise SettingsUnfit(f"the gateway on {self.listen} does not start ({why}); TREADLE_GATEWAY_LISTEN= goes without. It said:\n{said}")
 
 

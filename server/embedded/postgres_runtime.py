@@ -8,6 +8,7 @@ import os
 import pwd
 import shutil
 import stat
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -38,11 +39,11 @@ class Account:
         return self.uid is None or all(step.stat().st_mode & stat.S_IXOTH for step in (directory, *directory.parents))
 
 
-def choose_account() -> Account:
-    """Errors: PostgresUnusable when we are root and none of `ACCOUNTS` exists."""
+def choose_account(names: Sequence[str] = ACCOUNTS) -> Account:
+    """The first of these that exists, if we are root. Errors: PostgresUnusable when none does."""
     if os.geteuid() != 0:
         return Account(None, None)
-    for name in ACCOUNTS:
+    for name in names:
         try:
             entry = pwd.getpwnam(name)
         except KeyError:

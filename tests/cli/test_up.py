@@ -41,7 +41,7 @@ async def test_the_first_start_plays_one_session_and_later_ones_do_not(first_sta
 async def test_the_key_is_private_and_the_metrics_are_served(home) -> None:
     async with home.up() as up:
         others = {path.name: stat.S_IMODE(path.stat().st_mode) & 0o077 for path in home.data_dir.iterdir()}
-        assert {name for name, mode in others.items() if mode} <= {"address", "postgres", "runtime"}
+        assert {name for name, mode in others.items() if mode} <= {"address", "gateway", "postgres", "runtime"}
         assert not stat.S_IMODE(home.data_dir.stat().st_mode) & 0o066
         metrics = re.search(r"metrics +(http://\S+)", up.out)
         assert metrics

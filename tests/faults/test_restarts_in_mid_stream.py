@@ -55,7 +55,7 @@ async def _gateway(listen: str, upstream: str, home: Path) -> AsyncIterator[None
 
 def _kill_envoy(home: Path) -> None:
     """SIGKILL, so that no stream is told."""
-    mark = str(home / "envoy.yaml").encode()
+    mark = str(home).encode()
     (pid,) = [path.parent.name for path in Path("/proc").glob("[0-9]*/cmdline") if mark in path.read_bytes()]
     os.kill(int(pid), signal.SIGKILL)
 
@@ -112,18 +112,20 @@ async def _check(client: Client, found: dict[tuple[str, str], Events]) -> None:
 
 
 @pytest.mark.timeout(200)
-async def test_envoy_restarted_twice(database: DatabaseUrls, server_data_dir: Path, git_server: GitServer, tmp_path: Path) -> None:
+async def test_envoy_restarted_twice(
+    database: DatabaseUrls, server_data_dir: Path, git_server: GitServer, tmp_path: Path, passable: Path
+) -> None:
     async with in_process(settings_for(database, server_data_dir, git_server)) as (_, client):
         session_id = await _begin(client, git_server, "one")
         listen = _free_address()
         followers = Followers(Door(listen, client.key), [session_id])
         try:
             for _ in range(ENVOY_RESTARTS):
-                async with _gateway(listen, client.address, tmp_path / "gateway"):
+                async with _gateway(listen, client.address, passable / "gateway"):
                     await _said(client, session_id, 20)
-                    _kill_envoy(tmp_path / "gateway")
+                    _kill_envoy(passable / "gateway")
                 assert followers.running
-            async with _gateway(listen, client.address, tmp_path / "gateway"):
+            async with _gateway(listen, client.address, passable / "gateway"):
                 found = await followers.finish()
         finally:
             followers.cancel()
@@ -131,7 +133,7 @@ async def test_envoy_restarted_twice(database: DatabaseUrls, server_data_dir: Pa
 
 
 @pytest.mark.timeout(200)
-async def test_postgres_restarted_five_times(git_server: GitServer, tmp_path: Path) -> None:
+async def test_postgres_restarted_five_times(git_server: GitServer, tmp_path: Path, passable: Path) -> None:
     """With nothing kept but what it had committed: each restart cuts all connections, and refuses new ones for a while."""
     with open_directory() as directory:
         data = directory / "data"
@@ -140,7 +142,7 @@ async def test_postgres_restarted_five_times(git_server: GitServer, tmp_path: Pa
             in_process(settings_for(postgres.urls, data, git_server)) as (_, client),
         ):
             listen = _free_address()
-            async with _gateway(listen, client.address, tmp_path / "gateway"):
+            async with _gateway(listen, client.address, passable / "gateway"):
                 session_id = await _begin(client, git_server, "one")
                 followers = Followers(Door(listen, client.key), [session_id])
                 try:
@@ -171,14 +173,14 @@ async def _heard(client: Client, session_id: str, count: int) -> None:
 
 @pytest.mark.timeout(200)
 async def test_the_main_server_killed_under_load(
-    database: DatabaseUrls, server_data_dir: Path, git_server: GitServer, tmp_path: Path
+    database: DatabaseUrls, server_data_dir: Path, git_server: GitServer, tmp_path: Path, passable: Path
 ) -> None:
     """SIGKILL with six turns and eighteen followers at work, twice."""
     listen, upstream = _free_address(), _free_address()
     server = Killable(settings_for(database, server_data_dir, git_server, log_format="json", listen=upstream), tmp_path / "server.log")
     await server.start()
     try:
-        async with _gateway(listen, upstream, tmp_path / "gateway"):
+        async with _gateway(listen, upstream, passable / "gateway"):
             async with connected(upstream, server.key) as client:
                 sessions = [await _begin(client, git_server, f"s{n}") for n in range(SESSIONS)]
             followers = Followers(Door(listen, server.key), sessions)

@@ -46,13 +46,13 @@ def origins() -> tuple[str, ...]:
 
 
 @pytest.fixture
-async def http(treadle: tuple[Any, Client], program: Path, tmp_path: Path, origins: tuple[str, ...]) -> AsyncIterator[Http]:
+async def http(treadle: tuple[Any, Client], program: Path, passable: Path, origins: tuple[str, ...]) -> AsyncIterator[Http]:
     """The gateway, and an HTTP client of it."""
     _, client = treadle
     wanted = Gateway(listen="127.0.0.1:0", upstream=client.address, admin="", origins=origins)
     headers = {"authorization": f"Bearer {client.key}"}
-    async with embedded_gateway(program, wanted, tmp_path / "gateway") as address, aiohttp.ClientSession(headers=headers) as session:
-        yield Http(f"http://{address}", session, program, tmp_path / "gateway", client.address)
+    async with embedded_gateway(program, wanted, passable / "gateway") as address, aiohttp.ClientSession(headers=headers) as session:
+        yield Http(f"http://{address}", session, program, passable / "gateway", client.address)
 
 
 @pytest.fixture

@@ -95,10 +95,10 @@ async def test_failures_arrive_with_their_details(page: Page, door: dict[str, st
 
 
 async def test_the_gateway_s_own_failures_arrive_with_their_details(
-    page: Page, program: Path, tmp_path: Path, origins: tuple[str, ...]
+    page: Page, program: Path, passable: Path, origins: tuple[str, ...]
 ) -> None:
     wanted = Gateway(listen="127.0.0.1:0", upstream="127.0.0.1:9", admin="", origins=origins, requests_per_second=1)
-    async with embedded_gateway(program, wanted, tmp_path / "own") as address:
+    async with embedded_gateway(program, wanted, passable / "own") as address:
         told = [await page.call("list", gateway=f"http://{address}", key="trd_x") for _ in range(4)]
     assert {(each["code"], each["reason"]) for each in told} == {
         ("Unavailable", "SERVER_UNREACHABLE"),
@@ -183,7 +183,14 @@ async def test_cut_by_the_network_it_comes_back_where_it_was(
 
 
 async def test_more_streams_than_a_browser_has_connections(
-    browser: Browser, page_port: int, program: Path, http: Http, treadle: tuple[Any, Client], repository: dict[str, str], tmp_path: Path
+    browser: Browser,
+    page_port: int,
+    program: Path,
+    http: Http,
+    treadle: tuple[Any, Client],
+    repository: dict[str, str],
+    tmp_path: Path,
+    passable: Path,
 ) -> None:
     """Over TLS, and so HTTP/2, all are live at once. Over plain HTTP/1.1 the seventh waits until one of six is gone."""
     _, client = treadle
@@ -200,7 +207,7 @@ async def test_more_streams_than_a_browser_has_connections(
         tls_key=key,
     )
     page = await browser.open(f"http://127.0.0.1:{page_port}/")
-    async with embedded_gateway(program, wanted, tmp_path / "tls") as address:
+    async with embedded_gateway(program, wanted, passable / "tls") as address:
         tls = {"gateway": f"https://{address}", "key": client.key}
         live = [page.start("resume", door=tls, sessionId=session_id) for _ in range(PARALLEL)]
         assert [(await call.next())["seq"] for call in live] == [1] * PARALLEL

@@ -27,13 +27,13 @@ GET = "/treadle.session.v1.SessionService/GetSession"
 
 
 @pytest.fixture
-def gateway(program: Path, tmp_path: Path) -> Any:
+def gateway(program: Path, passable: Path) -> Any:
     """Makes a gateway with given settings."""
 
     @asynccontextmanager
     async def make(upstream: str, drain_seconds: float = 5.0, **settings: Any) -> AsyncIterator[str]:
         wanted = Gateway(listen="127.0.0.1:0", upstream=upstream, admin="", origins=(ORIGIN,), **settings)
-        async with embedded_gateway(program, wanted, tmp_path / "own", drain_seconds=drain_seconds) as address:
+        async with embedded_gateway(program, wanted, passable / "own", drain_seconds=drain_seconds) as address:
             yield address
 
     return make

@@ -64,9 +64,9 @@ async def refused(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) ->
         writer.close()
 
 
-async def test_unfinished_requests_hold_little_and_not_for_long(program: Path, http: Http, tmp_path: Path) -> None:
+async def test_unfinished_requests_hold_little_and_not_for_long(program: Path, http: Http, passable: Path) -> None:
     wanted = Gateway(listen="127.0.0.1:0", upstream=http.upstream, admin="", origins=(ORIGIN,), request_seconds=2)
-    home = tmp_path / "own"
+    home = passable / "own"
     async with embedded_gateway(program, wanted, home) as address:
         before = memory(home)
         large = [await ask(address, b'{"prompt": "' + b"x" * (15 * MIB), length=16 * MIB - 1) for _ in range(CONNECTIONS)]
@@ -98,12 +98,12 @@ async def overloaded(home: Path) -> bool:
 
 
 async def test_at_the_limit_of_its_memory_it_lets_nothing_new_in_until_there_is_room(
-    program: Path, http: Http, treadle: tuple[Any, Client], session: str, tmp_path: Path
+    program: Path, http: Http, treadle: tuple[Any, Client], session: str, passable: Path
 ) -> None:
     wanted = Gateway(
         listen="127.0.0.1:0", upstream=http.upstream, admin="", max_json_bytes=16 * MIB, max_heap_bytes=160 * MIB, request_seconds=5
     )
-    home = tmp_path / "own"
+    home = passable / "own"
     async with embedded_gateway(program, wanted, home) as address, asyncio.timeout(60):
         host, _, port = address.rpartition(":")
         early = await asyncio.open_connection(host, int(port))
@@ -126,12 +126,12 @@ async def session(treadle: tuple[Any, Client], git_server: GitServer) -> str:
 
 
 async def test_a_stream_that_nobody_reads_is_given_up_and_a_silent_one_goes_on(
-    program: Path, http: Http, treadle: tuple[Any, Client], session: str, git_server: GitServer, tmp_path: Path
+    program: Path, http: Http, treadle: tuple[Any, Client], session: str, git_server: GitServer, passable: Path
 ) -> None:
     """The server's heartbeats come each half second."""
     wanted = Gateway(listen="127.0.0.1:0", upstream=http.upstream, admin="", silent_seconds=2)
     git_server.create("acme/slow", {"r.jsonl": recording({"say": "waiting"}, {"wait_ms": 6000}, {"say": "done"})})
-    home = tmp_path / "own"
+    home = passable / "own"
     async with embedded_gateway(program, wanted, home) as address:
         host, _, port = address.rpartition(":")
         lazy = await asyncio.open_connection(host, int(port), limit=1024)

@@ -69,6 +69,13 @@ def _is_shim_in(process: Path, directory: Path) -> bool:
 
 
 @pytest.fixture
+def passable() -> Iterator[Path]:
+    """A directory that another user may pass."""
+    with open_directory() as directory:
+        yield directory
+
+
+@pytest.fixture
 def server_data_dir() -> Iterator[Path]:
     """A data directory for a whole server with its embedded Postgres."""
     with open_directory() as directory:

