@@ -375,7 +375,8 @@ export const HeartbeatSchema: GenMessage<Heartbeat> = /*@__PURE__*/
   messageDesc(file_treadle_session_v1_session_service, 7);
 
 /**
- * Closed ends a stream that is complete.
+ * Closed ends a stream that is complete. Over HTTP, where JSON lines just end, it alone says so: a stream without it was cut, and goes
+ * on with Resume after its last event.
  *
  * @generated from message treadle.session.v1.Closed
  */
