@@ -47,8 +47,8 @@ class Gateway:
     """Of the services whose JSON is turned into messages."""
     requests_per_second: int = 1000
     max_request_bytes: int = 16 * 1024 * 1024
-    max_json_bytes: int = 2 * 1024 * 1024
-    """A request over HTTP is held here until it is whole. The longest prompt, all of it escaped, has 1.2 MB."""
+    max_json_bytes: int = 1_300_000
+    """A request over HTTP is held here until it is whole, thrice while it is parsed. The longest prompt, all escaped, has 1.2 MB."""
     request_seconds: int = 30
     """In which a request has to be there as a whole."""
     silent_seconds: int = 300
