@@ -12,8 +12,7 @@ from typing import Any
 from uuid import uuid4
 
 from server.config import Settings
-from server.kernel.event import WorkerBatch
-from server.kernel.ports.launcher import Assignment, WorkerId, WorkerNotice, WorkerResult
+from server.kernel.ports.launcher import Assignment, WorkerId, WorkerItem, WorkerNotice, WorkerRequest, WorkerResult
 from server.workers.client import WorkerLink
 from server.workers.process import ProcessLauncher, open_process_launcher
 from treadle.worker.v1.worker_event_pb2 import WorkerEvent
@@ -70,19 +69,18 @@ async def launched(launcher: ProcessLauncher, steps: Sequence[Mapping[str, Any]]
         await launcher.remove(worker)
 
 
-async def listen(
-    items: AsyncIterator[WorkerBatch | WorkerNotice | WorkerResult], link: WorkerLink | None = None, limit: float = 30
-) -> Heard:
-    """Read a stream to its result; acknowledges to `link` when given."""
+async def listen(items: AsyncIterator[WorkerItem | WorkerResult], link: WorkerLink | None = None, limit: float = 30) -> Heard:
+    """Read a stream to its result; acknowledges to `link` when given. Notices are passed over."""
     heard = Heard()
     async with asyncio.timeout(limit), aclosing(items) as stream:
         async for item in stream:
             if isinstance(item, WorkerResult):
                 heard.result = item
-            elif isinstance(item, WorkerBatch):
-                heard.bodies += item.bodies
+            elif not isinstance(item, WorkerNotice):
+                batch = item.batch if isinstance(item, WorkerRequest) else item
+                heard.bodies += batch.bodies
                 if link is not None:
-                    await link.acknowledge(item.last_worker_seq)
+                    await link.acknowledge(batch.last_worker_seq)
     return heard
 
 
