@@ -155,6 +155,10 @@ class TooManyTurns(CallFailed):
     """The server runs as many turns as it may. Metadata: limit."""
 
 
+class TooManyStreams(CallFailed):
+    """The server has as many such streams open as it may, for callers that it does not know. Metadata: limit."""
+
+
 class NotAuthenticated(CallFailed):
     """The server does not know who calls."""
 
@@ -212,6 +216,7 @@ BY_REASON: Mapping[str, type[CallFailed]] = {
     "REQUEST_ID_REUSED": RequestIdReused,
     "SEQUENCE_AHEAD": SequenceAhead,
     "VERSION_CONFLICT": VersionConflict,
+    "TOO_MANY_STREAMS": TooManyStreams,
     "TOO_MANY_TURNS": TooManyTurns,
     "API_KEY_MISSING": ApiKeyMissing,
     "API_KEY_INVALID": ApiKeyInvalid,
