@@ -114,8 +114,8 @@ async def serving(settings: Settings) -> AsyncIterator[tuple[asyncio.subprocess.
 
 
 @asynccontextmanager
-async def stack() -> AsyncIterator[Stack]:
-    """Everything, on directories that vanish."""
+async def stack(**changes: Any) -> AsyncIterator[Stack]:
+    """Everything, on directories that vanish; `changes` are settings."""
     with tempfile.TemporaryDirectory(prefix="treadle-bench-", dir="/tmp") as folder:
         Path(folder).chmod(0o711)
         data = Path(folder) / "data"
@@ -130,6 +130,7 @@ async def stack() -> AsyncIterator[Stack]:
                     database_owner_url=SecretStr(urls.owner),
                     git_allowed_prefixes=git.url + "/",
                     log_level="warning",
+                    **changes,
                 )
                 async with open_postgres(settings) as stores:
                     key = (await ensure_local_user(stores.keys, data)).read_text().strip()
