@@ -95,7 +95,8 @@ def test_the_server_alone_says_what_it_needs(tmp_path: Path) -> None:
 
 def test_the_server_alone_says_what_does_not_work(tmp_path: Path) -> None:
     nowhere = f"postgresql://nobody@/none?host={tmp_path}"
-    urls = {"TREADLE_DATABASE_URL": nowhere, "TREADLE_DATABASE_SYSTEM_URL": nowhere}
+    addresses = {"TREADLE_LISTEN": "127.0.0.1:0", "TREADLE_METRICS_LISTEN": "127.0.0.1:0"}
+    urls = {"TREADLE_DATABASE_URL": nowhere, "TREADLE_DATABASE_SYSTEM_URL": nowhere, **addresses}
     away = server(tmp_path=tmp_path, **urls)
     assert away.returncode == 1
     assert "the database does not answer" in away.stderr

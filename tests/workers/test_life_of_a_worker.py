@@ -249,8 +249,8 @@ async def test_a_fork_bomb_is_stopped_and_its_neighbour_is_not(launcher: Process
     """The limit counts within one sandbox, although all workers have the same uid."""
     bomb = "i=0; while [ $i -lt 1100 ]; do sleep 1000.375 & i=$((i+1)); done"
     async with launched(launcher, [{"run": "sleep 0"}]) as (neighbour, near, _), launched(launcher, [{"run": bomb}]) as (worker, link, _):
-        bombing = asyncio.create_task(listen(link.execute(assignment(worker)), link, limit=60))
-        await eventually(lambda: len(processes_with("\0001000.375")) > 500, limit=30)
+        bombing = asyncio.create_task(listen(link.execute(assignment(worker)), link, limit=100))
+        await eventually(lambda: len(processes_with("\0001000.375")) > 500, limit=90)
         heard = await listen(near.execute(assignment(neighbour)), near)
         assert heard.outputs()[0][0] == 0
         ((code, output),) = (await bombing).outputs()
