@@ -29,6 +29,10 @@ from server.kernel.ports.tracer import Tracer
 ABORT_SECONDS = 5.0
 """`abort` itself can wait for a client that does not read."""
 
+TICKETED = frozenset({"treadle.session.v1.EventStreamService.StreamResume"})
+"""Calls whose request may carry a ticket in place of an API key in the metadata."""
+MAX_TICKETED_BYTES = 4096
+
 Farewell = Callable[[Status], bytes]
 
 FAREWELL: ContextVar[Farewell | None] = ContextVar("farewell", default=None)
@@ -77,6 +81,7 @@ def _edge(
 ) -> Callable[[bytes, Context], Awaitable[Any]]:
     method = descriptor.name
     parse = message_factory.GetMessageClass(descriptor.input_type).FromString
+    takes_ticket = descriptor.full_name in TICKETED
 
     async def behaviour(request: bytes, context: Context) -> Any:
         begun = time.monotonic()
@@ -84,7 +89,7 @@ def _edge(
         span = tracer.span(descriptor.full_name, parent=_metadata(context, "traceparent"))
         with span, bound_contextvars(method=method, call_id=new_id()):
             try:
-                principal = await authenticator.authenticate(_api_key(context))
+                principal = await _caller(authenticator, context, request, parse if takes_ticket else None)
                 return await call(principal, _parsed(parse, request), context)
             except KernelError as error:
                 code, status = _expected(error)
@@ -132,7 +137,21 @@ async def _abort(context: Context, code: grpc.StatusCode, status: Status) -> Non
             await context.abort(code, status.message, trailing_metadata=details)
 
 
-def _api_key(context: Context) -> str:
+async def _caller(authenticator: Authenticator, context: Context, request: bytes, parse: Callable[[bytes], Any] | None) -> Principal:
+    """Who calls: by API key, or by the ticket in a request that `parse` reads. Errors: as for Authenticator; ApiKeyMissing."""
+    try:
+        return await authenticator.authenticate(api_key(context))
+    except ApiKeyMissing:
+        # Of strangers only what a URL can hold is read.
+        if parse is None or len(request) > MAX_TICKETED_BYTES:
+            raise
+        asked = _parsed(parse, request)
+        if not asked.ticket:
+            raise
+        return await authenticator.admit(asked.ticket, asked.session_id)
+
+
+def api_key(context: Context) -> str:
     """`authorization: Bearer <key>`. Errors: ApiKeyMissing."""
     scheme, _, credential = _metadata(context, "authorization").partition(" ")
     if scheme.lower() == "bearer" and credential.strip():

@@ -3,16 +3,17 @@
 from __future__ import annotations
 
 from server.api import convert, server_sent
-from server.api.edge import Context
+from server.api.edge import Context, api_key
 from server.api.streams import Streams, started
 from server.kernel.errors import InvalidField
 from server.kernel.execute import Execute
 from server.kernel.identity import Principal
+from server.kernel.ports.authenticator import Authenticator
 from server.kernel.sessions import Sessions
-from treadle.session.v1 import event_stream_service_pb2
+from treadle.session.v1 import event_stream_service_pb2 as pb_stream
 from treadle.session.v1 import session_service_pb2 as pb
 
-SERVICE = event_stream_service_pb2.DESCRIPTOR.services_by_name["EventStreamService"]
+SERVICE = pb_stream.DESCRIPTOR.services_by_name["EventStreamService"]
 
 LAST_EVENT_ID = "last-event-id"
 
@@ -20,10 +21,11 @@ LAST_EVENT_ID = "last-event-id"
 class EventStreamService:
     """See the comments of the proto."""
 
-    def __init__(self, sessions: Sessions, execute: Execute, streams: Streams) -> None:
+    def __init__(self, sessions: Sessions, execute: Execute, streams: Streams, authenticator: Authenticator) -> None:
         self._sessions = sessions
         self._execute = execute
         self._streams = streams
+        self._authenticator = authenticator
 
     async def stream_execute(self, principal: Principal, request: pb.ExecuteSessionRequest, context: Context) -> None:
         """Start a turn, or find it, and follow it."""
@@ -44,6 +46,14 @@ class EventStreamService:
         frames = await self._sessions.follow(principal, request.session_id, after_seq=after_seq, live=live)
         first = server_sent.opening(started(request.session_id))
         await self._streams.send(context, frames, after_seq=after_seq, first=first, dress=server_sent.dress, farewell=server_sent.failure)
+
+    async def create_stream_ticket(
+        self, principal: Principal, request: pb_stream.CreateStreamTicketRequest, context: Context
+    ) -> pb_stream.CreateStreamTicketResponse:
+        """For a session of the caller's own."""
+        session = await self._sessions.get(principal, request.session_id)
+        ticket, expires_at = self._authenticator.issue_ticket(api_key(context), session.id)
+        return pb_stream.CreateStreamTicketResponse(ticket=ticket, expires_at=convert.timestamp(expires_at))
 
 
 def _last_event_id(context: Context) -> int | None:

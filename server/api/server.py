@@ -71,7 +71,7 @@ async def open_api(
     streams = Streams(write_seconds=write_seconds)
     service = SessionService(sessions, execute, inputs, streams)
     health = Health(("", SERVICE.full_name, EVENT_STREAMS.full_name))
-    event_streams = EventStreamService(sessions, execute, streams)
+    event_streams = EventStreamService(sessions, execute, streams, authenticator)
     server.add_generic_rpc_handlers(
         (generic_handler(SERVICE, service, authenticator, tracer), generic_handler(EVENT_STREAMS, event_streams, authenticator, tracer))
     )

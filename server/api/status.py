@@ -37,6 +37,7 @@ STATUS: Mapping[type[KernelError], tuple[grpc.StatusCode, str]] = {
     errors.TooManyStreams: (grpc.StatusCode.RESOURCE_EXHAUSTED, "TOO_MANY_STREAMS"),
     errors.ApiKeyMissing: (grpc.StatusCode.UNAUTHENTICATED, "API_KEY_MISSING"),
     errors.ApiKeyInvalid: (grpc.StatusCode.UNAUTHENTICATED, "API_KEY_INVALID"),
+    errors.TicketInvalid: (grpc.StatusCode.UNAUTHENTICATED, "TICKET_INVALID"),
     errors.ShuttingDown: (grpc.StatusCode.UNAVAILABLE, "SHUTTING_DOWN"),
     errors.StoreUnavailable: (grpc.StatusCode.UNAVAILABLE, "STORE_UNAVAILABLE"),
     errors.SlowConsumer: (grpc.StatusCode.RESOURCE_EXHAUSTED, "SLOW_CONSUMER"),

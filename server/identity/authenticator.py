@@ -6,9 +6,11 @@ import asyncio
 import time
 from collections import OrderedDict
 from dataclasses import dataclass
+from datetime import UTC, datetime
 
 from server.identity.keys import ApiKey
-from server.kernel.errors import ApiKeyInvalid
+from server.identity.tickets import StreamTicket
+from server.kernel.errors import ApiKeyInvalid, TicketInvalid
 from server.kernel.identity import Principal
 from server.kernel.ports.key_store import KeyRecord, KeyStore
 
@@ -17,6 +19,8 @@ REMEMBER_SECONDS = 30.0
 REMEMBER_MISSING_SECONDS = 5.0
 """How long a key that has just been made may be refused, if somebody tried its prefix before."""
 REMEMBER_KEYS = 1024
+TICKET_SECONDS = 3600.0
+"""How long EventSource comes back by itself; then its page asks for another ticket."""
 LOOKUPS = 2
 """Queries at a time: who guesses keys waits in line with other guesses, and the database does its work for the others."""
 
@@ -24,8 +28,9 @@ LOOKUPS = 2
 class ApiKeyAuthenticator:
     """Implements the port `Authenticator`. Keys that are not there are remembered apart: guesses cannot push out the keys in use."""
 
-    def __init__(self, keys: KeyStore, *, remember_seconds: float = REMEMBER_SECONDS) -> None:
+    def __init__(self, keys: KeyStore, *, remember_seconds: float = REMEMBER_SECONDS, ticket_seconds: float = TICKET_SECONDS) -> None:
         self._keys = keys
+        self._ticket_seconds = ticket_seconds
         self._found = _Memory(remember_seconds)
         self._missing = _Memory(min(remember_seconds, REMEMBER_MISSING_SECONDS))
         self._lookups = asyncio.Semaphore(LOOKUPS)
@@ -39,6 +44,24 @@ class ApiKeyAuthenticator:
         if record is None or not key.matches(record.secret_sha256):
             raise ApiKeyInvalid
         self._found.used(key.prefix)
+        return record.owner
+
+    def issue_ticket(self, api_key: str, session_id: str) -> tuple[str, datetime]:
+        """See Authenticator."""
+        key = ApiKey.parse(api_key)
+        if key is None:
+            raise ApiKeyInvalid
+        ticket = StreamTicket.issue(key, session_id, int(time.time() + self._ticket_seconds))
+        return str(ticket), datetime.fromtimestamp(ticket.expires_at, UTC)
+
+    async def admit(self, ticket: str, session_id: str) -> Principal:
+        """See Authenticator."""
+        shown = StreamTicket.parse(ticket)
+        if shown is None or shown.expires_at <= time.time():
+            raise TicketInvalid
+        record = await self._record(shown.prefix)
+        if record is None or not shown.matches(record.secret_sha256, session_id):
+            raise TicketInvalid
         return record.owner
 
     async def _record(self, prefix: str) -> KeyRecord | None:

@@ -204,6 +204,13 @@ class ApiKeyInvalid(KernelError):
         super().__init__("the API key is not valid")
 
 
+class TicketInvalid(KernelError):
+    """The ticket is malformed, over, for another session, or of a key that was revoked; which of these is not told."""
+
+    def __init__(self) -> None:
+        super().__init__("the ticket is not valid for this session, or is over; ask for a new one with CreateStreamTicket")
+
+
 # -- what the server cannot do now ------------------------------------------------------------------------------------------
 
 

@@ -232,9 +232,28 @@ async def test_pages_of_foreign_origins_are_refused(
     assert await foreign.call("plain", url=url) == "TypeError"
 
 
-async def test_event_source_has_no_key_and_so_no_access(page: Page, door: dict[str, str], log: list[event_pb2.Event]) -> None:
-    """EventSource sends no headers of its own, and a key in a URL would end up in logs: pages read by fetch, with a header."""
-    resume = f"{door['gateway']}/resume?sessionId={log[0].session_id}"
-    for key in ("", f"&key={door['key']}", f"&api_key={door['key']}", f"&authorization=Bearer%20{door['key']}"):
-        assert await page.call("eventSource", url=resume + key) == "refused"
-    assert await page.call("plain", url=resume) == "401"
+async def test_event_source_reads_the_session_that_everybody_reads(page: Page, door: dict[str, str], log: list[event_pb2.Event]) -> None:
+    session_id = log[0].session_id
+    answer = await page.call("eventSource", door=door, path=f"/resume?sessionId={session_id}", sessionId=session_id)
+    assert (answer["opened"], answer["ending"]) == (1, "closed")
+    assert digest(unpacked(answer["events"])) == digest(log)
+
+
+async def test_event_source_comes_back_by_itself(page: Page, door: dict[str, str], http: Http, log: list[event_pb2.Event]) -> None:
+    session_id = log[0].session_id
+    ticket = (await page.call("ticketFor", door=door, sessionId=session_id))["ticket"]
+    limits = iter([2500, 5000])
+    async with cutting_proxy(http.address, lambda: next(limits, 1_000_000)) as proxy:
+        cut = door | {"gateway": f"http://{proxy.address}"}
+        answer = await page.call("eventSource", door=cut, path=f"/resume?sessionId={session_id}&ticket={ticket}")
+        assert proxy.cuts == 2
+    assert (answer["opened"], answer["ending"]) == (3, "closed")
+    assert digest(unpacked(answer["events"])) == digest(log)
+
+
+async def test_event_source_without_a_ticket_is_refused(page: Page, door: dict[str, str], log: list[event_pb2.Event]) -> None:
+    """Also with a key: in a URL it would end up in logs, and open everything."""
+    resume = f"/resume?sessionId={log[0].session_id}"
+    for key in ("", f"&key={door['key']}", f"&api_key={door['key']}", f"&authorization=Bearer%20{door['key']}", f"&ticket={door['key']}"):
+        assert (await page.call("eventSource", door=door, path=resume + key))["ending"] == "refused"
+    assert await page.call("plain", url=door["gateway"] + resume) == "401"

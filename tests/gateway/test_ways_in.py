@@ -9,6 +9,7 @@ import json
 import struct
 from typing import Any
 
+import aiohttp
 import pytest
 from support.gateway import ORIGIN, Http
 from support.git_server import GitServer
@@ -151,6 +152,36 @@ async def test_without_a_key_nothing_is_shown(http: Http) -> None:
 async def test_the_worker_s_service_is_not_reachable(http: Http, through: Client) -> None:
     async with http.session.post(http.base + "/treadle.worker.v1.WorkerService/Handshake", data=b"{}") as answer:
         assert answer.status == 404
+
+
+async def test_a_ticket_opens_the_stream_of_its_session_and_nothing_else(
+    http: Http, treadle: tuple[Any, Client], session_id: str, repository: dict[str, str]
+) -> None:
+    async with http.session.post(f"{http.base}/v1/sessions/{session_id}:streamTicket", json={}) as answer:
+        ticket = (await answer.json())["ticket"]
+    async with http.session.post(f"{http.base}/v1/sessions", json={"repositoryUrl": repository["repositoryUrl"]}) as answer:
+        other = (await answer.json())["session"]["sessionId"]
+    async with http.session.post(f"{http.base}/v1/sessions/{other[:-1]}x:streamTicket", json={}) as answer:
+        assert answer.status == 404
+    stream = f"/v1/sessions/{{}}/events:stream?ticket={ticket}"
+    async with aiohttp.ClientSession(http.base) as stranger:
+        async with stranger.get(stream.format(session_id)) as answer:
+            whole = http.blocks(await answer.text())
+        assert [block for block in whole if "id" in block] == await http.events(f"/resume?sessionId={session_id}")
+        for path, reason in (
+            (stream.format(other), "TICKET_INVALID"),
+            (stream.format(session_id)[:-1], "TICKET_INVALID"),
+            (f"/v1/sessions/{session_id}:resume?ticket={ticket}", "API_KEY_MISSING"),
+            (f"/v1/sessions/{session_id}/events?ticket={ticket}", "API_KEY_MISSING"),
+            (f"/v1/sessions/{session_id}?ticket={ticket}", "API_KEY_MISSING"),
+        ):
+            async with stranger.get(path) as answer:
+                told = await answer.json()
+            assert (answer.status, told["details"][0]["reason"]) == (401, reason), path
+        # It is no key, and makes no other tickets.
+        headers = {"authorization": f"Bearer {ticket}"}
+        async with stranger.post(f"/v1/sessions/{session_id}:streamTicket", json={}, headers=headers) as answer:
+            assert (await answer.json())["details"][0]["reason"] == "API_KEY_INVALID"
 
 
 async def test_only_named_origins_may_call_from_a_page(http: Http) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from datetime import datetime
 from typing import Protocol
 
 from server.kernel.identity import Principal
@@ -12,4 +13,13 @@ class Authenticator(Protocol):
 
     async def authenticate(self, api_key: str) -> Principal:
         """Errors: ApiKeyInvalid (malformed, unknown, revoked: not told apart), StoreUnavailable."""
+        ...
+
+    def issue_ticket(self, api_key: str, session_id: str) -> tuple[str, datetime]:
+        """What opens this one session's event stream in place of a key that `authenticate` has let in, and until when. Whether the key's
+        owner has such a session is not asked here. Errors: ApiKeyInvalid for what is no key."""
+        ...
+
+    async def admit(self, ticket: str, session_id: str) -> Principal:
+        """Errors: TicketInvalid (malformed, over, another session's, of a key that was revoked: not told apart), StoreUnavailable."""
         ...

@@ -91,7 +91,7 @@ async function execute({ door, request }: { door: Door; request: JsonValue }, em
   }
 }
 
-// Server-sent events by fetch: EventSource can send no key.
+// Server-sent events by fetch, with the key in a header.
 async function sse(
   { door, path, lastEventId = "", leaveAfter = 0 }: { door: Door; path: string; lastEventId?: string; leaveAfter?: number },
   emit: Emit,
@@ -123,13 +123,39 @@ async function sse(
   }
 }
 
-// What becomes of the browser's own EventSource.
-function eventSource({ url }: { url: string }): Promise<string> {
+// The browser's own EventSource, with a ticket in its URL. It comes back by itself, behind the last event that it has: nothing here resumes.
+async function eventSource(
+  { door, path, sessionId }: { door: Door; path: string; sessionId?: string },
+  emit: Emit,
+): Promise<{ events: string[]; opened: number; ending: string }> {
+  const ticket = sessionId ? (await ticketFor({ door, sessionId })).ticket : "";
   return new Promise((resolve) => {
-    const source = new EventSource(url);
-    source.onopen = () => (source.close(), resolve("open"));
-    source.onerror = () => resolve(source.readyState === EventSource.CLOSED ? "refused" : "connecting");
+    const events: string[] = [];
+    let opened = 0;
+    const source = new EventSource(`${door.gateway}${path}${ticket && `&ticket=${ticket}`}`);
+    const end = (ending: string) => (source.close(), resolve({ events, opened, ending }));
+    const read = ({ type, data }: MessageEvent<string>) => {
+      const event = fromJson(EventSchema, JSON.parse(data));
+      events.push(packed(event));
+      emit({ seq: Number(event.seq), kind: type });
+    };
+    source.onopen = () => opened++;
+    source.addEventListener("closed", () => end("closed"));
+    // `error` is a kind of event, the last word of a stream, and what the browser itself calls a lost connection.
+    source.addEventListener("error", (event) => {
+      if (source.readyState === EventSource.CLOSED) end("refused");
+      else if (event instanceof MessageEvent && "seq" in JSON.parse(event.data)) read(event);
+    });
+    const kinds = EventSchema.oneofs.flatMap((each) => each.fields.map((field) => field.name));
+    for (const kind of kinds.filter((each) => each !== "error")) source.addEventListener(kind, read);
   });
+}
+
+async function ticketFor({ door, sessionId }: { door: Door; sessionId: string }): Promise<{ ticket: string; expiresAt: string }> {
+  const { gateway, key } = door;
+  const headers = { authorization: `Bearer ${key}`, "content-type": "application/json" };
+  const answer = await fetch(`${gateway}/v1/sessions/${sessionId}:streamTicket`, { method: "POST", headers, body: "{}" });
+  return await answer.json();
 }
 
 // What a page that may not call learns.
@@ -148,4 +174,4 @@ function roundTrip(): boolean {
   return fromBinary(EventSchema, toBinary(EventSchema, event)).body.case === "error";
 }
 
-Object.assign(window, { treadle: { list, resume, execute, sse, eventSource, plain, roundTrip } });
+Object.assign(window, { treadle: { list, resume, execute, sse, eventSource, ticketFor, plain, roundTrip } });

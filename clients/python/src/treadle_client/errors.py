@@ -171,6 +171,10 @@ class ApiKeyInvalid(NotAuthenticated):
     """The API key is malformed, unknown or revoked."""
 
 
+class TicketInvalid(NotAuthenticated):
+    """The ticket for an event stream is not valid for this session, or is over."""
+
+
 class ServerDefect(CallFailed):
     """The server has a defect. Metadata: error_id, under which its log tells more."""
 
@@ -220,6 +224,7 @@ BY_REASON: Mapping[str, type[CallFailed]] = {
     "TOO_MANY_TURNS": TooManyTurns,
     "API_KEY_MISSING": ApiKeyMissing,
     "API_KEY_INVALID": ApiKeyInvalid,
+    "TICKET_INVALID": TicketInvalid,
     "INTERNAL": ServerDefect,
     "SHUTTING_DOWN": ShuttingDown,
     "STORE_UNAVAILABLE": StoreUnavailable,

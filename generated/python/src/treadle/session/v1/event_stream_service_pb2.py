@@ -24,10 +24,11 @@ _sym_db = _symbol_database.Default()
 
 from google.api import annotations_pb2 as google_dot_api_dot_annotations__pb2
 from google.api import httpbody_pb2 as google_dot_api_dot_httpbody__pb2
+from google.protobuf import timestamp_pb2 as google_dot_protobuf_dot_timestamp__pb2
 from treadle.session.v1 import session_service_pb2 as treadle_dot_session_dot_v1_dot_session__service__pb2
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n-treadle/session/v1/event_stream_service.proto\x12\x12treadle.session.v1\x1a\x1cgoogle/api/annotations.proto\x1a\x19google/api/httpbody.proto\x1a(treadle/session/v1/session_service.proto2\xc7\x02\n\x12\x45ventStreamService\x12\xa8\x01\n\rStreamExecute\x12).treadle.session.v1.ExecuteSessionRequest\x1a\x14.google.api.HttpBody\"T\x82\xd3\xe4\x93\x02N\"\x13/v1/sessions:stream:\x01*Z%\" /v1/sessions/{session_id}:stream:\x01*Z\r\"\x08/execute:\x01*0\x01\x12\x85\x01\n\x0cStreamResume\x12!.treadle.session.v1.ResumeRequest\x1a\x14.google.api.HttpBody\":\x82\xd3\xe4\x93\x02\x34\x12\'/v1/sessions/{session_id}/events:streamZ\t\x12\x07/resume0\x01\x62\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n-treadle/session/v1/event_stream_service.proto\x12\x12treadle.session.v1\x1a\x1cgoogle/api/annotations.proto\x1a\x19google/api/httpbody.proto\x1a\x1fgoogle/protobuf/timestamp.proto\x1a(treadle/session/v1/session_service.proto\":\n\x19\x43reateStreamTicketRequest\x12\x1d\n\nsession_id\x18\x01 \x01(\tR\tsessionId\"o\n\x1a\x43reateStreamTicketResponse\x12\x16\n\x06ticket\x18\x01 \x01(\tR\x06ticket\x12\x39\n\nexpires_at\x18\x02 \x01(\x0b\x32\x1a.google.protobuf.TimestampR\texpiresAt2\xf0\x03\n\x12\x45ventStreamService\x12\xa8\x01\n\rStreamExecute\x12).treadle.session.v1.ExecuteSessionRequest\x1a\x14.google.api.HttpBody\"T\x82\xd3\xe4\x93\x02N\"\x13/v1/sessions:stream:\x01*Z%\" /v1/sessions/{session_id}:stream:\x01*Z\r\"\x08/execute:\x01*0\x01\x12\x85\x01\n\x0cStreamResume\x12!.treadle.session.v1.ResumeRequest\x1a\x14.google.api.HttpBody\":\x82\xd3\xe4\x93\x02\x34\x12\'/v1/sessions/{session_id}/events:streamZ\t\x12\x07/resume0\x01\x12\xa6\x01\n\x12\x43reateStreamTicket\x12-.treadle.session.v1.CreateStreamTicketRequest\x1a..treadle.session.v1.CreateStreamTicketResponse\"1\x82\xd3\xe4\x93\x02+\"&/v1/sessions/{session_id}:streamTicket:\x01*b\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
@@ -38,6 +39,12 @@ if not _descriptor._USE_C_DESCRIPTORS:
   _globals['_EVENTSTREAMSERVICE'].methods_by_name['StreamExecute']._serialized_options = b'\202\323\344\223\002N\"\023/v1/sessions:stream:\001*Z%\" /v1/sessions/{session_id}:stream:\001*Z\r\"\010/execute:\001*'
   _globals['_EVENTSTREAMSERVICE'].methods_by_name['StreamResume']._loaded_options = None
   _globals['_EVENTSTREAMSERVICE'].methods_by_name['StreamResume']._serialized_options = b'\202\323\344\223\0024\022\'/v1/sessions/{session_id}/events:streamZ\t\022\007/resume'
-  _globals['_EVENTSTREAMSERVICE']._serialized_start=169
-  _globals['_EVENTSTREAMSERVICE']._serialized_end=496
+  _globals['_EVENTSTREAMSERVICE'].methods_by_name['CreateStreamTicket']._loaded_options = None
+  _globals['_EVENTSTREAMSERVICE'].methods_by_name['CreateStreamTicket']._serialized_options = b'\202\323\344\223\002+\"&/v1/sessions/{session_id}:streamTicket:\001*'
+  _globals['_CREATESTREAMTICKETREQUEST']._serialized_start=201
+  _globals['_CREATESTREAMTICKETREQUEST']._serialized_end=259
+  _globals['_CREATESTREAMTICKETRESPONSE']._serialized_start=261
+  _globals['_CREATESTREAMTICKETRESPONSE']._serialized_end=372
+  _globals['_EVENTSTREAMSERVICE']._serialized_start=375
+  _globals['_EVENTSTREAMSERVICE']._serialized_end=871
 # @@protoc_insertion_point(module_scope)

@@ -4,6 +4,7 @@ import grpc
 import warnings
 
 from google.api import httpbody_pb2 as google_dot_api_dot_httpbody__pb2
+from treadle.session.v1 import event_stream_service_pb2 as treadle_dot_session_dot_v1_dot_event__stream__service__pb2
 from treadle.session.v1 import session_service_pb2 as treadle_dot_session_dot_v1_dot_session__service__pb2
 
 GRPC_GENERATED_VERSION = '1.74.0'
@@ -55,6 +56,11 @@ class EventStreamServiceStub(object):
                 request_serializer=treadle_dot_session_dot_v1_dot_session__service__pb2.ResumeRequest.SerializeToString,
                 response_deserializer=google_dot_api_dot_httpbody__pb2.HttpBody.FromString,
                 _registered_method=True)
+        self.CreateStreamTicket = channel.unary_unary(
+                '/treadle.session.v1.EventStreamService/CreateStreamTicket',
+                request_serializer=treadle_dot_session_dot_v1_dot_event__stream__service__pb2.CreateStreamTicketRequest.SerializeToString,
+                response_deserializer=treadle_dot_session_dot_v1_dot_event__stream__service__pb2.CreateStreamTicketResponse.FromString,
+                _registered_method=True)
 
 
 class EventStreamServiceServicer(object):
@@ -80,7 +86,18 @@ class EventStreamServiceServicer(object):
 
     def StreamResume(self, request, context):
         """StreamResume is SessionService.Resume as server-sent events. The header `last-event-id`, which EventSource sends when it connects
-        again, counts more than `after_seq`. Errors: INVALID_ARGUMENT/INVALID_FIELD for one that is no number.
+        again, counts more than `after_seq`. Instead of an API key it takes a `ticket`, for EventSource, which can send no header.
+        Errors: INVALID_ARGUMENT/INVALID_FIELD for one that is no number; UNAUTHENTICATED/TICKET_INVALID.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def CreateStreamTicket(self, request, context):
+        """CreateStreamTicket makes what opens the event stream of one session in place of the API key, and nothing else: for EventSource, whose
+        URL it may stand in. It is good for any number of streams until it expires, after an hour; a stream that is open by then goes on, and
+        EventSource that connects again later is refused with 401 and stops, which is when to ask for another one. It ends with its API key.
+        Errors: as SessionService.GetSession: NOT_FOUND/SESSION_NOT_FOUND.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
@@ -98,6 +115,11 @@ def add_EventStreamServiceServicer_to_server(servicer, server):
                     servicer.StreamResume,
                     request_deserializer=treadle_dot_session_dot_v1_dot_session__service__pb2.ResumeRequest.FromString,
                     response_serializer=google_dot_api_dot_httpbody__pb2.HttpBody.SerializeToString,
+            ),
+            'CreateStreamTicket': grpc.unary_unary_rpc_method_handler(
+                    servicer.CreateStreamTicket,
+                    request_deserializer=treadle_dot_session_dot_v1_dot_event__stream__service__pb2.CreateStreamTicketRequest.FromString,
+                    response_serializer=treadle_dot_session_dot_v1_dot_event__stream__service__pb2.CreateStreamTicketResponse.SerializeToString,
             ),
     }
     generic_handler = grpc.method_handlers_generic_handler(
@@ -164,6 +186,33 @@ class EventStreamService(object):
             '/treadle.session.v1.EventStreamService/StreamResume',
             treadle_dot_session_dot_v1_dot_session__service__pb2.ResumeRequest.SerializeToString,
             google_dot_api_dot_httpbody__pb2.HttpBody.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def CreateStreamTicket(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/treadle.session.v1.EventStreamService/CreateStreamTicket',
+            treadle_dot_session_dot_v1_dot_event__stream__service__pb2.CreateStreamTicketRequest.SerializeToString,
+            treadle_dot_session_dot_v1_dot_event__stream__service__pb2.CreateStreamTicketResponse.FromString,
             options,
             channel_credentials,
             insecure,

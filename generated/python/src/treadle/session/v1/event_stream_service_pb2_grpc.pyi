@@ -6,6 +6,7 @@ isort:skip_file
 from collections import abc as _abc
 from google.api import httpbody_pb2 as _httpbody_pb2
 from grpc import aio as _aio
+from treadle.session.v1 import event_stream_service_pb2 as _event_stream_service_pb2
 from treadle.session.v1 import session_service_pb2 as _session_service_pb2
 import abc as _abc_1
 import grpc as _grpc
@@ -50,7 +51,14 @@ class EventStreamServiceStub:
     """
     StreamResume: _grpc.UnaryStreamMultiCallable[_session_service_pb2.ResumeRequest, _httpbody_pb2.HttpBody]
     """StreamResume is SessionService.Resume as server-sent events. The header `last-event-id`, which EventSource sends when it connects
-    again, counts more than `after_seq`. Errors: INVALID_ARGUMENT/INVALID_FIELD for one that is no number.
+    again, counts more than `after_seq`. Instead of an API key it takes a `ticket`, for EventSource, which can send no header.
+    Errors: INVALID_ARGUMENT/INVALID_FIELD for one that is no number; UNAUTHENTICATED/TICKET_INVALID.
+    """
+    CreateStreamTicket: _grpc.UnaryUnaryMultiCallable[_event_stream_service_pb2.CreateStreamTicketRequest, _event_stream_service_pb2.CreateStreamTicketResponse]
+    """CreateStreamTicket makes what opens the event stream of one session in place of the API key, and nothing else: for EventSource, whose
+    URL it may stand in. It is good for any number of streams until it expires, after an hour; a stream that is open by then goes on, and
+    EventSource that connects again later is refused with 401 and stops, which is when to ask for another one. It ends with its API key.
+    Errors: as SessionService.GetSession: NOT_FOUND/SESSION_NOT_FOUND.
     """
 
 @_typing.type_check_only
@@ -74,7 +82,14 @@ class EventStreamServiceAsyncStub(EventStreamServiceStub):
     """
     StreamResume: _aio.UnaryStreamMultiCallable[_session_service_pb2.ResumeRequest, _httpbody_pb2.HttpBody]  # type: ignore[assignment]
     """StreamResume is SessionService.Resume as server-sent events. The header `last-event-id`, which EventSource sends when it connects
-    again, counts more than `after_seq`. Errors: INVALID_ARGUMENT/INVALID_FIELD for one that is no number.
+    again, counts more than `after_seq`. Instead of an API key it takes a `ticket`, for EventSource, which can send no header.
+    Errors: INVALID_ARGUMENT/INVALID_FIELD for one that is no number; UNAUTHENTICATED/TICKET_INVALID.
+    """
+    CreateStreamTicket: _aio.UnaryUnaryMultiCallable[_event_stream_service_pb2.CreateStreamTicketRequest, _event_stream_service_pb2.CreateStreamTicketResponse]  # type: ignore[assignment]
+    """CreateStreamTicket makes what opens the event stream of one session in place of the API key, and nothing else: for EventSource, whose
+    URL it may stand in. It is good for any number of streams until it expires, after an hour; a stream that is open by then goes on, and
+    EventSource that connects again later is refused with 401 and stops, which is when to ask for another one. It ends with its API key.
+    Errors: as SessionService.GetSession: NOT_FOUND/SESSION_NOT_FOUND.
     """
 
 class EventStreamServiceServicer(metaclass=_abc_1.ABCMeta):
@@ -107,7 +122,20 @@ class EventStreamServiceServicer(metaclass=_abc_1.ABCMeta):
         context: _ServicerContext,
     ) -> _typing.Union[_abc.Iterator[_httpbody_pb2.HttpBody], _abc.AsyncIterator[_httpbody_pb2.HttpBody]]:
         """StreamResume is SessionService.Resume as server-sent events. The header `last-event-id`, which EventSource sends when it connects
-        again, counts more than `after_seq`. Errors: INVALID_ARGUMENT/INVALID_FIELD for one that is no number.
+        again, counts more than `after_seq`. Instead of an API key it takes a `ticket`, for EventSource, which can send no header.
+        Errors: INVALID_ARGUMENT/INVALID_FIELD for one that is no number; UNAUTHENTICATED/TICKET_INVALID.
+        """
+
+    @_abc_1.abstractmethod
+    def CreateStreamTicket(
+        self,
+        request: _event_stream_service_pb2.CreateStreamTicketRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_event_stream_service_pb2.CreateStreamTicketResponse, _abc.Awaitable[_event_stream_service_pb2.CreateStreamTicketResponse]]:
+        """CreateStreamTicket makes what opens the event stream of one session in place of the API key, and nothing else: for EventSource, whose
+        URL it may stand in. It is good for any number of streams until it expires, after an hour; a stream that is open by then goes on, and
+        EventSource that connects again later is refused with 401 and stops, which is when to ask for another one. It ends with its API key.
+        Errors: as SessionService.GetSession: NOT_FOUND/SESSION_NOT_FOUND.
         """
 
 def add_EventStreamServiceServicer_to_server(servicer: EventStreamServiceServicer, server: _typing.Union[_grpc.Server, _aio.Server]) -> None: ...

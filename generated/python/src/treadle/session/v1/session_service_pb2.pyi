@@ -53,14 +53,16 @@ class ExecuteSessionResponse(_message.Message):
     def __init__(self, events: _Optional[_Union[EventBatch, _Mapping]] = ..., synced: _Optional[_Union[Synced, _Mapping]] = ..., heartbeat: _Optional[_Union[Heartbeat, _Mapping]] = ..., closed: _Optional[_Union[Closed, _Mapping]] = ..., started: _Optional[_Union[Started, _Mapping]] = ...) -> None: ...
 
 class ResumeRequest(_message.Message):
-    __slots__ = ("session_id", "after_seq", "follow")
+    __slots__ = ("session_id", "after_seq", "follow", "ticket")
     SESSION_ID_FIELD_NUMBER: _ClassVar[int]
     AFTER_SEQ_FIELD_NUMBER: _ClassVar[int]
     FOLLOW_FIELD_NUMBER: _ClassVar[int]
+    TICKET_FIELD_NUMBER: _ClassVar[int]
     session_id: str
     after_seq: int
     follow: bool
-    def __init__(self, session_id: _Optional[str] = ..., after_seq: _Optional[int] = ..., follow: bool = ...) -> None: ...
+    ticket: str
+    def __init__(self, session_id: _Optional[str] = ..., after_seq: _Optional[int] = ..., follow: bool = ..., ticket: _Optional[str] = ...) -> None: ...
 
 class ResumeResponse(_message.Message):
     __slots__ = ("events", "synced", "heartbeat", "closed", "started")

@@ -2,19 +2,71 @@
 // @generated from file treadle/session/v1/event_stream_service.proto (package treadle.session.v1, syntax proto3)
 /* eslint-disable */
 
-import type { GenFile, GenService } from "@bufbuild/protobuf/codegenv2";
-import { fileDesc, serviceDesc } from "@bufbuild/protobuf/codegenv2";
+import type { GenFile, GenMessage, GenService } from "@bufbuild/protobuf/codegenv2";
+import { fileDesc, messageDesc, serviceDesc } from "@bufbuild/protobuf/codegenv2";
 import { file_google_api_annotations } from "../../../google/api/annotations_pb.js";
 import type { HttpBodySchema } from "../../../google/api/httpbody_pb.js";
 import { file_google_api_httpbody } from "../../../google/api/httpbody_pb.js";
+import type { Timestamp } from "@bufbuild/protobuf/wkt";
+import { file_google_protobuf_timestamp } from "@bufbuild/protobuf/wkt";
 import type { ExecuteSessionRequestSchema, ResumeRequestSchema } from "./session_service_pb.js";
 import { file_treadle_session_v1_session_service } from "./session_service_pb.js";
+import type { Message } from "@bufbuild/protobuf";
 
 /**
  * Describes the file treadle/session/v1/event_stream_service.proto.
  */
 export const file_treadle_session_v1_event_stream_service: GenFile = /*@__PURE__*/
-  fileDesc("Ci10cmVhZGxlL3Nlc3Npb24vdjEvZXZlbnRfc3RyZWFtX3NlcnZpY2UucHJvdG8SEnRyZWFkbGUuc2Vzc2lvbi52MTLHAgoSRXZlbnRTdHJlYW1TZXJ2aWNlEqgBCg1TdHJlYW1FeGVjdXRlEikudHJlYWRsZS5zZXNzaW9uLnYxLkV4ZWN1dGVTZXNzaW9uUmVxdWVzdBoULmdvb2dsZS5hcGkuSHR0cEJvZHkiVILT5JMCTjoBKlolOgEqIiAvdjEvc2Vzc2lvbnMve3Nlc3Npb25faWR9OnN0cmVhbVoNOgEqIggvZXhlY3V0ZSITL3YxL3Nlc3Npb25zOnN0cmVhbTABEoUBCgxTdHJlYW1SZXN1bWUSIS50cmVhZGxlLnNlc3Npb24udjEuUmVzdW1lUmVxdWVzdBoULmdvb2dsZS5hcGkuSHR0cEJvZHkiOoLT5JMCNFoJEgcvcmVzdW1lEicvdjEvc2Vzc2lvbnMve3Nlc3Npb25faWR9L2V2ZW50czpzdHJlYW0wAWIGcHJvdG8z", [file_google_api_annotations, file_google_api_httpbody, file_treadle_session_v1_session_service]);
+  fileDesc("Ci10cmVhZGxlL3Nlc3Npb24vdjEvZXZlbnRfc3RyZWFtX3NlcnZpY2UucHJvdG8SEnRyZWFkbGUuc2Vzc2lvbi52MSIvChlDcmVhdGVTdHJlYW1UaWNrZXRSZXF1ZXN0EhIKCnNlc3Npb25faWQYASABKAkiXAoaQ3JlYXRlU3RyZWFtVGlja2V0UmVzcG9uc2USDgoGdGlja2V0GAEgASgJEi4KCmV4cGlyZXNfYXQYAiABKAsyGi5nb29nbGUucHJvdG9idWYuVGltZXN0YW1wMvADChJFdmVudFN0cmVhbVNlcnZpY2USqAEKDVN0cmVhbUV4ZWN1dGUSKS50cmVhZGxlLnNlc3Npb24udjEuRXhlY3V0ZVNlc3Npb25SZXF1ZXN0GhQuZ29vZ2xlLmFwaS5IdHRwQm9keSJUgtPkkwJOOgEqWiU6ASoiIC92MS9zZXNzaW9ucy97c2Vzc2lvbl9pZH06c3RyZWFtWg06ASoiCC9leGVjdXRlIhMvdjEvc2Vzc2lvbnM6c3RyZWFtMAEShQEKDFN0cmVhbVJlc3VtZRIhLnRyZWFkbGUuc2Vzc2lvbi52MS5SZXN1bWVSZXF1ZXN0GhQuZ29vZ2xlLmFwaS5IdHRwQm9keSI6gtPkkwI0WgkSBy9yZXN1bWUSJy92MS9zZXNzaW9ucy97c2Vzc2lvbl9pZH0vZXZlbnRzOnN0cmVhbTABEqYBChJDcmVhdGVTdHJlYW1UaWNrZXQSLS50cmVhZGxlLnNlc3Npb24udjEuQ3JlYXRlU3RyZWFtVGlja2V0UmVxdWVzdBouLnRyZWFkbGUuc2Vzc2lvbi52MS5DcmVhdGVTdHJlYW1UaWNrZXRSZXNwb25zZSIxgtPkkwIrOgEqIiYvdjEvc2Vzc2lvbnMve3Nlc3Npb25faWR9OnN0cmVhbVRpY2tldGIGcHJvdG8z", [file_google_api_annotations, file_google_api_httpbody, file_google_protobuf_timestamp, file_treadle_session_v1_session_service]);
+
+/**
+ * CreateStreamTicketRequest names the session.
+ *
+ * @generated from message treadle.session.v1.CreateStreamTicketRequest
+ */
+export type CreateStreamTicketRequest = Message<"treadle.session.v1.CreateStreamTicketRequest"> & {
+  /**
+   * The session.
+   *
+   * @generated from field: string session_id = 1;
+   */
+  sessionId: string;
+};
+
+/**
+ * Describes the message treadle.session.v1.CreateStreamTicketRequest.
+ * Use `create(CreateStreamTicketRequestSchema)` to create a new message.
+ */
+export const CreateStreamTicketRequestSchema: GenMessage<CreateStreamTicketRequest> = /*@__PURE__*/
+  messageDesc(file_treadle_session_v1_event_stream_service, 0);
+
+/**
+ * CreateStreamTicketResponse is the ticket.
+ *
+ * @generated from message treadle.session.v1.CreateStreamTicketResponse
+ */
+export type CreateStreamTicketResponse = Message<"treadle.session.v1.CreateStreamTicketResponse"> & {
+  /**
+   * For `GET /v1/sessions/{session_id}/events:stream?ticket=`, or `GET /resume?sessionId=...&ticket=`.
+   *
+   * @generated from field: string ticket = 1;
+   */
+  ticket: string;
+
+  /**
+   * When it is over.
+   *
+   * @generated from field: google.protobuf.Timestamp expires_at = 2;
+   */
+  expiresAt?: Timestamp | undefined;
+};
+
+/**
+ * Describes the message treadle.session.v1.CreateStreamTicketResponse.
+ * Use `create(CreateStreamTicketResponseSchema)` to create a new message.
+ */
+export const CreateStreamTicketResponseSchema: GenMessage<CreateStreamTicketResponse> = /*@__PURE__*/
+  messageDesc(file_treadle_session_v1_event_stream_service, 1);
 
 /**
  * EventStreamService serves the streams of SessionService as server-sent events (`text/event-stream`), for browsers, curl and all that
@@ -44,7 +96,8 @@ export const EventStreamService: GenService<{
   },
   /**
    * StreamResume is SessionService.Resume as server-sent events. The header `last-event-id`, which EventSource sends when it connects
-   * again, counts more than `after_seq`. Errors: INVALID_ARGUMENT/INVALID_FIELD for one that is no number.
+   * again, counts more than `after_seq`. Instead of an API key it takes a `ticket`, for EventSource, which can send no header.
+   * Errors: INVALID_ARGUMENT/INVALID_FIELD for one that is no number; UNAUTHENTICATED/TICKET_INVALID.
    *
    * @generated from rpc treadle.session.v1.EventStreamService.StreamResume
    */
@@ -52,6 +105,19 @@ export const EventStreamService: GenService<{
     methodKind: "server_streaming";
     input: typeof ResumeRequestSchema;
     output: typeof HttpBodySchema;
+  },
+  /**
+   * CreateStreamTicket makes what opens the event stream of one session in place of the API key, and nothing else: for EventSource, whose
+   * URL it may stand in. It is good for any number of streams until it expires, after an hour; a stream that is open by then goes on, and
+   * EventSource that connects again later is refused with 401 and stops, which is when to ask for another one. It ends with its API key.
+   * Errors: as SessionService.GetSession: NOT_FOUND/SESSION_NOT_FOUND.
+   *
+   * @generated from rpc treadle.session.v1.EventStreamService.CreateStreamTicket
+   */
+  createStreamTicket: {
+    methodKind: "unary";
+    input: typeof CreateStreamTicketRequestSchema;
+    output: typeof CreateStreamTicketResponseSchema;
   },
 }> = /*@__PURE__*/
   serviceDesc(file_treadle_session_v1_event_stream_service, 0);
