@@ -33,8 +33,9 @@ _BODY_SECONDS = 60.0
 _BLOCKING_BYTES = 128 * 1024
 """A larger request is read in a thread."""
 _FINAL_STATUS = 402
-"""For what the gateway has tried as often as it may. Agents' own clients try 429 and 5xx, and some 401, again and again, and the Claude
-program a 400 five times with fewer fields each time (measured: 402 once, and told as it is)."""
+"""For what is final: what the rules refuse, and what the gateway has tried as often as it may. Agents' own clients try 429 and 5xx, and
+some 401, again and again, and the Claude program asks again five times after a 400 or 422, whatever the headers say (measured: once after
+402, 403, 405 and 413; 402 alone is told as it is)."""
 
 log = structlog.get_logger()
 
@@ -199,7 +200,7 @@ class Exchange:
                 return await asyncio.to_thread(check, data, self._shared.rules)
             return check(data, self._shared.rules)
         except Refused as refused:
-            raise Denied(400, str(refused)) from refused
+            raise Denied(_FINAL_STATUS, str(refused)) from refused
 
     def _size(self, request: web.BaseRequest) -> int:
         """Errors: Denied for a body that is packed, or whose length is not told beforehand."""
@@ -209,7 +210,7 @@ class Exchange:
         if size is None or "transfer-encoding" in request.headers:
             raise Denied(411, "a request must tell its length")
         if size == 0:
-            raise Denied(400, "the request is empty")
+            raise Denied(_FINAL_STATUS, "the request is empty")
         if size > self._shared.max_bytes:
             raise Denied(413, f"a request of {size:,} bytes; at most {self._shared.max_bytes:,} are allowed")
         return size

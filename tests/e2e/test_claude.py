@@ -20,6 +20,7 @@ from support.treadle import Client, events_of, in_process, kinds, pushed_files, 
 from support.workers import alive, eventually, processes_with
 
 from server.embedded.postgres_home import DatabaseUrls
+from server.models import anthropic_rules
 from treadle.session.v1 import event_pb2
 from treadle.session.v1 import session_service_pb2 as pb
 
@@ -271,6 +272,69 @@ async def test_a_refusing_api_ends_the_turn_with_its_reason(
     assert time.monotonic() - begun < 60
     # The gateway repeats what may be repeated; the program does not do it once more.
     assert len(fake.messages) <= 4
+
+
+def refusals(events: list[event_pb2.Event]) -> list[str]:
+    return [event.error.message for event in events if event.error.code == "MODEL_REQUEST_REFUSED"]
+
+
+async def test_a_model_that_is_not_allowed_ends_the_turn_with_that_reason(
+    client: Client, fake: FakeAnthropic, bare: Path, git_server: GitServer
+) -> None:
+    events = await client.run(**ask(git_server, "hello", model="gemini-pro"))
+    end = ended(events)
+    assert (end.status, end.code) == (event_pb2.TURN_STATUS_FAILED, event_pb2.TURN_CODE_PROVIDER)
+    assert "model: gemini-pro is not allowed on this server" in end.message
+    assert refusals(events) == ["model: gemini-pro is not allowed on this server"]
+    assert fake.asked == []
+
+
+async def test_a_field_that_is_not_allowed_ends_the_turn_with_that_reason(
+    client: Client, fake: FakeAnthropic, bare: Path, git_server: GitServer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The program of tomorrow, with a field that the rules of today do not know."""
+    monkeypatch.setattr(anthropic_rules, "_FIELDS", anthropic_rules._FIELDS - {"metadata"})
+    events = await client.run(**ask(git_server, "hello"))
+    end = ended(events)
+    assert (end.status, end.code) == (event_pb2.TURN_STATUS_FAILED, event_pb2.TURN_CODE_PROVIDER)
+    assert "metadata: this field is not known here, and so not allowed" in end.message
+    assert refusals(events) == ["metadata: this field is not known here, and so not allowed"]
+    assert fake.asked == []
+
+
+@pytest.mark.parametrize("changes", [{"budget_turn_tokens": 1}])
+async def test_a_turns_used_up_budget_ends_it_with_that_reason(
+    client: Client, fake: FakeAnthropic, bare: Path, git_server: GitServer
+) -> None:
+    events = await client.run(**ask(git_server, bash("echo never > never.txt")))
+    end = ended(events)
+    assert (end.status, end.code) == (event_pb2.TURN_STATUS_FAILED, event_pb2.TURN_CODE_BUDGET)
+    assert "the model budget of the turn is used up" in end.message
+    assert len(fake.messages) == 1
+    assert "never.txt" not in pushed_files(bare, branch_of(events))
+
+
+@pytest.mark.parametrize("changes", [{"budget_day_tokens": 1}])
+async def test_a_days_used_up_budget_ends_the_next_turn_before_its_model_is_asked(
+    client: Client, fake: FakeAnthropic, bare: Path, git_server: GitServer
+) -> None:
+    await client.run(**ask(git_server, "hello"))
+    assert len(fake.messages) == 1
+    events = await client.run(**ask(git_server, "hello"))
+    end = ended(events)
+    assert (end.status, end.code) == (event_pb2.TURN_STATUS_FAILED, event_pb2.TURN_CODE_BUDGET)
+    assert "the user's day" in end.message
+    assert len(fake.messages) == 1
+
+
+@pytest.mark.parametrize("changes", [{"budget_turn_usd": 1.0}])
+async def test_a_model_without_a_price_ends_a_turn_with_a_budget_of_money(
+    client: Client, fake: FakeAnthropic, bare: Path, git_server: GitServer
+) -> None:
+    events = await client.run(**ask(git_server, "hello", model="claude-of-tomorrow"))
+    assert "no price is known for claude-of-tomorrow" in ended(events).message
+    assert len(refusals(events)) == 1
+    assert fake.asked == []
 
 
 async def test_an_overload_in_mid_stream_is_overcome(client: Client, fake: FakeAnthropic, bare: Path, git_server: GitServer) -> None:

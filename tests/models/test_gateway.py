@@ -220,9 +220,9 @@ async def test_what_is_sent_is_what_was_checked(agent: Agent, upstream: FakeUpst
     double = b'{"tools": [{"type": "web_search_20250305", "name": "s"}], "messages": [], "model": "claude-sonnet-4-5", "tools": []}'
     assert (await agent.say(body=double)).status == 200
     assert b"web_search" not in upstream.seen[0].raw
-    assert (await agent.say(body=double[:-1] + b', "tools": [{"type": "web_search_20250305"}]}')).status == 400
-    assert (await agent.say(body=json.dumps(ask()).encode() + b'{"x": 1}')).status == 400
-    assert (await agent.say(body=json.dumps(ask()).replace('"stream": true', '"stream": NaN').encode())).status == 400
+    assert (await agent.say(body=double[:-1] + b', "tools": [{"type": "web_search_20250305"}]}')).status == 402
+    assert (await agent.say(body=json.dumps(ask()).encode() + b'{"x": 1}')).status == 402
+    assert (await agent.say(body=json.dumps(ask()).replace('"stream": true', '"stream": NaN').encode())).status == 402
     assert (await agent.say(body=json.dumps(ask("lone \ud800 surrogate")).encode())).status == 200
     assert upstream.seen[-1].body["messages"][0]["content"] == "lone \ud800 surrogate"
     assert len(upstream.seen) == 2
@@ -235,7 +235,7 @@ async def test_what_is_sent_is_what_was_checked(agent: Agent, upstream: FakeUpst
 )
 async def test_hostile_json_is_refused(agent: Agent, body: bytes) -> None:
     said = await agent.say(body=body)
-    assert (said.status, said.json["error"]["type"]) == (400, "invalid_request_error")
+    assert (said.status, said.json["error"]["type"]) == (402, "invalid_request_error")
     assert agent.bill.codes == ["MODEL_REQUEST_REFUSED"]
 
 
@@ -281,7 +281,7 @@ async def test_a_door_has_a_limit_of_connections(agent: Agent) -> None:
 
 async def test_a_model_that_is_not_allowed_is_refused(agent: Agent, upstream: FakeUpstream) -> None:
     for model in ("gemini-pro", "", None, "claude-x y", ["claude-x"]):
-        assert (await agent.say(body={**ask(), "model": model})).status == 400
+        assert (await agent.say(body={**ask(), "model": model})).status == 402
     assert upstream.seen == []
 
 

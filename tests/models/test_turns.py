@@ -118,7 +118,7 @@ async def test_what_is_refused_and_what_is_tried_again_are_told(started: Any, ho
     async with started() as (_, client):
         events = await client.run(**asked)
         await client.log(events[0].session_id)
-    assert said(events).splitlines() == ["a.json 400 True", "b.json 200 True"]
+    assert said(events).splitlines() == ["a.json 402 True", "b.json 200 True"]
     refused, busy = errors(events)
     assert (refused.code, refused.retryable, refused.fatal) == ("MODEL_REQUEST_REFUSED", False, False)
     assert "web_search_20250305" in refused.message
