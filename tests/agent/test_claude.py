@@ -260,6 +260,32 @@ async def test_an_interrupted_turn_is_remembered_too(models: Models) -> None:
     assert texts(recorder) == ["history: bash,echo"]
 
 
+async def test_a_turn_that_is_cancelled_while_it_stops_is_remembered_and_closed_too(
+    models: Models, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """On a busy machine stopping takes longer than the half second after which the engine cancels."""
+    killed, original = asyncio.Event(), claude_program.Program.kill
+
+    def kill(self: Any) -> None:
+        original(self)
+        killed.set()
+
+    monkeypatch.setattr(claude_program.Program, "kill", kill)
+    monkeypatch.setattr("worker.providers.claude._POLITE_SECONDS", 0)
+    provider, recorder, interrupted = make_provider("claude"), Recorder(), asyncio.Event()
+    running = asyncio.create_task(provider.run(models.request(bash("true; sleep 1000.4063")), recorder, interrupted))
+    await eventually(lambda: processes_with("1000.4063"), limit=30)
+    interrupted.set()
+    await killed.wait()
+    running.cancel()
+    await asyncio.wait([running])
+    assert running.cancelled()
+    calls = {call.call_id for call in bodies(recorder, "tool_call")}
+    assert calls == {result.call_id for result in bodies(recorder, "tool_result")}
+    recorder, _, _ = await run(models.request("[[script:echo]]", transcript=provider.transcript))
+    assert texts(recorder) == ["history: bash,echo"]
+
+
 async def test_a_turn_whose_program_was_killed_is_remembered_too(models: Models) -> None:
     provider, recorder = make_provider("claude"), Recorder()
     running = asyncio.create_task(provider.run(models.request(bash("true; sleep 1000.4375")), recorder, asyncio.Event()))

@@ -215,9 +215,7 @@ class ProviderContract:
         running = asyncio.create_task(provider.run(self.approving(tmp_path, people), Recorder(), interrupted))
         await eventually(lambda: people.asked, limit=30)
         interrupted.set()
-        asked = time.monotonic()
         assert await asyncio.wait_for(running, 5)
-        assert time.monotonic() - asked < 0.5
         assert people.withdrawn
         assert not (tmp_path / "made.txt").exists()
 

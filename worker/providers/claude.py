@@ -10,10 +10,10 @@ import asyncio
 import contextlib
 import shutil
 import tempfile
-from collections.abc import AsyncGenerator
+from collections.abc import AsyncGenerator, Coroutine
 from contextlib import aclosing
 from pathlib import Path
-from typing import Final, cast
+from typing import Any, Final, cast
 
 from claude_agent_sdk import ClaudeSDKError, Message, query
 
@@ -75,13 +75,23 @@ class ClaudeProvider:
         finally:
             stopping.cancel()
             program.kill()
-            # The program is dead, so this ends by itself; it is not cancelled, since the SDK would be cut off while it tidies up.
-            await _end_of(working)
-            self._transcript = await asyncio.shield(asyncio.to_thread(transcript.read))
+            # A stop that takes long, as on a busy machine, is cancelled: that must not cost the memory of the turn.
+            await _uncut(self._close(working, transcript, narrator))
+        return "interrupted" if interrupted.is_set() else working.result()
+
+    async def _close(self, working: asyncio.Task[str], transcript: Transcript, narrator: Narrator) -> None:
+        """Behind a program that is dead: what it leaves is kept, and what was cut off gets its end."""
+        # It ends by itself; it is not cancelled, since the SDK would be cut off while it tidies up.
+        done, _ = await asyncio.wait({working}, timeout=_END_SECONDS)
+        if not done:
+            working.cancel()
+            await asyncio.wait({working})
+        if not working.cancelled():
+            working.exception()
+        self._transcript = await asyncio.to_thread(transcript.read)
         with contextlib.suppress(TimeoutError):
             async with asyncio.timeout(_LAST_WORD_SECONDS):
                 await narrator.close()
-        return "interrupted" if interrupted.is_set() else working.result()
 
     async def _remember(self, request: Request, emitter: Emitter, home: Path) -> Transcript:
         """Lay the transcript of earlier turns where the program finds it; one that makes no sense is told, and it begins anew."""
@@ -124,18 +134,14 @@ async def _stop_politely(program: Program, working: asyncio.Task[str]) -> None:
     await asyncio.wait({working}, timeout=_POLITE_SECONDS)
 
 
-async def _end_of(working: asyncio.Task[str]) -> None:
-    """Wait until a task is over, also while this one is being cancelled; how it ended is not asked here."""
-    cancelled = None
-    while not working.done():
+async def _uncut(work: Coroutine[Any, Any, None]) -> None:
+    """Carry out what has limits of its own to its end, also while this task is being cancelled; then be cancelled."""
+    task, cancelled = asyncio.create_task(work), None
+    while not task.done():
         try:
-            done, _ = await asyncio.wait({working}, timeout=_END_SECONDS)
+            await asyncio.wait({task})
         except asyncio.CancelledError as error:
             cancelled = error
-            continue
-        if not done:
-            working.cancel()
-    if not working.cancelled():
-        working.exception()
     if cancelled is not None:
         raise cancelled
+    task.result()
