@@ -370,6 +370,16 @@ async def test_an_interrupt_in_mid_stream_is_quick(models: Models) -> None:
     assert not programs()
 
 
+async def test_an_interrupt_before_the_program_is_started_is_quick(models: Models, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("worker.providers.claude._POLITE_SECONDS", 0)
+    interrupted, provider = asyncio.Event(), make_provider("claude")
+    interrupted.set()
+    async with asyncio.timeout(5):
+        assert await provider.run(models.request(bash("touch made")), Recorder(), interrupted) == "interrupted"
+    assert not programs()
+    assert models.fake.messages == []
+
+
 async def test_a_call_that_was_cut_off_is_closed(models: Models) -> None:
     interrupted, provider, recorder = asyncio.Event(), make_provider("claude"), Recorder()
     running = asyncio.create_task(provider.run(models.request(bash("true; sleep 1000.5625")), recorder, interrupted))

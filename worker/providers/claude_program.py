@@ -85,6 +85,7 @@ class Program(SubprocessCLITransport):
 
     def __init__(self, options: ClaudeAgentOptions) -> None:
         self._errors: deque[str] = deque(maxlen=_ERROR_LINES)
+        self._killed = False
         options.stderr = self._errors.append
         # The SDK gets the callback, the program is told to ask for it. What the SDK would warn about is wanted: in bypassPermissions
         # only questions arrive.
@@ -96,6 +97,13 @@ class Program(SubprocessCLITransport):
         """The program's process, while it lives."""
         process = self._process
         return process.pid if process is not None and process.returncode is None else None
+
+    async def connect(self) -> None:
+        """See Transport."""
+        await super().connect()
+        if self._killed:
+            # While it was being started there was nothing to kill.
+            self.kill()
 
     async def first_words(self, prompt: str) -> AsyncIterator[dict[str, Any]]:
         """The request, as the SDK takes it."""
@@ -123,7 +131,8 @@ class Program(SubprocessCLITransport):
             await self.write(json.dumps(asked) + "\n")
 
     def kill(self) -> None:
-        """SIGKILL the program and everything below it, now."""
+        """SIGKILL the program and everything below it, now, or as soon as it is started."""
+        self._killed = True
         if (pid := self.pid) is not None:
             kill_tree(pid)
 
