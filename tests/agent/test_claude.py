@@ -7,6 +7,7 @@ import contextlib
 import json
 import os
 import signal
+import tempfile
 import time
 from collections.abc import Callable, Iterator
 from dataclasses import replace
@@ -16,11 +17,11 @@ from typing import Any
 import pytest
 from support.fake_anthropic import Cut, say, think, use
 from support.models import TOKEN, Models
-from support.provider_contract import Asked, People, ProviderContract, Recorder
+from support.provider_contract import Asked, People, ProviderContract, Recorder, allow
 from support.workers import eventually, processes_with
 
 from treadle.session.v1 import event_pb2 as session
-from worker.provider import Provider, ProviderFailed, Request, make_provider
+from worker.provider import Provider, ProviderFailed, Request, UserMessage, make_provider
 
 pytestmark = pytest.mark.timeout(180)
 claude_program = pytest.importorskip("worker.providers.claude_program", exc_type=ImportError)
@@ -41,6 +42,18 @@ def programs() -> list[int]:
     """Claude programs that this process started."""
     parents = dict(_parents())
     return [pid for pid in processes_with("_bundled/claude") if parents.get(pid) == os.getpid()]
+
+
+@pytest.fixture
+def homes(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """Where programs have their files."""
+    monkeypatch.setattr(tempfile, "tempdir", str(tmp_path))
+    return tmp_path
+
+
+def has_written(text: str, homes: Path) -> bool:
+    """Whether it stands in a transcript: the program writes some tenths of a second behind what it does."""
+    return any(text in path.read_text() for path in homes.glob("claude-*/projects/*/*.jsonl"))
 
 
 def _parents() -> Iterator[tuple[int, int]]:
@@ -261,7 +274,7 @@ async def test_an_interrupted_turn_is_remembered_too(models: Models) -> None:
 
 
 async def test_a_turn_that_is_cancelled_while_it_stops_is_remembered_and_closed_too(
-    models: Models, monkeypatch: pytest.MonkeyPatch
+    models: Models, monkeypatch: pytest.MonkeyPatch, homes: Path
 ) -> None:
     """On a busy machine stopping takes longer than the half second after which the engine cancels."""
     killed, original = asyncio.Event(), claude_program.Program.kill
@@ -274,7 +287,7 @@ async def test_a_turn_that_is_cancelled_while_it_stops_is_remembered_and_closed_
     monkeypatch.setattr("worker.providers.claude._POLITE_SECONDS", 0)
     provider, recorder, interrupted = make_provider("claude"), Recorder(), asyncio.Event()
     running = asyncio.create_task(provider.run(models.request(bash("true; sleep 1000.4063")), recorder, interrupted))
-    await eventually(lambda: processes_with("1000.4063"), limit=30)
+    await eventually(lambda: processes_with("1000.4063") and has_written("1000.4063", homes), limit=30)
     interrupted.set()
     await killed.wait()
     running.cancel()
@@ -286,10 +299,10 @@ async def test_a_turn_that_is_cancelled_while_it_stops_is_remembered_and_closed_
     assert texts(recorder) == ["history: bash,echo"]
 
 
-async def test_a_turn_whose_program_was_killed_is_remembered_too(models: Models) -> None:
+async def test_a_turn_whose_program_was_killed_is_remembered_too(models: Models, homes: Path) -> None:
     provider, recorder = make_provider("claude"), Recorder()
     running = asyncio.create_task(provider.run(models.request(bash("true; sleep 1000.4375")), recorder, asyncio.Event()))
-    await eventually(lambda: processes_with("1000.4375"), limit=30)
+    await eventually(lambda: processes_with("1000.4375") and has_written("1000.4375", homes), limit=30)
     (program,) = programs()
     os.kill(program, signal.SIGKILL)
     with pytest.raises(ProviderFailed, match="killed by signal 9") as failed:
@@ -482,6 +495,42 @@ async def test_what_the_user_says_meanwhile_reaches_the_model_at_the_next_step(m
     await run(models.request("hello", transcript=provider.transcript))
     assert "and also this" in json.dumps(models.fake.messages[-1].body["messages"])
     assert bodies(recorder, "provider_raw") == []
+
+
+@pytest.mark.parametrize("approvals", [session.APPROVALS_UNSPECIFIED, session.APPROVALS_ASK], ids=["unasked", "asked"])
+async def test_what_the_user_says_when_the_program_is_just_done_is_work_like_any_other(
+    models: Models, monkeypatch: pytest.MonkeyPatch, approvals: session.Approvals
+) -> None:
+    """The program has said its result, and the SDK, which has not heard it yet, is about to close the program's input."""
+    done, heard, whole, say_to = asyncio.Event(), asyncio.Event(), claude_program.Program._whole, claude_program.Program.say
+
+    async def held_back(self: Any, messages: Any) -> Any:
+        async for message in whole(self, messages):
+            if message["type"] == "result":
+                done.set()
+                await heard.wait()
+            yield message
+
+    async def told(self: Any, text: str, *, message_id: str) -> bool:
+        try:
+            return await say_to(self, text, message_id=message_id)
+        finally:
+            heard.set()
+
+    class Late(People):
+        async def next(self) -> UserMessage:
+            await done.wait()
+            return await super().next()
+
+    monkeypatch.setattr(claude_program.Program, "_whole", held_back)
+    monkeypatch.setattr(claude_program.Program, "say", told)
+    made = models.workspace / "made.txt"
+    people = Late(models.fake.plays("more", [use("Write", file_path=str(made), content="made\n")], [say("Made.")]), answer=allow)
+    recorder, reason, _ = await run(models.request("hello", people=people, approvals=approvals))
+    assert (reason, people.taken_inputs, texts(recorder)) == ("end_turn", ["input-1"], ["Fake answer", "Made."])
+    assert len(people.asked) == (1 if approvals == session.APPROVALS_ASK else 0)
+    assert made.exists()
+    assert len(bodies(recorder, "file_changed")) == 1
 
 
 # -- what the SDK drops -----------------------------------------------------------------------------------------------------

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
 import os
 from collections import deque
@@ -86,6 +87,11 @@ class Program(SubprocessCLITransport):
     def __init__(self, options: ClaudeAgentOptions) -> None:
         self._errors: deque[str] = deque(maxlen=_ERROR_LINES)
         self._killed = False
+        self._unheard: set[str] = set()
+        self._unanswered = False
+        self._at_rest = asyncio.Event()
+        self._at_rest.set()
+        self._ended = False
         options.stderr = self._errors.append
         # The SDK gets the callback, the program is told to ask for it. What the SDK would warn about is wanted: in bypassPermissions
         # only questions arrive.
@@ -113,6 +119,10 @@ class Program(SubprocessCLITransport):
 
     async def say(self, text: str, *, message_id: str) -> bool:
         """Tell the program what the user says meanwhile; False when it does not listen any more."""
+        if self._ended:
+            return False
+        self._unheard.add(message_id)
+        self._at_rest.clear()
         said = {"type": "user", "message": {"role": "user", "content": text}, "parent_tool_use_id": None, "session_id": ""}
         try:
             await self.write(json.dumps(said | {"uuid": message_id, "priority": "next"}) + "\n")
@@ -120,9 +130,17 @@ class Program(SubprocessCLITransport):
             return False
         return True
 
+    async def end_input(self) -> None:
+        """See Transport. Not before the program has done what it was told last: the SDK ends its input when it hears that the program is
+        done, which may be a moment after the user said something more; then nobody could answer its hooks and requests for permission."""
+        while not self._at_rest.is_set():
+            await self._at_rest.wait()
+        self._ended = True
+        await super().end_input()
+
     def read_messages(self) -> AsyncIterator[dict[str, Any]]:
         """See Transport."""
-        return self._whole(super().read_messages())
+        return self._whole(self._followed(super().read_messages()))
 
     async def interrupt(self) -> None:
         """Ask the program to stop what it is doing. A dead one, or one that does not listen, is left alone."""
@@ -142,6 +160,22 @@ class Program(SubprocessCLITransport):
         how = "cannot go on" if code is None else f"was killed by signal {-code}" if code < 0 else f"ended with exit code {code}"
         last = next((line.strip() for line in reversed(self._errors) if line.strip()), "") or (str(error) if code is None else "")
         return f"the Claude program {how}" + (f": {last[:500]}" if last else "")
+
+    async def _followed(self, messages: AsyncIterator[dict[str, Any]]) -> AsyncIterator[dict[str, Any]]:
+        """The same, and what becomes of that which the program was told: it repeats each message when it takes it up, and a result comes
+        behind it."""
+        try:
+            async for message in messages:
+                if message.get("uuid") in self._unheard:
+                    self._unheard.remove(message["uuid"])
+                    self._unanswered = True
+                elif message.get("type") == "result":
+                    self._unanswered = False
+                if not self._unheard and not self._unanswered:
+                    self._at_rest.set()
+                yield message
+        finally:
+            self._at_rest.set()
 
     async def _whole(self, messages: AsyncIterator[dict[str, Any]]) -> AsyncIterator[dict[str, Any]]:
         async for message in messages:
