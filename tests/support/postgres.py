@@ -47,7 +47,14 @@ def open_directory() -> Iterator[Path]:
         yield directory
     finally:
         _end_workers(directory)
-        shutil.rmtree(directory)
+        _remove(directory)
+
+
+def _remove(directory: Path) -> None:
+    """A server that was stopped a moment ago may still remove a slot, in a thread: what is gone already is no error."""
+    while directory.exists():
+        with contextlib.suppress(FileNotFoundError):
+            shutil.rmtree(directory)
 
 
 def _end_workers(directory: Path) -> None:
