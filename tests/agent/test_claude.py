@@ -533,6 +533,30 @@ async def test_what_the_user_says_when_the_program_is_just_done_is_work_like_any
     assert len(bodies(recorder, "file_changed")) == 1
 
 
+async def test_what_the_user_said_is_not_taken_up_behind_an_interrupt(models: Models, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Else it would count as delivered to an agent that is being ended; so it waits for the next turn."""
+    heard, original = asyncio.Event(), claude_program.Program.say
+
+    async def told(self: Any, text: str, *, message_id: str) -> bool:
+        try:
+            return await original(self, text, message_id=message_id)
+        finally:
+            heard.set()
+
+    monkeypatch.setattr(claude_program.Program, "say", told)
+    monkeypatch.setattr("worker.providers.claude._POLITE_SECONDS", 5)
+    people, interrupted = People("and also this"), asyncio.Event()
+    running = asyncio.create_task(
+        make_provider("claude").run(models.request(bash("true; sleep 1000.625"), people=people), Recorder(), interrupted)
+    )
+    await eventually(lambda: heard.is_set() and processes_with("1000.625"), limit=30)
+    interrupted.set()
+    async with asyncio.timeout(10):
+        assert await running == "interrupted"
+    assert people.taken_inputs == []
+    assert len(models.fake.messages) == 1
+
+
 # -- what the SDK drops -----------------------------------------------------------------------------------------------------
 
 

@@ -360,6 +360,26 @@ async def test_what_is_said_during_the_last_answer_is_heard_and_done(begin: Any,
     assert [change.path for edit in edits for change in edit.changes] == ["made.txt"]
 
 
+async def test_what_was_said_and_not_heard_before_an_interrupt_is_for_the_next_turn(
+    begin: Any, fake: FakeAnthropic, passed: Passed
+) -> None:
+    talk = begin(fake.plays("gate", [GATE], [say("never")]))
+    await talk.until("tool_call")
+    await talk.until_at_the_gate()
+    sent = await talk.send("use tabs [[script:echo]]", STEER)
+    await passed.wait("give.after")
+    await talk.client.call("Interrupt", pb.InterruptRequest(session_id=talk.id))
+    events = await talk.rest()
+    assert ends(events) == [INTERRUPTED]
+    assert [status for status, _ in deliveries(events, sent)] == [event_pb2.INPUT_STATUS_QUEUED]
+    assert len(fake.messages) == 1
+    # The next word sets it going, with what is first.
+    await talk.send("[[script:echo]]", QUEUE)
+    events = await talk.rest()
+    assert ends(events) == [INTERRUPTED, COMPLETED, COMPLETED]
+    assert said(events) == ["history: gate,echo", "history: gate,echo,echo"]
+
+
 async def test_queued_inputs_become_the_next_turns_and_the_agent_remembers(begin: Any, fake: FakeAnthropic, server_data_dir: Path) -> None:
     talk = begin(fake.plays("gate", [GATE], [say("One.")]))
     await talk.until("tool_call")

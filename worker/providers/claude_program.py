@@ -143,10 +143,17 @@ class Program(SubprocessCLITransport):
         return self._whole(self._followed(super().read_messages()))
 
     async def interrupt(self) -> None:
-        """Ask the program to stop what it is doing. A dead one, or one that does not listen, is left alone."""
-        asked = {"type": "control_request", "request_id": "treadle-interrupt", "request": {"subtype": "interrupt"}}
+        """Ask the program to stop what it is doing, and to forget what it was told and has not taken up: it would begin with that. A dead
+        one, or one that does not listen, is left alone."""
+        self._ended = True
+        requests = [{"subtype": "cancel_async_message", "message_uuid": each} for each in self._unheard] + [{"subtype": "interrupt"}]
+        self._unheard.clear()
+        self._unanswered = False
+        self._at_rest.set()
         with suppress(ClaudeSDKError):
-            await self.write(json.dumps(asked) + "\n")
+            for number, request in enumerate(requests):
+                asked = {"type": "control_request", "request_id": f"treadle-interrupt-{number}", "request": request}
+                await self.write(json.dumps(asked) + "\n")
 
     def kill(self) -> None:
         """SIGKILL the program and everything below it, now, or as soon as it is started."""
