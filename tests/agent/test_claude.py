@@ -263,10 +263,10 @@ async def test_the_next_turn_in_another_worker_remembers(models: Models) -> None
     assert len({json.loads(each.transcript.partition(b"\n")[0])["session_id"] for each in (first, second)}) == 1
 
 
-async def test_an_interrupted_turn_is_remembered_too(models: Models) -> None:
+async def test_an_interrupted_turn_is_remembered_too(models: Models, homes: Path) -> None:
     provider, interrupted = make_provider("claude"), asyncio.Event()
     running = asyncio.create_task(provider.run(models.request(bash("true; sleep 1000.375")), Recorder(), interrupted))
-    await eventually(lambda: processes_with("1000.375"), limit=30)
+    await eventually(lambda: processes_with("1000.375") and has_written("1000.375", homes), limit=30)
     interrupted.set()
     assert await running == "interrupted"
     recorder, _, _ = await run(models.request("[[script:echo]]", transcript=provider.transcript))
