@@ -17,9 +17,13 @@ import resource
 import sys
 from dataclasses import dataclass
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from worker.descendants import adopt_orphans, hide_memory, kill_descendants
 from worker.provider import ModelAccess
+
+if TYPE_CHECKING:
+    from worker.service import WorkerService
 
 _CONFIG_BYTES = 64 * 1024
 _RECEIVE_BYTES = 17 * 1024 * 1024
@@ -61,14 +65,19 @@ def read_config() -> Config:
 
 async def serve(config: Config) -> None:
     """Serve until no server was heard for the orphan limit."""
-    import grpc
-
     from worker.engine import Engine
+    from worker.model_relay import relayed
     from worker.service import WorkerService
     from worker.spool import Spool
 
     spool = Spool()
-    service = WorkerService(config.secret, Engine(spool, config.workspace, config.model_access), spool)
+    async with relayed(config.model_access, away_seconds=config.orphan_seconds) as models:
+        await _serve(config, WorkerService(config.secret, Engine(spool, config.workspace, models), spool))
+
+
+async def _serve(config: Config, service: WorkerService) -> None:
+    import grpc
+
     server = grpc.aio.server(options=[("grpc.max_receive_message_length", _RECEIVE_BYTES), ("grpc.so_reuseport", 0)])
     server.add_generic_rpc_handlers((service.handlers(),))
     # Bound under another name first: whoever sees the final name can connect at once.

@@ -71,8 +71,8 @@ class Desk(Protocol):
 class ModelAccess:
     """The one way to a model: HTTP/1.1 on a unix socket, where the server's gateway answers as the model's provider would.
 
-    It knows the paths `/v1/messages`, `/v1/messages/count_tokens` and `/v1/responses`. The socket is gone for some seconds while a server
-    restarts: a refused or cut request is to be repeated.
+    It knows the paths `/v1/messages`, `/v1/messages/count_tokens` and `/v1/responses`. While a server restarts a request waits here for an
+    answer; one whose answer was cut is to be repeated.
     """
 
     socket: Path

@@ -404,11 +404,14 @@ async def test_a_restarted_server_finds_the_program_at_work(
             if any(event.HasField("tool_call") and event.tool_call.command for event in seen):
                 break
         session_id = seen[0].session_id
+    # While there is no server the command ends, and the program asks its model what to do next: it is not told that nobody is there.
+    (workspace,) = server_data_dir.glob("workers/*/workspace")
+    (workspace / "go").write_text("")
+    await eventually(lambda: not processes_with("/workspace/go"), limit=10)
     async with restarted(database, server_data_dir, git_server, fake) as client:
-        (workspace,) = server_data_dir.glob("workers/*/workspace")
-        (workspace / "go").write_text("")
         events = await events_of(client.resume(session_id))
         assert ended(events).status == event_pb2.TURN_STATUS_COMPLETED, ended(events)
+        assert "PROVIDER_RETRY" not in [event.error.code for event in events]
         assert pushed_files(bare, branch_of(events))["made.txt"] == "went on"
         again = await client.run(session_id=session_id, prompt="[[script:echo]]")
         assert texts(again) == ["history: bash,echo"]
