@@ -4,8 +4,8 @@ Nobody knows what a request will use before it has ended. Two rules make the lim
 
 - What a request is known to have used counts at once, also while its answer still comes: the moment that the sum reaches the limit,
   the purse is empty, and everything under way is cut.
-- A request whose expected use does not fit beside the others waits for them. So near the limit requests come one after the other,
-  and what is used beyond it is at most what one request uses before its use is known.
+- A request counts as the most that it may use until more is known, and one that does not fit beside the others so waits for them. So near
+  the limit requests come one after the other, and what is used beyond it is at most what one request uses before its use is known.
 """
 
 from __future__ import annotations
@@ -50,7 +50,7 @@ class Purse:
         return tokens, max(0, self.budget.micros - used.micros) if self.budget.micros else None
 
     def fits(self, expected: Spent) -> bool:
-        """Whether a request with this expected use may start now: beside the others, or alone."""
+        """Whether a request that may use so much may start now: beside the others, or alone."""
         if not self._running:
             return True
         total = self._settled + expected

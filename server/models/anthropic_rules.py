@@ -12,6 +12,7 @@ from typing import Any
 
 from server.models.rules import (
     Checked,
+    Expected,
     Refused,
     Rules,
     Weight,
@@ -20,6 +21,7 @@ from server.models.rules import (
     flag,
     forbidden,
     kind_of,
+    most_output,
     objects,
     read,
     write,
@@ -64,8 +66,8 @@ def check(data: bytes, rules: Rules) -> Checked:
         _check_tool(tool, "tools")
     _check_edits(body.get("context_management"))
     streams = flag(body, "stream")
-    written, expected = write(body, weight)
-    return Checked(model, streams, written, expected)
+    written, size = write(body, weight)
+    return Checked(model, streams, written, Expected(size, most_output(body, "max_tokens")))
 
 
 def _check_tool(tool: object, where: str) -> None:

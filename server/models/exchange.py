@@ -150,7 +150,7 @@ class Exchange:
             checked = await self._checked(asked, memory)
             if asked.target.startswith(COUNT_TOKENS):
                 return await self._count(asked, checked)
-            expected = self._use(checked, Tokens(input=checked.expected_input), partial=True)
+            expected = self._use(checked, Tokens(input=checked.expected.input, output=checked.expected.output), partial=True)
             if self._bill.costs_are_limited and expected.cost_micros is None:
                 raise Denied(_FINAL_STATUS, f"there is a budget of money, and no price is known for {checked.model} (TREADLE_MODEL_PRICES)")
             try:
@@ -223,7 +223,7 @@ class Exchange:
             return await self._whole(asked, answer)
 
     async def _paid(self, asked: _Asked, checked: Checked, reservation: Reservation, memory: AsyncExitStack) -> web.StreamResponse:
-        meter = meter_for(asked.form, streams=checked.streams, expected_input=checked.expected_input)
+        meter = meter_for(asked.form, streams=checked.streams, expected_input=checked.expected.input)
         # Until the provider has refused: who hangs up before the first byte has been answered all the same, and that costs.
         billable = True
         try:

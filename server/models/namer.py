@@ -19,7 +19,7 @@ from server.models.formats import MESSAGES, RESPONSES, Format
 from server.models.headers import request_headers
 from server.models.meter import Meter, meter_for
 from server.models.prices import Prices
-from server.models.rules import CHARS_PER_TOKEN
+from server.models.rules import CHARS_PER_TOKEN, Expected
 from server.models.upstream import Upstream, UpstreamFailed
 
 _PROMPT_CHARS = 1000
@@ -48,6 +48,8 @@ class ModelNamer:
         self._model = model
         self._prices = prices
         self._seconds = seconds
+        # OpenAI's small models think before they speak, and that counts.
+        self._most_output = _MAX_TOKENS if form is Format.ANTHROPIC else 5 * _MAX_TOKENS
 
     async def session(self, prompt: str, *, base_branch: str, bill: ModelBill) -> Names | None:
         """See Namer."""
@@ -63,8 +65,9 @@ class ModelNamer:
 
     async def _ask(self, system: str, text: str, bill: ModelBill) -> str:
         """What the model says; empty for every kind of failure."""
-        meter = meter_for(self._format, streams=False, expected_input=(len(system) + len(text)) // CHARS_PER_TOKEN)
-        expected = self._use(meter)
+        most = Expected((len(system) + len(text)) // CHARS_PER_TOKEN, self._most_output)
+        meter = meter_for(self._format, streams=False, expected_input=most.input)
+        expected = self._use(Tokens(input=most.input, output=most.output), partial=True)
         if bill.costs_are_limited and expected.cost_micros is None:
             return ""
         said, billable = "", True
@@ -81,7 +84,7 @@ class ModelNamer:
         finally:
             # Not within the limit: what was used must be written.
             if reservation is not None:
-                await reservation.settle(self._use(meter) if billable else None)
+                await reservation.settle(self._use(meter.tokens, partial=not meter.complete) if billable else None)
         return said
 
     async def _said(self, body: bytes, meter: Meter) -> str:
@@ -102,13 +105,12 @@ class ModelNamer:
     def _body(self, system: str, text: str) -> bytes:
         messages = [{"role": "user", "content": text}]
         if self._format is Format.ANTHROPIC:
-            return json.dumps({"model": self._model, "max_tokens": _MAX_TOKENS, "system": system, "messages": messages}).encode()
-        limits = {"max_output_tokens": 5 * _MAX_TOKENS, "store": False, "reasoning": {"effort": "low"}}
+            return json.dumps({"model": self._model, "max_tokens": self._most_output, "system": system, "messages": messages}).encode()
+        limits = {"max_output_tokens": self._most_output, "store": False, "reasoning": {"effort": "low"}}
         return json.dumps({"model": self._model, "instructions": system, "input": messages, **limits}).encode()
 
-    def _use(self, meter: Meter) -> ModelUse:
-        tokens: Tokens = meter.tokens
-        return ModelUse(self._model, tokens, self._prices.cost(self._model, tokens), Purpose.NAMING, partial=not meter.complete)
+    def _use(self, tokens: Tokens, *, partial: bool) -> ModelUse:
+        return ModelUse(self._model, tokens, self._prices.cost(self._model, tokens), Purpose.NAMING, partial=partial)
 
 
 async def _silent(trouble: ModelTrouble) -> None:

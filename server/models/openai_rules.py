@@ -9,6 +9,7 @@ from typing import Any
 
 from server.models.rules import (
     Checked,
+    Expected,
     Refused,
     Rules,
     Weight,
@@ -17,6 +18,7 @@ from server.models.rules import (
     flag,
     forbidden,
     kind_of,
+    most_output,
     objects,
     read,
     write,
@@ -68,8 +70,8 @@ def check(data: bytes, rules: Rules) -> Checked:
         _check_tool(tool)
     streams = flag(body, "stream")
     sent = {name: value for name, value in body.items() if name not in _NOT_PASSED} | {"store": False}
-    written, expected = write(sent, weight)
-    return Checked(model, streams, written, expected)
+    written, size = write(sent, weight)
+    return Checked(model, streams, written, Expected(size, most_output(body, "max_output_tokens")))
 
 
 def _check_tool(tool: dict[str, Any]) -> None:

@@ -15,6 +15,8 @@ Python objects, and nobody else would get to run while they are made. A million 
 
 CHARS_PER_TOKEN = 4
 TOKENS_PER_IMAGE = 1600
+MOST_OUTPUT = 128_000
+"""What the models of today write in one answer at most, whatever a request allows."""
 
 _MODEL = re.compile(r"[A-Za-z0-9][A-Za-z0-9._:/-]{0,99}")
 
@@ -34,14 +36,23 @@ class Rules:
 
 
 @dataclass(frozen=True)
+class Expected:
+    """What a request may use, in tokens."""
+
+    input: int
+    """About as many as it has."""
+    output: int
+    """The most that it allows."""
+
+
+@dataclass(frozen=True)
 class Checked:
     """A request that may pass, as it goes to the provider."""
 
     model: str
     streams: bool
     body: bytes
-    expected_input: int
-    """About how many tokens it has."""
+    expected: Expected
 
 
 @dataclass
@@ -99,6 +110,16 @@ def check_model(body: dict[str, Any], rules: Rules) -> str:
     if not any(fnmatchcase(model, pattern) for pattern in rules.models):
         raise Refused(f"model: {model} is not allowed on this server")
     return model
+
+
+def most_output(body: dict[str, Any], name: str) -> int:
+    """How many tokens of output the request allows by this field; without it, what a model can do. Errors: Refused."""
+    value = body.get(name)
+    if value is None:
+        return MOST_OUTPUT
+    if not isinstance(value, int) or isinstance(value, bool) or value < 0:
+        raise Refused(f"{name}: a number of tokens is needed")
+    return min(value, MOST_OUTPUT)
 
 
 def flag(body: dict[str, Any], name: str) -> bool:

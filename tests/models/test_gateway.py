@@ -8,12 +8,13 @@ import os
 import socket
 import ssl
 import subprocess
-from contextlib import AsyncExitStack
+from contextlib import AsyncExitStack, suppress
 from pathlib import Path
 from typing import Any
 
 import aiohttp
 import pytest
+from aiohttp import web
 from pydantic import SecretStr
 from support.fake_upstream import CACHE_READ, CACHE_WRITE, INPUT, OUTPUT, FakeUpstream, hang_up, message, silence, status
 from support.model_door import RESPONSES, Agent, RecordingBill, ask, ask_openai
@@ -425,7 +426,7 @@ async def test_an_agent_that_hangs_up_ends_the_providers_work_and_pays(agent: Ag
 
 
 async def test_an_error_in_mid_stream_passes_and_is_told(agent: Agent, upstream: FakeUpstream) -> None:
-    from aiohttp import web
+
     from support.fake_upstream import anthropic_events, encoded
 
     async def breaks(request: web.Request) -> web.StreamResponse:
@@ -475,6 +476,26 @@ async def test_near_the_limit_requests_wait_for_each_other(doors: Any, upstream:
     assert 1 <= len(passed) <= 4
     assert bill.purse.used.tokens <= 4 * each
     assert bill.unsettled == 0
+
+
+async def test_answers_that_are_no_streams_overdraw_a_budget_by_one_at_most(doors: Any, upstream: FakeUpstream) -> None:
+    """Nothing is known of them before their end, and they may be as long as `max_tokens`."""
+    all_here = asyncio.Event()
+
+    async def answers_when_all_are_here(request: web.Request) -> web.StreamResponse:
+        if len(upstream.seen) == 16:
+            all_here.set()
+        with suppress(TimeoutError):
+            await asyncio.wait_for(all_here.wait(), 0.5)
+        return await message(output=32_000)(request)
+
+    upstream.default = answers_when_all_are_here
+    bill = RecordingBill(Budget(tokens=10_000))
+    async with doors.open(bill=bill) as agent:
+        body = ask(stream=False, max_tokens=32_000)
+        await asyncio.gather(*[agent.say(body=body) for _ in range(16)], return_exceptions=True)
+    assert [use.tokens.output for use in bill.uses] == [32_000]
+    assert len(upstream.seen) == 1
 
 
 async def test_a_budget_of_money_needs_a_price(doors: Any, settings: dict[str, Any], upstream: FakeUpstream) -> None:

@@ -11,7 +11,7 @@ from support.model_door import ask, ask_openai
 
 from server.models import anthropic_rules, openai_rules
 from server.models.headers import passed_betas
-from server.models.rules import Refused, Rules
+from server.models.rules import MOST_OUTPUT, Refused, Rules
 
 RULES = Rules(["claude-*", "gpt-*"], frozenset())
 HERE = Path(__file__).parent
@@ -36,7 +36,7 @@ def test_what_claude_code_sends_passes_as_it_is() -> None:
     checked = anthropic_rules.check(data, RULES)
     assert json.loads(checked.body) == json.loads(data)
     assert (checked.model, checked.streams, len(json.loads(data)["tools"])) == ("claude-sonnet-4-5", True, 12)
-    assert 0.7 < checked.expected_input / (len(checked.body) / 4) < 1.1
+    assert 0.7 < checked.expected.input / (len(checked.body) / 4) < 1.1
 
 
 def test_what_codex_sends_passes_without_its_telemetry() -> None:
@@ -195,7 +195,23 @@ def test_what_reaches_beyond_the_conversation_is_refused_in_openais_format(field
 
 def test_an_image_is_not_counted_as_text() -> None:
     checked = anthropic_rules.check(json.dumps(ask() | said(IMAGE)).encode(), RULES)
-    assert 1600 < checked.expected_input < 1700
+    assert 1600 < checked.expected.input < 1700
+
+
+@pytest.mark.parametrize(("asked", "expected"), [({}, 100), ({"max_tokens": 32_000}, 32_000), ({"max_tokens": 10**12}, MOST_OUTPUT)])
+def test_the_output_that_is_allowed_is_expected(asked: dict[str, Any], expected: int) -> None:
+    assert anthropic_rules.check(json.dumps(ask() | asked).encode(), RULES).expected.output == expected
+
+
+def test_without_a_limit_all_that_a_model_can_write_is_expected() -> None:
+    assert openai_rules.check(json.dumps(ask_openai()).encode(), RULES).expected.output == MOST_OUTPUT
+    assert openai_rules.check(json.dumps(ask_openai(max_output_tokens=5)).encode(), RULES).expected.output == 5
+
+
+@pytest.mark.parametrize("limit", ["5", 1.5, True, -1, {}, []])
+def test_a_limit_that_is_no_number_is_refused(limit: Any) -> None:
+    with pytest.raises(Refused, match="max_tokens: a number of tokens is needed"):
+        anthropic(max_tokens=limit)
 
 
 def test_an_operator_can_allow_further_fields() -> None:

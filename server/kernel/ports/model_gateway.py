@@ -50,7 +50,7 @@ class ModelBill(Protocol):
         ...
 
     async def admit(self, expected: ModelUse) -> Reservation:
-        """Ask for one more request, which will use about `expected`. Waits while it does not fit beside those under way.
+        """Ask for one more request, which will use `expected` at most. Waits while it does not fit beside those under way.
         Errors: BudgetExhausted."""
         ...
 
