@@ -67,7 +67,12 @@ def check(data: bytes, rules: Rules) -> Checked:
     _check_edits(body.get("context_management"))
     streams = flag(body, "stream")
     written, size = write(body, weight)
-    return Checked(model, streams, written, Expected(size, most_output(body, "max_tokens")))
+    return Checked(model, streams, written, Expected(size, most_output(body, "max_tokens"), _hides(body.get("thinking"))))
+
+
+def _hides(thinking: object) -> bool:
+    """Unless it is switched off, newer models think by default, and show a summary at most."""
+    return not isinstance(thinking, dict) or thinking.get("type") != "disabled"
 
 
 def _check_tool(tool: object, where: str) -> None:

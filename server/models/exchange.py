@@ -223,15 +223,17 @@ class Exchange:
             return await self._whole(asked, answer)
 
     async def _paid(self, asked: _Asked, checked: Checked, reservation: Reservation, memory: AsyncExitStack) -> web.StreamResponse:
-        meter = meter_for(asked.form, streams=checked.streams, expected_input=checked.expected.input)
+        meter = meter_for(asked.form, streams=checked.streams, expected=checked.expected)
         # Until the provider has refused: who hangs up before the first byte has been answered all the same, and that costs.
         billable = True
+        answered_at: float | None = None
         try:
             try:
                 answer = await self._sent(asked, checked)
             except Denied:
                 billable = False
                 raise
+            answered_at = time.monotonic()
             await memory.aclose()
             async with answer:
                 if answer.status >= 400:
@@ -239,7 +241,8 @@ class Exchange:
                     return await self._whole(asked, answer)
                 return await self._stream(asked, answer, checked, meter, reservation)
         finally:
-            use = self._use(checked, meter.tokens, partial=not meter.complete) if billable else None
+            owed = meter.owed(time.monotonic() - answered_at if answered_at is not None else 0)
+            use = self._use(checked, owed, partial=not meter.complete) if billable else None
             await self._settled(reservation, use)
 
     async def _whole(self, asked: _Asked, answer: aiohttp.ClientResponse) -> web.Response:

@@ -4,26 +4,29 @@ from __future__ import annotations
 
 import json
 from abc import ABC, abstractmethod
+from dataclasses import replace
 from typing import Any
 
 from server.kernel.model_use import Tokens
 from server.models.formats import Format
-from server.models.rules import CHARS_PER_TOKEN
+from server.models.rules import CHARS_PER_TOKEN, Expected
 
 _MAX_LINE_BYTES = 32 * 1024 * 1024
 """A longer line of a stream is not read, and neither is a longer answer that is no stream."""
+_HIDDEN_PER_SECOND = 100
+"""About as many tokens as a fast model writes in a second."""
 
 
 class Meter(ABC):
     """One answer, piece by piece. `tokens` is what is known by now; what was not told yet is estimated once something has come."""
 
-    def __init__(self, *, streams: bool, expected_input: int) -> None:
+    def __init__(self, *, streams: bool, expected: Expected) -> None:
         self.complete = False
         """Whether the provider has told all there is to tell."""
         self.broken = False
         """Whether the provider told of a failure in mid-stream."""
         self._streams = streams
-        self._expected_input = expected_input
+        self._expected = expected
         self._buffer = bytearray()
         self._searched = 0
         self._skipping = False
@@ -67,13 +70,25 @@ class Meter(ABC):
         if not self.complete:
             output = max(output, self._chars // CHARS_PER_TOKEN)
         return Tokens(
-            input=told.get("input", self._expected_input),
+            input=told.get("input", self._expected.input),
             output=output,
             cache_read=told.get("cache_read", 0),
             cache_write=told.get("cache_write", 0),
             cache_write_hour=told.get("cache_write_hour", 0),
             reasoning=told.get("reasoning", 0),
         )
+
+    def owed(self, seconds: float) -> Tokens:
+        """What an answer that ended after so many seconds is booked at. Of one that broke off nobody tells what it used: output that could
+        not be seen is estimated, for one that is no stream by the most that it could have, else by the time that it had to be made."""
+        if self.complete:
+            return self.tokens
+        unseen = 0
+        if not self._streams:
+            unseen = self._expected.output
+        elif self._expected.hidden:
+            unseen = min(self._expected.output, int(seconds * _HIDDEN_PER_SECOND))
+        return replace(self.tokens, output=max(self.tokens.output, unseen))
 
     def _keep(self, piece: bytes) -> None:
         if not self._skipping:
@@ -168,10 +183,10 @@ class OpenAIMeter(Meter):
         self._told, self.complete = told, True
 
 
-def meter_for(form: Format, *, streams: bool, expected_input: int) -> Meter:
+def meter_for(form: Format, *, streams: bool, expected: Expected) -> Meter:
     """The meter of a format."""
     kind = OpenAIMeter if form is Format.OPENAI else AnthropicMeter
-    return kind(streams=streams, expected_input=expected_input)
+    return kind(streams=streams, expected=expected)
 
 
 def _parsed(data: bytes) -> dict[str, Any] | None:

@@ -66,7 +66,7 @@ class ModelNamer:
     async def _ask(self, system: str, text: str, bill: ModelBill) -> str:
         """What the model says; empty for every kind of failure."""
         most = Expected((len(system) + len(text)) // CHARS_PER_TOKEN, self._most_output)
-        meter = meter_for(self._format, streams=False, expected_input=most.input)
+        meter = meter_for(self._format, streams=False, expected=most)
         expected = self._use(Tokens(input=most.input, output=most.output), partial=True)
         if bill.costs_are_limited and expected.cost_micros is None:
             return ""
@@ -84,7 +84,7 @@ class ModelNamer:
         finally:
             # Not within the limit: what was used must be written.
             if reservation is not None:
-                await reservation.settle(self._use(meter.tokens, partial=not meter.complete) if billable else None)
+                await reservation.settle(self._use(meter.owed(0), partial=not meter.complete) if billable else None)
         return said
 
     async def _said(self, body: bytes, meter: Meter) -> str:

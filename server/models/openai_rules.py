@@ -71,7 +71,7 @@ def check(data: bytes, rules: Rules) -> Checked:
     streams = flag(body, "stream")
     sent = {name: value for name, value in body.items() if name not in _NOT_PASSED} | {"store": False}
     written, size = write(sent, weight)
-    return Checked(model, streams, written, Expected(size, most_output(body, "max_output_tokens")))
+    return Checked(model, streams, written, Expected(size, most_output(body, "max_output_tokens"), hidden=True))
 
 
 def _check_tool(tool: dict[str, Any]) -> None:

@@ -43,6 +43,8 @@ class Expected:
     """About as many as it has."""
     output: int
     """The most that it allows."""
+    hidden: bool = False
+    """Whether the model may think without showing all of it in the answer."""
 
 
 @dataclass(frozen=True)

@@ -425,6 +425,16 @@ async def test_an_agent_that_hangs_up_ends_the_providers_work_and_pays(agent: Ag
     assert agent.bill.troubles == []
 
 
+async def test_hanging_up_on_an_answer_that_is_no_stream_is_not_free(agent: Agent, upstream: FakeUpstream) -> None:
+    begun = asyncio.Event()
+    upstream.plays(silence(begun))
+    task = asyncio.create_task(agent.say(body=ask(stream=False, max_tokens=32_000)))
+    await asyncio.wait_for(begun.wait(), 10)
+    task.cancel()
+    await asyncio.wait_for(agent.bill.settled.wait(), 10)
+    assert [(use.tokens.output, use.partial) for use in agent.bill.uses] == [(32_000, True)]
+
+
 async def test_an_error_in_mid_stream_passes_and_is_told(agent: Agent, upstream: FakeUpstream) -> None:
 
     from support.fake_upstream import anthropic_events, encoded

@@ -12,6 +12,7 @@ from server.models import meter as metering
 from server.models.formats import Format
 from server.models.meter import Meter, meter_for
 from server.models.prices import Prices
+from server.models.rules import Expected
 
 STREAMS = {Format.ANTHROPIC: anthropic_events, Format.OPENAI: openai_events}
 WHOLE = {
@@ -20,8 +21,8 @@ WHOLE = {
 }
 
 
-def meter(form: Format, *, streams: bool = True) -> Meter:
-    return meter_for(form, streams=streams, expected_input=77)
+def meter(form: Format, *, streams: bool = True, hidden: bool = False) -> Meter:
+    return meter_for(form, streams=streams, expected=Expected(77, 1000, hidden))
 
 
 @pytest.mark.parametrize("form", Format)
@@ -46,6 +47,20 @@ def test_a_stream_that_ends_early_is_estimated(form: Format) -> None:
     assert not counting.complete
     assert counting.tokens.output == 20
     assert counting.tokens.input == (INPUT if form is Format.ANTHROPIC else 77)
+
+
+@pytest.mark.parametrize("form", Format)
+def test_what_cannot_be_seen_of_a_cut_answer_is_estimated(form: Format) -> None:
+    whole = meter(form, streams=False)
+    assert whole.owed(0.1).output == 1000, "an answer that is no stream may have been all that was allowed"
+    thinking = meter(form, hidden=True)
+    for event in STREAMS[form](["x" * 40])[:2]:
+        thinking.feed(encoded(event))
+    assert [thinking.owed(seconds).output for seconds in (0, 0.5, 60)] == [thinking.tokens.output, 50, 1000]
+    assert meter(form).owed(60) == meter(form).tokens, "nothing is hidden: what was seen is all"
+    for event in STREAMS[form](["x" * 40]):
+        thinking.feed(encoded(event))
+    assert thinking.owed(60) == thinking.tokens == WHOLE[form], "what the provider told is right"
 
 
 def test_hostile_streams_change_nothing() -> None:

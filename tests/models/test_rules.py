@@ -208,6 +208,14 @@ def test_without_a_limit_all_that_a_model_can_write_is_expected() -> None:
     assert openai_rules.check(json.dumps(ask_openai(max_output_tokens=5)).encode(), RULES).expected.output == 5
 
 
+@pytest.mark.parametrize(
+    ("thinking", "hidden"),
+    [(None, True), ({"type": "disabled"}, False), ({"type": "adaptive", "display": "omitted"}, True), ({"type": "enabled"}, True)],
+)
+def test_a_model_that_thinks_hides_output(thinking: Any, hidden: bool) -> None:
+    assert anthropic_rules.check(json.dumps(ask(thinking=thinking)).encode(), RULES).expected.hidden is hidden
+
+
 @pytest.mark.parametrize("limit", ["5", 1.5, True, -1, {}, []])
 def test_a_limit_that_is_no_number_is_refused(limit: Any) -> None:
     with pytest.raises(Refused, match="max_tokens: a number of tokens is needed"):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import io
 import json
 from collections.abc import AsyncIterator
@@ -30,6 +31,8 @@ class RecordingBill:
         self.renewals = 0
         self.admitted = 0
         self.unsettled = 0
+        self.settled = asyncio.Event()
+        """Set when a request's use is known."""
         self.costs_are_limited = bool(self.purse.budget.micros)
 
     async def admit(self, expected: ModelUse) -> RecordingReservation:
@@ -65,6 +68,7 @@ class RecordingReservation:
         self._bill.unsettled -= 1
         if use is not None:
             self._bill.uses.append(use)
+        self._bill.settled.set()
 
 
 @dataclass(frozen=True)
