@@ -46,6 +46,7 @@ _PLAIN_BLOCKS = frozenset(
     {"text", "thinking", "redacted_thinking", "tool_use", "tool_reference", "compaction", "mid_conv_system", "connector_text"}
 )
 _EDITS = re.compile(r"(clear_thinking|clear_tool_uses|compact)_\d{8}")
+_SUMMARISES = "compact_"
 _TIERS = frozenset({"auto", "standard_only"})
 
 
@@ -64,10 +65,12 @@ def check(data: bytes, rules: Rules) -> Checked:
         _check_content(message.get("content", ""), "messages", weight)
     for tool in objects(body.get("tools") or [], "tools"):
         _check_tool(tool, "tools")
-    _check_edits(body.get("context_management"))
+    # The provider reads the conversation twice then, and writes a summary before it answers.
+    rounds = 2 if _check_edits(body.get("context_management")) else 1
     streams = flag(body, "stream")
     written, size = write(body, weight)
-    return Checked(model, streams, written, Expected(size, most_output(body, "max_tokens"), _hides(body.get("thinking"))))
+    expected = Expected(rounds * size, rounds * most_output(body, "max_tokens"), _hides(body.get("thinking")))
+    return Checked(model, streams, written, expected)
 
 
 def _hides(thinking: object) -> bool:
@@ -135,11 +138,15 @@ def _check_change(tool: object, where: str) -> None:
             forbidden(where, other, "is not known here, and so not allowed")
 
 
-def _check_edits(management: object) -> None:
+def _check_edits(management: object) -> bool:
+    """Whether one of the edits is a summary of the conversation by the model. Errors: Refused."""
     if management is None:
-        return
+        return False
     if not isinstance(management, dict) or not management.keys() <= {"edits"}:
         raise Refused("context_management: only edits are allowed")
+    summarised = False
     for edit in objects(management.get("edits") or [], "context_management"):
         if not _EDITS.fullmatch(kind := kind_of(edit, "context_management")):
             forbidden("context_management", kind, "is not known here, and so not allowed")
+        summarised |= kind.startswith(_SUMMARISES)
+    return summarised

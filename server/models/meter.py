@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from abc import ABC, abstractmethod
-from dataclasses import replace
+from dataclasses import fields, replace
 from typing import Any
 
 from server.kernel.model_use import Tokens
@@ -13,6 +13,7 @@ from server.models.rules import CHARS_PER_TOKEN, Expected
 
 _MAX_LINE_BYTES = 32 * 1024 * 1024
 """A longer line of a stream is not read, and neither is a longer answer that is no stream."""
+_KINDS = tuple(kind.name for kind in fields(Tokens))
 _HIDDEN_PER_SECOND = 100
 """About as many tokens as a fast model writes in a second."""
 
@@ -32,6 +33,8 @@ class Meter(ABC):
         self._skipping = False
         self._chars = 0
         self._told: dict[str, int] = {}
+        self._besides: dict[str, int] = {}
+        """What the provider did besides the answer, and tells apart."""
 
     def feed(self, piece: bytes) -> bool:
         """The next piece; whether more is known than before."""
@@ -69,14 +72,8 @@ class Meter(ABC):
         output = told.get("output", 0)
         if not self.complete:
             output = max(output, self._chars // CHARS_PER_TOKEN)
-        return Tokens(
-            input=told.get("input", self._expected.input),
-            output=output,
-            cache_read=told.get("cache_read", 0),
-            cache_write=told.get("cache_write", 0),
-            cache_write_hour=told.get("cache_write_hour", 0),
-            reasoning=told.get("reasoning", 0),
-        )
+        known = {"input": self._expected.input, **told, "output": output}
+        return Tokens(**{kind: known.get(kind, 0) + self._besides.get(kind, 0) for kind in _KINDS})
 
     def owed(self, seconds: float) -> Tokens:
         """What an answer that ended after so many seconds is booked at. Of one that broke off nobody tells what it used: output that could
@@ -140,15 +137,11 @@ class AnthropicMeter(Meter):
         if not isinstance(usage, dict):
             return False
         # Each is the sum so far, and later words of a stream need not repeat all.
-        self._told |= _counts(
-            usage,
-            input="input_tokens",
-            output="output_tokens",
-            cache_read="cache_read_input_tokens",
-            cache_write="cache_creation_input_tokens",
-        )
-        self._told |= _counts(usage.get("cache_creation"), cache_write_hour="ephemeral_1h_input_tokens")
-        self._told |= _counts(usage.get("output_tokens_details"), reasoning="thinking_tokens")
+        self._told |= _anthropic_counts(usage)
+        if isinstance(iterations := usage.get("iterations"), list):
+            # A summary of the conversation (`compaction`) is paid for, and in none of the sums.
+            besides = [_anthropic_counts(each) for each in iterations if isinstance(each, dict) and each.get("type") != "message"]
+            self._besides = {kind: sum(each.get(kind, 0) for each in besides) for kind in _KINDS}
         return True
 
 
@@ -195,6 +188,18 @@ def _parsed(data: bytes) -> dict[str, Any] | None:
     except (ValueError, RecursionError):
         return None
     return value if isinstance(value, dict) else None
+
+
+def _anthropic_counts(usage: dict[str, Any]) -> dict[str, int]:
+    found = _counts(
+        usage,
+        input="input_tokens",
+        output="output_tokens",
+        cache_read="cache_read_input_tokens",
+        cache_write="cache_creation_input_tokens",
+    )
+    found |= _counts(usage.get("cache_creation"), cache_write_hour="ephemeral_1h_input_tokens")
+    return found | _counts(usage.get("output_tokens_details"), reasoning="thinking_tokens")
 
 
 def _counts(usage: object, **names: str) -> dict[str, int]:

@@ -104,6 +104,23 @@ def test_caches_of_an_hour_and_thinking_are_counted_apart() -> None:
     assert Prices({}).cost("claude-sonnet-4-5-20250929", counting.tokens) == round(3 + 150 + 40 * 3.75 + 60 * 6)
 
 
+@pytest.mark.parametrize("streams", [True, False])
+def test_a_summary_of_the_conversation_is_paid_for(streams: bool) -> None:
+    """The example of Anthropic's documentation (compact_20260112): its tokens are in none of the sums."""
+    answer, summary = {"input_tokens": 23_000, "output_tokens": 1_000}, {"input_tokens": 180_000, "output_tokens": 3_500}
+    iterations = [{"type": "compaction", **summary}, {"type": "message", **answer}, "hostile", {"type": "compaction", "input_tokens": "x"}]
+    usage = {**answer, "iterations": iterations}
+    counting = meter(Format.ANTHROPIC, streams=streams)
+    if streams:
+        counting.feed(encoded({"type": "message_start", "message": {"usage": {"input_tokens": 23_000, "output_tokens": 1}}}))
+        counting.feed(encoded({"type": "message_delta", "usage": usage}) + encoded({"type": "message_stop"}))
+    else:
+        counting.feed(json.dumps({"usage": usage}).encode())
+    counting.finish()
+    assert counting.tokens == Tokens(input=203_000, output=4_500)
+    assert counting.complete
+
+
 def test_prices_go_by_the_longest_beginning_and_the_operators_win() -> None:
     prices = Prices({"claude-": {"input": 1, "output": 2}, "claude-haiku-4": {"input": 7, "output": 7}})
     million = Tokens(input=1_000_000)

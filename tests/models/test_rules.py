@@ -216,6 +216,13 @@ def test_a_model_that_thinks_hides_output(thinking: Any, hidden: bool) -> None:
     assert anthropic_rules.check(json.dumps(ask(thinking=thinking)).encode(), RULES).expected.hidden is hidden
 
 
+def test_a_summary_of_the_conversation_is_expected_to_be_paid_for() -> None:
+    edits = {"context_management": {"edits": [{"type": "compact_20260112"}]}}
+    plain, summarised = (anthropic_rules.check(json.dumps(ask() | more).encode(), RULES).expected for more in ({}, edits))
+    assert (plain.output, summarised.output) == (100, 200)
+    assert summarised.input > 2 * plain.input
+
+
 @pytest.mark.parametrize("limit", ["5", 1.5, True, -1, {}, []])
 def test_a_limit_that_is_no_number_is_refused(limit: Any) -> None:
     with pytest.raises(Refused, match="max_tokens: a number of tokens is needed"):
