@@ -50,7 +50,7 @@ _SUMMARISES = "compact_"
 _TIERS = frozenset({"auto", "standard_only"})
 
 
-def check(data: bytes, rules: Rules) -> Checked:
+def check(data: bytes | bytearray, rules: Rules) -> Checked:
     """A request for a message, or for the count of its tokens. Errors: Refused."""
     body = read(data)
     check_fields(body, _FIELDS, _REFUSED_FIELDS, rules)

@@ -6,7 +6,6 @@ import asyncio
 import hmac
 import time
 from collections.abc import Coroutine, Mapping
-from contextlib import AsyncExitStack
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -23,13 +22,15 @@ from server.models.formats import COUNT_TOKENS, TARGETS, Format, error_body
 from server.models.headers import answer_headers, request_headers
 from server.models.meter import Meter, meter_for
 from server.models.prices import Prices
-from server.models.room import Room
+from server.models.room import Place, Room, Share
 from server.models.rules import Checked, Refused, Rules
 from server.models.upstream import Upstream, UpstreamFailed, read_short
 
 _MAX_UNDER_WAY = 16
-_ROOM_PER_TURN = 64 * 1024 * 1024
 _BODY_SECONDS = 60.0
+_PATIENCE_SECONDS = 10.0
+_SLOWEST = 4 * 1024 * 1024
+"""Bytes in a second: agents are on this machine, and have a request ready before they send it."""
 _BLOCKING_BYTES = 128 * 1024
 """A larger request is read in a thread."""
 _FINAL_STATUS = 402
@@ -83,7 +84,7 @@ class Exchange:
         self._token = token.encode()
         self._formats = formats
         self._bill = bill
-        self._room = Room(_ROOM_PER_TURN)
+        self._room = Share(shared.room, shared.max_bytes)
         self._under_way: set[asyncio.Task[web.StreamResponse]] = set()
         self._settling: set[asyncio.Task[None]] = set()
         self._closed = False
@@ -146,8 +147,8 @@ class Exchange:
 
     async def _pass(self, asked: _Asked) -> web.StreamResponse:
         self._admit(asked)
-        async with AsyncExitStack() as memory:
-            checked = await self._checked(asked, memory)
+        with self._room.place() as place:
+            checked = await self._checked(asked, place)
             if asked.target.startswith(COUNT_TOKENS):
                 return await self._count(asked, checked)
             expected = self._use(checked, Tokens(input=checked.expected.input, output=checked.expected.output), partial=True)
@@ -157,7 +158,7 @@ class Exchange:
                 reservation = await self._bill.admit(expected)
             except BudgetExhausted as error:
                 raise Denied(_FINAL_STATUS, error.message, told="") from error
-            return await self._paid(asked, checked, reservation, memory)
+            return await self._paid(asked, checked, reservation, place)
 
     def _admit(self, asked: _Asked) -> None:
         """Token, path and method. Errors: Denied."""
@@ -181,17 +182,14 @@ class Exchange:
         shown = (key, bearer[7:] if bearer[:7].lower() == "bearer " else "")
         return any(hmac.compare_digest(each.encode("utf-8", "replace"), self._token) for each in shown)
 
-    async def _checked(self, asked: _Asked, memory: AsyncExitStack) -> Checked:
-        """The request, read and allowed; `memory` holds its place until it is sent. Errors: Denied."""
+    async def _checked(self, asked: _Asked, place: Place) -> Checked:
+        """The request, read and allowed; it has its place until it is sent. Errors: Denied."""
         size = self._size(asked.request)
         try:
             async with asyncio.timeout(_BODY_SECONDS):
-                # First the turn's own, so that one turn's requests wait for each other before they stand in everybody's way.
-                await memory.enter_async_context(self._room.taken(size))
-                await memory.enter_async_context(self._shared.room.taken(size))
-                data = await asked.request.content.readexactly(size)
+                data = await _received(asked.request.content, size, place)
         except TimeoutError:
-            raise Denied(408, f"the request did not come within {_BODY_SECONDS:g} s") from None
+            raise Denied(408, "the request came too slowly") from None
         except asyncio.IncompleteReadError:
             raise Denied(400, "the request is shorter than it says", told="") from None
         check = openai_rules.check if asked.form is Format.OPENAI else anthropic_rules.check
@@ -222,7 +220,7 @@ class Exchange:
         async with await self._sent(asked, checked) as answer:
             return await self._whole(asked, answer)
 
-    async def _paid(self, asked: _Asked, checked: Checked, reservation: Reservation, memory: AsyncExitStack) -> web.StreamResponse:
+    async def _paid(self, asked: _Asked, checked: Checked, reservation: Reservation, place: Place) -> web.StreamResponse:
         meter = meter_for(asked.form, streams=checked.streams, expected=checked.expected)
         # Until the provider has refused: who hangs up before the first byte has been answered all the same, and that costs.
         billable = True
@@ -234,7 +232,7 @@ class Exchange:
                 billable = False
                 raise
             answered_at = time.monotonic()
-            await memory.aclose()
+            place.leave()
             async with answer:
                 if answer.status >= 400:
                     billable = False
@@ -305,6 +303,23 @@ class Exchange:
 
     async def _tell(self, trouble: ModelTrouble) -> None:
         await self._uncut(self._bill.trouble(trouble))
+
+
+async def _received(content: aiohttp.StreamReader, size: int, place: Place) -> bytearray:
+    """A request's bytes; its place grows with them. Errors: IncompleteReadError, TimeoutError when they come too slowly."""
+    data = bytearray()
+    waited = 0.0
+    while len(data) < size:
+        # Only the time that the agent takes: for room it may have to wait because of others.
+        begun = time.monotonic()
+        async with asyncio.timeout(_PATIENCE_SECONDS + len(data) / _SLOWEST - waited):
+            piece = await content.readany()
+        waited += time.monotonic() - begun
+        if not piece:
+            raise asyncio.IncompleteReadError(b"", size)
+        await place.grow(len(piece))
+        data += piece
+    return data
 
 
 def _connected(asked: _Asked) -> bool:

@@ -52,7 +52,7 @@ _PLAIN_PARTS = frozenset({"input_text", "output_text", "refusal", "summary_text"
 _DATA = "data:"
 
 
-def check(data: bytes, rules: Rules) -> Checked:
+def check(data: bytes | bytearray, rules: Rules) -> Checked:
     """A request for a response. Errors: Refused."""
     body = read(data)
     check_fields(body, _FIELDS, _REFUSED_FIELDS, rules)

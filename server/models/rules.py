@@ -70,7 +70,7 @@ class Weight:
         self.binary_chars += len(data) if isinstance(data, str) else 0
 
 
-def read(data: bytes) -> dict[str, Any]:
+def read(data: bytes | bytearray) -> dict[str, Any]:
     """The request as JSON. Errors: Refused."""
     if sum(data.count(mark) for mark in (b"{", b"[", b",")) > MAX_NODES:
         raise Refused("the request has too many parts")

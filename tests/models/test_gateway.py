@@ -8,6 +8,7 @@ import os
 import socket
 import ssl
 import subprocess
+import tempfile
 from contextlib import AsyncExitStack, suppress
 from pathlib import Path
 from typing import Any
@@ -21,6 +22,7 @@ from support.model_door import RESPONSES, Agent, RecordingBill, ask, ask_openai
 
 from server.kernel.errors import ProviderNotConfigured
 from server.kernel.model_use import Budget, ModelUse, Tokens
+from server.kernel.ports.launcher import ModelDoor
 from server.kernel.ports.model_gateway import ModelTrouble
 from server.models.errors import ModelsUnfit
 from server.models.gateway import open_models
@@ -259,10 +261,41 @@ async def test_a_large_request_passes(agent: Agent, upstream: FakeUpstream) -> N
 async def test_a_slow_request_is_given_up(agent: Agent, upstream: FakeUpstream, monkeypatch: pytest.MonkeyPatch) -> None:
     from server.models import exchange
 
-    monkeypatch.setattr(exchange, "_BODY_SECONDS", 0.2)
-    head = f"POST /v1/messages HTTP/1.1\r\nhost: x\r\nx-api-key: {agent.door.token}\r\ncontent-length: 100\r\nconnection: close\r\n\r\n{{"
-    assert (await raw(agent, head.encode())).startswith(b"HTTP/1.1 408 ")
+    monkeypatch.setattr(exchange, "_PATIENCE_SECONDS", 0.2)
+    assert (await raw(agent, beginning(agent, 100))).startswith(b"HTTP/1.1 408 ")
     assert upstream.seen == []
+
+
+async def test_requests_that_only_begin_are_in_nobodys_way(settings: dict[str, Any], upstream: FakeUpstream) -> None:
+    """Each announces the largest request that there may be: four such turns took all the room there was."""
+    from server.config import Settings
+
+    async with AsyncExitStack() as stack:
+        models = await stack.enter_async_context(open_models(Settings(**settings)))
+        folder = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="treadle-")))
+
+        async def turn(name: str) -> Agent:
+            door, bill = ModelDoor(folder / name, "t" * 64, None), RecordingBill()
+            await stack.enter_async_context(models.gateway.open(door, provider="claude", bill=bill))
+            return await stack.enter_async_context(Agent.at(door, bill))
+
+        for number in range(10):
+            agent = await turn(f"silent{number}")
+            for _ in range(2):
+                _, writer = await asyncio.open_unix_connection(str(agent.door.socket))
+                stack.callback(writer.close)
+                writer.write(beginning(agent, 32 * 1024 * 1024))
+                await writer.drain()
+        async with asyncio.timeout(5):
+            assert (await (await turn("good")).say()).status == 200
+
+
+def beginning(agent: Agent, size: int) -> bytes:
+    """Of a request, whose first byte is all that comes of it."""
+    head = (
+        f"POST /v1/messages HTTP/1.1\r\nhost: x\r\nx-api-key: {agent.door.token}\r\ncontent-length: {size}\r\nconnection: close\r\n\r\n{{"
+    )
+    return head.encode()
 
 
 async def test_a_door_has_a_limit_of_connections(agent: Agent) -> None:
