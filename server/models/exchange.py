@@ -6,7 +6,7 @@ import asyncio
 import hmac
 import time
 from collections.abc import Coroutine, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import aiohttp
@@ -71,6 +71,8 @@ class _Asked:
     request: web.BaseRequest
     form: Format = Format.ANTHROPIC
     target: str = ""
+    body: bytes = b""
+    """What goes to the provider, until it was sent: answers may take long, and it may be large."""
     response: web.StreamResponse | None = None
     """Set when the answer has begun: then nothing but its end can be told."""
     received_at: float = field(default_factory=time.monotonic)
@@ -195,10 +197,13 @@ class Exchange:
         check = openai_rules.check if asked.form is Format.OPENAI else anthropic_rules.check
         try:
             if size > _BLOCKING_BYTES:
-                return await asyncio.to_thread(check, data, self._shared.rules)
-            return check(data, self._shared.rules)
+                checked = await asyncio.to_thread(check, data, self._shared.rules)
+            else:
+                checked = check(data, self._shared.rules)
         except Refused as refused:
             raise Denied(_FINAL_STATUS, str(refused)) from refused
+        asked.body = checked.body
+        return replace(checked, body=b"")
 
     def _size(self, request: web.BaseRequest) -> int:
         """Errors: Denied for a body that is packed, or whose length is not told beforehand."""
@@ -251,8 +256,9 @@ class Exchange:
     async def _sent(self, asked: _Asked, checked: Checked) -> aiohttp.ClientResponse:
         """The provider's answer. Errors: Denied, with the provider's last word."""
         headers = request_headers(asked.form, asked.request.headers, streams=checked.streams)
+        body, asked.body = asked.body, b""
         try:
-            return await self._shared.upstreams[asked.form].post(asked.target, headers, checked.body, tell=self._tell)
+            return await self._shared.upstreams[asked.form].post(asked.target, headers, body, tell=self._tell)
         except UpstreamFailed as error:
             failure, trouble = error.failure, error.failure.trouble
             # By this word the Claude program would try again, whatever the status.

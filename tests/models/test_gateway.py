@@ -9,6 +9,7 @@ import socket
 import ssl
 import subprocess
 import tempfile
+import tracemalloc
 from contextlib import AsyncExitStack, suppress
 from pathlib import Path
 from typing import Any
@@ -256,6 +257,20 @@ async def test_a_large_request_passes(agent: Agent, upstream: FakeUpstream) -> N
     body = {**ask(), "messages": [{"role": "user", "content": [image]}]}
     assert (await agent.say(body=body)).status == 200
     assert upstream.seen[0].body == body
+
+
+async def test_a_request_that_was_sent_takes_up_no_memory(agent: Agent, upstream: FakeUpstream) -> None:
+    upstream.plays(message("first", "last", wait=asyncio.Event()))
+    body = json.dumps(ask("y" * 8 * 1024 * 1024)).encode()
+    ours = [tracemalloc.Filter(True, f"*/server/models/{name}.py") for name in ("exchange", "rules", "upstream")]
+    tracemalloc.start()
+    try:
+        async with agent.post(body=body) as answer:
+            assert await answer.content.readany()
+            held = sum(trace.size for trace in tracemalloc.take_snapshot().filter_traces(ours).traces)
+    finally:
+        tracemalloc.stop()
+    assert held < 1024 * 1024
 
 
 async def test_a_slow_request_is_given_up(agent: Agent, upstream: FakeUpstream, monkeypatch: pytest.MonkeyPatch) -> None:
