@@ -151,7 +151,8 @@ class Settings(BaseSettings):
     model_prices: dict[str, dict[str, float]] = Field(
         {},
         description="Prices that Treadle does not know or has wrong, as JSON: beginning of the model's name -> `input`, `output`, "
-        "`cache_read`, `cache_write`, `cache_write_hour` -> US dollars per million tokens (which is micros per token).",
+        "`cache_read`, `cache_write`, `cache_write_hour` -> US dollars per million tokens (which is micros per token). "
+        "`long`, `long_input` and `long_output`: the prices of requests with more than `long` tokens of input.",
     )
     budget_turn_tokens: int = Field(0, ge=0, description="Tokens that one turn may use, cached ones too; 0 for no limit.")
     budget_turn_usd: float = Field(0, ge=0, description="US dollars (estimated) that one turn may cost; 0 for no limit.")

@@ -11,8 +11,10 @@ from server.kernel.model_use import Tokens
 from server.models import meter as metering
 from server.models.formats import Format
 from server.models.meter import Meter, meter_for
+from server.models.namer import DEFAULT_MODELS
 from server.models.prices import Prices
 from server.models.rules import Expected
+from worker.providers import anthropic, claude
 
 STREAMS = {Format.ANTHROPIC: anthropic_events, Format.OPENAI: openai_events}
 WHOLE = {
@@ -127,9 +129,30 @@ def test_prices_go_by_the_longest_beginning_and_the_operators_win() -> None:
     assert prices.cost("claude-haiku-4-5", million) == 7_000_000
     assert prices.cost("claude-opus-4-5", million) == 1_000_000
     assert Prices({}).cost("claude-opus-4-5", million) == 5_000_000
-    assert Prices({}).cost("claude-opus-5-5", million) is None, "no price is better than a wrong one"
+    assert Prices({}).cost("claude-opus-9", million) is None, "no price is better than a wrong one"
+    assert Prices({}).cost("claude-sonnet-5-9", million) is None, "and no version has that of another"
     assert Prices({}).cost("gpt-5", million) == 1_250_000
     assert Prices({}).cost("gpt-5.6-sol", million) is None
-    for wrong in ({"input": 1}, {"input": 1, "output": -1}, {"input": 1, "output": 1, "typo": 1}):
+    halves = {"input": 1, "output": 1, "long": 5}
+    for wrong in (
+        halves,
+        {**halves, "input": 0, "long_input": 1, "long_output": 1},
+        {"input": 1},
+        {"input": 1, "output": -1},
+        {"input": 1, "output": 1, "typo": 1},
+    ):
         with pytest.raises(ValueError, match="price of 'x'"):
             Prices({"x": wrong})
+
+
+@pytest.mark.parametrize("model", [claude.DEFAULT_MODEL, anthropic.DEFAULT_MODEL, *DEFAULT_MODELS.values()])
+def test_what_is_used_by_default_has_a_price(model: str) -> None:
+    assert Prices({}).cost(model, Tokens(input=1_000_000)) is not None
+
+
+def test_above_a_length_all_of_a_request_costs_more() -> None:
+    prices = Prices({"mine": {"input": 1, "output": 2, "long": 10, "long_input": 3, "long_output": 4}})
+    assert prices.cost("mine", Tokens(input=5, output=100, cache_read=5)) == 210
+    assert prices.cost("mine", Tokens(input=5, output=100, cache_read=6)) == 433
+    assert Prices({}).cost("claude-sonnet-4-5", Tokens(input=500_000, output=1000)) == 500_000 * 6 + 22_500
+    assert Prices({}).cost("claude-haiku-5-5", Tokens(0, 1000, 100_001)) == round(100_001 * 0.05 + 2500)
