@@ -24,7 +24,9 @@ TURNS_ACTIVE = Gauge("treadle_turns_active", "Turns that this replica drives now
 STEPS = Counter("treadle_steps_total", "Named points that turns and the journal passed.", ["step"])
 STEP_SECONDS = Histogram("treadle_step_seconds", "Time between `<step>.before` and `<step>.after`.", ["step"])
 MODEL_REQUESTS = Counter(
-    "treadle_model_requests_total", "Agents' requests to models: passed, refused, failed or cut.", ["format", "outcome"]
+    "treadle_model_requests_total",
+    "Agents' requests to models: passed, refused, failed, cut or, by a defect here, broken.",
+    ["format", "outcome"],
 )
 MODEL_FIRST_BYTE_SECONDS = Histogram(
     "treadle_model_first_byte_seconds", "From an agent's request to the first byte of the model's answer.", ["format"]

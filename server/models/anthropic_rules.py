@@ -16,6 +16,7 @@ from server.models.rules import (
     Refused,
     Rules,
     Weight,
+    among,
     check_fields,
     check_model,
     flag,
@@ -55,12 +56,12 @@ def check(data: bytes | bytearray, rules: Rules) -> Checked:
     body = read(data)
     check_fields(body, _FIELDS, _REFUSED_FIELDS, rules)
     model = check_model(body, rules)
-    if body.get("service_tier") not in (None, *_TIERS):
+    if body.get("service_tier") is not None and not among(body["service_tier"], _TIERS):
         forbidden("service_tier", body["service_tier"], "is not allowed: it has other prices")
     weight = Weight()
     _check_content(body.get("system", ""), "system", weight)
     for message in objects(body.get("messages"), "messages"):
-        if message.get("role") not in _ROLES:
+        if not among(message.get("role"), _ROLES):
             forbidden("messages", message.get("role"), "is no role")
         _check_content(message.get("content", ""), "messages", weight)
     for tool in objects(body.get("tools") or [], "tools"):

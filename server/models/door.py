@@ -25,7 +25,8 @@ _LINGER_SECONDS = 2.0
 _LAST_WORDS_SECONDS = 0.05
 
 _unheard = logging.getLogger(f"{__name__}.http")
-"""What aiohttp finds wrong with bytes that are no HTTP. Agents could fill the server's log with it."""
+"""What aiohttp finds wrong with bytes that are no HTTP: agents could fill the server's log with it. What breaks in the exchange is logged
+there."""
 _unheard.addHandler(logging.NullHandler())
 _unheard.propagate = False
 

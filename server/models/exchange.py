@@ -142,6 +142,11 @@ class Exchange:
             outcome = "failed"
             log.warning("model.request_failed", error=error.message)
             return _broken_off(asked) or _error(asked.form, 503, "Treadle: not now")
+        except Exception:
+            # Else aiohttp would answer, in nobody's form, and tell its own log, which nobody reads. Tried again it would break again.
+            outcome = "broken"
+            log.exception("model.request_crashed")
+            return _broken_off(asked) or _error(asked.form, _FINAL_STATUS, "Treadle: a defect of the server; its log tells more")
         finally:
             telemetry.MODEL_REQUESTS.labels(asked.form, outcome).inc()
 

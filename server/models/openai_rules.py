@@ -13,6 +13,7 @@ from server.models.rules import (
     Refused,
     Rules,
     Weight,
+    among,
     check_fields,
     check_model,
     flag,
@@ -59,10 +60,13 @@ def check(data: bytes | bytearray, rules: Rules) -> Checked:
     model = check_model(body, rules)
     if flag(body, "background"):
         raise Refused("background: work that goes on without the turn is not allowed")
-    if body.get("service_tier") not in (None, *_TIERS):
+    if body.get("service_tier") is not None and not among(body["service_tier"], _TIERS):
         forbidden("service_tier", body["service_tier"], "is not allowed: it has other prices")
-    for wanted in body.get("include") or []:
-        if wanted not in _INCLUDES:
+    included = body.get("include") or []
+    if not isinstance(included, list):
+        raise Refused("include: a list is needed")
+    for wanted in included:
+        if not among(wanted, _INCLUDES):
             forbidden("include", wanted, "is not known here, and so not allowed")
     weight = Weight()
     _check_input(body.get("input"), weight)
@@ -94,7 +98,7 @@ def _check_input(items: object, weight: Weight) -> None:
         kind = kind_of(item, "input", default="message" if "role" in item else "")
         match kind:
             case "message":
-                if item.get("role") not in _ROLES:
+                if not among(item.get("role"), _ROLES):
                     forbidden("input", item.get("role"), "is no role")
                 _check_parts(item.get("content"), weight)
             case "function_call_output" | "custom_tool_call_output":

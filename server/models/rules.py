@@ -150,6 +150,11 @@ def kind_of(value: dict[str, Any], where: str, default: str = "") -> str:
     return kind
 
 
+def among(value: object, known: frozenset[str]) -> bool:
+    """Whether it is one of the known words; an agent may send anything, also what cannot be looked up."""
+    return isinstance(value, str) and value in known
+
+
 def forbidden(where: str, what: object, why: str) -> NoReturn:
     """Errors: Refused, always."""
     raise Refused(f"{where}: {str(what)[:100]!r} {why}")

@@ -16,7 +16,9 @@ from typing import Any
 
 import aiohttp
 import pytest
+import structlog
 from aiohttp import web
+from prometheus_client import REGISTRY
 from pydantic import SecretStr
 from support.fake_upstream import CACHE_READ, CACHE_WRITE, INPUT, OUTPUT, FakeUpstream, hang_up, message, silence, status
 from support.model_door import RESPONSES, Agent, RecordingBill, ask, ask_openai
@@ -230,6 +232,24 @@ async def test_what_is_sent_is_what_was_checked(agent: Agent, upstream: FakeUpst
     assert (await agent.say(body=json.dumps(ask("lone \ud800 surrogate")).encode())).status == 200
     assert upstream.seen[-1].body["messages"][0]["content"] == "lone \ud800 surrogate"
     assert len(upstream.seen) == 2
+
+
+async def test_a_defect_is_logged_counted_and_said_in_the_providers_form(agent: Agent, monkeypatch: pytest.MonkeyPatch) -> None:
+    def broken(*_: Any) -> Any:
+        raise ZeroDivisionError
+
+    monkeypatch.setattr("server.models.anthropic_rules.check", broken)
+    before = outcomes("broken")
+    with structlog.testing.capture_logs() as logs:
+        said = await agent.say()
+    assert (said.status, said.headers["x-should-retry"]) == (402, "false")
+    assert "a defect of the server" in said.json["error"]["message"]
+    assert [(entry["event"], entry["log_level"]) for entry in logs] == [("model.request_crashed", "error")]
+    assert outcomes("broken") == before + 1
+
+
+def outcomes(outcome: str) -> float:
+    return REGISTRY.get_sample_value("treadle_model_requests_total", {"format": "anthropic", "outcome": outcome}) or 0
 
 
 @pytest.mark.parametrize(
