@@ -69,15 +69,14 @@ class Login:
         self._client_id = client_id
         self._renewing: asyncio.Task[None] | None = None
         self._failed_at = float("-inf")
+        self._failure = ""
 
     async def token(self) -> str:
         """An access token that is good now. Errors: LoginFailed."""
-        just_failed = time.monotonic() - self._failed_at < _AGAIN_SECONDS
-        if not self._tokens.fresh and not (just_failed and self._tokens.usable):
+        if not self._tokens.fresh:
             try:
                 await self._renew(self._tokens.access)
             except LoginFailed:
-                self._failed_at = time.monotonic()
                 # It still has some minutes; perhaps the next try is better.
                 if not self._tokens.usable:
                     raise
@@ -99,6 +98,8 @@ class Login:
         """Join the renewal that is under way, or begin one. It goes on when its caller is cancelled: between the provider's answer and the
         file nothing may come. Errors: LoginFailed."""
         if self._renewing is None:
+            if time.monotonic() - self._failed_at < _AGAIN_SECONDS:
+                raise LoginFailed(self._failure)
             self._renewing = asyncio.create_task(self._renewal(stale))
             self._renewing.add_done_callback(self._renewed)
         await asyncio.shield(self._renewing)
@@ -106,6 +107,7 @@ class Login:
     def _renewed(self, task: asyncio.Task[None]) -> None:
         self._renewing = None
         if not task.cancelled() and (error := task.exception()) is not None:
+            self._failed_at, self._failure = time.monotonic(), str(error)
             log.warning("login.not_renewed", error=str(error))
 
     async def _renewal(self, stale: str) -> None:

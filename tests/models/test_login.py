@@ -105,6 +105,21 @@ async def test_a_token_that_is_still_good_is_used_when_renewing_fails_and_the_pr
     assert len(upstream.refreshes) == 1
 
 
+async def test_with_a_dead_login_the_provider_is_left_alone_too(
+    file: Path, upstream: FakeUpstream, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    upstream.refresh = status(400)
+    login = opened(write(file, expires_in=-10), upstream)
+    for _ in range(5):
+        with pytest.raises(LoginFailed, match="log in again"):
+            await login.token()
+        assert not await login.renew("access-old"), "as when the provider answers 401"
+    assert len(upstream.refreshes) == 1
+    monkeypatch.setattr("server.models.login._AGAIN_SECONDS", 0)
+    upstream.refresh = None
+    assert await login.token() == "access-number-2"
+
+
 def test_a_file_that_is_no_login_stops_the_start(file: Path, upstream: FakeUpstream) -> None:
     with pytest.raises(LoginUnfit, match="cannot be read"):
         opened(file, upstream)
