@@ -18,7 +18,7 @@ from server.kernel.errors import BudgetExhausted, KernelError
 from server.kernel.model_use import ModelUse, Tokens
 from server.kernel.ports.model_gateway import ModelBill, ModelTrouble, Reservation
 from server.models import anthropic_rules, openai_rules
-from server.models.formats import COUNT_TOKENS, TARGETS, Format, error_body
+from server.models.formats import COUNT_TOKENS, TARGETS, Format, error_body, error_of
 from server.models.headers import answer_headers, request_headers
 from server.models.meter import Meter, meter_for
 from server.models.prices import Prices
@@ -246,15 +246,24 @@ class Exchange:
             async with answer:
                 if answer.status >= 400:
                     billable = False
-                    return await self._whole(asked, answer)
+                    return await self._refusal(asked, answer)
                 return await self._stream(asked, answer, checked, meter, reservation)
         finally:
             owed = meter.owed(time.monotonic() - answered_at if answered_at is not None else 0)
             use = self._use(checked, owed, partial=not meter.complete) if billable else None
             await self._settled(reservation, use)
 
+    async def _refusal(self, asked: _Asked, answer: aiohttp.ClientResponse) -> web.Response:
+        """What the provider finds wrong with the request. Told, but for a 400: the agent may know what to leave out, and asks again."""
+        response = await self._whole(asked, answer)
+        if answer.status != 400:
+            said = error_of(response.body)[1] if isinstance(response.body, bytes) else ""
+            message = said or f"the provider answered {answer.status}"
+            await self._tell(ModelTrouble("MODEL_REQUEST_REFUSED", message, provider_status=answer.status))
+        return response
+
     async def _whole(self, asked: _Asked, answer: aiohttp.ClientResponse) -> web.Response:
-        """A short answer, or what the provider finds wrong with the request, in its own words."""
+        """A short answer, in the provider's own words."""
         body = self._shared.upstreams[asked.form].masked(await read_short(answer))
         return web.Response(status=answer.status, body=body, headers=answer_headers(answer.headers))
 

@@ -397,6 +397,16 @@ async def test_a_provider_that_wants_to_rest_for_long_is_not_waited_for(agent: A
     assert len(upstream.seen) == 1
 
 
+@pytest.mark.parametrize("code", [403, 404, 413])
+async def test_the_providers_refusal_is_told(agent: Agent, upstream: FakeUpstream, code: int) -> None:
+    upstream.plays(status(code, "not you, sk-ant-the-real-key"))
+    assert (await agent.say()).status == code
+    (trouble,) = agent.bill.troubles
+    assert (trouble.code, trouble.provider_status, trouble.retryable) == ("MODEL_REQUEST_REFUSED", code, False)
+    assert trouble.message.startswith("not you, ***")
+    assert agent.bill.uses == []
+
+
 async def test_the_providers_word_about_the_request_passes_as_it_is(agent: Agent, upstream: FakeUpstream) -> None:
     upstream.plays(status(400, "prompt is too long", kind="invalid_request_error"), status(404, "no such model"))
     said = await agent.say()

@@ -14,8 +14,9 @@ from server.kernel.ports.launcher import ModelDoor
 class ModelTrouble:
     """Something that went wrong between an agent and a model. `code` is a stable word, `message` a sentence without secrets.
 
-    MODEL_REQUEST_REFUSED: the agent asked for what it may not have. MODEL_RATE_LIMITED, MODEL_OVERLOADED, MODEL_UNAVAILABLE: the
-    provider's answer. MODEL_CREDENTIAL_REFUSED: the server's own credential is not taken. MODEL_ANSWER_CUT: an answer broke off.
+    MODEL_REQUEST_REFUSED: the agent asked for what it may not have; where there is a provider_status, in the provider's eyes.
+    MODEL_RATE_LIMITED, MODEL_OVERLOADED, MODEL_UNAVAILABLE: the provider's answer. MODEL_CREDENTIAL_REFUSED: the server's own credential
+    is not taken. MODEL_ANSWER_CUT: an answer broke off.
     """
 
     code: str
