@@ -63,7 +63,7 @@ async def compose(settings: Settings, *, mark: Callable[[str], None] | None = No
         objects = await stack.enter_async_context(_adapter("object_store", settings.object_store, settings))
         repositories = await stack.enter_async_context(open_git(settings))
         launcher = await stack.enter_async_context(_adapter("launcher", settings.launcher, settings))
-        models = await stack.enter_async_context(open_models(settings))
+        models = await stack.enter_async_context(open_models(settings, tracer))
         point = _points(mark)
         codec = ProtobufEventCodec()
         journal = Journal(stores.events, stores.turns, codec, mark=point, heartbeat_seconds=settings.heartbeat_seconds)

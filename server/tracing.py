@@ -7,9 +7,10 @@ from collections.abc import AsyncIterator, Iterator
 from contextlib import AbstractContextManager, asynccontextmanager, contextmanager
 from typing import TYPE_CHECKING
 
-from server.kernel.ports.tracer import NoTracer, Tracer
+from server.kernel.ports.tracer import NoTracer, Span, Tracer
 
 if TYPE_CHECKING:
+    from opentelemetry import trace
     from opentelemetry.sdk.trace import TracerProvider
 
 _FLUSH_MILLISECONDS = 2000
@@ -40,12 +41,12 @@ class OpenTelemetryTracer:
         self._tracer = provider.get_tracer("treadle")
         self._propagator = TraceContextTextMapPropagator()
 
-    def span(self, name: str, *, parent: str = "", **attributes: str | int | bool) -> AbstractContextManager[None]:
+    def span(self, name: str, *, parent: str = "", **attributes: str | int | bool) -> AbstractContextManager[Span]:
         """See Tracer."""
         return self._span(name, parent, attributes)
 
     @contextmanager
-    def _span(self, name: str, parent: str, attributes: dict[str, str | int | bool]) -> Iterator[None]:
+    def _span(self, name: str, parent: str, attributes: dict[str, str | int | bool]) -> Iterator[Span]:
         from opentelemetry.trace import Status, StatusCode
 
         context = self._propagator.extract({_HEADER: parent}) if parent else None
@@ -53,7 +54,7 @@ class OpenTelemetryTracer:
             name, context, attributes=attributes, record_exception=False, set_status_on_exception=False
         ) as span:
             try:
-                yield
+                yield _Noted(span)
             except (asyncio.CancelledError, GeneratorExit):
                 # Normal life: a caller left, or the next process goes on with the turn.
                 span.set_attribute("cancelled", True)
@@ -68,6 +69,17 @@ class OpenTelemetryTracer:
         carrier: dict[str, str] = {}
         self._propagator.inject(carrier)
         return carrier.get(_HEADER, "")
+
+
+class _Noted:
+    """Implements `Span`."""
+
+    def __init__(self, span: trace.Span) -> None:
+        self._span = span
+
+    def note(self, **attributes: str | int | bool) -> None:
+        """See Span."""
+        self._span.set_attributes(attributes)
 
 
 def _provider(endpoint: str, replica: str) -> TracerProvider:

@@ -17,6 +17,7 @@ from server import telemetry
 from server.kernel.errors import BudgetExhausted, KernelError
 from server.kernel.model_use import ModelUse, Tokens
 from server.kernel.ports.model_gateway import ModelBill, ModelTrouble, Reservation
+from server.kernel.ports.tracer import Tracer
 from server.models import anthropic_rules, openai_rules
 from server.models.formats import COUNT_TOKENS, TARGETS, Format, error_body, error_of
 from server.models.headers import answer_headers, request_headers
@@ -50,6 +51,7 @@ class Shared:
     prices: Prices
     room: Room
     max_bytes: int
+    tracer: Tracer
 
 
 class Denied(Exception):
@@ -156,16 +158,26 @@ class Exchange:
         self._admit(asked)
         with self._room.place() as place:
             checked = await self._checked(asked, place)
-            if asked.target.startswith(COUNT_TOKENS):
-                return await self._count(asked, checked)
-            expected = self._use(checked, Tokens(input=checked.expected.input, output=checked.expected.output), partial=True)
-            if self._bill.costs_are_limited and expected.cost_micros is None:
-                raise Denied(_FINAL_STATUS, f"there is a budget of money, and no price is known for {checked.model} (TREADLE_MODEL_PRICES)")
-            try:
-                reservation = await self._bill.admit(expected)
-            except BudgetExhausted as error:
-                raise Denied(_FINAL_STATUS, error.message, told="") from error
-            return await self._paid(asked, checked, reservation, place)
+            with self._shared.tracer.span("model", parent=self._bill.trace_parent, model=checked.model) as span:
+                try:
+                    response = await self._allowed(asked, checked, place)
+                except Denied as denied:
+                    span.note(status=denied.status)
+                    raise
+                span.note(status=response.status)
+                return response
+
+    async def _allowed(self, asked: _Asked, checked: Checked, place: Place) -> web.StreamResponse:
+        if asked.target.startswith(COUNT_TOKENS):
+            return await self._count(asked, checked)
+        expected = self._use(checked, Tokens(input=checked.expected.input, output=checked.expected.output), partial=True)
+        if self._bill.costs_are_limited and expected.cost_micros is None:
+            raise Denied(_FINAL_STATUS, f"there is a budget of money, and no price is known for {checked.model} (TREADLE_MODEL_PRICES)")
+        try:
+            reservation = await self._bill.admit(expected)
+        except BudgetExhausted as error:
+            raise Denied(_FINAL_STATUS, error.message, told="") from error
+        return await self._paid(asked, checked, reservation, place)
 
     def _admit(self, asked: _Asked) -> None:
         """Token, path and method. Errors: Denied."""

@@ -16,6 +16,7 @@ from server.kernel.errors import ProviderNotConfigured
 from server.kernel.ports.launcher import ModelDoor
 from server.kernel.ports.model_gateway import ModelBill, ModelGateway
 from server.kernel.ports.namer import Namer
+from server.kernel.ports.tracer import NoTracer, Tracer
 from server.models.credentials import VARIABLES, Credential, credentials_of
 from server.models.errors import ModelsUnfit
 from server.models.formats import Format
@@ -30,6 +31,7 @@ if TYPE_CHECKING:
 
 _ROOM_BYTES = 256 * 1024 * 1024
 _CONNECT_SECONDS = 10.0
+_NO_TRACER = NoTracer()
 _SILENCE_SECONDS = 600.0
 """Providers send something at least every some seconds in a stream, and answer within ten minutes without one."""
 
@@ -98,7 +100,7 @@ class Models:
 
 
 @asynccontextmanager
-async def open_models(settings: Settings) -> AsyncIterator[Models]:
+async def open_models(settings: Settings, tracer: Tracer = _NO_TRACER) -> AsyncIterator[Models]:
     """From settings. Errors: ModelsUnfit."""
     credentials = credentials_of(settings)
     try:
@@ -133,7 +135,7 @@ async def open_models(settings: Settings) -> AsyncIterator[Models]:
             )
             for form, credential in credentials.items()
         }
-        shared = Shared(upstreams, rules, prices, Room(_ROOM_BYTES), settings.model_request_bytes)
+        shared = Shared(upstreams, rules, prices, Room(_ROOM_BYTES), settings.model_request_bytes, tracer)
         gateway = HttpModelGateway(shared, credentials)
         try:
             yield Models(gateway, _namer(settings, upstreams, prices))

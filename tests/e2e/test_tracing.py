@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import socket
 from collections.abc import AsyncIterator
 from pathlib import Path
@@ -11,7 +12,11 @@ import grpc
 import pytest
 from opentelemetry.proto.collector.trace.v1 import trace_service_pb2
 from opentelemetry.proto.trace.v1.trace_pb2 import Span, Status
+from pydantic import SecretStr
+from support.fake_upstream import fake_upstream, message, status
 from support.git_server import GitServer
+from support.model_script import asking, files, hand_out_tokens, recordings_reach_models
+from support.sandbox import require_sandbox
 from support.treadle import events_of, in_process, kinds, recording, settings_for
 
 from server.embedded.postgres_home import DatabaseUrls
@@ -98,6 +103,35 @@ async def test_a_step_that_fails_is_marked_by_its_type_only(
         await client.run(session_id=created.session.session_id, prompt="go", provider="replay")
     failed = [(span.name, span.status.message) for span in collector.spans if span.status.code == Status.STATUS_CODE_ERROR]
     assert failed == [("fetch", "RepositoryUnreachable")]
+
+
+async def test_each_request_to_a_model_is_part_of_the_agents(
+    database: DatabaseUrls, server_data_dir: Path, git_server: GitServer, collector: Collector, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    require_sandbox()
+    recordings_reach_models(monkeypatch.setattr)
+    tokens = asyncio.create_task(hand_out_tokens(server_data_dir / "workers"))
+    said = {"messages": [{"role": "user", "content": CANARY}]}
+    git_server.create("acme/app", files(asking("a", "b"), a=said, b=said))
+    request = pb.ExecuteSessionRequest(repository_url=f"{git_server.url}/acme/app.git", prompt="x", provider="replay", model="r.jsonl")
+    async with fake_upstream() as upstream:
+        upstream.plays(message(CANARY), status(404, CANARY))
+        models = {"anthropic_url": upstream.url, "anthropic_api_key": SecretStr("sk-ant"), "naming": False}
+        async with in_process(settings_for(database, server_data_dir, git_server, otlp_endpoint=collector.address, **models)) as (
+            _,
+            client,
+        ):
+            await events_of(client.stub.ExecuteSession(request, metadata=client.metadata, timeout=60))
+    tokens.cancel()
+    agent = collector.named("agent")
+    requests = [span for span in collector.spans if span.name == "model"]
+    assert [(span.trace_id, span.parent_span_id) for span in requests] == [(agent.trace_id, agent.span_id)] * 2
+    attributes = [{each.key: each.value for each in span.attributes} for span in requests]
+    assert [(each["model"].string_value, each["status"].int_value) for each in attributes] == [
+        ("claude-sonnet-4-5", 200), ("claude-sonnet-4-5", 404)
+    ]  # fmt: skip
+    assert [{*each} for each in attributes] == [{"model", "status"}] * 2
+    assert not any(CANARY in str(span) for span in collector.spans)
 
 
 @pytest.mark.parametrize("trace_parent", ["", "nonsense", f"00-{'0' * 32}-{CALLER}-01"])

@@ -33,6 +33,7 @@ class RecordingBill:
         self.unsettled = 0
         self.settled = asyncio.Event()
         """Set when a request's use is known."""
+        self.trace_parent = ""
         self.costs_are_limited = bool(self.purse.budget.micros)
 
     async def admit(self, expected: ModelUse) -> RecordingReservation:

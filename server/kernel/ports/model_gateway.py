@@ -50,6 +50,11 @@ class ModelBill(Protocol):
         """Whether there is a budget of money: then a request whose price is not known must be refused."""
         ...
 
+    @property
+    def trace_parent(self) -> str:
+        """What the spans of requests are part of (see Tracer); empty for the span in which the door was opened."""
+        ...
+
     async def admit(self, expected: ModelUse) -> Reservation:
         """Ask for one more request, which will use `expected` at most. Waits while it does not fit beside those under way.
         Errors: BudgetExhausted."""

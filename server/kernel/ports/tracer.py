@@ -6,6 +6,14 @@ from contextlib import AbstractContextManager, nullcontext
 from typing import Protocol
 
 
+class Span(Protocol):
+    """What is known of a span only while it lasts."""
+
+    def note(self, **attributes: str | int | bool) -> None:
+        """Add attributes: ids, names and numbers only."""
+        ...
+
+
 class Tracer(Protocol):
     """Makes spans. The current span belongs to the current task: what begins inside it is its child, also over awaits.
 
@@ -13,7 +21,7 @@ class Tracer(Protocol):
     malformed one counts as none. Nothing here waits, fails, or holds a secret: attributes are ids, names and numbers only.
     """
 
-    def span(self, name: str, *, parent: str = "", **attributes: str | int | bool) -> AbstractContextManager[None]:
+    def span(self, name: str, *, parent: str = "", **attributes: str | int | bool) -> AbstractContextManager[Span]:
         """The block as a span: child of `parent` when given, else of the current span, else the first of a trace. An exception that
         leaves the block marks it as failed, by its type only; a cancelled block is no failure."""
         ...
@@ -26,9 +34,12 @@ class Tracer(Protocol):
 class NoTracer:
     """Traces nothing."""
 
-    def span(self, name: str, *, parent: str = "", **attributes: str | int | bool) -> AbstractContextManager[None]:
+    def span(self, name: str, *, parent: str = "", **attributes: str | int | bool) -> AbstractContextManager[Span]:
         """See Tracer."""
-        return nullcontext()
+        return nullcontext(self)
+
+    def note(self, **attributes: str | int | bool) -> None:
+        """See Span."""
 
     def current(self) -> str:
         """See Tracer."""

@@ -42,6 +42,11 @@ class TurnBill:
         """See ModelBill."""
         return self._treasury.costs_are_limited
 
+    @property
+    def trace_parent(self) -> str:
+        """See ModelBill."""
+        return self._drive.agent_trace
+
     async def admit(self, expected: ModelUse) -> TurnReservation:
         """See ModelBill."""
         purses = [self._purse, *await self._treasury.of_day(self._drive.turn)]

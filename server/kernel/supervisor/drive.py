@@ -113,6 +113,8 @@ class Drive:
         """The turn has changed, or shall stop."""
         self.worker: Worker | None = None
         """The worker, while its agent works."""
+        self.agent_trace = ""
+        """The trace context of the agent's part, once it has begun."""
         self.input_wanted = False
         """Whether the agent would take an input now."""
         self.answered: set[str] = set()

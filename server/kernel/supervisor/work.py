@@ -70,6 +70,7 @@ async def _agents_part(drive: Drive) -> None:
         worker = await drive.ports.launcher.launch(drive.worker_id)
     try:
         with drive.ports.tracer.span("agent", provider=drive.turn.provider, attempt=drive.turn.attempt, adopted=worker.has_turn):
+            drive.agent_trace = drive.ports.tracer.current()
             await _follow(drive, worker)
     finally:
         await worker.close()
