@@ -7,6 +7,7 @@ import os
 from collections.abc import AsyncIterator, Callable
 from contextlib import AbstractAsyncContextManager, AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass
+from datetime import timedelta
 from importlib.metadata import entry_points
 from typing import Any
 
@@ -95,7 +96,12 @@ async def compose(settings: Settings, *, mark: Callable[[str], None] | None = No
             objects=objects,
             models=models.gateway,
             namer=models.namer,
-            treasury=Treasury(stores.usage, turn=_budget(settings, "turn"), day=_budget(settings, "day")),
+            treasury=Treasury(
+                stores.usage,
+                turn=_budget(settings, "turn"),
+                day=_budget(settings, "day"),
+                kept=timedelta(days=settings.model_use_days),
+            ),
             secrets=secrets,
             mark=point,
             rush=rush,

@@ -158,6 +158,7 @@ class Settings(BaseSettings):
     budget_turn_usd: float = Field(0, ge=0, description="US dollars (estimated) that one turn may cost; 0 for no limit.")
     budget_day_tokens: int = Field(0, ge=0, description="Tokens that one user may use on one day (UTC); 0 for no limit.")
     budget_day_usd: float = Field(0, ge=0, description="US dollars (estimated) that one user may cost on one day (UTC); 0 for no limit.")
+    model_use_days: int = Field(400, ge=2, description="Days for which is kept what each request to a model used.")
     naming: bool = Field(True, description="Whether a small model makes titles, branch names and commit messages of turns that use one.")
     naming_model: str = Field("", description="That model; by default `claude-haiku-4-5`, or `gpt-5-nano` where only OpenAI has a key.")
     naming_seconds: Seconds = Field(3, description="Limit for it; then names are made by rule.")

@@ -486,6 +486,10 @@ INSERT INTO model_uses (tenant_id, turn_id, epoch, number, session_id, owner_id,
 VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12, $13, $14, $15, $16, $17, $18)
 
 
+-- forget_uses --
+DELETE FROM model_uses WHERE ctid = ANY (ARRAY(SELECT ctid FROM model_uses WHERE created_at < $1 ORDER BY created_at LIMIT $2))
+
+
 -- uses_of_turn --
 SELECT coalesce(sum(total_tokens), 0)::bigint AS tokens, coalesce(sum(cost_micros), 0)::bigint AS micros
 FROM model_uses WHERE tenant_id = $1 AND turn_id = $2

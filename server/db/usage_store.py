@@ -34,6 +34,12 @@ class PostgresUsageStore:
             row = await connection.fetchrow(SQL["uses_of_day"], tenant_id, owner_id, begin, begin + timedelta(days=1))
         return Spent(row["tokens"], row["micros"])
 
+    async def forget(self, before: datetime, *, limit: int) -> int:
+        """See UsageStore."""
+        async with self._system.connection() as connection:
+            done: str = await connection.execute(SQL["forget_uses"], before, limit)
+        return int(done.rpartition(" ")[2])
+
 
 async def insert_uses(connection: asyncpg.Connection, turn: Turn, epoch: int, uses: Sequence[UseRecord]) -> None:
     """Add a step's uses, in the step's transaction."""

@@ -45,6 +45,24 @@ async def test_one_use_is_never_written_twice(stores: Stores, alice: Principal) 
     assert await stores.usage.of_turn("acme", claimed.turn.id) == Spent(3, 3)
 
 
+async def test_what_is_old_is_removed_piece_by_piece(stores: Stores, alice: Principal, database: DatabaseUrls) -> None:
+    claimed = await start_worker(stores, alice)
+    for number in range(1, 5):
+        await use_model(stores, claimed, version=1 + number, number=number)
+    await aged(database, "number < 4", days=10)
+    nine_days_ago = datetime.now(UTC) - timedelta(days=9)
+    assert [await stores.usage.forget(nine_days_ago, limit=2) for _ in range(3)] == [2, 1, 0]
+    assert await stores.usage.of_turn("acme", claimed.turn.id) == Spent(3, 3)
+
+
+async def aged(database: DatabaseUrls, which: str, *, days: int) -> None:
+    owner = await asyncpg.connect(database.owner)
+    try:
+        await owner.execute(f"UPDATE model_uses SET created_at = created_at - interval '{days} days' WHERE {which}")
+    finally:
+        await owner.close()
+
+
 async def test_who_deletes_a_session_gets_no_budget_back(stores: Stores, alice: Principal, database: DatabaseUrls) -> None:
     claimed = await start_turn(stores, alice)
     await use_model(stores, claimed, version=1)

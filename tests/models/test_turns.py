@@ -182,6 +182,24 @@ async def test_a_users_day_is_limited_over_all_turns_and_servers(
     assert len(upstream.seen) == 2
 
 
+async def test_what_was_used_long_ago_is_removed(
+    started: Any, host: GitServer, upstream: FakeUpstream, changes: dict[str, Any], database: DatabaseUrls
+) -> None:
+    changes |= {"model_use_days": 30}
+    async with started() as (_, client):
+        await client.run(**request(host, asking("a", "b"), a={}, b={}))
+    owner = await asyncpg.connect(database.owner)
+    try:
+        await owner.execute("UPDATE model_uses SET created_at = now() - interval '31 days' WHERE number = 1")
+    finally:
+        await owner.close()
+    async with started():
+        async with asyncio.timeout(10):
+            while len(await rows(database)) == 2:
+                await asyncio.sleep(0.02)
+    assert [row["number"] for row in await rows(database)] == [2]
+
+
 async def test_a_small_model_names_session_branch_and_commit(
     started: Any, host: GitServer, upstream: FakeUpstream, changes: dict[str, Any], database: DatabaseUrls
 ) -> None:

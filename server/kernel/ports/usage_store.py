@@ -1,9 +1,9 @@
-"""Port: what requests to models have used, for ever."""
+"""Port: what requests to models have used."""
 
 from __future__ import annotations
 
 from dataclasses import dataclass
-from datetime import date
+from datetime import date, datetime
 from typing import Protocol
 
 from server.kernel.model_use import ModelUse, Spent
@@ -28,4 +28,8 @@ class UsageStore(Protocol):
 
     async def of_day(self, tenant_id: str, owner_id: str, day: date) -> Spent:
         """What a user's turns have used on a day (UTC)."""
+        ...
+
+    async def forget(self, before: datetime, *, limit: int) -> int:
+        """Remove up to `limit` of the rows that are older; how many it were."""
         ...

@@ -26,6 +26,7 @@ from server.kernel.turn import Turn, TurnState
 SWEEP_DIVISOR = 3
 """Leases are renewed three times within their length."""
 
+USES_SWEEP_SECONDS = 3600.0
 SNAPSHOTS_PER_SWEEP = 20
 CANCEL_SECONDS = 5.0
 
@@ -110,6 +111,7 @@ class Supervisor:
             group.create_task(self._keep_leases())
             group.create_task(self._sweep_workers())
             group.create_task(self._sweep_snapshots())
+            group.create_task(self._sweep_uses())
 
     async def detach(self) -> None:
         """Let go of all turns without ending them: their workers go on, and the next process takes them up."""
@@ -271,6 +273,17 @@ class Supervisor:
         if lost:
             log.warning("leases.lost", count=len(lost))
             await self._cancel(lost)
+
+    # -- what models were used, when it is old -------------------------------------------------------------------------------
+
+    async def _sweep_uses(self) -> None:
+        while True:
+            try:
+                if removed := await self._ports.treasury.forget():
+                    log.info("model_uses.removed", rows=removed)
+            except KernelError as error:
+                log.warning("model_uses.sweep_failed", error=error.message)
+            await asyncio.sleep(USES_SWEEP_SECONDS)
 
     # -- snapshots that could not be stored ---------------------------------------------------------------------------------
 

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from datetime import UTC, date, datetime
+from datetime import UTC, date, datetime, timedelta
 
 from server.kernel.budget import Purse
 from server.kernel.model_use import Budget, Spent
 from server.kernel.ports.usage_store import UsageStore
 from server.kernel.turn import Turn
+
+_ROWS_AT_ONCE = 10_000
 
 
 class Treasury:
@@ -18,16 +20,24 @@ class Treasury:
     other servers have written: several servers overdraw a user's day by at most what is under way on the others.
     """
 
-    def __init__(self, usage: UsageStore, *, turn: Budget, day: Budget) -> None:
+    def __init__(self, usage: UsageStore, *, turn: Budget, day: Budget, kept: timedelta) -> None:
         self._usage = usage
         self._turn = turn
         self._day = day
+        self._kept = kept
         self._days: dict[tuple[str, str, date], Purse] = {}
 
     @property
     def costs_are_limited(self) -> bool:
         """Whether there is a budget of money."""
         return bool(self._turn.micros or self._day.micros)
+
+    async def forget(self) -> int:
+        """Remove what is older than it is kept, a piece at a time; how many rows. Errors: StoreUnavailable."""
+        before, removed = datetime.now(UTC) - self._kept, 0
+        while piece := await self._usage.forget(before, limit=_ROWS_AT_ONCE):
+            removed += piece
+        return removed
 
     async def of_turn(self, turn: Turn) -> Purse:
         """A new purse, with what the turn has used already, perhaps under another server. Errors: StoreUnavailable."""
