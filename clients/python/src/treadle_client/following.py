@@ -7,7 +7,6 @@ from collections import deque
 from collections.abc import Callable, Iterable, Sequence
 
 from treadle.session.v1 import session_service_pb2 as pb
-from treadle.session.v1.event_pb2 import INPUT_STATUS_EDITED, INPUT_STATUS_QUEUED
 from treadle.session.v1.event_pb2 import Event as EventMessage
 from treadle_client.errors import CallFailed, SequenceBroken, Unavailable, unreachable
 from treadle_client.event import Event
@@ -44,10 +43,6 @@ class Following:
         self._on_connection = on_connection
         self._on_synced = on_synced
         self._lost = False
-        self._synced = False
-        self._idle = False
-        self._waiting: set[str] = set()
-        """Inputs that were said to be queued, and not yet what became of them."""
 
     def pop(self) -> Event | None:
         """The next event, if one is here."""
@@ -61,7 +56,6 @@ class Following:
         """What to ask for now. A request for a turn is repeated as it is until there is an event: its request_id starts nothing twice."""
         if self._backoff is None:
             self._backoff = Backoff(self._retry)
-        self._synced = False
         if isinstance(self._first, pb.ExecuteSessionRequest):
             if not self._taken:
                 return self._first
@@ -87,11 +81,9 @@ class Following:
         self._found()
         if kind == "events":
             self._take(frame.events.events)
-        elif kind == "synced":
-            self._synced = True
-            if self._on_synced is not None:
-                # All of the past has been given: a frame is read only then.
-                self._on_synced(frame.synced.open_request_ids)
+        elif kind == "synced" and self._on_synced is not None:
+            # All of the past has been given: a frame is read only then.
+            self._on_synced(frame.synced.open_request_ids)
         elif kind == "closed":
             # The server says where it ended, so nothing can be missing at the end either.
             self._expect(self._taken, frame.closed.final_seq)
@@ -99,12 +91,11 @@ class Following:
 
     def cut(self, failure: CallFailed | None) -> float:
         """The call ended, with a failure or as if it were complete. Seconds to wait before the next. Errors: the failure, when it
-        is final."""
+        is final.
+
+        Also behind a turn's end only the server knows whether a next turn follows: what waits may have been queued before the place where
+        this stream began. A session in which no turn is active is answered at once."""
         cause = failure or unreachable("the stream ended early")
-        if self._synced and self._idle and isinstance(cause, Unavailable):
-            # The past is complete and ends with a turn's end: no turn is active, and the server went before it could say so.
-            self.done = True
-            return 0
         if cause.reason:
             # Whoever gives a reason is there.
             self._waits.limit_seconds = self._retry.away_seconds
@@ -128,21 +119,12 @@ class Following:
                 self._expect(event.seq, taken + 1)
             taken, anywhere = event.seq, False
             run.append(event)
-            self._note_input(event)
-            # What is known to wait may be the next turn already.
-            self._idle = event.HasField("turn_completed") and not self._waiting
             if self.turn_id and event.turn_id == self.turn_id and event.HasField("turn_completed"):
                 # The last of this turn. What follows belongs to the next, which nobody asked for here.
                 self.done = True
                 break
         self._taken, self._anywhere = taken, anywhere
         self._ready.extend(run)
-
-    def _note_input(self, event: EventMessage) -> None:
-        if event.HasField("user_input"):
-            told = event.user_input
-            waits = told.status in (INPUT_STATUS_QUEUED, INPUT_STATUS_EDITED)
-            (self._waiting.add if waits else self._waiting.discard)(told.input_id)
 
     def _expect(self, got: int, expected: int) -> None:
         if got != expected:
