@@ -32,11 +32,20 @@ class RestartablePostgres:
         line = await asyncio.wait_for(self._process.stdout.readline(), SECONDS)
         self.urls = DatabaseUrls(*line.decode().split())
 
-    async def restart(self) -> None:
-        """All connections are cut; for a while new ones are refused."""
-        assert self._process.stdin is not None
-        self._process.stdin.write(b"restart\n")
+    async def stop(self) -> None:
+        """All connections are cut, and new ones refused, until `start`."""
+        assert self._process.stdout is not None
+        self._say(b"stop\n")
+        assert await asyncio.wait_for(self._process.stdout.readline(), SECONDS) == b"stopped\n"
+
+    async def start(self) -> None:
+        """With what was committed, at the same address."""
+        self._say(b"start\n")
         await self.ready()
+
+    def _say(self, word: bytes) -> None:
+        assert self._process.stdin is not None
+        self._process.stdin.write(word)
 
 
 @asynccontextmanager
@@ -60,11 +69,13 @@ async def restartable_postgres(data_dir: Path) -> AsyncIterator[RestartablePostg
 
 
 async def _serve(data_dir: Path) -> None:
-    more = True
-    while more:
+    while True:
         async with EmbeddedPostgres(data_dir) as urls:
             print(urls.app, urls.system, urls.owner, flush=True)
-            more = bool(await asyncio.to_thread(sys.stdin.readline))
+            await asyncio.to_thread(sys.stdin.readline)
+        print("stopped", flush=True)
+        if not await asyncio.to_thread(sys.stdin.readline):
+            return
 
 
 if __name__ == "__main__":

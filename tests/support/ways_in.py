@@ -95,20 +95,6 @@ async def whole(read: Reader, door: Door, session_id: str, after_seq: int = 0) -
         return [event async for events in stream for event in events]
 
 
-async def persistent(read: Reader, door: Door, session_id: str) -> Events:
-    """As a client that comes back until the stream is complete, each time behind the last event that it has. Wait for it with a limit."""
-    kept: Events = []
-    while True:
-        try:
-            async with aclosing(read(door, session_id, len(kept))) as stream:
-                async for events in stream:
-                    kept += events
-        except Cut:
-            await asyncio.sleep(BACK_OFF_SECONDS)
-        else:
-            return kept
-
-
 async def grpc_reader(door: Door, session_id: str, after_seq: int) -> AsyncGenerator[Events, None]:
     """gRPC over HTTP/2."""
     async with connected(door.address, door.key) as client:
