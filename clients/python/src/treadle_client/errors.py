@@ -159,6 +159,14 @@ class TooManyStreams(CallFailed):
     """The server has as many such streams open as it may, for callers that it does not know. Metadata: limit."""
 
 
+class RouteUnknown(CallFailed):
+    """The gateway serves no such call: it is older than this client, or the address is another service's."""
+
+
+class OriginNotAllowed(CallFailed):
+    """The gateway takes no calls of pages from there; this client is none."""
+
+
 class NotAuthenticated(CallFailed):
     """The server does not know who calls."""
 
@@ -187,6 +195,22 @@ class Unavailable(CallFailed):
 
 class Unreachable(Unavailable):
     """No Treadle server answered: the connection was refused, cut, or silent."""
+
+
+class ServerUnreachable(Unreachable):
+    """The gateway answered, and no server behind it did."""
+
+
+class RateLimited(Unavailable):
+    """The gateway lets no more requests through for now. Nothing was carried out."""
+
+
+class RequestTooSlow(Unavailable):
+    """The request did not reach the gateway in time. Nothing was carried out."""
+
+
+class DeadlineExceeded(Unavailable):
+    """The gateway waited too long for the server's answer. The call may have been carried out."""
 
 
 class ShuttingDown(Unavailable):
@@ -229,8 +253,15 @@ BY_REASON: Mapping[str, type[CallFailed]] = {
     "SHUTTING_DOWN": ShuttingDown,
     "STORE_UNAVAILABLE": StoreUnavailable,
     "SLOW_CONSUMER": SlowConsumer,
+    # The gateway's own, beside REQUEST_MALFORMED, REQUEST_TOO_LARGE and INTERNAL.
+    "RATE_LIMITED": RateLimited,
+    "SERVER_UNREACHABLE": ServerUnreachable,
+    "DEADLINE_EXCEEDED": DeadlineExceeded,
+    "REQUEST_TOO_SLOW": RequestTooSlow,
+    "ROUTE_UNKNOWN": RouteUnknown,
+    "ORIGIN_NOT_ALLOWED": OriginNotAllowed,
 }
-"""The class of every reason that a server gives."""
+"""The class of every reason that a server or its gateway gives."""
 
 _BY_CODE: Mapping[grpc.StatusCode, type[CallFailed]] = {
     grpc.StatusCode.INVALID_ARGUMENT: InvalidRequest,
