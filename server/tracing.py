@@ -7,11 +7,11 @@ from collections.abc import AsyncIterator, Iterator
 from contextlib import AbstractContextManager, asynccontextmanager, contextmanager
 from typing import TYPE_CHECKING
 
-from server.kernel.ports.tracer import NoTracer, Span, Tracer
+from server.kernel.ports.tracer import Attribute, NoTracer, Span, Tracer
 
 if TYPE_CHECKING:
-    from opentelemetry import trace
     from opentelemetry.sdk.trace import TracerProvider
+    from opentelemetry.trace import Span as OpenSpan
 
 _FLUSH_MILLISECONDS = 2000
 _EXPORT_SECONDS = 2
@@ -41,27 +41,30 @@ class OpenTelemetryTracer:
         self._tracer = provider.get_tracer("treadle")
         self._propagator = TraceContextTextMapPropagator()
 
-    def span(self, name: str, *, parent: str = "", **attributes: str | int | bool) -> AbstractContextManager[Span]:
+    def span(self, name: str, *, parent: str = "", incoming: bool = False, **attributes: Attribute) -> AbstractContextManager[Span]:
         """See Tracer."""
-        return self._span(name, parent, attributes)
+        return self._span(name, parent, attributes, incoming=incoming)
 
     @contextmanager
-    def _span(self, name: str, parent: str, attributes: dict[str, str | int | bool]) -> Iterator[Span]:
-        from opentelemetry.trace import Status, StatusCode
+    def _span(self, name: str, parent: str, attributes: dict[str, Attribute], *, incoming: bool) -> Iterator[Span]:
+        from opentelemetry.trace import SpanKind
 
         context = self._propagator.extract({_HEADER: parent}) if parent else None
+        kind = SpanKind.SERVER if incoming else SpanKind.INTERNAL
         with self._tracer.start_as_current_span(
-            name, context, attributes=attributes, record_exception=False, set_status_on_exception=False
-        ) as span:
+            name, context, kind=kind, attributes=attributes, record_exception=False, set_status_on_exception=False
+        ) as opened:
+            span = OpenTelemetrySpan(opened)
             try:
-                yield _Noted(span)
+                yield span
             except (asyncio.CancelledError, GeneratorExit):
                 # Normal life: a caller left, or the next process goes on with the turn.
-                span.set_attribute("cancelled", True)
+                opened.set_attribute("cancelled", True)
                 raise
             except BaseException as error:
-                # Never its text: it may hold what a user or a remote said.
-                span.set_status(Status(StatusCode.ERROR, type(error).__name__))
+                if not span.concluded:
+                    # Never its text: it may hold what a user or a remote said.
+                    span.conclude(failed=type(error).__name__)
                 raise
 
     def current(self) -> str:
@@ -71,15 +74,21 @@ class OpenTelemetryTracer:
         return carrier.get(_HEADER, "")
 
 
-class _Noted:
+class OpenTelemetrySpan:
     """Implements `Span`."""
 
-    def __init__(self, span: trace.Span) -> None:
+    def __init__(self, span: OpenSpan) -> None:
+        self.concluded = False
         self._span = span
 
-    def note(self, **attributes: str | int | bool) -> None:
+    def conclude(self, *, failed: str, **attributes: Attribute) -> None:
         """See Span."""
+        from opentelemetry.trace import Status, StatusCode
+
+        self.concluded = True
         self._span.set_attributes(attributes)
+        if failed:
+            self._span.set_status(Status(StatusCode.ERROR, failed))
 
 
 def _provider(endpoint: str, replica: str) -> TracerProvider:

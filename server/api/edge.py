@@ -24,7 +24,7 @@ from server.kernel.errors import ApiKeyMissing, KernelError, RequestMalformed
 from server.kernel.identity import Principal
 from server.kernel.ids import new_id
 from server.kernel.ports.authenticator import Authenticator
-from server.kernel.ports.tracer import Tracer
+from server.kernel.ports.tracer import Attribute, Span, Tracer, trace_fields
 
 ABORT_SECONDS = 5.0
 """`abort` itself can wait for a client that does not read."""
@@ -34,6 +34,19 @@ TICKETED = frozenset({"treadle.session.v1.EventStreamService.StreamResume"})
 MAX_TICKETED_BYTES = 4096
 
 Farewell = Callable[[Status], bytes]
+
+_FAULTS = frozenset(
+    {
+        grpc.StatusCode.UNKNOWN,
+        grpc.StatusCode.DEADLINE_EXCEEDED,
+        grpc.StatusCode.UNIMPLEMENTED,
+        grpc.StatusCode.INTERNAL,
+        grpc.StatusCode.UNAVAILABLE,
+        grpc.StatusCode.DATA_LOSS,
+    }
+)
+"""The statuses that count as failures of a server. All others are the caller's
+(https://opentelemetry.io/docs/specs/semconv/rpc/grpc/#grpc-status)."""
 
 FAREWELL: ContextVar[Farewell | None] = ContextVar("farewell", default=None)
 """Set when a stream has begun whose client cannot see how it ends: its last message is made from the status."""
@@ -79,20 +92,25 @@ def _bytes(response: Any) -> bytes:
 def _edge(
     descriptor: MethodDescriptor, call: Callable[[Principal, Any, Context], Awaitable[Any]], authenticator: Authenticator, tracer: Tracer
 ) -> Callable[[bytes, Context], Awaitable[Any]]:
-    method = descriptor.name
+    method, service = descriptor.name, descriptor.containing_service.full_name
+    # https://opentelemetry.io/docs/specs/semconv/rpc/grpc/
+    attributes = {"rpc.system": "grpc", "rpc.service": service, "rpc.method": method}
     parse = message_factory.GetMessageClass(descriptor.input_type).FromString
     takes_ticket = descriptor.full_name in TICKETED
 
     async def behaviour(request: bytes, context: Context) -> Any:
         begun = time.monotonic()
-        code = grpc.StatusCode.OK
-        span = tracer.span(descriptor.full_name, parent=_metadata(context, "traceparent"))
-        with span, bound_contextvars(method=method, call_id=new_id()):
+        code, reason = grpc.StatusCode.OK, ""
+        parent = _metadata(context, "traceparent")
+        with (
+            tracer.span(f"{service}/{method}", parent=parent, incoming=True, **attributes) as span,
+            bound_contextvars(method=method, call_id=new_id(), **trace_fields(tracer)),
+        ):
             try:
                 principal = await _caller(authenticator, context, request, parse if takes_ticket else None)
                 return await call(principal, _parsed(parse, request), context)
             except KernelError as error:
-                code, status = _expected(error)
+                code, reason, status = _expected(error)
                 await _abort(context, code, status)
             except asyncio.CancelledError:
                 code = grpc.StatusCode.CANCELLED
@@ -104,9 +122,10 @@ def _edge(
             except Exception:  # the edge owns defects: logged with an id, and nothing of them leaves the server
                 error_id = new_id()
                 log.exception("call.crashed", error_id=error_id)
-                code, status = internal(error_id)
+                (code, status), reason = internal(error_id), "INTERNAL"
                 await _abort(context, code, status)
             finally:
+                _conclude(span, code, reason)
                 telemetry.CALLS.labels(method, code.name).inc()
                 if not descriptor.server_streaming:
                     telemetry.CALL_SECONDS.labels(method).observe(time.monotonic() - begun)
@@ -114,13 +133,23 @@ def _edge(
     return behaviour
 
 
-def _expected(error: KernelError) -> tuple[grpc.StatusCode, Status]:
-    if type(error) in STATUS:
+def _expected(error: KernelError) -> tuple[grpc.StatusCode, str, Status]:
+    """(code, reason, status)"""
+    if (known := STATUS.get(type(error))) is not None:
         log.info("call.refused", error=error.message, error_type=type(error).__name__)
-        return status_of(error)
+        code, status = status_of(error)
+        return code, known[1], status
     error_id = new_id()
     log.error("call.failed", error=error.message, error_type=type(error).__name__, error_id=error_id, **error.metadata)
-    return internal(error_id)
+    code, status = internal(error_id)
+    return code, "INTERNAL", status
+
+
+def _conclude(span: Span, code: grpc.StatusCode, reason: str) -> None:
+    attributes: dict[str, Attribute] = {"rpc.grpc.status_code": code.value[0]}
+    if reason:
+        attributes |= {"error.type": reason}
+    span.conclude(failed=reason or code.name if code in _FAULTS else "", **attributes)
 
 
 async def _abort(context: Context, code: grpc.StatusCode, status: Status) -> None:

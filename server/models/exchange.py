@@ -162,9 +162,9 @@ class Exchange:
                 try:
                     response = await self._allowed(asked, checked, place)
                 except Denied as denied:
-                    span.note(status=denied.status)
+                    span.conclude(failed="Denied", status=denied.status)
                     raise
-                span.note(status=response.status)
+                span.conclude(failed="", status=response.status)
                 return response
 
     async def _allowed(self, asked: _Asked, checked: Checked, place: Place) -> web.StreamResponse:

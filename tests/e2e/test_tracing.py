@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 import asyncio
+import io
+import json
 import socket
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Iterator
 from pathlib import Path
 from typing import Any
 
 import grpc
 import pytest
+import structlog
 from opentelemetry.proto.collector.trace.v1 import trace_service_pb2
 from opentelemetry.proto.trace.v1.trace_pb2 import Span, Status
 from pydantic import SecretStr
@@ -20,6 +23,7 @@ from support.sandbox import require_sandbox
 from support.treadle import events_of, in_process, kinds, recording, settings_for
 
 from server.embedded.postgres_home import DatabaseUrls
+from server.telemetry import configure_logging
 from treadle.session.v1 import session_service_pb2 as pb
 
 TRACE, CALLER = "4bf92f3577b34da6a3ce929d0e0e4736", "00f067aa0ba902b7"
@@ -78,7 +82,7 @@ async def test_the_callers_trace_goes_through_the_turn_to_what_the_agent_runs(
 
     assert kinds(events)[-1] == "turn_completed"
     ours = [span for span in collector.spans if span.trace_id.hex() == TRACE]
-    call = collector.named("treadle.session.v1.SessionService.ExecuteSession")
+    call = collector.named("treadle.session.v1.SessionService/ExecuteSession")
     turn = collector.named("turn")
     assert call.parent_span_id.hex() == CALLER
     assert turn.parent_span_id == call.span_id
@@ -134,13 +138,69 @@ async def test_each_request_to_a_model_is_part_of_the_agents(
     assert not any(CANARY in str(span) for span in collector.spans)
 
 
+async def test_calls_are_told_as_the_conventions_say(
+    database: DatabaseUrls, server_data_dir: Path, git_server: GitServer, collector: Collector, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """https://opentelemetry.io/docs/specs/semconv/rpc/grpc/: what the caller did wrong is no failure of the server."""
+    settings = settings_for(database, server_data_dir, git_server, otlp_endpoint=collector.address)
+    async with in_process(settings) as (_, client):
+        await client.call("ListSessions", pb.ListSessionsRequest())
+        with pytest.raises(grpc.aio.AioRpcError):
+            await client.call("GetSession", pb.GetSessionRequest(session_id="none"))
+        with pytest.raises(grpc.aio.AioRpcError):
+            await client.stub.ListInputs(pb.ListInputsRequest(session_id="none"), metadata=(("authorization", "Bearer trd_x"),))
+        monkeypatch.setattr("server.kernel.sessions.Sessions.create", _broken)
+        with pytest.raises(grpc.aio.AioRpcError):
+            await client.call("CreateSession", pb.CreateSessionRequest(repository_url="https://github.com/a/b"))
+    told = {}
+    for span in collector.spans:
+        attributes = {one.key: one.value.string_value or one.value.int_value for one in span.attributes}
+        if "rpc.method" in attributes:
+            assert (attributes["rpc.system"], attributes["rpc.service"]) == ("grpc", "treadle.session.v1.SessionService")
+            assert (span.kind, span.name) == (Span.SPAN_KIND_SERVER, f"{attributes['rpc.service']}/{attributes['rpc.method']}")
+            outcome = attributes["rpc.grpc.status_code"], attributes.get("error.type")
+            told[attributes["rpc.method"]] = (*outcome, span.status.code, span.status.message)
+    assert told == {
+        "ListSessions": (0, None, Status.STATUS_CODE_UNSET, ""),
+        "GetSession": (5, "SESSION_NOT_FOUND", Status.STATUS_CODE_UNSET, ""),
+        "ListInputs": (16, "API_KEY_INVALID", Status.STATUS_CODE_UNSET, ""),
+        "CreateSession": (13, "INTERNAL", Status.STATUS_CODE_ERROR, "INTERNAL"),
+    }
+
+
+async def _broken(*_: Any, **__: Any) -> None:
+    raise RuntimeError(CANARY)
+
+
+async def test_log_lines_name_the_trace(
+    database: DatabaseUrls, server_data_dir: Path, git_server: GitServer, collector: Collector, log: io.StringIO
+) -> None:
+    settings = settings_for(database, server_data_dir, git_server, otlp_endpoint=collector.address)
+    await session(settings, git_server, f"00-{TRACE}-{CALLER}-01")
+    async with in_process(settings) as (_, client):
+        with pytest.raises(grpc.aio.AioRpcError):
+            await client.call("GetSession", pb.GetSessionRequest(session_id="none"))
+    lines = {line["event"]: line for line in map(json.loads, log.getvalue().splitlines())}
+    assert lines["turn.driven"]["trace_id"] == lines["turn.ended"]["trace_id"] == TRACE
+    call = collector.named("treadle.session.v1.SessionService/GetSession")
+    assert lines["call.refused"]["trace_id"] == call.trace_id.hex()
+
+
+@pytest.fixture
+def log() -> Iterator[io.StringIO]:
+    output = io.StringIO()
+    configure_logging(log_format="json", level="info", secrets=lambda: (), output=output)
+    yield output
+    structlog.reset_defaults()
+
+
 @pytest.mark.parametrize("trace_parent", ["", "nonsense", f"00-{'0' * 32}-{CALLER}-01"])
 async def test_without_a_usable_parent_a_trace_of_its_own_begins(
     database: DatabaseUrls, server_data_dir: Path, git_server: GitServer, collector: Collector, trace_parent: str
 ) -> None:
     settings = settings_for(database, server_data_dir, git_server, otlp_endpoint=collector.address)
     await session(settings, git_server, trace_parent)
-    call = collector.named("treadle.session.v1.SessionService.ExecuteSession")
+    call = collector.named("treadle.session.v1.SessionService/ExecuteSession")
     assert not call.parent_span_id
     assert collector.named("turn").trace_id == call.trace_id
 

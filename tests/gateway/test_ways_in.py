@@ -189,6 +189,8 @@ async def test_only_named_origins_may_call_from_a_page(http: Http) -> None:
         headers = {"origin": origin, "access-control-request-method": "POST", "access-control-request-headers": "authorization"}
         async with http.session.options(http.base + RESUME, headers=headers) as answer:
             assert ("access-control-allow-origin" in answer.headers) == allowed, origin
+            # A page that is traced says so, or its browser keeps back the whole call.
+            assert ("traceparent" in answer.headers.get("access-control-allow-headers", "")) == allowed
 
 
 async def test_the_json_api_does_all_that_the_service_does(http: Http, repository: dict[str, str]) -> None:

@@ -2,15 +2,18 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from contextlib import AbstractContextManager, nullcontext
 from typing import Protocol
 
+Attribute = str | int | bool
+
 
 class Span(Protocol):
-    """What is known of a span only while it lasts."""
+    """What is known of a block only at its end."""
 
-    def note(self, **attributes: str | int | bool) -> None:
-        """Add attributes: ids, names and numbers only."""
+    def conclude(self, *, failed: str, **attributes: Attribute) -> None:
+        """What came of it, whatever exception leaves the block then; `failed` names the failure, and is empty where there was none."""
         ...
 
 
@@ -21,9 +24,9 @@ class Tracer(Protocol):
     malformed one counts as none. Nothing here waits, fails, or holds a secret: attributes are ids, names and numbers only.
     """
 
-    def span(self, name: str, *, parent: str = "", **attributes: str | int | bool) -> AbstractContextManager[Span]:
+    def span(self, name: str, *, parent: str = "", incoming: bool = False, **attributes: Attribute) -> AbstractContextManager[Span]:
         """The block as a span: child of `parent` when given, else of the current span, else the first of a trace. An exception that
-        leaves the block marks it as failed, by its type only; a cancelled block is no failure."""
+        leaves the block marks it as failed, by its type only; a cancelled block is no failure. `incoming`: the block answers a call."""
         ...
 
     def current(self) -> str:
@@ -31,16 +34,24 @@ class Tracer(Protocol):
         ...
 
 
+def trace_fields(tracer: Tracer) -> Mapping[str, str]:
+    """For log lines: under which id the current trace is found."""
+    current = tracer.current()
+    return {"trace_id": current.split("-")[1]} if current else {}
+
+
 class NoTracer:
     """Traces nothing."""
 
-    def span(self, name: str, *, parent: str = "", **attributes: str | int | bool) -> AbstractContextManager[Span]:
+    def span(self, name: str, *, parent: str = "", incoming: bool = False, **attributes: Attribute) -> AbstractContextManager[Span]:
         """See Tracer."""
-        return nullcontext(self)
-
-    def note(self, **attributes: str | int | bool) -> None:
-        """See Span."""
+        return nullcontext(_NoSpan())
 
     def current(self) -> str:
         """See Tracer."""
         return ""
+
+
+class _NoSpan:
+    def conclude(self, *, failed: str, **attributes: Attribute) -> None:
+        pass

@@ -16,6 +16,7 @@ from server.kernel.finish import Finishing
 from server.kernel.ports.input_store import Starter
 from server.kernel.ports.launcher import WorkerId
 from server.kernel.ports.repositories import Repository
+from server.kernel.ports.tracer import trace_fields
 from server.kernel.ports.turn_store import Claimed
 from server.kernel.supervisor.attend import attend
 from server.kernel.supervisor.drive import Drive, Limits, Ports
@@ -136,8 +137,11 @@ class Supervisor:
         turn = claimed.turn
         with bound_contextvars(session_id=turn.session_id, turn_id=turn.id):
             try:
-                with self._ports.tracer.span(
-                    "turn", parent=turn.trace_parent, session_id=turn.session_id, turn_id=turn.id, provider=turn.provider
+                with (
+                    self._ports.tracer.span(
+                        "turn", parent=turn.trace_parent, session_id=turn.session_id, turn_id=turn.id, provider=turn.provider
+                    ),
+                    bound_contextvars(**trace_fields(self._ports.tracer)),
                 ):
                     await self._live(claimed)
                 await self._start_due(turn.session_id)
