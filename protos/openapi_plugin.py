@@ -13,6 +13,7 @@ import re
 import sys
 from collections import defaultdict
 from collections.abc import Iterator, Sequence
+from pathlib import Path
 from typing import Any
 
 from google.protobuf import descriptor_pool, message_factory
@@ -26,6 +27,9 @@ from google.protobuf.descriptor_pb2 import (
     ServiceDescriptorProto,
 )
 
+sys.path.insert(0, str(Path(__file__).parents[1]))
+from gateway.local_replies import LOCAL_REPLIES
+
 Json = dict[str, Any]
 
 # As Envoy's transcoder maps them (google/rpc/code.proto says the same).
@@ -34,15 +38,12 @@ HTTP_STATUS = {
     "NOT_FOUND": 404, "ALREADY_EXISTS": 409, "ABORTED": 409, "RESOURCE_EXHAUSTED": 429, "CANCELLED": 499, "INTERNAL": 500,
     "UNIMPLEMENTED": 501, "UNAVAILABLE": 503, "DEADLINE_EXCEEDED": 504,
 }  # fmt: skip
-# gateway/config.py: the gateway's own answers.
-GATEWAY = {
-    400: "REQUEST_MALFORMED", 404: "ROUTE_UNKNOWN", 408: "REQUEST_TOO_SLOW", 413: "REQUEST_TOO_LARGE", 429: "RATE_LIMITED",
-    431: "REQUEST_TOO_LARGE", 503: "SERVER_UNREACHABLE", 504: "DEADLINE_EXCEEDED",
-}  # fmt: skip
 PHRASES = {
     400: "The request is not acceptable", 401: "No key, or a wrong one", 403: "Not allowed", 404: "Not found", 408: "Too slow",
-    409: "In conflict with what is there", 413: "Too large", 429: "Too much at once", 431: "Headers too large", 499: "Cancelled",
-    500: "A defect of the server", 501: "Not there", 503: "Not available now: try again", 504: "Too slow",
+    409: "In conflict with what is there", 413: "Too large", 415: "Of a media type that is not understood",
+    426: "Of a protocol that is not spoken", 429: "Too much at once", 431: "Headers too large", 499: "Cancelled",
+    500: "A defect of the server", 501: "Not there", 502: "Not available now: try again", 503: "Not available now: try again",
+    504: "Too slow",
 }  # fmt: skip
 
 _F = FieldDescriptorProto
@@ -148,22 +149,32 @@ class Document:
 
     def _message(self, name: str, message: DescriptorProto, without: set[str]) -> Json:
         fields = [field for field in message.field if field.name not in without]
-        described = {field.json_name: self._field(name, field) for field in fields}
-        return _described({"type": "object", "properties": described}, self._protos.said(name))
+        described: Json = {"type": "object", "properties": {field.json_name: self._field(name, field) for field in fields}}
+        if required := [field.json_name for field in fields if self._required(name, field)]:
+            described["required"] = required
+        return _described(described, self._protos.said(name))
+
+    def _required(self, owner: str, field: FieldDescriptorProto) -> bool:
+        """Whether a request without it is refused."""
+        return owner.endswith("Request") and self._value(field, owner).get("minLength", 0) > 0
 
     def _field(self, owner: str, field: FieldDescriptorProto) -> Json:
         comment = self._protos.said(f"{owner}.{field.name}")
         if field.label != _F.LABEL_REPEATED:
-            return _described(self._value(field), comment)
+            return _described(self._value(field, owner), comment)
         entry = self._protos.messages.get(field.type_name)
         if entry is not None and entry.options.map_entry:
             return _described({"type": "object", "additionalProperties": self._value(entry.field[1])}, comment)
         return _described({"type": "array", "items": self._value(field)}, comment)
 
-    def _value(self, field: FieldDescriptorProto) -> Json:
+    def _value(self, field: FieldDescriptorProto, owner: str = "") -> Json:
+        """What may stand in a field; in one of the message `owner`, within what its comment says."""
         if field.type == _F.TYPE_MESSAGE:
             return self.schema(field.type_name)
-        return self._enum(field.type_name) if field.type == _F.TYPE_ENUM else dict(SCALARS[field.type])
+        if field.type == _F.TYPE_ENUM:
+            return self._enum(field.type_name)
+        limits = _limits(field.type, self._protos.said(f"{owner}.{field.name}")) if owner.endswith("Request") else {}
+        return SCALARS[field.type] | limits
 
     def _enum(self, name: str) -> Json:
         title = name.rsplit(".", 1)[-1]
@@ -201,13 +212,14 @@ class Document:
     def _parameters(self, method: MethodDescriptorProto, bound: Sequence[str], *, in_query: bool) -> Iterator[Json]:
         for field in self._protos.messages[method.input_type].field:
             if field.name in bound:
-                schema = {**self._value(field), "minLength": 1, "pattern": "^[^/:]+$"}
+                schema = {**self._value(field, method.input_type), "minLength": 1, "pattern": "^[^/:]+$"}
                 text = self._protos.said(f"{method.input_type}.{field.name}")
                 yield {"name": field.json_name, "in": "path", "required": True, "description": text, "schema": schema}
             elif in_query and field.type != _F.TYPE_MESSAGE:
                 described = self._field(method.input_type, field)
                 text = described.pop("description", "")
-                yield {"name": field.json_name, "in": "query", "description": text, "schema": described}
+                needed = {"required": True} if self._required(method.input_type, field) else {}
+                yield {"name": field.json_name, "in": "query", **needed, "description": text, "schema": described}
         if method.output_type.removeprefix(".") == STREAM_BODY:
             text = "The seq of the last event that the client has; counts more than any field of the request."
             number = {"type": "string", "pattern": "^[0-9]{1,18}$"}
@@ -248,8 +260,8 @@ class Document:
 
     def _failures(self, service: str, method: MethodDescriptorProto) -> Json:
         reasons: dict[int, set[str]] = defaultdict(set)
-        for status, reason in GATEWAY.items():
-            reasons[status].add(reason)
+        for reply in LOCAL_REPLIES:
+            reasons[reply.status].add(reply.reason)
         for code, reason in set(self._reasons(service, method.name, set())):
             reasons[HTTP_STATUS[code]].add(reason)
         return {str(status): _failure(status, sorted(reasons[status])) for status in sorted(reasons)}
@@ -290,6 +302,24 @@ class Document:
             indent=2,
             ensure_ascii=False,
         )
+
+
+def _limits(kind: int, comment: str) -> Json:
+    """What a request's comment says of a field, in these words: `1 to 200; 0 for 50` of a number, `1 to 100 characters`, `at most 100
+    characters` or `Needed.` of a text."""
+
+    def found(pattern: str) -> list[int]:
+        match = re.search(pattern, re.sub(r"\s+", " ", comment))
+        return [int(number.replace(",", "")) for number in match.groups()] if match else []
+
+    if kind == _F.TYPE_INT32:
+        return {"minimum": 0, "maximum": limits[1]} if (limits := found(r"\b([\d,]+) to ([\d,]+); 0 for \d")) else {}
+    if kind != _F.TYPE_STRING:
+        return {}
+    if limits := found(r"\b([\d,]+) to ([\d,]+) characters"):
+        return {"minLength": limits[0], "maxLength": limits[1]}
+    longest = {"maxLength": limits[0]} if (limits := found(r"\b[Aa]t most ([\d,]+) characters")) else {}
+    return longest | ({"minLength": 1} if re.search(r"\bNeeded\.", comment) else {})
 
 
 def _described(schema: Json, text: str) -> Json:

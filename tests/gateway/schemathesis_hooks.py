@@ -8,16 +8,20 @@ from typing import Any
 import schemathesis
 
 SESSION, REPOSITORY = os.environ["SESSION_ID"], os.environ["REPOSITORY_URL"]
+ASKING = {"sessionId": os.environ["ASKING_SESSION_ID"], "inputId": os.environ["INPUT_ID"], "requestId": os.environ["REQUEST_ID"]}
 
 
 @schemathesis.hook
 def before_call(context: Any, case: Any, kwargs: Any) -> None:
-    """Half of them meet a session that there is, and an eighth ask for what can be done. Decided by the case's own content, so that a run
-    can be repeated."""
+    """Half of them meet a session, an input and a request that there are, and an eighth ask for what can be done. Decided by the case's own
+    content, so that a run can be repeated."""
     number = len(repr(case.path_parameters) + repr(case.query) + repr(case.body))
     if number % 2:
         return
-    if "sessionId" in (case.path_parameters or {}) and case.method != "DELETE":
+    named = case.path_parameters or {}
+    if "inputId" in named or "requestId" in named:
+        case.path_parameters = {name: ASKING[name] for name in named}
+    elif "sessionId" in named and case.method != "DELETE":
         case.path_parameters["sessionId"] = SESSION
     if "sessionId" in (case.query or {}):
         case.query["sessionId"] = SESSION

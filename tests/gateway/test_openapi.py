@@ -6,6 +6,8 @@ import asyncio
 import json
 import os
 import sys
+from collections.abc import AsyncIterator
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -13,8 +15,11 @@ import jsonschema_rs
 import pytest
 from google.api import annotations_pb2
 from support.gateway import Http
-from support.treadle import Client
+from support.git_server import GitServer
+from support.treadle import Client, recording
 
+from gateway.local_replies import LOCAL_REPLIES
+from server.kernel import validation
 from treadle.session.v1 import event_stream_service_pb2, session_service_pb2
 
 ROOT = Path(__file__).parents[2]
@@ -37,6 +42,32 @@ def document() -> dict[str, Any]:
     return found
 
 
+@dataclass(frozen=True)
+class Asking:
+    """A session whose agent waits for an answer, while an input waits for the agent."""
+
+    session_id: str
+    request_id: str
+    input_id: str
+
+
+@pytest.fixture
+async def asking(treadle: tuple[Any, Client], git_server: GitServer) -> AsyncIterator[Asking]:
+    git_server.create("acme/asking", {"r.jsonl": recording({"ask": "Which?", "choices": ["a"]}, {"say": "{answer}"})})
+    _, client = treadle
+    url = f"{git_server.url}/acme/asking.git"
+    stream = client.execute(repository_url=url, prompt="go", provider="replay", model="r.jsonl")
+    async for frame in stream:
+        for event in frame.events.events:
+            if event.HasField("question_requested"):
+                session_id, request_id = event.session_id, event.question_requested.request_id
+                sent = await client.call("SendInput", session_service_pb2.SendInputRequest(session_id=session_id, text="later"))
+                yield Asking(session_id, request_id, sent.input.input_id)
+                stream.cancel()
+                return
+    raise AssertionError("the agent did not ask")
+
+
 def test_every_binding_is_described(document: dict[str, Any]) -> None:
     bindings = 0
     for file in (session_service_pb2, event_stream_service_pb2):
@@ -48,9 +79,48 @@ def test_every_binding_is_described(document: dict[str, Any]) -> None:
     assert sum(len(operations) for operations in document["paths"].values()) == bindings
 
 
+def test_limits_are_those_of_the_server(document: dict[str, Any]) -> None:
+    """A program that checks what it sends by the document sends nothing that the server refuses for its size."""
+    schemas = document["components"]["schemas"]
+    for name in ("ExecuteSessionRequest", "ExecuteSessionRequestBody"):
+        fields = schemas[name]["properties"]
+        assert schemas[name]["required"] == ["prompt"]
+        assert (fields["prompt"]["minLength"], fields["prompt"]["maxLength"]) == (1, validation.MAX_PROMPT)
+        limits = {field: schema["maxLength"] for field, schema in fields.items() if "maxLength" in schema}
+        assert limits == {
+            "requestId": validation.MAX_REQUEST_ID,
+            "baseBranch": validation.MAX_BASE_BRANCH,
+            "prompt": validation.MAX_PROMPT,
+            "provider": validation.MAX_NAME,
+            "model": validation.MAX_NAME,
+            "title": validation.MAX_TITLE,
+        }
+    assert schemas["CreateSessionRequest"]["required"] == ["repositoryUrl"]
+    assert schemas["SendInputRequestBody"]["required"] == schemas["UpdateInputRequestBody"]["required"] == ["text"]
+    sizes = {}
+    for path, operations in document["paths"].items():
+        for parameter in operations.get("get", {}).get("parameters", ()):
+            if parameter["name"] == "pageSize":
+                sizes[path] = (parameter["schema"]["minimum"], parameter["schema"]["maximum"])
+            if path == "/resume" and parameter["name"] == "sessionId":
+                assert parameter["required"]
+    assert sizes == {
+        "/v1/sessions": (0, 200),
+        "/v1/sessions/{sessionId}/events": (0, 1000),
+        "/v1/sessions/{sessionId}/inputs": (0, 200),
+    }
+
+
+def test_the_gateways_own_answers_are_described(document: dict[str, Any]) -> None:
+    for operations in document["paths"].values():
+        for operation in operations.values():
+            for reply in LOCAL_REPLIES:
+                assert f"`{reply.reason}`" in operation["responses"][str(reply.status)]["description"]
+
+
 @pytest.mark.timeout(400)
 async def test_what_is_answered_is_what_is_described(
-    http: Http, treadle: tuple[Any, Client], repository: dict[str, str], document: dict[str, Any], tmp_path: Path
+    http: Http, treadle: tuple[Any, Client], repository: dict[str, str], asking: Asking, document: dict[str, Any], tmp_path: Path
 ) -> None:
     """schemathesis: bounded, and with a fixed seed."""
     async with http.session.post(http.base + "/execute", json=repository) as answer:
@@ -70,6 +140,9 @@ async def test_what_is_answered_is_what_is_described(
             "SCHEMATHESIS_HOOKS": str(Path(__file__).with_name("schemathesis_hooks.py")),
             "SESSION_ID": session_id,
             "REPOSITORY_URL": repository["repositoryUrl"],
+            "ASKING_SESSION_ID": asking.session_id,
+            "INPUT_ID": asking.input_id,
+            "REQUEST_ID": asking.request_id,
         },
         stdout=asyncio.subprocess.PIPE,
         stderr=asyncio.subprocess.STDOUT,

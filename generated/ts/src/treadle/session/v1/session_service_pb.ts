@@ -49,7 +49,7 @@ export type ExecuteSessionRequest = Message<"treadle.session.v1.ExecuteSessionRe
   repositoryUrl: string;
 
   /**
-   * The branch to grow from; empty for the remote's default.
+   * The branch to grow from, at most 255 characters; empty for the remote's default.
    *
    * @generated from field: string base_branch = 4;
    */
@@ -70,21 +70,21 @@ export type ExecuteSessionRequest = Message<"treadle.session.v1.ExecuteSessionRe
   prompt: string;
 
   /**
-   * The agent; empty for the session's last one, then for the server's default.
+   * The agent, at most 100 characters; empty for the session's last one, then for the server's default.
    *
    * @generated from field: string provider = 7;
    */
   provider: string;
 
   /**
-   * The model (for `replay`: the recording); empty for the provider's own choice.
+   * The model (for `replay`: the recording), at most 100 characters; empty for the provider's own choice.
    *
    * @generated from field: string model = 8;
    */
   model: string;
 
   /**
-   * Title of a new session; empty to have one made.
+   * Title of a new session, at most 200 characters; empty to have one made.
    *
    * @generated from field: string title = 9;
    */
@@ -173,7 +173,7 @@ export const ExecuteSessionResponseSchema: GenMessage<ExecuteSessionResponse> = 
  */
 export type ResumeRequest = Message<"treadle.session.v1.ResumeRequest"> & {
   /**
-   * The session.
+   * The session. Needed.
    *
    * @generated from field: string session_id = 1;
    */
@@ -417,21 +417,21 @@ export const ClosedSchema: GenMessage<Closed> = /*@__PURE__*/
  */
 export type CreateSessionRequest = Message<"treadle.session.v1.CreateSessionRequest"> & {
   /**
-   * The caller's own key; a repeated call with it answers the same session.
+   * The caller's own key, at most 128 characters; a repeated call with it answers the same session.
    *
    * @generated from field: string request_id = 1;
    */
   requestId: string;
 
   /**
-   * The Git repository.
+   * The Git repository. Needed.
    *
    * @generated from field: string repository_url = 2;
    */
   repositoryUrl: string;
 
   /**
-   * The branch to grow from; empty for the remote's default.
+   * The branch to grow from, at most 255 characters; empty for the remote's default.
    *
    * @generated from field: string base_branch = 3;
    */
@@ -445,14 +445,14 @@ export type CreateSessionRequest = Message<"treadle.session.v1.CreateSessionRequ
   branch: string;
 
   /**
-   * The title; empty to have one made from the first request.
+   * The title, at most 200 characters; empty to have one made from the first request.
    *
    * @generated from field: string title = 5;
    */
   title: string;
 
   /**
-   * Labels.
+   * Labels: at most 32, keys at most 63 and values at most 255 characters.
    *
    * @generated from field: map<string, string> labels = 6;
    */
@@ -599,7 +599,7 @@ export type UpdateSessionRequest = Message<"treadle.session.v1.UpdateSessionRequ
   sessionId: string;
 
   /**
-   * The new title, when the mask names it.
+   * The new title, when the mask names it: at most 200 characters.
    *
    * @generated from field: string title = 2;
    */
