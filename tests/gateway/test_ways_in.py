@@ -6,10 +6,12 @@ import asyncio
 import base64
 import io
 import json
+import re
 import struct
 from typing import Any
 
 import aiohttp
+import grpc
 import pytest
 from support.gateway import ORIGIN, Http
 from support.git_server import GitServer
@@ -150,8 +152,17 @@ async def test_without_a_key_nothing_is_shown(http: Http) -> None:
 
 
 async def test_the_worker_s_service_is_not_reachable(http: Http, through: Client) -> None:
-    async with http.session.post(http.base + "/treadle.worker.v1.WorkerService/Handshake", data=b"{}") as answer:
-        assert answer.status == 404
+    """On none of the ways by which the services of the server are."""
+    path = "/treadle.worker.v1.WorkerService/Handshake"
+    with pytest.raises(grpc.aio.AioRpcError) as refused:
+        await through.channel.unary_unary(path)(b"", metadata=through.metadata, timeout=20)
+    assert refused.value.code() == grpc.StatusCode.UNIMPLEMENTED
+    with pytest.raises(grpc.aio.AioRpcError) as known:
+        await through.channel.unary_unary("/treadle.session.v1.SessionService/GetSession")(b"", metadata=through.metadata, timeout=20)
+    assert known.value.code() != grpc.StatusCode.UNIMPLEMENTED
+    web = {"content-type": "application/grpc-web+proto", "x-grpc-web": "1"}
+    async with http.session.post(http.base + path, data=b"\0\0\0\0\0", headers=web) as answer:
+        assert answer.headers["grpc-status"] == str(grpc.StatusCode.UNIMPLEMENTED.value[0])
 
 
 async def test_a_ticket_opens_the_stream_of_its_session_and_nothing_else(
@@ -221,8 +232,15 @@ async def test_base64_is_grpc_web_too(http: Http, session_id: str) -> None:
     body = base64.b64encode(b"\0" + struct.pack(">I", len(request)) + request)
     headers = {"content-type": "application/grpc-web-text", "accept": "application/grpc-web-text"}
     async with http.session.post(http.base + "/treadle.session.v1.SessionService/GetSession", data=body, headers=headers) as answer:
-        data = base64.b64decode((await answer.read())[:8])
-    assert data[0] == 0
+        assert answer.content_type.startswith("application/grpc-web-text")
+        text = await answer.read()
+    # Pieces that are each encoded, and padded, by themselves.
+    data = b"".join(base64.b64decode(piece) for piece in re.findall(rb"[^=]+={0,2}", text))
+    end = 5 + struct.unpack(">I", data[1:5])[0]
+    assert (data[0], pb.GetSessionResponse.FromString(data[5:end]).session.session_id) == (0, session_id)
+    trailers = data[end:]
+    assert trailers[0] == 0x80
+    assert b"grpc-status:0" in trailers.replace(b" ", b"")
 
 
 async def test_what_the_user_says_and_answers_meanwhile_over_json(http: Http, git_server: GitServer) -> None:

@@ -15,6 +15,8 @@ class CuttingProxy:
     def __init__(self, target: str, limit: Limit) -> None:
         self.address = ""
         self.cuts = 0
+        self.cut_answers: list[bytes] = []
+        """What had come through each connection that was cut."""
         self._target = target
         self._limit = limit
         self._tasks: set[asyncio.Task[None]] = set()
@@ -41,13 +43,16 @@ class CuttingProxy:
 
     async def _answer(self, source: asyncio.StreamReader, target: asyncio.StreamWriter, left: int | None) -> None:
         target.transport.set_write_buffer_limits(0)
+        passed = b""
         while data := await source.read(65536):
             target.write(data if left is None else data[:left])
             await target.drain()
             if left is not None:
+                passed += data[:left]
                 left -= len(data)
                 if left <= 0:
                     self.cuts += 1
+                    self.cut_answers.append(passed)
                     return
 
     async def hang_up(self) -> None:
