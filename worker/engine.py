@@ -7,6 +7,8 @@ import logging
 import os
 from pathlib import Path
 
+from google.protobuf.timestamp_pb2 import Timestamp
+
 from treadle.session.v1 import event_pb2 as session
 from treadle.worker.v1 import worker_service_pb2 as wire
 from worker.descendants import kill_descendants
@@ -42,6 +44,7 @@ class Engine:
         self._interrupted = asyncio.Event()
         self._reason = ""
         self._task: asyncio.Task[None] | None = None
+        self._began_at = Timestamp()
 
     @property
     def started(self) -> bool:
@@ -50,6 +53,7 @@ class Engine:
 
     def start(self, turn: wire.ExecuteSessionRequest) -> None:
         """Run the turn in a task that this object owns."""
+        self._began_at.GetCurrentTime()
         if turn.trace_parent:
             # https://opentelemetry.io/docs/specs/otel/context/env-carriers/: programs that the agent starts go on in the turn's trace.
             os.environ["TRACEPARENT"] = turn.trace_parent
@@ -96,6 +100,8 @@ class Engine:
             # Whatever happened: a turn without a result would be waited for until its time limit.
             emitter.stop()
             result.last_worker_seq = self._spool.last
+            result.began_at.CopyFrom(self._began_at)
+            result.ended_at.GetCurrentTime()
             self.result = result
             self._spool.wake()
 

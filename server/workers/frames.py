@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from datetime import UTC, datetime
 
 from google.protobuf.message import DecodeError
+from google.protobuf.timestamp_pb2 import Timestamp
 
 from server.kernel.errors import WorkerProtocolBroken
 from server.kernel.event import MAX_EVENT_BYTES, TextId, WorkerBatch
@@ -91,9 +93,7 @@ class FrameReader:
             kind = event.WhichOneof("body")
             if kind is None:
                 raise WorkerProtocolBroken("the worker sent an event of a kind that it may not say")
-            at = event.occurred_at
-            if not (_FIRST_SECOND <= at.seconds <= _LAST_SECOND and 0 <= at.nanos < _NANOS):
-                raise WorkerProtocolBroken("the worker sent an impossible time")
+            _check_time(event.occurred_at)
             if kind in _CHECKS:
                 _CHECKS[kind](event)
             body = event.SerializeToString()
@@ -117,7 +117,15 @@ class FrameReader:
         # Why a turn fails is the server's to judge; of the agent's side there is one reason only.
         code = TurnCode.PROVIDER if status is TurnState.FAILED else TurnCode.NONE
         message, stop_reason = plain(result.message, _MAX_MESSAGE_CHARS), plain(result.native_stop_reason, _MAX_STOP_REASON_CHARS)
-        return WorkerResult(Outcome(status, code, message, stop_reason), self.last)
+        return WorkerResult(Outcome(status, code, message, stop_reason), self.last, _worked(result))
+
+
+def _worked(result: wire.TurnResult) -> tuple[datetime, datetime] | None:
+    if not (result.HasField("began_at") and result.HasField("ended_at")):
+        return None
+    for at in (result.began_at, result.ended_at):
+        _check_time(at)
+    return result.began_at.ToDatetime(UTC), result.ended_at.ToDatetime(UTC)
 
 
 def _notice(notice: wire.WorkerNotice) -> WorkerNotice:
@@ -134,6 +142,11 @@ def _notice(notice: wire.WorkerNotice) -> WorkerNotice:
 def plain(text: str, limit: int) -> str:
     """Text that a database can keep: Postgres has no NUL characters."""
     return text[:limit].replace("\0", "\ufffd")
+
+
+def _check_time(at: Timestamp) -> None:
+    if not (_FIRST_SECOND <= at.seconds <= _LAST_SECOND and 0 <= at.nanos < _NANOS):
+        raise WorkerProtocolBroken("the worker sent an impossible time")
 
 
 def _check_duration(event: WorkerEvent) -> None:

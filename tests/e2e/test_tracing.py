@@ -88,6 +88,10 @@ async def test_the_callers_trace_goes_through_the_turn_to_what_the_agent_runs(
     assert turn.parent_span_id == call.span_id
     assert [span.name for span in sorted(ours, key=lambda span: span.start_time_unix_nano) if span.parent_span_id == turn.span_id] == STEPS
     assert [(span.name, span.status.message) for span in ours if span.status.code == Status.STATUS_CODE_ERROR] == []
+    # A worker sends no spans: it says when it worked.
+    agent, worker = collector.named("agent"), collector.named("worker")
+    assert worker.parent_span_id == agent.span_id
+    assert agent.start_time_unix_nano < worker.start_time_unix_nano < worker.end_time_unix_nano < agent.end_time_unix_nano
     # Events carry the turn's span; what the agent runs carries that of the agent's part.
     assert {event.trace_parent for event in events} == {f"00-{TRACE}-{turn.span_id.hex()}-01"}
     printed = "".join(event.content_delta.data for event in events if event.HasField("content_delta"))

@@ -14,6 +14,7 @@ from typing import Any
 
 import grpc
 import pytest
+from google.protobuf.timestamp_pb2 import Timestamp
 from support.workers import assignment, launched, launcher_in, listen, new_worker
 
 from server.kernel.agent_request import AgentRequest, RequestKind
@@ -90,6 +91,9 @@ FORGED = {
     "an empty notice": wire.ResumeResponse(notice=wire.WorkerNotice()).SerializeToString(),
     "a result that skips events": result(7, status=session.TURN_STATUS_COMPLETED),
     "a result without a status": result(0),
+    "a result from after the year 9999": result(
+        0, status=session.TURN_STATUS_COMPLETED, began_at=Timestamp(seconds=10**12), ended_at=Timestamp(seconds=10**12)
+    ),
     "a frame above 4 MiB": batch(*[WorkerEvent(reasoning=session.Reasoning(text="x" * 250_000))] * 20),
 }
 

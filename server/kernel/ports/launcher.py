@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import AsyncGenerator
 from dataclasses import dataclass
+from datetime import datetime
 from enum import StrEnum
 from pathlib import Path
 from typing import Protocol
@@ -91,6 +92,8 @@ class WorkerResult:
 
     outcome: Outcome
     last_worker_seq: int
+    worked: tuple[datetime, datetime] | None = None
+    """When it began and ended, as it says; None when it does not."""
 
 
 @dataclass(frozen=True)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from contextlib import AbstractContextManager, nullcontext
+from datetime import datetime
 from typing import Protocol
 
 Attribute = str | int | bool
@@ -29,6 +30,10 @@ class Tracer(Protocol):
         leaves the block marks it as failed, by its type only; a cancelled block is no failure. `incoming`: the block answers a call."""
         ...
 
+    def record(self, name: str, began: datetime, ended: datetime) -> None:
+        """A span that is over, of somebody who cannot make one: child of the current span."""
+        ...
+
     def current(self) -> str:
         """The trace context of the current span."""
         ...
@@ -46,6 +51,9 @@ class NoTracer:
     def span(self, name: str, *, parent: str = "", incoming: bool = False, **attributes: Attribute) -> AbstractContextManager[Span]:
         """See Tracer."""
         return nullcontext(_NoSpan())
+
+    def record(self, name: str, began: datetime, ended: datetime) -> None:
+        """See Tracer."""
 
     def current(self) -> str:
         """See Tracer."""

@@ -135,6 +135,7 @@ async def _record(drive: Drive, worker: Worker, done: int) -> Outcome:
                 if item.last_worker_seq != drive.log.submitted_worker_seq:
                     raise WorkerProtocolBroken(f"the result counts {item.last_worker_seq} events, {drive.log.submitted_worker_seq} came")
                 await drive.log.drained()
+                _trace(drive, item)
                 return item.outcome
             said += _size(item)
             if said > MAX_TURN_BYTES:
@@ -149,6 +150,15 @@ async def _record(drive: Drive, worker: Worker, done: int) -> Outcome:
                     drive.ports.mark("provider.raw")
                 await drive.ports.journal.submit(drive.log, drive.redactor.batch(item))
     raise WorkerLost("the worker's stream ended without a result")
+
+
+def _trace(drive: Drive, result: WorkerResult) -> None:
+    """The worker's part of the agent's span: it cannot reach a collector itself. Its clock counts as far as it can be true."""
+    if result.worked is None or drive.turn.started_at is None:
+        return
+    began, ended = max(result.worked[0], drive.turn.started_at), min(result.worked[1], now())
+    if began <= ended:
+        drive.ports.tracer.record("worker", began, ended)
 
 
 async def _remind(drive: Drive, worker: Worker) -> None:

@@ -22,57 +22,58 @@ _runtime_version.ValidateProtobufRuntimeVersion(
 _sym_db = _symbol_database.Default()
 
 
+from google.protobuf import timestamp_pb2 as google_dot_protobuf_dot_timestamp__pb2
 from treadle.session.v1 import event_pb2 as treadle_dot_session_dot_v1_dot_event__pb2
 from treadle.worker.v1 import worker_event_pb2 as treadle_dot_worker_dot_v1_dot_worker__event__pb2
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n&treadle/worker/v1/worker_service.proto\x12\x11treadle.worker.v1\x1a\x1etreadle/session/v1/event.proto\x1a$treadle/worker/v1/worker_event.proto\"(\n\x10HandshakeRequest\x12\x14\n\x05nonce\x18\x01 \x01(\x0cR\x05nonce\"Z\n\x11HandshakeResponse\x12\x14\n\x05proof\x18\x01 \x01(\x0cR\x05proof\x12\x14\n\x05nonce\x18\x02 \x01(\x0cR\x05nonce\x12\x19\n\x08has_turn\x18\x03 \x01(\x08R\x07hasTurn\"+\n\x15LoadTranscriptRequest\x12\x12\n\x04\x64\x61ta\x18\x01 \x01(\x0cR\x04\x64\x61ta\"\x18\n\x16LoadTranscriptResponse\"\x17\n\x15ReadTranscriptRequest\",\n\x16ReadTranscriptResponse\x12\x12\n\x04\x64\x61ta\x18\x01 \x01(\x0cR\x04\x64\x61ta\"\xd1\x02\n\x15\x45xecuteSessionRequest\x12\x1d\n\nsession_id\x18\x01 \x01(\tR\tsessionId\x12\x17\n\x07turn_id\x18\x02 \x01(\tR\x06turnId\x12\x18\n\x07\x61ttempt\x18\x03 \x01(\rR\x07\x61ttempt\x12\x1a\n\x08provider\x18\x04 \x01(\tR\x08provider\x12\x14\n\x05model\x18\x05 \x01(\tR\x05model\x12\x16\n\x06prompt\x18\x06 \x01(\tR\x06prompt\x12\x1f\n\x0bturn_number\x18\x07 \x01(\rR\nturnNumber\x12!\n\x0ctrace_parent\x18\x0f \x01(\tR\x0btraceParent\x12;\n\tapprovals\x18\x08 \x01(\x0e\x32\x1d.treadle.session.v1.ApprovalsR\tapprovals\x12\x1b\n\tmax_steps\x18\t \x01(\rR\x08maxSteps\"\x98\x02\n\x16\x45xecuteSessionResponse\x12=\n\x06\x65vents\x18\x01 \x01(\x0b\x32#.treadle.worker.v1.WorkerEventBatchH\x00R\x06\x65vents\x12\x37\n\x06result\x18\x02 \x01(\x0b\x32\x1d.treadle.worker.v1.TurnResultH\x00R\x06result\x12\x42\n\theartbeat\x18\x03 \x01(\x0b\x32\".treadle.worker.v1.WorkerHeartbeatH\x00R\theartbeat\x12\x39\n\x06notice\x18\x04 \x01(\x0b\x32\x1f.treadle.worker.v1.WorkerNoticeH\x00R\x06noticeB\x07\n\x05\x66rame\"9\n\rResumeRequest\x12(\n\x10\x61\x66ter_worker_seq\x18\x01 \x01(\x04R\x0e\x61\x66terWorkerSeq\"\x90\x02\n\x0eResumeResponse\x12=\n\x06\x65vents\x18\x01 \x01(\x0b\x32#.treadle.worker.v1.WorkerEventBatchH\x00R\x06\x65vents\x12\x37\n\x06result\x18\x02 \x01(\x0b\x32\x1d.treadle.worker.v1.TurnResultH\x00R\x06result\x12\x42\n\theartbeat\x18\x03 \x01(\x0b\x32\".treadle.worker.v1.WorkerHeartbeatH\x00R\theartbeat\x12\x39\n\x06notice\x18\x04 \x01(\x0b\x32\x1f.treadle.worker.v1.WorkerNoticeH\x00R\x06noticeB\x07\n\x05\x66rame\"t\n\x10WorkerEventBatch\x12(\n\x10\x66irst_worker_seq\x18\x01 \x01(\x04R\x0e\x66irstWorkerSeq\x12\x36\n\x06\x65vents\x18\x02 \x03(\x0b\x32\x1e.treadle.worker.v1.WorkerEventR\x06\x65vents\"\xe6\x01\n\nTurnResult\x12\x36\n\x06status\x18\x01 \x01(\x0e\x32\x1e.treadle.session.v1.TurnStatusR\x06status\x12\x30\n\x04\x63ode\x18\x02 \x01(\x0e\x32\x1c.treadle.session.v1.TurnCodeR\x04\x63ode\x12\x18\n\x07message\x18\x03 \x01(\tR\x07message\x12,\n\x12native_stop_reason\x18\x04 \x01(\tR\x10nativeStopReason\x12&\n\x0flast_worker_seq\x18\x05 \x01(\x04R\rlastWorkerSeq\"\x11\n\x0fWorkerHeartbeat\"\x8f\x01\n\x0cWorkerNotice\x12#\n\x0cinput_wanted\x18\x01 \x01(\x08H\x00R\x0binputWanted\x12!\n\x0binput_taken\x18\x02 \x01(\tH\x00R\ninputTaken\x12-\n\x11request_withdrawn\x18\x03 \x01(\tH\x00R\x10requestWithdrawnB\x08\n\x06notice\"\xd3\x01\n\x0e\x43ontrolRequest\x12@\n\tinterrupt\x18\x01 \x01(\x0b\x32 .treadle.worker.v1.InterruptTurnH\x00R\tinterrupt\x12\x34\n\x05input\x18\x02 \x01(\x0b\x32\x1c.treadle.worker.v1.GiveInputH\x00R\x05input\x12?\n\x07resolve\x18\x03 \x01(\x0b\x32#.treadle.session.v1.RequestResolvedH\x00R\x07resolveB\x08\n\x06\x61\x63tion\"\'\n\rInterruptTurn\x12\x16\n\x06reason\x18\x01 \x01(\tR\x06reason\":\n\tGiveInput\x12\x19\n\x08input_id\x18\x01 \x01(\tR\x07inputId\x12\x12\n\x04text\x18\x02 \x01(\tR\x04text\"\x11\n\x0f\x43ontrolResponse\"3\n\x12\x41\x63knowledgeRequest\x12\x1d\n\nworker_seq\x18\x01 \x01(\x04R\tworkerSeq\"\x15\n\x13\x41\x63knowledgeResponse2\xa3\x05\n\rWorkerService\x12V\n\tHandshake\x12#.treadle.worker.v1.HandshakeRequest\x1a$.treadle.worker.v1.HandshakeResponse\x12g\n\x0eLoadTranscript\x12(.treadle.worker.v1.LoadTranscriptRequest\x1a).treadle.worker.v1.LoadTranscriptResponse(\x01\x12g\n\x0eReadTranscript\x12(.treadle.worker.v1.ReadTranscriptRequest\x1a).treadle.worker.v1.ReadTranscriptResponse0\x01\x12g\n\x0e\x45xecuteSession\x12(.treadle.worker.v1.ExecuteSessionRequest\x1a).treadle.worker.v1.ExecuteSessionResponse0\x01\x12O\n\x06Resume\x12 .treadle.worker.v1.ResumeRequest\x1a!.treadle.worker.v1.ResumeResponse0\x01\x12P\n\x07\x43ontrol\x12!.treadle.worker.v1.ControlRequest\x1a\".treadle.worker.v1.ControlResponse\x12\\\n\x0b\x41\x63knowledge\x12%.treadle.worker.v1.AcknowledgeRequest\x1a&.treadle.worker.v1.AcknowledgeResponseb\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n&treadle/worker/v1/worker_service.proto\x12\x11treadle.worker.v1\x1a\x1fgoogle/protobuf/timestamp.proto\x1a\x1etreadle/session/v1/event.proto\x1a$treadle/worker/v1/worker_event.proto\"(\n\x10HandshakeRequest\x12\x14\n\x05nonce\x18\x01 \x01(\x0cR\x05nonce\"Z\n\x11HandshakeResponse\x12\x14\n\x05proof\x18\x01 \x01(\x0cR\x05proof\x12\x14\n\x05nonce\x18\x02 \x01(\x0cR\x05nonce\x12\x19\n\x08has_turn\x18\x03 \x01(\x08R\x07hasTurn\"+\n\x15LoadTranscriptRequest\x12\x12\n\x04\x64\x61ta\x18\x01 \x01(\x0cR\x04\x64\x61ta\"\x18\n\x16LoadTranscriptResponse\"\x17\n\x15ReadTranscriptRequest\",\n\x16ReadTranscriptResponse\x12\x12\n\x04\x64\x61ta\x18\x01 \x01(\x0cR\x04\x64\x61ta\"\xd1\x02\n\x15\x45xecuteSessionRequest\x12\x1d\n\nsession_id\x18\x01 \x01(\tR\tsessionId\x12\x17\n\x07turn_id\x18\x02 \x01(\tR\x06turnId\x12\x18\n\x07\x61ttempt\x18\x03 \x01(\rR\x07\x61ttempt\x12\x1a\n\x08provider\x18\x04 \x01(\tR\x08provider\x12\x14\n\x05model\x18\x05 \x01(\tR\x05model\x12\x16\n\x06prompt\x18\x06 \x01(\tR\x06prompt\x12\x1f\n\x0bturn_number\x18\x07 \x01(\rR\nturnNumber\x12!\n\x0ctrace_parent\x18\x0f \x01(\tR\x0btraceParent\x12;\n\tapprovals\x18\x08 \x01(\x0e\x32\x1d.treadle.session.v1.ApprovalsR\tapprovals\x12\x1b\n\tmax_steps\x18\t \x01(\rR\x08maxSteps\"\x98\x02\n\x16\x45xecuteSessionResponse\x12=\n\x06\x65vents\x18\x01 \x01(\x0b\x32#.treadle.worker.v1.WorkerEventBatchH\x00R\x06\x65vents\x12\x37\n\x06result\x18\x02 \x01(\x0b\x32\x1d.treadle.worker.v1.TurnResultH\x00R\x06result\x12\x42\n\theartbeat\x18\x03 \x01(\x0b\x32\".treadle.worker.v1.WorkerHeartbeatH\x00R\theartbeat\x12\x39\n\x06notice\x18\x04 \x01(\x0b\x32\x1f.treadle.worker.v1.WorkerNoticeH\x00R\x06noticeB\x07\n\x05\x66rame\"9\n\rResumeRequest\x12(\n\x10\x61\x66ter_worker_seq\x18\x01 \x01(\x04R\x0e\x61\x66terWorkerSeq\"\x90\x02\n\x0eResumeResponse\x12=\n\x06\x65vents\x18\x01 \x01(\x0b\x32#.treadle.worker.v1.WorkerEventBatchH\x00R\x06\x65vents\x12\x37\n\x06result\x18\x02 \x01(\x0b\x32\x1d.treadle.worker.v1.TurnResultH\x00R\x06result\x12\x42\n\theartbeat\x18\x03 \x01(\x0b\x32\".treadle.worker.v1.WorkerHeartbeatH\x00R\theartbeat\x12\x39\n\x06notice\x18\x04 \x01(\x0b\x32\x1f.treadle.worker.v1.WorkerNoticeH\x00R\x06noticeB\x07\n\x05\x66rame\"t\n\x10WorkerEventBatch\x12(\n\x10\x66irst_worker_seq\x18\x01 \x01(\x04R\x0e\x66irstWorkerSeq\x12\x36\n\x06\x65vents\x18\x02 \x03(\x0b\x32\x1e.treadle.worker.v1.WorkerEventR\x06\x65vents\"\xd4\x02\n\nTurnResult\x12\x36\n\x06status\x18\x01 \x01(\x0e\x32\x1e.treadle.session.v1.TurnStatusR\x06status\x12\x30\n\x04\x63ode\x18\x02 \x01(\x0e\x32\x1c.treadle.session.v1.TurnCodeR\x04\x63ode\x12\x18\n\x07message\x18\x03 \x01(\tR\x07message\x12,\n\x12native_stop_reason\x18\x04 \x01(\tR\x10nativeStopReason\x12&\n\x0flast_worker_seq\x18\x05 \x01(\x04R\rlastWorkerSeq\x12\x35\n\x08\x62\x65gan_at\x18\x06 \x01(\x0b\x32\x1a.google.protobuf.TimestampR\x07\x62\x65ganAt\x12\x35\n\x08\x65nded_at\x18\x07 \x01(\x0b\x32\x1a.google.protobuf.TimestampR\x07\x65ndedAt\"\x11\n\x0fWorkerHeartbeat\"\x8f\x01\n\x0cWorkerNotice\x12#\n\x0cinput_wanted\x18\x01 \x01(\x08H\x00R\x0binputWanted\x12!\n\x0binput_taken\x18\x02 \x01(\tH\x00R\ninputTaken\x12-\n\x11request_withdrawn\x18\x03 \x01(\tH\x00R\x10requestWithdrawnB\x08\n\x06notice\"\xd3\x01\n\x0e\x43ontrolRequest\x12@\n\tinterrupt\x18\x01 \x01(\x0b\x32 .treadle.worker.v1.InterruptTurnH\x00R\tinterrupt\x12\x34\n\x05input\x18\x02 \x01(\x0b\x32\x1c.treadle.worker.v1.GiveInputH\x00R\x05input\x12?\n\x07resolve\x18\x03 \x01(\x0b\x32#.treadle.session.v1.RequestResolvedH\x00R\x07resolveB\x08\n\x06\x61\x63tion\"\'\n\rInterruptTurn\x12\x16\n\x06reason\x18\x01 \x01(\tR\x06reason\":\n\tGiveInput\x12\x19\n\x08input_id\x18\x01 \x01(\tR\x07inputId\x12\x12\n\x04text\x18\x02 \x01(\tR\x04text\"\x11\n\x0f\x43ontrolResponse\"3\n\x12\x41\x63knowledgeRequest\x12\x1d\n\nworker_seq\x18\x01 \x01(\x04R\tworkerSeq\"\x15\n\x13\x41\x63knowledgeResponse2\xa3\x05\n\rWorkerService\x12V\n\tHandshake\x12#.treadle.worker.v1.HandshakeRequest\x1a$.treadle.worker.v1.HandshakeResponse\x12g\n\x0eLoadTranscript\x12(.treadle.worker.v1.LoadTranscriptRequest\x1a).treadle.worker.v1.LoadTranscriptResponse(\x01\x12g\n\x0eReadTranscript\x12(.treadle.worker.v1.ReadTranscriptRequest\x1a).treadle.worker.v1.ReadTranscriptResponse0\x01\x12g\n\x0e\x45xecuteSession\x12(.treadle.worker.v1.ExecuteSessionRequest\x1a).treadle.worker.v1.ExecuteSessionResponse0\x01\x12O\n\x06Resume\x12 .treadle.worker.v1.ResumeRequest\x1a!.treadle.worker.v1.ResumeResponse0\x01\x12P\n\x07\x43ontrol\x12!.treadle.worker.v1.ControlRequest\x1a\".treadle.worker.v1.ControlResponse\x12\\\n\x0b\x41\x63knowledge\x12%.treadle.worker.v1.AcknowledgeRequest\x1a&.treadle.worker.v1.AcknowledgeResponseb\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
 _builder.BuildTopDescriptorsAndMessages(DESCRIPTOR, 'treadle.worker.v1.worker_service_pb2', _globals)
 if not _descriptor._USE_C_DESCRIPTORS:
   DESCRIPTOR._loaded_options = None
-  _globals['_HANDSHAKEREQUEST']._serialized_start=131
-  _globals['_HANDSHAKEREQUEST']._serialized_end=171
-  _globals['_HANDSHAKERESPONSE']._serialized_start=173
-  _globals['_HANDSHAKERESPONSE']._serialized_end=263
-  _globals['_LOADTRANSCRIPTREQUEST']._serialized_start=265
-  _globals['_LOADTRANSCRIPTREQUEST']._serialized_end=308
-  _globals['_LOADTRANSCRIPTRESPONSE']._serialized_start=310
-  _globals['_LOADTRANSCRIPTRESPONSE']._serialized_end=334
-  _globals['_READTRANSCRIPTREQUEST']._serialized_start=336
-  _globals['_READTRANSCRIPTREQUEST']._serialized_end=359
-  _globals['_READTRANSCRIPTRESPONSE']._serialized_start=361
-  _globals['_READTRANSCRIPTRESPONSE']._serialized_end=405
-  _globals['_EXECUTESESSIONREQUEST']._serialized_start=408
-  _globals['_EXECUTESESSIONREQUEST']._serialized_end=745
-  _globals['_EXECUTESESSIONRESPONSE']._serialized_start=748
-  _globals['_EXECUTESESSIONRESPONSE']._serialized_end=1028
-  _globals['_RESUMEREQUEST']._serialized_start=1030
-  _globals['_RESUMEREQUEST']._serialized_end=1087
-  _globals['_RESUMERESPONSE']._serialized_start=1090
-  _globals['_RESUMERESPONSE']._serialized_end=1362
-  _globals['_WORKEREVENTBATCH']._serialized_start=1364
-  _globals['_WORKEREVENTBATCH']._serialized_end=1480
-  _globals['_TURNRESULT']._serialized_start=1483
-  _globals['_TURNRESULT']._serialized_end=1713
-  _globals['_WORKERHEARTBEAT']._serialized_start=1715
-  _globals['_WORKERHEARTBEAT']._serialized_end=1732
-  _globals['_WORKERNOTICE']._serialized_start=1735
-  _globals['_WORKERNOTICE']._serialized_end=1878
-  _globals['_CONTROLREQUEST']._serialized_start=1881
-  _globals['_CONTROLREQUEST']._serialized_end=2092
-  _globals['_INTERRUPTTURN']._serialized_start=2094
-  _globals['_INTERRUPTTURN']._serialized_end=2133
-  _globals['_GIVEINPUT']._serialized_start=2135
-  _globals['_GIVEINPUT']._serialized_end=2193
-  _globals['_CONTROLRESPONSE']._serialized_start=2195
-  _globals['_CONTROLRESPONSE']._serialized_end=2212
-  _globals['_ACKNOWLEDGEREQUEST']._serialized_start=2214
-  _globals['_ACKNOWLEDGEREQUEST']._serialized_end=2265
-  _globals['_ACKNOWLEDGERESPONSE']._serialized_start=2267
-  _globals['_ACKNOWLEDGERESPONSE']._serialized_end=2288
-  _globals['_WORKERSERVICE']._serialized_start=2291
-  _globals['_WORKERSERVICE']._serialized_end=2966
+  _globals['_HANDSHAKEREQUEST']._serialized_start=164
+  _globals['_HANDSHAKEREQUEST']._serialized_end=204
+  _globals['_HANDSHAKERESPONSE']._serialized_start=206
+  _globals['_HANDSHAKERESPONSE']._serialized_end=296
+  _globals['_LOADTRANSCRIPTREQUEST']._serialized_start=298
+  _globals['_LOADTRANSCRIPTREQUEST']._serialized_end=341
+  _globals['_LOADTRANSCRIPTRESPONSE']._serialized_start=343
+  _globals['_LOADTRANSCRIPTRESPONSE']._serialized_end=367
+  _globals['_READTRANSCRIPTREQUEST']._serialized_start=369
+  _globals['_READTRANSCRIPTREQUEST']._serialized_end=392
+  _globals['_READTRANSCRIPTRESPONSE']._serialized_start=394
+  _globals['_READTRANSCRIPTRESPONSE']._serialized_end=438
+  _globals['_EXECUTESESSIONREQUEST']._serialized_start=441
+  _globals['_EXECUTESESSIONREQUEST']._serialized_end=778
+  _globals['_EXECUTESESSIONRESPONSE']._serialized_start=781
+  _globals['_EXECUTESESSIONRESPONSE']._serialized_end=1061
+  _globals['_RESUMEREQUEST']._serialized_start=1063
+  _globals['_RESUMEREQUEST']._serialized_end=1120
+  _globals['_RESUMERESPONSE']._serialized_start=1123
+  _globals['_RESUMERESPONSE']._serialized_end=1395
+  _globals['_WORKEREVENTBATCH']._serialized_start=1397
+  _globals['_WORKEREVENTBATCH']._serialized_end=1513
+  _globals['_TURNRESULT']._serialized_start=1516
+  _globals['_TURNRESULT']._serialized_end=1856
+  _globals['_WORKERHEARTBEAT']._serialized_start=1858
+  _globals['_WORKERHEARTBEAT']._serialized_end=1875
+  _globals['_WORKERNOTICE']._serialized_start=1878
+  _globals['_WORKERNOTICE']._serialized_end=2021
+  _globals['_CONTROLREQUEST']._serialized_start=2024
+  _globals['_CONTROLREQUEST']._serialized_end=2235
+  _globals['_INTERRUPTTURN']._serialized_start=2237
+  _globals['_INTERRUPTTURN']._serialized_end=2276
+  _globals['_GIVEINPUT']._serialized_start=2278
+  _globals['_GIVEINPUT']._serialized_end=2336
+  _globals['_CONTROLRESPONSE']._serialized_start=2338
+  _globals['_CONTROLRESPONSE']._serialized_end=2355
+  _globals['_ACKNOWLEDGEREQUEST']._serialized_start=2357
+  _globals['_ACKNOWLEDGEREQUEST']._serialized_end=2408
+  _globals['_ACKNOWLEDGERESPONSE']._serialized_start=2410
+  _globals['_ACKNOWLEDGERESPONSE']._serialized_end=2431
+  _globals['_WORKERSERVICE']._serialized_start=2434
+  _globals['_WORKERSERVICE']._serialized_end=3109
 # @@protoc_insertion_point(module_scope)

@@ -1,3 +1,6 @@
+import datetime
+
+from google.protobuf import timestamp_pb2 as _timestamp_pb2
 from treadle.session.v1 import event_pb2 as _event_pb2
 from treadle.worker.v1 import worker_event_pb2 as _worker_event_pb2
 from google.protobuf.internal import containers as _containers
@@ -107,18 +110,22 @@ class WorkerEventBatch(_message.Message):
     def __init__(self, first_worker_seq: _Optional[int] = ..., events: _Optional[_Iterable[_Union[_worker_event_pb2.WorkerEvent, _Mapping]]] = ...) -> None: ...
 
 class TurnResult(_message.Message):
-    __slots__ = ("status", "code", "message", "native_stop_reason", "last_worker_seq")
+    __slots__ = ("status", "code", "message", "native_stop_reason", "last_worker_seq", "began_at", "ended_at")
     STATUS_FIELD_NUMBER: _ClassVar[int]
     CODE_FIELD_NUMBER: _ClassVar[int]
     MESSAGE_FIELD_NUMBER: _ClassVar[int]
     NATIVE_STOP_REASON_FIELD_NUMBER: _ClassVar[int]
     LAST_WORKER_SEQ_FIELD_NUMBER: _ClassVar[int]
+    BEGAN_AT_FIELD_NUMBER: _ClassVar[int]
+    ENDED_AT_FIELD_NUMBER: _ClassVar[int]
     status: _event_pb2.TurnStatus
     code: _event_pb2.TurnCode
     message: str
     native_stop_reason: str
     last_worker_seq: int
-    def __init__(self, status: _Optional[_Union[_event_pb2.TurnStatus, str]] = ..., code: _Optional[_Union[_event_pb2.TurnCode, str]] = ..., message: _Optional[str] = ..., native_stop_reason: _Optional[str] = ..., last_worker_seq: _Optional[int] = ...) -> None: ...
+    began_at: _timestamp_pb2.Timestamp
+    ended_at: _timestamp_pb2.Timestamp
+    def __init__(self, status: _Optional[_Union[_event_pb2.TurnStatus, str]] = ..., code: _Optional[_Union[_event_pb2.TurnCode, str]] = ..., message: _Optional[str] = ..., native_stop_reason: _Optional[str] = ..., last_worker_seq: _Optional[int] = ..., began_at: _Optional[_Union[datetime.datetime, _timestamp_pb2.Timestamp, _Mapping]] = ..., ended_at: _Optional[_Union[datetime.datetime, _timestamp_pb2.Timestamp, _Mapping]] = ...) -> None: ...
 
 class WorkerHeartbeat(_message.Message):
     __slots__ = ()
