@@ -42,6 +42,8 @@ class TurnDesk:
         own = session.ApprovalRequested()
         own.CopyFrom(request)
         own.title, own.description = cut_text(own.title, _LINE_BYTES), cut_text(own.description, _TEXT_BYTES)
+        for option in own.options:
+            option.label = cut_text(option.label, _LINE_BYTES)
         if own.HasField("tool"):
             _fit_tool(own.tool)
         own.request_id = _new_id()

@@ -37,7 +37,7 @@ def prompts(event: pb.Event) -> Iterator[tuple[str, Sequence[str]]]:
     question takes it."""
     if event.HasField("approval_requested"):
         asked = event.approval_requested
-        yield asked.title, [f"{option.id}: {_MEANINGS.get(option.kind, option.id)}" for option in asked.options]
+        yield asked.title, [f"{option.id}: {option.label or _MEANINGS.get(option.kind, option.id)}" for option in asked.options]
         return
     for question in event.question_requested.questions:
         yield question.text, [_choice(option) for option in question.options]

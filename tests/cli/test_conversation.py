@@ -14,7 +14,7 @@ from pathlib import Path
 
 import pytest
 
-from server.cli.questions import NoAnswer, parse
+from server.cli.questions import NoAnswer, parse, prompts
 from treadle.session.v1 import event_pb2
 
 ASKING = """{"ask": "Which colour?", "choices": ["red", "blue"]}
@@ -153,6 +153,14 @@ async def test_a_session_that_is_not_there_is_said_so(shared, arguments) -> None
     ended = await shared.run(*(argument.replace("{none}", "0190aaaa-0000-7000-8000-000000000000") for argument in arguments))
     assert ended.code == 2
     assert "reason SESSION_NOT_FOUND" in ended.err
+
+
+def test_an_option_says_what_it_covers() -> None:
+    asked = event_pb2.Event()
+    asked.approval_requested.options.add(id="allow-like", kind=event_pb2.APPROVAL_OPTION_KIND_ALLOW_SESSION, label="yes, and make again")
+    asked.approval_requested.options.add(id="all", kind=event_pb2.APPROVAL_OPTION_KIND_ALLOW_SESSION)
+    ((_, choices),) = prompts(asked)
+    assert choices == ["allow-like: yes, and make again", "all: yes, and do not ask again in this turn"]
 
 
 def question(*options: str, multi: bool = False, free_text: bool = False) -> event_pb2.Event:

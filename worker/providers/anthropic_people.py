@@ -4,18 +4,14 @@ from __future__ import annotations
 
 import asyncio
 import json
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Mapping
 from contextlib import asynccontextmanager
+from typing import Any
 
 from treadle.session.v1 import event_pb2 as session
+from worker.approvals import ALLOW, ALLOW_LIKE, like
 from worker.provider import Inbox, Request, UserMessage
 
-_ALLOW, _ALLOW_LIKE, _REJECT = "allow", "allow-like", "reject"
-_OPTIONS = [
-    session.ApprovalOption(id=_ALLOW, kind=session.APPROVAL_OPTION_KIND_ALLOW_ONCE),
-    session.ApprovalOption(id=_ALLOW_LIKE, kind=session.APPROVAL_OPTION_KIND_ALLOW_SESSION),
-    session.ApprovalOption(id=_REJECT, kind=session.APPROVAL_OPTION_KIND_REJECT_ONCE),
-]
 _ACTING = (session.TOOL_KIND_EDIT, session.TOOL_KIND_EXECUTE)
 
 
@@ -24,23 +20,24 @@ class Leave:
 
     def __init__(self, request: Request) -> None:
         self._desk = request.desk
+        self._workspace = request.workspace
         self._asks = request.approvals == session.APPROVALS_ASK
         self._allowed: set[str] = set()
 
-    async def refused(self, call: session.ToolCall) -> str:
-        """Wait for a person; returns why not, for the model, or "" when it may."""
-        alike = f"{call.name} {call.command.split()[0]}" if call.command.split() else call.name
-        if not self._asks or call.tool_kind not in _ACTING or alike in self._allowed:
+    async def refused(self, call: session.ToolCall, given: Mapping[str, Any]) -> str:
+        """Wait for a person; returns why not, for the model, or "" when it may. `given` is the call's input."""
+        alike = like(call, given, self._workspace)
+        if not self._asks or call.tool_kind not in _ACTING or alike.key in self._allowed:
             return ""
-        asked = session.ApprovalRequested(title=f"{call.name}: {call.title}", options=_OPTIONS)
+        asked = session.ApprovalRequested(title=f"{call.name}: {call.title}", options=alike.options())
         asked.tool.CopyFrom(call)
         asked.tool.status = session.TOOL_STATUS_PENDING
         resolved = await self._desk.approve(asked)
-        if resolved.outcome != session.REQUEST_OUTCOME_CHOSEN or resolved.option_id not in (_ALLOW, _ALLOW_LIKE):
+        if resolved.outcome != session.REQUEST_OUTCOME_CHOSEN or resolved.option_id not in (ALLOW, ALLOW_LIKE):
             note = f" The user says: {json.dumps(resolved.note)}" if resolved.note else ""
             return f"The user did not allow this.{note}"
-        if resolved.option_id == _ALLOW_LIKE:
-            self._allowed.add(alike)
+        if resolved.option_id == ALLOW_LIKE:
+            self._allowed.add(alike.key)
         return ""
 
 

@@ -124,8 +124,8 @@ class Tools:
     async def use(self, call: Call) -> dict[str, Any]:
         """Do it; returns `content` and `is_error` of the tool_result block."""
         self.open_call = call.id
-        told = self._told(call)
-        refused = await self._leave.refused(told)
+        told = self.told(call)
+        refused = await self._leave.refused(told, call.input)
         started = time.monotonic()
         done = _Done(refused, session.TOOL_OUTCOME_DECLINED) if refused else await self._done(call, told)
         await self._tell(call, done, time.monotonic() - started)
@@ -227,7 +227,8 @@ class Tools:
     def _path(self, call: Call) -> Path:
         return within(self._workspace, _text(call, "file_path"))
 
-    def _told(self, call: Call) -> session.ToolCall:
+    def told(self, call: Call) -> session.ToolCall:
+        """The call as an event has it."""
         named = call.input.get("file_path") or call.input.get("path")
         locations = [shown(self._workspace, named)] if isinstance(named, str) else []
         command = call.input.get("command")

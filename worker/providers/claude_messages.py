@@ -30,7 +30,8 @@ from treadle.session.v1 import event_pb2 as session
 from treadle.worker.v1.worker_event_pb2 import WorkerEvent
 from worker.provider import Emitter, Inbox, ProviderFailed
 from worker.providers.claude_program import UNKNOWN
-from worker.providers.claude_tools import ToolCalls, plain
+from worker.providers.claude_tools import ToolCalls
+from worker.text import plain
 
 _RAW_CHARS = 16 * 1024
 _SILENT: Final = frozenset(

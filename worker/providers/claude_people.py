@@ -8,21 +8,14 @@ from typing import Any
 from claude_agent_sdk import PermissionResultAllow, PermissionResultDeny, ToolPermissionContext
 
 from treadle.session.v1 import event_pb2 as session
+from worker.approvals import ALLOW, ALLOW_LIKE, like
 from worker.provider import Desk, Inbox, RequestMalformed
 from worker.providers.claude_messages import Narrator
 from worker.providers.claude_program import Program
-from worker.providers.claude_tools import pending_call, plain
+from worker.providers.claude_tools import pending_call
+from worker.text import plain
 
 ASK = "AskUserQuestion"
-
-_ALLOW, _ALLOW_LIKE, _REJECT = "allow", "allow-like", "reject"
-_OPTIONS = [
-    session.ApprovalOption(id=_ALLOW, kind=session.APPROVAL_OPTION_KIND_ALLOW_ONCE),
-    session.ApprovalOption(id=_ALLOW_LIKE, kind=session.APPROVAL_OPTION_KIND_ALLOW_SESSION),
-    session.ApprovalOption(id=_REJECT, kind=session.APPROVAL_OPTION_KIND_REJECT_ONCE),
-]
-
-_NO_ANSWER = "the user did not answer; go on as you think best, and say what you assumed"
 
 Answer = PermissionResultAllow | PermissionResultDeny
 
@@ -45,18 +38,19 @@ class Permissions:
             return PermissionResultDeny(message=f"this cannot be asked: {error}")
 
     async def _approve(self, name: str, given: dict[str, Any], context: ToolPermissionContext) -> Answer:
-        alike = _alike(name, given)
-        if alike in self._allowed:
-            return PermissionResultAllow(updated_input=given)
         call = pending_call(context.tool_use_id or "", name, given, self._narrator.workspace)
+        alike = like(call, given, self._narrator.workspace)
+        if alike.key in self._allowed:
+            return PermissionResultAllow(updated_input=given)
         title = plain(context.title or f"{name}: {call.title}")
-        request = session.ApprovalRequested(tool=call, title=title, description=plain(context.decision_reason or ""), options=_OPTIONS)
+        request = session.ApprovalRequested(tool=call, title=title, options=alike.options())
+        request.description = plain(context.decision_reason or "")
         resolved = await self._desk.approve(request)
-        if resolved.outcome != session.REQUEST_OUTCOME_CHOSEN or resolved.option_id not in (_ALLOW, _ALLOW_LIKE):
+        if resolved.outcome != session.REQUEST_OUTCOME_CHOSEN or resolved.option_id not in (ALLOW, ALLOW_LIKE):
             self._narrator.declined(call.call_id)
             return PermissionResultDeny(message=_refusal("the user did not allow this", resolved))
-        if resolved.option_id == _ALLOW_LIKE:
-            self._allowed.add(alike)
+        if resolved.option_id == ALLOW_LIKE:
+            self._allowed.add(alike.key)
         return PermissionResultAllow(updated_input=given)
 
     async def _ask(self, given: dict[str, Any]) -> Answer:
@@ -92,12 +86,6 @@ async def steer(inbox: Inbox, program: Program, narrator: Narrator) -> None:
         if not await program.say(message.text, message_id=taken.message_id):
             return
         await taken.seen.wait()
-
-
-def _alike(name: str, given: dict[str, Any]) -> str:
-    """What counts as the like: for commands, the same program; else the same tool."""
-    command = given.get("command")
-    return f"{name} {command.split()[0]}" if name == "Bash" and isinstance(command, str) and command.split() else name
 
 
 def _words(question: session.Question, answer: session.Answer) -> str:

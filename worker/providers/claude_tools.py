@@ -17,6 +17,7 @@ from treadle.worker.v1.worker_event_pb2 import WorkerEvent
 from worker.changes import Look, difference, look
 from worker.paths import shown
 from worker.provider import Emitter
+from worker.text import plain
 
 _KINDS = {
     "Bash": session.TOOL_KIND_EXECUTE,
@@ -34,11 +35,6 @@ _PATHS = ("file_path", "notebook_path", "path")
 _ABOUT = ("command", "file_path", "notebook_path", "pattern", "description", "path")
 _EXIT_CODE = re.compile(r"Exit code (\d{1,3})\b")
 _TODO = ("pending", "in_progress", "completed")
-
-
-def plain(text: object) -> str:
-    """Text that an event can hold: JSON may bring half a character."""
-    return str(text).encode("utf-8", "replace").decode()
 
 
 @dataclass

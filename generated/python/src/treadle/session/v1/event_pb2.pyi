@@ -622,12 +622,14 @@ class PlanUpdated(_message.Message):
     def __init__(self, plan_id: _Optional[str] = ..., entries: _Optional[_Iterable[_Union[PlanEntry, _Mapping]]] = ...) -> None: ...
 
 class ApprovalOption(_message.Message):
-    __slots__ = ("id", "kind")
+    __slots__ = ("id", "kind", "label")
     ID_FIELD_NUMBER: _ClassVar[int]
     KIND_FIELD_NUMBER: _ClassVar[int]
+    LABEL_FIELD_NUMBER: _ClassVar[int]
     id: str
     kind: ApprovalOptionKind
-    def __init__(self, id: _Optional[str] = ..., kind: _Optional[_Union[ApprovalOptionKind, str]] = ...) -> None: ...
+    label: str
+    def __init__(self, id: _Optional[str] = ..., kind: _Optional[_Union[ApprovalOptionKind, str]] = ..., label: _Optional[str] = ...) -> None: ...
 
 class ApprovalRequested(_message.Message):
     __slots__ = ("request_id", "tool", "title", "description", "options", "expires_at")

@@ -1,0 +1,100 @@
+"""What a yes covers, and what a person sees before saying it: the same for every agent that asks."""
+
+from __future__ import annotations
+
+from collections.abc import Awaitable, Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+from support.provider_contract import Asked, People, request_for
+
+from treadle.session.v1 import event_pb2 as session
+
+Use = Callable[[str, dict[str, Any]], Awaitable[bool]]
+"""Asks for leave to use a tool; whether it was given."""
+
+
+def for_the_like(_: Asked) -> session.RequestResolved:
+    return session.RequestResolved(outcome=session.REQUEST_OUTCOME_CHOSEN, option_id="allow-like")
+
+
+@pytest.fixture
+def people() -> People:
+    return People(answer=for_the_like)
+
+
+@pytest.fixture(params=["claude", "anthropic"])
+def use(request: pytest.FixtureRequest, tmp_path: Path, people: People) -> Use:
+    """The agent's own gate; tools by the names of Claude."""
+    return (_claude if request.param == "claude" else _anthropic)(tmp_path, people)
+
+
+def _claude(workspace: Path, people: People) -> Use:
+    sdk = pytest.importorskip("claude_agent_sdk", exc_type=ImportError)
+    from support.provider_contract import Recorder
+
+    from worker.providers.claude_messages import Narrator
+    from worker.providers.claude_people import Permissions
+
+    permissions = Permissions(people, Narrator(workspace, Recorder(), people))
+
+    async def use(name: str, given: dict[str, Any]) -> bool:
+        answer = await permissions(name, given, sdk.ToolPermissionContext())
+        return isinstance(answer, sdk.PermissionResultAllow)
+
+    return use
+
+
+def _anthropic(workspace: Path, people: People) -> Use:
+    from support.provider_contract import Recorder
+
+    from worker.providers.anthropic_people import Leave
+    from worker.providers.anthropic_tools import Call, Tools
+
+    leave = Leave(request_for(workspace, people=people, approvals=session.APPROVALS_ASK))
+    tools = Tools(workspace, Recorder(), leave)
+
+    async def use(name: str, given: dict[str, Any]) -> bool:
+        call = Call("call", name.lower(), given)
+        return not await leave.refused(tools.told(call), given)
+
+    return use
+
+
+async def test_a_yes_for_the_like_covers_the_very_command(use: Use, people: People) -> None:
+    assert await use("Bash", {"command": "git add -A", "description": "stage"})
+    assert await use("Bash", {"command": "git add -A", "description": "stage again"})
+    assert len(people.asked) == 1
+    others = ["git add -A; rm -rf .", "git --version; rm -rf .git", "git", "git add", "git  add -A"]
+    for other in others:
+        await use("Bash", {"command": other})
+    assert [asked.tool.command for asked in people.asked][1:] == others
+
+
+async def test_a_yes_for_the_like_covers_changes_of_the_same_file(use: Use, people: People, tmp_path: Path) -> None:
+    (tmp_path / "a.txt").write_text("one\n")
+    await use("Write", {"file_path": str(tmp_path / "a.txt"), "content": "x"})
+    await use("Edit", {"file_path": "sub/../a.txt", "old_string": "one", "new_string": "two"})
+    assert len(people.asked) == 1
+    await use("Write", {"file_path": str(tmp_path / ".github" / "workflows" / "deploy.yml"), "content": "evil"})
+    assert len(people.asked) == 2
+    # The name is the same, the file is another one.
+    (tmp_path / "a.txt").unlink()
+    (tmp_path / "a.txt").symlink_to("b.txt")
+    await use("Write", {"file_path": "a.txt", "content": "x"})
+    assert len(people.asked) == 3
+
+
+@pytest.mark.parametrize("path", ["nul \0", "", 7])
+async def test_odd_paths_are_asked_for_one_by_one(use: Use, people: People, path: Any) -> None:
+    await use("Write", {"file_path": path, "content": "x"})
+    await use("Write", {"file_path": path, "content": "y"})
+    assert len(people.asked) == 2
+
+
+async def test_the_option_says_what_it_covers(use: Use, people: People, tmp_path: Path) -> None:
+    await use("Bash", {"command": "make"})
+    await use("Write", {"file_path": str(tmp_path / "a.txt"), "content": "x"})
+    labels = [{option.id: option.label for option in asked.options} for asked in people.asked]
+    assert [label["allow-like"] for label in labels] == ["yes, and this very command again", "yes, and every further change of a.txt"]
