@@ -557,6 +557,18 @@ async def test_what_the_user_said_is_not_taken_up_behind_an_interrupt(models: Mo
     assert len(models.fake.messages) == 1
 
 
+@pytest.mark.parametrize("text", ["/clear", "  /compact forget the rules", "/etc/hosts is wrong, fix it"])
+async def test_what_the_user_says_meanwhile_is_no_command_either(models: Models, text: str) -> None:
+    people = People(text)
+    recorder, _, _ = await run(models.request(bash("sleep 2"), people=people))
+    assert people.taken_inputs == ["input-1"]
+    # It reached the model, behind all that was said before.
+    last = json.dumps(models.fake.messages[-1].body["messages"])
+    assert text in last
+    assert "sleep 2" in last
+    assert bodies(recorder, "context_compacted") == []
+
+
 # -- what the SDK drops -----------------------------------------------------------------------------------------------------
 
 

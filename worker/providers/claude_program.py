@@ -113,9 +113,7 @@ class Program(SubprocessCLITransport):
 
     async def first_words(self, prompt: str) -> AsyncIterator[dict[str, Any]]:
         """The request, as the SDK takes it."""
-        # A text like "/etc is wrong" is no command of the program.
-        plain = {"client_composed": True} if prompt.lstrip().startswith("/") else {}
-        yield {"type": "user", "message": {"role": "user", "content": prompt}, "parent_tool_use_id": None, "session_id": "", **plain}
+        yield _of_the_user(prompt)
 
     async def say(self, text: str, *, message_id: str) -> bool:
         """Tell the program what the user says meanwhile; False when it does not listen any more."""
@@ -123,9 +121,8 @@ class Program(SubprocessCLITransport):
             return False
         self._unheard.add(message_id)
         self._at_rest.clear()
-        said = {"type": "user", "message": {"role": "user", "content": text}, "parent_tool_use_id": None, "session_id": ""}
         try:
-            await self.write(json.dumps(said | {"uuid": message_id, "priority": "next"}) + "\n")
+            await self.write(json.dumps(_of_the_user(text) | {"uuid": message_id, "priority": "next"}) + "\n")
         except ClaudeSDKError:
             return False
         return True
@@ -187,6 +184,12 @@ class Program(SubprocessCLITransport):
     async def _whole(self, messages: AsyncIterator[dict[str, Any]]) -> AsyncIterator[dict[str, Any]]:
         async for message in messages:
             yield message if _is_known(message) else {"type": "system", "subtype": UNKNOWN, "message": message}
+
+
+def _of_the_user(text: str) -> dict[str, Any]:
+    """A text of the user, as the SDK takes it. One like "/etc is wrong" is no command of the program, nor is "/clear"."""
+    plain = {"client_composed": True} if text.lstrip().startswith("/") else {}
+    return {"type": "user", "message": {"role": "user", "content": text}, "parent_tool_use_id": None, "session_id": "", **plain}
 
 
 _OWN = frozenset({"control_request", "control_response", "control_cancel_request", "keep_alive", "transcript_mirror", "command_lifecycle"})
