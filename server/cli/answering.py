@@ -5,8 +5,9 @@ from __future__ import annotations
 import asyncio
 import os
 import sys
+import termios
 from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, suppress
 
 from server.cli.connection import Connection
 from server.cli.program import typed
@@ -116,6 +117,7 @@ async def ask(event: pb.Event, screen: Screen) -> Reply:
             screen.parts(("? ", "bold yellow"), (headline, "bold"))
             for number, choice in enumerate(choices, 1):
                 screen.parts((f"  {number} ", "cyan"), (choice, ""))
+            forget_typed()
             screen.piece("answer> ")
             answers.append(await read_line())
             screen.typed()
@@ -125,6 +127,17 @@ async def ask(event: pb.Event, screen: Screen) -> Reply:
             screen.line(str(error), "yellow")
 
 
+def forget_typed() -> None:
+    """Drop what was typed so far, also a line without its end: who typed it had not seen what is asked next."""
+    descriptor = sys.stdin.fileno()
+    with suppress(OSError):
+        # In the background it would stop the process. A terminal that is not the process's own has no foreground.
+        if os.tcgetpgrp(descriptor) != os.getpgrp():
+            return
+    with suppress(termios.error):
+        termios.tcflush(descriptor, termios.TCIFLUSH)
+
+
 async def read_line() -> str:
     """A line of standard input, without blocking and without a thread that would outlive a Ctrl-C. Errors: EOFError."""
     loop, descriptor = asyncio.get_running_loop(), sys.stdin.fileno()
@@ -132,6 +145,10 @@ async def read_line() -> str:
     loop.add_reader(descriptor, ready.set)
     try:
         await ready.wait()
+    except asyncio.CancelledError:
+        # Somebody else was quicker, or the session is left: the shell shall not get the rest.
+        forget_typed()
+        raise
     finally:
         loop.remove_reader(descriptor)
     # A terminal gives whole lines.

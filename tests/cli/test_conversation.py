@@ -7,10 +7,10 @@ import json
 import os
 import pty
 import re
-import subprocess
 import sys
-from collections.abc import Sequence
-from pathlib import Path
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from typing import Any
 
 import pytest
 
@@ -22,6 +22,8 @@ ASKING = """{"ask": "Which colour?", "choices": ["red", "blue"]}
 """
 APPROVING = """{"approve": "Run the tests", "command": "make test"}
 {"say": "answered {answer}"}
+"""
+WAITING = """{"run": "while [ ! -e go ]; do sleep 0.02; done; rm go"}
 """
 LISTENING = """{"say": "listening"}
 {"listen": 1}
@@ -68,32 +70,89 @@ async def test_an_approval_is_asked_for_only_when_wanted(shared, find_session) -
     assert "answered declined" in ended.out
 
 
+class Terminal:
+    """A command on a terminal of its own, which shows what is typed as well as what is written."""
+
+    def __init__(self, controller: int, process: asyncio.subprocess.Process) -> None:
+        self.shown = ""
+        self.process = process
+        self._controller = controller
+        self._news = asyncio.Event()
+
+    async def says(self, text: str, *, times: int = 1) -> None:
+        async with asyncio.timeout(60):
+            while self.shown.count(text) < times:
+                self._news.clear()
+                await self._news.wait()
+
+    async def types(self, text: str) -> None:
+        """Returns when the terminal has it, whether anybody reads it or not."""
+        before = self.shown.count(text.strip())
+        os.write(self._controller, text.encode())
+        await self.says(text.strip(), times=before + 1)
+
+    def hear(self) -> None:
+        try:
+            self.shown += os.read(self._controller, 65536).decode().replace("\r\n", "\n")
+        except OSError:
+            # It is closed when the command has ended.
+            asyncio.get_running_loop().remove_reader(self._controller)
+        self._news.set()
+
+
+@asynccontextmanager
+async def on_a_terminal(home: Any, *arguments: str) -> AsyncIterator[Terminal]:
+    """Runs the command; it has to end well."""
+    controller, inner = pty.openpty()
+    environment = os.environ | {"TERM": "xterm", "NO_COLOR": "1", "TREADLE_DATA_DIR": str(home.data_dir)}
+    process = await asyncio.create_subprocess_exec(
+        sys.executable, "-m", "server.cli", *arguments, stdin=inner, stdout=inner, env=environment
+    )
+    os.close(inner)
+    terminal = Terminal(controller, process)
+    asyncio.get_running_loop().add_reader(controller, terminal.hear)
+    try:
+        yield terminal
+        assert await asyncio.wait_for(process.wait(), 60) == 0
+    finally:
+        if process.returncode is None:
+            process.kill()
+            await process.wait()
+        asyncio.get_running_loop().remove_reader(controller)
+        os.close(controller)
+
+
 async def test_on_a_terminal_it_is_asked_and_answered(shared) -> None:
-    arguments = ["run", *shared.add_recording("asking-here", ASKING), "Ask"]
-    shown = await asyncio.to_thread(_typed_on_a_terminal, arguments, shared.data_dir, ["green", "2"])
-    assert shown.count("answer> ") == 2
-    assert "'green' is none of: red, blue" in shown
-    assert "it is blue" in shown
-    assert "completed" in shown
+    async with on_a_terminal(shared, "run", *shared.add_recording("asking-here", ASKING), "Ask") as terminal:
+        await terminal.says("answer> ")
+        await terminal.types("green\n")
+        await terminal.says("'green' is none of: red, blue")
+        await terminal.says("answer> ", times=2)
+        await terminal.types("2\n")
+        await terminal.says("it is blue")
+        await terminal.says("completed")
 
 
-def _typed_on_a_terminal(arguments: Sequence[str], data_dir: Path, lines: Sequence[str]) -> str:
-    """Each line is typed when the command asks for one."""
-    controller, terminal = pty.openpty()
-    environment = os.environ | {"TERM": "xterm", "NO_COLOR": "1", "TREADLE_DATA_DIR": str(data_dir)}
-    shown, left = b"", [*lines]
-    with subprocess.Popen([sys.executable, "-m", "server.cli", *arguments], stdout=terminal, stdin=terminal, env=environment) as process:
-        os.close(terminal)
-        with os.fdopen(controller, "r+b", buffering=0) as screen:
-            try:
-                while chunk := screen.read(65536):
-                    shown += chunk
-                    if left and shown.count(b"answer> ") > len(lines) - len(left):
-                        screen.write(left.pop(0).encode() + b"\n")
-            except OSError:
-                pass  # the terminal is closed when the command has ended
-        assert process.wait(60) == 0
-    return shown.decode().replace("\r\n", "\n")
+async def test_what_was_typed_before_it_was_asked_is_no_answer(shared) -> None:
+    async with on_a_terminal(shared, "run", "--ask", *shared.add_recording("ahead", WAITING + APPROVING), "Go") as terminal:
+        await terminal.says("$ while")
+        await terminal.types("allow\n")
+        shared.open_gate()
+        await terminal.says("answer> ")
+        await terminal.types("reject\n")
+        await terminal.says("answered reject")
+
+
+async def test_what_was_typed_for_one_request_does_not_answer_the_next(shared, find_session) -> None:
+    async with on_a_terminal(shared, "run", *shared.add_recording("twice", ASKING + ASKING), "Ask") as terminal:
+        await terminal.says("answer> ")
+        await terminal.types("red")
+        # Somebody else is quicker than the return key.
+        assert (await shared.run("answer", find_session(terminal.shown), "blue")).code == 0
+        await terminal.says("it is blue")
+        await terminal.says("answer> ", times=2)
+        await terminal.types("blue\n")
+        await terminal.says("it is blue", times=2)
 
 
 async def test_send_queues_and_inputs_lists_and_takes_back(shared, find_session) -> None:
