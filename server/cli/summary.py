@@ -14,6 +14,9 @@ DIFF_LINES = 200
 SHORT = 12
 """How much of a commit's or a blob's name is shown; enough to be found by."""
 
+_RECORDED = "replay"
+"""The provider whose agent tells by itself what it used; of others that counts which the server counted."""
+
 _INDEX_LINE = re.compile(rf"^(index [0-9a-f]{{{SHORT}}})[0-9a-f]*\.\.([0-9a-f]{{{SHORT}}})[0-9a-f]*")
 _ENDINGS = {
     pb.TURN_STATUS_COMPLETED: ("completed", "bold green"),
@@ -42,7 +45,7 @@ class Summary:
             self.branch = event.session_updated.branch
         elif kind == "file_changed" and event.file_changed.turn_total:
             self.total = event.file_changed
-        elif kind == "usage_updated":
+        elif kind == "usage_updated" and (event.actor.kind == pb.ACTOR_KIND_SERVER or self.provider == _RECORDED):
             self.input_tokens += event.usage_updated.input_tokens
             self.output_tokens += event.usage_updated.output_tokens
         elif kind == "git_updated":
@@ -68,7 +71,7 @@ def show_summary(screen: Screen, end: pb.TurnCompleted, summary: Summary) -> Non
     elif end.status == pb.TURN_STATUS_COMPLETED:
         screen.label("commit", "none, no file was changed")
     if summary.input_tokens or summary.output_tokens:
-        recorded = " (as recorded; none were used now)" if summary.provider == "replay" else ""
+        recorded = " (as recorded; none were used now)" if summary.provider == _RECORDED else ""
         screen.label("tokens", f"{summary.input_tokens:,} in, {summary.output_tokens:,} out{recorded}")
     if end.commit:
         _show_diff(screen, summary.total)

@@ -160,4 +160,30 @@ def _clear_total(event: WorkerEvent) -> None:
     event.file_changed.turn_total = False
 
 
-_CHECKS = {"tool_result": _check_duration, "file_changed": _clear_total, **dict.fromkeys(ASKING, clear_expiry)}
+def _check_role(event: WorkerEvent) -> None:
+    # What the user said is the server's to tell (user_input).
+    if event.message.role == session.ROLE_USER:
+        raise WorkerProtocolBroken("the worker sent a message of the user")
+
+
+def _clear_end(event: WorkerEvent) -> None:
+    # How and why a turn ends is the server's to say.
+    event.error.fatal = False
+    if event.error.code in set(TurnCode):
+        event.error.code = TurnCode.PROVIDER
+
+
+def _clear_budget(event: WorkerEvent) -> None:
+    # The purses are the server's. That an agent with a way to models tells no usage at all is seen by who knows the turn (work.py).
+    event.usage_updated.ClearField("budget_left_micros")
+    event.usage_updated.ClearField("budget_left_tokens")
+
+
+_CHECKS = {
+    "tool_result": _check_duration,
+    "file_changed": _clear_total,
+    "message": _check_role,
+    "error": _clear_end,
+    "usage_updated": _clear_budget,
+    **dict.fromkeys(ASKING, clear_expiry),
+}

@@ -25,6 +25,16 @@ def test_a_call_is_shown_once_and_when_it_is_whole(capsys: pytest.CaptureFixture
     assert shown(capsys, pb.Event(tool_call=pending), pb.Event(tool_call=running), pb.Event(tool_call=running)) == ["$ ls"]
 
 
+def test_what_was_used_is_what_the_server_counted(capsys: pytest.CaptureFixture[str]) -> None:
+    def used(kind: pb.ActorKind) -> pb.Event:
+        return pb.Event(actor=pb.Actor(kind=kind), usage_updated=pb.UsageUpdated(input_tokens=1000, output_tokens=1))
+
+    both = [used(pb.ACTOR_KIND_SERVER), used(pb.ACTOR_KIND_AGENT), pb.Event(turn_completed=pb.TurnCompleted())]
+    claude, replay = (shown(capsys, pb.Event(turn_started=pb.TurnStarted(provider=name)), *both) for name in ("claude", "replay"))
+    assert "tokens    1,000 in, 1 out" in claude
+    assert "tokens    2,000 in, 2 out (as recorded; none were used now)" in replay
+
+
 def test_subagents_are_shown_when_they_begin_and_end(capsys: pytest.CaptureFixture[str]) -> None:
     events = [pb.Event(subagent_updated=update) for update in (RUNNING, RUNNING, DONE, DONE)]
     assert shown(capsys, *events) == ["⇢ sub-agent: look around", "⇠ sub-agent: look around  completed"]

@@ -84,6 +84,15 @@ async def rows(database: DatabaseUrls) -> list[asyncpg.Record]:
         await connection.close()
 
 
+async def test_an_agent_that_reaches_models_does_not_say_what_they_used(started: Any, host: GitServer) -> None:
+    asked = request(host, {"usage": {"model": "claude-sonnet-4-5", "input_tokens": 10**15, "cost_micros": 10**15}})
+    async with started() as (_, client):
+        events = await client.run(**asked)
+    assert usages(events) == []
+    end = events[-1].turn_completed
+    assert (end.status, end.code) == (pb.TURN_STATUS_FAILED, pb.TURN_CODE_PROTOCOL)
+
+
 async def test_an_agent_asks_its_model_and_what_it_used_is_told_and_kept(
     started: Any, host: GitServer, upstream: FakeUpstream, database: DatabaseUrls, server_data_dir: Path
 ) -> None:

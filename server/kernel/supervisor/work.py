@@ -123,7 +123,7 @@ async def _record(drive: Drive, worker: Worker, done: int) -> Outcome:
     """Worker event → journal, until the result; returns when everything before it is durable."""
     if done and not worker.has_turn:
         raise WorkerLost("the worker does not know its turn any more")
-    said = 0
+    counted, said = drive.ports.models.serves(drive.turn.provider), 0
     if worker.has_turn:
         stream = worker.resume(done)
     else:
@@ -145,6 +145,8 @@ async def _record(drive: Drive, worker: Worker, done: int) -> Outcome:
             elif isinstance(item, WorkerNotice):
                 await hear_notice(drive, item)
             else:
+                if counted and "usage_updated" in item.kinds:
+                    raise WorkerProtocolBroken("it told what its models used, and that is counted by the server")
                 for _ in range(item.kinds.count("provider_raw")):
                     # Counted: an agent that says what we do not know needs a newer provider.
                     drive.ports.mark("provider.raw")
