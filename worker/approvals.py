@@ -1,4 +1,4 @@
-"""What a person is offered before an agent acts, and what a yes "for the like" covers: as little as its words say."""
+"""What a person is shown and offered before an agent acts, and what a yes "for the like" covers: as little as its words say."""
 
 from __future__ import annotations
 
@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any, Final
 
 from treadle.session.v1 import event_pb2 as session
+from worker.changes import Look, difference, look
 from worker.paths import shown
 from worker.text import plain
 
@@ -39,8 +40,7 @@ class Like:
 
 def like(call: session.ToolCall, given: Mapping[str, Any], workspace: Path) -> Like:
     """For an edit: changes of the same file, whatever it is called. For all else: the very same again."""
-    path = given.get("notebook_path" if call.name == "NotebookEdit" else "file_path")
-    if call.tool_kind == session.TOOL_KIND_EDIT and isinstance(path, str) and path and is_text(path):
+    if path := _edited(call, given):
         words = f"yes, and every further change of {shown(workspace, path)}"
         return Like(f"edit {os.path.realpath(workspace / path)}", words)
     same = json.dumps({name: value for name, value in given.items() if name not in _MERE_WORDS}, sort_keys=True)
@@ -48,6 +48,34 @@ def like(call: session.ToolCall, given: Mapping[str, Any], workspace: Path) -> L
     return Like(f"{call.name} {same}", f"yes, and {what} again")
 
 
-def is_text(path: str) -> bool:
-    """Whether a file could have this path, and an event hold it."""
-    return "\0" not in path and plain(path) == path
+def foreseen(call: session.ToolCall, given: Mapping[str, Any], workspace: Path) -> list[session.FileChange]:
+    """What an edit would do to its file as it is now. Reads the file; changes nothing."""
+    path = _edited(call, given)
+    if not path:
+        return []
+    before = look(workspace / path)
+    change = difference(shown(workspace, path), *_edit(before, given))
+    return [] if change is None else [change]
+
+
+def _edited(call: session.ToolCall, given: Mapping[str, Any]) -> str:
+    """The file of an edit; empty for all else, and for what is no path."""
+    path = given.get("notebook_path" if call.name == "NotebookEdit" else "file_path")
+    known = call.tool_kind == session.TOOL_KIND_EDIT and isinstance(path, str) and "\0" not in path and plain(path) == path
+    return str(path) if known else ""
+
+
+def _edit(before: Look, given: Mapping[str, Any]) -> tuple[Look, Look]:
+    """Before and after. Where the place of an edit is not found, its own two texts: the agent's program may look more closely."""
+    if isinstance(content := given.get("content"), str):
+        return before, _look_of(content)
+    old, new = given.get("old_string"), given.get("new_string", given.get("new_source"))
+    old, new = old if isinstance(old, str) else "", new if isinstance(new, str) else ""
+    text = before.content.decode(errors="replace")
+    if old and before.whole and old in text:
+        return before, _look_of(text.replace(old, new, -1 if given.get("replace_all") is True else 1))
+    return _look_of(old), _look_of(new)
+
+
+def _look_of(text: str) -> Look:
+    return Look(exists=True, content=plain(text).encode())

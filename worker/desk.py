@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import secrets
-from collections.abc import Collection
+from collections.abc import Collection, Iterable
 
 from treadle.session.v1 import event_pb2 as session
 from treadle.worker.v1 import worker_service_pb2 as wire
@@ -20,11 +20,13 @@ MAX_OPTIONS = 16
 MAX_QUESTIONS = 16
 MAX_QUESTION_OPTIONS = 32
 MAX_ID_CHARS = 64
-MAX_REQUEST_BYTES = 64 * 1024
+MAX_REQUEST_BYTES = 128 * 1024
 
 _LINE_BYTES = 500
 _TEXT_BYTES = 8 * 1024
 _INPUT_BYTES = 16 * 1024
+_PATCH_BYTES = 64 * 1024
+"""For all changes of a request together."""
 
 
 class TurnDesk:
@@ -46,6 +48,7 @@ class TurnDesk:
             option.label = cut_text(option.label, _LINE_BYTES)
         if own.HasField("tool"):
             _fit_tool(own.tool)
+        _fit_changes(own.changes)
         own.request_id = _new_id()
         return await self._answer(own.request_id, WorkerEvent(item_id=own.request_id, approval_requested=own))
 
@@ -87,6 +90,15 @@ def _fit_tool(tool: session.ToolCall) -> None:
         # Half a JSON text is none.
         tool.input_json = '{"truncated": true}'
     del tool.locations[64:]
+
+
+def _fit_changes(changes: Iterable[session.FileChange]) -> None:
+    left = _PATCH_BYTES
+    for change in changes:
+        size = len(change.patch.encode())
+        if size > left:
+            change.patch, change.patch_truncated = cut_text(change.patch, left) if left else "", True
+        left -= min(size, left)
 
 
 def _fit_question(question: session.Question) -> None:

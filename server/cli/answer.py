@@ -11,6 +11,7 @@ from server.cli.connection import Connection, connect, find_target
 from server.cli.failure import CommandFailed, ExitCode
 from server.cli.program import typed
 from server.cli.questions import NoAnswer, Reply, command, parse, prompts, request_id
+from server.cli.render import Renderer
 from server.cli.screen import Screen
 from treadle.session.v1 import event_pb2 as pb
 
@@ -49,6 +50,7 @@ async def _reply(connection: Connection, event: pb.Event, options: argparse.Name
     if not sys.stdin.isatty():
         _show(screen, event)
         raise CommandFailed(f"say what to answer: `{typed(command(event), connection.target.data_dir)}`", ExitCode.REFUSED)
+    Renderer(screen).show(event)
     try:
         return await ask(event, screen)
     except EOFError:
@@ -76,6 +78,7 @@ async def _event(connection: Connection, session_id: str, wanted: str) -> pb.Eve
 
 
 def _show(screen: Screen, event: pb.Event) -> None:
+    Renderer(screen).show(event)
     for headline, choices in prompts(event):
         screen.line(headline, "bold")
         for number, choice in enumerate(choices, 1):

@@ -5,10 +5,12 @@ from __future__ import annotations
 from collections.abc import Iterable
 
 from server.cli.screen import Screen
-from server.cli.summary import Summary, show_summary
+from server.cli.summary import Summary, diff_style, show_summary
 from treadle.session.v1 import event_pb2 as pb
 
 _OUTPUT = "    "
+_CUT_INPUT = '{"truncated": true}'
+"""What a worker tells in the place of an input that is too large."""
 _OPERATIONS = {
     pb.FILE_OPERATION_ADDED: ("+", "green"),
     pb.FILE_OPERATION_MODIFIED: ("~", "yellow"),
@@ -72,6 +74,14 @@ class Renderer:
         self._screen.parts(("▸ ", "bold yellow"), (asked.title or "may the agent go on?", "bold"))
         for line in (asked.tool.command or asked.description).splitlines():
             self._screen.line(_OUTPUT + line, "cyan" if asked.tool.command else "")
+        for change in asked.changes:
+            self._change(change)
+            for line in change.patch.splitlines():
+                self._screen.line(_OUTPUT + line, diff_style(line))
+        if asked.tool.input_json and not asked.tool.command and not asked.changes:
+            self._screen.line(_OUTPUT + asked.tool.input_json)
+        if asked.tool.input_json == _CUT_INPUT or any(change.patch_truncated or change.binary for change in asked.changes):
+            self._screen.line(f"{_OUTPUT}this is not all of it: the rest is too large, or no text", "bold red")
 
     def _question_requested(self, event: pb.Event) -> None:
         self._screen.line()
@@ -180,9 +190,12 @@ class Renderer:
         if event.file_changed.turn_total:
             return
         for change in event.file_changed.changes:
-            mark, style = _OPERATIONS.get(change.operation, ("~", ""))
-            moved = f"{change.old_path} → " if change.old_path else ""
-            self._screen.parts((f"  {mark} ", style), (f"{moved}{change.path}", ""), (_counts(change), "dim"))
+            self._change(change)
+
+    def _change(self, change: pb.FileChange) -> None:
+        mark, style = _OPERATIONS.get(change.operation, ("~", ""))
+        moved = f"{change.old_path} → " if change.old_path else ""
+        self._screen.parts((f"  {mark} ", style), (f"{moved}{change.path}", ""), (_counts(change), "dim"))
 
     def _subagent_updated(self, event: pb.Event) -> None:
         agent = event.subagent_updated

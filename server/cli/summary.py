@@ -93,7 +93,7 @@ def _show_diff(screen: Screen, total: pb.FileChanged) -> None:
     lines = [line for change in total.changes for line in _diff_lines(change)]
     screen.line()
     for line in lines[:DIFF_LINES]:
-        screen.line(f"  {line}", _diff_style(line))
+        screen.line(f"  {line}", diff_style(line))
     if len(lines) > DIFF_LINES:
         screen.line(f"  ... {len(lines) - DIFF_LINES} more lines", "dim")
 
@@ -105,7 +105,8 @@ def _diff_lines(change: pb.FileChange) -> list[str]:
     return [f"diff {change.path} ({why})"]
 
 
-def _diff_style(line: str) -> str:
+def diff_style(line: str) -> str:
+    """The style of a line of a unified diff."""
     if line.startswith(("diff ", "index ", "--- ", "+++ ", "new file", "deleted file", "similarity", "rename ", "old mode", "new mode")):
         return "bold"
     return _DIFF_STYLES.get(line[:1], "")

@@ -98,3 +98,30 @@ async def test_the_option_says_what_it_covers(use: Use, people: People, tmp_path
     await use("Write", {"file_path": str(tmp_path / "a.txt"), "content": "x"})
     labels = [{option.id: option.label for option in asked.options} for asked in people.asked]
     assert [label["allow-like"] for label in labels] == ["yes, and this very command again", "yes, and every further change of a.txt"]
+
+
+async def test_a_person_sees_what_an_edit_would_do(use: Use, people: People, tmp_path: Path) -> None:
+    (tmp_path / "run.sh").write_text("#!/bin/sh\nmake\n")
+    await use("Edit", {"file_path": str(tmp_path / "run.sh"), "old_string": "make", "new_string": "rm -rf /"})
+    await use("Write", {"file_path": str(tmp_path / "new.txt"), "content": "one\n"})
+    edit, write = [asked.changes[0] for asked in people.asked]
+    assert (edit.path, edit.operation) == ("run.sh", session.FILE_OPERATION_MODIFIED)
+    assert edit.patch == "--- a/run.sh\n+++ b/run.sh\n@@ -1,2 +1,2 @@\n #!/bin/sh\n-make\n+rm -rf /\n"
+    assert (write.path, write.operation, write.additions) == ("new.txt", session.FILE_OPERATION_ADDED, 1)
+    assert "+one\n" in write.patch
+    assert (tmp_path / "run.sh").read_text() == "#!/bin/sh\nmake\n"
+    assert not (tmp_path / "new.txt").exists()
+
+
+@pytest.mark.parametrize("given", [{"old_string": "absent", "new_string": "rm -rf /"}, {"old_string": "", "new_string": "rm -rf /"}])
+async def test_an_edit_that_does_not_fit_is_seen_too(use: Use, people: People, tmp_path: Path, given: dict[str, Any]) -> None:
+    """The program may find a place where we do not."""
+    (tmp_path / "run.sh").write_text("make\n")
+    await use("Edit", {"file_path": "run.sh", **given})
+    (change,) = people.asked[0].changes
+    assert "+rm -rf /\n" in change.patch
+
+
+async def test_a_command_changes_no_file_that_is_known(use: Use, people: People) -> None:
+    await use("Bash", {"command": "make"})
+    assert list(people.asked[0].changes) == []

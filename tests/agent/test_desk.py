@@ -133,6 +133,19 @@ async def test_long_texts_are_cut_and_the_callers_message_stays_as_it_is() -> No
     await asyncio.wait([asking])
 
 
+async def test_long_diffs_are_cut_and_say_so() -> None:
+    turn = Turn()
+    changes = [session.FileChange(path=name, patch="+ü\n" * 30_000) for name in ("a", "b")]
+    asking = asyncio.create_task(turn.desk.approve(approval(changes=changes)))
+    (event,) = await turn.asked()
+    first, second = event.approval_requested.changes
+    assert first.patch.startswith("+ü\n" * 10_000)
+    assert (first.patch_truncated, second.patch_truncated) == (True, True)
+    assert event.ByteSize() < 128 * 1024
+    asking.cancel()
+    await asyncio.wait([asking])
+
+
 async def test_the_inbox_says_when_it_is_read_and_what_was_taken() -> None:
     turn = Turn()
     turn.inbox.give("1", "early")

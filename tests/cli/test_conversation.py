@@ -64,6 +64,8 @@ async def test_an_approval_is_asked_for_only_when_wanted(shared, find_session) -
     assert "Run the tests" not in unasked.out
     async with shared.started("run", "--ask", *recording, "Go") as run:
         await run.says("make test")
+        # Who answers elsewhere sees it, too.
+        assert "make test" in (await shared.run("answer", find_session(run.out))).out
         declined = await shared.run("answer", find_session(run.out), "--decline")
         assert declined.out == "declined; the agent goes on\n"
         ended = await run.ended()

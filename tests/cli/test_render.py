@@ -25,6 +25,33 @@ def test_a_call_is_shown_once_and_when_it_is_whole(capsys: pytest.CaptureFixture
     assert shown(capsys, pb.Event(tool_call=pending), pb.Event(tool_call=running), pb.Event(tool_call=running)) == ["$ ls"]
 
 
+def approval(**fields: object) -> pb.Event:
+    return pb.Event(approval_requested=pb.ApprovalRequested(request_id="r", title="May I?", **fields))  # type: ignore[arg-type]
+
+
+def test_an_approval_shows_what_would_be_done(capsys: pytest.CaptureFixture[str]) -> None:
+    change = pb.FileChange(path="run.sh", operation=pb.FILE_OPERATION_MODIFIED, additions=1, patch="@@ -0,0 +1 @@\n+rm -rf /\n")
+    write = approval(tool=pb.ToolCall(name="Write", input_json='{"file_path": "run.sh"}'), changes=[change])
+    assert shown(capsys, write) == ["▸ May I?", "~ run.sh  +1 -0", "@@ -0,0 +1 @@", "+rm -rf /"]
+    command = approval(tool=pb.ToolCall(name="Bash", command="make", input_json='{"command": "make"}'))
+    assert shown(capsys, command) == ["▸ May I?", "make"]
+    other = approval(tool=pb.ToolCall(name="Fetch", input_json='{"url": "http://x"}'))
+    assert shown(capsys, other) == ["▸ May I?", '{"url": "http://x"}']
+
+
+@pytest.mark.parametrize(
+    "fields",
+    [
+        {"changes": [pb.FileChange(path="a", patch="+x\n", patch_truncated=True)]},
+        {"changes": [pb.FileChange(path="a", patch_truncated=True)]},
+        {"changes": [pb.FileChange(path="a", binary=True)]},
+        {"tool": pb.ToolCall(command="make", input_json='{"truncated": true}')},
+    ],
+)
+def test_an_approval_says_when_not_all_is_shown(capsys: pytest.CaptureFixture[str], fields: dict[str, object]) -> None:
+    assert shown(capsys, approval(**fields))[-1] == "this is not all of it: the rest is too large, or no text"
+
+
 def test_what_was_used_is_what_the_server_counted(capsys: pytest.CaptureFixture[str]) -> None:
     def used(kind: pb.ActorKind) -> pb.Event:
         return pb.Event(actor=pb.Actor(kind=kind), usage_updated=pb.UsageUpdated(input_tokens=1000, output_tokens=1))

@@ -9,7 +9,7 @@ from contextlib import asynccontextmanager
 from typing import Any
 
 from treadle.session.v1 import event_pb2 as session
-from worker.approvals import ALLOW, ALLOW_LIKE, like
+from worker.approvals import ALLOW, ALLOW_LIKE, foreseen, like
 from worker.provider import Inbox, Request, UserMessage
 
 _ACTING = (session.TOOL_KIND_EDIT, session.TOOL_KIND_EXECUTE)
@@ -32,6 +32,7 @@ class Leave:
         asked = session.ApprovalRequested(title=f"{call.name}: {call.title}", options=alike.options())
         asked.tool.CopyFrom(call)
         asked.tool.status = session.TOOL_STATUS_PENDING
+        asked.changes.extend(await asyncio.to_thread(foreseen, call, given, self._workspace))
         resolved = await self._desk.approve(asked)
         if resolved.outcome != session.REQUEST_OUTCOME_CHOSEN or resolved.option_id not in (ALLOW, ALLOW_LIKE):
             note = f" The user says: {json.dumps(resolved.note)}" if resolved.note else ""

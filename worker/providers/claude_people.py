@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
 from typing import Any
 
 from claude_agent_sdk import PermissionResultAllow, PermissionResultDeny, ToolPermissionContext
 
 from treadle.session.v1 import event_pb2 as session
-from worker.approvals import ALLOW, ALLOW_LIKE, like
+from worker.approvals import ALLOW, ALLOW_LIKE, foreseen, like
 from worker.provider import Desk, Inbox, RequestMalformed
 from worker.providers.claude_messages import Narrator
 from worker.providers.claude_program import Program
@@ -45,6 +46,7 @@ class Permissions:
         title = plain(context.title or f"{name}: {call.title}")
         request = session.ApprovalRequested(tool=call, title=title, options=alike.options())
         request.description = plain(context.decision_reason or "")
+        request.changes.extend(await asyncio.to_thread(foreseen, call, given, self._narrator.workspace))
         resolved = await self._desk.approve(request)
         if resolved.outcome != session.REQUEST_OUTCOME_CHOSEN or resolved.option_id not in (ALLOW, ALLOW_LIKE):
             self._narrator.declined(call.call_id)

@@ -632,20 +632,22 @@ class ApprovalOption(_message.Message):
     def __init__(self, id: _Optional[str] = ..., kind: _Optional[_Union[ApprovalOptionKind, str]] = ..., label: _Optional[str] = ...) -> None: ...
 
 class ApprovalRequested(_message.Message):
-    __slots__ = ("request_id", "tool", "title", "description", "options", "expires_at")
+    __slots__ = ("request_id", "tool", "title", "description", "options", "expires_at", "changes")
     REQUEST_ID_FIELD_NUMBER: _ClassVar[int]
     TOOL_FIELD_NUMBER: _ClassVar[int]
     TITLE_FIELD_NUMBER: _ClassVar[int]
     DESCRIPTION_FIELD_NUMBER: _ClassVar[int]
     OPTIONS_FIELD_NUMBER: _ClassVar[int]
     EXPIRES_AT_FIELD_NUMBER: _ClassVar[int]
+    CHANGES_FIELD_NUMBER: _ClassVar[int]
     request_id: str
     tool: ToolCall
     title: str
     description: str
     options: _containers.RepeatedCompositeFieldContainer[ApprovalOption]
     expires_at: _timestamp_pb2.Timestamp
-    def __init__(self, request_id: _Optional[str] = ..., tool: _Optional[_Union[ToolCall, _Mapping]] = ..., title: _Optional[str] = ..., description: _Optional[str] = ..., options: _Optional[_Iterable[_Union[ApprovalOption, _Mapping]]] = ..., expires_at: _Optional[_Union[datetime.datetime, _timestamp_pb2.Timestamp, _Mapping]] = ...) -> None: ...
+    changes: _containers.RepeatedCompositeFieldContainer[FileChange]
+    def __init__(self, request_id: _Optional[str] = ..., tool: _Optional[_Union[ToolCall, _Mapping]] = ..., title: _Optional[str] = ..., description: _Optional[str] = ..., options: _Optional[_Iterable[_Union[ApprovalOption, _Mapping]]] = ..., expires_at: _Optional[_Union[datetime.datetime, _timestamp_pb2.Timestamp, _Mapping]] = ..., changes: _Optional[_Iterable[_Union[FileChange, _Mapping]]] = ...) -> None: ...
 
 class QuestionOption(_message.Message):
     __slots__ = ("id", "label", "description")
