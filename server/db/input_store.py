@@ -31,6 +31,9 @@ from server.kernel.ports.input_store import Sent, Starter
 from server.kernel.ports.turn_store import Claimed, NewTurn
 from server.kernel.user_input import Delivery, InputPage, InputState, NewInput, UserInput
 
+MAX_PAGE_BYTES = 1_000_000
+"""Of a message that becomes JSON the gateway takes 1.3 MB (gateway/config.py); a gRPC client takes 4 MiB unless told otherwise."""
+
 
 class PostgresInputStore:
     """Implements the port `InputStore`."""
@@ -63,9 +66,9 @@ class PostgresInputStore:
         after = _position(page_token) if page_token else 0
         async with self._app.tenant(principal.tenant_id) as connection:
             await load_session(connection, principal, session_id)
-            rows = await connection.fetch(SQL["list_inputs"], principal.tenant_id, session_id, after, everything, page_size + 1)
-        inputs = tuple(input_from(row) for row in rows[:page_size])
-        return InputPage(inputs, str(inputs[-1].position) if len(rows) > page_size else "")
+            rows = await connection.fetch(SQL["list_inputs"], principal.tenant_id, session_id, after, everything, page_size, MAX_PAGE_BYTES)
+        inputs = tuple(map(input_from, rows))
+        return InputPage(inputs, str(inputs[-1].position) if rows and rows[0]["found"] > len(rows) else "")
 
     async def update(self, principal: Principal, session_id: str, input_id: str, *, text: str, version: int) -> UserInput:
         """See InputStore."""

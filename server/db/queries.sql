@@ -275,10 +275,18 @@ RETURNING *
 
 
 -- list_inputs --
-SELECT * FROM inputs
-WHERE tenant_id = $1 AND session_id = $2 AND position > $3 AND ($4 OR state IN ('QUEUED', 'OFFERED'))
+-- At most $5, and at most $6 bytes of text, but one in any case; `found` says whether there are more.
+SELECT * FROM (
+  SELECT *, sum(octet_length(text)) OVER (ORDER BY position) AS bytes, row_number() OVER (ORDER BY position) AS number, count(*) OVER () AS found
+  FROM (
+    SELECT * FROM inputs
+    WHERE tenant_id = $1 AND session_id = $2 AND position > $3 AND ($4 OR state IN ('QUEUED', 'OFFERED'))
+    ORDER BY position
+    LIMIT $5 + 1
+  ) AS next
+) AS page
+WHERE number <= $5 AND (bytes <= $6 OR number = 1)
 ORDER BY position
-LIMIT $5
 
 
 -- lock_input --

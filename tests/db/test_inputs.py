@@ -225,6 +225,20 @@ async def test_pages_are_in_order_and_tokens_are_checked(stores: Stores, alice: 
             await stores.inputs.list(alice, claimed.session.id, page_size=2, page_token=forged, everything=False)
 
 
+async def test_a_page_ends_early_where_texts_are_long(stores: Stores, alice: Principal) -> None:
+    claimed = await start_turn(stores, alice)
+    texts = [*["a" * 100_000] * 10, *["\U0001f600" * 100_000] * 3, "b", "c"]
+    for text in texts:
+        await send(stores, alice, claimed.session.id, text)
+    pages: list[list[str]] = []
+    token = ""
+    while token or not pages:
+        page = await stores.inputs.list(alice, claimed.session.id, page_size=50, page_token=token, everything=False)
+        pages.append([each.text for each in page.inputs])
+        token = page.next_token
+    assert pages == [texts[:10], texts[10:12], texts[12:]]
+
+
 async def test_what_is_told_is_told_once_unless_it_changes_again(stores: Stores, alice: Principal) -> None:
     claimed = await start_turn(stores, alice)
     turn = replace(claimed.turn, state=TurnState.PREPARING)

@@ -208,3 +208,26 @@ async def test_a_gateway_that_stops_lets_live_streams_finish(
         await http.session.get(f"http://{address}/v1/sessions")
     session_id = json.loads(blocks[0]["data"])["sessionId"]
     assert len(await whole(READERS["gRPC"], Door(treadle[1].address, treadle[1].key), session_id)) == len([b for b in blocks if "id" in b])
+
+
+async def test_a_full_queue_of_long_inputs_can_be_listed(http: Http, treadle: tuple[Any, Client], repository: dict[str, str]) -> None:
+    """As JSON each of these characters takes six bytes."""
+    _, client = treadle
+    fields = {"repository_url": repository["repositoryUrl"], "prompt": "go", "provider": "replay", "model": "slow.jsonl"}
+    stream = client.execute(**fields)
+    session_id = ""
+    while not session_id:
+        frame = await stream.read()
+        session_id = frame.events.events[0].session_id if frame.events.events else ""
+    for number in range(15):
+        await client.call("SendInput", pb.SendInputRequest(session_id=session_id, text=f"{number:02}" + "\x01" * 99_998))
+    found, token = [], ""
+    while token or not found:
+        async with http.session.get(f"{http.base}/v1/sessions/{session_id}/inputs?page_size=200&page_token={token}") as answer:
+            page = await answer.json()
+            assert answer.status == 200, page
+        found += [int(each["text"][:2]) for each in page["inputs"]]
+        token = page.get("nextPageToken", "")
+    assert found == [*range(15)]
+    stream.cancel()
+    await client.call("Interrupt", pb.InterruptRequest(session_id=session_id))

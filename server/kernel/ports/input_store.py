@@ -46,7 +46,8 @@ class InputStore(Protocol):
         ...
 
     async def list(self, principal: Principal, session_id: str, *, page_size: int, page_token: str, everything: bool) -> InputPage:
-        """By position: those that are queued or offered, or all. Errors: InvalidField for a page_token that it did not make."""
+        """By position: those that are queued or offered, or all; fewer than `page_size` where texts are long. Errors: InvalidField for a
+        page_token that it did not make."""
         ...
 
     async def update(self, principal: Principal, session_id: str, input_id: str, *, text: str, version: int) -> UserInput:

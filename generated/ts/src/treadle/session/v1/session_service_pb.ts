@@ -817,7 +817,7 @@ export type ListInputsRequest = Message<"treadle.session.v1.ListInputsRequest"> 
   sessionId: string;
 
   /**
-   * How many at most: 1 to 200; 0 for 50.
+   * How many at most: 1 to 200; 0 for 50. A page ends early where it would hold more than 1,000,000 bytes of text.
    *
    * @generated from field: int32 page_size = 2;
    */
