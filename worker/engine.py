@@ -11,6 +11,7 @@ from google.protobuf.timestamp_pb2 import Timestamp
 
 from treadle.session.v1 import event_pb2 as session
 from treadle.worker.v1 import worker_service_pb2 as wire
+from treadle.worker.v1.worker_event_pb2 import WorkerEvent
 from worker.descendants import kill_descendants
 from worker.desk import TurnDesk
 from worker.emitter import SpoolEmitter
@@ -41,6 +42,7 @@ class Engine:
         self._desk = TurnDesk(self._emitter, self.notices)
         self._workspace = workspace
         self._models = models
+        self._forgets = False
         self._interrupted = asyncio.Event()
         self._reason = ""
         self._task: asyncio.Task[None] | None = None
@@ -92,6 +94,9 @@ class Engine:
         try:
             # Before the result is told: nothing may write to the workspace after it.
             await asyncio.to_thread(kill_descendants)
+            if self._forgets:
+                words = f"the agent will not remember this turn: what it would remember is more than {MAX_TRANSCRIPT_BYTES:,} bytes"
+                await emitter.emit(WorkerEvent(error=session.Error(code="TRANSCRIPT_LOST", message=words)))
             await emitter.flush()
         except Exception as defect:
             log.exception("the turn's last events broke")
@@ -139,10 +144,9 @@ class Engine:
             return await provider.run(request, emitter, self._interrupted)
         finally:
             kept = provider.transcript
-            if len(kept) > MAX_TRANSCRIPT_BYTES:
-                log.warning("the transcript has %s bytes and is not kept", len(kept))
-                kept = b""
-            self.transcript = kept
+            # Worse than no memory would be half of one.
+            self._forgets = len(kept) > MAX_TRANSCRIPT_BYTES
+            self.transcript = b"" if self._forgets else kept
 
     def _failed(self, message: str, stop_reason: str = "") -> wire.TurnResult:
         if self._interrupted.is_set():

@@ -130,7 +130,8 @@ class Provider(Protocol):
     - It says what happens through the emitter while it happens: a message at least, a tool call before its result, each item
       under an id that is unique within the turn.
     - `transcript`, read after `run` has ended in whatever way, is what this provider needs in the session's next turn, in another
-      worker, to remember this one: at most 32 MiB. Empty when there is nothing to keep; then the one from before stays.
+      worker, to remember this one. Empty when there is nothing to keep, and as good as empty above 32 MiB, which is told: then the one
+      from before stays.
     - It keeps to the workspace, needs no network but `Request.models` and no credentials of its own, and imports its agent's library
       only when made.
     """

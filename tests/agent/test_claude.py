@@ -21,7 +21,9 @@ from support.provider_contract import Asked, People, ProviderContract, Recorder,
 from support.workers import eventually, processes_with
 
 from treadle.session.v1 import event_pb2 as session
+from treadle.worker.v1 import worker_service_pb2 as wire
 from worker.provider import Provider, ProviderFailed, Request, UserMessage, make_provider
+from worker.spool import Spool
 
 pytestmark = pytest.mark.timeout(180)
 claude_program = pytest.importorskip("worker.providers.claude_program", exc_type=ImportError)
@@ -319,6 +321,26 @@ async def test_a_transcript_that_makes_no_sense_is_told_and_no_failure(models: M
     recorder, reason, _ = await run(models.request("hello", transcript=transcript))
     assert reason == "end_turn"
     assert [error.code for error in bodies(recorder, "error")] == ["TRANSCRIPT_UNREADABLE"]
+
+
+async def test_a_transcript_that_is_too_large_is_told(models: Models, monkeypatch: pytest.MonkeyPatch) -> None:
+    from worker import engine
+    from worker.providers import claude_transcript
+
+    monkeypatch.setattr(engine, "MAX_TRANSCRIPT_BYTES", 1000)
+    monkeypatch.setattr(claude_transcript, "MAX_BYTES", 1000)
+    # It would kill the children of the tests, too.
+    monkeypatch.setattr(engine, "kill_descendants", lambda: None)
+    spool = Spool()
+    turn = engine.Engine(spool, models.workspace, models.access)
+    turn.start(wire.ExecuteSessionRequest(provider="claude", prompt="hello"))
+    async with asyncio.timeout(60):
+        while turn.result is None:
+            await spool.news(spool.last)
+    events = wire.WorkerEventBatch.FromString(spool.frame(0)[0]).events
+    assert turn.result.status == session.TURN_STATUS_COMPLETED
+    assert turn.transcript == b""
+    assert [event.error.code for event in events if event.HasField("error")] == ["TRANSCRIPT_LOST"]
 
 
 # -- ends -------------------------------------------------------------------------------------------------------------------

@@ -13,7 +13,8 @@ from pathlib import Path
 
 _LEFT_OUT = re.compile(rb'\{"type":"(?:api-request[a-z-]*|cost-state)"')
 """Also the running cost, so that the program's figures are those of one turn (the server counts by itself)."""
-_MAX_BYTES = 32 * 1024 * 1024
+MAX_BYTES = 32 * 1024 * 1024
+"""What is kept of an agent at most (worker/engine.py)."""
 
 
 class Transcript:
@@ -48,7 +49,7 @@ class Transcript:
         self._path.write_bytes(lines)
 
     def read(self) -> bytes:
-        """What to keep; empty when the conversation did not begin."""
+        """What to keep; empty when the conversation did not begin. Of one above 32 MiB a little more than that, which is not kept."""
         # The program may have chosen another folder: its rule for the name is its own.
         path = next(iter((self._home / "projects").glob(f"*/{self.session_id}.jsonl")), None)
         if path is None:
@@ -60,9 +61,8 @@ class Transcript:
                 # A line that was not finished when the program was killed is none.
                 if _LEFT_OUT.match(line) or not line.endswith(b"\n"):
                     continue
-                size += len(line)
-                if size > _MAX_BYTES:
-                    # Worse than no memory would be half of one.
-                    return b""
                 kept.append(line)
+                size += len(line)
+                if size > MAX_BYTES:
+                    break
         return b"".join(kept) if len(kept) > 1 else b""
