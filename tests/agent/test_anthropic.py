@@ -266,6 +266,22 @@ async def test_a_gateway_that_comes_back_is_waited_for(models: Models, monkeypat
     assert {error.code for error in bodies(recorder, "error")} == {"PROVIDER_RETRY"}
 
 
+async def test_half_a_character_is_no_end(models: Models) -> None:
+    mark = models.fake.plays("half", [think("a \ud83d"), say("b \ud83d"), use("bash", command="true")], [say("ok \ud83d")])
+    recorder, reason, provider = await run(models.request(mark))
+    assert reason == "end_turn"
+    assert [message.parts[0].text for message in bodies(recorder, "message")] == ["b ?", "ok ?"]
+    await run(models.request("hello", transcript=provider.transcript))
+
+
+async def test_an_answer_that_the_library_cannot_read_is_asked_for_again(models: Models) -> None:
+    mark = models.fake.plays("half", [use("bash", command="echo \ud83d")])
+    recorder, provider = Recorder(), make_provider("anthropic")
+    with pytest.raises(ProviderFailed, match="cannot be read"):
+        await provider.run(models.request(mark), recorder, asyncio.Event())
+    assert {error.code for error in bodies(recorder, "error")} == {"PROVIDER_RETRY"}
+
+
 # -- the traps that PROVIDERS names for the SDK -----------------------------------------------------------------------------
 
 

@@ -633,6 +633,18 @@ async def test_half_a_character_is_no_end(models: Models) -> None:
     assert texts(recorder)[0].startswith("a ")
 
 
+async def test_half_a_character_can_be_asked_about(models: Models) -> None:
+    people = People(answer=allow)
+    steps = [
+        [use("Write", file_path=str(models.workspace / "a\ud83d"), content="x\ud83d")],
+        [use("Bash", command="echo \ud83d")],
+        [say("ok")],
+    ]
+    _, reason, _ = await run(models.request(models.fake.plays("half", *steps), people=people, approvals=session.APPROVALS_ASK))
+    assert reason == "end_turn"
+    assert len(people.asked) == 2
+
+
 # -- the traps that PROVIDERS names, where no test above is one -------------------------------------------------------------
 
 

@@ -14,6 +14,7 @@ from treadle.session.v1 import event_pb2 as session
 from treadle.worker.v1.worker_event_pb2 import WorkerEvent
 from worker.provider import Emitter, ModelAccess, ProviderFailed
 from worker.providers.anthropic_tools import DEFINITIONS, Call
+from worker.text import plain, plain_json
 
 if TYPE_CHECKING:
     from anthropic.types import Message, RawMessageStreamEvent
@@ -43,7 +44,7 @@ class Reply:
 
 
 class CutOff(Exception):
-    """The stream ended as if all were well, but not with the end of an answer."""
+    """The stream ended as if all were well, but not with the end of an answer, or with one that is none."""
 
 
 class Model:
@@ -95,12 +96,16 @@ class Model:
             "thinking": _thinking(self._name),
             "cache_control": {"type": "ephemeral"},
         }
-        async with self._client.messages.stream(**parameters) as stream:
-            async for event in stream:
-                # The stream also brings events that the library derives from these.
-                if event.type in ("message_start", "content_block_start", "content_block_delta"):
-                    await telling.hear(event)
-            message = await stream.get_final_message() if telling.begun else None
+        try:
+            async with self._client.messages.stream(**parameters) as stream:
+                async for event in stream:
+                    # The stream also brings events that the library derives from these.
+                    if event.type in ("message_start", "content_block_start", "content_block_delta"):
+                        await telling.hear(event)
+                message = await stream.get_final_message() if telling.begun else None
+        except ValueError as error:
+            # The library's word for a tool's input that is no JSON to it: half a character is enough.
+            raise CutOff(f"the answer cannot be read: {error}") from error
         if message is None or message.stop_reason is None:
             raise CutOff("the answer has no end")
         return await telling.complete(message)
@@ -136,16 +141,17 @@ class Telling:
         elif event.type == "content_block_start":
             block = self._blocks[event.index] = event.content_block
             if block.type == "tool_use":
-                call = session.ToolCall(call_id=block.id, name=block.name, status=session.TOOL_STATUS_PENDING, title=block.name)
+                name = plain(block.name)
+                call = session.ToolCall(call_id=block.id, name=name, status=session.TOOL_STATUS_PENDING, title=name)
                 await self._emitter.emit(WorkerEvent(item_id=block.id, tool_call=call))
         elif event.type == "content_block_delta":
             item, delta = self._item(event.index), event.delta
             if delta.type == "text_delta":
-                await self._emitter.delta(item, session.CHANNEL_TEXT, delta.text)
+                await self._emitter.delta(item, session.CHANNEL_TEXT, plain(delta.text))
             elif delta.type == "thinking_delta":
-                await self._emitter.delta(item, session.CHANNEL_REASONING, delta.thinking)
+                await self._emitter.delta(item, session.CHANNEL_REASONING, plain(delta.thinking))
             elif delta.type == "input_json_delta" and self._blocks[event.index].type == "tool_use":
-                await self._emitter.delta(item, session.CHANNEL_TOOL_INPUT, delta.partial_json)
+                await self._emitter.delta(item, session.CHANNEL_TOOL_INPUT, plain(delta.partial_json))
 
     async def complete(self, message: Message) -> Reply:
         """The whole answer: each block is told as it is in the end."""
@@ -155,17 +161,19 @@ class Telling:
             item = self._item(index)
             match block.type:
                 case "text":
-                    said = session.Message(role=session.ROLE_ASSISTANT, parts=[session.Part(text=block.text)], final=True)
+                    text = plain(block.text)
+                    said = session.Message(role=session.ROLE_ASSISTANT, parts=[session.Part(text=text)], final=True)
                     await self._emitter.emit(WorkerEvent(item_id=item, message=said))
-                    content.append({"type": "text", "text": block.text})
+                    content.append({"type": "text", "text": text})
                 case "thinking":
-                    await self._emitter.emit(WorkerEvent(item_id=item, reasoning=session.Reasoning(text=block.thinking)))
-                    content.append({"type": "thinking", "thinking": block.thinking, "signature": block.signature})
+                    await self._emitter.emit(WorkerEvent(item_id=item, reasoning=session.Reasoning(text=plain(block.thinking))))
+                    content.append({"type": "thinking", "thinking": plain(block.thinking), "signature": block.signature})
                 case "redacted_thinking":
                     content.append({"type": "redacted_thinking", "data": block.data})
                 case "tool_use":
-                    calls.append(Call(block.id, block.name, block.input if isinstance(block.input, dict) else {}))
-                    content.append({"type": "tool_use", "id": block.id, "name": block.name, "input": block.input})
+                    name, given = plain(block.name), plain_json(block.input)
+                    calls.append(Call(block.id, name, given if isinstance(given, dict) else {}))
+                    content.append({"type": "tool_use", "id": block.id, "name": name, "input": given})
                 case _:
                     # A block that no tool of ours asked for. It is told, and not sent back.
                     await self._tell_raw(item, block.type, block.to_dict(mode="json"))
