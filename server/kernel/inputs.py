@@ -15,7 +15,7 @@ from server.kernel.ports.input_store import InputStore, Sent, Starter
 from server.kernel.ports.tracer import Tracer
 from server.kernel.supervisor import Supervisor
 from server.kernel.user_input import Delivery, InputPage, NewInput, UserInput
-from server.kernel.validation import check_answer_texts, check_page_size, check_prompt, check_request_id
+from server.kernel.validation import check_agent_request_id, check_answer_texts, check_page_size, check_prompt, check_request_id
 
 MAX_QUEUED = 100
 DEFAULT_PAGE = 50
@@ -73,7 +73,8 @@ class Inputs:
         """Errors: as listed at SessionService.ResolveRequest."""
         if [bool(option_id), bool(answers), decline].count(True) != 1:
             raise InvalidField("option_id", "answer with exactly one of option_id, answers and decline")
-        check_answer_texts([note, *(answer.text for answer in answers)])
+        check_agent_request_id(request_id)
+        check_answer_texts([answer.text for answer in answers], note=note)
         outcome = RequestOutcome.CHOSEN if option_id else RequestOutcome.ANSWERED if answers else RequestOutcome.DECLINED
         resolution = Resolution(request_id, outcome, option_id, tuple(answers), principal.user_id, note)
         check_resolution(await self._store.request(principal, session_id, request_id), resolution)

@@ -5,10 +5,12 @@ from __future__ import annotations
 import re
 from collections.abc import Mapping, Sequence
 
-from server.kernel.errors import InvalidField, RequestTooLarge
+from server.kernel.errors import InvalidField, RequestNotFound, RequestTooLarge
 
 MAX_PROMPT = 100_000
 MAX_ANSWER = 20_000
+MAX_NOTE = 10_000
+MAX_AGENT_REQUEST_ID = 64
 MAX_REQUEST_ID = 128
 MAX_TITLE = 200
 MAX_NAME = 100
@@ -29,9 +31,16 @@ def check_prompt(prompt: str, *, field: str = "prompt") -> None:
     _check_text(field, prompt, limit=MAX_PROMPT)
 
 
-def check_answer_texts(texts: Sequence[str]) -> None:
-    """At most 20,000 characters together. Errors: InvalidField, RequestTooLarge."""
+def check_answer_texts(texts: Sequence[str], *, note: str) -> None:
+    """At most 20,000 characters together, and 10,000 in the note. Errors: InvalidField, RequestTooLarge."""
     _check_text("answers", "".join(texts), limit=MAX_ANSWER)
+    _check_text("note", note, limit=MAX_NOTE)
+
+
+def check_agent_request_id(request_id: str) -> None:
+    """Whether an agent's request can have this id: else nobody needs to look for it. Errors: RequestNotFound."""
+    if not 0 < len(request_id) <= MAX_AGENT_REQUEST_ID or not request_id.isprintable():
+        raise RequestNotFound(ascii(request_id[:MAX_AGENT_REQUEST_ID]))
 
 
 def check_page_size(asked: int, *, default: int, limit: int) -> int:

@@ -194,8 +194,9 @@ async def test_answers_that_are_not_offered_are_refused_and_the_request_stays_op
     ]
     for each in wrong:
         assert (await refused(asking.resolve(request_id, **each)))[0] == "INVALID_FIELD", each
-    assert (await refused(asking.resolve(request_id, answers=[answer("red")], note="x" * 20_001)))[0] == "REQUEST_TOO_LARGE"
-    assert (await refused(asking.resolve("unknown", decline=True)))[0] == "REQUEST_NOT_FOUND"
+    assert (await refused(asking.resolve(request_id, answers=[answer("red")], note="x" * 10_001)))[0] == "REQUEST_TOO_LARGE"
+    for unknown in ("unknown", "", "\0", "x" * 3_000_000):
+        assert (await refused(asking.resolve(unknown, decline=True)))[0] == "REQUEST_NOT_FOUND"
     assert list((await asking.session()).open_request_ids) == [request_id]
     await asking.resolve(request_id, answers=[answer("red")])
     assert said(await asking.rest()) == ["it is red ()"]
