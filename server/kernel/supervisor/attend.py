@@ -131,9 +131,13 @@ async def _expired(drive: Drive, news: News) -> News:
 
 
 def _until_expiry(news: News) -> float | None:
-    """Seconds until the next request expires; None when none will."""
+    """Seconds until the next request expires; None when none will. One whose time is over here, and is still open, waits for the
+    database's clock, which may be a minute behind."""
     moments = [each.expires_at for each in news.open if each.expires_at is not None]
-    return max(0.1, (min(moments) - now()).total_seconds()) if moments else None
+    if not moments:
+        return None
+    left = (min(moments) - now()).total_seconds()
+    return max(0.1, left) if left > 0 else RETRY_SECONDS
 
 
 def _expiry(seconds: float) -> datetime | None:
