@@ -1,4 +1,4 @@
-"""`treadle inputs`: what waits in a session's queue, and taking it back."""
+"""`treadle inputs`: what waits in a session's queue, changing it, and taking it back."""
 
 from __future__ import annotations
 
@@ -29,6 +29,8 @@ def run(options: argparse.Namespace) -> ExitCode:
 
 async def _run(options: argparse.Namespace) -> list[Input]:
     async with connect(find_target(options)) as connection:
+        if options.change:
+            return [await connection.treadle.update_input(options.session, *options.change)]
         if options.cancel:
             return [await connection.treadle.cancel_input(options.session, options.cancel)]
         return [each async for each in connection.treadle.list_inputs(options.session, everything=options.all)]

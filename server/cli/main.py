@@ -139,7 +139,9 @@ def _add_inputs(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -
     inputs = _command(commands, "inputs", "list what waits in a session's queue", runs="server.cli.inputs:run")
     inputs.add_argument("session", help="the session's id")
     inputs.add_argument("--all", action="store_true", help="also what was delivered or cancelled")
-    inputs.add_argument("--cancel", metavar="INPUT", default="", help="take this one back")
+    change = inputs.add_mutually_exclusive_group()
+    change.add_argument("--change", nargs=2, metavar=("INPUT", "TEXT"), help="give this one another text")
+    change.add_argument("--cancel", metavar="INPUT", default="", help="take this one back")
     _json(inputs)
     _connection(inputs)
 

@@ -171,6 +171,10 @@ async def test_send_queues_and_inputs_lists_and_takes_back(shared, find_session)
             ["queued", "queue", "Then", "this"],
             ["queued", "queue", "And", "that"],
         ]
+        waits = listed.out.split()[0]
+        changed = await shared.run("inputs", session, "--change", waits, "Then that")
+        assert changed.out.split() == [waits, "queued", "queue", "Then", "that"]
+        await run.says("edited    Then that")
         cancelled = await shared.run("inputs", session, "--cancel", more["inputId"])
         assert cancelled.out.split()[1] == "cancelled"
         assert (await shared.run("inputs", session, "--cancel", "x")).code == 2
@@ -186,7 +190,8 @@ async def test_send_queues_and_inputs_lists_and_takes_back(shared, find_session)
         shared.open_gate()
         await asyncio.wait([follow], timeout=0.2)
     resumed = (await follow).out
-    assert resumed.index("› No, this") < resumed.index("› Then this")
+    assert resumed.index("› No, this") < resumed.index("› Then that")
+    assert "› Then this" not in resumed
     assert "› And that" not in resumed
     everything = await shared.run("inputs", session, "--all", "--json")
     assert [json.loads(line)["status"].removeprefix("INPUT_STATUS_") for line in everything.out.splitlines()] == [
