@@ -311,7 +311,8 @@ async def test_an_interrupt_in_mid_stream_is_quick_and_silent(models: Models, ca
         asked = time.monotonic()
         interrupted.set()
         assert await running == "interrupted"
-        assert time.monotonic() - asked < 0.3
+        # It would go on for twenty.
+        assert time.monotonic() - asked < 5
         await eventually(lambda: models.fake.gone == ["slow"])
     finally:
         asyncio.get_running_loop().set_exception_handler(None)
