@@ -5,7 +5,7 @@ from __future__ import annotations
 from server.api import convert, server_sent
 from server.api.edge import Context, api_key
 from server.api.streams import Streams, started
-from server.kernel.errors import InvalidField
+from server.kernel.errors import InvalidField, NothingToResume
 from server.kernel.execute import Execute
 from server.kernel.identity import Principal
 from server.kernel.ports.authenticator import Authenticator
@@ -29,8 +29,11 @@ class EventStreamService:
 
     async def stream_execute(self, principal: Principal, request: pb.ExecuteSessionRequest, context: Context) -> None:
         """Start a turn, or find it, and follow it."""
-        after_seq = _last_event_id(context) or 0
-        begun = await self._execute(principal, convert.execute_request(request))
+        after_seq, wanted = _last_event_id(context) or 0, convert.execute_request(request)
+        if after_seq and await self._execute.find(principal, wanted) is None:
+            # Libraries send the header when they repeat a POST. Without a request_id each of those would be another turn that nobody sees.
+            raise NothingToResume
+        begun = await self._execute(principal, wanted)
         turn = begun.turn
         frames = await self._sessions.follow_turn(turn, after_seq=after_seq)
         first = server_sent.opening(started(turn.session_id, turn_id=turn.id, existing=begun.existing))

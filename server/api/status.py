@@ -32,6 +32,7 @@ STATUS: Mapping[type[KernelError], tuple[grpc.StatusCode, str]] = {
     errors.RequestResolved: (grpc.StatusCode.FAILED_PRECONDITION, "REQUEST_RESOLVED"),
     errors.RequestIdReused: (grpc.StatusCode.ALREADY_EXISTS, "REQUEST_ID_REUSED"),
     errors.SequenceAhead: (grpc.StatusCode.OUT_OF_RANGE, "SEQUENCE_AHEAD"),
+    errors.NothingToResume: (grpc.StatusCode.OUT_OF_RANGE, "SEQUENCE_AHEAD"),
     errors.VersionConflict: (grpc.StatusCode.ABORTED, "VERSION_CONFLICT"),
     errors.TooManyTurns: (grpc.StatusCode.RESOURCE_EXHAUSTED, "TOO_MANY_TURNS"),
     errors.TooManyStreams: (grpc.StatusCode.RESOURCE_EXHAUSTED, "TOO_MANY_STREAMS"),

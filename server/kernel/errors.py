@@ -169,6 +169,16 @@ class SequenceAhead(KernelError):
         )
 
 
+class NothingToResume(KernelError):
+    """The caller claims to have events of a turn that this very request has not started."""
+
+    def __init__(self) -> None:
+        super().__init__(
+            "no call with this request_id has started a turn, so there are no events to go on behind; "
+            "resume the session, or call without last-event-id"
+        )
+
+
 class VersionConflict(KernelError):
     """Somebody else changed the resource since the caller read it."""
 

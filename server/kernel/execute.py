@@ -91,8 +91,7 @@ class Execute:
 
     async def __call__(self, principal: Principal, request: Request) -> Started:
         """Errors: as listed at SessionService.ExecuteSession."""
-        check_request_id(request.request_id)
-        known = await self._known(principal, request)
+        known = await self.find(principal, request)
         if known is not None:
             return Started(known, existing=True)
         self._check(request)
@@ -120,6 +119,11 @@ class Execute:
                 raise
             return Started(known, existing=True)
         return Started(begun, existing=False)
+
+    async def find(self, principal: Principal, request: Request) -> Turn | None:
+        """The turn that this very request started before. Errors: InvalidField, RequestIdReused."""
+        check_request_id(request.request_id)
+        return await self._known(principal, request)
 
     async def _begin(self, principal: Principal, session: NewSession | str, turn: NewTurn) -> Turn:
         self._rush.enter(turn.id)

@@ -62,6 +62,22 @@ async def test_server_sent_events_resume_at_every_event(http: Http, session_id: 
         assert query == header == whole[after:]
 
 
+async def test_a_post_with_the_id_of_an_event_starts_nothing(http: Http, treadle: tuple[Any, Client], repository: dict[str, str]) -> None:
+    """Libraries that read server-sent events by fetch send the header when they repeat a call that was cut."""
+    for asked in (repository, repository | {"requestId": "never-heard-of"}):
+        async with http.session.post(http.base + "/execute", json=asked, headers={"last-event-id": "2"}) as answer:
+            assert (answer.status, (await answer.json())["details"][0]["reason"]) == (400, "SEQUENCE_AHEAD")
+    assert not (await treadle[1].call("ListSessions", pb.ListSessionsRequest())).sessions
+    known = repository | {"requestId": "known"}
+    async with http.session.post(http.base + "/execute", json=known) as answer:
+        whole = [block for block in http.blocks(await answer.text()) if "id" in block]
+    async with http.session.post(http.base + "/execute", json=known, headers={"last-event-id": "2"}) as answer:
+        assert [block for block in http.blocks(await answer.text()) if "id" in block] == whole[2:]
+    async with http.session.post(http.base + "/execute", json=known, headers={"last-event-id": "9999"}) as answer:
+        assert (answer.status, (await answer.json())["details"][0]["reason"]) == (400, "SEQUENCE_AHEAD")
+    assert len((await treadle[1].call("ListSessions", pb.ListSessionsRequest())).sessions) == 1
+
+
 async def test_events_come_one_by_one_and_silence_is_filled(http: Http, repository: dict[str, str]) -> None:
     """The turn waits for a minute: what it said before must be here long before that, and heartbeats after it."""
     async with asyncio.timeout(30), http.session.post(http.base + "/execute", json=repository | {"model": "slow.jsonl"}) as answer:

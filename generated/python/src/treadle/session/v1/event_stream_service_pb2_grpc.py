@@ -78,7 +78,8 @@ class EventStreamServiceServicer(object):
 
     def StreamExecute(self, request, context):
         """StreamExecute is SessionService.ExecuteSession as server-sent events. A repeated call follows the turn from its start, or from
-        behind the event that the header `last-event-id` names.
+        behind the event that the header `last-event-id` names. Errors: OUT_OF_RANGE/SEQUENCE_AHEAD for such a header when the turn has no
+        such event, or when no call with this `request_id` has started a turn: then nothing is created.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')

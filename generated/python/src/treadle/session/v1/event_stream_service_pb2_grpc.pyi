@@ -47,7 +47,8 @@ class EventStreamServiceStub:
     def __new__(cls, channel: _aio.Channel) -> EventStreamServiceAsyncStub: ...
     StreamExecute: _grpc.UnaryStreamMultiCallable[_session_service_pb2.ExecuteSessionRequest, _httpbody_pb2.HttpBody]
     """StreamExecute is SessionService.ExecuteSession as server-sent events. A repeated call follows the turn from its start, or from
-    behind the event that the header `last-event-id` names.
+    behind the event that the header `last-event-id` names. Errors: OUT_OF_RANGE/SEQUENCE_AHEAD for such a header when the turn has no
+    such event, or when no call with this `request_id` has started a turn: then nothing is created.
     """
     StreamResume: _grpc.UnaryStreamMultiCallable[_session_service_pb2.ResumeRequest, _httpbody_pb2.HttpBody]
     """StreamResume is SessionService.Resume as server-sent events. The header `last-event-id`, which EventSource sends when it connects
@@ -78,7 +79,8 @@ class EventStreamServiceAsyncStub(EventStreamServiceStub):
     def __init__(self, channel: _aio.Channel) -> None: ...
     StreamExecute: _aio.UnaryStreamMultiCallable[_session_service_pb2.ExecuteSessionRequest, _httpbody_pb2.HttpBody]  # type: ignore[assignment]
     """StreamExecute is SessionService.ExecuteSession as server-sent events. A repeated call follows the turn from its start, or from
-    behind the event that the header `last-event-id` names.
+    behind the event that the header `last-event-id` names. Errors: OUT_OF_RANGE/SEQUENCE_AHEAD for such a header when the turn has no
+    such event, or when no call with this `request_id` has started a turn: then nothing is created.
     """
     StreamResume: _aio.UnaryStreamMultiCallable[_session_service_pb2.ResumeRequest, _httpbody_pb2.HttpBody]  # type: ignore[assignment]
     """StreamResume is SessionService.Resume as server-sent events. The header `last-event-id`, which EventSource sends when it connects
@@ -112,7 +114,8 @@ class EventStreamServiceServicer(metaclass=_abc_1.ABCMeta):
         context: _ServicerContext,
     ) -> _typing.Union[_abc.Iterator[_httpbody_pb2.HttpBody], _abc.AsyncIterator[_httpbody_pb2.HttpBody]]:
         """StreamExecute is SessionService.ExecuteSession as server-sent events. A repeated call follows the turn from its start, or from
-        behind the event that the header `last-event-id` names.
+        behind the event that the header `last-event-id` names. Errors: OUT_OF_RANGE/SEQUENCE_AHEAD for such a header when the turn has no
+        such event, or when no call with this `request_id` has started a turn: then nothing is created.
         """
 
     @_abc_1.abstractmethod

@@ -85,7 +85,8 @@ export const CreateStreamTicketResponseSchema: GenMessage<CreateStreamTicketResp
 export const EventStreamService: GenService<{
   /**
    * StreamExecute is SessionService.ExecuteSession as server-sent events. A repeated call follows the turn from its start, or from
-   * behind the event that the header `last-event-id` names.
+   * behind the event that the header `last-event-id` names. Errors: OUT_OF_RANGE/SEQUENCE_AHEAD for such a header when the turn has no
+   * such event, or when no call with this `request_id` has started a turn: then nothing is created.
    *
    * @generated from rpc treadle.session.v1.EventStreamService.StreamExecute
    */
