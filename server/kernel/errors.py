@@ -196,8 +196,8 @@ class TooManyTurns(KernelError):
 class TooManyStreams(KernelError):
     """As many streams are open as may be without an API key."""
 
-    def __init__(self, limit: int) -> None:
-        super().__init__(f"{limit} such streams are open, which is this server's limit; try again later", limit=str(limit))
+    def __init__(self, limit: int, *, whose: str = "this server's") -> None:
+        super().__init__(f"{limit} such streams are open, which is {whose} limit; try again later", limit=str(limit))
 
 
 class ApiKeyMissing(KernelError):

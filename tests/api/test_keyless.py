@@ -17,7 +17,8 @@ from support.git_server import GitServer
 from support.git_server import git_server as serving
 from support.treadle import Client, error_info, in_process, settings_for
 
-from server.api.keyless import MAX_REFLECTIONS, MAX_WATCHERS
+from server.api import keyless
+from server.api.keyless import MAX_REFLECTIONS, MAX_WATCHERS, REFLECTIONS_OF_ONE, WATCHERS_OF_ONE
 from server.api.session_service import SERVICE
 from server.embedded.postgres_home import DatabaseUrls
 
@@ -37,10 +38,48 @@ async def treadle(database: DatabaseUrls, server_data_dir: Path, git_server: Git
         yield both
 
 
+def come_from(number: int) -> dict[str, Any]:
+    """As the gateway says it, behind what the client claims."""
+    return {"metadata": (("x-forwarded-for", f"203.0.113.1, 192.0.2.{number}"),)}
+
+
+async def test_one_client_leaves_room_for_others(treadle: tuple[Any, Client]) -> None:
+    """Also a stranger who holds on to all that it gets."""
+    health, reflection = HealthStub(treadle[1].channel), ServerReflectionStub(treadle[1].channel)
+    watchers = [health.Watch(HealthCheckRequest(), **come_from(1)) for _ in range(WATCHERS_OF_ONE)]
+    assert {(await watcher.read()).status for watcher in watchers} == {Status.SERVING}
+    reflections = [await asked(reflection.ServerReflectionInfo(**come_from(1))) for _ in range(REFLECTIONS_OF_ONE)]
+    for refused in (health.Watch(HealthCheckRequest(), **come_from(1)), reflection.ServerReflectionInfo(**come_from(1))):
+        with pytest.raises(grpc.aio.AioRpcError) as caught:
+            await refused.read()
+        assert error_info(caught.value)[:2] == TOO_MANY
+    assert (await health.Watch(HealthCheckRequest(), **come_from(2)).read()).status == Status.SERVING
+    # Without the gateway, who calls is who has the connection.
+    await asked(reflection.ServerReflectionInfo())
+    for call in (*watchers, *reflections):
+        call.cancel()
+
+
+async def asked(call: Any) -> Any:
+    """A reflection that has given an answer and is held open."""
+    await call.write(ServerReflectionRequest(list_services=""))
+    assert SERVICE.full_name in [service.name for service in (await call.read()).list_services_response.service]
+    return call
+
+
+async def test_a_reflection_that_is_asked_nothing_more_ends(treadle: tuple[Any, Client], monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(keyless, "IDLE_SECONDS", 0.1)
+    call = await asked(ServerReflectionStub(treadle[1].channel).ServerReflectionInfo())
+    async with asyncio.timeout(20):
+        assert await call.read() == grpc.aio.EOF
+    assert await call.code() is grpc.StatusCode.OK
+
+
 async def test_watchers_are_bounded_and_hear_of_the_end(treadle: tuple[Any, Client]) -> None:
     server, client = treadle
     health = HealthStub(client.channel)
-    watchers = [health.Watch(HealthCheckRequest(service=SERVICE.full_name)) for _ in range(MAX_WATCHERS)]
+    numbers = [number // WATCHERS_OF_ONE for number in range(MAX_WATCHERS)]
+    watchers = [health.Watch(HealthCheckRequest(service=SERVICE.full_name), **come_from(number)) for number in numbers]
     assert {(await watcher.read()).status for watcher in watchers} == {Status.SERVING}
     with pytest.raises(grpc.aio.AioRpcError) as caught:
         await health.Watch(HealthCheckRequest()).read()
@@ -65,11 +104,7 @@ async def test_watchers_are_bounded_and_hear_of_the_end(treadle: tuple[Any, Clie
 
 async def test_reflections_are_bounded(treadle: tuple[Any, Client]) -> None:
     reflection = ServerReflectionStub(treadle[1].channel)
-    request = ServerReflectionRequest(list_services="")
-    calls = [reflection.ServerReflectionInfo() for _ in range(MAX_REFLECTIONS)]
-    for call in calls:
-        await call.write(request)
-        assert SERVICE.full_name in [service.name for service in (await call.read()).list_services_response.service]
+    calls = [await asked(reflection.ServerReflectionInfo(**come_from(number // REFLECTIONS_OF_ONE))) for number in range(MAX_REFLECTIONS)]
     one_more = reflection.ServerReflectionInfo()
     with pytest.raises(grpc.aio.AioRpcError) as caught:
         await one_more.read()

@@ -13,11 +13,14 @@ from typing import Any
 import aiohttp
 import grpc
 import pytest
+from grpc_reflection.v1alpha.reflection_pb2 import ServerReflectionRequest
+from grpc_reflection.v1alpha.reflection_pb2_grpc import ServerReflectionStub
 from support.gateway import ORIGIN, Http, own_certificate
 from support.treadle import Client, connected, error_info
 from support.ways_in import READERS, Cut, Door, Refused, grpc_web, whole
 
 from gateway.config import Gateway
+from server.api.keyless import REFLECTIONS_OF_ONE
 from server.embedded.gateway import embedded_gateway
 from server.kernel.sessions import Sessions
 from treadle.session.v1 import session_service_pb2 as pb
@@ -91,6 +94,42 @@ async def test_too_many_requests_are_refused_to_every_client_in_its_own_form(gat
             (_web, (8, "RATE_LIMITED")),
         ):
             assert refusal in [await ask(address) for _ in range(3)]
+
+
+async def test_a_client_who_asks_too_much_takes_nothing_from_others(gateway: Any, http: Http, treadle: tuple[Any, Client]) -> None:
+    """A stranger without a key floods; who has one, and comes from elsewhere, is served all the while."""
+    stranger = aiohttp.TCPConnector(local_addr=("127.0.0.2", 0))
+    async with gateway(http.upstream, client_requests_per_second=20) as address, aiohttp.ClientSession(connector=stranger) as session:
+
+        async def refused() -> bool:
+            async with session.get(f"http://{address}/v1/sessions") as answer:
+                return answer.status == 429
+
+        while not await refused():
+            pass
+        for _ in range(10):
+            answers = await asyncio.gather(*(refused() for _ in range(50)))
+            assert sum(answers) > 25
+            async with http.session.get(f"http://{address}/v1/sessions") as answer:
+                assert answer.status == 200, await answer.text()
+
+
+async def test_whoever_holds_reflections_holds_no_others_back(http: Http) -> None:
+    """It is known by where the gateway sees it, whatever it claims."""
+    question = ServerReflectionRequest(list_services="")
+    async with grpc.aio.insecure_channel(http.address) as channel:
+        held = []
+        for number in range(REFLECTIONS_OF_ONE + 1):
+            call = ServerReflectionStub(channel).ServerReflectionInfo(metadata=(("x-forwarded-for", f"192.0.2.{number}"),))
+            await call.write(question)
+            held.append(call)
+        answers = [await call.read() for call in held[:-1]]
+        assert all(answer.HasField("list_services_response") for answer in answers)
+        with pytest.raises(grpc.aio.AioRpcError) as caught:
+            await held[-1].read()
+        assert error_info(caught.value)[1] == "TOO_MANY_STREAMS"
+        for call in held:
+            call.cancel()
 
 
 async def test_what_is_too_large_is_refused_to_every_client_in_its_own_form(gateway: Any, http: Http) -> None:
