@@ -162,6 +162,14 @@ async def test_failures_are_json_with_a_reason(http: Http, method: str, path: st
         assert told["message"]
 
 
+@pytest.mark.parametrize("query", ["sessionID=x", "sessionId=x&afterseq=3", "sessionId=x&follow=false&live=1"])
+async def test_a_query_that_nobody_knows_is_refused_by_name(http: Http, query: str) -> None:
+    async with http.session.get(f"{http.base}/resume?{query}") as answer:
+        told = await answer.json()
+    assert (answer.status, told["details"][0]["reason"]) == (400, "REQUEST_MALFORMED")
+    assert query.rpartition("&")[2].partition("=")[0] in told["message"]
+
+
 async def test_without_a_key_nothing_is_shown(http: Http) -> None:
     async with http.session.get(http.base + "/v1/sessions", headers={"authorization": "Bearer trd_wrong_key"}) as answer:
         assert (answer.status, (await answer.json())["details"][0]["reason"]) == (401, "API_KEY_INVALID")
@@ -195,16 +203,17 @@ async def test_a_ticket_opens_the_stream_of_its_session_and_nothing_else(
         async with stranger.get(stream.format(session_id)) as answer:
             whole = http.blocks(await answer.text())
         assert [block for block in whole if "id" in block] == await http.events(f"/resume?sessionId={session_id}")
-        for path, reason in (
-            (stream.format(other), "TICKET_INVALID"),
-            (stream.format(session_id)[:-1], "TICKET_INVALID"),
-            (f"/v1/sessions/{session_id}:resume?ticket={ticket}", "API_KEY_MISSING"),
-            (f"/v1/sessions/{session_id}/events?ticket={ticket}", "API_KEY_MISSING"),
-            (f"/v1/sessions/{session_id}?ticket={ticket}", "API_KEY_MISSING"),
+        for path, status, reason in (
+            (stream.format(other), 401, "TICKET_INVALID"),
+            (stream.format(session_id)[:-1], 401, "TICKET_INVALID"),
+            (f"/v1/sessions/{session_id}:resume?ticket={ticket}", 401, "API_KEY_MISSING"),
+            # These have no such field.
+            (f"/v1/sessions/{session_id}/events?ticket={ticket}", 400, "REQUEST_MALFORMED"),
+            (f"/v1/sessions/{session_id}?ticket={ticket}", 400, "REQUEST_MALFORMED"),
         ):
             async with stranger.get(path) as answer:
                 told = await answer.json()
-            assert (answer.status, told["details"][0]["reason"]) == (401, reason), path
+            assert (answer.status, told["details"][0]["reason"]) == (status, reason), path
         # It is no key, and makes no other tickets.
         headers = {"authorization": f"Bearer {ticket}"}
         async with stranger.post(f"/v1/sessions/{session_id}:streamTicket", json={}, headers=headers) as answer:
