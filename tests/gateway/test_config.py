@@ -51,6 +51,17 @@ def test_streams_have_no_time_limit_and_all_else_has_one(method: MethodDescripto
         assert ("retry_policy" in route) != method.server_streaming, path
 
 
+def test_what_is_dead_is_noticed() -> None:
+    """Half-open connections and clients that do not take the end of a stream: each would be kept for ever, which takes too long to test."""
+    configuration = yaml.safe_load(render(Gateway("127.0.0.1:1", "127.0.0.1:2", admin="127.0.0.1:3")))
+    (cluster,) = configuration["static_resources"]["clusters"]
+    (options,) = cluster["typed_extension_protocol_options"].values()
+    assert options["explicit_http_config"]["http2_protocol_options"]["connection_keepalive"] == {"interval": "30s", "timeout": "5s"}
+    manager = configuration["static_resources"]["listeners"][0]["filter_chains"][0]["filters"][0]["typed_config"]
+    assert manager["http2_protocol_options"]["connection_keepalive"] == {"interval": "60s", "timeout": "20s"}
+    assert manager["stream_flush_timeout"] == "60s"
+
+
 def test_no_limit_for_silence_stands_above_the_routes() -> None:
     text = render(Gateway("127.0.0.1:1", "127.0.0.1:2", admin="127.0.0.1:3"))
     manager = yaml.safe_load(text)["static_resources"]["listeners"][0]["filter_chains"][0]["filters"][0]["typed_config"]
