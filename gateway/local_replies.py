@@ -31,7 +31,8 @@ class LocalReply:
 
 LOCAL_REPLIES = (
     LocalReply(400, 3, 13, "REQUEST_MALFORMED", "the request is malformed"),
-    LocalReply(403, 7, 7, "ORIGIN_NOT_ALLOWED", "this origin may not call"),
+    # Foreign origins get no 403: they get answers that their browser keeps from them.
+    LocalReply(403, 7, 7, "UPGRADE_REFUSED", "no other protocol (WebSocket, h2c) is spoken over this connection"),
     LocalReply(404, 5, 12, "ROUTE_UNKNOWN", "there is nothing at this path"),
     LocalReply(408, 4, 2, "REQUEST_TOO_SLOW", "the request did not arrive in time"),
     LocalReply(413, 3, 2, "REQUEST_TOO_LARGE", "the request is too large"),
@@ -46,20 +47,33 @@ LOCAL_REPLIES = (
 )
 
 
+_TRANSCODED = {
+    "extension_filter": {
+        "name": "envoy.access_loggers.extension_filters.cel",
+        "typed_config": {
+            "@type": "type.googleapis.com/envoy.extensions.access_loggers.filters.cel.v3.ExpressionFilter",
+            "expression": 'response.code_details.contains("grpc_json_transcode_failure")',
+        },
+    }
+}
+
+
 def local_replies() -> list[dict[str, Any]]:
     """Mappers for Envoy's configuration; the first that fits is used."""
     return [mapper for reply in LOCAL_REPLIES for mapper in _mappers(reply)]
 
 
 def _mappers(reply: LocalReply) -> Iterator[dict[str, Any]]:
+    # To a caller of RPCs, where nothing is there is a call that is not there: UNIMPLEMENTED, as over gRPC.
+    web_code = reply.envoy_code if reply.reason == "ROUTE_UNKNOWN" else reply.code
     yield {
         # gRPC-web, for Envoy plain HTTP: a response without a body, whose headers are the trailers.
         "filter": _both(_status(reply), _content_type("application/grpc-web")),
         "status_code": 200,
         "headers_to_add": [
-            _header("grpc-status", str(reply.code)),
+            _header("grpc-status", str(web_code)),
             _header("grpc-message", reply.message),
-            _header("grpc-status-details-bin", _details(reply, reply.code)),
+            _header("grpc-status-details-bin", _details(reply, web_code)),
         ],
         "body_format_override": {"text_format_source": {"inline_string": ""}, "content_type": "application/grpc-web+proto"},
     }
@@ -69,18 +83,20 @@ def _mappers(reply: LocalReply) -> Iterator[dict[str, Any]]:
         "headers_to_add": [_header("grpc-status-details-bin", _details(reply, reply.envoy_code))],
         "body_format_override": {"text_format_source": {"inline_string": reply.message}},
     }
-    yield {
-        "filter": _status(reply),
+    if reply.status == 400:
+        # What the transcoder says about a malformed request helps; all else, where it says anything, is for operators.
+        yield _json(reply, _both(_status(reply), _TRANSCODED), "%LOCAL_REPLY_BODY%")
+    yield _json(reply, _status(reply), reply.message)
+
+
+def _json(reply: LocalReply, wanted: dict[str, Any], message: str) -> dict[str, Any]:
+    return {
+        "filter": wanted,
         "body_format_override": {
-            "json_format": {"code": reply.code, "message": _json_message(reply), "details": [_error_info(reply)]},
+            "json_format": {"code": reply.code, "message": message, "details": [_error_info(reply)]},
             "content_type": "application/json",
         },
     }
-
-
-def _json_message(reply: LocalReply) -> str:
-    """What Envoy or its transcoder says about a malformed request helps; all else is for operators."""
-    return "%LOCAL_REPLY_BODY%" if reply.reason == "REQUEST_MALFORMED" else reply.message
 
 
 def _error_info(reply: LocalReply) -> dict[str, str]:

@@ -20,7 +20,7 @@ from structlog.contextvars import bound_contextvars
 
 from server import telemetry
 from server.api.status import STATUS, internal, status_of
-from server.kernel.errors import ApiKeyMissing, KernelError, RequestMalformed
+from server.kernel.errors import ApiKeyMissing, CallUnknown, KernelError, MessageTooLarge, RequestMalformed
 from server.kernel.identity import Principal
 from server.kernel.ids import new_id
 from server.kernel.ports.authenticator import Authenticator
@@ -32,6 +32,9 @@ ABORT_SECONDS = 5.0
 TICKETED = frozenset({"treadle.session.v1.EventStreamService.StreamResume"})
 """Calls whose request may carry a ticket in place of an API key in the metadata."""
 MAX_TICKETED_BYTES = 4096
+
+MAX_REQUEST_BYTES = 16 * 1024 * 1024
+"""The gateway's limit too. gRPC's own is twice as much: what that refuses it refuses without a reason."""
 
 Farewell = Callable[[Status], bytes]
 
@@ -78,7 +81,22 @@ def _handler(method: MethodDescriptor, service: Service, authenticator: Authenti
     return grpc.unary_unary_rpc_method_handler(behaviour, request_deserializer=None, response_serializer=_bytes)
 
 
+class NoSuchCall(grpc.GenericRpcHandler):  # type: ignore[type-arg]  # only the stubs have a generic class
+    """The last of a server's handlers: gRPC would answer without a reason."""
+
+    def service(self, handler_call_details: grpc.HandlerCallDetails) -> grpc.RpcMethodHandler[Any, Any]:
+        """One that refuses the call, of whatever kind it is."""
+        path = handler_call_details.method
+
+        async def refuse(_: bytes, context: Context) -> None:
+            await _abort(context, *status_of(CallUnknown(path)))
+
+        return grpc.unary_stream_rpc_method_handler(refuse, request_deserializer=None, response_serializer=None)
+
+
 def _parsed(parse: Callable[[bytes], Any], data: bytes) -> Any:
+    if len(data) > MAX_REQUEST_BYTES:
+        raise MessageTooLarge(size=len(data), limit=MAX_REQUEST_BYTES)
     try:
         return parse(data)
     except DecodeError:

@@ -12,7 +12,7 @@ from grpc_health.v1.health import SERVICE_NAME as HEALTH
 from grpc_reflection.v1alpha import reflection_pb2_grpc
 from grpc_reflection.v1alpha.reflection import SERVICE_NAME as REFLECTION
 
-from server.api.edge import generic_handler
+from server.api.edge import MAX_REQUEST_BYTES, NoSuchCall, generic_handler
 from server.api.event_stream_service import SERVICE as EVENT_STREAMS
 from server.api.event_stream_service import EventStreamService
 from server.api.keyless import Health, Reflection
@@ -24,11 +24,10 @@ from server.kernel.ports.authenticator import Authenticator
 from server.kernel.ports.tracer import Tracer
 from server.kernel.sessions import Sessions
 
-MAX_REQUEST_BYTES = 16 * 1024 * 1024
 GRACE_SECONDS = 10.0
 
 OPTIONS = (
-    ("grpc.max_receive_message_length", MAX_REQUEST_BYTES),
+    ("grpc.max_receive_message_length", 2 * MAX_REQUEST_BYTES),
     ("grpc.so_reuseport", 0),
     # Clients may ping every 10 s, also without calls: the default answers the third such ping with `too_many_pings`.
     ("grpc.http2.min_ping_interval_without_data_ms", 10_000),
@@ -78,6 +77,7 @@ async def open_api(
     health_pb2_grpc.add_HealthServicer_to_server(health, server)
     reflection = Reflection((SERVICE.full_name, EVENT_STREAMS.full_name, HEALTH, REFLECTION))
     reflection_pb2_grpc.add_ServerReflectionServicer_to_server(reflection, server)
+    server.add_generic_rpc_handlers((NoSuchCall(),))
     host, _, _ = listen.rpartition(":")
     port = server.add_insecure_port(listen)
     await server.start()

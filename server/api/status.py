@@ -18,6 +18,8 @@ STATUS: Mapping[type[KernelError], tuple[grpc.StatusCode, str]] = {
     errors.InvalidField: (grpc.StatusCode.INVALID_ARGUMENT, "INVALID_FIELD"),
     errors.RequestMalformed: (grpc.StatusCode.INVALID_ARGUMENT, "REQUEST_MALFORMED"),
     errors.RequestTooLarge: (grpc.StatusCode.INVALID_ARGUMENT, "REQUEST_TOO_LARGE"),
+    errors.MessageTooLarge: (grpc.StatusCode.INVALID_ARGUMENT, "REQUEST_TOO_LARGE"),
+    errors.CallUnknown: (grpc.StatusCode.UNIMPLEMENTED, "ROUTE_UNKNOWN"),
     errors.ProviderUnknown: (grpc.StatusCode.INVALID_ARGUMENT, "PROVIDER_UNKNOWN"),
     errors.ProviderNotConfigured: (grpc.StatusCode.FAILED_PRECONDITION, "PROVIDER_NOT_CONFIGURED"),
     errors.RepositoryNotAllowed: (grpc.StatusCode.INVALID_ARGUMENT, "REPOSITORY_NOT_ALLOWED"),

@@ -52,6 +52,20 @@ class RequestTooLarge(KernelError):
         super().__init__(f"{field}: {size:,} characters, at most {limit:,} are allowed", field=field, size=str(size), limit=str(limit))
 
 
+class MessageTooLarge(KernelError):
+    """The request as a whole is larger than any may be."""
+
+    def __init__(self, *, size: int, limit: int) -> None:
+        super().__init__(f"the request has {size:,} bytes, at most {limit:,} are allowed", size=str(size), limit=str(limit))
+
+
+class CallUnknown(KernelError):
+    """There is no such call on this server."""
+
+    def __init__(self, path: str) -> None:
+        super().__init__(f"there is no call {path} on this server", path=path)
+
+
 class ProviderUnknown(KernelError):
     """No such agent is installed on this server."""
 

@@ -18,6 +18,7 @@ from grpc_reflection.v1alpha.reflection_pb2_grpc import ServerReflectionStub
 from support.gateway import ORIGIN, Http, own_certificate
 from support.treadle import Client, connected, error_info
 from support.ways_in import READERS, Cut, Door, Refused, grpc_web, whole
+from yarl import URL
 
 from gateway.config import Gateway
 from server.api.keyless import REFLECTIONS_OF_ONE
@@ -45,7 +46,7 @@ def gateway(program: Path, passable: Path) -> Any:
 async def _json(address: str, path: str = "/v1/sessions", **options: Any) -> tuple[int, str]:
     """(status, reason) of a refused HTTP request."""
     options = {"method": "GET"} | options
-    async with aiohttp.ClientSession() as session, session.request(url=f"http://{address}{path}", **options) as answer:
+    async with aiohttp.ClientSession() as session, session.request(url=URL(f"http://{address}{path}", encoded=True), **options) as answer:
         assert answer.content_type == "application/json", await answer.text()
         told = await answer.json()
     assert told["message"]
@@ -53,8 +54,8 @@ async def _json(address: str, path: str = "/v1/sessions", **options: Any) -> tup
     return answer.status, told["details"][0]["reason"]
 
 
-async def _grpc(address: str, request: Any = None) -> tuple[grpc.StatusCode, str]:
-    async with connected(address, "trd_x") as client:
+async def _grpc(address: str, request: Any = None, key: str = "trd_x") -> tuple[grpc.StatusCode, str]:
+    async with connected(address, key) as client:
         with pytest.raises(grpc.aio.AioRpcError) as caught:
             await client.call("GetSession", request or pb.GetSessionRequest(session_id="x"))
     assert "{" not in (caught.value.details() or "")
@@ -138,6 +139,39 @@ async def test_what_is_too_large_is_refused_to_every_client_in_its_own_form(gate
         assert await _json(address, "/execute", method="POST", data=b"x" * 200_000) == (413, "REQUEST_TOO_LARGE")
         assert (await _grpc(address, big))[1] == "REQUEST_TOO_LARGE"
         assert await _web(address, big) == (3, "REQUEST_TOO_LARGE")
+
+
+@pytest.mark.parametrize("size", [17, 20, 31])
+async def test_what_is_too_large_is_told_by_whoever_sees_it_first(http: Http, treadle: tuple[Any, Client], size: int) -> None:
+    """With the limits as they are shipped: the server refuses what the gateway still lets through, and what comes without it."""
+    for address in (http.address, treadle[1].address):
+        assert (await _grpc(address, pb.GetSessionRequest(session_id="x" * (size << 20)), key=treadle[1].key))[1] == "REQUEST_TOO_LARGE"
+
+
+async def test_what_nobody_serves_is_told_with_a_reason(http: Http, treadle: tuple[Any, Client]) -> None:
+    unknown = (grpc.StatusCode.UNIMPLEMENTED, "ROUTE_UNKNOWN")
+    for address in (http.address, treadle[1].address):
+        async with connected(address, treadle[1].key) as client:
+            for path in ("/treadle.session.v1.SessionService/Nothing", "/treadle.worker.v1.WorkerService/Handshake", "/execute"):
+                for call in (client.channel.unary_unary(path), client.channel.stream_unary(path)):
+                    with pytest.raises(grpc.aio.AioRpcError) as caught:
+                        await call(b"" if isinstance(call, grpc.aio.UnaryUnaryMultiCallable) else iter([b""]), metadata=client.metadata)
+                    assert error_info(caught.value)[:2] == unknown, (address, path)
+    with pytest.raises(Refused) as refused:
+        async for _ in grpc_web(Door(http.address, "trd_x"), "/execute", pb.GetSessionRequest(), pb.GetSessionResponse):
+            pass
+    assert json.loads(str(refused.value))["details"][0]["reason"] == "ROUTE_UNKNOWN"
+
+
+async def test_what_is_not_spoken_here_is_refused_for_what_it_is(http: Http) -> None:
+    socket = {
+        "connection": "Upgrade",
+        "upgrade": "websocket",
+        "sec-websocket-version": "13",
+        "sec-websocket-key": "dGhlIHNhbXBsZSBub25jZQ==",
+    }
+    assert await _json(http.address, headers=socket) == (403, "UPGRADE_REFUSED")
+    assert await _json(http.address, "/v1/sessions%2Fx") == (400, "REQUEST_MALFORMED")
 
 
 async def test_headers_have_limits(http: Http) -> None:

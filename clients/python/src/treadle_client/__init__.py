@@ -85,7 +85,6 @@ from treadle_client.errors import (
     InvalidField,
     InvalidRequest,
     NotAuthenticated,
-    OriginNotAllowed,
     ProviderNotConfigured,
     ProviderUnknown,
     RateLimited,
@@ -113,6 +112,7 @@ from treadle_client.errors import (
     TurnActive,
     Unavailable,
     Unreachable,
+    UpgradeRefused,
     VersionConflict,
 )
 from treadle_client.event import Body, Event, Unknown
@@ -164,7 +164,6 @@ __all__ = [
     "Message",
     "NotAuthenticated",
     "Origin",
-    "OriginNotAllowed",
     "Part",
     "PlanEntry",
     "PlanUpdated",
@@ -223,6 +222,7 @@ __all__ = [
     "Unavailable",
     "Unknown",
     "Unreachable",
+    "UpgradeRefused",
     "UsagePurpose",
     "UsageUpdated",
     "UserInput",

@@ -163,8 +163,8 @@ class RouteUnknown(CallFailed):
     """The gateway serves no such call: it is older than this client, or the address is another service's."""
 
 
-class OriginNotAllowed(CallFailed):
-    """The gateway takes no calls of pages from there; this client is none."""
+class UpgradeRefused(CallFailed):
+    """The gateway speaks no WebSocket, which this client does not ask for."""
 
 
 class NotAuthenticated(CallFailed):
@@ -259,7 +259,7 @@ BY_REASON: Mapping[str, type[CallFailed]] = {
     "DEADLINE_EXCEEDED": DeadlineExceeded,
     "REQUEST_TOO_SLOW": RequestTooSlow,
     "ROUTE_UNKNOWN": RouteUnknown,
-    "ORIGIN_NOT_ALLOWED": OriginNotAllowed,
+    "UPGRADE_REFUSED": UpgradeRefused,
 }
 """The class of every reason that a server or its gateway gives."""
 
