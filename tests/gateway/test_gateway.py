@@ -13,6 +13,8 @@ from typing import Any
 import aiohttp
 import grpc
 import pytest
+from grpc_health.v1.health_pb2 import HealthCheckRequest, HealthCheckResponse
+from grpc_health.v1.health_pb2_grpc import HealthStub
 from grpc_reflection.v1alpha.reflection_pb2 import ServerReflectionRequest
 from grpc_reflection.v1alpha.reflection_pb2_grpc import ServerReflectionStub
 from support.gateway import ORIGIN, Http, own_certificate
@@ -243,6 +245,19 @@ async def test_bytes_that_are_no_message_are_refused_with_a_reason(treadle: tupl
         with pytest.raises(grpc.aio.AioRpcError) as caught:
             await (call.read() if method == "Resume" else call)
         assert error_info(caught.value)[:2] == (grpc.StatusCode.INVALID_ARGUMENT, "REQUEST_MALFORMED"), caught.value
+
+
+async def test_a_watcher_of_health_may_hear_nothing_for_long(gateway: Any, http: Http, treadle: tuple[Any, Client]) -> None:
+    """Here a reflection, which is cut after two seconds of silence, tells that the time has passed."""
+    async with gateway(http.upstream, silent_seconds=2) as address, grpc.aio.insecure_channel(address) as channel, asyncio.timeout(30):
+        watcher = HealthStub(channel).Watch(HealthCheckRequest())
+        assert (await watcher.read()).status == HealthCheckResponse.SERVING
+        with pytest.raises(grpc.aio.AioRpcError):
+            await ServerReflectionStub(channel).ServerReflectionInfo().read()
+        draining = asyncio.create_task(treadle[0].api.drain())
+        assert (await watcher.read()).status == HealthCheckResponse.NOT_SERVING
+        assert await watcher.read() == grpc.aio.EOF
+        await draining
 
 
 async def test_tls_with_http2_and_http1(gateway: Any, http: Http, treadle: tuple[Any, Client], tmp_path: Path) -> None:
