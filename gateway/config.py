@@ -12,6 +12,7 @@ from typing import Any
 from gateway.local_replies import CLIENT_CONTENT_TYPE, local_replies
 
 _HERE = Path(__file__).parent
+_SECRET = "certificate"  # noqa: S105 - its name
 
 # In these headers other systems tell each other who calls. Nothing here believes them, and nobody shall begin to.
 _CLAIMS = ("x-user-id", "x-tenant-id", "x-forwarded-user", "x-forwarded-email", "x-remote-user", "x-auth-request-user")
@@ -43,6 +44,9 @@ class Gateway:
     """Pages that may call, exactly as browsers send them: `https://example.org`."""
     tls_certificate: Path | None = None
     tls_key: Path | None = None
+    """In the same directory: both are read again when something is renamed in there."""
+    tls_secret: Path = Path("tls/secret.yaml")
+    """Where `render_secret` is written to: in a directory, for Envoy knows no bare names here."""
     descriptors: Path = _HERE / "descriptors.binpb"
     """Of the services whose JSON is turned into messages."""
     requests_per_second: int = 2000
@@ -93,6 +97,22 @@ def render(gateway: Gateway) -> str:
     return Template(text).substitute({name: json.dumps(value) for name, value in values.items()})
 
 
+def render_secret(gateway: Gateway) -> str:
+    """Where certificate and key are, in a file of its own, as Envoy wants it for those that it reads again."""
+    if gateway.tls_certificate is None:
+        raise ValueError("a gateway without TLS has no secret")
+    secret = {
+        "@type": "type.googleapis.com/envoy.extensions.transport_sockets.tls.v3.Secret",
+        "name": _SECRET,
+        "tls_certificate": {
+            "certificate_chain": {"filename": str(gateway.tls_certificate)},
+            "private_key": {"filename": str(gateway.tls_key)},
+            "watched_directory": {"path": str(gateway.tls_certificate.parent)},
+        },
+    }
+    return json.dumps({"resources": [secret]})
+
+
 def _address(address: str) -> dict[str, Any]:
     host, _, port = address.rpartition(":")
     return {"socket_address": {"address": host.strip("[]"), "port_value": int(port)}}
@@ -110,7 +130,7 @@ def _pipe(path: Path) -> dict[str, Any]:
 def _tls(gateway: Gateway) -> dict[str, Any] | None:
     if gateway.tls_certificate is None:
         return None
-    files = {"certificate_chain": {"filename": str(gateway.tls_certificate)}, "private_key": {"filename": str(gateway.tls_key)}}
+    source = {"path_config_source": {"path": str(gateway.tls_secret)}, "resource_api_version": "V3"}
     return {
         "name": "envoy.transport_sockets.tls",
         "typed_config": {
@@ -118,7 +138,7 @@ def _tls(gateway: Gateway) -> dict[str, Any] | None:
             "common_tls_context": {
                 "alpn_protocols": ["h2", "http/1.1"],
                 "tls_params": {"tls_minimum_protocol_version": "TLSv1_2"},
-                "tls_certificates": [files],
+                "tls_certificate_sds_secret_configs": [{"name": _SECRET, "sds_config": source}],
             },
         },
     }

@@ -17,6 +17,7 @@ from pathlib import Path
 from gateway.config import Gateway
 from gateway.draining import drain
 from server.embedded.gateway_home import ADMIN, CONFIGURATION, GatewayHome
+from server.embedded.gateway_upkeep import looked_after
 from server.embedded.keeping import kept
 from server.embedded.postgres_process import WatchedProcess, open_private
 from server.embedded.settings import SettingsUnfit
@@ -55,7 +56,7 @@ async def embedded_gateway(
         await envoy.start()
         place.address.write_text(envoy.listen + "\n", encoding="utf-8")
         try:
-            async with kept(envoy, say):
+            async with kept(envoy, say), looked_after(place, wanted, say):
                 yield envoy.listen
         finally:
             await envoy.drain(drain_seconds)

@@ -3,23 +3,29 @@
 from __future__ import annotations
 
 import os
+import shutil
+import ssl
+import time
 from dataclasses import replace
 from pathlib import Path
 
-from gateway.config import Gateway, render
+from gateway.config import Gateway, render, render_secret
 from server.embedded.postgres_process import open_private
 from server.embedded.postgres_runtime import ACCOUNTS, choose_account
 from server.embedded.settings import SettingsUnfit
 
 ADMIN = Path("run/admin.sock")
 CONFIGURATION = Path("envoy.yaml")
-_DESCRIPTORS, _CERTIFICATE, _KEY = Path("descriptors.binpb"), Path("certificate.pem"), Path("key.pem")
+_DESCRIPTORS = Path("descriptors.binpb")
+_TLS, _SECRET, _CERTIFICATE, _KEY = Path("tls"), Path("secret.yaml"), Path("certificate.pem"), Path("key.pem")
+_CURRENT = "current"
 
 
 class GatewayHome:
     """The directory that Envoy works in:
 
-    - envoy.yaml, descriptors.binpb, certificate.pem, key.pem: ours to write, Envoy's account's to read, nobody else's
+    - envoy.yaml, descriptors.binpb: ours to write, Envoy's account's to read, nobody else's
+    - tls/  secret.yaml, certificate.pem and key.pem, the same; the two are links by way of `current`, so that both change in one moment
     - run/  Envoy's own; holds the socket of its control
     - envoy.log  what it says, for us
     - address  where it listens
@@ -58,13 +64,48 @@ class GatewayHome:
         self.log.unlink(missing_ok=True)
 
     def furnish(self, gateway: Gateway) -> None:
-        """Everything that Envoy reads, anew: a certificate may have been renewed. Errors: SettingsUnfit."""
-        if gateway.tls_certificate is not None and gateway.tls_key is not None:
-            for source, name in ((gateway.tls_certificate, _CERTIFICATE), (gateway.tls_key, _KEY)):
-                self._write(name, _read(source))
-            gateway = replace(gateway, tls_certificate=_CERTIFICATE, tls_key=_KEY)
+        """Everything that Envoy reads, anew. Errors: SettingsUnfit."""
+        if gateway.tls_certificate is not None:
+            self.certify(gateway)
+            gateway = replace(gateway, tls_certificate=_TLS / _CERTIFICATE, tls_key=_TLS / _KEY, tls_secret=_TLS / _SECRET)
+            self._write(_TLS / _SECRET, render_secret(gateway).encode())
         self._write(_DESCRIPTORS, gateway.descriptors.read_bytes())
         self._write(CONFIGURATION, render(replace(gateway, admin=ADMIN, descriptors=_DESCRIPTORS)).encode())
+
+    def certify(self, gateway: Gateway) -> None:
+        """Certificate and key as they are now; an Envoy that runs takes them up. Errors: SettingsUnfit, and then nothing has changed."""
+        assert gateway.tls_certificate is not None and gateway.tls_key is not None  # noqa: S101 - settings have both or none
+        place = _TLS / str(time.time_ns())
+        for directory in (self.root / _TLS, self.root / place):
+            directory.mkdir(exist_ok=True)
+            directory.chmod(0o755)
+        try:
+            for source, name in ((gateway.tls_certificate, _CERTIFICATE), (gateway.tls_key, _KEY)):
+                self._write(place / name, _read(source))
+            self._check_pair(place, gateway)
+        except SettingsUnfit:
+            shutil.rmtree(self.root / place)
+            raise
+        for name in (_CERTIFICATE, _KEY):
+            self._link(_TLS / name, f"{_CURRENT}/{name}")
+        self._link(_TLS / _CURRENT, place.name)
+        for old in (self.root / _TLS).iterdir():
+            if old.is_dir() and not old.is_symlink() and old.name != place.name:
+                shutil.rmtree(old)
+
+    def _check_pair(self, place: Path, gateway: Gateway) -> None:
+        """Envoy would not start, or go on with what it had, and say so in its log only."""
+        try:
+            # A key with a password would ask for it on the terminal.
+            ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER).load_cert_chain(self.root / place / _CERTIFICATE, self.root / place / _KEY, password="")
+        except (ssl.SSLError, ValueError) as error:
+            raise SettingsUnfit(f"{gateway.tls_certificate} and {gateway.tls_key} are not a certificate and its key: {error}") from None
+
+    def _link(self, name: Path, target: str) -> None:
+        new = self.root / _TLS / "new"
+        new.unlink(missing_ok=True)
+        new.symlink_to(target)
+        new.rename(self.root / name)
 
     def _write(self, name: Path, content: bytes) -> None:
         path = self.root / name
@@ -75,8 +116,9 @@ class GatewayHome:
 
     def clean(self) -> None:
         """When Envoy is gone. The configuration stays, for people; the key does not."""
-        for name in (self.address, self.root / ADMIN, self.root / _KEY):
+        for name in (self.address, self.root / ADMIN):
             name.unlink(missing_ok=True)
+        shutil.rmtree(self.root / _TLS, ignore_errors=True)
 
 
 def _read(path: Path) -> bytes:

@@ -12,17 +12,15 @@ import sys
 from pathlib import Path
 
 import pytest
+from support.gateway import own_certificate
 from support.requirements import require
 
 from gateway.config import Gateway
+from server.embedded import gateway_upkeep
 from server.embedded.gateway import embedded_gateway, envoy
 from server.embedded.settings import SettingsUnfit
 
 LESSER = Path(__file__).parents[2] / "server" / "embedded" / "lesser.py"
-CERTIFICATE = (
-    "openssl req -x509 -newkey ec -pkeyopt ec_paramgen_curve:P-256 -nodes -days 2 -subj /CN=localhost -addext subjectAltName=IP:127.0.0.1"
-    " -keyout key.pem -out cert.pem"
-)
 NOBODY = "127.0.0.1:9"
 
 as_root = pytest.mark.skipif(os.geteuid() != 0, reason="only root can become somebody else")
@@ -54,8 +52,7 @@ def _is(cmdline: Path, home: Path) -> bool:
 async def test_it_is_nobody_and_reads_its_own_files_only(program: Path, tmp_path: Path, passable: Path) -> None:
     """Also with a key that nobody but root may read, and a program where nobody else may pass."""
     program = await asyncio.to_thread(shutil.copy, program, tmp_path)
-    await asyncio.to_thread(subprocess.run, CERTIFICATE.split(), cwd=tmp_path, check=True, capture_output=True)
-    certificate, key = tmp_path / "cert.pem", tmp_path / "key.pem"
+    certificate, key = await own_certificate(tmp_path)
     key.chmod(0o600)
     home = passable / "gateway"
     wanted = Gateway("127.0.0.1:0", NOBODY, admin="", tls_certificate=certificate, tls_key=key)
@@ -70,11 +67,12 @@ async def test_it_is_nobody_and_reads_its_own_files_only(program: Path, tmp_path
         host, _, port = address.rpartition(":")
         _, writer = await asyncio.open_connection(host, int(port), ssl=ssl.create_default_context(cafile=certificate))
         writer.close()
-        for path in home.iterdir():
+        for path in (*home.iterdir(), *(home / "tls" / "current").iterdir()):
             owner, mode = path.stat().st_uid, stat.S_IMODE(path.stat().st_mode)
-            assert (owner, mode & 0o077) == (uid, 0) or path.name in ("address", "envoy.log"), path
+            assert (owner, mode & 0o077) == (uid, 0) or path.name in ("address", "envoy.log", "tls"), path
         # It may not put anything where we write.
-        assert (home.stat().st_uid, home.stat().st_mode & 0o022) == (0, 0)
+        for place in (home, home / "tls", home / "tls" / "current"):
+            assert (place.stat().st_uid, place.stat().st_mode & 0o022) == (0, 0)
         assert stat.S_IMODE((home / "envoy.log").stat().st_mode) == 0o600
     left = {path.name for path in home.rglob("*")}
     assert not left & {"key.pem", "admin.sock", "address"}
@@ -106,5 +104,52 @@ async def test_a_directory_that_it_cannot_reach_is_refused(program: Path, tmp_pa
 async def test_a_certificate_that_cannot_be_read_is_named(program: Path, tmp_path: Path, passable: Path) -> None:
     wanted = Gateway("127.0.0.1:0", NOBODY, admin="", tls_certificate=tmp_path / "cert.pem", tls_key=tmp_path / "key.pem")
     with pytest.raises(SettingsUnfit, match=r"cert\.pem cannot be read: No such file"):
+        async with embedded_gateway(program, wanted, passable / "gateway"):
+            pass
+
+
+async def test_a_renewed_certificate_is_taken_up_by_the_envoy_that_runs(
+    program: Path, tmp_path: Path, passable: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Certificate and key come one after the other: between them the old ones stay."""
+    monkeypatch.setattr(gateway_upkeep, "INTERVAL_SECONDS", 0.05)
+    old, new = tmp_path / "old", tmp_path / "new"
+    pairs = []
+    for folder in (old, new):
+        folder.mkdir()
+        pairs.append(await own_certificate(folder))
+    (certificate, key), (new_certificate, new_key) = pairs
+    before, after = (ssl.PEM_cert_to_DER_cert(path.read_text()) for path in (certificate, new_certificate))
+    said: asyncio.Queue[str] = asyncio.Queue()
+    wanted = Gateway("127.0.0.1:0", NOBODY, admin="", tls_certificate=certificate, tls_key=key)
+    async with embedded_gateway(program, wanted, passable / "gateway", say=said.put_nowait) as address, asyncio.timeout(30):
+
+        async def served() -> bytes | None:
+            anybody = ssl.create_default_context()
+            anybody.check_hostname, anybody.verify_mode = False, ssl.CERT_NONE
+            host, _, port = address.rpartition(":")
+            _, writer = await asyncio.open_connection(host, int(port), ssl=anybody)
+            try:
+                return writer.get_extra_info("ssl_object").getpeercert(binary_form=True)
+            finally:
+                writer.close()
+
+        assert await served() == before
+        new_certificate.replace(certificate)
+        assert "keeps the certificate that it has" in await said.get()
+        assert await served() == before
+        new_key.replace(key)
+        assert await said.get() == "the gateway has a renewed certificate"
+        while await served() != after:
+            await asyncio.sleep(0.02)
+    assert not list((passable / "gateway").rglob("*.pem"))
+
+
+async def test_a_certificate_and_the_key_of_another_are_refused(program: Path, tmp_path: Path, passable: Path) -> None:
+    for name in ("one", "two"):
+        (tmp_path / name).mkdir()
+    (certificate, _), (_, key) = [await own_certificate(tmp_path / name) for name in ("one", "two")]
+    wanted = Gateway("127.0.0.1:0", NOBODY, admin="", tls_certificate=certificate, tls_key=key)
+    with pytest.raises(SettingsUnfit, match="are not a certificate and its key"):
         async with embedded_gateway(program, wanted, passable / "gateway"):
             pass

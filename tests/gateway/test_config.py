@@ -14,7 +14,7 @@ from google.api import annotations_pb2
 from google.protobuf.descriptor import MethodDescriptor
 from support.gateway import own_certificate
 
-from gateway.config import Gateway, render
+from gateway.config import Gateway, render, render_secret
 from treadle.session.v1 import event_stream_service_pb2, session_service_pb2
 
 
@@ -58,7 +58,7 @@ def test_streams_have_no_time_limit_and_all_else_has_one(method: MethodDescripto
 def test_what_is_dead_is_noticed() -> None:
     """Half-open connections and clients that do not take the end of a stream: each would be kept for ever, which takes too long to test."""
     configuration = yaml.safe_load(render(Gateway("127.0.0.1:1", "127.0.0.1:2", admin="127.0.0.1:3")))
-    (cluster,) = configuration["static_resources"]["clusters"]
+    (cluster,) = [each for each in configuration["static_resources"]["clusters"] if each["name"] == "server"]
     (options,) = cluster["typed_extension_protocol_options"].values()
     assert options["explicit_http_config"]["http2_protocol_options"]["connection_keepalive"] == {"interval": "30s", "timeout": "5s"}
     manager = configuration["static_resources"]["listeners"][0]["filter_chains"][0]["filters"][0]["typed_config"]
@@ -84,7 +84,10 @@ async def test_envoy_takes_it(program: Path, tmp_path: Path, tls: bool, upstream
         origins=("https://a.example",),
         tls_certificate=tmp_path / "cert.pem" if tls else None,
         tls_key=tmp_path / "key.pem" if tls else None,
+        tls_secret=tmp_path / "tls.yaml",
     )
+    if tls:
+        wanted.tls_secret.write_text(render_secret(wanted))
     file = tmp_path / "envoy.yaml"
     file.write_text(render(wanted))
     process = await asyncio.create_subprocess_exec(
