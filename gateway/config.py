@@ -9,7 +9,7 @@ from pathlib import Path
 from string import Template
 from typing import Any
 
-from gateway.local_replies import CLIENT_CONTENT_TYPE, local_replies
+from gateway.local_replies import CLIENT_CONTENT_TYPE, failures, local_replies
 
 _HERE = Path(__file__).parent
 _SECRET = "certificate"  # noqa: S105 - its name
@@ -40,6 +40,8 @@ class Gateway:
     """The main server's gRPC API; a name is looked up again and again."""
     admin: Path | str
     """Envoy's own control: a unix socket, or an address on loopback. Never reachable from outside."""
+    metrics: Path | str = Path("run/metrics.sock")
+    """Where `/metrics` for Prometheus is: a unix socket, or an address that only those reach who may read it."""
     origins: Sequence[str] = ()
     """Pages that may call, exactly as browsers send them: `https://example.org`."""
     tls_certificate: Path | None = None
@@ -69,7 +71,8 @@ def render(gateway: Gateway) -> str:
     """The configuration as Envoy reads it. Errors: ValueError for an address that is none."""
     host, _, _ = gateway.upstream.rpartition(":")
     values = {
-        "admin": _pipe(gateway.admin) if isinstance(gateway.admin, Path) else _address(gateway.admin),
+        "admin": _place(gateway.admin),
+        "metrics": _place(gateway.metrics),
         "listen": _address(gateway.listen),
         "upstream": _address(gateway.upstream),
         "discovery": "STATIC" if host.replace(".", "").isdigit() or ":" in host else "STRICT_DNS",
@@ -92,6 +95,7 @@ def render(gateway: Gateway) -> str:
         "grpc_headers": _GRPC_HEADERS,
         "retries": _RETRIES,
         "local_replies": local_replies(),
+        "failures": failures(),
     }
     text = (_HERE / "envoy.yaml").read_text(encoding="utf-8")
     return Template(text).substitute({name: json.dumps(value) for name, value in values.items()})
@@ -123,8 +127,8 @@ def _copied_content_type() -> dict[str, Any]:
     return {"append": {"header": header, "append_action": "OVERWRITE_IF_EXISTS_OR_ADD", "keep_empty_value": False}}
 
 
-def _pipe(path: Path) -> dict[str, Any]:
-    return {"pipe": {"path": str(path), "mode": 0o600}}
+def _place(place: Path | str) -> dict[str, Any]:
+    return {"pipe": {"path": str(place), "mode": 0o600}} if isinstance(place, Path) else _address(place)
 
 
 def _tls(gateway: Gateway) -> dict[str, Any] | None:

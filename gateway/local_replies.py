@@ -63,6 +63,13 @@ def local_replies() -> list[dict[str, Any]]:
     return [mapper for reply in LOCAL_REPLIES for mapper in _mappers(reply)]
 
 
+def failures() -> dict[str, Any]:
+    """A filter for the access log: what HTTP or gRPC calls a failure. Who leaves a stream has not failed."""
+    comparison = {"op": "GE", "value": {"default_value": 400, "runtime_key": "log_from_status"}}
+    grpc = _both(_content_type("application/grpc"), {"grpc_status_filter": {"statuses": ["OK", "CANCELED"], "exclude": True}})
+    return {"or_filter": {"filters": [{"status_code_filter": {"comparison": comparison}}, grpc]}}
+
+
 def _mappers(reply: LocalReply) -> Iterator[dict[str, Any]]:
     # To a caller of RPCs, where nothing is there is a call that is not there: UNIMPLEMENTED, as over gRPC.
     web_code = reply.envoy_code if reply.reason == "ROUTE_UNKNOWN" else reply.code

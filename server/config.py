@@ -41,6 +41,9 @@ class Settings(BaseSettings):
     gateway_listen: Annotated[str, AfterValidator(forms.optional_address)] = Field(
         "127.0.0.1:7430", description="Address of the gateway (Envoy) that `treadle up` starts, `host:port`; empty for none."
     )
+    gateway_metrics_listen: Annotated[str, AfterValidator(forms.optional_address)] = Field(
+        "127.0.0.1:7431", description="Address of Envoy's own Prometheus metrics page, `host:port`; empty for none."
+    )
     gateway_origins: Annotated[str, AfterValidator(forms.origins)] = Field(
         "", description="Web pages that may call through it, by comma, as browsers name them: `https://example.org`."
     )
@@ -184,10 +187,10 @@ class Settings(BaseSettings):
         """Where workers' slots are."""
         return self.worker_root or self.data_dir / "workers"
 
-    @field_validator("metrics_listen", "gateway_listen")
+    @field_validator("metrics_listen", "gateway_listen", "gateway_metrics_listen")
     @classmethod
     def _not_twice(cls, address: str, info: ValidationInfo) -> str:
-        for other in ("listen", "metrics_listen"):
+        for other in ("listen", "metrics_listen", "gateway_listen"):
             if other != info.field_name and address == info.data.get(other) and address and not address.endswith(":0"):
                 raise ValueError(f"{address} is TREADLE_{other.upper()} already")
         return address

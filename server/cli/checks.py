@@ -200,6 +200,8 @@ def ports(data_dir: Path) -> Iterator[Finding]:
     named = [("TREADLE_LISTEN", settings.listen), ("TREADLE_METRICS_LISTEN", settings.metrics_listen)]
     if envoy() is not None:
         named.append(("TREADLE_GATEWAY_LISTEN", settings.gateway_listen))
+        if settings.gateway_listen:
+            named.append(("TREADLE_GATEWAY_METRICS_LISTEN", settings.gateway_metrics_listen))
     for name, address in named:
         if address and (reason := why_not(address)):
             yield Finding("port", Level.MISSING, f"{address}: {reason}", f"choose another with {name}")

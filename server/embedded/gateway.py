@@ -51,7 +51,8 @@ async def embedded_gateway(
     Errors: SettingsUnfit when Envoy does not come up, with what it says."""
     place = GatewayHome(home)
     await asyncio.to_thread(place.prepare)
-    envoy = _Envoy(program, replace(wanted, listen=_with_port(wanted.listen)), place)
+    metrics = _with_port(wanted.metrics) if isinstance(wanted.metrics, str) else wanted.metrics
+    envoy = _Envoy(program, replace(wanted, listen=_with_port(wanted.listen), metrics=metrics), place)
     try:
         await envoy.start()
         place.address.write_text(envoy.listen + "\n", encoding="utf-8")
@@ -90,6 +91,8 @@ class _Envoy:
         ports = str(int(int(self.listen.rpartition(":")[2]) < _FIRST_FREE_PORT))
         options = ["-c", str(CONFIGURATION), "--disable-hot-restart", "--concurrency", "1", "--log-level", "warning"]
         options += ["--drain-strategy", "immediate", "--service-node", str(self._home.root), "--service-cluster", "treadle"]
+        # So late its log may be.
+        options += ["--file-flush-interval-msec", "1000"]
         command = [sys.executable, "-I", "-S", str(_LESSER), str(os.getpid()), lesser, ports, str(self._program), *options]
         with open_private(self._home.log) as log:
             # From this thread, which lives as long as the server: the signal comes when the thread that started a process ends.

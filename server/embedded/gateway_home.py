@@ -19,6 +19,7 @@ CONFIGURATION = Path("envoy.yaml")
 _DESCRIPTORS = Path("descriptors.binpb")
 _TLS, _SECRET, _CERTIFICATE, _KEY = Path("tls"), Path("secret.yaml"), Path("certificate.pem"), Path("key.pem")
 _CURRENT = "current"
+LOG_LIMIT = 16 << 20
 
 
 class GatewayHome:
@@ -27,7 +28,7 @@ class GatewayHome:
     - envoy.yaml, descriptors.binpb: ours to write, Envoy's account's to read, nobody else's
     - tls/  secret.yaml, certificate.pem and key.pem, the same; the two are links by way of `current`, so that both change in one moment
     - run/  Envoy's own; holds the socket of its control
-    - envoy.log  what it says, for us
+    - envoy.log, envoy.log.1  what it says, and each call that failed, for us
     - address  where it listens
 
     All that Envoy needs is here; it needs no right to where it is installed, or to where a certificate is kept. Its account is not that of
@@ -106,6 +107,14 @@ class GatewayHome:
         new.unlink(missing_ok=True)
         new.symlink_to(target)
         new.rename(self.root / name)
+
+    def trim(self) -> None:
+        """Keep the log from growing without end: strangers fill it too."""
+        if self.log.stat().st_size > LOG_LIMIT:
+            with self.log.open("rb") as log, open_private(self.root / "envoy.log.1") as before:
+                before.truncate(0)
+                shutil.copyfileobj(log, before)
+            os.truncate(self.log, 0)
 
     def _write(self, name: Path, content: bytes) -> None:
         path = self.root / name

@@ -1,4 +1,4 @@
-"""What a running gateway needs now and then: a renewed certificate is taken up."""
+"""What a running gateway needs now and then: a renewed certificate is taken up, and its log does not fill the disk."""
 
 from __future__ import annotations
 
@@ -35,6 +35,7 @@ async def _look_after(home: GatewayHome, gateway: Gateway, say: Callable[[str], 
     seen: Seen = ()
     while True:
         try:
+            await asyncio.to_thread(home.trim)
             found = await asyncio.to_thread(_files, gateway)
             if found != seen:
                 first, seen = not seen, found

@@ -95,6 +95,7 @@ async def _serve(
         ("TREADLE_LISTEN (or --listen)", settings.listen),
         ("TREADLE_METRICS_LISTEN", settings.metrics_listen),
         ("TREADLE_GATEWAY_LISTEN", settings.gateway_listen),
+        ("TREADLE_GATEWAY_METRICS_LISTEN", settings.gateway_metrics_listen if settings.gateway_listen else ""),
     ):
         if address:
             require_free(address, name)
@@ -122,6 +123,7 @@ async def _gateway(stack: AsyncExitStack, settings: Settings, server: Server, sa
         listen=settings.gateway_listen,
         upstream=server.api.address,
         admin="",
+        metrics=settings.gateway_metrics_listen or Gateway.metrics,
         origins=parts(settings.gateway_origins),
         tls_certificate=settings.gateway_tls_certificate,
         tls_key=settings.gateway_tls_key,

@@ -23,7 +23,12 @@ if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
     signal.signal(signal.SIGINT, signal.default_int_handler)
 
 LIMIT_SECONDS = 60
-_ANY_PORTS = {"TREADLE_METRICS_LISTEN": "127.0.0.1:0", "TREADLE_GATEWAY_LISTEN": "127.0.0.1:0", "TREADLE_SAMPLE_PORT": "0"}
+_ANY_PORTS = {
+    "TREADLE_METRICS_LISTEN": "127.0.0.1:0",
+    "TREADLE_GATEWAY_LISTEN": "127.0.0.1:0",
+    "TREADLE_GATEWAY_METRICS_LISTEN": "127.0.0.1:0",
+    "TREADLE_SAMPLE_PORT": "0",
+}
 GATED = """\
 {"write": "first.txt", "content": "first\\n"}
 {"run": "while [ ! -e go ]; do sleep 0.02; done; rm go"}

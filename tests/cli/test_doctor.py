@@ -19,7 +19,9 @@ async def test_doctor_says_that_this_machine_will_do(unused) -> None:
     assert not unused.data_dir.exists()
 
 
-@pytest.mark.parametrize("setting", ["TREADLE_LISTEN", "TREADLE_METRICS_LISTEN", "TREADLE_GATEWAY_LISTEN"])
+@pytest.mark.parametrize(
+    "setting", ["TREADLE_LISTEN", "TREADLE_METRICS_LISTEN", "TREADLE_GATEWAY_LISTEN", "TREADLE_GATEWAY_METRICS_LISTEN"]
+)
 async def test_doctor_names_what_is_missing_and_what_to_do(unused, setting) -> None:
     with socket.create_server(("127.0.0.1", 0)) as taken:
         address = f"127.0.0.1:{taken.getsockname()[1]}"

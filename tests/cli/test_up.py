@@ -145,7 +145,9 @@ async def test_ctrl_c_while_it_starts_stops_it(unused) -> None:
     assert unused.processes() == []
 
 
-@pytest.mark.parametrize("setting", ["TREADLE_LISTEN", "TREADLE_METRICS_LISTEN", "TREADLE_GATEWAY_LISTEN"])
+@pytest.mark.parametrize(
+    "setting", ["TREADLE_LISTEN", "TREADLE_METRICS_LISTEN", "TREADLE_GATEWAY_LISTEN", "TREADLE_GATEWAY_METRICS_LISTEN"]
+)
 async def test_a_taken_port_is_named(home, setting) -> None:
     with socket.create_server(("127.0.0.1", 0)) as taken:
         address = f"127.0.0.1:{taken.getsockname()[1]}"

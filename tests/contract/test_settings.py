@@ -29,6 +29,7 @@ from server.config import Settings, invalid_settings
         ("metrics_listen", ":1", "':1' is not host:port"),
         ("gateway_listen", "127.0.0.1:7433", "127.0.0.1:7433 is TREADLE_LISTEN already"),
         ("gateway_listen", "127.0.0.1:7434", "127.0.0.1:7434 is TREADLE_METRICS_LISTEN already"),
+        ("gateway_metrics_listen", "127.0.0.1:7430", "127.0.0.1:7430 is TREADLE_GATEWAY_LISTEN already"),
         ("gateway_origins", "https://a.example,foo", "'foo' is not an origin"),
         ("gateway_origins", "https://a.example/", "'https://a.example/' is not an origin"),
         ("gateway_tls_key", "/etc/hostname", "only together with TREADLE_GATEWAY_TLS_CERTIFICATE"),

@@ -11,12 +11,13 @@ import subprocess
 import sys
 from pathlib import Path
 
+import aiohttp
 import pytest
 from support.gateway import own_certificate
 from support.requirements import require
 
 from gateway.config import Gateway
-from server.embedded import gateway_upkeep
+from server.embedded import gateway_home, gateway_upkeep
 from server.embedded.gateway import embedded_gateway, envoy
 from server.embedded.settings import SettingsUnfit
 
@@ -153,3 +154,20 @@ async def test_a_certificate_and_the_key_of_another_are_refused(program: Path, t
     with pytest.raises(SettingsUnfit, match="are not a certificate and its key"):
         async with embedded_gateway(program, wanted, passable / "gateway"):
             pass
+
+
+async def test_its_log_does_not_fill_the_disk(program: Path, passable: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Whoever is refused leaves a line."""
+    monkeypatch.setattr(gateway_upkeep, "INTERVAL_SECONDS", 0.05)
+    monkeypatch.setattr(gateway_home, "LOG_LIMIT", 2000)
+    home = passable / "gateway"
+    async with embedded_gateway(program, Gateway("127.0.0.1:0", NOBODY, admin=""), home) as address, asyncio.timeout(30):
+        async with aiohttp.ClientSession() as session:
+            while not (home / "envoy.log.1").exists():
+                async with session.get(f"http://{address}/nothing") as answer:
+                    assert answer.status in (404, 429)
+        assert b'"path":"/nothing"' in (home / "envoy.log.1").read_bytes()
+        assert stat.S_IMODE((home / "envoy.log.1").stat().st_mode) == 0o600
+        while (home / "envoy.log").stat().st_size > 2000:
+            await asyncio.sleep(0.02)
+        assert b"\0" not in (home / "envoy.log").read_bytes()

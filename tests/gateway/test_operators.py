@@ -1,0 +1,91 @@
+"""What operators see of the gateway: a line for each call that failed, figures for Prometheus, and whether it serves."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import re
+from pathlib import Path
+from typing import Any
+
+import aiohttp
+import grpc
+import pytest
+import yaml
+from support.gateway import Http
+from support.treadle import Client
+
+from gateway.config import Gateway
+from server.embedded.gateway import embedded_gateway
+from treadle.session.v1 import session_service_pb2 as pb
+
+BOARD = Path(__file__).parents[2] / "docs" / "grafana" / "treadle.json"
+
+
+def lines(home: Path) -> list[dict[str, Any]]:
+    """The calls in the log; Envoy's own words have another form."""
+    return [json.loads(line) for line in (home / "envoy.log").read_text().splitlines() if line.startswith("{")]
+
+
+def metrics_of(home: Path) -> str:
+    """The URL of the page of Envoy's figures."""
+    listeners = yaml.safe_load((home / "envoy.yaml").read_text())["static_resources"]["listeners"]
+    (address,) = [each["address"]["socket_address"] for each in listeners if each["name"] == "metrics"]
+    return f"http://{address['address']}:{address['port_value']}/metrics"
+
+
+async def test_each_call_that_failed_has_a_line_and_no_other(http: Http, through: Client, treadle: tuple[Any, Client]) -> None:
+    async with http.session.get(http.base + "/v1/sessions") as answer:
+        assert answer.status == 200
+    async with http.session.get(http.base + "/v1/sessions/gone?pageToken=sec-ret") as answer:
+        assert answer.status == 400
+    await through.call("ListSessions", pb.ListSessionsRequest())
+    with pytest.raises(grpc.aio.AioRpcError):
+        await through.call("GetSession", pb.GetSessionRequest(session_id="x"))
+    async with http.session.get(http.base + "/resume?sessionId=hid-den") as answer:
+        assert answer.status == 404
+    async with asyncio.timeout(20):
+        while len(found := lines(http.home)) < 3:
+            await asyncio.sleep(0.05)
+    assert [(line["method"], line["path"], line["status"]) for line in found] == [
+        ("GET", "/v1/sessions/gone", 400),
+        ("POST", "/treadle.session.v1.SessionService/GetSession", 200),
+        ("GET", "/resume", 404),
+    ]
+    assert found[1]["grpc_status"] == "NotFound"
+    assert found[0]["details"].startswith("early_grpc_json_transcode_failure")
+    assert {line["client"] for line in found} == {"127.0.0.1"}
+    text = (http.home / "envoy.log").read_text()
+    assert not [secret for secret in ("sec-ret", "hid-den", treadle[1].key) if secret in text]
+
+
+async def test_prometheus_has_what_the_board_shows(program: Path, http: Http, passable: Path) -> None:
+    wanted = Gateway(listen="127.0.0.1:0", upstream=http.upstream, admin="", metrics="127.0.0.1:0", client_requests_per_second=1)
+    async with embedded_gateway(program, wanted, passable / "own") as address, aiohttp.ClientSession() as session:
+        for _ in range(4):
+            async with session.get(f"http://{address}/nothing") as answer:
+                await answer.read()
+        page = metrics_of(passable / "own")
+        async with session.get(page) as answer:
+            assert answer.status == 200
+            text = await answer.text()
+        names = {line.partition("{")[0].partition(" ")[0] for line in text.splitlines()}
+        shown = set(re.findall(r"envoy_\w+(?=[{[])", BOARD.read_text()))
+        assert shown
+        assert shown <= names, shown - names
+        # Nothing else of Envoy's control is there.
+        for method, path in (("POST", "/metrics"), ("GET", "/config_dump"), ("POST", "/quitquitquit"), ("GET", "/metrics/../config_dump")):
+            async with session.request(method, page.removesuffix("/metrics") + path) as answer:
+                assert answer.status == 404, path
+
+
+async def test_load_balancers_hear_whether_it_serves(http: Http, treadle: tuple[Any, Client]) -> None:
+    async with http.session.get(http.base + "/healthz") as answer:
+        assert answer.status == 200
+    await treadle[0].api.drain()
+    async with asyncio.timeout(20):
+        while answer.status == 200:
+            await asyncio.sleep(0.05)
+            async with http.session.get(http.base + "/healthz") as answer:
+                told = await answer.text()
+    assert (answer.status, json.loads(told)["details"][0]["reason"]) == (503, "SERVER_UNREACHABLE")
