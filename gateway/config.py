@@ -23,6 +23,9 @@ _NOT_FOR_GRPC = (".*[^0-9a-z_.:-].*", ".+-bin")
 # The same for its own headers, where no gRPC client is at the other end.
 _GRPC_HEADERS = ("grpc-timeout", "grpc-encoding")
 
+# For proxies between here and a client: a stream that is kept until it ends is none.
+_UNBUFFERED = {"cache-control": "no-cache", "x-accel-buffering": "no"}
+
 # Only what never reached the server is tried again: no request is made twice.
 _RETRIES = {
     "retry_on": "connect-failure,refused-stream",
@@ -96,6 +99,7 @@ def render(gateway: Gateway) -> str:
         "retries": _RETRIES,
         "local_replies": local_replies(),
         "failures": failures(),
+        "unbuffered": [{"header": {"key": name, "value": value}} for name, value in _UNBUFFERED.items()],
     }
     text = (_HERE / "envoy.yaml").read_text(encoding="utf-8")
     return Template(text).substitute({name: json.dumps(value) for name, value in values.items()})

@@ -227,6 +227,15 @@ async def test_only_named_origins_may_call_from_a_page(http: Http) -> None:
             assert ("access-control-allow-origin" in answer.headers) == allowed, origin
             # A page that is traced says so, or its browser keeps back the whole call.
             assert ("traceparent" in answer.headers.get("access-control-allow-headers", "")) == allowed
+            assert ("retry-after" in answer.headers.get("access-control-expose-headers", "")) == allowed, origin
+
+
+async def test_answers_over_http_say_what_proxies_and_pages_need(http: Http, repository: dict[str, str]) -> None:
+    async with http.session.post(http.base + "/execute", json=repository) as answer:
+        assert (answer.headers["cache-control"], answer.headers["x-accel-buffering"]) == ("no-cache", "no")
+        await answer.read()
+    async with http.session.get(http.base + "/v1/sessions") as answer:
+        assert not [name for name in answer.headers if name.lower().startswith("grpc-")]
 
 
 async def test_the_json_api_does_all_that_the_service_does(http: Http, repository: dict[str, str]) -> None:
