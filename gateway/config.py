@@ -10,9 +10,23 @@ from string import Template
 from typing import Any
 
 from gateway.local_replies import CLIENT_CONTENT_TYPE, failures, local_replies
+from gateway.strict_json import strict_json
 
 _HERE = Path(__file__).parent
+_DESCRIPTORS = _HERE / "descriptors.binpb"
 _SECRET = "certificate"  # noqa: S105 - its name
+
+_SERVICES = ("treadle.session.v1.SessionService", "treadle.session.v1.EventStreamService")
+
+# The transcoder calls a stream of objects `application/json`, which one object per line is not.
+_JSON_LINES = """
+function envoy_on_response(handle)
+  local headers = handle:headers()
+  if headers:get(":status") == "200" and headers:get("content-type") == "application/json" then
+    headers:replace("content-type", "application/jsonl")
+  end
+end
+"""
 
 # In these headers other systems tell each other who calls. Nothing here believes them, and nobody shall begin to.
 _CLAIMS = ("x-user-id", "x-tenant-id", "x-forwarded-user", "x-forwarded-email", "x-remote-user", "x-auth-request-user")
@@ -52,7 +66,7 @@ class Gateway:
     """In the same directory: both are read again when something is renamed in there."""
     tls_secret: Path = Path("tls/secret.yaml")
     """Where `render_secret` is written to: in a directory, for Envoy knows no bare names here."""
-    descriptors: Path = _HERE / "descriptors.binpb"
+    descriptors: Path = _DESCRIPTORS
     """Of the services whose JSON is turned into messages."""
     requests_per_second: int = 2000
     """Of all clients together; for a moment twice as many."""
@@ -73,7 +87,12 @@ class Gateway:
 def render(gateway: Gateway) -> str:
     """The configuration as Envoy reads it. Errors: ValueError for an address that is none."""
     host, _, _ = gateway.upstream.rpartition(":")
+    # From our own copy: where Envoy will find its own need not be a place that is here.
+    script = strict_json(_DESCRIPTORS, _SERVICES)
     values = {
+        "services": _SERVICES,
+        "strict_json": script,
+        "json_lines": script + _JSON_LINES,
         "admin": _place(gateway.admin),
         "metrics": _place(gateway.metrics),
         "listen": _address(gateway.listen),

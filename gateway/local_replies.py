@@ -52,7 +52,7 @@ _TRANSCODED = {
         "name": "envoy.access_loggers.extension_filters.cel",
         "typed_config": {
             "@type": "type.googleapis.com/envoy.extensions.access_loggers.filters.cel.v3.ExpressionFilter",
-            "expression": 'response.code_details.contains("grpc_json_transcode_failure")',
+            "expression": 'response.code_details.contains("grpc_json_transcode_failure") || response.code_details == "lua_response"',
         },
     }
 }
@@ -91,7 +91,7 @@ def _mappers(reply: LocalReply) -> Iterator[dict[str, Any]]:
         "body_format_override": {"text_format_source": {"inline_string": reply.message}},
     }
     if reply.status == 400:
-        # What the transcoder says about a malformed request helps; all else, where it says anything, is for operators.
+        # What the transcoder or strict_json.lua says about a malformed request helps; all else, where it says anything, is for operators.
         yield _json(reply, _both(_status(reply), _TRANSCODED), "%LOCAL_REPLY_BODY%")
     yield _json(reply, _status(reply), reply.message)
 

@@ -170,6 +170,49 @@ async def test_a_query_that_nobody_knows_is_refused_by_name(http: Http, query: s
     assert query.rpartition("&")[2].partition("=")[0] in told["message"]
 
 
+@pytest.mark.parametrize(
+    ("path", "body", "unknown"),
+    [
+        ("/v1/sessions:execute", '{"prompt": "x", "approval": "APPROVALS_ASK"}', "approval"),
+        ("/execute", '{"prompt": "a \\"quoted\\" {[,", "labels": 1}', "labels"),
+        ("/v1/sessions/x:stream", '{"requestID": "x"}', "requestID"),
+        ("/v1/sessions", '{"labels": {"any": "name"}, "Title": ""}', "Title"),
+        (
+            "/v1/sessions/x/requests/y:resolve",
+            '{"answers": [{"questionId": "q"}, {"question_id": "r", "option": [{"x": []}]}]}',
+            "answers.option",
+        ),
+        ("/v1/sessions/x/inputs", '{"text": "x", "\\u0064elivery": null}', "?u0064elivery"),
+    ],
+)
+async def test_a_field_that_nobody_knows_is_refused_by_name(http: Http, path: str, body: str, unknown: str) -> None:
+    """Who misspells `approvals` shall not be run without being asked."""
+    async with http.session.post(http.base + path, data=body, headers={"content-type": "application/json"}) as answer:
+        told = await answer.json()
+    assert (answer.status, told["details"][0]["reason"]) == (400, "REQUEST_MALFORMED")
+    assert told["message"] == f"{unknown}: there is no such field"
+
+
+@pytest.mark.parametrize(
+    "body",
+    [
+        "",
+        "{}",
+        ' {"title" : "a\\\\" , "labels":{"a":"{\\"b", "c":"]"},\n"repository_url":"ssh://x"}\t',
+        '{"repositoryUrl": null, "baseBranch": "m", "requestId": "r"}',
+        '{"title": "", "labels": {}}',
+        "[]",
+        '{"title',
+        '{"title": "x"',
+    ],
+)
+async def test_fields_that_are_known_are_judged_by_others(http: Http, body: str) -> None:
+    async with http.session.post(http.base + "/v1/sessions", data=body, headers={"content-type": "application/json"}) as answer:
+        told = await answer.json()
+    assert answer.status == 400
+    assert "no such field" not in told["message"]
+
+
 async def test_without_a_key_nothing_is_shown(http: Http) -> None:
     async with http.session.get(http.base + "/v1/sessions", headers={"authorization": "Bearer trd_wrong_key"}) as answer:
         assert (answer.status, (await answer.json())["details"][0]["reason"]) == (401, "API_KEY_INVALID")
