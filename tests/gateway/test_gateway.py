@@ -188,13 +188,13 @@ async def test_nobody_can_vouch_for_a_user_by_a_header(http: Http, monkeypatch: 
     from server.api import edge
 
     seen: list[dict[str, Any]] = []
-    original = edge._api_key
+    original = edge.api_key
 
     def looking(context: Any) -> str:
         seen.append(dict(context.invocation_metadata()))
         return original(context)
 
-    monkeypatch.setattr(edge, "_api_key", looking)
+    monkeypatch.setattr(edge, "api_key", looking)
     claims = {"x-user-id": "root", "X-Forwarded-User": "root", "x-tenant-id": "other", "x-remote-user": "root"}
     async with http.session.get(http.base + "/v1/sessions", headers=claims | {"x-mine": "yes"}) as answer:
         assert answer.status == 200
