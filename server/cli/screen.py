@@ -6,7 +6,6 @@ import os
 import sys
 
 from rich.console import Console
-from rich.padding import Padding
 from rich.text import Text
 
 from server.cli.wrapping import Wrapping
@@ -52,13 +51,13 @@ class Screen:
 
     def prose(self, text: str, style: str = "", *, indent: int = 0) -> None:
         """Words for people: on a terminal in lines that fit, each indented; elsewhere as they are. What may be copied, such as commands
-        and diffs, is better a line."""
+        and diffs, is better a line. A word that is wider than a line is left to the terminal, so that it can be copied whole."""
         if not self.live:
             self.line(" " * indent + text, style)
             return
-        self.end_piece()
-        words = Text(harmless(text), style, overflow="ignore")
-        self._console.print(Padding(words, (0, 0, 0, indent), expand=False), soft_wrap=False)
+        wrapping = Wrapping(self._console.width - indent)
+        for line in (wrapping.feed(harmless(text)) + wrapping.end()).split("\n"):
+            self.line(" " * indent + line.rstrip(" "), style)
 
     def piece(self, text: str) -> None:
         """Prose that grows."""

@@ -129,6 +129,18 @@ async def test_on_a_terminal_text_grows_and_is_shown_once(shared) -> None:
     assert "(pushed)" in shown
 
 
+async def test_on_a_terminal_words_go_on_in_the_next_line(shared) -> None:
+    branch = "a-branch-whose-name-" + "is-long-" * 10 + "indeed"
+    made = await shared.run("run", "--repo", shared.sample_url, "--branch", branch, "Add a note")
+    assert made.code == 0, made
+    demo = await asyncio.to_thread(_on_a_terminal, ["demo"], shared.data_dir)
+    said = " ".join(demo.split())
+    assert "so do the branch, the commit and the push. No model is called." in said
+    assert "The check proves that the note is there and says what was asked." in said, "what it thinks"
+    listed = await asyncio.to_thread(_on_a_terminal, ["sessions"], shared.data_dir)
+    assert f"\n  {branch}\n" in listed, "a name that is wider than a line can be copied"
+
+
 async def test_on_a_terminal_a_message_goes_on_where_it_was_left(shared) -> None:
     """From every place inside of it, as the hint after Ctrl-C names them."""
     said = "I will look at the repository first, then write down what you asked for together with a small check, and run it."
