@@ -40,13 +40,18 @@ class Renderer:
     def recall(self, event: pb.Event) -> None:
         """Take in what was shown before, by an earlier command: the turn's end counts it, and it is not said again."""
         self._note(event)
-        self._begun.add(event.tool_call.call_id if event.HasField("tool_call") else event.item_id)
+        if event.HasField("tool_call") and event.tool_call.status != pb.TOOL_STATUS_PENDING:
+            self._begun.add(event.tool_call.call_id)
         if event.HasField("content_delta") and event.content_delta.channel == pb.CHANNEL_TEXT and self._screen.live:
+            self._begun.add(event.item_id)
             self._told[event.item_id] = self._told.get(event.item_id, "") + event.content_delta.data
 
     def _note(self, event: pb.Event) -> None:
         if event.HasField("turn_started"):
             self._summary = Summary(self._summary.branch, event.turn_started.provider)
+            # Ids of items are an agent's own, which may count from 1 in each turn.
+            for known in (self._begun, self._agents, self._told, self._rest):
+                known.clear()
         self._summary.note(event)
 
     # -- the turn -----------------------------------------------------------------------------------------------------------

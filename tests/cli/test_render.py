@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
+
 import pytest
 
 from server.cli.render import Renderer
@@ -12,8 +14,10 @@ RUNNING = pb.SubagentUpdated(agent_id="a", name="look around", state=pb.SUBAGENT
 DONE = pb.SubagentUpdated(agent_id="a", name="look around", state=pb.SUBAGENT_STATE_COMPLETED)
 
 
-def shown(capsys: pytest.CaptureFixture[str], *events: pb.Event) -> list[str]:
+def shown(capsys: pytest.CaptureFixture[str], *events: pb.Event, past: Iterable[pb.Event] = ()) -> list[str]:
     renderer = Renderer(Screen())
+    for event in past:
+        renderer.recall(event)
     for event in events:
         renderer.show(event)
     return [line.strip() for line in capsys.readouterr().out.splitlines() if line.strip()]
@@ -60,6 +64,29 @@ def test_what_was_used_is_what_the_server_counted(capsys: pytest.CaptureFixture[
     claude, replay = (shown(capsys, pb.Event(turn_started=pb.TurnStarted(provider=name)), *both) for name in ("claude", "replay"))
     assert "tokens    1,000 in, 1 out" in claude
     assert "tokens    2,000 in, 2 out (as recorded; none were used now)" in replay
+
+
+def turn(number: int, command: str) -> list[pb.Event]:
+    """As agents do it that count what they do anew in each turn."""
+    call = pb.ToolCall(call_id="call-1", name="Bash", command=command, status=pb.TOOL_STATUS_RUNNING)
+    said = pb.Message(role=pb.ROLE_ASSISTANT, final=True, parts=[pb.Part(text=f"ran {command}")])
+    started = pb.TurnStarted(number=number, provider="replay")
+    return [pb.Event(turn_started=started), pb.Event(item_id="call-1", tool_call=call), pb.Event(item_id="message-2", message=said)]
+
+
+def test_each_turn_has_its_commands(capsys: pytest.CaptureFixture[str]) -> None:
+    lines = shown(capsys, *turn(1, "ls"), *turn(2, "pwd"))
+    assert [line for line in lines if line.startswith(("$", "ran"))] == ["$ ls", "ran ls", "$ pwd", "ran pwd"]
+    assert "$ pwd" in shown(capsys, *turn(2, "pwd"), past=turn(1, "ls"))
+
+
+def test_a_call_of_which_only_the_name_was_known_is_shown_after_a_return(capsys: pytest.CaptureFixture[str]) -> None:
+    pending = pb.ToolCall(call_id="c", name="Bash", title="Bash", status=pb.TOOL_STATUS_PENDING)
+    written = pb.ContentDelta(channel=pb.CHANNEL_TOOL_INPUT, data="{")
+    running = pb.ToolCall(call_id="c", name="Bash", title="ls", command="ls", status=pb.TOOL_STATUS_RUNNING)
+    past = [pb.Event(item_id="c", tool_call=pending), pb.Event(item_id="c", content_delta=written)]
+    assert shown(capsys, pb.Event(item_id="c", tool_call=running), past=past) == ["$ ls"]
+    assert shown(capsys, pb.Event(item_id="c", tool_call=running), past=[*past, pb.Event(item_id="c", tool_call=running)]) == []
 
 
 def test_subagents_are_shown_when_they_begin_and_end(capsys: pytest.CaptureFixture[str]) -> None:
