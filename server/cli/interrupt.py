@@ -7,15 +7,22 @@ import asyncio
 
 from server.cli.connection import connect, find_target
 from server.cli.failure import ExitCode
+from server.cli.program import typed
+from server.cli.waiting import in_words, waiting_inputs
+from server.data_dir import chosen_data_dir
 
 
 def run(options: argparse.Namespace) -> ExitCode:
     """Errors: CommandFailed."""
-    turn_id = asyncio.run(_interrupt(options))
+    turn_id, waiting = asyncio.run(_interrupt(options))
     print("the turn is being stopped; what it has changed, if anything, is committed and pushed" if turn_id else "no turn is active")
+    if waiting:
+        see = typed(f"inputs {options.session}", chosen_data_dir(options.data_dir))
+        print(f"{in_words(waiting)} until the next `send`, or until a turn completes\n  list or cancel: {see}")
     return ExitCode.DONE
 
 
-async def _interrupt(options: argparse.Namespace) -> str:
+async def _interrupt(options: argparse.Namespace) -> tuple[str, int]:
     async with connect(find_target(options)) as connection:
-        return await connection.treadle.interrupt(options.session)
+        turn_id = await connection.treadle.interrupt(options.session)
+        return turn_id, await waiting_inputs(connection, options.session)

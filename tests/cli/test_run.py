@@ -7,6 +7,7 @@ import contextlib
 import json
 import os
 import pty
+import re
 import signal
 import subprocess
 import sys
@@ -86,6 +87,31 @@ async def test_interrupt_keeps_the_work(shared, find_session, find_branch) -> No
     assert "interrupted" in ended.out
     assert set(shared.pushed(find_branch(ended.out))) == {"gated.jsonl", "first.txt"}
     assert "no turn is active" in (await shared.run("interrupt", find_session(run.out))).out
+
+
+async def test_what_waits_after_an_interrupt_is_told(shared, find_session) -> None:
+    async with shared.started("run", *shared.add_gated_recording(), "Be stopped") as run:
+        await run.says("first.txt")
+        session = find_session(run.out)
+        sent = await shared.run("send", session, "Then this")
+        assert "when those before it have completed" in sent.out
+        assert "after one that failed or was stopped it waits for the next `send`" in sent.out
+        follow = re.search(rf"treadle resume .*{session} --after (\d+)", sent.out)
+        assert follow
+        stopped = await shared.run("interrupt", session)
+        await run.ended()
+    assert "1 input waits until the next `send`, or until a turn completes" in stopped.out
+    assert re.search(f"treadle inputs .*{session}", stopped.out)
+    listed = (await shared.run("sessions")).out
+    assert "1 input waits" in listed.split(session)[1].splitlines()[0]
+    # From where the hint said: what had been said is there, what was seen before is not.
+    seen = await shared.run("resume", session, "--after", follow[1], "--no-follow")
+    assert "queued    Then this" in seen.out
+    assert "first.txt" not in seen.out.split("interrupted")[0]
+    waiting = (await shared.run("inputs", session)).out.split()[0]
+    assert (await shared.run("inputs", session, "--cancel", waiting)).code == 0
+    assert "input waits" not in (await shared.run("sessions")).out
+    assert "input waits" not in (await shared.run("interrupt", session)).out
 
 
 async def test_a_request_without_quotes_is_told_so(shared) -> None:
