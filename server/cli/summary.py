@@ -6,6 +6,7 @@ import re
 from dataclasses import dataclass, field
 
 from server.cli.screen import Screen
+from server.cli.usage import Usage, show_usage
 from treadle.session.v1 import event_pb2 as pb
 
 DIFF_LINES = 200
@@ -34,8 +35,7 @@ class Summary:
     provider: str = ""
     commit_subject: str = ""
     push_refused: bool = False
-    input_tokens: int = 0
-    output_tokens: int = 0
+    usage: Usage = field(default_factory=Usage)
     total: pb.FileChanged = field(default_factory=pb.FileChanged)
 
     def note(self, event: pb.Event) -> None:
@@ -46,8 +46,7 @@ class Summary:
         elif kind == "file_changed" and event.file_changed.turn_total:
             self.total = event.file_changed
         elif kind == "usage_updated" and (event.actor.kind == pb.ACTOR_KIND_SERVER or self.provider == _RECORDED):
-            self.input_tokens += event.usage_updated.input_tokens
-            self.output_tokens += event.usage_updated.output_tokens
+            self.usage.add(event.usage_updated)
         elif kind == "git_updated":
             self._note_git(event.git_updated)
 
@@ -70,9 +69,7 @@ def show_summary(screen: Screen, end: pb.TurnCompleted, summary: Summary) -> Non
         screen.label("diff", _counts(summary.total))
     elif end.status == pb.TURN_STATUS_COMPLETED:
         screen.label("commit", "none, no file was changed")
-    if summary.input_tokens or summary.output_tokens:
-        recorded = " (as recorded; none were used now)" if summary.provider == _RECORDED else ""
-        screen.label("tokens", f"{summary.input_tokens:,} in, {summary.output_tokens:,} out{recorded}")
+    show_usage(screen, summary.usage, recorded=summary.provider == _RECORDED)
     if end.commit:
         _show_diff(screen, summary.total)
 

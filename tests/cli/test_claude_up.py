@@ -27,6 +27,8 @@ async def test_the_first_start_and_every_session_use_claude(unused) -> None:
             assert ran.code == 0, ran
             assert "turn 1 · claude" in ran.out
             assert "$ echo hi" in ran.out
+            assert "\n  model     claude-" in ran.out
+            assert "\n  cost      " in ran.out
             assert len(fake.messages) > asked
             assert {each.key for each in fake.asked} == {KEY}
             ended = await up.stop()

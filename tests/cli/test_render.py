@@ -117,3 +117,37 @@ def test_a_withdrawn_message_is_no_message(capsys: pytest.CaptureFixture[str]) -
         pb.Event(item_id="m1", message=withdrawn),
         pb.Event(item_id="m2", message=whole),
     ) == ["whole"]
+
+
+PROVIDER, ESTIMATE = pb.COST_SOURCE_PROVIDER, pb.COST_SOURCE_ESTIMATE
+
+
+@pytest.mark.parametrize(
+    ("uses", "lines"),
+    [
+        ([{"cost_micros": 30_000, "cost_source": ESTIMATE}], ["model     m", "tokens    10 in, 2 out", "cost      $0.03 (estimate)"]),
+        ([{"cost_micros": 1_234_000, "cost_source": PROVIDER}], ["model     m", "tokens    10 in, 2 out", "cost      $1.23"]),
+        ([{"cost_micros": 1_250, "cost_source": PROVIDER}], ["model     m", "tokens    10 in, 2 out", "cost      $0.0013"]),
+        ([{}], ["model     m", "tokens    10 in, 2 out", "cost      unknown: no price is known for m"]),
+        (
+            [{"cost_micros": 20_000, "cost_source": PROVIDER}, {"model": "n", "cache_read_tokens": 90}],
+            ["model     m, n", "tokens    110 in (90 of them cached), 4 out", "cost      $0.02, and more: no price is known for n"],
+        ),
+        (
+            [{"partial": True, "cost_micros": 20_000, "cost_source": PROVIDER}],
+            ["model     m", "tokens    10 in, 2 out (estimate)", "cost      $0.02 (estimate)"],
+        ),
+        (
+            [{"partial": True}, {}],
+            ["model     m", "tokens    20 in, 4 out (in part an estimate)", "cost      unknown: no price is known for m"],
+        ),
+    ],
+)
+def test_a_turn_ends_with_what_it_used_and_cost(capsys: pytest.CaptureFixture[str], uses: list[dict], lines: list[str]) -> None:
+    server = pb.Actor(kind=pb.ACTOR_KIND_SERVER)
+    used = [
+        pb.Event(actor=server, usage_updated=pb.UsageUpdated(**{"model": "m", "input_tokens": 10, "output_tokens": 2} | use))
+        for use in uses
+    ]
+    events = [pb.Event(turn_started=pb.TurnStarted(provider="claude")), *used, pb.Event(turn_completed=pb.TurnCompleted(commit=""))]
+    assert shown(capsys, *events)[-len(lines) :] == lines
