@@ -10,7 +10,7 @@ import socket
 import subprocess
 import sys
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from enum import Enum
 from importlib.metadata import entry_points
@@ -20,6 +20,7 @@ from typing import TYPE_CHECKING
 from server.data_dir import nearest_existing
 from server.embedded.gateway import envoy
 from server.embedded.room import LITTLE_BYTES, TOO_LITTLE_BYTES, free_bytes, in_words
+from server.embedded.serving import Serving, read_serving
 from server.listening import why_not
 from server.replica import DataDirectoryTaken, DataDirectoryUnusable, held_replica
 
@@ -28,6 +29,7 @@ if TYPE_CHECKING:
 
 _PROGRAM_SECONDS = 10.0
 _ANSWER_SECONDS = 2.0
+_CREDENTIALS = "set ANTHROPIC_API_KEY, CLAUDE_CODE_OAUTH_TOKEN or OPENAI_API_KEY"
 
 
 class Level(Enum):
@@ -116,25 +118,28 @@ def launchers(_: Path) -> Finding:
     return _installed("launchers", names)
 
 
-def agents(_: Path) -> Iterator[Finding]:
+def agents(data_dir: Path) -> Iterator[Finding]:
     """The agents, and which one a session gets. Of a credential only the variable's name is told."""
-    from server.agents import agents_to_install, claude_credential, default_agent, how_to_install, installed_agents
+    from server.agents import Choice, agents_to_install, claude_credential, default_agent, how_to_install, installed_agents
 
     settings = _settings()
     if settings is None:
         return
-    missing, choice, credential = agents_to_install(), default_agent(settings), claude_credential(settings)
-    detail = f"{', '.join(installed_agents())}; a session that names none gets {choice.name}: {choice.why}"
+    choice, credential, whose = default_agent(settings), bool(claude_credential(settings)), "a session that names none gets"
+    if serving := _serving_now(data_dir):
+        choice, credential = Choice(serving.agent, serving.why), "anthropic" in serving.credentials
+        whose = "a session on the server that runs, when it names none, gets"
+    detail = f"{', '.join(installed_agents())}; {whose} {choice.name}: {choice.why}"
     if choice.name not in installed_agents():
         yield Finding("agents", Level.MISSING, f"{choice.name} is not installed", how_to_install(choice.name))
-    elif credential and "claude" in missing:
+    elif credential and "claude" in agents_to_install():
         yield Finding("agents", Level.LIMITED, detail, how_to_install("claude"))
     else:
         yield Finding("agents", Level.FINE, detail)
 
 
-def models(_: Path) -> Finding:
-    """What pays for requests to models; nothing is asked of anybody."""
+def models(data_dir: Path) -> Finding:
+    """What pays for requests to models; nothing is asked of anybody. Of a server that runs, its environment counts, not this shell's."""
     from pydantic import ValidationError
 
     from server.config import Settings
@@ -142,15 +147,29 @@ def models(_: Path) -> Finding:
     from server.models.errors import ModelsUnfit
 
     try:
-        found = credentials_of(Settings())
+        here = list(credentials_of(Settings()))
     except ValidationError:
         return Finding("models", Level.LIMITED, "not looked at: a setting does not fit", "see `settings` below")
     except ModelsUnfit as error:
         return Finding("models", Level.MISSING, str(error), "correct or unset TREADLE_CLAUDE_CREDENTIALS")
-    if not found:
-        remedy = "set TREADLE_ANTHROPIC_API_KEY, CLAUDE_CODE_OAUTH_TOKEN or TREADLE_OPENAI_API_KEY"
-        return Finding("models", Level.LIMITED, "no credential, so only recordings of `replay` run", remedy)
-    return Finding("models", Level.FINE, f"a credential for {' and '.join(found)} (not tried)")
+    if serving := _serving_now(data_dir):
+        return _models_of_server(serving.credentials, [format_ for format_ in here if format_ not in serving.credentials])
+    if not here:
+        return Finding("models", Level.LIMITED, "no credential in this shell, so only recordings of `replay` run", _CREDENTIALS)
+    return Finding("models", Level.FINE, f"a credential for {' and '.join(here)} in this shell (not tried)")
+
+
+def _models_of_server(has: list[str], only_here: Sequence[str]) -> Finding:
+    """`only_here`: what this shell has a credential for and the server does not."""
+    detail = (
+        f"the server that runs has a credential for {' and '.join(has)} (not tried)" if has else "the server that runs has no credential"
+    )
+    if only_here:
+        remedy = f"this shell has one for {' and '.join(only_here)}: stop the server, and start it from here"
+        return Finding("models", Level.LIMITED, detail, remedy)
+    if not has:
+        return Finding("models", Level.LIMITED, f"{detail}, so only recordings of `replay` run", f"{_CREDENTIALS}, and start it again")
+    return Finding("models", Level.FINE, detail)
 
 
 def data_directory(data_dir: Path) -> Finding:
@@ -269,6 +288,11 @@ def _serving(data_dir: Path) -> bool:
         return True
     except DataDirectoryUnusable:  # another user's
         return False
+
+
+def _serving_now(data_dir: Path) -> Serving | None:
+    """What a server that runs on the data directory says of itself."""
+    return read_serving(data_dir) if _serving(data_dir) else None
 
 
 def _text(path: Path) -> str:

@@ -14,6 +14,7 @@ from server.embedded.keeping import kept
 from server.embedded.postgres import EmbeddedPostgres
 from server.embedded.room import require_room
 from server.embedded.sample import Sample, sample_repository
+from server.embedded.serving import told_others
 from server.embedded.settings import asked_settings, embedded_settings
 from server.listening import require_free
 from server.replica import held_replica
@@ -44,7 +45,8 @@ async def running_stack(data_dir: Path, *, listen: str | None, say: Callable[[st
     """Started in order, stopped in reverse. At the end running turns are let go, not ended: that is the caller's choice to make.
     Postgres and the gateway are started again when they die; `say` is told.
 
-    `<data_dir>/address` tells other commands where the server is. Errors: StartRefused, OSError, and those of `compose`.
+    `<data_dir>/address` and `serving.json` tell other commands where the server is and what it can do. Errors: StartRefused, OSError, and
+    those of `compose`.
     """
     with held_replica(data_dir):
         # Only a look, before anything starts; the server itself holds it later.
@@ -105,6 +107,7 @@ async def _serve(
     key_file = await ensure_local_user(server.stores.keys, settings.data_dir)
     metrics_url = stack.enter_context(metrics_page(settings.metrics_listen))
     gateway_url = await _gateway(stack, settings, server, say)
+    stack.enter_context(told_others(settings.data_dir, settings, server.agent))
     address_file = settings.data_dir / "address"
     address_file.write_text(server.api.address + "\n", encoding="utf-8")
     stack.callback(address_file.unlink, missing_ok=True)

@@ -13,8 +13,8 @@ OAUTH_BETA = "oauth-2025-04-20"
 """What a request with a subscription's token must say."""
 
 VARIABLES: Mapping[Format, tuple[str, ...]] = {
-    Format.ANTHROPIC: ("TREADLE_ANTHROPIC_API_KEY", "CLAUDE_CODE_OAUTH_TOKEN", "TREADLE_CLAUDE_CREDENTIALS"),
-    Format.OPENAI: ("TREADLE_OPENAI_API_KEY",),
+    Format.ANTHROPIC: ("ANTHROPIC_API_KEY", "CLAUDE_CODE_OAUTH_TOKEN", "TREADLE_CLAUDE_CREDENTIALS"),
+    Format.OPENAI: ("OPENAI_API_KEY",),
 }
 """Where a credential can come from, for whoever has none."""
 

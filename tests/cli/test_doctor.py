@@ -58,9 +58,10 @@ async def test_doctor_knows_a_directory_that_cannot_be_written(unused) -> None:
 
 async def test_doctor_says_what_pays_for_models(unused) -> None:
     none = await unused.run("doctor", TREADLE_LISTEN="127.0.0.1:0")
-    assert "no credential, so only recordings of `replay` run" in none.out
+    assert "no credential in this shell, so only recordings of `replay` run" in none.out
+    assert "set ANTHROPIC_API_KEY, CLAUDE_CODE_OAUTH_TOKEN or OPENAI_API_KEY" in none.out
     key = await unused.run("doctor", TREADLE_LISTEN="127.0.0.1:0", ANTHROPIC_API_KEY="sk-ant-canary")
-    assert "a credential for anthropic (not tried)" in key.out
+    assert "a credential for anthropic in this shell (not tried)" in key.out
     assert "canary" not in key.out
     wrong = await unused.run("doctor", TREADLE_LISTEN="127.0.0.1:0", TREADLE_CLAUDE_CREDENTIALS="/nowhere/login")
     assert wrong.code == 1
@@ -92,6 +93,24 @@ async def test_doctor_beside_a_running_server_says_so(shared) -> None:
     ended = await shared.run("doctor")
     assert ended.code == 0, ended
     assert f"ok  server     running on {(shared.data_dir / 'address').read_text().strip()}" in ended.out
+
+
+async def test_doctor_tells_what_the_server_has_and_not_this_shell(home) -> None:
+    nothing = {"ANTHROPIC_API_KEY": "", "OPENAI_API_KEY": ""}
+    keys = {"ANTHROPIC_API_KEY": "sk-ant-canary", "TREADLE_DEFAULT_PROVIDER": "replay"}
+    async with home.started("up", "--listen", "127.0.0.1:0", **keys) as up:
+        await up.says("Try, in another terminal")
+        ended = await home.run("doctor", **nothing)
+        more = await home.run("doctor", OPENAI_API_KEY="sk-canary")
+        await up.stop()
+    assert ended.code == more.code == 0, ended
+    assert "ok  models     the server that runs has a credential for anthropic (not tried)" in ended.out
+    assert "a session on the server that runs, when it names none, gets replay: TREADLE_DEFAULT_PROVIDER says so" in ended.out
+    assert "in this shell" not in ended.out
+    assert "this shell has one for openai: stop the server, and start it from here" in more.out
+    assert "canary" not in ended.out + more.out
+    assert not (home.data_dir / "serving.json").exists()
+    assert "no credential in this shell" in (await home.run("doctor", TREADLE_LISTEN="127.0.0.1:0", **nothing)).out
 
 
 async def test_doctor_is_not_misled_by_what_a_crashed_server_left(unused) -> None:

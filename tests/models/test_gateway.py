@@ -640,7 +640,7 @@ async def test_without_a_credential_a_provider_that_needs_a_model_is_refused(set
     settings |= {"anthropic_api_key": SecretStr(""), "openai_api_key": SecretStr("")}
     async with open_models(Settings(**settings)) as models:
         models.gateway.check("replay")
-        for provider, variable in (("claude", "CLAUDE_CODE_OAUTH_TOKEN"), ("anthropic", "TREADLE_ANTHROPIC_API_KEY"), ("codex", "OPENAI")):
+        for provider, variable in (("claude", "CLAUDE_CODE_OAUTH_TOKEN"), ("anthropic", "ANTHROPIC_API_KEY"), ("codex", "OPENAI")):
             with pytest.raises(ProviderNotConfigured, match=variable):
                 models.gateway.check(provider)
         with pytest.raises(ProviderNotConfigured):

@@ -275,7 +275,7 @@ async def test_without_a_credential_nothing_is_created(started: Any, host: GitSe
             await client.run(**asked)
         code, reason, metadata, fields = error_info(refused.value)
         assert (code, reason, fields) == (grpc.StatusCode.FAILED_PRECONDITION, "PROVIDER_NOT_CONFIGURED", ["provider"])
-        assert "TREADLE_ANTHROPIC_API_KEY" in metadata["variables"]
+        assert "ANTHROPIC_API_KEY" in metadata["variables"]
         assert (await client.call("ListSessions", _list())).sessions == []
 
 
