@@ -99,7 +99,12 @@ def _add_run(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> N
     run.add_argument("--base", metavar="BRANCH", default="", help="the branch to grow from (default: the remote's default)")
     run.add_argument("--branch", metavar="NAME", default="", help="name for the session's branch (default: one is made)")
     run.add_argument("--provider", metavar="NAME", default="", help="the agent (default: the session's last, else the server's default)")
-    run.add_argument("--model", metavar="NAME", default="", help="the model; for `replay` the recording")
+    run.add_argument(
+        "--model",
+        metavar="NAME",
+        default="",
+        help="the model; for `replay` the recording (default: first-session, or approvals with --ask)",
+    )
     run.add_argument("--ask", action="store_true", help="the agent asks before it changes or runs something")
     run.add_argument("--request-id", metavar="ID", default="", help="your own key for this request; the same key again starts nothing")
     _json(run)

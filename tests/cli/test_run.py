@@ -124,8 +124,24 @@ async def test_a_request_without_quotes_is_told_so(shared) -> None:
 async def test_a_failed_turn_is_exit_code_1(shared) -> None:
     ended = await shared.run("run", "--repo", shared.sample_url, "--model", "no-such-recording", "Fail")
     assert ended.code == 1
-    assert "there is no recording 'no-such-recording'; bundled are first-session" in ended.out
+    assert "there is no recording 'no-such-recording'; bundled are approvals, first-session" in ended.out
     assert "Errno" not in ended.out
+
+
+@pytest.mark.parametrize(("leave", "told"), [(("allow",), "$ wc -w"), (("--decline",), "To the command you said: declined.")])
+async def test_ask_asks_without_a_key(shared, find_session, find_branch, leave, told) -> None:
+    async with shared.started("run", "--ask", "--repo", shared.sample_url, "Ask me") as run:
+        await run.says("Shall the note be a short or a long one?")
+        session = find_session(run.out)
+        assert (await shared.run("answer", session, "long")).code == 0
+        await run.says("Count the words of the note")
+        assert (await shared.run("answer", session, *leave)).code == 0
+        ended = await run.ended()
+    assert ended.code == 0, ended
+    assert told in ended.out
+    assert ("$ wc -w" in ended.out) == (leave == ("allow",))
+    assert "+Asked for a short or a long note, the user said: long" in ended.out
+    assert "treadle-notes/answer-1.md" in shared.pushed(find_branch(ended.out))
 
 
 async def test_demo_plays_again(shared) -> None:

@@ -36,17 +36,20 @@ from worker.providers.replay_steps import Player
 from worker.recording import load_recording
 
 DEFAULT_RECORDING: Final = "first-session"
+ASKING_RECORDING: Final = "approvals"
 _LAST_WORD_SECONDS = 0.2
 
 
 class ReplayProvider:
-    """Plays the recording that `model` names: a bundled one (`first-session` when empty), or a path in the workspace."""
+    """Plays the recording that `model` names: a bundled one, or a path in the workspace. When it is empty: `first-session`, or
+    `approvals` for a request that wants to be asked."""
 
     transcript = b""
 
     async def run(self, request: Request, emitter: Emitter, interrupted: asyncio.Event) -> str:
         """See Provider."""
-        steps = await asyncio.to_thread(load_recording, request.model or DEFAULT_RECORDING, request.workspace)
+        default = ASKING_RECORDING if request.approvals == session.APPROVALS_ASK else DEFAULT_RECORDING
+        steps = await asyncio.to_thread(load_recording, request.model or default, request.workspace)
         player = Player(request, emitter)
         playing = asyncio.create_task(player.play(steps))
         stopping = asyncio.create_task(interrupted.wait())
