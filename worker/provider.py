@@ -22,6 +22,11 @@ class ProviderFailed(Exception):
         """The provider's own word for why it stopped, if it has one."""
 
 
+def out_of_steps(limit: int) -> str:
+    """What is told when an agent has asked its model as often as `Request.max_steps` says."""
+    return f"the agent asked its model {limit} times, as often as it may in one turn (TREADLE_AGENT_STEPS)"
+
+
 class RequestMalformed(ValueError):
     """No person could answer this request: it has no options, doubled ids, or is too large. Nothing was asked."""
 

@@ -225,7 +225,7 @@ async def test_a_history_that_is_too_long_loses_its_oldest_turns(models: Models,
 
 
 async def test_the_limit_of_steps_ends_the_turn(models: Models) -> None:
-    with pytest.raises(ProviderFailed, match="3 times") as failed:
+    with pytest.raises(ProviderFailed, match=r"3 times, .* \(TREADLE_AGENT_STEPS\)") as failed:
         await run(models.request("[[script:loop tool=bash]]", max_steps=3))
     assert failed.value.stop_reason == "max_steps"
     assert len(models.fake.messages) == 3

@@ -365,7 +365,7 @@ async def test_a_transcript_that_is_too_large_is_told(models: Models, monkeypatc
 
 
 async def test_the_limit_of_steps_ends_the_turn(models: Models) -> None:
-    with pytest.raises(ProviderFailed, match="as often as it may") as failed:
+    with pytest.raises(ProviderFailed, match=r"asked its model 3 times, as often as it may in one turn \(TREADLE_AGENT_STEPS\)") as failed:
         await run(models.request("[[script:loop]]", max_steps=3))
     assert failed.value.stop_reason == "max_turns"
     assert len(models.fake.messages) == 3

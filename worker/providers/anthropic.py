@@ -11,7 +11,7 @@ from typing import Final
 
 from treadle.session.v1 import event_pb2 as session
 from treadle.worker.v1.worker_event_pb2 import WorkerEvent
-from worker.provider import Emitter, ProviderFailed, Request
+from worker.provider import Emitter, ProviderFailed, Request, out_of_steps
 from worker.providers.anthropic_history import History
 from worker.providers.anthropic_model import Model
 from worker.providers.anthropic_people import Leave, listening
@@ -62,7 +62,7 @@ class AnthropicProvider:
             steps = 0
             while True:
                 if request.max_steps and steps >= request.max_steps:
-                    raise ProviderFailed(f"the agent asked its model {steps} times, as often as it may in one turn", "max_steps")
+                    raise ProviderFailed(out_of_steps(steps), "max_steps")
                 steps += 1
                 reply = await model.answer(self._history.messages)
                 self._history.model_says(reply.content)

@@ -125,7 +125,7 @@ async def _converse(request: Request, program: Program, narrator: Narrator) -> s
         if steering is not None:
             steering.cancel()
             await asyncio.wait({steering})
-    return narrator.outcome()
+    return narrator.outcome(max_steps=request.max_steps)
 
 
 async def _stop_politely(program: Program, working: asyncio.Task[str]) -> None:

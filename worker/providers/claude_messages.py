@@ -28,7 +28,7 @@ from claude_agent_sdk import (
 
 from treadle.session.v1 import event_pb2 as session
 from treadle.worker.v1.worker_event_pb2 import WorkerEvent
-from worker.provider import Emitter, Inbox, ProviderFailed
+from worker.provider import Emitter, Inbox, ProviderFailed, out_of_steps
 from worker.providers.claude_program import UNKNOWN
 from worker.providers.claude_tools import ToolCalls
 from worker.text import plain
@@ -120,13 +120,13 @@ class Narrator:
             case _:
                 await self._raw(type(message).__name__, repr(message))
 
-    def outcome(self) -> str:
+    def outcome(self, *, max_steps: int) -> str:
         """Why it stopped, after the last message. Errors: ProviderFailed."""
         result = self.result
         if result is None:
             raise ProviderFailed("the Claude program ended without a result", "no_result")
         if result.subtype == "error_max_turns":
-            raise ProviderFailed("the agent asked its model as often as it may in one turn", "max_turns")
+            raise ProviderFailed(out_of_steps(max_steps), "max_turns")
         # Not the subtype: that is "success" also when the API failed.
         if result.is_error:
             said = result.result or "; ".join(result.errors or []) or self._complaint or result.subtype
