@@ -11,6 +11,7 @@ from treadle.session.v1 import event_pb2 as pb
 _OUTPUT = "    "
 _CUT_INPUT = '{"truncated": true}'
 """What a worker tells in the place of an input that is too large."""
+_CHANGING = (pb.TOOL_KIND_EDIT, pb.TOOL_KIND_DELETE)
 _OPERATIONS = {
     pb.FILE_OPERATION_ADDED: ("+", "green"),
     pb.FILE_OPERATION_MODIFIED: ("~", "yellow"),
@@ -29,6 +30,8 @@ class Renderer:
         self._agents: set[tuple[str, int]] = set()
         self._told: dict[str, str] = {}
         self._rest: dict[str, str] = {}
+        self._untold: dict[str, str] = {}
+        """Calls that are told by what they change, so that nothing tells of one that fails: id and title."""
 
     def show(self, event: pb.Event) -> None:
         """Print what a person wants to know of it; nothing for most of the bookkeeping."""
@@ -42,6 +45,8 @@ class Renderer:
         self._note(event)
         if event.HasField("tool_call") and event.tool_call.status != pb.TOOL_STATUS_PENDING:
             self._begun.add(event.tool_call.call_id)
+            if event.tool_call.tool_kind in _CHANGING:
+                self._untold[event.tool_call.call_id] = event.tool_call.title or event.tool_call.name
         if event.HasField("content_delta") and event.content_delta.channel == pb.CHANNEL_TEXT and self._screen.live:
             self._begun.add(event.item_id)
             self._told[event.item_id] = self._told.get(event.item_id, "") + event.content_delta.data
@@ -50,7 +55,7 @@ class Renderer:
         if event.HasField("turn_started"):
             self._summary = Summary(self._summary.branch, event.turn_started.provider)
             # Ids of items are an agent's own, which may count from 1 in each turn.
-            for known in (self._begun, self._agents, self._told, self._rest):
+            for known in (self._begun, self._agents, self._told, self._rest, self._untold):
                 known.clear()
         self._summary.note(event)
 
@@ -173,7 +178,9 @@ class Renderer:
         self._begun.add(call.call_id)
         if call.command:
             self._screen.parts(("  $ ", "cyan"), (call.command, "cyan"))
-        elif call.tool_kind not in (pb.TOOL_KIND_EDIT, pb.TOOL_KIND_DELETE):
+        elif call.tool_kind in _CHANGING:
+            self._untold[call.call_id] = call.title or call.name
+        else:
             self._screen.parts(("  · ", "cyan"), (call.title or call.name, ""))
 
     def _tool_result(self, event: pb.Event) -> None:
@@ -182,6 +189,8 @@ class Renderer:
         if rest := self._rest.pop(result.call_id, ""):
             self._screen.line(_OUTPUT + rest, "dim")
         failed = result.status != pb.TOOL_OUTCOME_COMPLETED
+        if (untold := self._untold.pop(result.call_id, "")) and failed:
+            self._screen.parts(("  · ", "cyan"), (untold, ""))
         # What an edit did is told by its file_changed.
         if not streamed and (failed or result.HasField("exit_code")):
             for line in _text(result.parts).splitlines():

@@ -173,6 +173,8 @@ async def test_edits_come_with_their_diffs(models: Models) -> None:
     assert [[*call.locations] for call in calls] == [["a.txt"], ["a.txt"], ["deep/b.txt"], ["a.txt"]]
     outcomes = [result.status for result in bodies(recorder, "tool_result")]
     assert outcomes == [session.TOOL_OUTCOME_COMPLETED] * 3 + [session.TOOL_OUTCOME_FAILED]
+    failure = bodies(recorder, "tool_result")[-1].parts[0].text
+    assert failure.startswith("String to replace not found"), "without the marks that are for the model"
 
 
 async def test_exit_codes_are_told(models: Models) -> None:

@@ -89,6 +89,16 @@ def test_a_call_of_which_only_the_name_was_known_is_shown_after_a_return(capsys:
     assert shown(capsys, pb.Event(item_id="c", tool_call=running), past=[*past, pb.Event(item_id="c", tool_call=running)]) == []
 
 
+def test_an_edit_that_fails_says_which_file(capsys: pytest.CaptureFixture[str]) -> None:
+    edit = pb.ToolCall(call_id="e", name="Edit", title="Edit a.txt", tool_kind=pb.TOOL_KIND_EDIT, status=pb.TOOL_STATUS_RUNNING)
+    failed = pb.ToolResult(call_id="e", status=pb.TOOL_OUTCOME_FAILED, parts=[pb.Part(text="not found")])
+    lines = ["· Edit a.txt", "not found", "failed"]
+    assert shown(capsys, pb.Event(tool_call=edit), pb.Event(tool_result=failed)) == lines
+    assert shown(capsys, pb.Event(tool_result=failed), past=[pb.Event(tool_call=edit)]) == lines
+    done = pb.ToolResult(call_id="e", status=pb.TOOL_OUTCOME_COMPLETED, parts=[pb.Part(text="edited")])
+    assert shown(capsys, pb.Event(tool_call=edit), pb.Event(tool_result=done)) == [], "its file_changed tells it"
+
+
 def test_subagents_are_shown_when_they_begin_and_end(capsys: pytest.CaptureFixture[str]) -> None:
     events = [pb.Event(subagent_updated=update) for update in (RUNNING, RUNNING, DONE, DONE)]
     assert shown(capsys, *events) == ["⇢ sub-agent: look around", "⇠ sub-agent: look around  completed"]

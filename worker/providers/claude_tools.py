@@ -34,6 +34,8 @@ _KINDS = {
 _PATHS = ("file_path", "notebook_path", "path")
 _ABOUT = ("command", "file_path", "notebook_path", "pattern", "description", "path")
 _EXIT_CODE = re.compile(r"Exit code (\d{1,3})\b")
+_ERROR_TAGS = re.compile(r"</?tool_use_error>")
+"""The program marks with them what it says about a failure, for the model."""
 _TODO = ("pending", "in_progress", "completed")
 
 
@@ -92,7 +94,7 @@ class ToolCalls:
         """A result."""
         call_id = block.tool_use_id
         call = self._open.pop(call_id, None) or _Open("", "", {}, time.monotonic())
-        text = _text(block.content)
+        text = _ERROR_TAGS.sub("", _text(block.content)) if block.is_error else _text(block.content)
         status = session.TOOL_OUTCOME_DECLINED if call_id in self.declined else _outcome(block, details)
         result = session.ToolResult(call_id=call_id, status=status)
         result.duration.FromNanoseconds(int((time.monotonic() - call.started) * 1e9))
