@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import socket
+from collections.abc import Mapping
 
 from server.refusal import StartRefused
 
@@ -12,10 +13,16 @@ class AddressTaken(StartRefused):
     """Somebody else listens there, or nobody may."""
 
 
-def require_free(address: str, setting: str) -> None:
-    """Look before anything starts: gRPC's own sentence does not name the setting. Errors: AddressTaken."""
-    if reason := why_not(address):
-        raise AddressTaken(f"{address} cannot be listened on ({reason}); choose another with {setting}")
+def require_free(wanted: Mapping[str, str]) -> None:
+    """Look before anything starts, at all of them: by setting, an address or "". gRPC's own sentence does not name the setting.
+    Errors: AddressTaken, which names each that cannot be had."""
+    taken = [
+        f"{address} cannot be listened on ({reason}); choose another with {setting}"
+        for setting, address in wanted.items()
+        if address and (reason := why_not(address))
+    ]
+    if taken:
+        raise AddressTaken("\n  ".join(taken))
 
 
 def why_not(address: str) -> str:

@@ -49,9 +49,7 @@ def keep_what_stays() -> None:
 @asynccontextmanager
 async def running(settings: Settings, *, mark: Callable[[str], None] | None = None) -> AsyncIterator[Server]:
     """The server with its logs and its metrics page. Errors: StartRefused, and those of `compose`."""
-    require_free(settings.listen, "TREADLE_LISTEN")
-    if settings.metrics_listen:
-        require_free(settings.metrics_listen, "TREADLE_METRICS_LISTEN")
+    require_free({"TREADLE_LISTEN": settings.listen, "TREADLE_METRICS_LISTEN": settings.metrics_listen})
     with logs(settings):
         async with compose(settings, mark=mark) as server:
             with metrics_page(settings.metrics_listen):

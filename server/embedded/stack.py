@@ -93,14 +93,14 @@ async def _serve(
     from server.identity.local_user import ensure_local_user
     from server.serve import logs, metrics_page
 
-    for name, address in (
-        ("TREADLE_LISTEN (or --listen)", settings.listen),
-        ("TREADLE_METRICS_LISTEN", settings.metrics_listen),
-        ("TREADLE_GATEWAY_LISTEN", settings.gateway_listen),
-        ("TREADLE_GATEWAY_METRICS_LISTEN", settings.gateway_metrics_listen if settings.gateway_listen else ""),
-    ):
-        if address:
-            require_free(address, name)
+    require_free(
+        {
+            "TREADLE_LISTEN (or --listen)": settings.listen,
+            "TREADLE_METRICS_LISTEN": settings.metrics_listen,
+            "TREADLE_GATEWAY_LISTEN": settings.gateway_listen,
+            "TREADLE_GATEWAY_METRICS_LISTEN": settings.gateway_metrics_listen if settings.gateway_listen else "",
+        }
+    )
     stack.enter_context(logs(settings))
     server = await stack.enter_async_context(compose(settings))
     server.failed.add_done_callback(lambda done: _pass_on(done, failed))

@@ -10,6 +10,7 @@ import socket
 import stat
 import sys
 import urllib.request
+from contextlib import ExitStack
 
 import pytest
 from support.git_server import git
@@ -157,6 +158,22 @@ async def test_a_taken_port_is_named(home, setting) -> None:
     assert address in ended.err
     assert setting in ended.err
     assert home.processes() == []
+
+
+async def test_all_taken_ports_are_named_at_once(home) -> None:
+    settings = ("TREADLE_LISTEN", "TREADLE_METRICS_LISTEN", "TREADLE_GATEWAY_LISTEN")
+    with ExitStack() as stack:
+        taken = {}
+        for setting in settings:
+            taking = stack.enter_context(socket.create_server(("127.0.0.1", 0)))
+            taken[setting] = f"127.0.0.1:{taking.getsockname()[1]}"
+        ended = await home.run("up", **taken)
+    assert ended.code == 2
+    lines = ended.err.splitlines()
+    assert len(lines) == len(settings)
+    for line, (setting, address) in zip(lines, taken.items(), strict=True):
+        assert address in line
+        assert setting in line
 
 
 async def test_a_setting_that_does_not_fit_is_named(home) -> None:
