@@ -58,7 +58,7 @@ class UpScreen:
             screen.label("log", str(stack.log_file))
         screen.line()
         screen.line("Try, in another terminal:", "bold")
-        for command in (f'run --repo {stack.sample.url} "Add a note about this repository"', "sessions", "doctor"):
+        for command in (f'run --repo {stack.sample.url} "Add a note"', "sessions", "doctor"):
             screen.line(f"  {typed(command, self._data_dir)}", "cyan")
 
     def demo_failed(self, failure: CommandFailed) -> None:
