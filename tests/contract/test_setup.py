@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
+import pty
+import re
 import shutil
 import subprocess
 import sys
@@ -30,6 +33,22 @@ def setup(checkout: Path, *what: str) -> subprocess.CompletedProcess[str]:
     return subprocess.run(
         [checkout / "tools" / "setup", *what], env=environment | offline, capture_output=True, text=True, timeout=100, check=False
     )
+
+
+def test_on_a_terminal_a_step_shows_that_it_lives(checkout: Path) -> None:
+    """The first start's packages take a minute or more."""
+    controller, terminal = pty.openpty()
+    environment = os.environ | {"PIP_INDEX_URL": NOWHERE, "PIP_RETRIES": "0", "PYTHON": sys.executable}
+    setting_up = subprocess.Popen([checkout / "tools" / "setup", "run"], env=environment, stdout=terminal, stderr=terminal)
+    os.close(terminal)
+    shown = b""
+    with setting_up, os.fdopen(controller, "rb", buffering=0) as screen, contextlib.suppress(OSError):
+        while chunk := screen.read(65536):
+            shown += chunk
+    venv = next(step for step in shown.decode().split("\n") if "virtual environment" in step)
+    assert re.search(r"virtual environment \(.*\) \.\.\. +1 s\r", venv), venv
+    assert re.search(r"virtual environment \(.*\) \.\.\. +\d+\.\d s\r?$", venv), venv
+    assert "set-up stopped at: packages that Treadle needs" in shown.decode()
 
 
 def test_an_installation_that_fails_is_told_and_counts_as_not_done(checkout: Path) -> None:
