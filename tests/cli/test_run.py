@@ -11,6 +11,7 @@ import re
 import signal
 import subprocess
 import sys
+from collections.abc import Sequence
 from pathlib import Path
 
 import pytest
@@ -144,6 +145,15 @@ async def test_ask_asks_without_a_key(shared, find_session, find_branch, leave, 
     assert "treadle-notes/answer-1.md" in shared.pushed(find_branch(ended.out))
 
 
+async def test_ask_asks_on_the_terminal_that_watches(shared) -> None:
+    arguments = ["run", "--ask", "--repo", shared.sample_url, "Ask me"]
+    shown = await asyncio.to_thread(_on_a_terminal, arguments, shared.data_dir, ["short", "1"])
+    assert shown.count("answer> ") == 2
+    assert "$ wc -w treadle-notes/answer-1.md" in shown
+    assert "To the command you said: allow." in " ".join(shown.split())
+    assert "completed in" in shown
+
+
 async def test_demo_plays_again(shared) -> None:
     ended = await shared.run("demo")
     assert ended.code == 0, ended
@@ -199,15 +209,20 @@ async def test_on_a_terminal_a_message_goes_on_where_it_was_left(shared) -> None
         assert "as recorded; none were used now" in shown
 
 
-def _on_a_terminal(arguments: list[str], data_dir: Path) -> str:
+def _on_a_terminal(arguments: list[str], data_dir: Path, answers: Sequence[str] = ()) -> str:
+    """Each answer is typed when the command asks for one."""
     controller, terminal = pty.openpty()
     environment = os.environ | {"TERM": "xterm", "NO_COLOR": "1", "TREADLE_DATA_DIR": str(data_dir)}
-    with subprocess.Popen([sys.executable, "-m", "server.cli", *arguments], stdout=terminal, stdin=subprocess.DEVNULL, env=environment):
+    stdin = terminal if answers else subprocess.DEVNULL
+    with subprocess.Popen([sys.executable, "-m", "server.cli", *arguments], stdout=terminal, stdin=stdin, env=environment):
         os.close(terminal)
-        shown = b""
-        with os.fdopen(controller, "rb", buffering=0) as screen, contextlib.suppress(OSError):
+        shown, typed = b"", 0
+        with os.fdopen(controller, "r+b", buffering=0) as screen, contextlib.suppress(OSError):
             while chunk := screen.read(65536):
                 shown += chunk
+                if typed < min(len(answers), shown.count(b"answer> ")):
+                    screen.write(answers[typed].encode() + b"\n")
+                    typed += 1
     return shown.decode().replace("\r\n", "\n")
 
 
