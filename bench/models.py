@@ -54,7 +54,7 @@ async def run() -> None:
             ("42 kB, directly: p50, ms", _figure(one, 0.5, side=0), "the provider's part"),
             ("42 kB, through the gateway: p50, ms", _figure(one, 0.5, side=1), ""),
             ("42 kB, added: p50, ms", _added(one, 0.5), "aim 3"),
-            ("42 kB, added: p99, ms", _added(one, 0.99), ""),
+            ("42 kB, p99 through less p99 directly, ms", _added(one, 0.99), ""),
             ("1 MB, added: p50, ms", _added(large, 0.5), ""),
             (f"42 kB, {AT_ONCE} at once, added: p50, ms", _added(many, 0.5), ""),
         ],
