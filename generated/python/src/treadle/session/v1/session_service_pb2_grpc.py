@@ -196,6 +196,8 @@ class SessionServiceServicer(object):
         with the agent, the model and the approvals of the turn before.
         After a turn that failed or was interrupted the queue waits for its user: the next SendInput sets it going again, with the input that
         is first in the queue. An input with INTERRUPT does not wait.
+        An input reaches its agent once; only a steering one whose worker is lost in the moment after its agent took it comes a second time, as
+        the next turn.
         Idempotent by `request_id`. Errors: NOT_FOUND/SESSION_NOT_FOUND; INVALID_ARGUMENT/REQUEST_TOO_LARGE; ALREADY_EXISTS/REQUEST_ID_REUSED;
         RESOURCE_EXHAUSTED/TOO_MANY_INPUTS when 100 are queued already.
         """
