@@ -27,6 +27,8 @@ if TYPE_CHECKING:
 
 _CONFIG_BYTES = 64 * 1024
 _RECEIVE_BYTES = 17 * 1024 * 1024
+_RELAY_NAME = "agent.sock"
+"""Not longer than that of the worker's own socket: paths of sockets end at 107 bytes."""
 
 
 @dataclass(frozen=True)
@@ -71,7 +73,8 @@ async def serve(config: Config) -> None:
     from worker.spool import Spool
 
     spool = Spool()
-    async with relayed(config.model_access, away_seconds=config.orphan_seconds) as models:
+    relay = config.socket.with_name(_RELAY_NAME)
+    async with relayed(config.model_access, relay, away_seconds=config.orphan_seconds) as models:
         await _serve(config, WorkerService(config.secret, Engine(spool, config.workspace, models), spool))
 
 

@@ -1,15 +1,13 @@
 """The agent's way to its model, over restarts of the server.
 
 The server's door is a socket that is away while the server is. Agents' own clients give up after some seconds and blame the network; here a
-connection is held until there is a door again. Bytes pass as they are; an answer that breaks off breaks off for the agent, too, whose
-client then asks again.
+connection is held until there is a door again, unless its agent leaves before. Bytes pass as they are; an answer that breaks off breaks
+off for the agent, too, whose client then asks again.
 """
 
 from __future__ import annotations
 
 import asyncio
-import shutil
-import tempfile
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager, suppress
 from dataclasses import replace
@@ -25,17 +23,16 @@ Streams = tuple[asyncio.StreamReader, asyncio.StreamWriter]
 
 
 @asynccontextmanager
-async def relayed(door: ModelAccess, *, away_seconds: float) -> AsyncIterator[ModelAccess]:
-    """The same access at a socket that is always there. A door that is away for longer than `away_seconds` is a closed connection."""
-    home = Path(await asyncio.to_thread(tempfile.mkdtemp, prefix="models-"))
+async def relayed(door: ModelAccess, socket: Path, *, away_seconds: float) -> AsyncIterator[ModelAccess]:
+    """The same access at `socket`, which is always there. A door that is away for longer than `away_seconds` is a closed connection."""
     relay = _Relay(door.socket, away_seconds)
-    server = await asyncio.start_unix_server(relay.connected, home / "socket")
+    server = await asyncio.start_unix_server(relay.connected, socket)
     try:
-        yield replace(door, socket=home / "socket")
+        yield replace(door, socket=socket)
     finally:
         server.close()
         await relay.close()
-        await asyncio.to_thread(shutil.rmtree, home, ignore_errors=True)
+        await asyncio.to_thread(socket.unlink, missing_ok=True)
 
 
 class _Relay:
@@ -65,10 +62,14 @@ class _Relay:
             if not first:
                 return
             # Not before it says something: a connection that was made in advance may outlive several doors.
-            async with asyncio.timeout(self._away_seconds):
-                door = await self._opened()
+            said = [first]
+            door = await self._opened_while_there(agent[0], said)
+            if door is None:
+                return
             try:
-                door[1].write(first)
+                door[1].writelines(said)
+                del said, first
+                await door[1].drain()
                 await _joined(agent, door)
             finally:
                 door[1].transport.abort()
@@ -78,6 +79,24 @@ class _Relay:
         finally:
             await _closed(agent[1])
 
+    async def _opened_while_there(self, agent: asyncio.StreamReader, said: list[bytes]) -> Streams | None:
+        """The door; None when the agent was gone first: nobody would hear the answer, and it would cost. What it goes on saying
+        meanwhile is added to `said`. Errors: TimeoutError."""
+        opening = asyncio.create_task(self._opened())
+        listening = asyncio.create_task(_collect(agent, said))
+        door = None
+        try:
+            async with asyncio.timeout(self._away_seconds):
+                await asyncio.wait({opening, listening}, return_when=asyncio.FIRST_COMPLETED)
+            door = opening.result() if opening.done() and not listening.done() else None
+            return door
+        finally:
+            listening.cancel()
+            opening.cancel()
+            await asyncio.wait({opening, listening})
+            if door is None and not opening.cancelled() and opening.exception() is None:
+                opening.result()[1].transport.abort()
+
     async def _opened(self) -> Streams:
         """A connection to the door, once there is one."""
         while True:
@@ -85,6 +104,13 @@ class _Relay:
                 return await asyncio.open_unix_connection(self._door)
             except (FileNotFoundError, ConnectionRefusedError):
                 await asyncio.sleep(_PAUSE_SECONDS)
+
+
+async def _collect(source: asyncio.StreamReader, pieces: list[bytes]) -> None:
+    """To its end."""
+    with suppress(OSError):
+        while piece := await source.read(_PIECE_BYTES):
+            pieces.append(piece)
 
 
 async def _joined(agent: Streams, door: Streams) -> None:

@@ -311,8 +311,7 @@ async def test_an_interrupt_in_mid_stream_is_quick_and_silent(models: Models, ca
         asked = time.monotonic()
         interrupted.set()
         assert await running == "interrupted"
-        # It would go on for twenty.
-        assert time.monotonic() - asked < 5
+        assert time.monotonic() - asked < 1
         await eventually(lambda: models.fake.gone == ["slow"])
     finally:
         asyncio.get_running_loop().set_exception_handler(None)

@@ -61,7 +61,7 @@ async def ask(session: aiohttp.ClientSession, body: bytes = b"hello") -> bytes:
 
 
 async def test_a_request_waits_for_a_server_that_is_away(door: ModelAccess) -> None:
-    async with relayed(door, away_seconds=30) as models, agent(models) as session:
+    async with relayed(door, door.socket.with_name("relay"), away_seconds=30) as models, agent(models) as session:
         asked = asyncio.create_task(ask(session))
         # A server at its start, one after it was killed, and one that has come back.
         for _ in range(3):
@@ -73,7 +73,7 @@ async def test_a_request_waits_for_a_server_that_is_away(door: ModelAccess) -> N
 
 async def test_a_socket_that_refuses_is_waited_for_too(door: ModelAccess) -> None:
     async with AsyncExitStack() as stack:
-        models = await stack.enter_async_context(relayed(door, away_seconds=30))
+        models = await stack.enter_async_context(relayed(door, door.socket.with_name("relay"), away_seconds=30))
         session = await stack.enter_async_context(agent(models))
         # Nobody listens there any more, as after a kill.
         stale = await asyncio.start_unix_server(lambda *_: None, door.socket)
@@ -86,7 +86,7 @@ async def test_a_socket_that_refuses_is_waited_for_too(door: ModelAccess) -> Non
 
 async def test_large_requests_and_answers_pass_whole(door: ModelAccess) -> None:
     body = bytes(range(256)) * 40_000
-    async with server(door, echo), relayed(door, away_seconds=5) as models, agent(models) as session:
+    async with server(door, echo), relayed(door, door.socket.with_name("relay"), away_seconds=5) as models, agent(models) as session:
         assert await asyncio.gather(*[ask(session, body) for _ in range(4)]) == [body] * 4
 
 
@@ -100,7 +100,7 @@ async def test_an_answer_comes_piece_by_piece(door: ModelAccess) -> None:
 
     async with (
         server(door, slow),
-        relayed(door, away_seconds=5) as models,
+        relayed(door, door.socket.with_name("relay"), away_seconds=5) as models,
         agent(models) as session,
         session.post("/v1/messages") as answer,
     ):
@@ -115,7 +115,7 @@ async def test_an_answer_that_breaks_off_breaks_off_for_the_agent(door: ModelAcc
         assert request.transport is not None
         request.transport.abort()
 
-    async with relayed(door, away_seconds=30) as models, agent(models) as session:
+    async with relayed(door, door.socket.with_name("relay"), away_seconds=30) as models, agent(models) as session:
         async with server(door, cut):
             with pytest.raises(aiohttp.ClientPayloadError):
                 await ask(session)
@@ -135,15 +135,32 @@ async def test_an_agent_that_hangs_up_hangs_up_on_the_server(door: ModelAccess) 
         finally:
             gone.set()
 
-    async with server(door, endless), relayed(door, away_seconds=5) as models:
+    async with server(door, endless), relayed(door, door.socket.with_name("relay"), away_seconds=5) as models:
         async with agent(models) as session, session.post("/v1/messages") as answer:
             assert await answer.content.readany()
         async with asyncio.timeout(10):
             await gone.wait()
 
 
+async def test_what_an_agent_that_has_left_asked_for_is_asked_of_nobody(door: ModelAccess) -> None:
+    asked: list[bytes] = []
+
+    async def remember(request: web.Request) -> AsyncIterator[bytes]:
+        asked.append(await request.content.read())
+        yield b"answer"
+
+    async with relayed(door, door.socket.with_name("relay"), away_seconds=30) as models:
+        for size in (10, 1_000_000):
+            async with agent(models) as session:
+                with pytest.raises(TimeoutError):
+                    await asyncio.wait_for(ask(session, b"x" * size), 0.3)
+        async with agent(models) as session, server(door, remember):
+            assert await ask(session, b"last") == b"answer"
+    assert asked == [b"last"]
+
+
 async def test_a_server_that_stays_away_is_a_closed_connection(door: ModelAccess) -> None:
-    async with relayed(door, away_seconds=0.2) as models, agent(models) as session:
+    async with relayed(door, door.socket.with_name("relay"), away_seconds=0.2) as models, agent(models) as session:
         with pytest.raises(aiohttp.ServerDisconnectedError):
             await ask(session)
 
@@ -156,11 +173,11 @@ async def test_its_end_closes_what_is_under_way_and_leaves_nothing(door: ModelAc
         await over.wait()
 
     async with server(door, waiting), AsyncExitStack() as stack:
-        models = await stack.enter_async_context(relayed(door, away_seconds=60))
+        models = await stack.enter_async_context(relayed(door, door.socket.with_name("relay"), away_seconds=60))
         async with agent(models) as session, session.post("/v1/messages") as answer:
             assert await answer.content.readany() == b"one"
             await stack.aclose()
             with pytest.raises(aiohttp.ClientPayloadError):
                 await answer.read()
         over.set()
-    assert not models.socket.parent.exists()
+    assert not models.socket.exists()

@@ -144,7 +144,7 @@ class RequestIdReused(CallFailed):
 
 
 class SequenceAhead(CallFailed):
-    """`after_seq` is beyond the end of the log. Metadata: after_seq, last_seq."""
+    """`after_seq` is beyond the end of the log (metadata: after_seq, last_seq), or there is nothing yet to go on behind."""
 
 
 class VersionConflict(CallFailed):
@@ -160,7 +160,7 @@ class TooManyStreams(CallFailed):
 
 
 class RouteUnknown(CallFailed):
-    """The gateway serves no such call: it is older than this client, or the address is another service's."""
+    """There is no such call: the gateway or the server is older than this client, or the address is another service's."""
 
 
 class UpgradeRefused(CallFailed):
