@@ -675,9 +675,9 @@ async def test_two_turns_cost_what_two_turns_cost(models: Models) -> None:
     costs: list[float] = []
     original = claude_messages.Narrator.outcome
 
-    def outcome(self: Any) -> str:
+    def outcome(self: Any, **limits: int) -> str:
         costs.append(self.result.total_cost_usd)
-        return original(self)
+        return original(self, **limits)
 
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(claude_messages.Narrator, "outcome", outcome)

@@ -348,3 +348,25 @@ async def test_what_the_user_says_and_answers_meanwhile_over_json(http: Http, gi
         text += (await answer.read()).decode()
     assert [block["event"] for block in http.blocks(text)][-1] == "closed"
     assert "it is blue" in text
+
+
+async def test_a_page_of_the_log_may_be_large(http: Http, git_server: GitServer) -> None:
+    """The transcoder gives up a response that is larger than it may keep, with 502."""
+    git_server.create("acme/large", {"r.jsonl": recording(*[{"say": f"{n} " + "x" * 60_000} for n in range(60)])})
+    request = {"repositoryUrl": f"{git_server.url}/acme/large.git", "prompt": "go", "provider": "replay", "model": "r.jsonl"}
+    async with http.session.post(http.base + "/execute", json=request) as answer:
+        blocks = http.blocks(await answer.text())
+    session_id = json.loads(blocks[0]["data"])["sessionId"]
+    seqs: list[int] = []
+    largest = 0
+    while True:
+        async with http.session.get(f"{http.base}/v1/sessions/{session_id}/events?pageSize=1000&afterSeq={len(seqs)}") as answer:
+            text = await answer.text()
+        assert answer.status == 200, text[:500]
+        largest = max(largest, len(text))
+        found = [int(event["seq"]) for event in json.loads(text).get("events", [])]
+        if not found:
+            break
+        seqs += found
+    assert seqs == [int(block["id"]) for block in blocks if "id" in block]
+    assert largest > 2_000_000
