@@ -68,6 +68,14 @@ WELL_KNOWN: dict[str, Json] = {
     "google.protobuf.Empty": {"type": "object"},
 }
 STREAM_BODY = "google.api.HttpBody"
+FURTHER_BINDINGS = {
+    "/v1/sessions/{session_id}:execute": "executeInSession",
+    "/v1/sessions/{session_id}:stream": "streamExecuteInSession",
+    "/execute": "execute",
+    "/resume": "resumeEvents",
+}
+"""The operation ids of additional bindings, by their paths; the first binding of a call has the name of the call. Generators make names of
+functions of them, in a spelling of their own. `resume` is taken by SessionService.Resume."""
 
 
 class Protos:
@@ -194,9 +202,9 @@ class Document:
             names = {field.name: field.json_name for field in message.field}
             name = f"{service}.{method.name}"
             operation: Json = {
-                "operationId": f"{method.name}{number + 1 if number else ''}",
+                "operationId": FURTHER_BINDINGS[template] if number else method.name[:1].lower() + method.name[1:],
                 "tags": [service.rsplit(".", 1)[-1]],
-                "summary": self._protos.said(name).partition(". ")[0].replace("\n", " "),
+                "summary": re.split(r"\.\s|\.$", self._protos.said(name))[0].replace("\n", " "),
                 "description": self._protos.said(name),
                 "parameters": list(self._parameters(method, bound, in_query=not body)),
             }

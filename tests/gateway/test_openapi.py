@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import json
 import os
+import re
 import sys
 from collections.abc import AsyncIterator
 from dataclasses import dataclass
@@ -77,6 +78,24 @@ def test_every_binding_is_described(document: dict[str, Any]) -> None:
                 bindings += 1 + len(rule.additional_bindings)
                 assert rule.WhichOneof("pattern"), f"{method.full_name} is not to be had over HTTP"
     assert sum(len(operations) for operations in document["paths"].values()) == bindings
+
+
+def test_operations_have_names_that_stay_apart_in_every_spelling(document: dict[str, Any]) -> None:
+    """Generators make snake_case, camelCase and PascalCase of them."""
+    names = {
+        operation["operationId"]: (verb, path) for path, operations in document["paths"].items() for verb, operation in operations.items()
+    }
+    assert len({name.lower() for name in names}) == sum(map(len, document["paths"].values()))
+    assert all(re.fullmatch("[a-z]+([A-Z][a-z]+)*", name) for name in names), names
+    assert names["execute"] == ("post", "/execute")
+    assert names["executeSession"] == ("post", "/v1/sessions:execute")
+    assert names["updateSession"] == ("patch", "/v1/sessions/{sessionId}")
+
+
+def test_summaries_are_one_sentence(document: dict[str, Any]) -> None:
+    for operations in document["paths"].values():
+        for operation in operations.values():
+            assert not re.search(r"\.\s|Errors:", operation["summary"]), operation["summary"]
 
 
 def test_limits_are_those_of_the_server(document: dict[str, Any]) -> None:
