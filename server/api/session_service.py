@@ -61,7 +61,8 @@ class SessionService:
         """Change what the mask names."""
         paths = set(request.update_mask.paths)
         if not paths or not paths <= set(MUTABLE):
-            raise InvalidField("update_mask", f"name the fields to change: {', '.join(MUTABLE)}")
+            over_http = f'over HTTP ?updateMask={MUTABLE[0]}, or in the body "updateMask": "{MUTABLE[0]}"'
+            raise InvalidField("update_mask", f"name the fields to change: {', '.join(MUTABLE)} ({over_http})")
         updated = await self._sessions.update(
             principal,
             request.session_id,

@@ -176,6 +176,17 @@ async def test_what_is_answered_is_what_is_described(
     assert process.returncode == 0, out.decode()[-8000:]
 
 
+async def test_a_change_that_names_no_field_is_told_how_to(http: Http, repository: dict[str, str]) -> None:
+    async with http.session.post(http.base + "/v1/sessions", json={"repositoryUrl": repository["repositoryUrl"]}) as answer:
+        one = f"{http.base}/v1/sessions/{(await answer.json())['session']['sessionId']}"
+    async with http.session.patch(one, json={"title": "Changed"}) as answer:
+        told = (await answer.json())["message"]
+    query, member = re.findall(r'\?updateMask=title|"updateMask": "title"', told)
+    for path, body in ((one + query, {"title": "by query"}), (one, json.loads(f'{{"title": "by body", {member}}}'))):
+        async with http.session.patch(path, json=body) as answer:
+            assert (await answer.json())["session"]["title"] == body["title"]
+
+
 async def test_lines_of_json_are_what_is_described(http: Http, repository: dict[str, str], document: dict[str, Any]) -> None:
     """schemathesis knows no JSON lines."""
     async with http.session.post(http.base + "/v1/sessions:execute", json=repository) as answer:

@@ -591,7 +591,7 @@ export declare type UpdateSessionRequest = Message<"treadle.session.v1.UpdateSes
   labels: { [key: string]: string };
 
   /**
-   * The fields to change: `title`, `labels`.
+   * The fields to change: `title`, `labels`. Needed. As JSON one text, by comma: `"title,labels"`; over HTTP `?updateMask=title` does too.
    *
    * @generated from field: google.protobuf.FieldMask update_mask = 4;
    */
