@@ -22,6 +22,8 @@ MAX_FRAME_EVENTS = 2048
 """A worker's frame has at most 256 KiB, or one event of that size; and no more events than its spool keeps."""
 _MAX_MESSAGE_CHARS = 2000
 _MAX_STOP_REASON_CHARS = 200
+# What a correct worker tells of (worker/). All other codes are the server's: people act on them.
+_WORKERS_CODES = frozenset({"PROVIDER", "PROVIDER_RETRY", "RATE_LIMIT", "EVENT_TOO_LARGE", "TRANSCRIPT_LOST", "TRANSCRIPT_UNREADABLE"})
 # Times that cannot be shown as JSON would break every reader of the log; the limits are those of protobuf's JSON mapping.
 _FIRST_SECOND, _LAST_SECOND = -62_135_596_800, 253_402_300_799
 _LONGEST_SECONDS = 315_576_000_000
@@ -166,10 +168,11 @@ def _check_role(event: WorkerEvent) -> None:
         raise WorkerProtocolBroken("the worker sent a message of the user")
 
 
-def _clear_end(event: WorkerEvent) -> None:
-    # How and why a turn ends is the server's to say.
+def _clear_error(event: WorkerEvent) -> None:
+    # How and why a turn ends is the server's to say, and so is what the model's provider answered: the server asks it.
     event.error.fatal = False
-    if event.error.code in set(TurnCode):
+    event.error.provider_status = 0
+    if event.error.code not in _WORKERS_CODES:
         event.error.code = TurnCode.PROVIDER
 
 
@@ -183,7 +186,7 @@ _CHECKS = {
     "tool_result": _check_duration,
     "file_changed": _clear_total,
     "message": _check_role,
-    "error": _clear_end,
+    "error": _clear_error,
     "usage_updated": _clear_budget,
     **dict.fromkeys(ASKING, clear_expiry),
 }

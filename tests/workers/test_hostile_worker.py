@@ -139,6 +139,22 @@ def test_how_the_turn_ends_is_not_the_workers_to_say() -> None:
     assert told == session.Error(code="PROVIDER", message="pay here")
 
 
+@pytest.mark.parametrize(
+    "code",
+    ["MODEL_CREDENTIAL_REFUSED", "MODEL_UNAVAILABLE", "SNAPSHOT_PENDING", "WORKSPACE", "of its own", ""],
+)
+def test_what_went_wrong_at_the_server_is_not_the_workers_to_say(code: str) -> None:
+    """People act on these: who reads that the login was refused goes to log in again."""
+    forged = session.Error(code=code, message="log in again at http://evil", attempt=2, retryable=True, provider_status=401)
+    told = read_one(WorkerEvent(error=forged)).error
+    assert told == session.Error(code="PROVIDER", message="log in again at http://evil", attempt=2, retryable=True)
+
+
+@pytest.mark.parametrize("code", ["EVENT_TOO_LARGE", "PROVIDER_RETRY", "RATE_LIMIT", "TRANSCRIPT_LOST", "TRANSCRIPT_UNREADABLE"])
+def test_what_went_wrong_at_the_worker_keeps_its_code(code: str) -> None:
+    assert read_one(WorkerEvent(error=session.Error(code=code))).error == session.Error(code=code)
+
+
 def test_what_is_left_of_a_budget_is_not_the_workers_to_say() -> None:
     used = session.UsageUpdated(model="m", input_tokens=3, budget_left_micros=0, budget_left_tokens=0)
     assert read_one(WorkerEvent(usage_updated=used)).usage_updated == session.UsageUpdated(model="m", input_tokens=3)
