@@ -49,12 +49,11 @@ def like(call: session.ToolCall, given: Mapping[str, Any], workspace: Path) -> L
 
 
 def foreseen(call: session.ToolCall, given: Mapping[str, Any], workspace: Path) -> list[session.FileChange]:
-    """What an edit would do to its file as it is now. Reads the file; changes nothing."""
+    """What an edit would do to its file as it is now; nothing where that cannot be said, and the input is all there is to see. Reads the
+    file; changes nothing."""
     path = _edited(call, given)
-    if not path:
-        return []
-    before = look(workspace / path)
-    change = difference(shown(workspace, path), *_edit(before, given))
+    looks = _edit(call.name, look(workspace / path), given) if path else None
+    change = difference(shown(workspace, path), *looks) if looks else None
     return [] if change is None else [change]
 
 
@@ -65,15 +64,23 @@ def _edited(call: session.ToolCall, given: Mapping[str, Any]) -> str:
     return str(path) if known else ""
 
 
-def _edit(before: Look, given: Mapping[str, Any]) -> tuple[Look, Look]:
-    """Before and after. Where the place of an edit is not found, its own two texts: the agent's program may look more closely."""
-    if isinstance(content := given.get("content"), str):
-        return before, _look_of(content)
-    old, new = given.get("old_string"), given.get("new_string", given.get("new_source"))
-    old, new = old if isinstance(old, str) else "", new if isinstance(new, str) else ""
+def _edit(tool: str, before: Look, given: Mapping[str, Any]) -> tuple[Look, Look] | None:
+    """Before and after, by the fields that this very tool reads: another's beside them may hold anything."""
+    match tool, given:
+        case "Write" | "write", {"content": str(content)}:
+            return before, _look_of(content)
+        case "Edit" | "edit", {"old_string": str(old), "new_string": str(new)}:
+            return _replacement(before, old, new, every=given.get("replace_all") is True)
+        case "NotebookEdit", {"new_source": str(new)} if given.get("edit_mode") != "delete":
+            return _look_of(""), _look_of(new)
+    return None
+
+
+def _replacement(before: Look, old: str, new: str, *, every: bool) -> tuple[Look, Look]:
+    """Where the place is not found, the two texts: the agent's program may look more closely."""
     text = before.content.decode(errors="replace")
     if old and before.whole and old in text:
-        return before, _look_of(text.replace(old, new, -1 if given.get("replace_all") is True else 1))
+        return before, _look_of(text.replace(old, new, -1 if every else 1))
     return _look_of(old), _look_of(new)
 
 

@@ -142,6 +142,8 @@ async def test_edits_come_with_their_diffs(models: Models) -> None:
         (use("bash", command="sleep 1000.128", timeout_seconds=1), "stopped after 1 s"),
         (use("grep", pattern="("), "unmatched"),
         (use("dance"), "no tool"),
+        (use("edit", file_path="twice", old_string="a a", new_string="b", content="c"), "no field content"),
+        (use("write", file_path="x", content="x", command="true"), "no field command"),
     ],
     ids=lambda value: json.dumps(value.get("input")) if isinstance(value, dict) else None,
 )
@@ -346,8 +348,9 @@ async def test_a_refusal_is_told_to_the_model_with_what_the_user_says(models: Mo
     assert [result.status for result in bodies(recorder, "tool_result")] == [session.TOOL_OUTCOME_DECLINED]
     assert [call.status for call in bodies(recorder, "tool_call")] == [session.TOOL_STATUS_PENDING]
     assert "not on a Friday" in json.dumps(models.fake.messages[-1].body["messages"])
-    # What only reads is not asked for.
-    reading = models.fake.plays("read", [use("glob", pattern="*")], [say("Nothing.")])
+    # What only reads is not asked for, and neither is what will not be done.
+    calls = [use("glob", pattern="*"), use("write", file_path="a", content="b", command="true")]
+    reading = models.fake.plays("read", calls, [say("Nothing.")])
     asked = len(people.asked)
     await run(models.request(reading, people=people, approvals=session.APPROVALS_ASK))
     assert len(people.asked) == asked

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Awaitable, Callable
 from pathlib import Path
 from typing import Any
@@ -120,6 +121,46 @@ async def test_an_edit_that_does_not_fit_is_seen_too(use: Use, people: People, t
     await use("Edit", {"file_path": "run.sh", **given})
     (change,) = people.asked[0].changes
     assert "+rm -rf /\n" in change.patch
+
+
+@pytest.mark.parametrize(
+    ("name", "given", "true"),
+    [
+        ("Edit", {"old_string": "make", "new_string": "rm -rf /", "content": "make all\n"}, "-make\n+rm -rf /\n"),
+        ("Write", {"content": "rm -rf /\n", "old_string": "make", "new_string": "make all"}, "-make\n+rm -rf /\n"),
+    ],
+)
+async def test_a_field_of_another_tool_does_not_change_what_is_seen(
+    use: Use, people: People, tmp_path: Path, name: str, given: dict[str, Any], true: str
+) -> None:
+    (tmp_path / "run.sh").write_text("make\n")
+    await use(name, {"file_path": "run.sh", **given})
+    (change,) = people.asked[0].changes
+    assert change.patch.endswith(true)
+
+
+async def test_a_notebooks_cell_is_seen_by_its_new_source(tmp_path: Path, people: People) -> None:
+    use = _claude(tmp_path, people)
+    await use("NotebookEdit", {"notebook_path": "a.ipynb", "new_source": "evil()\n", "new_string": "good()", "content": "ok"})
+    (change,) = people.asked[0].changes
+    assert change.path == "a.ipynb"
+    assert change.patch.endswith("+evil()\n")
+
+
+@pytest.mark.parametrize(
+    ("name", "given"),
+    [
+        ("NotebookEdit", {"notebook_path": "a", "cell_id": "1", "edit_mode": "delete", "new_source": "good()"}),
+        ("Write", {"file_path": "a", "old_string": "", "new_string": "good()"}),
+        ("Edit", {"file_path": "a", "content": "good()"}),
+    ],
+)
+async def test_where_no_diff_is_true_the_input_is_all_there_is(tmp_path: Path, people: People, name: str, given: dict[str, Any]) -> None:
+    """Whoever shows a request shows the input where there are no changes."""
+    await _claude(tmp_path, people)(name, given)
+    (asked,) = people.asked
+    assert list(asked.changes) == []
+    assert json.loads(asked.tool.input_json) == given
 
 
 async def test_a_command_changes_no_file_that_is_known(use: Use, people: People) -> None:

@@ -72,6 +72,8 @@ DEFINITIONS = [
     ),
 ]
 
+_FIELDS = {tool["name"]: frozenset(tool["input_schema"]["properties"]) for tool in DEFINITIONS}
+
 _KINDS = {
     "bash": session.TOOL_KIND_EXECUTE,
     "read": session.TOOL_KIND_READ,
@@ -125,7 +127,8 @@ class Tools:
         """Do it; returns `content` and `is_error` of the tool_result block."""
         self.open_call = call.id
         told = self.told(call)
-        refused = await self._leave.refused(told, call.input)
+        # What will not be done anyway is nothing to ask a person for.
+        refused = "" if _unknown(call) else await self._leave.refused(told, call.input)
         started = time.monotonic()
         done = _Done(refused, session.TOOL_OUTCOME_DECLINED) if refused else await self._done(call, told)
         await self._tell(call, done, time.monotonic() - started)
@@ -138,6 +141,8 @@ class Tools:
             tool = self._tools.get(call.name)
             if tool is None:
                 raise ToolError(f"there is no tool {call.name!r}; there are: {', '.join(self._tools)}")
+            if unknown := _unknown(call):
+                raise ToolError(f"{call.name} has no field {', '.join(unknown)}; it has: {', '.join(sorted(_FIELDS[call.name]))}")
             return await tool(call)
         except (ToolError, OutsideWorkspace) as error:
             return _Done(str(error), session.TOOL_OUTCOME_FAILED)
@@ -231,7 +236,7 @@ class Tools:
         """The call as an event has it."""
         named = call.input.get("file_path") or call.input.get("path")
         locations = [shown(self._workspace, named)] if isinstance(named, str) else []
-        command = call.input.get("command")
+        command = call.input.get("command") if call.name == "bash" else None
         about = command or call.input.get("pattern") or " ".join(locations)
         told = session.ToolCall(
             call_id=call.id,
@@ -255,6 +260,11 @@ class Tools:
         if done.changes:
             changed = session.FileChanged(call_id=call.id, changes=done.changes)
             await self._emitter.emit(WorkerEvent(item_id=call.id, file_changed=changed))
+
+
+def _unknown(call: Call) -> list[str]:
+    """Fields that the tool does not have: nothing would come of them, but a person who is asked would see them."""
+    return sorted(call.input.keys() - _FIELDS.get(call.name, call.input.keys()))
 
 
 def _text(call: Call, name: str) -> str:
