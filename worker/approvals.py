@@ -40,9 +40,8 @@ class Like:
 
 def like(call: session.ToolCall, given: Mapping[str, Any], workspace: Path) -> Like:
     """For an edit: changes of the same file, whatever it is called. For all else: the very same again."""
-    if path := _edited(call, given):
-        words = f"yes, and every further change of {shown(workspace, path)}"
-        return Like(f"edit {os.path.realpath(workspace / path)}", words)
+    if path := _edited(call, given, workspace):
+        return Like(f"edit {path}", f"yes, and every further change of {_shown(workspace, path)}")
     same = json.dumps({name: value for name, value in given.items() if name not in _MERE_WORDS}, sort_keys=True)
     what = "this very command" if call.tool_kind == session.TOOL_KIND_EXECUTE else "the very same"
     return Like(f"{call.name} {same}", f"yes, and {what} again")
@@ -51,17 +50,22 @@ def like(call: session.ToolCall, given: Mapping[str, Any], workspace: Path) -> L
 def foreseen(call: session.ToolCall, given: Mapping[str, Any], workspace: Path) -> list[session.FileChange]:
     """What an edit would do to its file as it is now; nothing where that cannot be said, and the input is all there is to see. Reads the
     file; changes nothing."""
-    path = _edited(call, given)
-    looks = _edit(call.name, look(workspace / path), given) if path else None
-    change = difference(shown(workspace, path), *looks) if looks else None
+    path = _edited(call, given, workspace)
+    looks = _edit(call.name, look(Path(path)), given) if path else None
+    change = difference(_shown(workspace, path), *looks) if looks else None
     return [] if change is None else [change]
 
 
-def _edited(call: session.ToolCall, given: Mapping[str, Any]) -> str:
-    """The file of an edit; empty for all else, and for what is no path."""
+def _edited(call: session.ToolCall, given: Mapping[str, Any], workspace: Path) -> str:
+    """The file of an edit, where links lead to; empty for all else, and for what is no path."""
     path = given.get("notebook_path" if call.name == "NotebookEdit" else "file_path")
     known = call.tool_kind == session.TOOL_KIND_EDIT and isinstance(path, str) and "\0" not in path and plain(path) == path
-    return str(path) if known else ""
+    return os.path.realpath(workspace / path) if known and path else ""
+
+
+def _shown(workspace: Path, path: str) -> str:
+    # The name that the agent gave may be a link's: a person says yes to the file that is changed.
+    return plain(shown(workspace, path))
 
 
 def _edit(tool: str, before: Look, given: Mapping[str, Any]) -> tuple[Look, Look] | None:

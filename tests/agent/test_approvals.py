@@ -87,6 +87,18 @@ async def test_a_yes_for_the_like_covers_changes_of_the_same_file(use: Use, peop
     assert len(people.asked) == 3
 
 
+async def test_a_link_is_called_by_what_it_leads_to(use: Use, people: People, tmp_path: Path) -> None:
+    """A yes for notes.md would be one for the hook."""
+    hook = tmp_path / ".git" / "hooks" / "pre-commit"
+    (tmp_path / "notes.md").symlink_to(hook)
+    await use("Write", {"file_path": "notes.md", "content": "x"})
+    await use("Write", {"file_path": str(hook), "content": "y"})
+    (asked,) = people.asked
+    labels = {option.id: option.label for option in asked.options}
+    assert labels["allow-like"] == "yes, and every further change of .git/hooks/pre-commit"
+    assert [change.path for change in asked.changes] == [".git/hooks/pre-commit"]
+
+
 @pytest.mark.parametrize("path", ["nul \0", "", 7])
 async def test_odd_paths_are_asked_for_one_by_one(use: Use, people: People, path: Any) -> None:
     await use("Write", {"file_path": path, "content": "x"})
