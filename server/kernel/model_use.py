@@ -25,6 +25,16 @@ class Tokens:
     cache_write_hour: int = 0
     reasoning: int = 0
 
+    def __add__(self, other: Tokens) -> Tokens:
+        return Tokens(
+            self.input + other.input,
+            self.output + other.output,
+            self.cache_read + other.cache_read,
+            self.cache_write + other.cache_write,
+            self.cache_write_hour + other.cache_write_hour,
+            self.reasoning + other.reasoning,
+        )
+
     @property
     def total(self) -> int:
         """All tokens, whatever they cost."""

@@ -70,7 +70,7 @@ def check(data: bytes | bytearray, rules: Rules) -> Checked:
     rounds = 2 if _check_edits(body.get("context_management")) else 1
     streams = flag(body, "stream")
     written, size = write(body, weight)
-    expected = Expected(rounds * size, rounds * most_output(body, "max_tokens"), _hides(body.get("thinking")))
+    expected = Expected(size, most_output(body, "max_tokens"), _hides(body.get("thinking")), rounds)
     return Checked(model, streams, written, expected)
 
 

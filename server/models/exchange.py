@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import hmac
 import time
-from collections.abc import Coroutine, Mapping
+from collections.abc import Coroutine, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any
 
@@ -170,7 +170,7 @@ class Exchange:
     async def _allowed(self, asked: _Asked, checked: Checked, place: Place) -> web.StreamResponse:
         if asked.target.startswith(COUNT_TOKENS):
             return await self._count(asked, checked)
-        expected = self._use(checked, Tokens(input=checked.expected.input, output=checked.expected.output), partial=True)
+        expected = self._use(checked, checked.expected.most, partial=True)
         if self._bill.costs_are_limited and expected.cost_micros is None:
             raise Denied(_FINAL_STATUS, f"there is a budget of money, and no price is known for {checked.model} (TREADLE_MODEL_PRICES)")
         try:
@@ -303,15 +303,15 @@ class Exchange:
                 first = False
                 telemetry.MODEL_FIRST_BYTE_SECONDS.labels(asked.form).observe(time.monotonic() - asked.received_at)
             if meter.feed(piece):
-                reservation.count(self._use(checked, meter.tokens, partial=True))
+                reservation.count(self._use(checked, meter.rounds, partial=True))
         meter.finish()
         if meter.broken:
             await self._tell(ModelTrouble("MODEL_ANSWER_CUT", "the provider ended its answer with an error", retryable=True))
         # Its end is written by aiohttp when this request is done: when what it used is durable, and not before.
         return response
 
-    def _use(self, checked: Checked, tokens: Tokens, *, partial: bool) -> ModelUse:
-        return ModelUse(checked.model, tokens, self._shared.prices.cost(checked.model, tokens), partial=partial)
+    def _use(self, checked: Checked, rounds: Sequence[Tokens], *, partial: bool) -> ModelUse:
+        return ModelUse(checked.model, sum(rounds, Tokens()), self._shared.prices.cost(checked.model, *rounds), partial=partial)
 
     async def _settled(self, reservation: Reservation, use: ModelUse | None) -> None:
         """Also when the request was cancelled."""

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import json
 from abc import ABC, abstractmethod
-from dataclasses import fields, replace
+from collections.abc import Sequence
+from dataclasses import replace
 from typing import Any
 
 from server.kernel.model_use import Tokens
@@ -13,13 +14,12 @@ from server.models.rules import CHARS_PER_TOKEN, Expected
 
 _MAX_LINE_BYTES = 32 * 1024 * 1024
 """A longer line of a stream is not read, and neither is a longer answer that is no stream."""
-_KINDS = tuple(kind.name for kind in fields(Tokens))
 _HIDDEN_PER_SECOND = 100
 """About as many tokens as a fast model writes in a second."""
 
 
 class Meter(ABC):
-    """One answer, piece by piece. `tokens` is what is known by now; what was not told yet is estimated once something has come."""
+    """One answer, piece by piece. `rounds` is what is known by now; what was not told yet is estimated once something has come."""
 
     def __init__(self, *, streams: bool, expected: Expected) -> None:
         self.complete = False
@@ -33,8 +33,8 @@ class Meter(ABC):
         self._skipping = False
         self._chars = 0
         self._told: dict[str, int] = {}
-        self._besides: dict[str, int] = {}
-        """What the provider did besides the answer, and tells apart."""
+        self._besides: Sequence[Tokens] = ()
+        """What the model was run for besides the answer, and is told apart."""
 
     def feed(self, piece: bytes) -> bool:
         """The next piece; whether more is known than before."""
@@ -66,26 +66,30 @@ class Meter(ABC):
         self._buffer.clear()
 
     @property
-    def tokens(self) -> Tokens:
-        """By kind. An answer that broke off has output that nobody counted: about as many tokens as its text has characters / 4."""
+    def rounds(self) -> Sequence[Tokens]:
+        """Each run of the model by itself, the answer first: one request may need several, and a price goes by the length of each. An
+        answer that broke off has output that nobody counted: about as many tokens as its text has characters / 4."""
         told = self._told
         output = told.get("output", 0)
         if not self.complete:
             output = max(output, self._chars // CHARS_PER_TOKEN)
-        known = {"input": self._expected.input, **told, "output": output}
-        return Tokens(**{kind: known.get(kind, 0) + self._besides.get(kind, 0) for kind in _KINDS})
+        answer = Tokens(**{"input": self._expected.input, **told, "output": output})
+        if told:
+            return [answer, *self._besides]
+        return [answer, *[Tokens(self._expected.input)] * (self._expected.rounds - 1)]
 
-    def owed(self, seconds: float) -> Tokens:
+    def owed(self, seconds: float) -> Sequence[Tokens]:
         """What an answer that ended after so many seconds is booked at. Of one that broke off nobody tells what it used: output that could
         not be seen is estimated, for one that is no stream by the most that it could have, else by the time that it had to be made."""
         if self.complete:
-            return self.tokens
-        unseen = 0
+            return self.rounds
         if not self._streams:
-            unseen = self._expected.output
-        elif self._expected.hidden:
-            unseen = min(self._expected.output, int(seconds * _HIDDEN_PER_SECOND))
-        return replace(self.tokens, output=max(self.tokens.output, unseen))
+            return self._expected.most
+        answer, *besides = self.rounds
+        if self._expected.hidden:
+            unseen = min(self._expected.rounds * self._expected.output, int(seconds * _HIDDEN_PER_SECOND))
+            answer = replace(answer, output=max(answer.output, unseen))
+        return [answer, *besides]
 
     def _keep(self, piece: bytes) -> None:
         if not self._skipping:
@@ -140,8 +144,8 @@ class AnthropicMeter(Meter):
         self._told |= _anthropic_counts(usage)
         if isinstance(iterations := usage.get("iterations"), list):
             # A summary of the conversation (`compaction`) is paid for, and in none of the sums.
-            besides = [_anthropic_counts(each) for each in iterations if isinstance(each, dict) and each.get("type") != "message"]
-            self._besides = {kind: sum(each.get(kind, 0) for each in besides) for kind in _KINDS}
+            besides = [each for each in iterations if isinstance(each, dict) and each.get("type") != "message"]
+            self._besides = [Tokens(**_anthropic_counts(each)) for each in besides]
         return True
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import json
 import re
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import aiohttp
@@ -65,9 +65,9 @@ class ModelNamer:
 
     async def _ask(self, system: str, text: str, bill: ModelBill) -> str:
         """What the model says; empty for every kind of failure."""
-        most = Expected((len(system) + len(text)) // CHARS_PER_TOKEN, self._most_output)
-        meter = meter_for(self._format, streams=False, expected=most)
-        expected = self._use(Tokens(input=most.input, output=most.output), partial=True)
+        asked = Expected((len(system) + len(text)) // CHARS_PER_TOKEN, self._most_output)
+        meter = meter_for(self._format, streams=False, expected=asked)
+        expected = self._use(asked.most, partial=True)
         if bill.costs_are_limited and expected.cost_micros is None:
             return ""
         said, billable = "", True
@@ -109,8 +109,9 @@ class ModelNamer:
         limits = {"max_output_tokens": self._most_output, "store": False, "reasoning": {"effort": "low"}}
         return json.dumps({"model": self._model, "instructions": system, "input": messages, **limits}).encode()
 
-    def _use(self, tokens: Tokens, *, partial: bool) -> ModelUse:
-        return ModelUse(self._model, tokens, self._prices.cost(self._model, tokens), Purpose.NAMING, partial=partial)
+    def _use(self, rounds: Sequence[Tokens], *, partial: bool) -> ModelUse:
+        cost = self._prices.cost(self._model, *rounds)
+        return ModelUse(self._model, sum(rounds, Tokens()), cost, Purpose.NAMING, partial=partial)
 
 
 async def _silent(trouble: ModelTrouble) -> None:

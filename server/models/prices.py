@@ -9,8 +9,8 @@ from server.kernel.model_use import Tokens
 Price = Mapping[str, float]
 """US dollars per million tokens, which is micros per token, by kind: input, output, cache_read, cache_write, cache_write_hour.
 
-A request whose input, caches included, is above `long` tokens has other prices for all of it: `long_input` and `long_output`, the caches
-in proportion to input.
+A run of the model whose input, caches included, is above `long` tokens has other prices for all of it: `long_input` and `long_output`, the
+caches in proportion to input.
 """
 
 
@@ -96,23 +96,14 @@ class Prices:
         self._table = {**KNOWN, **own}
         self._names: dict[str, str] = {}
 
-    def cost(self, model: str, tokens: Tokens) -> int | None:
-        """Micros (millionths of a US dollar) for these tokens; None when no price is known for the model."""
+    def cost(self, model: str, *rounds: Tokens) -> int | None:
+        """Micros (millionths of a US dollar) for a request in which the model was run so often, each run at the price of its own length;
+        None when no price is known for the model."""
         name = self.name(model)
         if not name:
             return None
         price = self._table.get(name) or _EXACT[name]
-        short = tokens.cache_write - tokens.cache_write_hour
-        write = price.get("cache_write", price["input"])
-        read = (
-            tokens.input * price["input"]
-            + tokens.cache_read * price.get("cache_read", price["input"])
-            + short * write
-            + tokens.cache_write_hour * price.get("cache_write_hour", write)
-        )
-        if "long" in price and tokens.total - tokens.output > price["long"]:
-            return round(read * price["long_input"] / price["input"] + tokens.output * price["long_output"])
-        return round(read + tokens.output * price["output"])
+        return round(sum(_micros(price, tokens) for tokens in rounds))
 
     def name(self, model: str) -> str:
         """The entry of the table that fits the model: the operator's before a known one, the longest of several; empty for none."""
@@ -129,3 +120,17 @@ class Prices:
             if fitting := [name for name in table if model.startswith(name)]:
                 return max(fitting, key=len)
         return model if model in _EXACT else ""
+
+
+def _micros(price: Price, tokens: Tokens) -> float:
+    short = tokens.cache_write - tokens.cache_write_hour
+    write = price.get("cache_write", price["input"])
+    read = (
+        tokens.input * price["input"]
+        + tokens.cache_read * price.get("cache_read", price["input"])
+        + short * write
+        + tokens.cache_write_hour * price.get("cache_write_hour", write)
+    )
+    if "long" in price and tokens.total - tokens.output > price["long"]:
+        return read * price["long_input"] / price["input"] + tokens.output * price["long_output"]
+    return read + tokens.output * price["output"]

@@ -9,6 +9,8 @@ from dataclasses import dataclass
 from fnmatch import fnmatchcase
 from typing import Any, NoReturn
 
+from server.kernel.model_use import Tokens
+
 MAX_NODES = 500_000
 """Objects, lists and members in one request, marks in its texts among them: 32 MiB of nothing but brackets would become gigabytes of
 Python objects, and nobody else would get to run while they are made. A million tokens of code have about a third of it."""
@@ -37,7 +39,7 @@ class Rules:
 
 @dataclass(frozen=True)
 class Expected:
-    """What a request may use, in tokens."""
+    """What a request may use, in tokens, each time that the provider runs the model for it."""
 
     input: int
     """About as many as it has."""
@@ -45,6 +47,13 @@ class Expected:
     """The most that it allows."""
     hidden: bool = False
     """Whether the model may think without showing all of it in the answer."""
+    rounds: int = 1
+    """How often the model may be run."""
+
+    @property
+    def most(self) -> Sequence[Tokens]:
+        """The most that may be used, round by round."""
+        return [Tokens(self.input, self.output)] * self.rounds
 
 
 @dataclass(frozen=True)

@@ -513,6 +513,22 @@ async def test_hanging_up_on_an_answer_that_is_no_stream_is_not_free(agent: Agen
     assert [(use.tokens.output, use.partial) for use in agent.bill.uses] == [(32_000, True)]
 
 
+async def test_a_summary_of_the_conversation_does_not_make_a_request_a_long_one(agent: Agent, upstream: FakeUpstream) -> None:
+    async def summarises(_: web.Request) -> web.StreamResponse:
+        rounds = [
+            {"type": kind, "input_tokens": size, "output_tokens": 1000} for kind, size in (("compaction", 90_000), ("message", 60_000))
+        ]
+        return web.json_response({"usage": {**rounds[1], "iterations": rounds}})
+
+    upstream.plays(summarises)
+    summarised = {"context_management": {"edits": [{"type": "compact_20260112"}]}, "model": "claude-haiku-5-5"}
+    await agent.say(body=ask("x" * 240_000, stream=False, **summarised))
+    (expected,), (use,) = agent.bill.expected, agent.bill.uses
+    assert expected.tokens.input > 100_000
+    assert expected.cost_micros == round(expected.tokens.input * 0.1 + expected.tokens.output * 0.5)
+    assert (use.tokens, use.cost_micros) == (Tokens(150_000, 2000), 16_000)
+
+
 async def test_an_error_in_mid_stream_passes_and_is_told(agent: Agent, upstream: FakeUpstream) -> None:
 
     from support.fake_upstream import anthropic_events, encoded

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Iterable
 
 import pytest
 from support.fake_upstream import CACHE_READ, CACHE_WRITE, INPUT, OUTPUT, anthropic_events, encoded, openai_events
@@ -27,6 +28,10 @@ def meter(form: Format, *, streams: bool = True, hidden: bool = False) -> Meter:
     return meter_for(form, streams=streams, expected=Expected(77, 1000, hidden))
 
 
+def total(rounds: Iterable[Tokens]) -> Tokens:
+    return sum(rounds, Tokens())
+
+
 @pytest.mark.parametrize("form", Format)
 @pytest.mark.parametrize("size", [1, 2, 7, 64, 100_000])
 def test_a_stream_in_pieces_of_any_size_is_counted_the_same(form: Format, size: int) -> None:
@@ -34,35 +39,35 @@ def test_a_stream_in_pieces_of_any_size_is_counted_the_same(form: Format, size: 
     counting = meter(form)
     changes = [counting.feed(data[start : start + size]) for start in range(0, len(data), size)]
     counting.finish()
-    assert (counting.tokens, counting.complete, counting.broken) == (WHOLE[form], True, False)
+    assert (total(counting.rounds), counting.complete, counting.broken) == (WHOLE[form], True, False)
     assert any(changes)
 
 
 @pytest.mark.parametrize("form", Format)
 def test_a_stream_that_ends_early_is_estimated(form: Format) -> None:
     counting = meter(form)
-    assert counting.tokens == Tokens(input=77), "before the first byte: what was expected"
+    assert total(counting.rounds) == Tokens(input=77), "before the first byte: what was expected"
     last_words = ("content_block_stop", "message_delta", "message_stop", "response.completed")
     for event in STREAMS[form](["x" * 40, "y" * 40]):
         if event["type"] not in last_words:
             counting.feed(encoded(event))
     assert not counting.complete
-    assert counting.tokens.output == 20
-    assert counting.tokens.input == (INPUT if form is Format.ANTHROPIC else 77)
+    assert total(counting.rounds).output == 20
+    assert total(counting.rounds).input == (INPUT if form is Format.ANTHROPIC else 77)
 
 
 @pytest.mark.parametrize("form", Format)
 def test_what_cannot_be_seen_of_a_cut_answer_is_estimated(form: Format) -> None:
     whole = meter(form, streams=False)
-    assert whole.owed(0.1).output == 1000, "an answer that is no stream may have been all that was allowed"
+    assert total(whole.owed(0.1)).output == 1000, "an answer that is no stream may have been all that was allowed"
     thinking = meter(form, hidden=True)
     for event in STREAMS[form](["x" * 40])[:2]:
         thinking.feed(encoded(event))
-    assert [thinking.owed(seconds).output for seconds in (0, 0.5, 60)] == [thinking.tokens.output, 50, 1000]
-    assert meter(form).owed(60) == meter(form).tokens, "nothing is hidden: what was seen is all"
+    assert [total(thinking.owed(seconds)).output for seconds in (0, 0.5, 60)] == [total(thinking.rounds).output, 50, 1000]
+    assert total(meter(form).owed(60)) == total(meter(form).rounds), "nothing is hidden: what was seen is all"
     for event in STREAMS[form](["x" * 40]):
         thinking.feed(encoded(event))
-    assert thinking.owed(60) == thinking.tokens == WHOLE[form], "what the provider told is right"
+    assert total(thinking.owed(60)) == total(thinking.rounds) == WHOLE[form], "what the provider told is right"
 
 
 def test_hostile_streams_change_nothing() -> None:
@@ -71,7 +76,7 @@ def test_hostile_streams_change_nothing() -> None:
         counting.feed(line + b"\n")
     usage = {"input_tokens": -5, "output_tokens": "many", "cache_read_input_tokens": True, "cache_creation": []}
     counting.feed(encoded({"type": "message_start", "message": {"usage": usage}}))
-    assert counting.tokens == Tokens(input=77)
+    assert total(counting.rounds) == Tokens(input=77)
 
 
 def test_an_endless_line_is_not_kept(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -82,7 +87,7 @@ def test_an_endless_line_is_not_kept(monkeypatch: pytest.MonkeyPatch) -> None:
     assert len(counting._buffer) <= 1100
     for event in [{"type": "skipped with the line"}, *anthropic_events(["hello"])]:
         counting.feed(encoded(event))
-    assert counting.tokens == WHOLE[Format.ANTHROPIC]
+    assert total(counting.rounds) == WHOLE[Format.ANTHROPIC]
     whole = meter(Format.ANTHROPIC, streams=False)
     for _ in range(100):
         whole.feed(b"x" * 100)
@@ -101,9 +106,9 @@ def test_caches_of_an_hour_and_thinking_are_counted_apart() -> None:
     counting = meter(Format.ANTHROPIC, streams=False)
     counting.feed(json.dumps({"usage": usage}).encode())
     counting.finish()
-    assert counting.tokens == Tokens(1, 10, 0, 100, 60, 4)
-    assert counting.tokens.total == 111
-    assert Prices({}).cost("claude-sonnet-4-5-20250929", counting.tokens) == round(3 + 150 + 40 * 3.75 + 60 * 6)
+    assert total(counting.rounds) == Tokens(1, 10, 0, 100, 60, 4)
+    assert total(counting.rounds).total == 111
+    assert Prices({}).cost("claude-sonnet-4-5-20250929", total(counting.rounds)) == round(3 + 150 + 40 * 3.75 + 60 * 6)
 
 
 @pytest.mark.parametrize("streams", [True, False])
@@ -119,8 +124,30 @@ def test_a_summary_of_the_conversation_is_paid_for(streams: bool) -> None:
     else:
         counting.feed(json.dumps({"usage": usage}).encode())
     counting.finish()
-    assert counting.tokens == Tokens(input=203_000, output=4_500)
+    assert total(counting.rounds) == Tokens(input=203_000, output=4_500)
     assert counting.complete
+
+
+@pytest.mark.parametrize("streams", [True, False])
+def test_each_round_of_a_request_has_the_price_of_its_own_length(streams: bool) -> None:
+    """Together a summary and the answer are longer than what costs more; neither is by itself."""
+    answer = {"input_tokens": 60_000, "output_tokens": 1_000}
+    summary = {"type": "compaction", "input_tokens": 90_000, "output_tokens": 1_000}
+    usage = {**answer, "iterations": [summary, {"type": "message", **answer}]}
+    counting = meter(Format.ANTHROPIC, streams=streams)
+    counting.feed(encoded({"type": "message_delta", "usage": usage}) if streams else json.dumps({"usage": usage}).encode())
+    counting.finish()
+    assert sorted(counting.rounds, key=lambda each: each.input) == [Tokens(60_000, 1_000), Tokens(90_000, 1_000)]
+    assert Prices({}).cost("claude-haiku-5-5", *counting.rounds) == 16_000
+    long = Tokens(100_001, 1_000)
+    assert Prices({}).cost("claude-haiku-5-5", Tokens(60_000, 1_000), long) == 6_500 + round(long.input * 0.5 + 2_500), "only the long one"
+
+
+def test_until_more_is_known_every_round_is_expected_to_be_as_long() -> None:
+    expected = Expected(60_000, 1_000, rounds=2)
+    assert list(expected.most) == [Tokens(60_000, 1_000)] * 2
+    assert list(meter_for(Format.ANTHROPIC, streams=False, expected=expected).owed(0)) == [Tokens(60_000, 1_000)] * 2
+    assert list(meter_for(Format.ANTHROPIC, streams=True, expected=expected).owed(0)) == [Tokens(60_000)] * 2
 
 
 def test_prices_go_by_the_longest_beginning_and_the_operators_win() -> None:

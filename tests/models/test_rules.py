@@ -225,8 +225,9 @@ def test_a_model_that_thinks_hides_output(thinking: Any, hidden: bool) -> None:
 def test_a_summary_of_the_conversation_is_expected_to_be_paid_for() -> None:
     edits = {"context_management": {"edits": [{"type": "compact_20260112"}]}}
     plain, summarised = (anthropic_rules.check(json.dumps(ask() | more).encode(), RULES).expected for more in ({}, edits))
-    assert (plain.output, summarised.output) == (100, 200)
-    assert summarised.input > 2 * plain.input
+    assert [each.output for each in plain.most] == [100]
+    assert [each.output for each in summarised.most] == [100, 100], "each round by itself: a price may go by its length"
+    assert all(each.input > plain.input for each in summarised.most)
 
 
 @pytest.mark.parametrize("limit", ["5", 1.5, True, -1, {}, []])

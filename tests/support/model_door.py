@@ -26,6 +26,7 @@ class RecordingBill:
 
     def __init__(self, budget: Budget | None = None) -> None:
         self.purse = Purse("the test", budget or Budget(), Spent())
+        self.expected: list[ModelUse] = []
         self.uses: list[ModelUse] = []
         self.troubles: list[ModelTrouble] = []
         self.renewals = 0
@@ -37,6 +38,7 @@ class RecordingBill:
         self.costs_are_limited = bool(self.purse.budget.micros)
 
     async def admit(self, expected: ModelUse) -> RecordingReservation:
+        self.expected.append(expected)
         reservation = RecordingReservation(self)
         await admit([self.purse], reservation, Spent.of(expected))
         self.admitted += 1
