@@ -25,7 +25,7 @@ from server.models.meter import Meter, meter_for
 from server.models.prices import Prices
 from server.models.room import Place, Room, Share
 from server.models.rules import Checked, Refused, Rules
-from server.models.upstream import Upstream, UpstreamFailed, read_short
+from server.models.upstream import Delivery, Upstream, UpstreamFailed, read_short
 
 _MAX_UNDER_WAY = 16
 _BODY_SECONDS = 60.0
@@ -78,6 +78,7 @@ class _Asked:
     response: web.StreamResponse | None = None
     """Set when the answer has begun: then nothing but its end can be told."""
     received_at: float = field(default_factory=time.monotonic)
+    delivery: Delivery = field(default_factory=Delivery)
 
 
 class Exchange:
@@ -244,25 +245,19 @@ class Exchange:
 
     async def _paid(self, asked: _Asked, checked: Checked, reservation: Reservation, place: Place) -> web.StreamResponse:
         meter = meter_for(asked.form, streams=checked.streams, expected=checked.expected)
-        # Until the provider has refused: who hangs up before the first byte has been answered all the same, and that costs.
-        billable = True
         answered_at: float | None = None
         try:
-            try:
-                answer = await self._sent(asked, checked)
-            except Denied:
-                billable = False
-                raise
+            answer = await self._sent(asked, checked)
             answered_at = time.monotonic()
             place.leave()
             async with answer:
                 if answer.status >= 400:
-                    billable = False
                     return await self._refusal(asked, answer)
                 return await self._stream(asked, answer, checked, meter, reservation)
         finally:
             owed = meter.owed(time.monotonic() - answered_at if answered_at is not None else 0)
-            use = self._use(checked, owed, partial=not meter.complete) if billable else None
+            # Who hangs up before the first byte may have been answered all the same, and that costs.
+            use = self._use(checked, owed, partial=not meter.complete) if asked.delivery.billable else None
             await self._settled(reservation, use)
 
     async def _refusal(self, asked: _Asked, answer: aiohttp.ClientResponse) -> web.Response:
@@ -284,7 +279,7 @@ class Exchange:
         headers = request_headers(asked.form, asked.request.headers, streams=checked.streams)
         body, asked.body = asked.body, b""
         try:
-            return await self._shared.upstreams[asked.form].post(asked.target, headers, body, tell=self._tell)
+            return await self._shared.upstreams[asked.form].post(asked.target, headers, body, tell=self._tell, delivery=asked.delivery)
         except UpstreamFailed as error:
             failure, trouble = error.failure, error.failure.trouble
             # By this word the Claude program would try again, whatever the status.

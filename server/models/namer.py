@@ -20,7 +20,7 @@ from server.models.headers import request_headers
 from server.models.meter import Meter, meter_for
 from server.models.prices import Prices
 from server.models.rules import CHARS_PER_TOKEN, Expected
-from server.models.upstream import Upstream, UpstreamFailed
+from server.models.upstream import Delivery, Upstream, UpstreamFailed
 
 _PROMPT_CHARS = 1000
 _DIFF_CHARS = 4000
@@ -70,28 +70,27 @@ class ModelNamer:
         expected = self._use(asked.most, partial=True)
         if bill.costs_are_limited and expected.cost_micros is None:
             return ""
-        said, billable = "", True
+        said, delivery = "", Delivery()
         reservation = None
         try:
             async with asyncio.timeout(self._seconds):
                 reservation = await bill.admit(expected)
-                said = await self._said(self._body(system, text), meter)
+                said = await self._said(self._body(system, text), meter, delivery)
         except UpstreamFailed as error:
-            billable = False
             log.info("naming.failed", error=str(error))
         except (TimeoutError, aiohttp.ClientError, OSError, KernelError) as error:
             log.info("naming.failed", error=type(error).__name__)
         finally:
             # Not within the limit: what was used must be written.
             if reservation is not None:
-                await reservation.settle(self._use(meter.owed(0), partial=not meter.complete) if billable else None)
+                await reservation.settle(self._use(meter.owed(0), partial=not meter.complete) if delivery.billable else None)
         return said
 
-    async def _said(self, body: bytes, meter: Meter) -> str:
+    async def _said(self, body: bytes, meter: Meter, delivery: Delivery) -> str:
         """Errors: UpstreamFailed, aiohttp.ClientError."""
         target = MESSAGES if self._format is Format.ANTHROPIC else RESPONSES
         headers = request_headers(self._format, {}, streams=False)
-        async with await self._upstream.post(target, headers, body, tell=_silent) as answer:
+        async with await self._upstream.post(target, headers, body, tell=_silent, delivery=delivery) as answer:
             if answer.status >= 400:
                 trouble = ModelTrouble("MODEL_UNAVAILABLE", f"the provider answered {answer.status}", provider_status=answer.status)
                 raise UpstreamFailed.of(trouble)

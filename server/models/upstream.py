@@ -54,6 +54,14 @@ class UpstreamFailed(Exception):
         return cls(Failure(trouble))
 
 
+@dataclass
+class Delivery:
+    """What has become of one request, also for who was cancelled while it was under way."""
+
+    billable: bool = False
+    """Whether the provider may be at work on it, or has been: not before a try is sent, and no longer once it has failed."""
+
+
 class Upstream:
     """One provider. Its address comes from the settings and nowhere else; redirects are not followed."""
 
@@ -81,12 +89,12 @@ class Upstream:
             data = data.replace(secret, b"*" * len(secret))
         return data
 
-    async def post(self, target: str, headers: Mapping[str, str], body: bytes, *, tell: Tell) -> aiohttp.ClientResponse:
+    async def post(self, target: str, headers: Mapping[str, str], body: bytes, *, tell: Tell, delivery: Delivery) -> aiohttp.ClientResponse:
         """An answer that goes back to the agent: a success, or a refusal that is about the request. Each try that failed before is told.
         The caller releases it. Errors: UpstreamFailed."""
         attempt, renewed = 1, False
         while True:
-            answer, sent = await self._try(target, headers, body, attempt)
+            answer, sent = await self._try(target, headers, body, attempt, delivery)
             if isinstance(answer, aiohttp.ClientResponse):
                 return answer
             if answer.trouble.provider_status == 401 and not renewed and await self._credential.renew(sent):
@@ -102,20 +110,23 @@ class Upstream:
             attempt += 1
 
     async def _try(
-        self, target: str, headers: Mapping[str, str], body: bytes, attempt: int
+        self, target: str, headers: Mapping[str, str], body: bytes, attempt: int, delivery: Delivery
     ) -> tuple[aiohttp.ClientResponse | Failure, dict[str, str]]:
         sent: dict[str, str] = {}
         try:
             sent = await self._credential.headers()
             self._remember(sent)
+            delivery.billable = True
             answer = await self._http.post(self._url + target, data=_payload(body), headers=_joined(headers, sent), allow_redirects=False)
         except LoginFailed as error:
             return Failure(ModelTrouble("MODEL_CREDENTIAL_REFUSED", str(error), attempt=attempt)), sent
         except (aiohttp.ClientError, OSError) as error:
+            delivery.billable = False
             # Nobody's text but the exception's name: it may hold an address, and a person cannot do more with it.
             trouble = ModelTrouble("MODEL_UNAVAILABLE", f"the provider cannot be reached: {type(error).__name__}", attempt=attempt)
             return Failure(trouble, retried=True), sent
-        if answer.status < 300 or (400 <= answer.status < 500 and answer.status not in _RETRIED and answer.status != 401):
+        delivery.billable = answer.status < 300
+        if delivery.billable or (400 <= answer.status < 500 and answer.status not in _RETRIED and answer.status != 401):
             return answer, sent
         return _failure(answer, self.masked(await read_short(answer)), attempt), sent
 

@@ -513,6 +513,25 @@ async def test_hanging_up_on_an_answer_that_is_no_stream_is_not_free(agent: Agen
     assert [(use.tokens.output, use.partial) for use in agent.bill.uses] == [(32_000, True)]
 
 
+async def test_hanging_up_while_the_provider_only_refuses_is_free(agent: Agent, upstream: FakeUpstream) -> None:
+    upstream.plays(status(529, headers={"retry-after": "30"}))
+    task = asyncio.create_task(agent.say(body=ask(stream=False, max_tokens=32_000)))
+    await asyncio.wait_for(agent.bill.troubled.wait(), 10)
+    task.cancel()
+    await asyncio.wait_for(agent.bill.settled.wait(), 10)
+    assert agent.bill.uses == []
+
+
+async def test_hanging_up_on_a_try_after_a_refusal_is_not_free(agent: Agent, upstream: FakeUpstream) -> None:
+    begun = asyncio.Event()
+    upstream.plays(status(529, headers={"retry-after": "0.01"}), silence(begun))
+    task = asyncio.create_task(agent.say(body=ask(stream=False, max_tokens=32_000)))
+    await asyncio.wait_for(begun.wait(), 10)
+    task.cancel()
+    await asyncio.wait_for(agent.bill.settled.wait(), 10)
+    assert [(use.tokens.output, use.partial) for use in agent.bill.uses] == [(32_000, True)]
+
+
 async def test_a_summary_of_the_conversation_does_not_make_a_request_a_long_one(agent: Agent, upstream: FakeUpstream) -> None:
     async def summarises(_: web.Request) -> web.StreamResponse:
         rounds = [

@@ -74,6 +74,15 @@ async def test_a_failure_is_no_error_and_no_event(settings: dict[str, Any], upst
     assert (bill.troubles, bill.uses, bill.unsettled) == ([], [], 0)
 
 
+async def test_its_limit_costs_nothing_while_the_provider_only_refuses(settings: dict[str, Any], upstream: FakeUpstream) -> None:
+    upstream.default = status(529, headers={"retry-after": "30"})
+    bill = RecordingBill()
+    async with namer(settings | {"naming_seconds": 1}) as asks:
+        assert await asks.commit("x", bill=bill) is None
+    assert len(upstream.seen) == 1
+    assert (bill.uses, bill.unsettled) == ([], 0)
+
+
 async def test_an_empty_purse_names_nothing(settings: dict[str, Any], upstream: FakeUpstream) -> None:
     bill = RecordingBill(Budget(tokens=1))
     async with namer(settings) as asks:

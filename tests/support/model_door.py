@@ -29,6 +29,8 @@ class RecordingBill:
         self.expected: list[ModelUse] = []
         self.uses: list[ModelUse] = []
         self.troubles: list[ModelTrouble] = []
+        self.troubled = asyncio.Event()
+        """Set when something was told."""
         self.renewals = 0
         self.admitted = 0
         self.unsettled = 0
@@ -47,6 +49,7 @@ class RecordingBill:
 
     async def trouble(self, trouble: ModelTrouble) -> None:
         self.troubles.append(trouble)
+        self.troubled.set()
 
     def secrets_changed(self) -> None:
         self.renewals += 1
