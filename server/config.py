@@ -151,6 +151,12 @@ class Settings(BaseSettings):
     model_retry_seconds: float = Field(
         60, ge=0, allow_inf_nan=False, description="Longest wait before such a try; a provider that asks for more gets no more tries."
     )
+    model_first_byte_seconds: Seconds = Field(
+        120, description="How long a model may take to begin an answer that is streamed; then the request is tried again."
+    )
+    model_silence_seconds: Seconds = Field(
+        300, description="How long an answer that has begun may stand still; then it is cut off, and its agent may ask again."
+    )
     model_prices: dict[str, dict[str, float]] = Field(
         {},
         description="Prices that Treadle does not know or has wrong, as JSON: beginning of the model's name -> `input`, `output`, "

@@ -22,6 +22,11 @@ VARIABLES: Mapping[Format, tuple[str, ...]] = {
 class Credential(Protocol):
     """How requests to one provider are paid for."""
 
+    @property
+    def setting(self) -> str:
+        """Where it comes from, for people: what to check when the provider does not take it."""
+        ...
+
     async def headers(self) -> dict[str, str]:
         """What to send; the value is good now. Errors: LoginFailed when it had to be renewed and could not be."""
         ...
@@ -42,8 +47,9 @@ def _subscription(token: str) -> dict[str, str]:
 class Fixed:
     """A key or token that this server cannot renew."""
 
-    def __init__(self, headers: Mapping[str, str]) -> None:
+    def __init__(self, headers: Mapping[str, str], setting: str) -> None:
         self._headers = headers
+        self.setting = setting
 
     async def headers(self) -> dict[str, str]:
         """See Credential."""
@@ -63,6 +69,7 @@ class RenewableLogin:
 
     def __init__(self, login: Login) -> None:
         self._login = login
+        self.setting = "the Claude login in TREADLE_CLAUDE_CREDENTIALS"
 
     async def headers(self) -> dict[str, str]:
         """See Credential."""
@@ -81,12 +88,12 @@ def credentials_of(settings: Settings) -> dict[Format, Credential]:
     """What the settings give, for each format the first of: key, token, login. Errors: LoginUnfit when the login's file cannot be used."""
     found: dict[Format, Credential] = {}
     if key := settings.anthropic_api_key.get_secret_value():
-        found[Format.ANTHROPIC] = Fixed({"x-api-key": key})
+        found[Format.ANTHROPIC] = Fixed({"x-api-key": key}, "ANTHROPIC_API_KEY or TREADLE_ANTHROPIC_API_KEY")
     elif token := settings.claude_oauth_token.get_secret_value():
-        found[Format.ANTHROPIC] = Fixed(_subscription(token))
+        found[Format.ANTHROPIC] = Fixed(_subscription(token), "CLAUDE_CODE_OAUTH_TOKEN or TREADLE_CLAUDE_OAUTH_TOKEN")
     elif path := settings.claude_credentials:
         login = open_login(path, url=settings.claude_refresh_url, client_id=settings.claude_client_id)
         found[Format.ANTHROPIC] = RenewableLogin(login)
     if key := settings.openai_api_key.get_secret_value():
-        found[Format.OPENAI] = Fixed({"authorization": f"Bearer {key}"})
+        found[Format.OPENAI] = Fixed({"authorization": f"Bearer {key}"}, "OPENAI_API_KEY or TREADLE_OPENAI_API_KEY")
     return found

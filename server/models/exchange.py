@@ -22,6 +22,7 @@ from server.models import anthropic_rules, openai_rules
 from server.models.formats import COUNT_TOKENS, TARGETS, Format, error_body, error_of
 from server.models.headers import answer_headers, request_headers
 from server.models.meter import Meter, meter_for
+from server.models.patience import Patience, Silent, spoken
 from server.models.prices import Prices
 from server.models.room import Place, Room, Share
 from server.models.rules import Checked, Refused, Rules
@@ -51,6 +52,8 @@ class Shared:
     prices: Prices
     room: Room
     max_bytes: int
+    silence_seconds: float
+    """How long an answer that has begun may stand still."""
     tracer: Tracer
 
 
@@ -71,6 +74,7 @@ class _Asked:
     """One request, and how far it has come."""
 
     request: web.BaseRequest
+    patience: Patience
     form: Format = Format.ANTHROPIC
     target: str = ""
     body: bytes = b""
@@ -109,7 +113,7 @@ class Exchange:
 
     async def handle(self, request: web.BaseRequest) -> web.StreamResponse:
         """Answer one request: an aiohttp handler. Cancelled when the agent hangs up."""
-        asked = _Asked(request)
+        asked = _Asked(request, Patience(self._tell_aside))
         work = asyncio.create_task(self._answered(asked))
         self._under_way.add(work)
         work.add_done_callback(self._under_way.discard)
@@ -133,13 +137,12 @@ class Exchange:
         except asyncio.CancelledError:
             outcome = "cut"
             raise
-        except (aiohttp.ClientError, OSError) as error:
+        except (aiohttp.ClientError, OSError, Silent) as error:
             outcome = "cut"
             if not _connected(asked):
                 # The agent hung up, which is its own affair.
                 return _broken_off(asked) or _error(asked.form, 503, "Treadle: the agent hung up")
-            await self._tell(ModelTrouble("MODEL_ANSWER_CUT", f"the model's answer broke off ({type(error).__name__})", retryable=True))
-            return _broken_off(asked) or _error(asked.form, 503, "Treadle: the answer broke off")
+            return await self._cut_off(asked, f"stood still for {spoken(error.seconds)}" if isinstance(error, Silent) else "broke off")
         except KernelError as error:
             # The database is away, or another server has the turn: whoever is there soon answers the agent's next try.
             outcome = "failed"
@@ -152,6 +155,15 @@ class Exchange:
             return _broken_off(asked) or _error(asked.form, _FINAL_STATUS, "Treadle: a defect of the server; its log tells more")
         finally:
             telemetry.MODEL_REQUESTS.labels(asked.form, outcome).inc()
+
+    async def _cut_off(self, asked: _Asked, how: str) -> web.StreamResponse:
+        """An answer that does not come to its end. Whether it is asked for again is the agent's affair."""
+        message = f"the answer from {self._host(asked)} {how}; the agent may ask again"
+        await self._tell(ModelTrouble("MODEL_ANSWER_CUT", message, retryable=True))
+        return _broken_off(asked) or _error(asked.form, 503, "Treadle: the answer broke off")
+
+    def _host(self, asked: _Asked) -> str:
+        return self._shared.upstreams[asked.form].host
 
     # -- from the door to the provider --------------------------------------------------------------------------------------
 
@@ -265,7 +277,7 @@ class Exchange:
         response = await self._whole(asked, answer)
         if answer.status != 400:
             said = error_of(response.body)[1] if isinstance(response.body, bytes) else ""
-            message = said or f"the provider answered {answer.status}"
+            message = self._shared.upstreams[asked.form].sentence(answer.status, said)
             await self._tell(ModelTrouble("MODEL_REQUEST_REFUSED", message, provider_status=answer.status))
         return response
 
@@ -279,7 +291,15 @@ class Exchange:
         headers = request_headers(asked.form, asked.request.headers, streams=checked.streams)
         body, asked.body = asked.body, b""
         try:
-            return await self._shared.upstreams[asked.form].post(asked.target, headers, body, tell=self._tell, delivery=asked.delivery)
+            return await self._shared.upstreams[asked.form].post(
+                asked.target,
+                headers,
+                body,
+                streams=checked.streams,
+                tell=self._tell,
+                patience=asked.patience,
+                delivery=asked.delivery,
+            )
         except UpstreamFailed as error:
             failure, trouble = error.failure, error.failure.trouble
             # By this word the Claude program would try again, whatever the status.
@@ -292,7 +312,7 @@ class Exchange:
         response = asked.response = web.StreamResponse(status=answer.status, headers=answer_headers(answer.headers))
         await response.prepare(asked.request)
         first = True
-        async for piece in answer.content.iter_any():
+        while piece := await self._piece(asked, answer):
             await response.write(piece)
             if first:
                 first = False
@@ -301,9 +321,15 @@ class Exchange:
                 reservation.count(self._use(checked, meter.rounds, partial=True))
         meter.finish()
         if meter.broken:
-            await self._tell(ModelTrouble("MODEL_ANSWER_CUT", "the provider ended its answer with an error", retryable=True))
+            message = f"{self._host(asked)} ended its answer with an error; the agent may ask again"
+            await self._tell(ModelTrouble("MODEL_ANSWER_CUT", message, retryable=True))
         # Its end is written by aiohttp when this request is done: when what it used is durable, and not before.
         return response
+
+    async def _piece(self, asked: _Asked, answer: aiohttp.ClientResponse) -> bytes:
+        """What comes next of an answer; nothing at its end. Errors: Silent, aiohttp.ClientError."""
+        async with asked.patience.waiting(self._shared.silence_seconds, f"nothing more from {self._host(asked)}"):
+            return await answer.content.readany()
 
     def _use(self, checked: Checked, rounds: Sequence[Tokens], *, partial: bool) -> ModelUse:
         return ModelUse(checked.model, sum(rounds, Tokens()), self._shared.prices.cost(checked.model, *rounds), partial=partial)
@@ -330,6 +356,18 @@ class Exchange:
 
     async def _tell(self, trouble: ModelTrouble) -> None:
         await self._uncut(self._bill.trouble(trouble))
+
+    def _tell_aside(self, trouble: ModelTrouble) -> None:
+        """While something else is waited for."""
+        task = asyncio.create_task(self._told_aside(trouble))
+        self._settling.add(task)
+        task.add_done_callback(self._settling.discard)
+
+    async def _told_aside(self, trouble: ModelTrouble) -> None:
+        try:
+            await self._bill.trouble(trouble)
+        except KernelError as error:
+            log.warning("model.trouble_not_told", code=trouble.code, error=error.message)
 
 
 async def _received(content: aiohttp.StreamReader, size: int, place: Place) -> bytearray:

@@ -32,8 +32,6 @@ if TYPE_CHECKING:
 _ROOM_BYTES = 256 * 1024 * 1024
 _CONNECT_SECONDS = 10.0
 _NO_TRACER = NoTracer()
-_SILENCE_SECONDS = 600.0
-"""Providers send something at least every some seconds in a stream, and answer within ten minutes without one."""
 
 FORMATS: Mapping[str, frozenset[Format]] = MappingProxyType(
     {
@@ -131,11 +129,13 @@ async def open_models(settings: Settings, tracer: Tracer = _NO_TRACER) -> AsyncI
                 credential,
                 retries=settings.model_retries,
                 longest_pause=settings.model_retry_seconds,
+                first_byte_seconds=settings.model_first_byte_seconds,
                 renewed=renewed,
             )
             for form, credential in credentials.items()
         }
-        shared = Shared(upstreams, rules, prices, Room(_ROOM_BYTES), settings.model_request_bytes, tracer)
+        room = Room(_ROOM_BYTES)
+        shared = Shared(upstreams, rules, prices, room, settings.model_request_bytes, settings.model_silence_seconds, tracer)
         gateway = HttpModelGateway(shared, credentials)
         try:
             yield Models(gateway, _namer(settings, upstreams, prices))
@@ -159,7 +159,8 @@ async def _http() -> AsyncIterator[aiohttp.ClientSession]:
     """Certificates are verified, cookies are not kept, and nothing of the environment (a proxy, a .netrc) has a say."""
     import aiohttp
 
-    timeout = aiohttp.ClientTimeout(total=None, connect=None, sock_connect=_CONNECT_SECONDS, sock_read=_SILENCE_SECONDS)
+    # How long an answer may take has limits of its own (see Patience).
+    timeout = aiohttp.ClientTimeout(total=None, connect=None, sock_connect=_CONNECT_SECONDS, sock_read=None)
     async with aiohttp.ClientSession(
         timeout=timeout,
         connector=aiohttp.TCPConnector(limit=0, ttl_dns_cache=60),

@@ -20,6 +20,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from tempfile import NamedTemporaryFile
 from typing import Any
+from urllib.parse import urlsplit
 
 import structlog
 
@@ -146,6 +147,8 @@ class Login:
         """What the provider gives for the refresh token. Errors: LoginFailed, OSError."""
         import aiohttp
 
+        from server.models.unreached import why_unreached
+
         asked = {"grant_type": "refresh_token", "refresh_token": old.refresh, "client_id": self._client_id}
         try:
             async with (
@@ -155,8 +158,10 @@ class Login:
                 if answer.status != 200:
                     raise LoginFailed(f"the Claude login could not be renewed: {self._url} answered {answer.status}; log in again")
                 given = await answer.json(content_type=None)
-        except (aiohttp.ClientError, ValueError) as error:
-            raise LoginFailed(f"the Claude login could not be renewed: {type(error).__name__}") from error
+        except aiohttp.ClientError as error:
+            raise LoginFailed(f"the Claude login could not be renewed: {urlsplit(self._url).netloc} {why_unreached(error)}") from error
+        except ValueError as error:
+            raise LoginFailed("the Claude login could not be renewed: the answer is no JSON") from error
         try:
             access, expires_in = str(given["access_token"]), float(given["expires_in"])
             refresh = str(given.get("refresh_token") or old.refresh)

@@ -18,6 +18,7 @@ from server.kernel.ports.namer import Names
 from server.models.formats import MESSAGES, RESPONSES, Format
 from server.models.headers import request_headers
 from server.models.meter import Meter, meter_for
+from server.models.patience import Patience
 from server.models.prices import Prices
 from server.models.rules import CHARS_PER_TOKEN, Expected
 from server.models.upstream import Delivery, Upstream, UpstreamFailed
@@ -90,9 +91,11 @@ class ModelNamer:
         """Errors: UpstreamFailed, aiohttp.ClientError."""
         target = MESSAGES if self._format is Format.ANTHROPIC else RESPONSES
         headers = request_headers(self._format, {}, streams=False)
-        async with await self._upstream.post(target, headers, body, tell=_silent, delivery=delivery) as answer:
+        patience = Patience(_nobody)
+        sent = self._upstream.post(target, headers, body, streams=False, tell=_silent, patience=patience, delivery=delivery)
+        async with await sent as answer:
             if answer.status >= 400:
-                trouble = ModelTrouble("MODEL_UNAVAILABLE", f"the provider answered {answer.status}", provider_status=answer.status)
+                trouble = ModelTrouble("MODEL_UNAVAILABLE", self._upstream.sentence(answer.status, ""), provider_status=answer.status)
                 raise UpstreamFailed.of(trouble)
             data = bytearray()
             while len(data) < _ANSWER_BYTES and (piece := await answer.content.readany()):
@@ -111,6 +114,10 @@ class ModelNamer:
     def _use(self, rounds: Sequence[Tokens], *, partial: bool) -> ModelUse:
         cost = self._prices.cost(self._model, *rounds)
         return ModelUse(self._model, sum(rounds, Tokens()), cost, Purpose.NAMING, partial=partial)
+
+
+def _nobody(trouble: ModelTrouble) -> None:
+    """Its own limit is shorter than what is called slow."""
 
 
 async def _silent(trouble: ModelTrouble) -> None:

@@ -6,9 +6,10 @@ import asyncio
 import io
 import random
 from collections.abc import Awaitable, Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from email.utils import parsedate_to_datetime
 from time import time
+from urllib.parse import urlsplit
 
 import aiohttp
 from multidict import CIMultiDictProxy
@@ -17,12 +18,16 @@ from server.kernel.ports.model_gateway import ModelTrouble
 from server.models.credentials import Credential
 from server.models.formats import error_of
 from server.models.login import LoginFailed
+from server.models.patience import Patience, Silent, spoken
+from server.models.unreached import why_unreached
 
 _SHORT_BYTES = 64 * 1024
 _SHORT_SECONDS = 5.0
 _LARGE_BYTES = 512 * 1024
 _REMEMBERED = 4
 _FIRST_PAUSE_SECONDS = 0.5
+_WHOLE_SECONDS = 600.0
+"""For an answer that is not streamed: it begins when it is complete."""
 _RETRIED = frozenset({408, 429, 500, 502, 503, 504, 520, 522, 524, 529})
 _CODES = {429: "MODEL_RATE_LIMITED", 503: "MODEL_OVERLOADED", 529: "MODEL_OVERLOADED"}
 
@@ -73,10 +78,14 @@ class Upstream:
         *,
         retries: int,
         longest_pause: float,
+        first_byte_seconds: float,
         renewed: Callable[[], None],
     ) -> None:
+        self.host = urlsplit(url).netloc
+        """For people."""
         self._http = http
         self._url = url.rstrip("/")
+        self._first_byte_seconds = first_byte_seconds
         self._credential = credential
         self._retries = retries
         self._longest_pause = longest_pause
@@ -89,12 +98,19 @@ class Upstream:
             data = data.replace(secret, b"*" * len(secret))
         return data
 
-    async def post(self, target: str, headers: Mapping[str, str], body: bytes, *, tell: Tell, delivery: Delivery) -> aiohttp.ClientResponse:
+    def sentence(self, status: int, said: str) -> str:
+        """An answer with an error, as it is told."""
+        return f"{status} from {self.host}" + (f": {said}" if said else "")
+
+    async def post(
+        self, target: str, headers: Mapping[str, str], body: bytes, *, streams: bool, tell: Tell, patience: Patience, delivery: Delivery
+    ) -> aiohttp.ClientResponse:
         """An answer that goes back to the agent: a success, or a refusal that is about the request. Each try that failed before is told.
         The caller releases it. Errors: UpstreamFailed."""
+        seconds = self._first_byte_seconds if streams else max(self._first_byte_seconds, _WHOLE_SECONDS)
         attempt, renewed = 1, False
         while True:
-            answer, sent = await self._try(target, headers, body, attempt, delivery)
+            answer, sent = await self._try(target, headers, body, patience=patience, seconds=seconds, delivery=delivery)
             if isinstance(answer, aiohttp.ClientResponse):
                 return answer
             if answer.trouble.provider_status == 401 and not renewed and await self._credential.renew(sent):
@@ -103,32 +119,63 @@ class Upstream:
                 continue
             pause = max(answer.retry_after, _FIRST_PAUSE_SECONDS * 2 ** (attempt - 1) * random.uniform(0.8, 1.2))  # noqa: S311
             if not answer.retried or attempt > self._retries or pause > self._longest_pause:
-                raise UpstreamFailed(answer)
+                raise UpstreamFailed(self._final(answer, attempt, pause))
             trouble = answer.trouble
-            await tell(ModelTrouble(trouble.code, trouble.message, True, attempt, trouble.provider_status))
+            message = f"{trouble.message}; try {attempt + 1} of {self._retries + 1} in {spoken(pause)}"
+            await tell(replace(trouble, message=message, retryable=True, attempt=attempt))
             await asyncio.sleep(pause)
             attempt += 1
 
+    def _final(self, failure: Failure, attempt: int, pause: float) -> Failure:
+        """The same, and why nothing more is tried."""
+        if failure.retried and attempt <= self._retries:
+            wish = f"it asks to wait for {spoken(pause)}, and TREADLE_MODEL_RETRY_SECONDS allows {spoken(self._longest_pause)}"
+        elif attempt > 1:
+            wish = f"given up after {attempt} tries"
+        else:
+            return failure
+        return replace(failure, trouble=replace(failure.trouble, message=f"{failure.trouble.message}; {wish}"))
+
     async def _try(
-        self, target: str, headers: Mapping[str, str], body: bytes, attempt: int, delivery: Delivery
+        self, target: str, headers: Mapping[str, str], body: bytes, *, patience: Patience, seconds: float, delivery: Delivery
     ) -> tuple[aiohttp.ClientResponse | Failure, dict[str, str]]:
         sent: dict[str, str] = {}
         try:
             sent = await self._credential.headers()
             self._remember(sent)
             delivery.billable = True
-            answer = await self._http.post(self._url + target, data=_payload(body), headers=_joined(headers, sent), allow_redirects=False)
+            async with patience.waiting(seconds, f"no answer from {self.host}"):
+                answer = await self._http.post(
+                    self._url + target, data=_payload(body), headers=_joined(headers, sent), allow_redirects=False
+                )
         except LoginFailed as error:
-            return Failure(ModelTrouble("MODEL_CREDENTIAL_REFUSED", str(error), attempt=attempt)), sent
+            message = f"{error}; check {self._credential.setting}"
+            return Failure(ModelTrouble("MODEL_CREDENTIAL_REFUSED", message)), sent
+        except Silent:
+            # Nobody knows what it did meanwhile; as for all that fails, nothing is booked.
+            delivery.billable = False
+            return self._unavailable(f"no answer from {self.host} within {spoken(seconds)}"), sent
         except (aiohttp.ClientError, OSError) as error:
             delivery.billable = False
-            # Nobody's text but the exception's name: it may hold an address, and a person cannot do more with it.
-            trouble = ModelTrouble("MODEL_UNAVAILABLE", f"the provider cannot be reached: {type(error).__name__}", attempt=attempt)
-            return Failure(trouble, retried=True), sent
+            return self._unavailable(f"{self.host} {why_unreached(error)}"), sent
         delivery.billable = answer.status < 300
         if delivery.billable or (400 <= answer.status < 500 and answer.status not in _RETRIED and answer.status != 401):
             return answer, sent
-        return _failure(answer, self.masked(await read_short(answer)), attempt), sent
+        return self._failure(answer, self.masked(await read_short(answer))), sent
+
+    def _unavailable(self, message: str) -> Failure:
+        return Failure(ModelTrouble("MODEL_UNAVAILABLE", message), retried=True)
+
+    def _failure(self, answer: aiohttp.ClientResponse, body: bytes) -> Failure:
+        status = answer.status
+        kind, said = error_of(body)
+        code, message = _CODES.get(status, "MODEL_UNAVAILABLE"), self.sentence(status, said)
+        if status == 401:
+            code, message = "MODEL_CREDENTIAL_REFUSED", f"{message}; check {self._credential.setting}"
+        elif 300 <= status < 400:
+            message = self.sentence(status, "a redirect, which is not followed")
+        trouble = ModelTrouble(code, message, provider_status=status)
+        return Failure(trouble, kind, _retry_after(answer.headers), retried=status in _RETRIED)
 
     def _remember(self, sent: Mapping[str, str]) -> None:
         secret = (sent.get("x-api-key") or sent.get("authorization", "").removeprefix("Bearer ")).encode()
@@ -137,20 +184,6 @@ class Upstream:
             # A login that is renewed for months has many; the provider repeats the last ones, if any.
             while len(self._shown) > _REMEMBERED:
                 del self._shown[next(iter(self._shown))]
-
-
-def _failure(answer: aiohttp.ClientResponse, body: bytes, attempt: int) -> Failure:
-    status = answer.status
-    kind, said = error_of(body)
-    said = said or f"the provider answered {status}"
-    if status == 401:
-        code, message = "MODEL_CREDENTIAL_REFUSED", f"the provider does not take this server's credential: {said}"
-    elif 300 <= status < 400:
-        code, message = "MODEL_UNAVAILABLE", "the provider answered with a redirect, which is not followed"
-    else:
-        code, message = _CODES.get(status, "MODEL_UNAVAILABLE"), said
-    trouble = ModelTrouble(code, message, attempt=attempt, provider_status=status)
-    return Failure(trouble, kind, _retry_after(answer.headers), retried=status in _RETRIED)
 
 
 async def read_short(answer: aiohttp.ClientResponse) -> bytes:

@@ -5,12 +5,14 @@ from __future__ import annotations
 import asyncio
 import json
 import os
+import re
 import socket
 import ssl
 import subprocess
 import tempfile
 import tracemalloc
 from contextlib import AsyncExitStack, suppress
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -354,16 +356,24 @@ async def test_a_model_that_is_not_allowed_is_refused(agent: Agent, upstream: Fa
     assert upstream.seen == []
 
 
+def host_of(upstream: FakeUpstream) -> str:
+    return upstream.url.removeprefix("http://")
+
+
 # -- failures of the provider ----------------------------------------------------------------------------------------------
 
 
 async def test_overload_is_tried_again_and_told(agent: Agent, upstream: FakeUpstream) -> None:
     upstream.plays(status(529, "busy", headers={"retry-after": "0.01"}), status(503, "later"), message())
     assert (await agent.say()).status == 200
-    assert agent.bill.troubles == [
-        ModelTrouble("MODEL_OVERLOADED", "busy", retryable=True, attempt=1, provider_status=529),
-        ModelTrouble("MODEL_OVERLOADED", "later", retryable=True, attempt=2, provider_status=503),
+    assert [replace(trouble, message="") for trouble in agent.bill.troubles] == [
+        ModelTrouble("MODEL_OVERLOADED", "", retryable=True, attempt=1, provider_status=529),
+        ModelTrouble("MODEL_OVERLOADED", "", retryable=True, attempt=2, provider_status=503),
     ]
+    # Who says it, what, and what happens next.
+    first, second = (trouble.message for trouble in agent.bill.troubles)
+    assert re.fullmatch(rf"529 from {host_of(upstream)}: busy; try 2 of 3 in 0\.\d s", first)
+    assert re.fullmatch(rf"503 from {host_of(upstream)}: later; try 3 of 3 in (0\.\d|1|1\.\d) s", second)
     assert len(upstream.seen) == 3
     assert len(agent.bill.uses) == 1
 
@@ -374,6 +384,7 @@ async def test_retry_after_is_honoured(agent: Agent, upstream: FakeUpstream) -> 
     assert (await agent.say()).status == 200
     assert 1 <= asyncio.get_running_loop().time() - begun < 3
     assert agent.bill.codes == ["MODEL_RATE_LIMITED"]
+    assert agent.bill.troubles[0].message.endswith("slow down; try 2 of 3 in 1 s")
 
 
 @pytest.mark.parametrize("code", [429, 500, 529])
@@ -383,7 +394,9 @@ async def test_what_is_final_is_said_in_the_providers_words_with_a_status_that_n
     upstream.default = status(code, "really no", kind="its_own_word", headers={"retry-after": "0.01"})
     said = await agent.say()
     assert (said.status, said.headers["x-should-retry"]) == (402, "false")
-    assert said.json == {"type": "error", "error": {"type": "its_own_word", "message": "Treadle: really no"}}
+    message = f"{code} from {host_of(upstream)}: really no; given up after 3 tries"
+    assert said.json == {"type": "error", "error": {"type": "its_own_word", "message": f"Treadle: {message}"}}
+    assert agent.bill.troubles[-1].message == message
     assert len(upstream.seen) == 3
     assert [(trouble.retryable, trouble.attempt, trouble.provider_status) for trouble in agent.bill.troubles] == [
         (True, 1, code), (True, 2, code), (False, 0, code)
@@ -395,6 +408,8 @@ async def test_a_provider_that_wants_to_rest_for_long_is_not_waited_for(agent: A
     upstream.plays(status(429, "tomorrow", headers={"retry-after": "86400"}))
     assert (await agent.say()).status == 402
     assert len(upstream.seen) == 1
+    (trouble,) = agent.bill.troubles
+    assert trouble.message.endswith("tomorrow; it asks to wait for 86,400 s, and TREADLE_MODEL_RETRY_SECONDS allows 60 s")
 
 
 @pytest.mark.parametrize("code", [403, 404, 413])
@@ -403,7 +418,7 @@ async def test_the_providers_refusal_is_told(agent: Agent, upstream: FakeUpstrea
     assert (await agent.say()).status == code
     (trouble,) = agent.bill.troubles
     assert (trouble.code, trouble.provider_status, trouble.retryable) == ("MODEL_REQUEST_REFUSED", code, False)
-    assert trouble.message.startswith("not you, ***")
+    assert trouble.message.startswith(f"{code} from {host_of(upstream)}: not you, ***")
     assert agent.bill.uses == []
 
 
@@ -440,7 +455,8 @@ async def test_a_certificate_that_nobody_vouches_for_is_not_trusted(doors: Any, 
         settings |= {"anthropic_url": f"https://127.0.0.1:{server.sockets[0].getsockname()[1]}", "model_retries": 0}
         async with doors.open() as agent:
             assert (await agent.say()).status == 402
-            assert agent.bill.codes == ["MODEL_UNAVAILABLE"]
+            (trouble,) = agent.bill.troubles
+            assert (trouble.code, trouble.message.split(": ", 1)[1]) == ("MODEL_UNAVAILABLE", "its certificate is not trusted")
     assert heard == []
 
 
@@ -453,25 +469,115 @@ async def test_a_redirect_is_not_followed(agent: Agent, upstream: FakeUpstream) 
 async def test_a_connection_that_fails_is_tried_again(agent: Agent, upstream: FakeUpstream) -> None:
     upstream.plays(hang_up(), message())
     assert (await agent.say()).status == 200
-    assert [(trouble.code, trouble.provider_status) for trouble in agent.bill.troubles] == [("MODEL_UNAVAILABLE", 0)]
+    (trouble,) = agent.bill.troubles
+    assert (trouble.code, trouble.provider_status) == ("MODEL_UNAVAILABLE", 0)
+    assert trouble.message.startswith(f"{host_of(upstream)} hung up before it answered; try 2 of 3 in ")
 
 
 async def test_nobody_there_is_told_in_the_end(doors: Any, settings: dict[str, Any]) -> None:
     with socket.socket() as unused:
         unused.bind(("127.0.0.1", 0))
-        settings |= {"anthropic_url": f"http://127.0.0.1:{unused.getsockname()[1]}", "model_retries": 0}
+        host = f"127.0.0.1:{unused.getsockname()[1]}"
+        settings |= {"anthropic_url": f"http://{host}", "model_retries": 0}
         async with doors.open() as agent:
             said = await agent.say()
     assert (said.status, said.json["error"]["type"]) == (402, "invalid_request_error")
-    assert agent.bill.codes == ["MODEL_UNAVAILABLE"]
+    assert [(trouble.code, trouble.message) for trouble in agent.bill.troubles] == [
+        ("MODEL_UNAVAILABLE", f"{host} cannot be reached: connection refused")
+    ]
 
 
-async def test_a_refused_credential_is_told_and_not_tried_again(agent: Agent, upstream: FakeUpstream) -> None:
+async def test_a_host_that_nobody_knows_is_named(doors: Any, settings: dict[str, Any]) -> None:
+    settings |= {"anthropic_url": "https://models.invalid", "model_retries": 0}
+    async with doors.open() as agent:
+        said = await agent.say()
+    assert said.json["error"]["message"] == "Treadle: models.invalid cannot be reached: its name cannot be resolved (DNS)"
+
+
+@pytest.mark.parametrize(
+    ("credential", "setting"),
+    [
+        ({}, "ANTHROPIC_API_KEY or TREADLE_ANTHROPIC_API_KEY"),
+        (
+            {"anthropic_api_key": SecretStr(""), "claude_oauth_token": SecretStr("sk-ant-oat-x")},
+            "CLAUDE_CODE_OAUTH_TOKEN or TREADLE_CLAUDE_OAUTH_TOKEN",
+        ),
+    ],
+)
+async def test_a_refused_credential_is_told_with_its_setting_and_not_tried_again(
+    doors: Any, settings: dict[str, Any], upstream: FakeUpstream, credential: dict[str, Any], setting: str
+) -> None:
+    settings |= credential
     upstream.default = status(401, "invalid x-api-key", kind="authentication_error")
-    said = await agent.say()
+    async with doors.open() as agent:
+        said = await agent.say()
     assert (said.status, said.json["error"]["type"]) == (402, "authentication_error")
-    assert agent.bill.codes == ["MODEL_CREDENTIAL_REFUSED"]
+    assert [(trouble.code, trouble.message) for trouble in agent.bill.troubles] == [
+        ("MODEL_CREDENTIAL_REFUSED", f"401 from {host_of(upstream)}: invalid x-api-key; check {setting}")
+    ]
     assert len(upstream.seen) == 1
+
+
+# -- silence of the provider -----------------------------------------------------------------------------------------------
+
+
+async def test_a_model_that_does_not_answer_is_told_once_and_asked_again_in_time(
+    doors: Any, settings: dict[str, Any], upstream: FakeUpstream, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("server.models.patience.SLOW_SECONDS", 0.1)
+    settings |= {"model_first_byte_seconds": 0.3}
+    upstream.plays(silence(asyncio.Event()), silence(asyncio.Event()), message())
+    async with doors.open() as agent:
+        async with asyncio.timeout(10):
+            assert (await agent.say()).status == 200
+        slow, first, second = agent.bill.troubles
+    assert slow == ModelTrouble("MODEL_SLOW", f"no answer from {host_of(upstream)} for 0.1 s; waiting up to 0.3 s", retryable=True)
+    assert (first.code, second.code, first.attempt, second.attempt) == ("MODEL_UNAVAILABLE", "MODEL_UNAVAILABLE", 1, 2)
+    assert first.message.startswith(f"no answer from {host_of(upstream)} within 0.3 s; try 2 of 3 in ")
+    assert len(agent.bill.uses) == 1
+
+
+async def test_a_model_that_never_answers_is_given_up(doors: Any, settings: dict[str, Any], upstream: FakeUpstream) -> None:
+    settings |= {"model_first_byte_seconds": 0.1, "model_retries": 1}
+    upstream.default = silence(asyncio.Event())
+    async with doors.open() as agent:
+        async with asyncio.timeout(10):
+            said = await agent.say()
+    assert said.status == 402
+    assert said.json["error"]["message"] == f"Treadle: no answer from {host_of(upstream)} within 0.1 s; given up after 2 tries"
+    assert agent.bill.codes == ["MODEL_UNAVAILABLE"] * 2
+
+
+async def test_an_answer_that_is_no_stream_may_take_longer(doors: Any, settings: dict[str, Any], upstream: FakeUpstream) -> None:
+    settings |= {"model_first_byte_seconds": 0.05}
+
+    async def slow(request: web.Request) -> web.StreamResponse:
+        await asyncio.sleep(0.3)
+        return await message()(request)
+
+    upstream.plays(slow)
+    async with doors.open() as agent:
+        assert (await agent.say(body=ask(stream=False))).status == 200
+    assert agent.bill.troubles == []
+
+
+async def test_an_answer_that_stands_still_is_told_and_cut_off(
+    doors: Any, settings: dict[str, Any], upstream: FakeUpstream, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("server.models.patience.SLOW_SECONDS", 0.1)
+    settings |= {"model_silence_seconds": 0.3}
+    upstream.plays(message("first", "last", wait=asyncio.Event()))
+    async with doors.open() as agent:
+        with pytest.raises(aiohttp.ClientPayloadError):
+            async with asyncio.timeout(10):
+                await agent.say()
+        await asyncio.wait_for(agent.bill.settled.wait(), 10)
+    assert [(trouble.code, trouble.message, trouble.retryable) for trouble in agent.bill.troubles] == [
+        ("MODEL_SLOW", f"nothing more from {host_of(upstream)} for 0.1 s; waiting up to 0.3 s", True),
+        ("MODEL_ANSWER_CUT", f"the answer from {host_of(upstream)} stood still for 0.3 s; the agent may ask again", True),
+    ]
+    assert [use.partial for use in agent.bill.uses] == [True]
+    assert upstream.hung_up.is_set()
 
 
 async def test_a_cut_answer_is_passed_on_as_a_cut(agent: Agent, upstream: FakeUpstream) -> None:

@@ -146,4 +146,5 @@ async def test_a_refused_token_is_renewed_and_the_request_repeated(
         upstream.plays(status(401, "still"), status(401, "still"))
         assert (await agent.say()).status == 402
         assert bill.codes == ["MODEL_CREDENTIAL_REFUSED"]
+        assert bill.troubles[0].message.endswith(": still; check the Claude login in TREADLE_CLAUDE_CREDENTIALS")
         assert len(upstream.refreshes) == 2

@@ -16,7 +16,9 @@ class ModelTrouble:
 
     MODEL_REQUEST_REFUSED: the agent asked for what it may not have; where there is a provider_status, in the provider's eyes.
     MODEL_RATE_LIMITED, MODEL_OVERLOADED, MODEL_UNAVAILABLE: the provider's answer. MODEL_CREDENTIAL_REFUSED: the server's own credential
-    is not taken. MODEL_ANSWER_CUT: an answer broke off.
+    is not taken. MODEL_ANSWER_CUT: an answer broke off. MODEL_SLOW: the provider says nothing, and is waited for; once in a request.
+
+    The sentence names the host, the status where there is one, the provider's words, and what happens next or what to check.
     """
 
     code: str
@@ -91,7 +93,8 @@ class ModelGateway(Protocol):
       is refused is answered in the provider's own form, and told to the bill.
     - What goes to the provider is written anew from what was checked, with the server's credential in the place of the token.
     - Answers pass piece by piece as they come, and are counted on the way.
-    - Overload, rate limits and failures before the first byte are tried again within limits, each told. What is final is answered with
+    - Overload, rate limits, failures and silence before the first byte are tried again within limits, each told. An answer that stands
+      still is cut off. What is final is answered with
       a status that agents do not try again. An answer that breaks off is passed on broken off.
     - After `open` has ended, socket and token are dead, every request has ended, and what each used is settled.
     """
