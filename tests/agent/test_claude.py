@@ -388,6 +388,12 @@ async def test_a_failure_of_the_api_is_a_failure_whatever_the_subtype(models: Mo
     assert texts(recorder) == []
 
 
+async def test_what_the_gateway_says_is_told_without_what_clients_put_before_it(models: Models) -> None:
+    with pytest.raises(ProviderFailed, match=r"^429 from api\.example\.org: slow down$"):
+        await run(models.request("[[script:e402 says=Treadle:+429+from+api.example.org:+slow+down]]"))
+    assert len(models.fake.messages) == 1
+
+
 @pytest.mark.parametrize("error", ["overloaded_error", ""], ids=["overloaded", "cut"])
 async def test_an_answer_that_ends_early_is_asked_for_again(models: Models, error: str) -> None:
     cut = Cut([say("half an answer")], error, times=1, then=[say("the whole answer")])

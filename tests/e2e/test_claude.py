@@ -266,9 +266,15 @@ async def test_a_refusing_api_ends_the_turn_with_its_reason(
     events = await client.run(**ask(git_server, f"[[script:e{status}]]"))
     end = ended(events)
     assert (end.status, end.code) == (event_pb2.TURN_STATUS_FAILED, event_pb2.TURN_CODE_PROVIDER)
-    assert end.message
+    host = fake.url.removeprefix("http://")
+    says = f"{status} from {host}: the fake says "
+    # The provider's words, and neither the status that only stops the program nor what the program makes of it.
+    assert end.message.startswith(says), end.message
+    assert ("check ANTHROPIC_API_KEY" in end.message) == (status == 401)
     assert KEY not in end.message
-    assert any(event.HasField("error") for event in events)
+    told = [event.error for event in events if event.HasField("error") and not event.error.fatal]
+    assert all(error.message.startswith(says) and error.code.startswith("MODEL_") for error in told), told
+    assert told[-1].message == end.message
     assert time.monotonic() - begun < 60
     # The gateway repeats what may be repeated; the program does not do it once more.
     assert len(fake.messages) <= 4

@@ -29,6 +29,7 @@ _PIECE_CHARS = 10
 _ERRORS = {
     400: "invalid_request_error",
     401: "authentication_error",
+    402: "invalid_request_error",
     403: "permission_error",
     429: "rate_limit_error",
     500: "api_error",
@@ -124,14 +125,15 @@ class FakeAnthropic:
         return await self._stream(request, body, name, chosen, float(arguments.get("delay", 0)))
 
     def _refusal(self, name: str, arguments: dict[str, str], step: int) -> web.Response | None:
-        """Scripts `e401` and so on fail; with `times=2` the first two requests only."""
+        """Scripts `e401` and so on fail; with `times=2` the first two requests only, with `says=no+way` in these words."""
         status = int(name[1:]) if re.fullmatch(r"e\d{3}", name) else 0
         if not status or step:
             return None
         self._failures[str((name, arguments))] += 1
         if self._failures[str((name, arguments))] > int(arguments.get("times", 1_000_000)):
             return None
-        return _error(status, f"the fake says {_ERRORS[status]}", arguments.get("after", "0"))
+        said = arguments.get("says", "").replace("+", " ") or f"the fake says {_ERRORS[status]}"
+        return _error(status, said, arguments.get("after", "0"))
 
     def _step(self, name: str, arguments: dict[str, str], step: int, body: dict[str, Any]) -> Step:
         steps = self.scripts.get(name) or _script(name, arguments, body)

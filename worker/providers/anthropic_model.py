@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any, Self
 
 from treadle.session.v1 import event_pb2 as session
 from treadle.worker.v1.worker_event_pb2 import WorkerEvent
+from worker.gateway_words import own_words
 from worker.provider import Emitter, ModelAccess, ProviderFailed
 from worker.providers.anthropic_tools import DEFINITIONS, Call
 from worker.text import plain, plain_json
@@ -24,7 +25,8 @@ PAUSES: Sequence[float] = (0.5, 1.0, 2.0, 4.0, 8.0)
 
 _MAX_TOKENS = 32_000
 _THINKING_TOKENS = 8_000
-_SILENCE_SECONDS = 300.0
+_SILENCE_SECONDS = 1800.0
+"""The gateway has shorter limits, tells them, and tries again by itself."""
 _RAW_CHARS = 16 * 1024
 _OLDER = re.compile(r"claude-\w+-4-[0-5]\b|claude-3")
 _SYSTEM = """\
@@ -215,4 +217,6 @@ def _sentence(error: Exception) -> str:
     kind = inner.get("type", "") if isinstance(inner, dict) else ""
     if status is None:
         return f"the model cannot be reached: {error}"
+    if said and (reason := own_words(said)) != said:
+        return reason
     return f"the model's API answered {f'{status} ' if status != 200 else ''}{kind or 'an error'}: {said or error}"

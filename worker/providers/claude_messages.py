@@ -28,6 +28,7 @@ from claude_agent_sdk import (
 
 from treadle.session.v1 import event_pb2 as session
 from treadle.worker.v1.worker_event_pb2 import WorkerEvent
+from worker.gateway_words import own_words
 from worker.provider import Emitter, Inbox, ProviderFailed, out_of_steps
 from worker.providers.claude_program import UNKNOWN
 from worker.providers.claude_tools import ToolCalls
@@ -130,7 +131,7 @@ class Narrator:
         # Not the subtype: that is "success" also when the API failed.
         if result.is_error:
             said = result.result or "; ".join(result.errors or []) or self._complaint or result.subtype
-            raise ProviderFailed(plain(said)[:1000], result.terminal_reason or result.subtype)
+            raise ProviderFailed(own_words(plain(said))[:1000], result.terminal_reason or result.subtype)
         return result.stop_reason or result.subtype
 
     async def close(self) -> None:

@@ -30,6 +30,9 @@ TOOLS = ["Agent", "Bash", "Edit", "Glob", "Grep", "NotebookEdit", "Read", "TodoW
 RETRIES = 5
 """Pauses grow from 0.5 s: a server that restarts is waited for. The gateway repeats by itself what the API refuses for now."""
 
+_SILENCE_MS = 1_800_000
+"""The most that the program takes. The gateway has shorter limits, tells them, and tries again by itself."""
+
 _EDITS = "Edit|Write|NotebookEdit"
 _MAX_LINE_BYTES = 64 * 1024 * 1024
 _ERROR_LINES = 20
@@ -214,6 +217,9 @@ def _environment(socket: str, token: str, home: Path) -> dict[str, str]:
         "ANTHROPIC_API_KEY": token,
         "CLAUDE_CONFIG_DIR": str(home),
         "CLAUDE_CODE_MAX_RETRIES": str(RETRIES),
+        "API_TIMEOUT_MS": str(_SILENCE_MS),
+        "CLAUDE_STREAM_FIRST_BYTE_TIMEOUT_MS": str(_SILENCE_MS),
+        "CLAUDE_STREAM_IDLE_TIMEOUT_MS": str(_SILENCE_MS),
         "CLAUDE_CODE_DISABLE_NONESSENTIAL_TRAFFIC": "1",
         "DISABLE_AUTOUPDATER": "1",
         "DISABLE_TELEMETRY": "1",
