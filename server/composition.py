@@ -125,7 +125,7 @@ async def compose(settings: Settings, *, mark: Callable[[str], None] | None = No
         )
         sessions = Sessions(stores.sessions, stores.turns, journal, inspections, supervisor, repositories=repositories)
         starter = Starter(replica, settings.lease_seconds, agent.name)
-        inputs = Inputs(stores.inputs, supervisor, starter, point, tracer)
+        inputs = Inputs(stores.inputs, stores.sessions, supervisor, models=models.gateway, starter=starter, mark=point, tracer=tracer)
         failed = await stack.enter_async_context(_running(journal, supervisor))
         await supervisor.recover()
         api = await stack.enter_async_context(

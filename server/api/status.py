@@ -21,6 +21,7 @@ STATUS: Mapping[type[KernelError], tuple[grpc.StatusCode, str]] = {
     errors.MessageTooLarge: (grpc.StatusCode.INVALID_ARGUMENT, "REQUEST_TOO_LARGE"),
     errors.CallUnknown: (grpc.StatusCode.UNIMPLEMENTED, "ROUTE_UNKNOWN"),
     errors.ProviderUnknown: (grpc.StatusCode.INVALID_ARGUMENT, "PROVIDER_UNKNOWN"),
+    errors.ModelNotAllowed: (grpc.StatusCode.INVALID_ARGUMENT, "MODEL_NOT_ALLOWED"),
     errors.ProviderNotConfigured: (grpc.StatusCode.FAILED_PRECONDITION, "PROVIDER_NOT_CONFIGURED"),
     errors.RepositoryNotAllowed: (grpc.StatusCode.INVALID_ARGUMENT, "REPOSITORY_NOT_ALLOWED"),
     errors.RepositoryUnreachable: (grpc.StatusCode.FAILED_PRECONDITION, "REPOSITORY_UNREACHABLE"),

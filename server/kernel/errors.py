@@ -78,6 +78,13 @@ class ProviderUnknown(KernelError):
         )
 
 
+class ModelNotAllowed(KernelError):
+    """This server does not let this agent use this model."""
+
+    def __init__(self, model: str, reason: str) -> None:
+        super().__init__(f"model {model!r} {reason}", field="model", model=model)
+
+
 class ProviderNotConfigured(KernelError):
     """The agent needs a model, and this server has no credential for it."""
 

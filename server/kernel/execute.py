@@ -98,7 +98,7 @@ class Execute:
         self._supervisor.admit()
         self._check_model_access(request)
         session, provider, model = await self._session(principal, request)
-        self._models.check(provider)
+        self._models.check(provider, model)
         turn = NewTurn(
             new_id(),
             request.request_id,
@@ -160,9 +160,9 @@ class Execute:
             raise ProviderUnknown(provider, known)
 
     def _check_model_access(self, request: Request) -> None:
-        """Before the repository is asked, where the agent is known already. Errors: ProviderNotConfigured."""
+        """Before the repository is asked, where the agent is known already. Errors: ProviderNotConfigured, ModelNotAllowed."""
         if request.provider or not request.session_id:
-            self._models.check(request.provider or self._default_provider)
+            self._models.check(request.provider or self._default_provider, request.model)
 
     async def _session(self, principal: Principal, request: Request) -> tuple[NewSession | str, str, str]:
         """The session to make or to go on with, and the agent and model to use."""

@@ -12,6 +12,8 @@ from server.kernel.finish import Finishing
 from server.kernel.identity import Principal
 from server.kernel.ids import new_id
 from server.kernel.ports.input_store import InputStore, Sent, Starter
+from server.kernel.ports.model_gateway import ModelGateway
+from server.kernel.ports.session_store import SessionStore
 from server.kernel.ports.tracer import Tracer
 from server.kernel.supervisor import Supervisor
 from server.kernel.user_input import Delivery, InputPage, NewInput, UserInput
@@ -25,8 +27,20 @@ MAX_PAGE = 200
 class Inputs:
     """Writes what callers say, durably, and calls whoever drives the session. Another replica's finds it with its next sweep."""
 
-    def __init__(self, store: InputStore, supervisor: Supervisor, starter: Starter, mark: Callable[[str], None], tracer: Tracer) -> None:
+    def __init__(
+        self,
+        store: InputStore,
+        sessions: SessionStore,
+        supervisor: Supervisor,
+        *,
+        models: ModelGateway,
+        starter: Starter,
+        mark: Callable[[str], None],
+        tracer: Tracer,
+    ) -> None:
         self._store = store
+        self._sessions = sessions
+        self._models = models
         self._supervisor = supervisor
         self._starter = starter
         self._mark = mark
@@ -37,6 +51,9 @@ class Inputs:
         """Errors: as listed at SessionService.SendInput."""
         check_request_id(request_id)
         check_prompt(text, field="text")
+        # The turn that it becomes goes on with the session's agent and model.
+        session = await self._sessions.get(principal, session_id)
+        self._models.check(session.provider or self._starter.default_provider, session.model)
         new = NewInput(new_id(), request_id, text, delivery)
         # Between the database's yes and the start of a turn's task no caller who leaves may come.
         return await self._finishing.run(self._send(principal, session_id, new))

@@ -10,6 +10,7 @@ from __future__ import annotations
 import re
 from typing import Any
 
+from server.models.formats import Format
 from server.models.rules import (
     Checked,
     Expected,
@@ -55,7 +56,7 @@ def check(data: bytes | bytearray, rules: Rules) -> Checked:
     """A request for a message, or for the count of its tokens. Errors: Refused."""
     body = read(data)
     check_fields(body, _FIELDS, _REFUSED_FIELDS, rules)
-    model = check_model(body, rules)
+    model = check_model(body, rules, Format.ANTHROPIC)
     if body.get("service_tier") is not None and not among(body["service_tier"], _TIERS):
         forbidden("service_tier", body["service_tier"], "is not allowed: it has other prices")
     weight = Weight()

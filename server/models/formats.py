@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Mapping
 from enum import StrEnum
 from types import MappingProxyType
@@ -13,6 +14,19 @@ class Format(StrEnum):
 
     ANTHROPIC = "anthropic"
     OPENAI = "openai"
+
+
+OWNERS: Mapping[Format, str] = MappingProxyType({Format.ANTHROPIC: "Anthropic", Format.OPENAI: "OpenAI"})
+
+_FAMILIES = (
+    (re.compile(r"claude(-|$)"), Format.ANTHROPIC),
+    (re.compile(r"(gpt|chatgpt|codex)(-|$)|o[0-9]"), Format.OPENAI),
+)
+
+
+def format_of(model: str) -> Format | None:
+    """Whose model it is by its name; None for a name that says nothing."""
+    return next((form for family, form in _FAMILIES if family.match(model)), None)
 
 
 MESSAGES = "/v1/messages"

@@ -12,16 +12,16 @@ from urllib.parse import urlsplit
 import structlog
 
 from server.config import Settings
-from server.kernel.errors import ProviderNotConfigured
+from server.kernel.errors import ModelNotAllowed, ProviderNotConfigured
 from server.kernel.ports.launcher import ModelDoor
 from server.kernel.ports.model_gateway import ModelBill, ModelGateway
 from server.kernel.ports.namer import Namer
 from server.kernel.ports.tracer import NoTracer, Tracer
 from server.models.credentials import VARIABLES, Credential, credentials_of
 from server.models.errors import ModelsUnfit
-from server.models.formats import Format
+from server.models.formats import Format, format_of
 from server.models.prices import Prices
-from server.models.rules import Rules
+from server.models.rules import Rules, why_not
 
 if TYPE_CHECKING:
     import aiohttp
@@ -43,24 +43,30 @@ FORMATS: Mapping[str, frozenset[Format]] = MappingProxyType(
 )
 """What each agent speaks. One that is not listed may speak whatever this server has a credential for."""
 
+RECORDINGS = frozenset({"replay"})
+"""What they are asked to use as a model is the name of a recording."""
+
 log = structlog.get_logger()
 
 
 class HttpModelGateway:
     """See ModelGateway."""
 
-    def __init__(self, shared: Shared | None, credentials: Mapping[Format, Credential]) -> None:
+    def __init__(self, shared: Shared | None, credentials: Mapping[Format, Credential], rules: Rules) -> None:
         self._shared = shared
         self._credentials = credentials
+        self._rules = rules
         self._bills: set[ModelBill] = set()
 
-    def check(self, provider: str) -> None:
+    def check(self, provider: str, model: str) -> None:
         """See ModelGateway."""
         wanted = FORMATS.get(provider)
         if wanted is None:
             wanted = frozenset(Format)
         if wanted and not wanted & self._credentials.keys():
             raise ProviderNotConfigured(provider, [name for form in Format if form in wanted for name in VARIABLES[form]])
+        if model and provider not in RECORDINGS and (reason := why_not(model, self._rules, wanted & self._credentials.keys())):
+            raise ModelNotAllowed(model, reason)
 
     def serves(self, provider: str) -> bool:
         """See ModelGateway."""
@@ -109,7 +115,7 @@ async def open_models(settings: Settings, tracer: Tracer = _NO_TRACER) -> AsyncI
     urls = {Format.ANTHROPIC: _url("ANTHROPIC", settings.anthropic_url), Format.OPENAI: _url("OPENAI", settings.openai_url)}
     if not credentials:
         # No request can be made: then what makes requests need not be loaded.
-        yield Models(HttpModelGateway(None, credentials), None)
+        yield Models(HttpModelGateway(None, credentials, rules), None)
         return
     from server.models.exchange import Shared
     from server.models.room import Room
@@ -136,7 +142,7 @@ async def open_models(settings: Settings, tracer: Tracer = _NO_TRACER) -> AsyncI
         }
         room = Room(_ROOM_BYTES)
         shared = Shared(upstreams, rules, prices, room, settings.model_request_bytes, settings.model_silence_seconds, tracer)
-        gateway = HttpModelGateway(shared, credentials)
+        gateway = HttpModelGateway(shared, credentials, rules)
         try:
             yield Models(gateway, _namer(settings, upstreams, prices))
         finally:
@@ -148,7 +154,7 @@ def _namer(settings: Settings, upstreams: Mapping[Format, Upstream], prices: Pri
     from server.models.namer import DEFAULT_MODELS, ModelNamer
 
     model = settings.naming_model or next(DEFAULT_MODELS[form] for form in Format if form in upstreams)
-    form = Format.ANTHROPIC if model.startswith("claude") else Format.OPENAI
+    form = format_of(model) or Format.OPENAI
     if not settings.naming or form not in upstreams:
         return None
     return ModelNamer(upstreams[form], form, model, prices, seconds=settings.naming_seconds)

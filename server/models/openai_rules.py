@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from typing import Any
 
+from server.models.formats import Format
 from server.models.rules import (
     Checked,
     Expected,
@@ -57,7 +58,7 @@ def check(data: bytes | bytearray, rules: Rules) -> Checked:
     """A request for a response. Errors: Refused."""
     body = read(data)
     check_fields(body, _FIELDS, _REFUSED_FIELDS, rules)
-    model = check_model(body, rules)
+    model = check_model(body, rules, Format.OPENAI)
     if flag(body, "background"):
         raise Refused("background: work that goes on without the turn is not allowed")
     if body.get("service_tier") is not None and not among(body["service_tier"], _TIERS):

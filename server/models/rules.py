@@ -10,6 +10,7 @@ from fnmatch import fnmatchcase
 from typing import Any, NoReturn
 
 from server.kernel.model_use import Tokens
+from server.models.formats import OWNERS, Format, format_of
 
 MAX_NODES = 500_000
 """Objects, lists and members in one request, marks in its texts among them: 32 MiB of nothing but brackets would become gigabytes of
@@ -113,14 +114,26 @@ def check_fields(body: dict[str, Any], known: frozenset[str], refused: dict[str,
             raise Refused(f"{name[:100]}: this field is not known here, and so not allowed")
 
 
-def check_model(body: dict[str, Any], rules: Rules) -> str:
+def check_model(body: dict[str, Any], rules: Rules, form: Format) -> str:
     """The model. Errors: Refused."""
     model = body.get("model")
-    if not isinstance(model, str) or not _MODEL.fullmatch(model):
+    if not isinstance(model, str) or not model:
         raise Refused("model: a model's name is needed")
-    if not any(fnmatchcase(model, pattern) for pattern in rules.models):
-        raise Refused(f"model: {model} is not allowed on this server")
+    if reason := why_not(model, rules, frozenset({form})):
+        raise Refused(f"model: {model[:100]!r} {reason}")
     return model
+
+
+def why_not(model: str, rules: Rules, formats: frozenset[Format]) -> str:
+    """Why an agent that speaks these formats may not use a model, as the end of a sentence that begins with its name; empty if it may."""
+    if not _MODEL.fullmatch(model):
+        return "is no model's name"
+    if not any(fnmatchcase(model, pattern) for pattern in rules.models):
+        return f"is not allowed on this server; TREADLE_MODELS allows {', '.join(rules.models)}"
+    form = format_of(model)
+    if form is not None and form not in formats:
+        return f"is one of {OWNERS[form]}'s, which this agent does not speak to"
+    return ""
 
 
 def most_output(body: dict[str, Any], name: str) -> int:

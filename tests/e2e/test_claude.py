@@ -12,11 +12,12 @@ from pathlib import Path
 from typing import Any
 
 import asyncpg
+import grpc
 import pytest
 from support.fake_anthropic import Cut, FakeAnthropic, fake_anthropic, say, think, use
 from support.git_server import GitServer, git
 from support.sandbox import require_sandbox
-from support.treadle import Client, events_of, in_process, kinds, pushed_files, settings_for
+from support.treadle import Client, error_info, events_of, in_process, kinds, pushed_files, settings_for
 from support.workers import alive, eventually, processes_with
 
 from server.embedded.postgres_home import DatabaseUrls
@@ -284,15 +285,27 @@ def refusals(events: list[event_pb2.Event]) -> list[str]:
     return [event.error.message for event in events if event.error.code == "MODEL_REQUEST_REFUSED"]
 
 
-async def test_a_model_that_is_not_allowed_ends_the_turn_with_that_reason(
-    client: Client, fake: FakeAnthropic, bare: Path, git_server: GitServer
+async def test_a_session_whose_model_is_not_allowed_any_more_is_told_so(
+    database: DatabaseUrls, server_data_dir: Path, git_server: GitServer, fake: FakeAnthropic, bare: Path
 ) -> None:
-    events = await client.run(**ask(git_server, "hello", model="gemini-pro"))
-    end = ended(events)
-    assert (end.status, end.code) == (event_pb2.TURN_STATUS_FAILED, event_pb2.TURN_CODE_PROVIDER)
-    assert "model: gemini-pro is not allowed on this server" in end.message
-    assert refusals(events) == ["model: gemini-pro is not allowed on this server"]
-    assert fake.asked == []
+    models = {"anthropic_url": fake.url, "anthropic_api_key": KEY, "naming": False}
+    async with in_process(settings_for(database, server_data_dir, git_server, **models)) as (_, client):
+        events = await client.run(**ask(git_server, "hello", model="claude-haiku-4-5"))
+        assert ended(events).status == event_pb2.TURN_STATUS_COMPLETED
+    session, asked = events[0].session_id, len(fake.asked)
+    async with in_process(settings_for(database, server_data_dir, git_server, models="claude-opus-*", **models)) as (_, client):
+        with pytest.raises(grpc.aio.AioRpcError) as refused:
+            await client.call("SendInput", pb.SendInputRequest(session_id=session, text="more"))
+        assert error_info(refused.value)[:2] == (grpc.StatusCode.INVALID_ARGUMENT, "MODEL_NOT_ALLOWED")
+        with pytest.raises(grpc.aio.AioRpcError) as refused:
+            await client.run(session_id=session, prompt="more")
+        assert error_info(refused.value)[:2] == (grpc.StatusCode.INVALID_ARGUMENT, "MODEL_NOT_ALLOWED")
+        assert (await client.call("ListInputs", pb.ListInputsRequest(session_id=session, all=True))).inputs == []
+        assert len(await client.log(session)) == len(events)
+        # Another model may go on with it.
+        again = await client.run(session_id=session, prompt="[[script:echo]]", model="claude-opus-4-5")
+        assert ended(again).status == event_pb2.TURN_STATUS_COMPLETED
+    assert asked < len(fake.asked)
 
 
 async def test_a_field_that_is_not_allowed_ends_the_turn_with_that_reason(
@@ -318,6 +331,19 @@ async def test_a_turns_used_up_budget_ends_it_with_that_reason(
     assert "the model budget of the turn is used up" in end.message
     assert len(fake.messages) == 1
     assert "never.txt" not in pushed_files(bare, branch_of(events))
+
+
+@pytest.mark.parametrize("changes", [{"budget_turn_tokens": 3000}])
+async def test_a_call_that_the_budget_cuts_off_is_cancelled_and_nobody_is_said_to_have_stopped_it(
+    client: Client, fake: FakeAnthropic, bare: Path, git_server: GitServer
+) -> None:
+    mark = fake.plays("spend", [use("Bash", command="sleep 30"), say("and much more of this " * 2000)])
+    events = await client.run(**ask(git_server, mark))
+    assert ended(events).code == event_pb2.TURN_CODE_BUDGET
+    results = [event.tool_result for event in events if event.HasField("tool_result")]
+    assert [result.status for result in results] == [event_pb2.TOOL_OUTCOME_CANCELLED]
+    # The program tells its model that the user does not want to go on; the user has said nothing.
+    assert not [event for event in events if "user doesn" in str(event) or "by user" in str(event)]
 
 
 @pytest.mark.parametrize("changes", [{"budget_day_tokens": 1}])

@@ -25,7 +25,8 @@ from pydantic import SecretStr
 from support.fake_upstream import CACHE_READ, CACHE_WRITE, INPUT, OUTPUT, FakeUpstream, hang_up, message, silence, status
 from support.model_door import RESPONSES, Agent, RecordingBill, ask, ask_openai
 
-from server.kernel.errors import ProviderNotConfigured
+from server.config import Settings
+from server.kernel.errors import ModelNotAllowed, ProviderNotConfigured
 from server.kernel.model_use import Budget, ModelUse, Tokens
 from server.kernel.ports.launcher import ModelDoor
 from server.kernel.ports.model_gateway import ModelTrouble
@@ -305,8 +306,6 @@ async def test_a_slow_request_is_given_up(agent: Agent, upstream: FakeUpstream, 
 
 async def test_requests_that_only_begin_are_in_nobodys_way(settings: dict[str, Any], upstream: FakeUpstream) -> None:
     """Each announces the largest request that there may be: four such turns took all the room there was."""
-    from server.config import Settings
-
     async with AsyncExitStack() as stack:
         models = await stack.enter_async_context(open_models(Settings(**settings)))
         folder = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="treadle-")))
@@ -776,22 +775,58 @@ async def test_only_its_owner_can_use_the_socket(agent: Agent) -> None:
 
 
 async def test_without_a_credential_a_provider_that_needs_a_model_is_refused(settings: dict[str, Any]) -> None:
-    from server.config import Settings
-
     settings |= {"anthropic_api_key": SecretStr(""), "openai_api_key": SecretStr("")}
     async with open_models(Settings(**settings)) as models:
-        models.gateway.check("replay")
+        models.gateway.check("replay", "")
         for provider, variable in (("claude", "CLAUDE_CODE_OAUTH_TOKEN"), ("anthropic", "ANTHROPIC_API_KEY"), ("codex", "OPENAI")):
             with pytest.raises(ProviderNotConfigured, match=variable):
-                models.gateway.check(provider)
+                models.gateway.check(provider, "")
         with pytest.raises(ProviderNotConfigured):
-            models.gateway.check("somebody-elses")
+            models.gateway.check("somebody-elses", "")
         assert models.namer is None
 
 
-async def test_a_recording_never_gets_a_door(settings: dict[str, Any]) -> None:
-    from server.config import Settings
+@pytest.mark.parametrize(
+    ("provider", "model", "why"),
+    [
+        ("claude", "nonsense", "model 'nonsense' is not allowed on this server; TREADLE_MODELS allows claude-*, gpt-*"),
+        ("claude", "claude-x y", "model 'claude-x y' is no model's name"),
+        ("claude", "gpt-5", "model 'gpt-5' is one of OpenAI's, which this agent does not speak to"),
+        ("anthropic", "o3", "model 'o3' is one of OpenAI's, which this agent does not speak to"),
+        ("codex", "claude-opus-4-5", "model 'claude-opus-4-5' is one of Anthropic's, which this agent does not speak to"),
+        ("of-tomorrow", "nonsense", "model 'nonsense' is not allowed on this server"),
+    ],
+)
+async def test_a_model_that_would_be_refused_is_found_beforehand(
+    settings: dict[str, Any], agent: Agent, upstream: FakeUpstream, provider: str, model: str, why: str
+) -> None:
+    async with open_models(Settings(**settings)) as models:
+        with pytest.raises(ModelNotAllowed) as refused:
+            models.gateway.check(provider, model)
+    assert refused.value.message.startswith(why)
+    assert refused.value.field == "model"
+    if provider == "claude":
+        # The same at the door.
+        said = await agent.say(body={**ask(), "model": model})
+        assert (said.status, said.json["error"]["message"]) == (402, f"Treadle: model: {refused.value.message.removeprefix('model ')}")
+        assert upstream.seen == []
 
+
+async def test_a_model_that_may_be_used_is_found_so(settings: dict[str, Any]) -> None:
+    settings |= {"models": "claude-*,gpt-*,o[0-9]*,in-house"}
+    async with open_models(Settings(**settings)) as models:
+        for provider, model in (
+            ("claude", ""),
+            ("claude", "claude-opus-5-5"),
+            ("claude", "in-house"),
+            ("codex", "o3"),
+            ("of-tomorrow", "gpt-5"),
+            ("replay", "any recording.jsonl"),
+        ):
+            models.gateway.check(provider, model)
+
+
+async def test_a_recording_never_gets_a_door(settings: dict[str, Any]) -> None:
     async with open_models(Settings(**settings)) as models:
         assert not models.gateway.serves("replay")
         assert models.gateway.serves("claude")
@@ -800,16 +835,12 @@ async def test_a_recording_never_gets_a_door(settings: dict[str, Any]) -> None:
 
 @pytest.mark.parametrize("url", ["ftp://x", "https://", "https://user@x", "https://x?y=1", "x"])
 async def test_an_address_that_cannot_be_right_stops_the_start(settings: dict[str, Any], url: str) -> None:
-    from server.config import Settings
-
     with pytest.raises(ModelsUnfit, match="TREADLE_ANTHROPIC_URL"):
         async with open_models(Settings(**settings | {"anthropic_url": url})):
             pass
 
 
 async def test_a_price_that_cannot_be_right_stops_the_start(settings: dict[str, Any]) -> None:
-    from server.config import Settings
-
     with pytest.raises(ModelsUnfit, match="TREADLE_MODEL_PRICES"):
         async with open_models(Settings(**settings | {"model_prices": {"claude-": {"input": 1}}})):
             pass

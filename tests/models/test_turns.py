@@ -281,6 +281,22 @@ async def test_without_a_credential_nothing_is_created(started: Any, host: GitSe
         assert (await client.call("ListSessions", _list())).sessions == []
 
 
+@pytest.mark.parametrize("model", ["nonsense", "gpt-5"])
+async def test_for_a_model_that_is_not_allowed_nothing_is_created(
+    started: Any, host: GitServer, upstream: FakeUpstream, model: str
+) -> None:
+    pytest.importorskip("claude_agent_sdk")
+    asked = request(host) | {"provider": "claude", "model": model}
+    async with started() as (_, client):
+        with pytest.raises(grpc.aio.AioRpcError) as refused:
+            await client.run(**asked)
+        code, reason, metadata, fields = error_info(refused.value)
+        assert (code, reason, fields) == (grpc.StatusCode.INVALID_ARGUMENT, "MODEL_NOT_ALLOWED", ["model"])
+        assert metadata["model"] == model
+        assert (await client.call("ListSessions", _list())).sessions == []
+    assert upstream.seen == []
+
+
 async def test_a_killed_servers_successor_answers_at_the_same_door_and_counts_everything_once(
     database: DatabaseUrls, server_data_dir: Path, host: GitServer, changes: dict[str, Any], upstream: FakeUpstream, tmp_path: Path
 ) -> None:

@@ -99,8 +99,9 @@ class ModelGateway(Protocol):
     - After `open` has ended, socket and token are dead, every request has ended, and what each used is settled.
     """
 
-    def check(self, provider: str) -> None:
-        """Whether this agent can reach the model that it needs. Errors: ProviderNotConfigured."""
+    def check(self, provider: str, model: str) -> None:
+        """Whether this agent can reach a model, and may use this one; an empty name is for the one that it takes by itself.
+        Errors: ProviderNotConfigured, ModelNotAllowed."""
         ...
 
     def serves(self, provider: str) -> bool:

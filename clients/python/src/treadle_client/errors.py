@@ -95,6 +95,10 @@ class ProviderUnknown(InvalidRequest):
     """The server has no such agent. Metadata: provider, known."""
 
 
+class ModelNotAllowed(InvalidRequest):
+    """The server does not let the agent use this model. Metadata: model."""
+
+
 class ProviderNotConfigured(CallFailed):
     """The agent needs a model, and the server has no credential for one. Metadata: provider, variables."""
 
@@ -230,6 +234,7 @@ BY_REASON: Mapping[str, type[CallFailed]] = {
     "REQUEST_MALFORMED": RequestMalformed,
     "REQUEST_TOO_LARGE": RequestTooLarge,
     "PROVIDER_UNKNOWN": ProviderUnknown,
+    "MODEL_NOT_ALLOWED": ModelNotAllowed,
     "PROVIDER_NOT_CONFIGURED": ProviderNotConfigured,
     "REPOSITORY_NOT_ALLOWED": RepositoryNotAllowed,
     "REPOSITORY_UNREACHABLE": RepositoryUnreachable,

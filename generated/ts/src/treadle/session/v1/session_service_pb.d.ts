@@ -70,7 +70,8 @@ export declare type ExecuteSessionRequest = Message<"treadle.session.v1.ExecuteS
   provider: string;
 
   /**
-   * The model (for `replay`: the recording), at most 100 characters; empty for the provider's own choice.
+   * The model (for `replay`: the recording), at most 100 characters; empty for the provider's own choice. Refused where the
+   * server does not allow it.
    *
    * @generated from field: string model = 8;
    */
@@ -1101,6 +1102,8 @@ export declare const SessionService: GenService<{
    * ExecuteSession starts a turn and follows its events to the turn's end. Without `session_id` it makes the session too.
    * The same `request_id` with the same content again starts nothing: it replays and follows the turn that is there.
    * Nothing is created when the call fails with one of: INVALID_ARGUMENT/INVALID_FIELD, INVALID_ARGUMENT/PROVIDER_UNKNOWN,
+   * INVALID_ARGUMENT/MODEL_NOT_ALLOWED (by this server, or it is one of a provider that the agent does not speak to),
+   * FAILED_PRECONDITION/PROVIDER_NOT_CONFIGURED (the agent needs a model, and the server has no credential for one),
    * INVALID_ARGUMENT/REPOSITORY_NOT_ALLOWED, FAILED_PRECONDITION/REPOSITORY_UNREACHABLE (with Git's reason),
    * INVALID_ARGUMENT/BRANCH_UNKNOWN, NOT_FOUND/SESSION_NOT_FOUND, FAILED_PRECONDITION/TURN_ACTIVE, ALREADY_EXISTS/REQUEST_ID_REUSED,
    * INVALID_ARGUMENT/REQUEST_TOO_LARGE, RESOURCE_EXHAUSTED/TOO_MANY_TURNS.
@@ -1196,8 +1199,9 @@ export declare const SessionService: GenService<{
    * is first in the queue. An input with INTERRUPT does not wait.
    * An input reaches its agent once; only a steering one whose worker is lost in the moment after its agent took it comes a second time, as
    * the next turn.
-   * Idempotent by `request_id`. Errors: NOT_FOUND/SESSION_NOT_FOUND; INVALID_ARGUMENT/REQUEST_TOO_LARGE; ALREADY_EXISTS/REQUEST_ID_REUSED;
-   * RESOURCE_EXHAUSTED/TOO_MANY_INPUTS when 100 are queued already.
+   * Idempotent by `request_id`. Errors: NOT_FOUND/SESSION_NOT_FOUND; INVALID_ARGUMENT/MODEL_NOT_ALLOWED and
+   * FAILED_PRECONDITION/PROVIDER_NOT_CONFIGURED when the server does not let the session's agent use its model any more;
+   * INVALID_ARGUMENT/REQUEST_TOO_LARGE; ALREADY_EXISTS/REQUEST_ID_REUSED; RESOURCE_EXHAUSTED/TOO_MANY_INPUTS when 100 are queued already.
    *
    * @generated from rpc treadle.session.v1.SessionService.SendInput
    */
