@@ -459,6 +459,20 @@ def chooses(option: str, note: str = "") -> Callable[[Asked], session.RequestRes
     return lambda _: session.RequestResolved(outcome=session.REQUEST_OUTCOME_CHOSEN, option_id=option, note=note)
 
 
+async def test_calls_that_an_interrupt_cuts_off_are_cancelled_and_nobody_is_said_to_have_refused_them(models: Models) -> None:
+    mark = models.fake.plays("two", [use("Bash", command="sleep 1009"), use("Write", file_path="never.txt", content="x")])
+    recorder, interrupted, provider = Recorder(), asyncio.Event(), make_provider("claude")
+    running = asyncio.create_task(provider.run(models.request(mark), recorder, interrupted))
+    await eventually(lambda: processes_with("sleep\0001009"), limit=30)
+    interrupted.set()
+    assert await asyncio.wait_for(running, 30) == "interrupted"
+    results = bodies(recorder, "tool_result")
+    assert [result.status for result in results] == [session.TOOL_OUTCOME_CANCELLED] * 2
+    # The program tells its model that the user does not want to go on, and to stop; who reads the log knows who stopped what.
+    assert [part.text for result in results for part in result.parts] == []
+    assert not (models.workspace / "never.txt").exists()
+
+
 async def test_without_approvals_nobody_is_asked(models: Models) -> None:
     people = People()
     await run(models.request(bash("touch made"), people=people))

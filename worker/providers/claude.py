@@ -71,6 +71,7 @@ class ClaudeProvider:
         try:
             await asyncio.wait({working, stopping}, return_when=asyncio.FIRST_COMPLETED)
             if not working.done():
+                narrator.stopping()
                 await _stop_politely(program, working)
         finally:
             stopping.cancel()

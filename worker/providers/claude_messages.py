@@ -94,6 +94,10 @@ class Narrator:
         """A person did not allow this call."""
         self._calls.declined.add(call_id)
 
+    def stopping(self) -> None:
+        """The program is asked to stop."""
+        self._calls.stopped = True
+
     async def before_tool(self, call_id: str, name: str, given: dict[str, Any]) -> None:
         """A tool that changes files is about to run; it waits for this."""
         await self._calls.look_before(call_id, name, given)

@@ -68,6 +68,8 @@ class ToolCalls:
         self._before: dict[str, _Before] = {}
         self.declined: set[str] = set()
         """Calls that a person did not allow."""
+        self.stopped = False
+        """Whether the program was asked to stop: what fails then was cut off."""
 
     async def announce(self, call_id: str, name: str, parent: str) -> None:
         """The model has begun to write a call."""
@@ -94,6 +96,11 @@ class ToolCalls:
         """A result."""
         call_id = block.tool_use_id
         call = self._open.pop(call_id, None) or _Open("", "", {}, time.monotonic())
+        if self.stopped and block.is_error:
+            # The program writes its model that the user does not want to go on; it may have been a budget, or a limit of time.
+            self._open[call_id] = call
+            await self._cancel([call_id])
+            return
         text = _ERROR_TAGS.sub("", _text(block.content)) if block.is_error else _text(block.content)
         status = session.TOOL_OUTCOME_DECLINED if call_id in self.declined else _outcome(block, details)
         result = session.ToolResult(call_id=call_id, status=status)
