@@ -1,9 +1,16 @@
 -- Refuses bodies with fields that their call does not know. Envoy's transcoder drops those without a word
 -- (https://github.com/envoyproxy/envoy/issues/46623), and who misspells `approvals` would not be asked.
--- Only names are looked at, in JSON that is well formed; all else is left to the transcoder.
+-- Only names are looked at. The transcoder reads more than JSON, such as 'x' and names without quotes: here all that is not JSON is refused,
+-- so that both see the same names. What ends too early is left to the transcoder, and so are the values.
 -- CALLS: {{method, pattern of the path, fields}, ...}; fields: {name = fields of a message, or true for what has none of its own}.
 
 local QUOTE, OPEN, CLOSE, LIST, END, COLON, COMMA = 34, 123, 125, 91, 93, 58, 44
+
+-- All that follow: (place behind what is at `at`, or nil), (what is wrong with it, or nil)
+
+local function misplaced(at)
+  return nil, at and 'byte ' .. at .. ' of the body is not what belongs there'
+end
 
 local function after_string(text, at)
   at = at + 1
@@ -23,48 +30,61 @@ local function after_value(text, at)
       at = after_string(text, at)
     elseif byte == OPEN or byte == LIST then
       depth, at = depth + 1, at + 1
-    elseif byte == CLOSE or byte == END then
+    elseif depth > 0 and (byte == CLOSE or byte == END) then
       depth, at = depth - 1, at + 1
     else
-      at = text:find('["%[%]{},]', at + 1)
+      local _, last = text:find('^[%w.+-]+', at)
+      if not last then return misplaced(at) end
+      at = last + 1
     end
-    if not at then return nil end
     -- Commas and blanks between the values of what is open.
-    if depth > 0 then at = text:find('[^%s,:]', at) end
+    if at and depth > 0 then at = text:find('[^%s,:]', at) end
   until not at or depth == 0
   return at
 end
 
--- (place behind the value, or nil), (the first unknown name, or nil)
-local function check(text, at, fields, scope)
-  at = text:find('%S', at)
-  local byte = at and text:byte(at)
-  if byte == LIST and fields ~= true then
-    at = text:find('%S', at + 1)
-    while at and text:byte(at) == OPEN do
-      local unknown
-      at, unknown = check(text, at, fields, scope)
-      if not at then return nil, unknown end
-      at = text:find('[^%s,]', at)
-    end
-    return at and text:byte(at) == END and at + 1 or nil
+local check
+
+local function after_list(text, at, fields, scope)
+  local wrong
+  at = text:find('[^%s,]', at + 1)
+  while at and text:byte(at) ~= END do
+    if text:byte(at) == LIST then return misplaced(at) end
+    at, wrong = check(text, at, fields, scope)
+    if not at then return nil, wrong end
+    at = text:find('[^%s,]', at)
   end
-  if byte ~= OPEN or fields == true then return at and after_value(text, at) end
+  return at and at + 1
+end
+
+local function after_message(text, at, fields, scope)
+  local wrong
   at = text:find('%S', at + 1)
   while at and text:byte(at) == QUOTE do
     local behind = after_string(text, at)
     if not behind then return nil end
     local name = text:sub(at + 1, behind - 2)
-    local known, unknown = fields[name], nil
-    if known == nil then return nil, scope .. name end
+    local known = fields[name]
+    if known == nil then return nil, (scope .. name):sub(1, 100):gsub('[^%w_.-]', '?') .. ': there is no such field' end
     at = text:find('%S', behind)
-    if not at or text:byte(at) ~= COLON then return nil end
-    at, unknown = check(text, at + 1, known, scope .. name .. '.')
-    if not at then return nil, unknown end
+    if not at or text:byte(at) ~= COLON then return misplaced(at) end
+    at, wrong = check(text, at + 1, known, scope .. name .. '.')
+    if not at then return nil, wrong end
     at = text:find('%S', at)
     if at and text:byte(at) == COMMA then at = text:find('%S', at + 1) end
   end
-  return at and text:byte(at) == CLOSE and at + 1 or nil
+  if not at or text:byte(at) ~= CLOSE then return misplaced(at) end
+  return at + 1
+end
+
+function check(text, at, fields, scope)
+  at = text:find('%S', at)
+  if not at then return nil end
+  if fields == true then return after_value(text, at) end
+  if text:byte(at) == OPEN then return after_message(text, at, fields, scope) end
+  if text:byte(at) == LIST then return after_list(text, at, fields, scope) end
+  if text:find('^null', at) then return at + 4 end
+  return misplaced(at)
 end
 
 function envoy_on_request(handle)
@@ -73,10 +93,10 @@ function envoy_on_request(handle)
   for _, call in ipairs(CALLS) do
     if method == call[1] and path:match(call[2]) then
       local body = handle:body()
-      local _, unknown = check(body and body:getBytes(0, body:length()) or '', 1, call[3], '')
-      if unknown then
-        handle:respond({[':status'] = '400'}, unknown:sub(1, 100):gsub('[^%w_.-]', '?') .. ': there is no such field')
-      end
+      local text = body and body:getBytes(0, body:length()) or ''
+      local at, wrong = check(text, 1, call[3], '')
+      if at then at, wrong = misplaced(text:find('%S', at)) end
+      if wrong then handle:respond({[':status'] = '400'}, wrong) end
       return
     end
   end

@@ -213,6 +213,27 @@ async def test_fields_that_are_known_are_judged_by_others(http: Http, body: str)
     assert "no such field" not in told["message"]
 
 
+@pytest.mark.parametrize(
+    ("path", "body", "byte"),
+    [
+        ("/execute", "{'prompt': 'x', 'approval': 'APPROVALS_ASK'}", 2),
+        ("/execute", '{"prompt": "x", approval: "APPROVALS_ASK"}', 17),
+        ("/execute", """{"prompt": 'x": 1, "y', "approval": ""}""", 12),
+        ("/execute", '\ufeff{"prompt": "x", "approval": "APPROVALS_ASK"}', 1),
+        ("/execute", '{"prompt": "x"} {"approval": "APPROVALS_ASK"}', 17),
+        ("/execute", '{"prompt": "x",, "approval": "APPROVALS_ASK"}', 16),
+        ("/v1/sessions/x/requests/y:resolve", '{"answers": [[{"approval": 1}]]}', 14),
+        ("/v1/sessions/x/requests/y:resolve", '{"answers": [null, 1, {"approval": 1}]}', 20),
+    ],
+)
+async def test_a_spelling_that_hides_fields_is_refused(http: Http, path: str, body: str, byte: int) -> None:
+    """The transcoder takes some of them, and drops what it does not know."""
+    async with http.session.post(http.base + path, data=body.encode(), headers={"content-type": "application/json"}) as answer:
+        told = await answer.json()
+    assert (answer.status, told["details"][0]["reason"]) == (400, "REQUEST_MALFORMED")
+    assert told["message"] == f"byte {byte} of the body is not what belongs there"
+
+
 async def test_without_a_key_nothing_is_shown(http: Http) -> None:
     async with http.session.get(http.base + "/v1/sessions", headers={"authorization": "Bearer trd_wrong_key"}) as answer:
         assert (answer.status, (await answer.json())["details"][0]["reason"]) == (401, "API_KEY_INVALID")
