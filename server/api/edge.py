@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import re
 import time
-from collections.abc import Awaitable, Callable
+from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import suppress
 from contextvars import ContextVar
 from typing import Any, Protocol
@@ -35,6 +35,9 @@ MAX_TICKETED_BYTES = 4096
 
 MAX_REQUEST_BYTES = 16 * 1024 * 1024
 """The gateway's limit too. gRPC's own is twice as much: what that refuses it refuses without a reason."""
+
+_SHOWN_PATH = 200
+"""Characters of a path that nobody serves: what refuses it carries it twice, in headers that have room for 8 KiB."""
 
 Farewell = Callable[[Status], bytes]
 
@@ -85,13 +88,13 @@ class NoSuchCall(grpc.GenericRpcHandler):  # type: ignore[type-arg]  # only the 
     """The last of a server's handlers: gRPC would answer without a reason."""
 
     def service(self, handler_call_details: grpc.HandlerCallDetails) -> grpc.RpcMethodHandler[Any, Any]:
-        """One that refuses the call, of whatever kind it is."""
-        path = handler_call_details.method
+        """One that refuses the call, of whatever kind it is, without a look at its messages: anybody may call, and nobody shows a key."""
+        path = handler_call_details.method[:_SHOWN_PATH]
 
-        async def refuse(_: bytes, context: Context) -> None:
+        async def refuse(_: AsyncIterator[bytes], context: Context) -> None:
             await _abort(context, *status_of(CallUnknown(path)))
 
-        return grpc.unary_stream_rpc_method_handler(refuse, request_deserializer=None, response_serializer=None)
+        return grpc.stream_stream_rpc_method_handler(refuse, request_deserializer=None, response_serializer=None)
 
 
 def _parsed(parse: Callable[[bytes], Any], data: bytes) -> Any:

@@ -78,3 +78,11 @@ async def test_the_worker_service_is_not_served_to_callers(client: Client) -> No
     with pytest.raises(grpc.aio.AioRpcError) as caught:
         await call(b"", metadata=client.metadata)
     assert caught.value.code() is grpc.StatusCode.UNIMPLEMENTED
+
+
+async def test_a_call_that_nobody_serves_is_refused_before_its_message_is_read(client: Client) -> None:
+    """And its path, which may be long, is not sent back as a whole."""
+    call = client.channel.stream_unary("/treadle.session.v1.SessionService/" + "x" * 6000)(timeout=20)
+    assert await call.code() is grpc.StatusCode.UNIMPLEMENTED
+    assert len(await call.details()) < 300
+    assert len(dict(await call.trailing_metadata())["grpc-status-details-bin"]) < 700
