@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import shutil
 import ssl
+import threading
 import time
 from dataclasses import replace
 from pathlib import Path
@@ -39,6 +40,9 @@ class GatewayHome:
         """Errors: PostgresUnusable as for `choose_account`."""
         self.root = root
         self.account = choose_account(tuple(reversed(ACCOUNTS)))
+        # Of tls/: threads of the upkeep and of whoever starts Envoy write there, and one whose task was cancelled goes on.
+        self._tls = threading.Lock()
+        self._over = False
 
     @property
     def log(self) -> Path:
@@ -74,7 +78,13 @@ class GatewayHome:
         self._write(CONFIGURATION, render(replace(gateway, admin=ADMIN, descriptors=_DESCRIPTORS)).encode())
 
     def certify(self, gateway: Gateway) -> None:
-        """Certificate and key as they are now; an Envoy that runs takes them up. Errors: SettingsUnfit, and then nothing has changed."""
+        """Certificate and key as they are now; an Envoy that runs takes them up. After `clean` it does nothing.
+        Errors: SettingsUnfit, and then nothing has changed."""
+        with self._tls:
+            if not self._over:
+                self._copy_pair(gateway)
+
+    def _copy_pair(self, gateway: Gateway) -> None:
         assert gateway.tls_certificate is not None and gateway.tls_key is not None  # noqa: S101 - settings have both or none
         place = _TLS / str(time.time_ns())
         for directory in (self.root / _TLS, self.root / place):
@@ -127,7 +137,9 @@ class GatewayHome:
         """When Envoy is gone. The configuration stays, for people; the key does not."""
         for name in (self.address, self.root / ADMIN):
             name.unlink(missing_ok=True)
-        shutil.rmtree(self.root / _TLS, ignore_errors=True)
+        with self._tls:
+            self._over = True
+            shutil.rmtree(self.root / _TLS, ignore_errors=True)
 
 
 def _read(path: Path) -> bytes:

@@ -36,6 +36,9 @@ async def _look_after(home: GatewayHome, gateway: Gateway, say: Callable[[str], 
     while True:
         try:
             await asyncio.to_thread(home.trim)
+        except OSError as error:
+            log.warning("gateway.log_not_trimmed", error=str(error))
+        try:
             found = await asyncio.to_thread(_files, gateway)
             if found != seen:
                 first, seen = not seen, found

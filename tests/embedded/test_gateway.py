@@ -19,6 +19,8 @@ from support.requirements import require
 from gateway.config import Gateway
 from server.embedded import gateway_home, gateway_upkeep
 from server.embedded.gateway import embedded_gateway, envoy
+from server.embedded.gateway_home import GatewayHome
+from server.embedded.gateway_upkeep import looked_after
 from server.embedded.settings import SettingsUnfit
 
 LESSER = Path(__file__).parents[2] / "server" / "embedded" / "lesser.py"
@@ -154,6 +156,45 @@ async def test_a_certificate_and_the_key_of_another_are_refused(program: Path, t
     with pytest.raises(SettingsUnfit, match="are not a certificate and its key"):
         async with embedded_gateway(program, wanted, passable / "gateway"):
             pass
+
+
+async def test_what_takes_up_a_certificate_and_what_starts_envoy_do_not_meet(tmp_path: Path, passable: Path) -> None:
+    certificate, key = await own_certificate(tmp_path)
+    home = GatewayHome(passable / "gateway")
+    home.prepare()
+    wanted = Gateway("127.0.0.1:0", NOBODY, admin="", tls_certificate=certificate, tls_key=key)
+    for _ in range(30):
+        await asyncio.gather(asyncio.to_thread(home.certify, wanted), asyncio.to_thread(home.furnish, wanted))
+        assert (home.root / "tls" / "key.pem").read_bytes() == key.read_bytes()
+
+
+async def test_no_key_comes_back_when_all_is_over(tmp_path: Path, passable: Path) -> None:
+    """A look for a renewed certificate may be under way, in a thread that nobody can stop."""
+    certificate, key = await own_certificate(tmp_path)
+    home = GatewayHome(passable / "gateway")
+    home.prepare()
+    wanted = Gateway("127.0.0.1:0", NOBODY, admin="", tls_certificate=certificate, tls_key=key)
+    home.furnish(wanted)
+    home.clean()
+    home.certify(wanted)
+    assert not list(home.root.rglob("*.pem"))
+
+
+async def test_without_its_log_a_renewed_certificate_is_taken_up_all_the_same(
+    tmp_path: Path, passable: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(gateway_upkeep, "INTERVAL_SECONDS", 0.05)
+    certificate, key = await own_certificate(tmp_path)
+    home = GatewayHome(passable / "gateway")
+    home.prepare()
+    assert not home.log.exists()
+    wanted = Gateway("127.0.0.1:0", NOBODY, admin="", tls_certificate=certificate, tls_key=key)
+    said: asyncio.Queue[str] = asyncio.Queue()
+    async with looked_after(home, wanted, said.put_nowait), asyncio.timeout(30):
+        while not (home.root / "tls" / "key.pem").exists():
+            await asyncio.sleep(0.02)
+        certificate.write_text("none")
+        assert "keeps the certificate that it has" in await said.get()
 
 
 async def test_its_log_does_not_fill_the_disk(program: Path, passable: Path, monkeypatch: pytest.MonkeyPatch) -> None:
