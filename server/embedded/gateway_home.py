@@ -119,11 +119,14 @@ class GatewayHome:
         new.rename(self.root / name)
 
     def trim(self) -> None:
-        """Keep the log from growing without end: strangers fill it too."""
-        if self.log.stat().st_size > LOG_LIMIT:
+        """Keep the log from growing without end, and of what it held the last 16 MiB: strangers fill it too. Errors: OSError."""
+        size = self.log.stat().st_size
+        if size > LOG_LIMIT:
             with self.log.open("rb") as log, open_private(self.root / "envoy.log.1") as before:
                 before.truncate(0)
-                shutil.copyfileobj(log, before)
+                log.seek(size - LOG_LIMIT)
+                # Not what is written meanwhile, which may not end.
+                before.write(log.read(LOG_LIMIT))
             os.truncate(self.log, 0)
 
     def _write(self, name: Path, content: bytes) -> None:

@@ -212,3 +212,27 @@ async def test_its_log_does_not_fill_the_disk(program: Path, passable: Path, mon
         while (home / "envoy.log").stat().st_size > 2000:
             await asyncio.sleep(0.02)
         assert b"\0" not in (home / "envoy.log").read_bytes()
+
+
+async def test_a_long_path_takes_little_of_the_log(program: Path, passable: Path) -> None:
+    """Strangers choose it, and a request may have 32 KiB of it."""
+    home = passable / "gateway"
+    async with embedded_gateway(program, Gateway("127.0.0.1:0", NOBODY, admin=""), home) as address, asyncio.timeout(30):
+        async with aiohttp.ClientSession() as session, session.get(f"http://{address}/{'x' * 20_000}") as answer:
+            assert answer.status == 404
+        while not (said := (home / "envoy.log").read_bytes()).endswith(b"}\n"):
+            await asyncio.sleep(0.02)
+    assert b'"path":"/xxxx' in said
+    assert len(said) < 800
+
+
+def test_of_a_log_that_has_grown_too_long_the_end_is_kept(passable: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(gateway_home, "LOG_LIMIT", 2000)
+    home = GatewayHome(passable / "gateway")
+    home.prepare()
+    home.log.write_bytes(b"".join(b"line %05d\n" % number for number in range(1000)))
+    home.trim()
+    before = (home.root / "envoy.log.1").read_bytes()
+    assert len(before) == 2000
+    assert before.endswith(b"line 00999\n")
+    assert home.log.stat().st_size == 0
