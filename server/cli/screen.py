@@ -67,6 +67,7 @@ class Screen:
     def typed(self) -> None:
         """The user has ended the growing line with the return key."""
         self._open = False
+        self._wrapping.end()
 
     def end_piece(self) -> None:
         """End the growing line, if there is one."""

@@ -2,9 +2,13 @@
 
 from __future__ import annotations
 
+import io
+
 import pytest
 from rich.cells import cell_len
+from rich.console import Console
 
+from server.cli.screen import Screen
 from server.cli.wrapping import Wrapping
 
 TEXT = (
@@ -35,3 +39,14 @@ def test_a_word_that_is_wider_than_a_line_stays_whole() -> None:
 def test_a_word_is_shown_when_it_is_complete() -> None:
     wrapping = Wrapping(10)
     assert [wrapping.feed("hel"), wrapping.feed("lo wor"), wrapping.feed("ld"), wrapping.end()] == ["", "hello ", "", "\nworld"]
+
+
+def test_what_is_typed_takes_no_room_from_the_next_text() -> None:
+    out = io.StringIO()
+    screen = Screen(Console(file=out, force_terminal=True, width=20, color_system=None, soft_wrap=True))
+    for _ in range(2):
+        screen.piece("answer> ")
+        screen.typed()
+    screen.piece("twenty columns wide.")
+    screen.end_piece()
+    assert out.getvalue() == "answer> answer> twenty columns wide.\n"
