@@ -50,9 +50,9 @@ async def _reply(connection: Connection, event: pb.Event, options: argparse.Name
     if not sys.stdin.isatty():
         _show(screen, event)
         raise CommandFailed(f"say what to answer: `{typed(command(event), connection.target.data_dir)}`", ExitCode.REFUSED)
-    Renderer(screen).show(event)
+    Renderer(screen, asking=True).show(event)
     try:
-        return await ask(event, screen)
+        return await ask(event, screen, shown=True)
     except EOFError:
         raise CommandFailed("nothing was answered", ExitCode.REFUSED) from None
 

@@ -27,19 +27,26 @@ class Answering:
         self._connection = connection
         self._screen = screen
         self._interactive = sys.stdin is not None and sys.stdin.isatty()
+        self._above = ""
+        """The request that was shown last, and not asked since; its headline need not be said again."""
         self._open: dict[str, pb.Event] = {}
         self._live = False
         self._changed = asyncio.Event()
 
-    def note(self, event: pb.Event) -> None:
-        """An event was shown."""
+    def note(self, event: pb.Event, *, shown: bool) -> None:
+        """An event is there. `shown`: as lines for people, by this command."""
         if asked := request_id(event):
-            self._open[asked] = event
+            self._open[asked], self._above = event, asked if shown else ""
             if self._live and not self._interactive:
                 self._show_command(event)
         elif resolved := resolves(event):
             self._open.pop(resolved, None)
         self._changed.set()
+
+    @property
+    def interactive(self) -> bool:
+        """Whether somebody is there to be asked."""
+        return self._interactive
 
     def past_is_over(self) -> None:
         """What is open now waits for somebody."""
@@ -72,7 +79,8 @@ class Answering:
 
     async def _ask(self, event: pb.Event) -> bool:
         """Until it is answered by somebody. False when the terminal has nobody any more: then the command is shown."""
-        asking = asyncio.create_task(ask(event, self._screen))
+        above, self._above = self._above, ""
+        asking = asyncio.create_task(ask(event, self._screen, shown=request_id(event) == above))
         try:
             while not asking.done() and request_id(event) in self._open:
                 changed = asyncio.create_task(self._changed.wait())
@@ -109,12 +117,14 @@ class Answering:
         )
 
 
-async def ask(event: pb.Event, screen: Screen) -> Reply:
-    """Ask on the terminal. Errors: EOFError when nobody is there."""
+async def ask(event: pb.Event, screen: Screen, *, shown: bool) -> Reply:
+    """Ask on the terminal. `shown`: the event stands right above. Errors: EOFError when nobody is there."""
+    several = len(list(prompts(event))) > 1
     while True:
         answers = []
         for headline, choices in prompts(event):
-            screen.parts(("? ", "bold yellow"), (headline, "bold"))
+            if several or not shown:
+                screen.parts(("? ", "bold yellow"), (headline, "bold"))
             for number, choice in enumerate(choices, 1):
                 screen.parts((f"  {number} ", "cyan"), (choice, ""))
             forget_typed()
@@ -125,6 +135,7 @@ async def ask(event: pb.Event, screen: Screen) -> Reply:
             return parse(event, answers)
         except NoAnswer as error:
             screen.line(str(error), "yellow")
+            shown = False
 
 
 def forget_typed() -> None:

@@ -11,6 +11,8 @@ from treadle.session.v1 import event_pb2 as pb
 _OUTPUT = "    "
 _CUT_INPUT = '{"truncated": true}'
 """What a worker tells in the place of an input that is too large."""
+_ASKING = "AskUserQuestion"
+"""The tool of Claude that asks; its question tells it."""
 _CHANGING = (pb.TOOL_KIND_EDIT, pb.TOOL_KIND_DELETE)
 _OPERATIONS = {
     pb.FILE_OPERATION_ADDED: ("+", "green"),
@@ -21,10 +23,12 @@ _OPERATIONS = {
 
 
 class Renderer:
-    """Shows events in the order in which they come. Text grows on a terminal; elsewhere it is printed when it is complete."""
+    """Shows events in the order in which they come. Text grows on a terminal; elsewhere it is printed when it is complete. `asking`:
+    whoever is asked gets the options below, so that they are not shown here."""
 
-    def __init__(self, screen: Screen) -> None:
+    def __init__(self, screen: Screen, *, asking: bool = False) -> None:
         self._screen = screen
+        self._asking = asking
         self._summary = Summary()
         self._begun: set[str] = set()
         self._agents: set[tuple[str, int]] = set()
@@ -82,8 +86,10 @@ class Renderer:
         asked = event.approval_requested
         self._screen.line()
         self._screen.parts(("▸ ", "bold yellow"), (asked.title or "may the agent go on?", "bold"))
-        for line in (asked.tool.command or asked.description).splitlines():
-            self._screen.line(_OUTPUT + line, "cyan" if asked.tool.command else "")
+        # The usual title of a short command has all of it.
+        told = asked.tool.command and asked.title == f"{asked.tool.name}: {asked.tool.command}"
+        for line in (asked.description if told else asked.tool.command or asked.description).splitlines():
+            self._screen.line(_OUTPUT + line, "cyan" if asked.tool.command and not told else "")
         for change in asked.changes:
             self._change(change)
             for line in change.patch.splitlines():
@@ -97,7 +103,7 @@ class Renderer:
         self._screen.line()
         for question in event.question_requested.questions:
             self._screen.parts(("▸ ", "bold yellow"), (question.text, "bold"))
-            if question.options:
+            if question.options and not self._asking:
                 self._screen.line(_OUTPUT + " · ".join(option.label or option.id for option in question.options))
 
     def _request_resolved(self, event: pb.Event) -> None:
@@ -173,7 +179,7 @@ class Renderer:
     def _tool_call(self, event: pb.Event) -> None:
         call = event.tool_call
         # Of a pending one not all is known yet.
-        if call.call_id in self._begun or call.status == pb.TOOL_STATUS_PENDING:
+        if call.call_id in self._begun or call.status == pb.TOOL_STATUS_PENDING or call.name == _ASKING:
             return
         self._begun.add(call.call_id)
         if call.command:

@@ -24,13 +24,14 @@ class Watcher:
 
     def __init__(self, connection: Connection, *, as_json: bool, past: Iterable[pb.Event] = ()) -> None:
         self._connection = connection
+        self._as_json = as_json
         self._screen = Screen()
-        renderer = Renderer(self._screen)
-        self._show = _print_json if as_json else renderer.show
         self._answering = Answering(connection, self._screen)
+        renderer = Renderer(self._screen, asking=self._answering.interactive)
+        self._show = _print_json if as_json else renderer.show
         for had in past:
             renderer.recall(had)
-            self._answering.note(had)
+            self._answering.note(had, shown=False)
         # A notice in the middle of a sentence begins a line of its own.
         connection.notice.before = self._screen.end_piece
 
@@ -45,7 +46,7 @@ class Watcher:
             async with self._answering.beside():
                 async for event in stream:
                     self._show(event.proto)
-                    self._answering.note(event.proto)
+                    self._answering.note(event.proto, shown=not self._as_json)
                     if isinstance(event.body, TurnCompleted):
                         status = event.body.status
         except asyncio.CancelledError:

@@ -127,6 +127,8 @@ async def on_a_terminal(home: Any, *arguments: str) -> AsyncIterator[Terminal]:
 async def test_on_a_terminal_it_is_asked_and_answered(shared) -> None:
     async with on_a_terminal(shared, "run", *shared.add_recording("asking-here", ASKING), "Ask") as terminal:
         await terminal.says("answer> ")
+        assert terminal.shown.count("Which colour?") == 1
+        assert "▸ Which colour?\n  1 red\n  2 blue\nanswer> " in terminal.shown
         await terminal.types("green\n")
         await terminal.says("'green' is none of: red, blue")
         await terminal.says("answer> ", times=2)

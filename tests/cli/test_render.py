@@ -39,8 +39,16 @@ def test_an_approval_shows_what_would_be_done(capsys: pytest.CaptureFixture[str]
     assert shown(capsys, write) == ["▸ May I?", "~ run.sh  +1 -0", "@@ -0,0 +1 @@", "+rm -rf /"]
     command = approval(tool=pb.ToolCall(name="Bash", command="make", input_json='{"command": "make"}'))
     assert shown(capsys, command) == ["▸ May I?", "make"]
+    short = pb.ApprovalRequested(title="Bash: make", tool=pb.ToolCall(name="Bash", command="make"))
+    assert shown(capsys, pb.Event(approval_requested=short)) == ["▸ Bash: make"]
     other = approval(tool=pb.ToolCall(name="Fetch", input_json='{"url": "http://x"}'))
     assert shown(capsys, other) == ["▸ May I?", '{"url": "http://x"}']
+
+
+def test_a_question_is_not_told_as_a_call_as_well(capsys: pytest.CaptureFixture[str]) -> None:
+    call = pb.ToolCall(call_id="c", name="AskUserQuestion", title="AskUserQuestion", status=pb.TOOL_STATUS_RUNNING)
+    asked = pb.Event(question_requested=pb.QuestionRequested(questions=[pb.Question(text="Which?", options=[pb.QuestionOption(id="red")])]))
+    assert shown(capsys, pb.Event(tool_call=call), asked) == ["▸ Which?", "red"]
 
 
 @pytest.mark.parametrize(
