@@ -31,6 +31,7 @@ class Answering:
         """The request that was shown last, and not asked since; its headline need not be said again."""
         self._open: dict[str, pb.Event] = {}
         self._live = False
+        self._anew = False
         self._changed = asyncio.Event()
 
     def note(self, event: pb.Event, *, shown: bool) -> None:
@@ -56,6 +57,11 @@ class Answering:
                 self._show_command(event)
             self._changed.set()
 
+    def again(self) -> None:
+        """Something was said below the prompt: what is asked now is asked anew."""
+        self._anew = True
+        self._changed.set()
+
     @asynccontextmanager
     async def beside(self) -> AsyncIterator[None]:
         """Ask as long as the block runs."""
@@ -79,10 +85,10 @@ class Answering:
 
     async def _ask(self, event: pb.Event) -> bool:
         """Until it is answered by somebody. False when the terminal has nobody any more: then the command is shown."""
-        above, self._above = self._above, ""
+        above, self._above, self._anew = self._above, "", False
         asking = asyncio.create_task(ask(event, self._screen, shown=request_id(event) == above))
         try:
-            while not asking.done() and request_id(event) in self._open:
+            while not asking.done() and request_id(event) in self._open and not self._anew:
                 changed = asyncio.create_task(self._changed.wait())
                 await asyncio.wait({asking, changed}, return_when=asyncio.FIRST_COMPLETED)
                 changed.cancel()

@@ -35,6 +35,8 @@ class Notice:
 
     def __init__(self) -> None:
         self.before: Callable[[], None] = lambda: None
+        self.connected: Callable[[], None] = lambda: None
+        """Called after it was said that a lost connection is there again."""
 
     def __call__(self, text: str) -> None:
         """Say it."""
@@ -75,6 +77,8 @@ async def connect(target: Target) -> AsyncIterator[Connection]:
 
     def told(lost: Unavailable | None) -> None:
         notice("the connection is lost; trying to go on" if lost else "connected again")
+        if lost is None:
+            notice.connected()
 
     try:
         async with AsyncTreadle(target.address, target.api_key, retry=RETRY, on_connection=told) as treadle:

@@ -34,6 +34,7 @@ class Watcher:
             self._answering.note(had, shown=False)
         # A notice in the middle of a sentence begins a line of its own.
         connection.notice.before = self._screen.end_piece
+        connection.notice.connected = self._answering.again
 
     def past_is_over(self, _open: Sequence[str]) -> None:
         """For the stream to call (`on_synced`)."""

@@ -7,6 +7,7 @@ import json
 import os
 import pty
 import re
+import signal
 import sys
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
@@ -135,6 +136,20 @@ async def test_on_a_terminal_it_is_asked_and_answered(shared) -> None:
         await terminal.types("2\n")
         await terminal.says("it is blue")
         await terminal.says("completed")
+
+
+async def test_after_a_restart_of_the_server_it_is_asked_again(home) -> None:
+    async with home.up() as up:
+        listen = (home.data_dir / "address").read_text().strip()
+        async with on_a_terminal(home, "run", *home.add_recording("asking-on", ASKING), "Ask") as terminal:
+            await terminal.says("answer> ")
+            await up.stop(signal.SIGTERM)
+            async with home.up(listen=listen):
+                await terminal.says("answer> ", times=2)
+                assert terminal.shown.endswith("? Which colour?\n  1 red\n  2 blue\nanswer> ")
+                await terminal.types("blue\n")
+                await terminal.says("it is blue")
+                await terminal.process.wait()
 
 
 async def test_what_was_typed_before_it_was_asked_is_no_answer(shared) -> None:
