@@ -24,7 +24,8 @@ Streams = tuple[asyncio.StreamReader, asyncio.StreamWriter]
 
 @asynccontextmanager
 async def relayed(door: ModelAccess, socket: Path, *, away_seconds: float) -> AsyncIterator[ModelAccess]:
-    """The same access at `socket`, which is always there. A door that is away for longer than `away_seconds` is a closed connection."""
+    """The same access at `socket`, which is always there, and goes with the slot. A door that is away for longer than `away_seconds` is a
+    closed connection."""
     relay = _Relay(door.socket, away_seconds)
     server = await asyncio.start_unix_server(relay.connected, socket)
     try:
@@ -32,7 +33,6 @@ async def relayed(door: ModelAccess, socket: Path, *, away_seconds: float) -> As
     finally:
         server.close()
         await relay.close()
-        await asyncio.to_thread(socket.unlink, missing_ok=True)
 
 
 class _Relay:
