@@ -60,7 +60,7 @@ def test_what_is_dead_is_noticed() -> None:
     configuration = yaml.safe_load(render(Gateway("127.0.0.1:1", "127.0.0.1:2", admin="127.0.0.1:3")))
     (cluster,) = [each for each in configuration["static_resources"]["clusters"] if each["name"] == "server"]
     (options,) = cluster["typed_extension_protocol_options"].values()
-    assert options["explicit_http_config"]["http2_protocol_options"]["connection_keepalive"] == {"interval": "30s", "timeout": "5s"}
+    assert options["explicit_http_config"]["http2_protocol_options"]["connection_keepalive"] == {"interval": "30s", "timeout": "20s"}
     manager = configuration["static_resources"]["listeners"][0]["filter_chains"][0]["filters"][0]["typed_config"]
     assert manager["http2_protocol_options"]["connection_keepalive"] == {"interval": "60s", "timeout": "20s"}
     assert manager["stream_flush_timeout"] == "60s"
