@@ -44,6 +44,7 @@ def session(value: Session) -> session_pb2.Session:
         updated_at=timestamp(value.updated_at),
         provider=value.provider,
         open_request_ids=value.open_requests,
+        waiting_inputs=value.waiting_inputs,
     )
 
 

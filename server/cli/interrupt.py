@@ -8,7 +8,7 @@ import asyncio
 from server.cli.connection import connect, find_target
 from server.cli.failure import ExitCode
 from server.cli.program import typed
-from server.cli.waiting import in_words, waiting_inputs
+from server.cli.waiting import in_words
 from server.data_dir import chosen_data_dir
 
 
@@ -25,4 +25,4 @@ def run(options: argparse.Namespace) -> ExitCode:
 async def _interrupt(options: argparse.Namespace) -> tuple[str, int]:
     async with connect(find_target(options)) as connection:
         turn_id = await connection.treadle.interrupt(options.session)
-        return turn_id, await waiting_inputs(connection, options.session)
+        return turn_id, (await connection.treadle.get_session(options.session)).waiting_inputs

@@ -12,7 +12,7 @@ from server.cli.connection import connect, find_target
 from server.cli.failure import CommandFailed, ExitCode
 from server.cli.program import typed
 from server.cli.screen import Screen
-from server.cli.waiting import in_words, waiting_inputs
+from server.cli.waiting import in_words
 from server.data_dir import chosen_data_dir
 from treadle.session.v1.event_pb2 import SESSION_STATE_FAILED, SESSION_STATE_IDLE, SessionState
 from treadle.session.v1.session_pb2 import Session
@@ -26,30 +26,26 @@ def run(options: argparse.Namespace) -> ExitCode:
     """Errors: CommandFailed."""
     if options.limit < 1:
         raise CommandFailed("--limit is how many to list: 1 or more", ExitCode.REFUSED)
-    found, waiting = asyncio.run(_sessions(options))
+    found = asyncio.run(_sessions(options))
     if options.json:
         for session in found:
             print(MessageToJson(session, indent=None))
     else:
-        _show(found, waiting, chosen_data_dir(options.data_dir))
+        _show(found, chosen_data_dir(options.data_dir))
     return ExitCode.DONE
 
 
-async def _sessions(options: argparse.Namespace) -> tuple[list[Session], dict[str, int]]:
-    """The sessions, and how many inputs wait in those where no turn runs that would take them up."""
+async def _sessions(options: argparse.Namespace) -> list[Session]:
     found: list[Session] = []
-    waiting: dict[str, int] = {}
     async with connect(find_target(options)) as connection:
         async for session in connection.treadle.list_sessions(page_size=min(_PAGE, options.limit)):
             found.append(session)
-            if not options.json and session.state in _RESTING:
-                waiting[session.session_id] = await waiting_inputs(connection, session.session_id)
             if len(found) == options.limit:
                 break
-    return found, waiting
+    return found
 
 
-def _show(found: list[Session], waiting: dict[str, int], data_dir: Path) -> None:
+def _show(found: list[Session], data_dir: Path) -> None:
     screen = Screen()
     if not found:
         begin = typed('run --repo URL "request"', data_dir)
@@ -62,7 +58,8 @@ def _show(found: list[Session], waiting: dict[str, int], data_dir: Path) -> None
             (f"  {created}  ", "dim"),
             (state, _STATE_STYLES.get(state, "yellow")),
             (f", {session.last_seq} events", "dim"),
-            (f", {in_words(inputs)}" if (inputs := waiting.get(session.session_id, 0)) else "", "yellow"),
+            # A turn that runs will take them up.
+            (f", {in_words(session.waiting_inputs)}" if session.waiting_inputs and session.state in _RESTING else "", "yellow"),
         )
         screen.prose(session.title, indent=2)
         screen.prose(f"{session.repository_url}  {session.branch}".rstrip(), "dim", indent=2)

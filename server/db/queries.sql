@@ -129,7 +129,9 @@ SELECT id, request_digest FROM sessions WHERE tenant_id = $1 AND owner_id = $2 A
 
 -- get_session --
 SELECT s.*, h.next_seq, t.id AS active_turn_id,
-       ARRAY(SELECT r.id FROM requests r WHERE r.session_id = s.id AND r.outcome IS NULL ORDER BY r.seq) AS open_requests
+       ARRAY(SELECT r.id FROM requests r WHERE r.session_id = s.id AND r.outcome IS NULL ORDER BY r.seq) AS open_requests,
+       (SELECT count(*) FROM inputs i WHERE i.session_id = s.id AND i.state IN ('QUEUED', 'OFFERED') AND i.delivery <> 'INTERRUPT')
+         AS waiting_inputs
 FROM sessions s
 JOIN session_heads h ON h.tenant_id = s.tenant_id AND h.session_id = s.id
 LEFT JOIN turns t ON t.tenant_id = s.tenant_id AND t.session_id = s.id AND t.active
@@ -139,7 +141,9 @@ WHERE s.tenant_id = $1 AND s.owner_id = $2 AND s.id = $3
 -- list_sessions --
 -- By keyset: what is inserted meanwhile is newer than every page's start, and moves nothing.
 SELECT s.*, h.next_seq, t.id AS active_turn_id,
-       ARRAY(SELECT r.id FROM requests r WHERE r.session_id = s.id AND r.outcome IS NULL ORDER BY r.seq) AS open_requests
+       ARRAY(SELECT r.id FROM requests r WHERE r.session_id = s.id AND r.outcome IS NULL ORDER BY r.seq) AS open_requests,
+       (SELECT count(*) FROM inputs i WHERE i.session_id = s.id AND i.state IN ('QUEUED', 'OFFERED') AND i.delivery <> 'INTERRUPT')
+         AS waiting_inputs
 FROM sessions s
 JOIN session_heads h ON h.tenant_id = s.tenant_id AND h.session_id = s.id
 LEFT JOIN turns t ON t.tenant_id = s.tenant_id AND t.session_id = s.id AND t.active

@@ -41,6 +41,7 @@ def session_from(row: asyncpg.Record) -> Session:
         last_seq=row["next_seq"] - 1,
         active_turn_id=str(row["active_turn_id"] or ""),
         open_requests=tuple(row.get("open_requests") or ()),
+        waiting_inputs=row.get("waiting_inputs") or 0,
         created_at=row["created_at"],
         updated_at=row["updated_at"],
     )

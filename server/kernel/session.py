@@ -45,6 +45,8 @@ class Session:
     active_turn_id: str = ""
     open_requests: tuple[str, ...] = ()
     """Ids of the agent's requests that wait for an answer, oldest first."""
+    waiting_inputs: int = 0
+    """Inputs in the queue, without those that interrupt."""
     created_at: datetime | None = None
     updated_at: datetime | None = None
 

@@ -72,6 +72,12 @@ class Conversation:
         request = pb.SendInputRequest(session_id=self.id, text=text, delivery=delivery, **fields)
         return (await self.client.call("SendInput", request)).input
 
+    async def waiting(self) -> list[int]:
+        """What GetSession and ListSessions say."""
+        one = (await self.client.call("GetSession", pb.GetSessionRequest(session_id=self.id))).session
+        some = (await self.client.call("ListSessions", pb.ListSessionsRequest())).sessions
+        return [each.waiting_inputs for each in (one, *some) if each.session_id == self.id]
+
     async def inputs(self, **fields: Any) -> list[input_pb2.Input]:
         return list((await self.client.call("ListInputs", pb.ListInputsRequest(session_id=self.id, **fields))).inputs)
 
@@ -120,6 +126,7 @@ async def test_queued_inputs_become_the_next_turns_in_order(begin: Any) -> None:
     two, three = await talk.send("two"), await talk.send("three")
     assert (two.status, two.turn_id, two.position, two.version) == (QUEUED, "", 1, 1)
     assert await talk.inputs() == [two, three]
+    assert await talk.waiting() == [2, 2]
     await talk.until(lambda event: event.user_input.input_id == three.input_id)
     talk.open_gate()
     events = await talk.rest()
@@ -131,6 +138,7 @@ async def test_queued_inputs_become_the_next_turns_in_order(begin: Any) -> None:
     assert [list(each.input_ids) for each in started][1:] == [[two.input_id], [three.input_id]]
     assert [(each.provider, each.model) for each in started] == [("replay", "gated.jsonl")] * 3
     assert await talk.inputs() == []
+    assert await talk.waiting() == [0, 0]
     everything = await talk.inputs(all=True)
     assert [(each.text, each.status) for each in everything] == [("two", DELIVERED), ("three", DELIVERED)]
     turns = [event.turn_id for event in events if event.HasField("turn_started")]

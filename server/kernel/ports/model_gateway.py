@@ -94,8 +94,8 @@ class ModelGateway(Protocol):
     - What goes to the provider is written anew from what was checked, with the server's credential in the place of the token.
     - Answers pass piece by piece as they come, and are counted on the way.
     - Overload, rate limits, failures and silence before the first byte are tried again within limits, each told. An answer that stands
-      still is cut off. What is final is answered with
-      a status that agents do not try again. An answer that breaks off is passed on broken off.
+      still is cut off. What is final is answered with a status that agents do not try again. An answer that breaks off is passed on
+      broken off.
     - After `open` has ended, socket and token are dead, every request has ended, and what each used is settled.
     """
 

@@ -122,6 +122,14 @@ export declare type Session = Message<"treadle.session.v1.Session"> & {
    * @generated from field: repeated string open_request_ids = 15;
    */
   openRequestIds: string[];
+
+  /**
+   * How many inputs wait in the queue, without those with INTERRUPT, which wait for nothing but the end of a turn. Only GetSession and
+   * ListSessions count them.
+   *
+   * @generated from field: int32 waiting_inputs = 16;
+   */
+  waitingInputs: number;
 };
 
 /**
