@@ -84,9 +84,9 @@ async def test_only_its_user_gets_in_and_only_by_the_socket(data_dir: Path) -> N
 
 async def test_others_read_no_log_and_hold_no_lock(data_dir: Path) -> None:
     """Whoever may open the lock's file may lock it, and then no Treadle starts."""
-    private = [data_dir / "postgres" / name for name in ("log", "lock")]
+    async with EmbeddedPostgres(data_dir):
+        private = [data_dir / "postgres" / name for name in ("log", "lock")]
     for path in private:
-        path.touch()
         path.chmod(0o644)  # as it was once made
     async with EmbeddedPostgres(data_dir):
         assert [stat.S_IMODE(path.stat().st_mode) for path in private] == [0o600, 0o600]
