@@ -9,7 +9,7 @@ from functools import lru_cache
 from google.protobuf.duration_pb2 import Duration
 from google.protobuf.timestamp_pb2 import Timestamp
 
-from server.kernel.agent_request import RequestKind, Resolution
+from server.kernel.agent_request import Resolution
 from server.kernel.event import Chunk, Envelope, Fact
 from server.kernel.model_use import ModelUse, Purpose
 from server.kernel.ports.launcher import Capability, WorkerExit
@@ -106,13 +106,12 @@ class ProtobufEventCodec:
             ),
         )
 
-    def expiring(self, kind: RequestKind, expires_at: datetime) -> bytes:
-        """Parts of a message that is given twice are merged: the rest of the agent's request stays as it is."""
-        stamp = Timestamp()
-        stamp.FromDatetime(expires_at)
-        if kind is RequestKind.APPROVAL:
-            return pb.Event(approval_requested=pb.ApprovalRequested(expires_at=stamp)).SerializeToString()
-        return pb.Event(question_requested=pb.QuestionRequested(expires_at=stamp)).SerializeToString()
+    def expiring(self, body: bytes, expires_at: datetime) -> bytes:
+        """Written anew: what appended parts say is merged by the readers of protobuf, but refused by the one in Envoy that makes JSON."""
+        event = pb.Event.FromString(body)
+        asked = event.approval_requested if event.HasField("approval_requested") else event.question_requested
+        asked.expires_at.FromDatetime(expires_at)
+        return event.SerializeToString()
 
     def request_resolved(self, resolution: Resolution) -> Fact:
         """What became of an agent's request."""

@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 from datetime import datetime
 from typing import Protocol
 
-from server.kernel.agent_request import RequestKind, Resolution
+from server.kernel.agent_request import Resolution
 from server.kernel.event import Chunk, Envelope, Fact
 from server.kernel.model_use import ModelUse
 from server.kernel.ports.launcher import Capability, WorkerExit
@@ -47,8 +47,8 @@ class EventCodec(Protocol):
         """What became of something that the user said (`UserInput.status`)."""
         ...
 
-    def expiring(self, kind: RequestKind, expires_at: datetime) -> bytes:
-        """What to append to the body of an agent's request so that it tells when it expires."""
+    def expiring(self, body: bytes, expires_at: datetime) -> bytes:
+        """The body of an agent's request, telling when it expires."""
         ...
 
     def request_resolved(self, resolution: Resolution) -> Fact:

@@ -96,7 +96,7 @@ async def hear_request(drive: Drive, asked: WorkerRequest) -> None:
     await drive.log.drained()
     expires_at = _expiry(drive.limits.request_seconds)
     if expires_at is not None:
-        batch = replace(batch, bodies=[batch.bodies[0] + drive.ports.codec.expiring(request.kind, expires_at)])
+        batch = replace(batch, bodies=[drive.ports.codec.expiring(batch.bodies[0], expires_at)])
     try:
         await drive.ask(batch, Opened(request, expires_at))
     except StoreRejected as error:
