@@ -26,7 +26,9 @@ from worker.provider import Provider, ProviderFailed, Request, UserMessage, make
 from worker.spool import Spool
 
 pytestmark = pytest.mark.timeout(180)
+PENDING, RUNNING = session.TOOL_STATUS_PENDING, session.TOOL_STATUS_RUNNING
 claude_program = pytest.importorskip("worker.providers.claude_program", exc_type=ImportError)
+claude_tools = pytest.importorskip("worker.providers.claude_tools", exc_type=ImportError)
 
 
 @pytest.fixture(autouse=True)
@@ -488,11 +490,77 @@ async def test_with_approvals_the_user_decides(models: Models, option: str, made
     assert (models.workspace / "made").exists() is made
     (request,) = people.asked
     assert (request.tool.name, request.tool.command, request.tool.status) == ("Bash", "touch made", session.TOOL_STATUS_PENDING)
-    assert [request.tool.call_id] == [call.call_id for call in bodies(recorder, "tool_call") if call.status == session.TOOL_STATUS_RUNNING]
+    (call_id,) = {call.call_id for call in bodies(recorder, "tool_call")}
+    assert request.tool.call_id == call_id
+    assert [call.status for call in bodies(recorder, "tool_call")][1:] == [PENDING, RUNNING][: 1 + made]
     (result,) = bodies(recorder, "tool_result")
     assert result.status == (session.TOOL_OUTCOME_COMPLETED if made else session.TOOL_OUTCOME_DECLINED)
     if not made:
         assert "because" in result.parts[0].text
+
+
+async def test_a_call_runs_when_it_may_and_not_while_somebody_is_asked(models: Models) -> None:
+    """Two at once: the program asks for the second when the first is done."""
+    told: list[list[tuple[str, int]]] = []
+    recorder = Recorder()
+
+    def status() -> list[tuple[str, int]]:
+        return [(call.command, call.status) for call in bodies(recorder, "tool_call") if call.command]
+
+    def answer(_: Asked) -> session.RequestResolved:
+        told.append(status())
+        return session.RequestResolved(outcome=session.REQUEST_OUTCOME_CHOSEN, option_id="allow")
+
+    mark = models.fake.plays("two", [use("Bash", command="touch a"), use("Bash", command="touch b")], [say("ok")])
+    request = models.request(mark, people=People(answer=answer), approvals=session.APPROVALS_ASK)
+    await make_provider("claude").run(request, recorder, asyncio.Event())
+    assert all(("touch a", RUNNING) not in seen for seen in told[:1])
+    assert ("touch a", RUNNING) in told[1]
+    assert ("touch b", RUNNING) not in told[1]
+    assert sorted(status()) == sorted((command, state) for command in ("touch a", "touch b") for state in (PENDING, RUNNING))
+
+
+async def test_a_call_for_which_nobody_is_asked_runs_before_it_has_a_result(models: Models) -> None:
+    """The program runs what only reads without leave, and does not say so."""
+    people, interrupted, recorder = People(), asyncio.Event(), Recorder()
+    mark = models.fake.plays("read", [use("Bash", command="ls")], [use("Bash", command="sleep 1003.5")])
+    running = asyncio.create_task(
+        make_provider("claude").run(models.request(mark, people=people, approvals=session.APPROVALS_ASK), recorder, interrupted)
+    )
+    async with asyncio.timeout(60):
+        while ("sleep 1003.5", RUNNING) not in [(call.command, call.status) for call in bodies(recorder, "tool_call")]:
+            recorder.news.clear()
+            await recorder.news.wait()
+    interrupted.set()
+    await running
+    assert people.asked == []
+    first, call_id = recorder.events, bodies(recorder, "tool_result")[0].call_id
+    of_the_first = [event.tool_call.status or event.WhichOneof("body") for event in first if event.item_id == call_id]
+    assert [each for each in of_the_first if each != "content_delta"] == [PENDING, PENDING, RUNNING, "tool_result"]
+
+
+async def test_a_call_that_is_asked_for_late_waits_again(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(claude_tools, "_ASKED_WITHIN_SECONDS", 0.0)
+    recorder = Recorder()
+    calls = claude_tools.ToolCalls(tmp_path, recorder, asks=True)
+    await calls.begin("c", "Bash", {"command": "make"}, "")
+    recorder.news.clear()
+    calls.due("c")
+    await recorder.news.wait()
+    await calls.hold("c")
+    await calls.run("c")
+    assert [call.status for call in bodies(recorder, "tool_call")] == [PENDING, RUNNING, PENDING, RUNNING]
+
+
+async def test_a_yes_that_is_heard_of_before_the_call_counts(tmp_path: Path) -> None:
+    recorder = Recorder()
+    calls = claude_tools.ToolCalls(tmp_path, recorder, asks=True)
+    await calls.announce("c", "Bash", "")
+    calls.due("c")
+    await calls.hold("c")
+    await calls.run("c")
+    await calls.begin("c", "Bash", {"command": "make"}, "")
+    assert [call.status for call in bodies(recorder, "tool_call")] == [PENDING, RUNNING]
 
 
 async def test_a_yes_for_the_like_is_not_asked_for_again(models: Models) -> None:

@@ -56,7 +56,7 @@ class ClaudeProvider:
 
     async def _run(self, request: Request, emitter: Emitter, interrupted: asyncio.Event, home: Path) -> str:
         transcript = await self._remember(request, emitter, home)
-        narrator = Narrator(request.workspace, emitter, request.inbox)
+        narrator = Narrator(request.workspace, emitter, request.inbox, asks=request.approvals == session.APPROVALS_ASK)
         options = options_for(
             request,
             model=request.model or DEFAULT_MODEL,

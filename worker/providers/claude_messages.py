@@ -71,15 +71,15 @@ class Expected:
 
 
 class Narrator:
-    """Tells one run of the program. `result` is its last word on how it went."""
+    """Tells one run of the program. `result` is its last word on how it went. `asks`: whether the program asks before it acts."""
 
-    def __init__(self, workspace: Path, emitter: Emitter, inbox: Inbox) -> None:
+    def __init__(self, workspace: Path, emitter: Emitter, inbox: Inbox, *, asks: bool = False) -> None:
         self.result: ResultMessage | None = None
         self.workspace = workspace
         self._inbox = inbox
         self._expected: dict[str, Expected] = {}
         self._emitter = emitter
-        self._calls = ToolCalls(workspace, emitter)
+        self._calls = ToolCalls(workspace, emitter, asks=asks)
         self._streams: dict[str, _Stream] = {}
         self._subagents: dict[str, session.SubagentUpdated] = {}
         self._complaint = ""
@@ -90,6 +90,14 @@ class Narrator:
         self._expected[expected.message_id] = expected
         return expected
 
+    async def asked(self, call_id: str) -> None:
+        """A person is asked whether this call may run."""
+        await self._calls.hold(call_id)
+
+    async def allowed(self, call_id: str) -> None:
+        """This call may run."""
+        await self._calls.run(call_id)
+
     def declined(self, call_id: str) -> None:
         """A person did not allow this call."""
         self._calls.declined.add(call_id)
@@ -99,7 +107,8 @@ class Narrator:
         self._calls.stopped = True
 
     async def before_tool(self, call_id: str, name: str, given: dict[str, Any]) -> None:
-        """A tool that changes files is about to run; it waits for this."""
+        """A tool is about to run, or leave for it to be asked for; that waits for this."""
+        self._calls.due(call_id)
         await self._calls.look_before(call_id, name, given)
 
     async def hear(self, message: object) -> None:

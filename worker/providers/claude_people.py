@@ -33,6 +33,8 @@ class Permissions:
         """Wait for a person. One who is not there, or refuses, is a no; the program goes on with that."""
         try:
             if name == ASK:
+                # To ask is all that it does.
+                await self._narrator.allowed(context.tool_use_id or "")
                 return await self._ask(given)
             return await self._approve(name, given, context)
         except RequestMalformed as error:
@@ -42,17 +44,20 @@ class Permissions:
         call = pending_call(context.tool_use_id or "", name, given, self._narrator.workspace)
         alike = like(call, given, self._narrator.workspace)
         if alike.key in self._allowed:
+            await self._narrator.allowed(call.call_id)
             return PermissionResultAllow(updated_input=given)
         title = plain(context.title or f"{name}: {call.title}")
         request = session.ApprovalRequested(tool=call, title=title, options=alike.options())
         request.description = plain(context.decision_reason or "")
         request.changes.extend(await asyncio.to_thread(foreseen, call, given, self._narrator.workspace))
+        await self._narrator.asked(call.call_id)
         resolved = await self._desk.approve(request)
         if resolved.outcome != session.REQUEST_OUTCOME_CHOSEN or resolved.option_id not in (ALLOW, ALLOW_LIKE):
             self._narrator.declined(call.call_id)
             return PermissionResultDeny(message=_refusal("the user did not allow this", resolved))
         if resolved.option_id == ALLOW_LIKE:
             self._allowed.add(alike.key)
+        await self._narrator.allowed(call.call_id)
         return PermissionResultAllow(updated_input=given)
 
     async def _ask(self, given: dict[str, Any]) -> Answer:

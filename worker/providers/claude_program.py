@@ -46,7 +46,8 @@ _QUESTIONS = "AskUserQuestion"
 """Offered because there is a desk: without somebody to answer it would be an error."""
 
 BeforeTool = Callable[[str, str, dict[str, Any]], Awaitable[None]]
-"""Called with the id, name and input of a tool before it runs."""
+"""Called with the id, name and input of a tool before it runs, or leave for it is asked for; of edits always, of others where leave is
+asked for."""
 
 
 def options_for(
@@ -59,12 +60,13 @@ def options_for(
         await before_tool(call_id or "", event.get("tool_name", ""), event.get("tool_input") or {})
         return {}
 
+    asks = request.approvals == session.APPROVALS_ASK
     options = ClaudeAgentOptions(
         model=model,
         cwd=request.workspace,
         env=_environment(str(request.models.socket), request.models.token, home),
         tools=[*TOOLS, _QUESTIONS],
-        permission_mode="default" if request.approvals == session.APPROVALS_ASK else "bypassPermissions",
+        permission_mode="default" if asks else "bypassPermissions",
         can_use_tool=permissions,
         setting_sources=[],
         strict_mcp_config=True,
@@ -75,7 +77,7 @@ def options_for(
         # Of what a user says it tells when it takes it up.
         extra_args={"replay-user-messages": None},
         max_buffer_size=_MAX_LINE_BYTES,
-        hooks={"PreToolUse": [HookMatcher(matcher=_EDITS, hooks=[hook])]},  # type: ignore[list-item]
+        hooks={"PreToolUse": [HookMatcher(matcher=None if asks else _EDITS, hooks=[hook])]},  # type: ignore[list-item]
     )
     if transcript.exists:
         options.resume = transcript.session_id

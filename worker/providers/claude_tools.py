@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import json
 import re
 import time
@@ -37,6 +38,8 @@ _EXIT_CODE = re.compile(r"Exit code (\d{1,3})\b")
 _ERROR_TAGS = re.compile(r"</?tool_use_error>")
 """The program marks with them what it says about a failure, for the model."""
 _TODO = ("pending", "in_progress", "completed")
+_ASKED_WITHIN_SECONDS = 1.0
+"""The program asks for leave 20 to 50 ms after it has told that a call's turn has come (measured). What it runs without is told nowhere."""
 
 
 @dataclass
@@ -47,6 +50,8 @@ class _Open:
     parent: str
     input: dict[str, Any]
     started: float
+    whole: bool = False
+    """Whether the model has finished writing it."""
     running: bool = False
 
 
@@ -59,12 +64,17 @@ class _Before:
 
 
 class ToolCalls:
-    """All calls of one run."""
+    """All calls of one run. `asks`: the program asks for leave where it thinks that it needs some, so a call waits until that is decided.
+    What is decided may be heard of before the call itself: it comes on another way."""
 
-    def __init__(self, workspace: Path, emitter: Emitter) -> None:
+    def __init__(self, workspace: Path, emitter: Emitter, *, asks: bool = False) -> None:
         self._workspace = workspace
         self._emitter = emitter
+        self._asks = asks
         self._open: dict[str, _Open] = {}
+        self._may_run: set[str] = set()
+        self._decided: dict[str, asyncio.Event] = {}
+        self._waiting: set[asyncio.Task[None]] = set()
         self._before: dict[str, _Before] = {}
         self.declined: set[str] = set()
         """Calls that a person did not allow."""
@@ -79,14 +89,42 @@ class ToolCalls:
         await self._emitter.emit(WorkerEvent(item_id=call_id, parent_item_id=parent, tool_call=call))
 
     async def begin(self, call_id: str, name: str, given: dict[str, Any], parent: str) -> None:
-        """A whole call: it runs now."""
-        self._open[call_id] = _Open(name, parent, given, time.monotonic(), running=True)
-        call = pending_call(call_id, name, given, self._workspace)
-        call.status = session.TOOL_STATUS_RUNNING
-        await self._emitter.emit(WorkerEvent(item_id=call_id, parent_item_id=parent, tool_call=call))
+        """A whole call. Where nobody is asked it runs now."""
+        call = self._open[call_id] = _Open(name, parent, given, time.monotonic(), whole=True)
+        call.running = not self._asks or call_id in self._may_run
+        await self._tell(call_id, call)
+
+    def due(self, call_id: str) -> None:
+        """The call's turn has come: the program asks for leave now, or runs it without."""
+        if self._asks:
+            decided = self._decided[call_id] = asyncio.Event()
+            waiting = asyncio.create_task(self._run_unasked(call_id, decided))
+            self._waiting.add(waiting)
+            waiting.add_done_callback(self._waiting.discard)
+
+    async def hold(self, call_id: str) -> None:
+        """A person is asked whether it may run."""
+        self._decide(call_id)
+        self._may_run.discard(call_id)
+        if (call := self._open.get(call_id)) is not None and call.running:
+            # The program took its time to ask.
+            call.running = False
+            await self._tell(call_id, call)
+
+    async def run(self, call_id: str) -> None:
+        """It may run, and does."""
+        self._decide(call_id)
+        self._may_run.add(call_id)
+        call = self._open.get(call_id)
+        if call is not None and call.whole and not call.running:
+            call.running, call.started = True, time.monotonic()
+            await self._tell(call_id, call)
 
     async def look_before(self, call_id: str, name: str, given: dict[str, Any]) -> None:
-        """Remember the file that the call is about to change. The program waits for this, so it is as the call finds it."""
+        """Remember the file that the call is about to change, if it is an edit. The program waits for this, so it is as the call finds
+        it."""
+        if _KINDS.get(name) != session.TOOL_KIND_EDIT:
+            return
         named = given.get("notebook_path" if name == "NotebookEdit" else "file_path")
         if isinstance(named, str) and "\0" not in named:
             path = self._workspace / named
@@ -95,6 +133,7 @@ class ToolCalls:
     async def end(self, block: ToolResultBlock, details: object) -> None:
         """A result."""
         call_id = block.tool_use_id
+        self._decide(call_id)
         call = self._open.pop(call_id, None) or _Open("", "", {}, time.monotonic())
         if self.stopped and block.is_error:
             # The program writes its model that the user does not want to go on; it may have been a budget, or a limit of time.
@@ -103,6 +142,10 @@ class ToolCalls:
             return
         text = _ERROR_TAGS.sub("", _text(block.content)) if block.is_error else _text(block.content)
         status = session.TOOL_OUTCOME_DECLINED if call_id in self.declined else _outcome(block, details)
+        if status != session.TOOL_OUTCOME_DECLINED and call.whole and not call.running:
+            # It needed no leave, and is done before that was clear.
+            call.running = True
+            await self._tell(call_id, call)
         result = session.ToolResult(call_id=call_id, status=status)
         result.duration.FromNanoseconds(int((time.monotonic() - call.started) * 1e9))
         if text:
@@ -116,11 +159,29 @@ class ToolCalls:
 
     async def close_pending(self, parent: str) -> None:
         """Calls that the model did not finish writing will never run."""
-        await self._cancel([call_id for call_id, call in self._open.items() if not call.running and call.parent == parent])
+        await self._cancel([call_id for call_id, call in self._open.items() if not call.whole and call.parent == parent])
 
     async def close(self) -> None:
         """Nothing runs any more."""
+        for waiting in self._waiting:
+            waiting.cancel()
         await self._cancel([*self._open])
+
+    async def _run_unasked(self, call_id: str, decided: asyncio.Event) -> None:
+        with contextlib.suppress(TimeoutError):
+            await asyncio.wait_for(decided.wait(), _ASKED_WITHIN_SECONDS)
+        if not decided.is_set():
+            await self.run(call_id)
+
+    def _decide(self, call_id: str) -> None:
+        if (decided := self._decided.pop(call_id, None)) is not None:
+            decided.set()
+
+    async def _tell(self, call_id: str, call: _Open) -> None:
+        told = pending_call(call_id, call.name, call.input, self._workspace)
+        if call.running:
+            told.status = session.TOOL_STATUS_RUNNING
+        await self._emitter.emit(WorkerEvent(item_id=call_id, parent_item_id=call.parent, tool_call=told))
 
     async def _cancel(self, call_ids: list[str]) -> None:
         for call_id in call_ids:
