@@ -20,7 +20,7 @@ from server.embedded.gateway_home import ADMIN, CONFIGURATION, GatewayHome
 from server.embedded.gateway_upkeep import looked_after
 from server.embedded.keeping import kept
 from server.embedded.postgres_process import WatchedProcess, open_private
-from server.embedded.settings import SettingsUnfit
+from server.refusal import SettingsUnfit
 
 START_SECONDS = 20.0
 DRAIN_SECONDS = 5.0

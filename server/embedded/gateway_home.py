@@ -13,7 +13,7 @@ from pathlib import Path
 from gateway.config import Gateway, render, render_secret
 from server.embedded.postgres_process import open_private
 from server.embedded.postgres_runtime import ACCOUNTS, choose_account
-from server.embedded.settings import SettingsUnfit
+from server.refusal import SettingsUnfit
 
 ADMIN = Path("run/admin.sock")
 CONFIGURATION = Path("envoy.yaml")

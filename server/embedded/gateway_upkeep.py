@@ -10,7 +10,7 @@ import structlog
 
 from gateway.config import Gateway
 from server.embedded.gateway_home import GatewayHome
-from server.embedded.settings import SettingsUnfit
+from server.refusal import SettingsUnfit
 
 INTERVAL_SECONDS = 5.0
 

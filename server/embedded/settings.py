@@ -7,16 +7,12 @@ from typing import TYPE_CHECKING, Any
 
 from server.embedded.postgres_home import DatabaseUrls
 from server.embedded.sample import Sample
-from server.refusal import StartRefused
+from server.refusal import SettingsUnfit
 
 if TYPE_CHECKING:
     from server.config import Settings
 
 _LOG_LIMIT = 8 << 20
-
-
-class SettingsUnfit(StartRefused):
-    """The settings do not work here; the message says which, and what to do."""
 
 
 def asked_settings(data_dir: Path, listen: str | None) -> Settings:

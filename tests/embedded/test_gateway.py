@@ -21,7 +21,7 @@ from server.embedded import gateway_home, gateway_upkeep
 from server.embedded.gateway import embedded_gateway, envoy
 from server.embedded.gateway_home import GatewayHome
 from server.embedded.gateway_upkeep import looked_after
-from server.embedded.settings import SettingsUnfit
+from server.refusal import SettingsUnfit
 
 LESSER = Path(__file__).parents[2] / "server" / "embedded" / "lesser.py"
 NOBODY = "127.0.0.1:9"
