@@ -22,14 +22,13 @@ def main() -> int:
     ).parse_args()
     # Read when grpc is imported. We fork only to run other programs; gRPC's own preparations for a fork print warnings then.
     os.environ.setdefault("GRPC_ENABLE_FORK_SUPPORT", "0")
-    from pydantic import ValidationError
-
-    from server.config import Settings, invalid_settings
+    from server.environment import settings_of_environment
+    from server.refusal import SettingsUnfit
 
     try:
-        settings = Settings()
-    except ValidationError as error:
-        return _complain("\n  ".join(invalid_settings(error)), _REFUSED)
+        settings = settings_of_environment()
+    except SettingsUnfit as error:
+        return _complain(str(error), _REFUSED)
     if not settings.database_url.get_secret_value() or not settings.database_system_url.get_secret_value():
         needed = "TREADLE_DATABASE_URL and TREADLE_DATABASE_SYSTEM_URL are needed (docs/configuration.md)"
         return _complain(f"{needed}; `treadle up` brings a Postgres of its own", _REFUSED)

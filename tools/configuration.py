@@ -13,8 +13,11 @@ from server.config import Settings
 TARGET = Path(__file__).parents[1] / "docs" / "configuration.md"
 HEAD = """# Configuration
 
-Every setting of the main server is an environment variable. A value that cannot be right stops the start and says why. `treadle up`
-sets the database's URLs itself. Made from `server/config.py` by `tools/configuration.py`.
+Every setting of the main server is an environment variable. A value that cannot be right stops the start and says why, and so does a
+variable whose name begins with `TREADLE_` and is none of these: a slip in a limit's name would be no limit. (`treadle doctor` tells both.)
+Left alone are `TREADLE_ADDRESS`, `TREADLE_API_KEY` and `TREADLE_API_KEY_FILE`, by which clients find a server, and what Kubernetes and
+Docker set for services and links of these names. The commands that call a server do not look at its settings. `treadle up` sets the
+database's URLs itself. Made from `server/config.py` by `tools/configuration.py`.
 
 | variable | default | meaning |
 |---|---|---|

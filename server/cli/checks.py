@@ -254,16 +254,19 @@ def _answers(address: str) -> bool:
 
 
 def settings(_: Path) -> Iterator[Finding]:
-    """Whether the environment's settings can be read."""
+    """Whether a server would start with the environment's settings."""
     from pydantic import ValidationError
 
     from server.config import Settings, invalid_settings
+    from server.environment import unknown_settings
 
+    wrong = unknown_settings(os.environ)
     try:
         Settings()
     except ValidationError as error:
-        for told in invalid_settings(error):
-            yield Finding("settings", Level.MISSING, told, "unset or correct it")
+        wrong = [*invalid_settings(error), *wrong]
+    for told in wrong:
+        yield Finding("settings", Level.MISSING, told, "unset or correct it")
 
 
 def _settings() -> Settings | None:

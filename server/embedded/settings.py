@@ -17,15 +17,10 @@ _LOG_LIMIT = 8 << 20
 
 def asked_settings(data_dir: Path, listen: str | None) -> Settings:
     """The environment's settings and the options. Errors: SettingsUnfit."""
-    from pydantic import ValidationError
-
-    from server.config import Settings, invalid_settings
+    from server.environment import settings_of_environment
 
     given: dict[str, Any] = {"listen": listen} if listen else {}
-    try:
-        asked = Settings(data_dir=data_dir, **given)
-    except ValidationError as error:
-        raise SettingsUnfit("\n  ".join(invalid_settings(error))) from None
+    asked = settings_of_environment(data_dir=data_dir, **given)
     if asked.database_url.get_secret_value():
         raise SettingsUnfit("TREADLE_DATABASE_URL is set, but `treadle up` brings its own Postgres; unset it, or use `python -m server`")
     return asked

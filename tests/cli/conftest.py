@@ -97,16 +97,21 @@ class Home:
     def sample(self) -> Path:
         return self.data_dir / "sample" / "repositories" / "sample.git"
 
+    @property
+    def environment(self) -> dict[str, str]:
+        """Without the settings of whoever runs the tests."""
+        inherited = {name: value for name, value in os.environ.items() if not name.startswith("TREADLE_")}
+        return inherited | {"TREADLE_DATA_DIR": str(self.data_dir), **self.ports}
+
     @asynccontextmanager
     async def started(self, *arguments: str, **environment: str) -> AsyncIterator[Command]:
         """A command that is killed at the end if it still runs."""
-        inherited = {name: value for name, value in os.environ.items() if not name.startswith("TREADLE_")}
         process = await asyncio.create_subprocess_exec(
             sys.executable,
             "-m",
             "server.cli",
             *arguments,
-            env=inherited | {"TREADLE_DATA_DIR": str(self.data_dir), **_ANY_PORTS} | environment,
+            env=self.environment | environment,
             stdin=asyncio.subprocess.DEVNULL,
             stdout=asyncio.subprocess.PIPE,
             stderr=asyncio.subprocess.PIPE,

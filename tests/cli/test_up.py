@@ -62,8 +62,9 @@ async def test_the_three_commands_that_it_prints_work(home) -> None:
         assert len(f"  {widest}") < 80, "broken in mid-word it could not be copied"
         for command, expected in zip(commands, told, strict=True):
             process = await asyncio.create_subprocess_shell(
-                command, stdin=asyncio.subprocess.DEVNULL, stdout=asyncio.subprocess.PIPE, stderr=asyncio.subprocess.STDOUT
-            )
+                command, stdin=asyncio.subprocess.DEVNULL, stdout=asyncio.subprocess.PIPE, stderr=asyncio.subprocess.STDOUT,
+                env=home.environment,
+            )  # fmt: skip
             output, _ = await asyncio.wait_for(process.communicate(), LIMIT_SECONDS)
             assert process.returncode == 0, f"{command}\n{output.decode()}"
             assert expected in output.decode()
@@ -186,12 +187,26 @@ async def test_a_setting_that_does_not_fit_is_named(home) -> None:
     assert "Traceback" not in ended.err
 
 
+async def test_a_slip_in_the_name_of_a_setting_stops_the_server_and_no_client(home) -> None:
+    """A limit that nobody sees costs money; other versions' settings must not be in the way of a client."""
+    slip = {"TREADLE_BUDGET_TURN_USDS": "5"}
+    told = "TREADLE_BUDGET_TURN_USDS: there is no such setting; is TREADLE_BUDGET_TURN_USD meant?"
+    refused = await home.run("up", **slip)
+    assert (refused.code, refused.err) == (2, f"treadle: {told}\n")
+    doctor = await home.run("doctor", **slip)
+    assert doctor.code == 1
+    assert f"no  settings   {told}\n" in doctor.out
+    async with home.up():
+        listed = await home.run("sessions", **slip)
+    assert (listed.code, listed.err) == (0, "")
+
+
 async def test_it_goes_on_when_nobody_reads_what_it_says(home, find_branch) -> None:
     """`treadle up --demo | head -1`"""
     reading, writing = os.pipe()
     process = await asyncio.create_subprocess_exec(
         sys.executable, "-m", "server.cli", "up", "--demo", "--data-dir", str(home.data_dir), "--listen", "127.0.0.1:0",
-        stdin=asyncio.subprocess.DEVNULL, stdout=writing, stderr=writing, env=os.environ | home.ports,
+        stdin=asyncio.subprocess.DEVNULL, stdout=writing, stderr=writing, env=home.environment,
     )  # fmt: skip
     os.close(writing)
     try:

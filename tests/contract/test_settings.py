@@ -11,6 +11,7 @@ import pytest
 from pydantic import ValidationError
 
 from server.config import Settings, invalid_settings
+from server.environment import unknown_settings
 
 
 @pytest.mark.parametrize(
@@ -92,6 +93,38 @@ def test_the_server_alone_says_what_it_needs(tmp_path: Path) -> None:
     assert "docs/configuration.md" in help_.stdout
     for each in (told, both, help_):
         assert "Traceback" not in each.stderr
+
+
+def test_the_server_alone_does_not_start_with_a_setting_that_it_does_not_know(tmp_path: Path) -> None:
+    told = server(tmp_path=tmp_path, TREADLE_MAX_TURN="3", treadle_lease_second="hush", TREADLE_MAX_TURNS="many")
+    assert told.returncode == 2
+    assert told.stderr.splitlines()[1:] == [
+        "  TREADLE_MAX_TURN: there is no such setting; is TREADLE_MAX_TURNS meant?",
+        "  treadle_lease_second: there is no such setting; is TREADLE_LEASE_SECONDS meant?",
+    ]
+    assert told.stderr.startswith("server: TREADLE_MAX_TURNS: ")
+
+
+@pytest.mark.parametrize(
+    ("name", "value", "known"),
+    [
+        ("TREADLE_MAX_TURNS", "3", True),
+        ("treadle_max_turns", "3", True),
+        ("TREADLE_API_KEY_FILE", "key", True),
+        ("TREADLE_SERVICE_HOST", "10.0.0.1", True),
+        ("TREADLE_GATEWAY_SERVICE_PORT_HTTP", "7430", True),
+        ("TREADLE_PORT", "tcp://10.0.0.1:7433", True),
+        ("TREADLE_PORT_7433_TCP_ADDR", "10.0.0.1", True),
+        ("TREADLE_GATEWAY_PORT", "7430", False),
+        ("TREADLE_ZZZZ", "", False),
+        ("TREADLE_", "", False),
+        ("TREADLES", "", True),
+    ],
+)
+def test_what_a_variable_with_our_prefix_may_be(name: str, value: str, known: bool) -> None:
+    told = unknown_settings({name: value})
+    assert (told == []) == known
+    assert all(value not in each or not value for each in told)
 
 
 def test_the_server_alone_says_what_does_not_work(tmp_path: Path) -> None:

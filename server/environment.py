@@ -1,0 +1,54 @@
+"""The environment as settings: what is wrong with it stops a start, all at once."""
+
+from __future__ import annotations
+
+import os
+import re
+from collections.abc import Mapping
+from difflib import get_close_matches
+from typing import Any
+
+from pydantic import ValidationError
+
+from server.config import Settings, invalid_settings
+from server.refusal import SettingsUnfit
+
+_PREFIX = "TREADLE_"
+_CLIENTS = ("ADDRESS", "API_KEY", "API_KEY_FILE")
+"""Read by the commands that call a server, and by the Python client."""
+
+_LINKS = re.compile(r"TREADLE(_[A-Z0-9_]+)?_(SERVICE_HOST|SERVICE_PORT(_[A-Z0-9_]+)?|PORT_[0-9]+_(TCP|UDP)(_(PROTO|PORT|ADDR))?)")
+_LINK = re.compile(r"(tcp|udp)://")
+"""What Kubernetes gives every container of a namespace that has a service `treadle` (or `treadle-gateway`), and Docker its links; the
+variable that ends in `_PORT` holds a URL."""
+
+
+def settings_of_environment(**given: Any) -> Settings:
+    """The environment's settings; `given` ones count before it. Errors: SettingsUnfit."""
+    wrong = unknown_settings(os.environ)
+    try:
+        settings = Settings(**given)
+    except ValidationError as error:
+        wrong = [*invalid_settings(error), *wrong]
+    if wrong:
+        raise SettingsUnfit("\n  ".join(wrong))
+    return settings
+
+
+def unknown_settings(environment: Mapping[str, str]) -> list[str]:
+    """One sentence for each variable that would set nothing: a limit with a slip in its name is none. Their values may be secrets."""
+    known = [*(name.upper() for name in Settings.model_fields), *_CLIENTS]
+    told = []
+    for name in sorted(environment):
+        # Case makes no difference to those that are known, either.
+        upper = name.upper()
+        wanted = upper.removeprefix(_PREFIX)
+        if upper.startswith(_PREFIX) and wanted not in known and not _is_link(upper, environment[name]):
+            near = get_close_matches(wanted, known, n=1)
+            hint = f"; is {_PREFIX}{near[0]} meant?" if near else " (docs/configuration.md lists all)"
+            told.append(f"{name}: there is no such setting{hint}")
+    return told
+
+
+def _is_link(name: str, value: str) -> bool:
+    return bool(_LINKS.fullmatch(name) or (name.endswith("_PORT") and _LINK.match(value)))
