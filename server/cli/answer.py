@@ -35,7 +35,7 @@ async def _run(options: argparse.Namespace) -> ExitCode:
             decline=options.decline,
             note=options.note,
         )
-    print(f"{pb.RequestOutcome.Name(resolved.outcome).removeprefix('REQUEST_OUTCOME_').lower()}; the agent goes on")
+    Screen().prose(f"{pb.RequestOutcome.Name(resolved.outcome).removeprefix('REQUEST_OUTCOME_').lower()}; the agent goes on")
     return ExitCode.DONE
 
 
@@ -80,6 +80,6 @@ async def _event(connection: Connection, session_id: str, wanted: str) -> pb.Eve
 def _show(screen: Screen, event: pb.Event) -> None:
     Renderer(screen).show(event)
     for headline, choices in prompts(event):
-        screen.line(headline, "bold")
+        screen.prose(headline, "bold")
         for number, choice in enumerate(choices, 1):
-            screen.line(f"  {number} {choice}")
+            screen.parts((f"  {number} {choice}", ""), hang=4)

@@ -130,9 +130,9 @@ async def ask(event: pb.Event, screen: Screen, *, shown: bool) -> Reply:
         answers = []
         for headline, choices in prompts(event):
             if several or not shown:
-                screen.parts(("? ", "bold yellow"), (headline, "bold"))
+                screen.parts(("? ", "bold yellow"), (headline, "bold"), hang=2)
             for number, choice in enumerate(choices, 1):
-                screen.parts((f"  {number} ", "cyan"), (choice, ""))
+                screen.parts((f"  {number} ", "cyan"), (choice, ""), hang=4)
             forget_typed()
             screen.piece("answer> ")
             answers.append(await read_line())
@@ -140,7 +140,7 @@ async def ask(event: pb.Event, screen: Screen, *, shown: bool) -> Reply:
         try:
             return parse(event, answers)
         except NoAnswer as error:
-            screen.line(str(error), "yellow")
+            screen.prose(str(error), "yellow")
             shown = False
 
 

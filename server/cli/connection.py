@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import argparse
 import os
-import sys
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
 from server.cli.advice import advice
+from server.cli.aside import aside
 from server.cli.failure import CommandFailed, ExitCode
 from server.cli.program import typed
 from server.data_dir import chosen_data_dir
@@ -41,7 +41,7 @@ class Notice:
     def __call__(self, text: str) -> None:
         """Say it."""
         self.before()
-        print(f"treadle: {text}", file=sys.stderr, flush=True)
+        aside(text)
 
 
 @dataclass(frozen=True)

@@ -39,9 +39,11 @@ def run(options: argparse.Namespace) -> ExitCode:
         missing += finding.level is Level.MISSING
     screen.line()
     if missing:
-        screen.line(f"{missing} thing{'s' if missing > 1 else ''} that Treadle needs {'are' if missing > 1 else 'is'} missing.", "bold red")
+        screen.prose(
+            f"{missing} thing{'s' if missing > 1 else ''} that Treadle needs {'are' if missing > 1 else 'is'} missing.", "bold red"
+        )
         return ExitCode.TURN_FAILED
-    screen.line(f"Treadle can run here: `{typed('up', data_dir)}`.", "bold")
+    screen.prose(f"Treadle can run here: `{typed('up', data_dir)}`.", "bold")
     return ExitCode.DONE
 
 
@@ -53,6 +55,6 @@ def _findings(data_dir: Path) -> Iterator[Finding]:
 
 
 def _show(screen: Screen, finding: Finding) -> None:
-    screen.parts(_MARKS[finding.level], (f"{finding.name:<11}", "bold"), (finding.detail, ""))
+    screen.parts(_MARKS[finding.level], (f"{finding.name:<11}", "bold"), (finding.detail, ""), hang=15)
     if finding.remedy:
-        screen.parts((f"{'':15}→ ", "dim"), (finding.remedy, "yellow"))
+        screen.parts((f"{'':15}→ ", "dim"), (finding.remedy, "yellow"), hang=17)

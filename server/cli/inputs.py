@@ -39,12 +39,16 @@ async def _run(options: argparse.Namespace) -> list[Input]:
 def _show(found: list[Input]) -> None:
     screen = Screen()
     if not found:
-        screen.line("nothing is queued")
+        screen.prose("nothing is queued")
     for each in found:
         status = event_pb2.InputStatus.Name(each.status).removeprefix("INPUT_STATUS_").lower()
         delivery = event_pb2.InputDelivery.Name(each.delivery).removeprefix("INPUT_DELIVERY_").lower()
         screen.parts(
-            (each.input_id, "bold"), (f"  {status:<10}", _STYLES.get(status, "dim")), (f"{delivery:<10}", "dim"), (_line(each), "")
+            (each.input_id, "bold"),
+            (f"  {status:<10}", _STYLES.get(status, "dim")),
+            (f"{delivery:<10}", "dim"),
+            (_line(each), ""),
+            hang=2,
         )
 
 

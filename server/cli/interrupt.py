@@ -8,6 +8,7 @@ import asyncio
 from server.cli.connection import connect, find_target
 from server.cli.failure import ExitCode
 from server.cli.program import typed
+from server.cli.screen import Screen
 from server.cli.waiting import in_words
 from server.data_dir import chosen_data_dir
 
@@ -15,10 +16,11 @@ from server.data_dir import chosen_data_dir
 def run(options: argparse.Namespace) -> ExitCode:
     """Errors: CommandFailed."""
     turn_id, waiting = asyncio.run(_interrupt(options))
-    print("the turn is being stopped; what it has changed, if anything, is committed and pushed" if turn_id else "no turn is active")
+    screen = Screen()
+    screen.prose("the turn is being stopped; what it has changed, if anything, is committed and pushed" if turn_id else "no turn is active")
     if waiting:
         see = typed(f"inputs {options.session}", chosen_data_dir(options.data_dir))
-        print(f"{in_words(waiting)} until the next `send`, or until a turn completes\n  list or cancel: {see}")
+        screen.prose(f"{in_words(waiting)} until the next `send`, or until a turn completes\n  list or cancel: {see}")
     return ExitCode.DONE
 
 

@@ -7,7 +7,9 @@ import sys
 import time
 from collections.abc import Sequence
 from importlib import import_module
+from typing import NoReturn
 
+from server.cli.aside import aside
 from server.cli.failure import CommandFailed, ExitCode
 
 STARTED = time.monotonic()
@@ -32,6 +34,14 @@ _EXIT_CODES_OF_A_TURN = _EXIT_CODES | {
 }
 
 
+class _Parser(argparse.ArgumentParser):
+    def error(self, message: str) -> NoReturn:
+        """As it is, in lines that fit."""
+        self.print_usage(sys.stderr)
+        aside(f"error: {message}", speaker=self.prog)
+        self.exit(ExitCode.REFUSED)
+
+
 def main(argv: Sequence[str] | None = None) -> int:
     """Run a command; returns its exit code."""
     parser = _parser()
@@ -47,7 +57,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     try:
         return int(getattr(import_module(module), function)(options))
     except CommandFailed as failure:
-        print(f"treadle: {failure}", file=sys.stderr)
+        aside(str(failure))
         return failure.exit_code
     except KeyboardInterrupt:
         return ExitCode.DETACHED
@@ -57,8 +67,8 @@ def main(argv: Sequence[str] | None = None) -> int:
         return ExitCode.TURN_FAILED
 
 
-def _parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(
+def _parser() -> _Parser:
+    parser = _Parser(
         prog="treadle",
         usage="treadle COMMAND ...",
         description="A self-hosted backend for AI coding sessions: name a Git repository, ask for a change, get a pushed branch.",
@@ -79,19 +89,19 @@ def _parser() -> argparse.ArgumentParser:
     return parser
 
 
-def _add_up(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
+def _add_up(commands: argparse._SubParsersAction[_Parser]) -> None:
     up = _command(commands, "up", "start Treadle with all it needs, and serve until Ctrl-C", runs="server.cli.up:run")
     _data_dir(up)
     up.add_argument("--listen", metavar="HOST:PORT", help="address of the gRPC API (TREADLE_LISTEN; default 127.0.0.1:7433)")
     up.add_argument("--demo", action="store_true", help="play the demo session, as the first start does")
 
 
-def _add_demo(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
+def _add_demo(commands: argparse._SubParsersAction[_Parser]) -> None:
     demo = _command(commands, "demo", "play the demo session on a running `treadle up`", runs="server.cli.demo:run")
     _connection(demo, turn=True)
 
 
-def _add_run(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
+def _add_run(commands: argparse._SubParsersAction[_Parser]) -> None:
     run = _command(commands, "run", "ask for a change, and watch it being made", runs="server.cli.run:run")
     run.add_argument("request", metavar="REQUEST", help="what shall be done, in quotes")
     run.add_argument("--repo", metavar="URL", default="", help="the Git repository; needed without --session")
@@ -111,7 +121,7 @@ def _add_run(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> N
     _connection(run, turn=True)
 
 
-def _add_resume(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
+def _add_resume(commands: argparse._SubParsersAction[_Parser]) -> None:
     resume = _command(commands, "resume", "show a session's events from any place, and follow it", runs="server.cli.resume:run")
     resume.add_argument("session", help="the session's id")
     resume.add_argument("--after", metavar="SEQ", type=int, default=0, help="the last event that you have (default 0: show all)")
@@ -120,14 +130,14 @@ def _add_resume(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -
     _connection(resume, turn=True)
 
 
-def _add_sessions(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
+def _add_sessions(commands: argparse._SubParsersAction[_Parser]) -> None:
     sessions = _command(commands, "sessions", "list your sessions, newest first", runs="server.cli.sessions:run")
     sessions.add_argument("--limit", metavar="N", type=int, default=20, help="how many at most (default 20)")
     _json(sessions)
     _connection(sessions)
 
 
-def _add_send(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
+def _add_send(commands: argparse._SubParsersAction[_Parser]) -> None:
     words = "say something to a session: it starts a turn, or waits for the one that runs"
     send = _command(commands, "send", words, runs="server.cli.send:run")
     send.add_argument("session", help="the session's id")
@@ -140,7 +150,7 @@ def _add_send(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> 
     _connection(send)
 
 
-def _add_inputs(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
+def _add_inputs(commands: argparse._SubParsersAction[_Parser]) -> None:
     inputs = _command(commands, "inputs", "list what waits in a session's queue", runs="server.cli.inputs:run")
     inputs.add_argument("session", help="the session's id")
     inputs.add_argument("--all", action="store_true", help="also what was delivered or cancelled")
@@ -151,7 +161,7 @@ def _add_inputs(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -
     _connection(inputs)
 
 
-def _add_answer(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
+def _add_answer(commands: argparse._SubParsersAction[_Parser]) -> None:
     answer = _command(commands, "answer", "answer what a session's agent asks", runs="server.cli.answer:run")
     answer.add_argument("session", help="the session's id")
     answer.add_argument("answer", nargs="*", help="an option or its number, or text: one for each question; asked for on a terminal")
@@ -161,30 +171,30 @@ def _add_answer(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -
     _connection(answer)
 
 
-def _add_interrupt(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
+def _add_interrupt(commands: argparse._SubParsersAction[_Parser]) -> None:
     words = "stop a session's turn; its work so far is committed and pushed"
     interrupt = _command(commands, "interrupt", words, runs="server.cli.interrupt:run")
     interrupt.add_argument("session", help="the session's id")
     _connection(interrupt)
 
 
-def _add_doctor(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
+def _add_doctor(commands: argparse._SubParsersAction[_Parser]) -> None:
     doctor = _command(commands, "doctor", "say what this machine can and cannot do, and what to install", runs="server.cli.doctor:run")
     _data_dir(doctor)
 
 
-def _add_version(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
+def _add_version(commands: argparse._SubParsersAction[_Parser]) -> None:
     _command(commands, "version", "print the version", runs="server.cli.version:run")
 
 
-def _command(commands: argparse._SubParsersAction[argparse.ArgumentParser], name: str, words: str, *, runs: str) -> argparse.ArgumentParser:
+def _command(commands: argparse._SubParsersAction[_Parser], name: str, words: str, *, runs: str) -> _Parser:
     command = commands.add_parser(name, help=words, description=words[0].upper() + words[1:] + ".")
     command.formatter_class = argparse.RawDescriptionHelpFormatter
     command.set_defaults(runs=runs, complain=command.error)
     return command
 
 
-def _connection(command: argparse.ArgumentParser, *, turn: bool = False) -> None:
+def _connection(command: _Parser, *, turn: bool = False) -> None:
     """`turn`: the command follows one, and ends as it does."""
     command.add_argument("--server", metavar="HOST:PORT", help="address of the server")
     _data_dir(command)
@@ -192,9 +202,9 @@ def _connection(command: argparse.ArgumentParser, *, turn: bool = False) -> None
     command.epilog = _CONNECTION_HELP + "\n".join(f"  {code.value:<3} {words}" for code, words in codes.items())
 
 
-def _data_dir(command: argparse.ArgumentParser) -> None:
+def _data_dir(command: _Parser) -> None:
     command.add_argument("--data-dir", metavar="DIR", help="where `treadle up` keeps everything (TREADLE_DATA_DIR)")
 
 
-def _json(command: argparse.ArgumentParser) -> None:
+def _json(command: _Parser) -> None:
     command.add_argument("--json", action="store_true", help="print JSON, one object per line")

@@ -68,7 +68,7 @@ class Renderer:
     def _turn_started(self, event: pb.Event) -> None:
         turn = event.turn_started
         agent = f"{turn.provider} · {turn.model}" if turn.model else turn.provider
-        self._screen.parts((f"turn {turn.number}", "bold"), (f" · {agent} · session {event.session_id}", "dim"))
+        self._screen.parts((f"turn {turn.number}", "bold"), (f" · {agent} · session {event.session_id}", "dim"), hang=2)
 
     def _user_input(self, event: pb.Event) -> None:
         said = event.user_input
@@ -78,16 +78,17 @@ class Renderer:
             self._screen.label(status, f"{first} …" if more else first, "dim")
             return
         for line in _text(said.parts).splitlines():
-            self._screen.parts(("› ", "cyan"), (line, ""))
+            self._screen.parts(("› ", "cyan"), (line, ""), hang=2)
 
     # -- what the agent asks ------------------------------------------------------------------------------------------------
 
     def _approval_requested(self, event: pb.Event) -> None:
         asked = event.approval_requested
         self._screen.line()
-        self._screen.parts(("▸ ", "bold yellow"), (asked.title or "may the agent go on?", "bold"))
         # The usual title of a short command has all of it.
         told = asked.tool.command and asked.title == f"{asked.tool.name}: {asked.tool.command}"
+        title = asked.title or "may the agent go on?"
+        self._screen.parts(("▸ ", "bold yellow"), (title, "bold"), hang=None if told else 2)
         for line in (asked.description if told else asked.tool.command or asked.description).splitlines():
             self._screen.line(_OUTPUT + line, "cyan" if asked.tool.command and not told else "")
         for change in asked.changes:
@@ -97,21 +98,21 @@ class Renderer:
         if asked.tool.input_json and not asked.tool.command and not asked.changes:
             self._screen.line(_OUTPUT + asked.tool.input_json)
         if asked.tool.input_json == _CUT_INPUT or any(change.patch_truncated or change.binary for change in asked.changes):
-            self._screen.line(f"{_OUTPUT}this is not all of it: the rest is too large, or no text", "bold red")
+            self._screen.prose(f"{_OUTPUT}this is not all of it: the rest is too large, or no text", "bold red")
 
     def _question_requested(self, event: pb.Event) -> None:
         self._screen.line()
         for question in event.question_requested.questions:
-            self._screen.parts(("▸ ", "bold yellow"), (question.text, "bold"))
+            self._screen.parts(("▸ ", "bold yellow"), (question.text, "bold"), hang=2)
             if question.options and not self._asking:
-                self._screen.line(_OUTPUT + " · ".join(option.label or option.id for option in question.options))
+                self._screen.prose(_OUTPUT + " · ".join(option.label or option.id for option in question.options))
 
     def _request_resolved(self, event: pb.Event) -> None:
         resolved = event.request_resolved
         outcome = pb.RequestOutcome.Name(resolved.outcome).removeprefix("REQUEST_OUTCOME_").lower()
         answers = [", ".join(answer.option_ids) or answer.text for answer in resolved.answers]
         what = resolved.option_id or "; ".join(answers) or outcome
-        self._screen.parts(("  ✓ " if answers or resolved.option_id else "  ✗ ", "yellow"), (what, ""), (_who(resolved), "dim"))
+        self._screen.parts(("  ✓ " if answers or resolved.option_id else "  ✗ ", "yellow"), (what, ""), (_who(resolved), "dim"), hang=4)
 
     def _worker_updated(self, event: pb.Event) -> None:
         worker = event.worker_updated
@@ -172,7 +173,7 @@ class Renderer:
         for position, entry in enumerate(entries, 1):
             if entry.status == "in_progress":
                 self._screen.line()
-                self._screen.parts((f"▸ {entry.text}", "bold"), (f"  {position}/{len(entries)}", "dim"))
+                self._screen.parts((f"▸ {entry.text}", "bold"), (f"  {position}/{len(entries)}", "dim"), hang=2)
 
     # -- what the agent does ------------------------------------------------------------------------------------------------
 
@@ -187,7 +188,7 @@ class Renderer:
         elif call.tool_kind in _CHANGING:
             self._untold[call.call_id] = call.title or call.name
         else:
-            self._screen.parts(("  · ", "cyan"), (call.title or call.name, ""))
+            self._screen.parts(("  · ", "cyan"), (call.title or call.name, ""), hang=4)
 
     def _tool_result(self, event: pb.Event) -> None:
         result = event.tool_result
@@ -196,7 +197,7 @@ class Renderer:
             self._screen.line(_OUTPUT + rest, "dim")
         failed = result.status != pb.TOOL_OUTCOME_COMPLETED
         if (untold := self._untold.pop(result.call_id, "")) and failed:
-            self._screen.parts(("  · ", "cyan"), (untold, ""))
+            self._screen.parts(("  · ", "cyan"), (untold, ""), hang=4)
         # What an edit did is told by its file_changed.
         if not streamed and (failed or result.HasField("exit_code")):
             for line in _text(result.parts).splitlines():
@@ -215,7 +216,7 @@ class Renderer:
     def _change(self, change: pb.FileChange) -> None:
         mark, style = _OPERATIONS.get(change.operation, ("~", ""))
         moved = f"{change.old_path} → " if change.old_path else ""
-        self._screen.parts((f"  {mark} ", style), (f"{moved}{change.path}", ""), (_counts(change), "dim"))
+        self._screen.parts((f"  {mark} ", style), (f"{moved}{change.path}", ""), (_counts(change), "dim"), hang=4)
 
     def _subagent_updated(self, event: pb.Event) -> None:
         agent = event.subagent_updated
@@ -223,10 +224,10 @@ class Renderer:
             return
         self._agents.add((agent.agent_id, agent.state))
         if agent.state == pb.SUBAGENT_STATE_RUNNING:
-            self._screen.parts(("  ⇢ ", "magenta"), (f"sub-agent: {agent.name}", ""))
+            self._screen.parts(("  ⇢ ", "magenta"), (f"sub-agent: {agent.name}", ""), hang=4)
         else:
             state = pb.SubagentState.Name(agent.state).removeprefix("SUBAGENT_STATE_").lower()
-            self._screen.parts(("  ⇠ ", "magenta"), (f"sub-agent: {agent.name}", ""), (f"  {state}", "dim"))
+            self._screen.parts(("  ⇠ ", "magenta"), (f"sub-agent: {agent.name}", ""), (f"  {state}", "dim"), hang=4)
 
     def _context_compacted(self, event: pb.Event) -> None:
         compacted = event.context_compacted
@@ -238,7 +239,7 @@ class Renderer:
 
     def _provider_raw(self, event: pb.Event) -> None:
         raw = event.provider_raw
-        self._screen.line(f"  · {raw.provider} said something that this version does not know: {raw.native_type}", "dim")
+        self._screen.parts((f"  · {raw.provider} said something that this version does not know: {raw.native_type}", "dim"), hang=4)
 
     def _git_updated(self, event: pb.Event) -> None:
         git = event.git_updated

@@ -14,7 +14,7 @@ from treadle_client import Approvals
 def run(options: argparse.Namespace) -> ExitCode:
     """Errors: CommandFailed."""
     if not options.repo and not options.session:
-        raise CommandFailed("name the repository with --repo URL, or go on with a session: --session ID", ExitCode.REFUSED)
+        raise CommandFailed("name the repository with `--repo URL`, or go on with a session: `--session ID`", ExitCode.REFUSED)
     return asyncio.run(_run(options))
 
 

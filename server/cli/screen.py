@@ -8,10 +8,11 @@ import sys
 from rich.console import Console
 from rich.text import Text
 
-from server.cli.wrapping import Wrapping
+from server.cli.wrapping import Wrapping, fold, folded
 from server.kernel.escapes import ESCAPE_SEQUENCE
 
 _CONTROLS = [*range(0x09), *range(0x0B, 0x20), *range(0x7F, 0xA0), *range(0x202A, 0x202F), *range(0x2066, 0x206A)]
+_LABEL_COLUMNS = 12
 _HARMLESS = str.maketrans(dict.fromkeys(_CONTROLS, "\ufffd") | {0x0D: ""})
 
 
@@ -44,20 +45,26 @@ class Screen:
         """One line; `style` as rich has it."""
         self.parts((text, style))
 
-    def parts(self, *parts: tuple[str, str]) -> None:
-        """One line of several (text, style)."""
+    def parts(self, *parts: tuple[str, str], hang: int | None = None) -> None:
+        """One line of several (text, style). With `hang` they are words: on a terminal in lines that fit, and what goes on begins in
+        that column."""
         self.end_piece()
-        self._console.print(Text.assemble(*((harmless(text), style) for text, style in parts)))
+        whole = Text.assemble(*((harmless(text), style) for text, style in parts))
+        if hang is None or not self.live:
+            self._console.print(whole)
+            return
+        for start, end in fold(whole.plain, self._console.width, hang=hang):
+            self._console.print(Text(" " * hang if start else "").append_text(whole[start:end]))
 
     def prose(self, text: str, style: str = "", *, indent: int = 0) -> None:
         """Words for people: on a terminal in lines that fit, each indented; elsewhere as they are. What may be copied, such as commands
-        and diffs, is better a line. A word that is wider than a line is left to the terminal, so that it can be copied whole."""
+        and diffs, is better a line, or in backticks. A word that is wider than a line is left to the terminal, so that it can be copied
+        whole."""
         if not self.live:
             self.line(" " * indent + text, style)
             return
-        wrapping = Wrapping(self._console.width - indent)
-        for line in (wrapping.feed(harmless(text)) + wrapping.end()).split("\n"):
-            self.line(" " * indent + line.rstrip(" "), style)
+        for line in folded(harmless(text), self._console.width - indent).split("\n"):
+            self.line(" " * indent + line, style)
 
     def piece(self, text: str) -> None:
         """Prose that grows."""
@@ -77,4 +84,4 @@ class Screen:
 
     def label(self, name: str, text: str, style: str = "") -> None:
         """A fact with its name before it."""
-        self.parts((f"  {name:<10}", "dim"), (text, style))
+        self.parts((f"  {name:<{_LABEL_COLUMNS - 2}}", "dim"), (text, style), hang=_LABEL_COLUMNS)

@@ -10,6 +10,7 @@ from google.protobuf.json_format import MessageToJson
 from server.cli.connection import connect, find_target
 from server.cli.failure import ExitCode
 from server.cli.program import typed
+from server.cli.screen import Screen
 from server.data_dir import chosen_data_dir
 from treadle.session.v1 import event_pb2
 from treadle_client import Input
@@ -23,15 +24,16 @@ def run(options: argparse.Namespace) -> ExitCode:
     if options.json:
         print(MessageToJson(sent, indent=None))
         return ExitCode.DONE
+    screen = Screen()
     if sent.turn_id:
-        print("a turn is started with it")
+        screen.prose("a turn is started with it")
     elif sent.delivery == event_pb2.INPUT_DELIVERY_STEER:
-        print(f"the agent gets it at its next safe step; if it takes nothing before it ends, this becomes a turn\n  {_UNLESS}")
+        screen.prose(f"the agent gets it at its next safe step; if it takes nothing before it ends, this becomes a turn\n  {_UNLESS}")
     elif sent.delivery == event_pb2.INPUT_DELIVERY_INTERRUPT:
-        print("the turn is being stopped; this is the next one")
+        screen.prose("the turn is being stopped; this is the next one")
     else:
-        print(f"queued; it becomes a turn when those before it have completed\n  {_UNLESS}")
-    print(f"  follow: {typed(f'resume {options.session} --after {before}', chosen_data_dir(options.data_dir))}")
+        screen.prose(f"queued; it becomes a turn when those before it have completed\n  {_UNLESS}")
+    screen.prose(f"  follow: {typed(f'resume {options.session} --after {before}', chosen_data_dir(options.data_dir))}")
     return ExitCode.DONE
 
 

@@ -49,7 +49,7 @@ def _show(found: list[Session], data_dir: Path) -> None:
     screen = Screen()
     if not found:
         begin = typed('run --repo URL "request"', data_dir)
-        screen.line(f"no sessions yet; begin one with `{begin}`")
+        screen.prose(f"no sessions yet; begin one with `{begin}`")
     for session in found:
         state = SessionState.Name(session.state).removeprefix("SESSION_STATE_").lower()
         created = session.created_at.ToDatetime().astimezone().strftime("%Y-%m-%d %H:%M")
@@ -60,6 +60,7 @@ def _show(found: list[Session], data_dir: Path) -> None:
             (f", {session.last_seq} events", "dim"),
             # A turn that runs will take them up.
             (f", {in_words(session.waiting_inputs)}" if session.waiting_inputs and session.state in _RESTING else "", "yellow"),
+            hang=2,
         )
         screen.prose(session.title, indent=2)
         screen.prose(f"{session.repository_url}  {session.branch}".rstrip(), "dim", indent=2)

@@ -27,6 +27,7 @@ class UpScreen:
             ("Treadle ", "bold"),
             (version("treadle"), "bold"),
             (" · the first start makes a database, which takes some seconds" if first else "", "dim"),
+            hang=2,
         )
 
     def ready(self, stack: Stack, *, seconds: float) -> None:
@@ -39,14 +40,14 @@ class UpScreen:
         if (free := free_bytes(self._data_dir)) < LITTLE_BYTES:
             self._screen.label("disk", f"only {in_words(free)} free; large repositories will not fit", "bold yellow")
         if not capability.sandboxed:
-            self._screen.parts(("  NOT sandboxed: ", "bold yellow"), (capability.detail, "yellow"))
-            self._screen.parts(("  → ", "dim"), (capability.remedy, "yellow"))
+            self._screen.parts(("  NOT sandboxed: ", "bold yellow"), (capability.detail, "yellow"), hang=4)
+            self._screen.parts(("  → ", "dim"), (capability.remedy, "yellow"), hang=4)
 
     def serving(self, stack: Stack) -> None:
         """How to use it."""
         screen = self._screen
         screen.line()
-        screen.parts(("Serving", "bold green"), (" until Ctrl-C; what running turns have done is then committed and pushed.", ""))
+        screen.parts(("Serving", "bold green"), (" until Ctrl-C; what running turns have done is then committed and pushed.", ""), hang=2)
         screen.label("address", f"{stack.server.api.address} (gRPC)")
         if stack.gateway_url:
             screen.label("gateway", f"{stack.gateway_url} (gRPC, gRPC-web, JSON, server-sent events)")
@@ -63,12 +64,12 @@ class UpScreen:
 
     def demo_failed(self, failure: CommandFailed) -> None:
         """The demo session could not be played."""
-        self._screen.line(f"the demo session failed: {failure}", "red")
+        self._screen.prose(f"the demo session failed: {failure}", "red")
 
     def ctrl_c(self) -> None:
         """The first one; while it starts nothing else tells that it was heard."""
         if self._starting:
-            self._screen.line("  stopping as soon as it has started; Ctrl-C again leaves at once")
+            self._screen.prose("  stopping as soon as it has started; Ctrl-C again leaves at once")
 
     def ending(self, turns: int) -> None:
         """After Ctrl-C."""
@@ -76,24 +77,24 @@ class UpScreen:
         more = (
             f" {_running(turns)} being stopped; what was done so far is committed and pushed. Ctrl-C again leaves at once." if turns else ""
         )
-        self._screen.line(f"Stopping.{more}")
+        self._screen.prose(f"Stopping.{more}")
 
     def leaving(self, turns: int) -> None:
         """After SIGTERM."""
-        self._screen.line("Stopping." + (f" {_running(turns)} left to go on with the next start." if turns else ""))
+        self._screen.prose("Stopping." + (f" {_running(turns)} left to go on with the next start." if turns else ""))
 
     def not_published(self) -> None:
         """Ctrl-C twice."""
-        self._screen.line("Work that is not pushed yet is kept; the next start pushes it.", "yellow")
+        self._screen.prose("Work that is not pushed yet is kept; the next start pushes it.", "yellow")
 
     def part(self, words: str) -> None:
         """Something happened to a part."""
-        self._screen.line(words, "yellow")
+        self._screen.prose(words, "yellow")
 
     def failed(self, stack: Stack, why: str) -> None:
         """A part that everything stands on is gone for good."""
-        self._screen.line(f"The server could not go on: {why}", "bold red")
-        self._screen.line(f"The log is {stack.log_file}.")
+        self._screen.prose(f"The server could not go on: {why}", "bold red")
+        self._screen.prose(f"The log is {stack.log_file}.")
 
     def stopped(self) -> None:
         """The last line."""

@@ -1,12 +1,40 @@
-"""Words are not cut at the right edge of a terminal, also while a text still grows."""
+"""Words are not cut at the right edge of a terminal, also while a text still grows, and what may be copied is not cut at all."""
 
 from __future__ import annotations
 
 import re
+from collections.abc import Iterator
 
 from rich.cells import cell_len
 
 _PIECES = re.compile(r"\n|[^\S\n]+|\S+")
+_OURS = r"(?:\S*/|'[^']*/)?treadle'? .+"
+_OTHERS = r"(?:apt-get|pip|setpriv|sysctl) (?:(?! \().)+"
+_WHOLE = re.compile(rf"(?:^\s*|(?<=: ))(?:{_OURS}|{_OTHERS})|[^\s`]*`[^`]*`\S*|\S+")
+"""A command that stands behind a colon or alone, what is in backticks, or a word."""
+
+
+def fold(line: str, width: int, *, hang: int) -> Iterator[tuple[int, int]]:
+    """A line as the (start, end) of lines that fit, when each but the first has `hang` columns before it. Broken between words only, and
+    not before column `hang`; a word or command that is wider than a line gets its own, and is left to the terminal."""
+    start = end = 0
+    room = width
+    for piece in _WHOLE.finditer(line):
+        if cell_len(line[start : piece.end()]) > room and (start or cell_len(line[: piece.start()]) > hang):
+            yield start, end
+            start, room = piece.start(), width - hang
+        end = piece.end()
+    yield start, end
+
+
+def folded(text: str, width: int, *, hang: int = 0) -> str:
+    """Lines of words, each folded: what goes on stands `hang` columns to the right of where its line begins."""
+    lines = []
+    for line in text.split("\n"):
+        indent = len(line) - len(line.lstrip(" ")) + hang
+        first, *more = (line[start:end] for start, end in fold(line, width, hang=indent))
+        lines += [first, *(" " * indent + each for each in more)]
+    return "\n".join(lines)
 
 
 class Wrapping:

@@ -193,6 +193,24 @@ async def test_on_a_terminal_words_go_on_in_the_next_line(shared) -> None:
     assert f"\n  {branch}\n" in listed, "a name that is wider than a line can be copied"
 
 
+@pytest.mark.parametrize(
+    "arguments",
+    [
+        ["sessions", "--server", "127.0.0.1:1"],
+        ["run", "--repo", "https://x/y", "not", "in", "quotes,", "and", "so", "many", "words", "that", "they", "do", "not", "fit"],
+    ],
+)
+async def test_on_a_terminal_what_goes_wrong_is_told_in_whole_words(shared, arguments) -> None:
+    piped = await shared.run(*arguments)
+    shown = await asyncio.to_thread(_on_a_terminal, arguments, shared.data_dir, errors=True)
+    command = f"`{piped.err.split('`')[1]}`" if "`" in piped.err else ""
+    fitting = [line for line in shown.splitlines() if not command or command not in line]
+    assert max(map(len, fitting)) <= 80
+    assert shown.split() == piped.err.split()
+    assert command in shown, "a command is wider than a line, and stays whole"
+    assert max(map(len, piped.err.splitlines())) > 80, "without a terminal nothing is broken"
+
+
 async def test_on_a_terminal_a_message_goes_on_where_it_was_left(shared) -> None:
     """From every place inside of it, as the hint after Ctrl-C names them."""
     said = "I will look at the repository first, then write down what you asked for together with a small check, and run it."
@@ -209,12 +227,13 @@ async def test_on_a_terminal_a_message_goes_on_where_it_was_left(shared) -> None
         assert "as recorded; none were used now" in shown
 
 
-def _on_a_terminal(arguments: list[str], data_dir: Path, answers: Sequence[str] = ()) -> str:
-    """Each answer is typed when the command asks for one."""
+def _on_a_terminal(arguments: list[str], data_dir: Path, answers: Sequence[str] = (), *, errors: bool = False) -> str:
+    """Each answer is typed when the command asks for one. `errors`: the terminal shows these."""
     controller, terminal = pty.openpty()
     environment = os.environ | {"TERM": "xterm", "NO_COLOR": "1", "TREADLE_DATA_DIR": str(data_dir)}
     stdin = terminal if answers else subprocess.DEVNULL
-    with subprocess.Popen([sys.executable, "-m", "server.cli", *arguments], stdout=terminal, stdin=stdin, env=environment):
+    command, aside = [sys.executable, "-m", "server.cli", *arguments], terminal if errors else None
+    with subprocess.Popen(command, stdout=terminal, stderr=aside, stdin=stdin, env=environment):
         os.close(terminal)
         shown, typed = b"", 0
         with os.fdopen(controller, "r+b", buffering=0) as screen, contextlib.suppress(OSError):
