@@ -11,8 +11,6 @@ from treadle.session.v1 import event_pb2 as pb
 _OUTPUT = "    "
 _CUT_INPUT = '{"truncated": true}'
 """What a worker tells in the place of an input that is too large."""
-_ASKING = "AskUserQuestion"
-"""The tool of Claude that asks; its question tells it."""
 _CHANGING = (pb.TOOL_KIND_EDIT, pb.TOOL_KIND_DELETE)
 _OPERATIONS = {
     pb.FILE_OPERATION_ADDED: ("+", "green"),
@@ -179,8 +177,8 @@ class Renderer:
 
     def _tool_call(self, event: pb.Event) -> None:
         call = event.tool_call
-        # Of a pending one not all is known yet.
-        if call.call_id in self._begun or call.status == pb.TOOL_STATUS_PENDING or call.name == _ASKING:
+        # A pending one may not be whole yet, or wait for leave; one that asks is told by its question.
+        if call.call_id in self._begun or call.status == pb.TOOL_STATUS_PENDING or call.tool_kind == pb.TOOL_KIND_ASK:
             return
         self._begun.add(call.call_id)
         if call.command:

@@ -603,6 +603,8 @@ async def test_questions_are_asked_and_answered_whatever_the_mode(models: Models
     assert (question.header, question.text, [option.label for option in question.options]) == ("Colour", "Which colour?", ["Red", "Blue"])
     (result,) = bodies(recorder, "tool_result")
     assert "Blue, dark" in result.parts[0].text
+    # By this, and not by its name, a reader knows that the question tells it.
+    assert {call.tool_kind for call in bodies(recorder, "tool_call")} == {session.TOOL_KIND_ASK}
 
 
 async def test_a_question_that_nobody_answers_is_no_end(models: Models) -> None:

@@ -46,7 +46,7 @@ def test_an_approval_shows_what_would_be_done(capsys: pytest.CaptureFixture[str]
 
 
 def test_a_question_is_not_told_as_a_call_as_well(capsys: pytest.CaptureFixture[str]) -> None:
-    call = pb.ToolCall(call_id="c", name="AskUserQuestion", title="AskUserQuestion", status=pb.TOOL_STATUS_RUNNING)
+    call = pb.ToolCall(call_id="c", name="anybody's tool", tool_kind=pb.TOOL_KIND_ASK, status=pb.TOOL_STATUS_RUNNING)
     asked = pb.Event(question_requested=pb.QuestionRequested(questions=[pb.Question(text="Which?", options=[pb.QuestionOption(id="red")])]))
     assert shown(capsys, pb.Event(tool_call=call), asked) == ["▸ Which?", "red"]
 

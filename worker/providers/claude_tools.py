@@ -21,6 +21,7 @@ from worker.provider import Emitter
 from worker.text import plain
 
 _KINDS = {
+    "AskUserQuestion": session.TOOL_KIND_ASK,
     "Bash": session.TOOL_KIND_EXECUTE,
     "Edit": session.TOOL_KIND_EDIT,
     "Glob": session.TOOL_KIND_SEARCH,

@@ -116,6 +116,7 @@ class ToolKind(int, metaclass=_enum_type_wrapper.EnumTypeWrapper):
     TOOL_KIND_FETCH: _ClassVar[ToolKind]
     TOOL_KIND_THINK: _ClassVar[ToolKind]
     TOOL_KIND_OTHER: _ClassVar[ToolKind]
+    TOOL_KIND_ASK: _ClassVar[ToolKind]
 
 class ToolStatus(int, metaclass=_enum_type_wrapper.EnumTypeWrapper):
     __slots__ = ()
@@ -277,6 +278,7 @@ TOOL_KIND_EXECUTE: ToolKind
 TOOL_KIND_FETCH: ToolKind
 TOOL_KIND_THINK: ToolKind
 TOOL_KIND_OTHER: ToolKind
+TOOL_KIND_ASK: ToolKind
 TOOL_STATUS_UNSPECIFIED: ToolStatus
 TOOL_STATUS_PENDING: ToolStatus
 TOOL_STATUS_RUNNING: ToolStatus

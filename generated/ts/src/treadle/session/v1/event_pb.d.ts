@@ -2428,6 +2428,13 @@ export enum ToolKind {
    * @generated from enum value: TOOL_KIND_OTHER = 9;
    */
   OTHER = 9,
+
+  /**
+   * Asks the user; what it asks is told by a question_requested.
+   *
+   * @generated from enum value: TOOL_KIND_ASK = 10;
+   */
+  ASK = 10,
 }
 
 /**
