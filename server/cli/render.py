@@ -34,6 +34,7 @@ class Renderer:
         self._rest: dict[str, str] = {}
         self._untold: dict[str, str] = {}
         """Calls that are told by what they change, so that nothing tells of one that fails: id and title."""
+        self._errors: set[str] = set()
 
     def show(self, event: pb.Event) -> None:
         """Print what a person wants to know of it; nothing for most of the bookkeeping."""
@@ -57,8 +58,10 @@ class Renderer:
         if event.HasField("turn_started"):
             self._summary = Summary(self._summary.branch, event.turn_started.provider)
             # Ids of items are an agent's own, which may count from 1 in each turn.
-            for known in (self._begun, self._agents, self._told, self._rest, self._untold):
+            for known in (self._begun, self._agents, self._told, self._rest, self._untold, self._errors):
                 known.clear()
+        if event.HasField("error") and not event.error.fatal:
+            self._errors.add(event.error.message)
         self._summary.note(event)
 
     # -- the turn -----------------------------------------------------------------------------------------------------------
@@ -126,7 +129,8 @@ class Renderer:
 
     def _turn_completed(self, event: pb.Event) -> None:
         self._screen.line()
-        show_summary(self._screen, event.turn_completed, self._summary)
+        # What a model's provider says in the end was told when it said it.
+        show_summary(self._screen, event.turn_completed, self._summary, told=event.turn_completed.message in self._errors)
 
     def _error(self, event: pb.Event) -> None:
         # A fatal one is the message of the turn's end, too.

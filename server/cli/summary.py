@@ -58,11 +58,11 @@ class Summary:
             self.push_refused = True
 
 
-def show_summary(screen: Screen, end: pb.TurnCompleted, summary: Summary) -> None:
-    """Print it."""
+def show_summary(screen: Screen, end: pb.TurnCompleted, summary: Summary, *, told: bool) -> None:
+    """Print it. `told`: why it ended so stands above."""
     word, style = _ENDINGS.get(end.status, ("ended", "bold"))
     seconds = end.duration.seconds + end.duration.nanos / 1e9
-    screen.parts((word, style), (f" in {seconds:.1f} s" + (f": {end.message}" if end.message else ""), ""), hang=2)
+    screen.parts((word, style), (f" in {seconds:.1f} s" + (f": {end.message}" if end.message and not told else ""), ""), hang=2)
     if end.commit:
         screen.label("branch", f"{summary.branch}{_push_state(end, summary)}")
         screen.label("commit", f"{end.commit[:SHORT]}  {summary.commit_subject}")

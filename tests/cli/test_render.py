@@ -107,6 +107,27 @@ def test_an_edit_that_fails_says_which_file(capsys: pytest.CaptureFixture[str]) 
     assert shown(capsys, pb.Event(tool_call=edit), pb.Event(tool_result=done)) == [], "its file_changed tells it"
 
 
+def failing(message: str) -> list[pb.Event]:
+    """As when a model's provider refuses for good: the gateway tells it, the agent ends with it, and so does the turn."""
+    gateway = pb.Error(code="MODEL_OVERLOADED", message=message, provider_status=529)
+    agent = pb.Error(code="PROVIDER", message=message, fatal=True)
+    end = pb.TurnCompleted(status=pb.TURN_STATUS_FAILED, code=pb.TURN_CODE_PROVIDER, message=message)
+    return [pb.Event(error=gateway), pb.Event(error=agent), pb.Event(turn_completed=end)]
+
+
+def test_why_a_model_failed_is_told_once(capsys: pytest.CaptureFixture[str]) -> None:
+    first, second, again = (pb.Event(turn_started=pb.TurnStarted(number=number)) for number in (1, 2, 3))
+    assert shown(capsys, first, *failing("529: busy"))[1:] == ["MODEL_OVERLOADED: 529: busy", "failed in 0.0 s"]
+    # What was told by an earlier command was told; what an earlier turn ended with was not told of this one.
+    assert shown(capsys, *failing("529: busy")[1:], past=[first, *failing("529: busy")[:1]]) == ["failed in 0.0 s"]
+    lines = shown(capsys, first, *failing("529: busy"), second, *failing("529: busy")[1:], again, *failing("no such file")[1:])
+    assert [line for line in lines if line.startswith("failed")] == [
+        "failed in 0.0 s",
+        "failed in 0.0 s: 529: busy",
+        "failed in 0.0 s: no such file",
+    ]
+
+
 def test_subagents_are_shown_when_they_begin_and_end(capsys: pytest.CaptureFixture[str]) -> None:
     events = [pb.Event(subagent_updated=update) for update in (RUNNING, RUNNING, DONE, DONE)]
     assert shown(capsys, *events) == ["⇢ sub-agent: look around", "⇠ sub-agent: look around  completed"]
