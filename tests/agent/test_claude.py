@@ -390,6 +390,19 @@ async def test_a_failure_of_the_api_is_a_failure_whatever_the_subtype(models: Mo
     assert texts(recorder) == []
 
 
+@pytest.mark.parametrize(
+    ("step", "said"),
+    [
+        (Cut([say("half")], ""), ["the connection to the model failed; asked again (1)"]),
+        ("[[script:e529 times=1]]", ["the model's API answered 529 (overloaded); asked again (1)"]),
+        ("[[script:e500 times=1]]", ["the model's API answered 500 (server error); asked again (1)"]),
+    ],
+)
+async def test_why_the_program_asks_again_is_told_in_words(models: Models, step: Cut | str, said: list[str]) -> None:
+    recorder, _, _ = await run(models.request(step if isinstance(step, str) else models.fake.plays("cut", step)))
+    assert [error.message for error in bodies(recorder, "error")] == said
+
+
 async def test_what_the_gateway_says_is_told_without_what_clients_put_before_it(models: Models) -> None:
     with pytest.raises(ProviderFailed, match=r"^429 from api\.example\.org: slow down$"):
         await run(models.request("[[script:e402 says=Treadle:+429+from+api.example.org:+slow+down]]"))

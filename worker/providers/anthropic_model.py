@@ -215,8 +215,10 @@ def _sentence(error: Exception) -> str:
     inner = body.get("error") if isinstance(body, dict) else None
     said = inner.get("message") if isinstance(inner, dict) else None
     kind = inner.get("type", "") if isinstance(inner, dict) else ""
+    if isinstance(error, CutOff):
+        return f"the model did not answer as it should: {error}"
     if status is None:
-        return f"the model cannot be reached: {error}"
+        return f"the connection to the model failed: {error}"
     if said and (reason := own_words(said)) != said:
         return reason
     return f"the model's API answered {f'{status} ' if status != 200 else ''}{kind or 'an error'}: {said or error}"

@@ -200,8 +200,7 @@ class Narrator:
             kind = ".".join(str(unknown[key]) for key in ("type", "subtype") if key in unknown)
             await self._raw(kind, json.dumps(unknown), parsed=unknown.get("type") not in ("user", "assistant", "system", "result"))
         elif message.subtype == "api_retry":
-            status = f"{data['error_status']} " if data.get("error_status") else ""
-            text = f"the model's API answered {status}{data.get('error') or ''}; asked again ({data.get('attempt')})"
+            text = f"{_trouble(data)}; asked again ({data.get('attempt')})"
             await self._emitter.emit(WorkerEvent(error=session.Error(code="PROVIDER_RETRY", message=plain(text), retryable=True)))
         elif message.subtype == "compact_boundary":
             about = data.get("compact_metadata") or {}
@@ -235,7 +234,8 @@ class Narrator:
     async def _rate_limit(self, message: RateLimitEvent) -> None:
         info = message.rate_limit_info
         if info.status != "allowed":
-            text = f"the model's API limits the rate: {info.status} ({info.rate_limit_type or 'unknown'})"
+            which = f" ({info.rate_limit_type})" if info.rate_limit_type else ""
+            text = f"the model's API limits the rate: {info.status}{which}"
             await self._emitter.emit(WorkerEvent(error=session.Error(code="RATE_LIMIT", message=plain(text), retryable=True)))
 
     async def _raw(self, kind: str, payload: str, *, parsed: bool = True) -> None:
@@ -318,6 +318,16 @@ class _Stream:
                 await self._emitter.delta(item, session.CHANNEL_REASONING, plain(delta["thinking"]))
             case "input_json_delta":
                 await self._emitter.delta(item, session.CHANNEL_TOOL_INPUT, plain(delta["partial_json"]))
+
+
+def _trouble(retry: dict[str, Any]) -> str:
+    """Why the program asks again, in words. Its own are one of a list, and "unknown" wherever no API has spoken."""
+    status, kind = retry.get("error_status"), str(retry.get("error") or "unknown").replace("_", " ")
+    if status:
+        return f"the model's API answered {status}" + (f" ({kind})" if kind != "unknown" else "")
+    if retry.get("no_response"):
+        return "the model did not answer in time"
+    return "the connection to the model failed" if kind == "unknown" else f"the model cannot be reached ({kind})"
 
 
 def _count(value: object) -> int:
