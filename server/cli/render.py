@@ -135,7 +135,8 @@ class Renderer:
     def _error(self, event: pb.Event) -> None:
         # A fatal one is the message of the turn's end, too.
         if not event.error.fatal:
-            self._screen.prose(f"{event.error.code}: {event.error.message}", "red" if not event.error.retryable else "yellow")
+            told = f"{event.error.code}: {event.error.message}"
+            self._screen.parts((told, "yellow" if event.error.retryable else "red"), hang=2)
 
     # -- what the agent says ------------------------------------------------------------------------------------------------
 
