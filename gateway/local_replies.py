@@ -27,12 +27,13 @@ class LocalReply:
     """The code that Envoy gives to gRPC callers, which no configuration changes."""
     reason: str
     message: str
+    details: str = ""
+    """Only with these words in Envoy's details. Of replies that fit, the first is given."""
 
 
 LOCAL_REPLIES = (
     LocalReply(400, 3, 13, "REQUEST_MALFORMED", "the request is malformed"),
-    # Foreign origins get no 403: they get answers that their browser keeps from them.
-    LocalReply(403, 7, 7, "UPGRADE_REFUSED", "no other protocol (WebSocket, h2c) is spoken over this connection"),
+    LocalReply(403, 7, 7, "UPGRADE_REFUSED", "no other protocol (WebSocket, h2c) is spoken over this connection", details="upgrade_failed"),
     LocalReply(404, 5, 12, "ROUTE_UNKNOWN", "there is nothing at this path"),
     LocalReply(408, 4, 2, "REQUEST_TOO_SLOW", "the request did not arrive in time"),
     LocalReply(413, 3, 2, "REQUEST_TOO_LARGE", "the request is too large"),
@@ -45,22 +46,19 @@ LOCAL_REPLIES = (
     LocalReply(503, 14, 14, "SERVER_UNREACHABLE", "the server cannot be reached; try again"),
     LocalReply(504, 4, 4, "DEADLINE_EXCEEDED", "the server took too long"),
 )
+"""To calls."""
 
-
-_TRANSCODED = {
-    "extension_filter": {
-        "name": "envoy.access_loggers.extension_filters.cel",
-        "typed_config": {
-            "@type": "type.googleapis.com/envoy.extensions.access_loggers.filters.cel.v3.ExpressionFilter",
-            "expression": 'response.code_details.contains("grpc_json_transcode_failure") || response.code_details == "lua_response"',
-        },
-    }
-}
+TO_NO_CALL = (
+    # A browser's question before a page's call. Who does not ask gets the answer, which the browser keeps from the page.
+    LocalReply(403, 7, 7, "ORIGIN_NOT_ALLOWED", "pages of this origin may not call"),
+    LocalReply(405, 12, 12, "METHOD_NOT_ALLOWED", "this path has other methods: those in the header Allow"),
+)
+"""To what cannot be one."""
 
 
 def local_replies() -> list[dict[str, Any]]:
     """Mappers for Envoy's configuration; the first that fits is used."""
-    return [mapper for reply in LOCAL_REPLIES for mapper in _mappers(reply)]
+    return [mapper for reply in (*LOCAL_REPLIES, *TO_NO_CALL) for mapper in _mappers(reply)]
 
 
 def failures() -> dict[str, Any]:
@@ -75,7 +73,7 @@ def _mappers(reply: LocalReply) -> Iterator[dict[str, Any]]:
     web_code = reply.envoy_code if reply.reason == "ROUTE_UNKNOWN" else reply.code
     yield {
         # gRPC-web, for Envoy plain HTTP: a response without a body, whose headers are the trailers.
-        "filter": _both(_status(reply), _content_type("application/grpc-web")),
+        "filter": _both(*_answered(reply), _content_type("application/grpc-web")),
         "status_code": 200,
         "headers_to_add": [
             _header("grpc-status", str(web_code)),
@@ -86,14 +84,15 @@ def _mappers(reply: LocalReply) -> Iterator[dict[str, Any]]:
     }
     yield {
         # gRPC: Envoy itself makes a status of it, and only the details are missing.
-        "filter": _both(_status(reply), _content_type("application/grpc")),
+        "filter": _both(*_answered(reply), _content_type("application/grpc")),
         "headers_to_add": [_header("grpc-status-details-bin", _details(reply, reply.envoy_code))],
         "body_format_override": {"text_format_source": {"inline_string": reply.message}},
     }
     if reply.status == 400:
         # What the transcoder or strict_json.lua says about a malformed request helps; all else, where it says anything, is for operators.
-        yield _json(reply, _both(_status(reply), _TRANSCODED), "%LOCAL_REPLY_BODY%")
-    yield _json(reply, _status(reply), reply.message)
+        said = _cel('response.code_details.contains("grpc_json_transcode_failure") || response.code_details == "lua_response"')
+        yield _json(reply, _both(*_answered(reply), said), "%LOCAL_REPLY_BODY%")
+    yield _json(reply, _both(*_answered(reply)), reply.message)
 
 
 def _json(reply: LocalReply, wanted: dict[str, Any], message: str) -> dict[str, Any]:
@@ -121,9 +120,18 @@ def _header(name: str, value: str) -> dict[str, Any]:
     return {"header": {"key": name, "value": value}, "append_action": "OVERWRITE_IF_EXISTS_OR_ADD"}
 
 
-def _status(reply: LocalReply) -> dict[str, Any]:
-    value = {"default_value": reply.status, "runtime_key": f"reply_{reply.status}"}
-    return {"status_code_filter": {"comparison": {"op": "EQ", "value": value}}}
+def _answered(reply: LocalReply) -> Iterator[dict[str, Any]]:
+    status = reply.status
+    yield {"status_code_filter": {"comparison": {"op": "EQ", "value": {"default_value": status, "runtime_key": f"reply_{status}"}}}}
+    if reply.details:
+        yield _cel(f'response.code_details.contains("{reply.details}")')
+
+
+def _cel(expression: str) -> dict[str, Any]:
+    """https://www.envoyproxy.io/docs/envoy/latest/intro/arch_overview/advanced/attributes"""
+    kind = "type.googleapis.com/envoy.extensions.access_loggers.filters.cel.v3.ExpressionFilter"
+    wanted = {"@type": kind, "expression": expression}
+    return {"extension_filter": {"name": "envoy.access_loggers.extension_filters.cel", "typed_config": wanted}}
 
 
 def _content_type(prefix: str) -> dict[str, Any]:
@@ -131,4 +139,4 @@ def _content_type(prefix: str) -> dict[str, Any]:
 
 
 def _both(*filters: dict[str, Any]) -> dict[str, Any]:
-    return {"and_filter": {"filters": [*filters]}}
+    return {"and_filter": {"filters": [*filters]}} if len(filters) > 1 else filters[0]

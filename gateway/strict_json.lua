@@ -2,7 +2,9 @@
 -- (https://github.com/envoyproxy/envoy/issues/46623), and who misspells `approvals` would not be asked.
 -- Only names are looked at. The transcoder reads more than JSON, such as 'x' and names without quotes: here all that is not JSON is refused,
 -- so that both see the same names. What ends too early is left to the transcoder, and so are the values.
--- CALLS: {{method, pattern of the path, fields}, ...}; fields: {name = fields of a message, or true for what has none of its own}.
+-- A path that is called with other methods is not unknown, as the transcoder would say, and its answer names them.
+-- PATHS: {{pattern, allow, methods = {method = fields, or false for a call without a body}}, ...}; fields: {name = fields of a message, or
+-- true for what has none of its own}.
 
 local QUOTE, OPEN, CLOSE, LIST, END, COLON, COMMA = 34, 123, 125, 91, 93, 58, 44
 
@@ -87,16 +89,22 @@ function check(text, at, fields, scope)
   return misplaced(at)
 end
 
+local function refuse_unknown(handle, fields)
+  local body = handle:body()
+  local text = body and body:getBytes(0, body:length()) or ''
+  local at, wrong = check(text, 1, fields, '')
+  if at then at, wrong = misplaced(text:find('%S', at)) end
+  if wrong then handle:respond({[':status'] = '400'}, wrong) end
+end
+
 function envoy_on_request(handle)
   local headers = handle:headers()
-  local method, path = headers:get(':method'), headers:get(':path'):match('^[^?]*')
-  for _, call in ipairs(CALLS) do
-    if method == call[1] and path:match(call[2]) then
-      local body = handle:body()
-      local text = body and body:getBytes(0, body:length()) or ''
-      local at, wrong = check(text, 1, call[3], '')
-      if at then at, wrong = misplaced(text:find('%S', at)) end
-      if wrong then handle:respond({[':status'] = '400'}, wrong) end
+  local path = headers:get(':path'):match('^[^?]*')
+  for _, known in ipairs(PATHS) do
+    if path:match(known.pattern) then
+      local fields = known.methods[headers:get(':method')]
+      if fields == nil then return handle:respond({[':status'] = '405', allow = known.allow}, '') end
+      if fields then refuse_unknown(handle, fields) end
       return
     end
   end

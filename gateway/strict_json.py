@@ -1,9 +1,10 @@
-"""What strict_json.lua has to know: the fields of each call's body, from the descriptors."""
+"""What strict_json.lua has to know: the methods of each path, and the fields of each call's body, from the descriptors."""
 
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator, Sequence
+from collections import defaultdict
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -19,25 +20,28 @@ def strict_json(descriptors: Path, services: Sequence[str]) -> str:
     """The script for these services (full names)."""
     found = FileDescriptorSet.FromString(descriptors.read_bytes())
     messages = {f".{file.package}.{message.name}": message for file in found.file for message in file.message_type}
-    calls = [
-        f"{{{_text(verb.upper())}, {_text(pattern)}, {_table(_fields(messages, method.input_type))}}}"
-        for file in found.file
-        for service in file.service
-        if f"{file.package}.{service.name}" in services
-        for method in service.method
-        for verb, pattern in _bindings(method)
+    paths: dict[str, dict[str, str]] = defaultdict(dict)
+    for file in found.file:
+        for service in file.service:
+            for method in service.method if f"{file.package}.{service.name}" in services else ():
+                for verb, pattern, has_body in _bindings(method):
+                    paths[pattern][verb] = _table(_fields(messages, method.input_type)) if has_body else "false"
+    known = [
+        f"{{pattern = {_text(pattern)}, allow = {_text(', '.join(sorted(methods)))}, methods = {{{_entries(methods)}}}}}"
+        for pattern, methods in paths.items()
     ]
-    return "local CALLS = {\n" + ",\n".join(calls) + "\n}\n" + _SCRIPT.read_text(encoding="utf-8")
+    return "local PATHS = {\n" + ",\n".join(known) + "\n}\n" + _SCRIPT.read_text(encoding="utf-8")
 
 
-def _bindings(method: MethodDescriptorProto) -> Iterator[tuple[str, str]]:
-    """(verb, Lua pattern of the path) of every binding whose body is the whole message."""
+def _bindings(method: MethodDescriptorProto) -> Iterator[tuple[str, str, bool]]:
+    """(method, Lua pattern of the path, whether its body is the whole message) of every binding. Ids have no colon: what follows one is
+    another call."""
     rule = method.options.Extensions[annotations_pb2.http]
     for binding in (rule, *rule.additional_bindings):
         verb = binding.WhichOneof("pattern")
-        if verb is not None and binding.body == "*":
+        if verb is not None:
             literals = [re.sub(r"([^\w/])", r"%\1", part) for part in re.split(r"\{\w+\}", getattr(binding, verb))]
-            yield verb, f"^{'[^/]+'.join(literals)}/?$"
+            yield verb.upper(), f"^{'[^/:]+'.join(literals)}/?$", binding.body == "*"
 
 
 def _fields(messages: dict[str, DescriptorProto], name: str) -> Fields | None:
@@ -55,7 +59,11 @@ def _fields(messages: dict[str, DescriptorProto], name: str) -> Fields | None:
 def _table(fields: Fields | None) -> str:
     if fields is None:
         return "true"
-    return "{" + ", ".join(f"{name} = {_table(inner)}" for name, inner in fields.items()) + "}"
+    return f"{{{_entries({name: _table(inner) for name, inner in fields.items()})}}}"
+
+
+def _entries(entries: Mapping[str, str]) -> str:
+    return ", ".join(f"{name} = {value}" for name, value in entries.items())
 
 
 def _text(text: str) -> str:

@@ -319,3 +319,44 @@ async def test_a_full_queue_of_long_inputs_can_be_listed(http: Http, treadle: tu
     assert found == [*range(15)]
     stream.cancel()
     await client.call("Interrupt", pb.InterruptRequest(session_id=session_id))
+
+
+METHODS = [
+    ("GET", "/execute", "POST"),
+    ("HEAD", "/resume", "GET"),
+    ("PUT", "/v1/sessions", "GET, POST"),
+    ("POST", "/v1/sessions/x", "DELETE, GET, PATCH"),
+    ("OPTIONS", "/v1/sessions/x/events?page_size=1", "GET"),
+    ("DELETE", "/v1/sessions/x:resume", "GET"),
+    ("GET", "/v1/sessions/x:interrupt", "POST"),
+    ("GET", "/v1/sessions/x/requests/y:resolve", "POST"),
+    ("GET", "/v1/sessions:execute/", "POST"),
+]
+
+
+@pytest.mark.parametrize(("method", "path", "allowed"), METHODS)
+async def test_a_path_with_other_methods_names_them(http: Http, method: str, path: str, allowed: str) -> None:
+    async with http.session.request(method, http.base + path) as answer:
+        assert (answer.status, answer.headers.get("allow"), answer.content_type) == (405, allowed, "application/json")
+        if method != "HEAD":
+            told = await answer.json()
+            assert (told["code"], told["details"][0]["reason"]) == (12, "METHOD_NOT_ALLOWED")
+
+
+async def test_where_nothing_is_no_method_helps(http: Http) -> None:
+    for path in ("/nothing", "/v1/sessions/x/nothing", "/v1/sessions:nothing"):
+        for method in ("GET", "POST", "PUT", "OPTIONS"):
+            assert await _json(http.address, path, method=method) == (404, "ROUTE_UNKNOWN"), (method, path)
+    assert await _json(http.address, "/v1/sessions/x:interupt", method="POST") == (404, "ROUTE_UNKNOWN")
+
+
+@pytest.mark.parametrize("path", ["/v1/sessions", "/execute", GET])
+async def test_a_page_that_may_not_call_is_told_so_before_it_does(http: Http, path: str) -> None:
+    asking = {"access-control-request-method": "POST", "access-control-request-headers": "authorization"}
+    foreign = asking | {"origin": "https://evil.example.org"}
+    async with http.session.options(http.base + path, headers=foreign) as answer:
+        assert answer.status == 403
+        assert (await answer.json())["details"][0]["reason"] == "ORIGIN_NOT_ALLOWED"
+        assert not [name for name in answer.headers if name.lower().startswith("access-control")]
+    async with http.session.options(http.base + path, headers=asking | {"origin": ORIGIN}) as answer:
+        assert (answer.status, answer.headers.get("access-control-allow-origin")) == (200, ORIGIN), await answer.text()
