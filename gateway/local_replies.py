@@ -27,6 +27,8 @@ class LocalReply:
     """The code that Envoy gives to gRPC callers, which no configuration changes."""
     reason: str
     message: str
+    envoy_status: int | None = None
+    """What Envoy itself would answer, where that says something else."""
     details: str = ""
     """Only with these words in Envoy's details. Of replies that fit, the first is given."""
 
@@ -42,6 +44,16 @@ LOCAL_REPLIES = (
     LocalReply(429, 8, 8, "RATE_LIMITED", "too many requests; wait a second"),
     LocalReply(431, 3, 2, "REQUEST_TOO_LARGE", "the headers of the request are too large"),
     LocalReply(500, 13, 2, "INTERNAL", "internal error of the gateway"),
+    # Whoever asks again gets the same, so it is no 502.
+    LocalReply(
+        500,
+        13,
+        13,
+        "ANSWER_UNREADABLE",
+        "the server's answer cannot be turned into JSON",
+        envoy_status=502,
+        details="grpc_json_transcode_failure",
+    ),
     LocalReply(502, 14, 14, "SERVER_UNREACHABLE", "the server cannot be reached; try again"),
     LocalReply(503, 14, 14, "SERVER_UNREACHABLE", "the server cannot be reached; try again"),
     LocalReply(504, 4, 4, "DEADLINE_EXCEEDED", "the server took too long"),
@@ -98,6 +110,7 @@ def _mappers(reply: LocalReply) -> Iterator[dict[str, Any]]:
 def _json(reply: LocalReply, wanted: dict[str, Any], message: str) -> dict[str, Any]:
     return {
         "filter": wanted,
+        "status_code": reply.status,
         "body_format_override": {
             "json_format": {"code": reply.code, "message": message, "details": [_error_info(reply)]},
             "content_type": "application/json",
@@ -121,7 +134,7 @@ def _header(name: str, value: str) -> dict[str, Any]:
 
 
 def _answered(reply: LocalReply) -> Iterator[dict[str, Any]]:
-    status = reply.status
+    status = reply.envoy_status or reply.status
     yield {"status_code_filter": {"comparison": {"op": "EQ", "value": {"default_value": status, "runtime_key": f"reply_{status}"}}}}
     if reply.details:
         yield _cel(f'response.code_details.contains("{reply.details}")')

@@ -360,3 +360,15 @@ async def test_a_page_that_may_not_call_is_told_so_before_it_does(http: Http, pa
         assert not [name for name in answer.headers if name.lower().startswith("access-control")]
     async with http.session.options(http.base + path, headers=asking | {"origin": ORIGIN}) as answer:
         assert (answer.status, answer.headers.get("access-control-allow-origin")) == (200, ORIGIN), await answer.text()
+
+
+async def test_an_answer_that_cannot_be_turned_into_json_is_a_defect(http: Http, monkeypatch: pytest.MonkeyPatch) -> None:
+    """To ask for it again does not help, which is what 502 and UNAVAILABLE say."""
+
+    async def broken(*_: object, **__: object) -> tuple[bytes, int]:
+        return b"\x0a\x05ab", 1
+
+    monkeypatch.setattr(Sessions, "events", broken)
+    async with http.session.get(http.base + "/v1/sessions/x/events") as answer:
+        told = await answer.json()
+    assert (answer.status, told["code"], told["details"][0]["reason"]) == (500, 13, "ANSWER_UNREADABLE")

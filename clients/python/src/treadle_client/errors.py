@@ -265,6 +265,7 @@ BY_REASON: Mapping[str, type[CallFailed]] = {
     "REQUEST_TOO_SLOW": RequestTooSlow,
     "ROUTE_UNKNOWN": RouteUnknown,
     "UPGRADE_REFUSED": UpgradeRefused,
+    "ANSWER_UNREADABLE": ServerDefect,
 }
 """The class of every reason that a server or its gateway gives."""
 
