@@ -73,11 +73,18 @@ def local_replies() -> list[dict[str, Any]]:
     return [mapper for reply in (*LOCAL_REPLIES, *TO_NO_CALL) for mapper in _mappers(reply)]
 
 
+_CUT = ("UH", "UT", "LR", "UR", "UF", "UC", "UO", "URX", "UPE", "SI", "OM")
+"""Flags of a stream whose end is the server's or the gateway's own doing
+(https://www.envoyproxy.io/docs/envoy/latest/configuration/observability/access_log/usage)."""
+
+
 def failures() -> dict[str, Any]:
-    """A filter for the access log: what HTTP or gRPC calls a failure. Who leaves a stream has not failed."""
+    """A filter for the access log: what HTTP or gRPC calls a failure, and streams cut after a 200. Who leaves one has not failed."""
     comparison = {"op": "GE", "value": {"default_value": 400, "runtime_key": "log_from_status"}}
-    grpc = _both(_content_type("application/grpc"), {"grpc_status_filter": {"statuses": ["OK", "CANCELED"], "exclude": True}})
-    return {"or_filter": {"filters": [{"status_code_filter": {"comparison": comparison}}, grpc]}}
+    stayed = _cel('!(response.code_details == "http2.remote_reset" || response.code_details.startsWith("downstream_remote_disconnect"))')
+    # What was left has no status, which counts as UNKNOWN.
+    grpc = _both(_content_type("application/grpc"), {"grpc_status_filter": {"statuses": ["OK", "CANCELED"], "exclude": True}}, stayed)
+    return {"or_filter": {"filters": [{"status_code_filter": {"comparison": comparison}}, grpc, {"response_flag_filter": {"flags": _CUT}}]}}
 
 
 def _mappers(reply: LocalReply) -> Iterator[dict[str, Any]]:

@@ -12,8 +12,7 @@ from typing import Any
 
 import aiohttp
 import pytest
-import yaml
-from support.gateway import ORIGIN, Http
+from support.gateway import ORIGIN, Http, control
 from support.git_server import GitServer
 from support.treadle import Client, recording
 from support.ways_in import STREAMS, Door, digest, whole
@@ -38,11 +37,6 @@ def _is_envoy(process: Path, home: Path) -> bool:
         return (process / "exe").readlink().name == "envoy" and str(home).encode() in (process / "cmdline").read_bytes()
     except OSError:
         return False
-
-
-def control(home: Path) -> Path:
-    """Of the Envoy that was started in `home`."""
-    return home / yaml.safe_load((home / "envoy.yaml").read_text())["admin"]["address"]["pipe"]["path"]
 
 
 async def ask(address: str, body: bytes, *, length: int) -> tuple[asyncio.StreamReader, asyncio.StreamWriter]:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import json
 import re
+from contextlib import aclosing
 from pathlib import Path
 from typing import Any
 
@@ -12,10 +13,13 @@ import aiohttp
 import grpc
 import pytest
 import yaml
-from support.gateway import Http
+from support.gateway import Http, control
+from support.tcp_gate import tcp_gate
 from support.treadle import Client
+from support.ways_in import STREAMS, Cut, Door
 
 from gateway.config import Gateway
+from gateway.draining import open_requests
 from server.embedded.gateway import embedded_gateway
 from treadle.session.v1 import session_service_pb2 as pb
 
@@ -89,3 +93,35 @@ async def test_load_balancers_hear_whether_it_serves(http: Http, treadle: tuple[
             async with http.session.get(http.base + "/healthz") as answer:
                 told = await answer.text()
     assert (answer.status, json.loads(told)["details"][0]["reason"]) == (503, "SERVER_UNREACHABLE")
+
+
+@pytest.mark.parametrize("way", ["SSE", "gRPC", "gRPC-web"])
+async def test_a_stream_that_was_cut_has_a_line_and_one_that_was_left_has_none(
+    program: Path, treadle: tuple[Any, Client], repository: dict[str, str], passable: Path, way: str
+) -> None:
+    """Both have begun with 200, and their ends have no status."""
+    _, client = treadle
+    slow = {"repository_url": repository["repositoryUrl"], "prompt": "go", "provider": "replay", "model": "slow.jsonl"}
+    execution = client.execute(**slow)
+    session_id = (await execution.read()).started.session_id
+    async with tcp_gate(int(client.address.rpartition(":")[2])) as tcp:
+        wanted = Gateway(listen="127.0.0.1:0", upstream=f"127.0.0.1:{tcp.port}", admin="")
+        home = passable / "own"
+        async with embedded_gateway(program, wanted, home) as address, asyncio.timeout(30):
+            door = Door(address, client.key)
+            async with aclosing(STREAMS[way](door, session_id, 0)) as left:
+                await anext(left)
+            while await open_requests(control(home)):
+                await asyncio.sleep(0.05)
+            async with aclosing(STREAMS[way](door, session_id, 0)) as cut:
+                await anext(cut)
+                await tcp.hang_up()
+                with pytest.raises(Cut):
+                    async for _ in cut:
+                        pass
+            while not lines(home):
+                await asyncio.sleep(0.05)
+            (line,) = lines(home)
+            assert (line["status"], line["details"].partition("{")[0]) == (200, "upstream_reset_after_response_started")
+    execution.cancel()
+    await client.call("Interrupt", pb.InterruptRequest(session_id=session_id))

@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import aiohttp
+import yaml
 
 ORIGIN = "https://app.example.org"
 _CERTIFICATE = (
@@ -20,6 +21,11 @@ async def own_certificate(folder: Path) -> tuple[Path, Path]:
     """(certificate, key) for 127.0.0.1, signed by itself."""
     await asyncio.to_thread(subprocess.run, _CERTIFICATE.split(), cwd=folder, check=True, capture_output=True)
     return folder / "cert.pem", folder / "key.pem"
+
+
+def control(home: Path) -> Path:
+    """Of the Envoy that was started in `home`."""
+    return home / yaml.safe_load((home / "envoy.yaml").read_text())["admin"]["address"]["pipe"]["path"]
 
 
 @dataclass(frozen=True)
