@@ -8,6 +8,7 @@ import time
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import suppress
 from contextvars import ContextVar
+from functools import partial
 from typing import Any, Protocol
 
 import grpc
@@ -78,10 +79,11 @@ def generic_handler(
 def _handler(method: MethodDescriptor, service: Service, authenticator: Authenticator, tracer: Tracer) -> grpc.RpcMethodHandler[Any, Any]:
     name = re.sub(r"(?<!^)(?=[A-Z])", "_", method.name).lower()
     behaviour = _edge(method, getattr(service, name), authenticator, tracer)
-    # Requests are parsed behind the edge: what gRPC's own deserialiser cannot read it answers with the text of the exception.
+    # As if requests were streams: of a single message gRPC reads all, up to its limit, before it asks who calls. They are parsed behind the
+    # edge: what gRPC's own deserialiser cannot read it answers with the text of the exception.
     if method.server_streaming:
-        return grpc.unary_stream_rpc_method_handler(behaviour, request_deserializer=None, response_serializer=None)
-    return grpc.unary_unary_rpc_method_handler(behaviour, request_deserializer=None, response_serializer=_bytes)
+        return grpc.stream_stream_rpc_method_handler(behaviour, request_deserializer=None, response_serializer=None)
+    return grpc.stream_unary_rpc_method_handler(behaviour, request_deserializer=None, response_serializer=_bytes)
 
 
 class NoSuchCall(grpc.GenericRpcHandler):  # type: ignore[type-arg]  # only the stubs have a generic class
@@ -97,9 +99,16 @@ class NoSuchCall(grpc.GenericRpcHandler):  # type: ignore[type-arg]  # only the 
         return grpc.stream_stream_rpc_method_handler(refuse, request_deserializer=None, response_serializer=None)
 
 
-def _parsed(parse: Callable[[bytes], Any], data: bytes) -> Any:
-    if len(data) > MAX_REQUEST_BYTES:
-        raise MessageTooLarge(size=len(data), limit=MAX_REQUEST_BYTES)
+Read = Callable[[int], Awaitable[Any]]
+"""The one message of a call, of so many bytes at most. Errors: MessageTooLarge, RequestMalformed."""
+
+
+async def _read(context: Context, parse: Callable[[bytes], Any], limit: int) -> Any:
+    data = await context.read()
+    if not isinstance(data, bytes):  # grpc.aio.EOF
+        raise RequestMalformed
+    if len(data) > limit:
+        raise MessageTooLarge(size=len(data), limit=limit)
     try:
         return parse(data)
     except DecodeError:
@@ -112,14 +121,14 @@ def _bytes(response: Any) -> bytes:
 
 def _edge(
     descriptor: MethodDescriptor, call: Callable[[Principal, Any, Context], Awaitable[Any]], authenticator: Authenticator, tracer: Tracer
-) -> Callable[[bytes, Context], Awaitable[Any]]:
+) -> Callable[[AsyncIterator[bytes], Context], Awaitable[Any]]:
     method, service = descriptor.name, descriptor.containing_service.full_name
     # https://opentelemetry.io/docs/specs/semconv/rpc/grpc/
     attributes = {"rpc.system": "grpc", "rpc.service": service, "rpc.method": method}
     parse = message_factory.GetMessageClass(descriptor.input_type).FromString
     takes_ticket = descriptor.full_name in TICKETED
 
-    async def behaviour(request: bytes, context: Context) -> Any:
+    async def behaviour(_: AsyncIterator[bytes], context: Context) -> Any:
         begun = time.monotonic()
         code, reason = grpc.StatusCode.OK, ""
         parent = _metadata(context, "traceparent")
@@ -128,8 +137,9 @@ def _edge(
             bound_contextvars(method=method, call_id=new_id(), **trace_fields(tracer)),
         ):
             try:
-                principal = await _caller(authenticator, context, request, parse if takes_ticket else None)
-                return await call(principal, _parsed(parse, request), context)
+                read = partial(_read, context, parse)
+                principal, request = await (_ticketed if takes_ticket else _keyed)(authenticator, context, read)
+                return await call(principal, request, context)
             except KernelError as error:
                 code, reason, status = _expected(error)
                 await _abort(context, code, status)
@@ -187,18 +197,20 @@ async def _abort(context: Context, code: grpc.StatusCode, status: Status) -> Non
             await context.abort(code, status.message, trailing_metadata=details)
 
 
-async def _caller(authenticator: Authenticator, context: Context, request: bytes, parse: Callable[[bytes], Any] | None) -> Principal:
-    """Who calls: by API key, or by the ticket in a request that `parse` reads. Errors: as for Authenticator; ApiKeyMissing."""
+async def _keyed(authenticator: Authenticator, context: Context, read: Read) -> tuple[Principal, Any]:
+    """Who calls, and only then the request. Errors: as for Authenticator; ApiKeyMissing."""
+    return await authenticator.authenticate(api_key(context)), await read(MAX_REQUEST_BYTES)
+
+
+async def _ticketed(authenticator: Authenticator, context: Context, read: Read) -> tuple[Principal, Any]:
+    """The same where the request itself may hold a ticket. gRPC reads it whole all the same, so the gateway lets no more through."""
     try:
-        return await authenticator.authenticate(api_key(context))
+        return await _keyed(authenticator, context, read)
     except ApiKeyMissing:
-        # Of strangers only what a URL can hold is read.
-        if parse is None or len(request) > MAX_TICKETED_BYTES:
+        request = await read(MAX_TICKETED_BYTES)
+        if not request.ticket:
             raise
-        asked = _parsed(parse, request)
-        if not asked.ticket:
-            raise
-        return await authenticator.admit(asked.ticket, asked.session_id)
+        return await authenticator.admit(request.ticket, request.session_id), request
 
 
 def api_key(context: Context) -> str:

@@ -15,7 +15,7 @@ import pytest
 from support.git_server import GitServer
 from support.git_server import git_server as serving
 from support.requirements import require
-from support.treadle import Client, in_process, recording, settings_for
+from support.treadle import Client, error_info, in_process, recording, settings_for
 
 from server.api.session_service import SERVICE
 from server.embedded.postgres_home import DatabaseUrls
@@ -86,3 +86,19 @@ async def test_a_call_that_nobody_serves_is_refused_before_its_message_is_read(c
     assert await call.code() is grpc.StatusCode.UNIMPLEMENTED
     assert len(await call.details()) < 300
     assert len(dict(await call.trailing_metadata())["grpc-status-details-bin"]) < 700
+
+
+@pytest.mark.parametrize("key", ["", "trd_aaaaaaaa_" + "A" * 43], ids=["no key", "a key of nobody"])
+async def test_a_stranger_is_refused_before_the_message_is_read(client: Client, key: str) -> None:
+    """There is none: who waits for it would wait for as much as a stranger likes to send."""
+    metadata = (("authorization", f"Bearer {key}"),) if key else ()
+    for method in SERVICE.methods:
+        kind = client.channel.stream_stream if method.server_streaming else client.channel.stream_unary
+        call = kind(f"/{SERVICE.full_name}/{method.name}")(metadata=metadata, timeout=20)
+        assert await call.code() is grpc.StatusCode.UNAUTHENTICATED, method.name
+
+
+async def test_a_call_without_a_message_is_refused_with_a_reason(client: Client) -> None:
+    with pytest.raises(grpc.aio.AioRpcError) as caught:
+        await client.channel.stream_unary(f"/{SERVICE.full_name}/GetSession")(iter(()), metadata=client.metadata, timeout=20)
+    assert error_info(caught.value)[1] == "REQUEST_MALFORMED"
