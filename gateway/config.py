@@ -75,6 +75,10 @@ class Gateway:
     max_request_bytes: int = 16 * 1024 * 1024
     max_json_bytes: int = 1_300_000
     """A request over HTTP is held here until it is whole, thrice while it is parsed. The longest prompt, all escaped, has 1.2 MB."""
+    max_stranger_bytes: int = 16 * 1024
+    """What is taken of a request before anybody knows who calls."""
+    max_headers_kib: int = 16
+    """The server's gRPC takes no more of them."""
     request_seconds: int = 30
     """In which a request has to be there as a whole."""
     silent_seconds: int = 300
@@ -88,7 +92,7 @@ def render(gateway: Gateway) -> str:
     """The configuration as Envoy reads it. Errors: ValueError for an address that is none."""
     host, _, _ = gateway.upstream.rpartition(":")
     # From our own copy: where Envoy will find its own need not be a place that is here.
-    script = strict_json(_DESCRIPTORS, _SERVICES)
+    script = strict_json(_DESCRIPTORS, _SERVICES, max_stranger_bytes=gateway.max_stranger_bytes)
     values = {
         "services": _SERVICES,
         "strict_json": script,
@@ -106,6 +110,9 @@ def render(gateway: Gateway) -> str:
         "client_burst": 2 * gateway.client_requests_per_second,
         "max_request_bytes": gateway.max_request_bytes,
         "max_json_bytes": gateway.max_json_bytes,
+        "max_stranger_bytes": gateway.max_stranger_bytes,
+        "max_headers_kib": gateway.max_headers_kib,
+        "for_strangers": {"for_strangers": {"@type": "type.googleapis.com/envoy.config.route.v3.FilterConfig", "config": {}}},
         "request_timeout": f"{gateway.request_seconds}s",
         "silent_timeout": f"{gateway.silent_seconds}s",
         "max_connections": gateway.max_connections,

@@ -29,13 +29,23 @@ class LocalReply:
     message: str
     envoy_status: int | None = None
     """What Envoy itself would answer, where that says something else."""
-    details: str = ""
-    """Only with these words in Envoy's details. Of replies that fit, the first is given."""
+    when: str = ""
+    """Only then: in CEL, with Envoy's attributes. Of replies that fit, the first is given."""
 
 
 LOCAL_REPLIES = (
     LocalReply(400, 3, 13, "REQUEST_MALFORMED", "the request is malformed"),
-    LocalReply(403, 7, 7, "UPGRADE_REFUSED", "no other protocol (WebSocket, h2c) is spoken over this connection", details="upgrade_failed"),
+    # As the server says it.
+    LocalReply(401, 16, 16, "API_KEY_INVALID", "the API key is not valid", when="'authorization' in request.headers"),
+    LocalReply(401, 16, 16, "API_KEY_MISSING", "an API key is needed: metadata `authorization: Bearer <key>`"),
+    LocalReply(
+        403,
+        7,
+        7,
+        "UPGRADE_REFUSED",
+        "no other protocol (WebSocket, h2c) is spoken over this connection",
+        when="response.code_details.contains('upgrade_failed')",
+    ),
     LocalReply(404, 5, 12, "ROUTE_UNKNOWN", "there is nothing at this path"),
     LocalReply(408, 4, 2, "REQUEST_TOO_SLOW", "the request did not arrive in time"),
     LocalReply(413, 3, 2, "REQUEST_TOO_LARGE", "the request is too large"),
@@ -52,7 +62,7 @@ LOCAL_REPLIES = (
         "ANSWER_UNREADABLE",
         "the server's answer cannot be turned into JSON",
         envoy_status=502,
-        details="grpc_json_transcode_failure",
+        when="response.code_details.contains('grpc_json_transcode_failure')",
     ),
     LocalReply(502, 14, 14, "SERVER_UNREACHABLE", "the server cannot be reached; try again"),
     LocalReply(503, 14, 14, "SERVER_UNREACHABLE", "the server cannot be reached; try again"),
@@ -143,8 +153,8 @@ def _header(name: str, value: str) -> dict[str, Any]:
 def _answered(reply: LocalReply) -> Iterator[dict[str, Any]]:
     status = reply.envoy_status or reply.status
     yield {"status_code_filter": {"comparison": {"op": "EQ", "value": {"default_value": status, "runtime_key": f"reply_{status}"}}}}
-    if reply.details:
-        yield _cel(f'response.code_details.contains("{reply.details}")')
+    if reply.when:
+        yield _cel(reply.when)
 
 
 def _cel(expression: str) -> dict[str, Any]:

@@ -1,8 +1,9 @@
--- Refuses bodies with fields that their call does not know. Envoy's transcoder drops those without a word
--- (https://github.com/envoyproxy/envoy/issues/46623), and who misspells `approvals` would not be asked.
--- Only names are looked at. The transcoder reads more than JSON, such as 'x' and names without quotes: here all that is not JSON is refused,
--- so that both see the same names. What ends too early is left to the transcoder, and so are the values.
--- A path that is called with other methods is not unknown, as the transcoder would say, and its answer names them.
+-- Refuses what the transcoder would let pass.
+-- Fields that a call does not know: it drops those without a word (https://github.com/envoyproxy/envoy/issues/46623), and who misspells
+-- `approvals` would not be asked. Only names are looked at. The transcoder reads more than JSON, such as 'x' and names without quotes: here
+-- all that is not JSON is refused, so that both see the same names. What ends too early is left to the transcoder, and so are the values.
+-- Methods that a path does not have: to the transcoder it would be an unknown path.
+-- Large bodies of who has no key: it would keep them.
 -- PATHS: {{pattern, allow, methods = {method = fields, or false for a call without a body}}, ...}; fields: {name = fields of a message, or
 -- true for what has none of its own}.
 
@@ -89,7 +90,25 @@ function check(text, at, fields, scope)
   return misplaced(at)
 end
 
+-- A status for who shows no key that the server knows; nil for all others.
+local function refusal(handle)
+  local asked = {
+    [':method'] = 'POST', [':path'] = '/treadle.gateway/CheckKey', [':authority'] = 'gateway', ['content-type'] = 'application/grpc',
+    te = 'trailers', authorization = handle:headers():get('authorization'),
+  }
+  local told = handle:httpCall('server', asked, '', 5000)
+  -- A call that failed has its gRPC status here, and one that went well behind its answer.
+  if told[':status'] == '200' and not told['grpc-status'] then return nil end
+  return told['grpc-status'] == '16' and '401' or '503'
+end
+
 local function refuse_unknown(handle, fields)
+  -- A body is held here until it is whole. A small one costs less than the question who calls.
+  local length = tonumber(handle:headers():get('content-length'))
+  if not length or length > MAX_STRANGER_BYTES then
+    local status = refusal(handle)
+    if status then return handle:respond({[':status'] = status}, '') end
+  end
   local body = handle:body()
   local text = body and body:getBytes(0, body:length()) or ''
   local at, wrong = check(text, 1, fields, '')

@@ -16,7 +16,7 @@ _SCRIPT = Path(__file__).with_name("strict_json.lua")
 Fields = dict[str, Any]
 
 
-def strict_json(descriptors: Path, services: Sequence[str]) -> str:
+def strict_json(descriptors: Path, services: Sequence[str], *, max_stranger_bytes: int) -> str:
     """The script for these services (full names)."""
     found = FileDescriptorSet.FromString(descriptors.read_bytes())
     messages = {f".{file.package}.{message.name}": message for file in found.file for message in file.message_type}
@@ -30,7 +30,8 @@ def strict_json(descriptors: Path, services: Sequence[str]) -> str:
         f"{{pattern = {_text(pattern)}, allow = {_text(', '.join(sorted(methods)))}, methods = {{{_entries(methods)}}}}}"
         for pattern, methods in paths.items()
     ]
-    return "local PATHS = {\n" + ",\n".join(known) + "\n}\n" + _SCRIPT.read_text(encoding="utf-8")
+    known_paths = "local PATHS = {\n" + ",\n".join(known) + "\n}\n"
+    return f"local MAX_STRANGER_BYTES = {max_stranger_bytes}\n{known_paths}{_SCRIPT.read_text(encoding='utf-8')}"
 
 
 def _bindings(method: MethodDescriptorProto) -> Iterator[tuple[str, str, bool]]:

@@ -37,6 +37,8 @@ MAX_TICKETED_BYTES = 4096
 MAX_REQUEST_BYTES = 16 * 1024 * 1024
 """The gateway's limit too. gRPC's own is twice as much: what that refuses it refuses without a reason."""
 
+KEY_CHECK = "/treadle.gateway/CheckKey"
+
 _SHOWN_PATH = 200
 """Characters of a path that nobody serves: what refuses it carries it twice, in headers that have room for 8 KiB."""
 
@@ -97,6 +99,29 @@ class NoSuchCall(grpc.GenericRpcHandler):  # type: ignore[type-arg]  # only the 
             await _abort(context, *status_of(CallUnknown(path)))
 
         return grpc.stream_stream_rpc_method_handler(refuse, request_deserializer=None, response_serializer=None)
+
+
+class KeyCheck(grpc.GenericRpcHandler):  # type: ignore[type-arg]  # only the stubs have a generic class
+    """For the gateway, before it takes a large body: OK or the refusal, by the key alone. No message is sent, and nothing but the gateway
+    has a way here."""
+
+    def __init__(self, authenticator: Authenticator) -> None:
+        self._authenticator = authenticator
+
+    def service(self, handler_call_details: grpc.HandlerCallDetails) -> grpc.RpcMethodHandler[Any, Any] | None:
+        """None for all other calls."""
+        if handler_call_details.method != KEY_CHECK:
+            return None
+
+        async def check(_: AsyncIterator[bytes], context: Context) -> bytes:
+            try:
+                await self._authenticator.authenticate(api_key(context))
+            except KernelError as error:
+                code, _reason, status = _expected(error)
+                await _abort(context, code, status)
+            return b""
+
+        return grpc.stream_unary_rpc_method_handler(check, request_deserializer=None, response_serializer=None)
 
 
 Read = Callable[[int], Awaitable[Any]]

@@ -12,7 +12,7 @@ from grpc_health.v1.health import SERVICE_NAME as HEALTH
 from grpc_reflection.v1alpha import reflection_pb2_grpc
 from grpc_reflection.v1alpha.reflection import SERVICE_NAME as REFLECTION
 
-from server.api.edge import MAX_REQUEST_BYTES, NoSuchCall, generic_handler
+from server.api.edge import MAX_REQUEST_BYTES, KeyCheck, NoSuchCall, generic_handler
 from server.api.event_stream_service import SERVICE as EVENT_STREAMS
 from server.api.event_stream_service import EventStreamService
 from server.api.keyless import Health, Reflection
@@ -77,7 +77,7 @@ async def open_api(
     health_pb2_grpc.add_HealthServicer_to_server(health, server)
     reflection = Reflection((SERVICE.full_name, EVENT_STREAMS.full_name, HEALTH, REFLECTION))
     reflection_pb2_grpc.add_ServerReflectionServicer_to_server(reflection, server)
-    server.add_generic_rpc_handlers((NoSuchCall(),))
+    server.add_generic_rpc_handlers((KeyCheck(authenticator), NoSuchCall()))
     host, _, _ = listen.rpartition(":")
     port = server.add_insecure_port(listen)
     await server.start()

@@ -1,4 +1,4 @@
-"""Clients without a key that want the gateway's memory."""
+"""Clients that want the gateway's memory: strangers, and who has a key."""
 
 from __future__ import annotations
 
@@ -11,19 +11,23 @@ from pathlib import Path
 from typing import Any
 
 import aiohttp
+import grpc
 import pytest
 from support.gateway import ORIGIN, Http, control
 from support.git_server import GitServer
-from support.treadle import Client, recording
+from support.treadle import Client, error_info, recording
 from support.ways_in import STREAMS, Door, digest, whole
 
 from gateway.config import Gateway
 from gateway.draining import open_requests
 from server.embedded.gateway import embedded_gateway
+from server.identity.authenticator import ApiKeyAuthenticator
+from server.kernel.errors import StoreUnavailable
 
 MIB = 1024 * 1024
 CONNECTIONS = 60
 HEAD = b"POST /v1/sessions:execute HTTP/1.1\r\nhost: x\r\nconnection: close\r\n"
+TICKETED = "/treadle.session.v1.EventStreamService/StreamResume"
 
 
 def memory(home: Path) -> int:
@@ -39,11 +43,15 @@ def _is_envoy(process: Path, home: Path) -> bool:
         return False
 
 
-async def ask(address: str, body: bytes, *, length: int) -> tuple[asyncio.StreamReader, asyncio.StreamWriter]:
+async def ask(address: str, body: bytes, *, length: int, key: str = "") -> tuple[asyncio.StreamReader, asyncio.StreamWriter]:
     """A request with a body of which only the beginning is sent."""
+    return await begin(address, key, b"content-type: application/json\r\ncontent-length: %d\r\n\r\n" % length + body)
+
+
+async def begin(address: str, key: str, rest: bytes) -> tuple[asyncio.StreamReader, asyncio.StreamWriter]:
     host, _, port = address.rpartition(":")
     reader, writer = await asyncio.open_connection(host, int(port))
-    writer.write(HEAD + b"content-type: application/json\r\ncontent-length: %d\r\n\r\n" % length + body)
+    writer.write(HEAD + (f"authorization: Bearer {key}\r\n".encode() if key else b"") + rest)
     return reader, writer
 
 
@@ -58,20 +66,36 @@ async def refused(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) ->
         writer.close()
 
 
-async def test_unfinished_requests_hold_little_and_not_for_long(program: Path, http: Http, passable: Path) -> None:
+async def test_unfinished_requests_hold_little_and_not_for_long(
+    program: Path, http: Http, treadle: tuple[Any, Client], passable: Path
+) -> None:
+    key = treadle[1].key
     wanted = Gateway(listen="127.0.0.1:0", upstream=http.upstream, admin="", origins=(ORIGIN,), request_seconds=2)
     home = passable / "own"
     async with embedded_gateway(program, wanted, home) as address:
         before = memory(home)
-        large = [await ask(address, b'{"prompt": "' + b"x" * (15 * MIB), length=16 * MIB - 1) for _ in range(CONNECTIONS)]
+        large = [await ask(address, b'{"prompt": "' + b"x" * (15 * MIB), length=16 * MIB - 1, key=key) for _ in range(CONNECTIONS)]
         async with asyncio.timeout(30):
             assert {await refused(*each) for each in large} <= {(413, "REQUEST_TOO_LARGE"), (408, "REQUEST_TOO_SLOW"), (0, "")}
-        small = [await ask(address, b'{"prompt": "' + b"x" * MIB, length=MIB + 1000) for _ in range(CONNECTIONS)]
+        small = [await ask(address, b'{"prompt": "' + b"x" * MIB, length=MIB + 1000, key=key) for _ in range(CONNECTIONS)]
         begun = time.monotonic()
         async with asyncio.timeout(30):
             assert {await refused(*each) for each in small} == {(408, "REQUEST_TOO_SLOW")}
         assert time.monotonic() - begun < 20
         assert memory(home) - before < 400 * MIB
+
+
+async def test_unfinished_requests_of_strangers_hold_next_to_nothing(program: Path, http: Http, passable: Path) -> None:
+    wanted = Gateway(listen="127.0.0.1:0", upstream=http.upstream, admin="", request_seconds=2)
+    home = passable / "own"
+    async with embedded_gateway(program, wanted, home) as address:
+        before = memory(home)
+        held = [await ask(address, b'{"prompt": "' + b"x" * MIB, length=MIB + 1000) for _ in range(CONNECTIONS)]
+        held += [await ask(address, b'{"prompt": "' + b"x" * 16_000, length=16_384) for _ in range(CONNECTIONS)]
+        async with asyncio.timeout(30):
+            told = {await refused(*each) for each in held}
+        assert told <= {(401, "API_KEY_MISSING"), (408, "REQUEST_TOO_SLOW"), (0, "")}
+        assert memory(home) - before < 40 * MIB
 
 
 async def test_the_longest_prompt_of_all_still_goes_through(http: Http, repository: dict[str, str]) -> None:
@@ -101,7 +125,7 @@ async def test_at_the_limit_of_its_memory_it_lets_nothing_new_in_until_there_is_
     async with embedded_gateway(program, wanted, home) as address, asyncio.timeout(60):
         host, _, port = address.rpartition(":")
         early = await asyncio.open_connection(host, int(port))
-        held = [await ask(address, b'{"prompt": "' + b"x" * (8 * MIB), length=9 * MIB) for _ in range(30)]
+        held = [await ask(address, b'{"prompt": "' + b"x" * (8 * MIB), length=9 * MIB, key=treadle[1].key) for _ in range(30)]
         while not await overloaded(home):
             await asyncio.sleep(0.02)
         early[1].write(HEAD + b"content-length: 0\r\n\r\n")
@@ -140,3 +164,30 @@ async def test_a_stream_that_nobody_reads_is_given_up_and_a_silent_one_goes_on(
             while await open_requests(control(home)):
                 await asyncio.sleep(0.05)
         lazy[1].close()
+
+
+@pytest.mark.parametrize(("key", "reason"), [("", "API_KEY_MISSING"), ("trd_aaaaaaaa_" + "A" * 43, "API_KEY_INVALID")])
+@pytest.mark.parametrize("length", [b"content-length: 1000000", b"transfer-encoding: chunked"], ids=["announced", "chunked"])
+async def test_of_a_strangers_large_body_nothing_is_awaited(http: Http, key: str, reason: str, length: bytes) -> None:
+    reader, writer = await begin(http.address, key, length + b"\r\n\r\n")
+    async with asyncio.timeout(20):
+        assert await refused(reader, writer) == (401, reason)
+
+
+async def test_while_nobody_can_tell_who_calls_a_large_body_is_told_to_come_again(http: Http, monkeypatch: pytest.MonkeyPatch) -> None:
+    async def unavailable(*_: object) -> None:
+        raise StoreUnavailable
+
+    monkeypatch.setattr(ApiKeyAuthenticator, "authenticate", unavailable)
+    async with http.session.post(http.base + "/v1/sessions", data=b" " * 100_000) as answer:
+        assert (answer.status, (await answer.json())["details"][0]["reason"]) == (503, "SERVER_UNREACHABLE")
+
+
+@pytest.mark.parametrize(
+    "path", ["/grpc.health.v1.Health/Check", "/grpc.reflection.v1alpha.ServerReflection/ServerReflectionInfo", TICKETED]
+)
+async def test_where_no_key_is_asked_for_little_is_taken(http: Http, path: str) -> None:
+    async with grpc.aio.insecure_channel(http.address) as channel:
+        with pytest.raises(grpc.aio.AioRpcError) as caught:
+            await channel.stream_unary(path)(iter([b"\x0a\x80\x80\x01" + b"x" * 16384]), timeout=20)
+    assert error_info(caught.value)[1] == "REQUEST_TOO_LARGE"
