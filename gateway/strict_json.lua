@@ -52,7 +52,7 @@ local function after_list(text, at, fields, scope)
   local wrong
   at = text:find('[^%s,]', at + 1)
   while at and text:byte(at) ~= END do
-    if text:byte(at) == LIST then return misplaced(at) end
+    if text:byte(at) == LIST or text:find('^null', at) then return misplaced(at) end
     at, wrong = check(text, at, fields, scope)
     if not at then return nil, wrong end
     at = text:find('[^%s,]', at)

@@ -223,7 +223,8 @@ async def test_fields_that_are_known_are_judged_by_others(http: Http, body: str)
         ("/execute", '{"prompt": "x"} {"approval": "APPROVALS_ASK"}', 17),
         ("/execute", '{"prompt": "x",, "approval": "APPROVALS_ASK"}', 16),
         ("/v1/sessions/x/requests/y:resolve", '{"answers": [[{"approval": 1}]]}', 14),
-        ("/v1/sessions/x/requests/y:resolve", '{"answers": [null, 1, {"approval": 1}]}', 20),
+        ("/v1/sessions/x/requests/y:resolve", '{"answers": [{"questionId": "q"}, 1]}', 35),
+        ("/v1/sessions/x/requests/y:resolve", '{"answers": [null]}', 14),
     ],
 )
 async def test_a_spelling_that_hides_fields_is_refused(http: Http, path: str, body: str, byte: int) -> None:
