@@ -157,14 +157,26 @@ class Document:
 
     def _message(self, name: str, message: DescriptorProto, without: set[str]) -> Json:
         fields = [field for field in message.field if field.name not in without]
-        described: Json = {"type": "object", "properties": {field.json_name: self._field(name, field) for field in fields}}
+        described: Json = {"type": "object", "properties": {field.json_name: self._member(name, field) for field in fields}}
         if required := [field.json_name for field in fields if self._required(name, field)]:
             described["required"] = required
+        if name.endswith("Request"):
+            # As the gateway does it (strict_json.lua). Answers stay open: a newer server may say more.
+            described["additionalProperties"] = False
         return _described(described, self._protos.said(name))
 
     def _required(self, owner: str, field: FieldDescriptorProto) -> bool:
         """Whether a request without it is refused."""
         return owner.endswith("Request") and self._value(field, owner).get("minLength", 0) > 0
+
+    def _member(self, owner: str, field: FieldDescriptorProto) -> Json:
+        """A field of a body. In requests, as protobuf reads them, null stands for what is left out."""
+        described = self._field(owner, field)
+        if not owner.endswith("Request") or self._required(owner, field):
+            return described
+        if "$ref" in described:
+            return {"anyOf": [{"$ref": described.pop("$ref")}, {"type": "null"}], **described}
+        return described | {"type": [described["type"], "null"]}
 
     def _field(self, owner: str, field: FieldDescriptorProto) -> Json:
         comment = self._protos.said(f"{owner}.{field.name}")
@@ -210,7 +222,8 @@ class Document:
             }
             if body:
                 schema = self.schema(method.input_type, without=frozenset(bound))
-                operation["requestBody"] = {"required": True, "content": {"application/json": {"schema": schema}}}
+                needed = any(self._required(method.input_type, field) for field in message.field if field.name not in bound)
+                operation["requestBody"] = {"required": needed, "content": {"application/json": {"schema": schema}}}
             operation["responses"] = {"200": self._answer(method), **self._failures(service, method)}
             path = template
             for each in bound:
@@ -229,8 +242,8 @@ class Document:
                 needed = {"required": True} if self._required(method.input_type, field) else {}
                 yield {"name": field.json_name, "in": "query", **needed, "description": text, "schema": described}
         if method.output_type.removeprefix(".") == STREAM_BODY:
-            text = "The seq of the last event that the client has; counts more than any field of the request."
-            number = {"type": "string", "pattern": "^[0-9]{1,18}$"}
+            text = "The seq of the last event that the client has; counts more than any field of the request. Empty is none."
+            number = {"type": "string", "pattern": "^[0-9]{0,18}$"}
             yield {"name": "Last-Event-ID", "in": "header", "description": text, "schema": number}
 
     def _answer(self, method: MethodDescriptorProto) -> Json:

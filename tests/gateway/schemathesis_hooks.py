@@ -15,6 +15,20 @@ ASKING = {"sessionId": os.environ["ASKING_SESSION_ID"], "inputId": os.environ["I
 def before_call(context: Any, case: Any, kwargs: Any) -> None:
     """Half of them meet a session, an input and a request that there are, and an eighth ask for what can be done. Decided by the case's own
     content, so that a run can be repeated."""
+    if case.method == "QUERY":
+        # Envoy refuses one without a media type, as the method's own rules say; this is about the path.
+        case.headers = {**(case.headers or {}), "content-type": "application/json"}
+    if isinstance(case.body, dict):
+        # Protobuf reads numbers in place of enums' names, and of texts that hold large numbers. That is no promise.
+        case.body |= {name: "none" for name in ("approvals", "delivery", "version") if isinstance(case.body.get(name), int)}
+    starts_turn = case.operation.path.endswith(("execute", "stream")) and isinstance(case.body, dict)
+    if starts_turn:
+        # A turn that waits for a person goes on until the call's own limit; what it would show is in test_ways_in.py.
+        if case.body.get("approvals") == "APPROVALS_ASK":
+            del case.body["approvals"]
+        # One turn is enough to see what a stream looks like: calls that are repeated find it.
+        if case.body.get("requestId", "") == "":
+            case.body["requestId"] = f"only-{case.operation.path}"
     number = len(repr(case.path_parameters) + repr(case.query) + repr(case.body))
     if number % 2:
         return
@@ -25,9 +39,9 @@ def before_call(context: Any, case: Any, kwargs: Any) -> None:
         case.path_parameters["sessionId"] = SESSION
     if "sessionId" in (case.query or {}):
         case.query["sessionId"] = SESSION
-    if isinstance(case.body, dict) and number % 8 == 0:
+    if isinstance(case.body, dict) and number % 8 == 0 and not case.meta.generation.mode.is_negative:
         wanted = {"title": "T", "updateMask": "title"} if case.method == "PATCH" else {"repositoryUrl": REPOSITORY}
-        if case.operation.path.endswith(("execute", "stream")):
-            wanted |= {"prompt": "go", "provider": "replay", "model": "r.jsonl"}
+        if starts_turn:
+            wanted |= {"prompt": "go", "provider": "replay", "model": "r.jsonl", "requestId": "one"}
         if not case.operation.path.endswith("interrupt"):
             case.body = wanted
