@@ -46,6 +46,18 @@ PHRASES = {
     504: "Too slow",
 }  # fmt: skip
 
+# For people, and for schemathesis; a test sends each of them.
+_REPOSITORY = "https://github.com/owner/name"
+EXAMPLES: dict[str, Json] = {
+    "CreateSessionRequest": {"repositoryUrl": _REPOSITORY, "title": "Documentation"},
+    "ExecuteSessionRequest": {"repositoryUrl": _REPOSITORY, "prompt": "Say in the README how to run the tests"},
+    "ExecuteSessionRequestBody": {"prompt": "Now say it in the Makefile, too"},
+    "UpdateSessionRequestBody": {"title": "Documentation", "updateMask": "title"},
+    "SendInputRequestBody": {"text": "Leave the Makefile as it is", "delivery": "INPUT_DELIVERY_QUEUE"},
+    "UpdateInputRequestBody": {"text": "Leave the Makefile and the licence as they are"},
+    "ResolveRequestRequestBody": {"decline": True, "note": "Do what is usual"},
+}
+
 _F = FieldDescriptorProto
 SCALARS: dict[int, Json] = {
     _F.TYPE_STRING: {"type": "string"},
@@ -223,7 +235,9 @@ class Document:
             if body:
                 schema = self.schema(method.input_type, without=frozenset(bound))
                 needed = any(self._required(method.input_type, field) for field in message.field if field.name not in bound)
-                operation["requestBody"] = {"required": needed, "content": {"application/json": {"schema": schema}}}
+                example = EXAMPLES.get(schema["$ref"].rpartition("/")[2])
+                content = {"schema": schema} | ({} if example is None else {"example": example})
+                operation["requestBody"] = {"required": needed, "content": {"application/json": content}}
             operation["responses"] = {"200": self._answer(method), **self._failures(service, method)}
             path = template
             for each in bound:

@@ -15,6 +15,9 @@ ASKING = {"sessionId": os.environ["ASKING_SESSION_ID"], "inputId": os.environ["I
 def before_call(context: Any, case: Any, kwargs: Any) -> None:
     """Half of them meet a session, an input and a request that there are, and an eighth ask for what can be done. Decided by the case's own
     content, so that a run can be repeated."""
+    if isinstance(case.body, dict) and str(case.body.get("repositoryUrl")).startswith("https://"):
+        # An example: nobody shall be called outside of the tests.
+        case.body["repositoryUrl"] = REPOSITORY
     if case.method == "QUERY":
         # Envoy refuses one without a media type, as the method's own rules say; this is about the path.
         case.headers = {**(case.headers or {}), "content-type": "application/json"}

@@ -27,7 +27,7 @@ ROOT = Path(__file__).parents[2]
 DOCUMENT = ROOT / "generated" / "openapi" / "treadle.openapi.json"
 CHECKS = (
     "not_a_server_error,status_code_conformance,content_type_conformance,response_headers_conformance,response_schema_conformance,"
-    "ignored_auth,unsupported_method,negative_data_rejection"
+    "ignored_auth,unsupported_method,negative_data_rejection,use_after_free,ensure_resource_availability"
 )
 EXAMPLES = "12"
 SEED = "20261125"
@@ -138,6 +138,31 @@ def test_the_gateways_own_answers_are_described(document: dict[str, Any]) -> Non
                 assert f"`{reply.reason}`" in operation["responses"][str(reply.status)]["description"]
 
 
+async def test_examples_are_accepted(http: Http, repository: dict[str, str], asking: Asking, document: dict[str, Any]) -> None:
+    sent = 0
+    for path, operations in document["paths"].items():
+        for verb, operation in operations.items():
+            content = operation.get("requestBody", {}).get("content", {}).get("application/json", {})
+            if "example" not in content:
+                assert not content or not operation["requestBody"]["required"], path
+                continue
+            jsonschema_rs.validator_for(content["schema"] | {"components": document["components"]}).validate(content["example"])
+            body = content["example"]
+            if "repositoryUrl" in body:
+                body |= {"repositoryUrl": repository["repositoryUrl"]}
+            if "prompt" in body and "{" in path:
+                async with http.session.post(http.base + "/v1/sessions", json={"repositoryUrl": repository["repositoryUrl"]}) as answer:
+                    session_id = (await answer.json())["session"]["sessionId"]
+            else:
+                session_id = asking.session_id
+            url = path.format(sessionId=session_id, inputId=asking.input_id, requestId=asking.request_id)
+            async with http.session.request(verb, http.base + url, json=body) as answer:
+                assert answer.status == 200, (path, await answer.text())
+                await answer.read()
+            sent += 1
+    assert sent == 10
+
+
 @pytest.mark.timeout(200)
 async def test_what_is_answered_is_what_is_described(
     http: Http, treadle: tuple[Any, Client], repository: dict[str, str], asking: Asking, document: dict[str, Any], tmp_path: Path
@@ -152,7 +177,7 @@ async def test_what_is_answered_is_what_is_described(
     process = await asyncio.create_subprocess_exec(
         Path(sys.executable).with_name("st"),
         *("run", file, "--url", http.base),
-        *("--checks", CHECKS, "--phases", "examples,coverage,fuzzing", "--max-examples", EXAMPLES, "--seed", SEED),
+        *("--checks", CHECKS, "--phases", "examples,coverage,fuzzing,stateful", "--max-examples", EXAMPLES, "--seed", SEED),
         *("--request-timeout", "30", "--continue-on-failure", "--no-color"),
         cwd=tmp_path,
         env=os.environ
