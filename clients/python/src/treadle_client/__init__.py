@@ -62,6 +62,8 @@ from treadle.session.v1.event_pb2 import (
     UsagePurpose,
     UsageUpdated,
     UserInput,
+    Waiting,
+    WaitReason,
     WorkerPhase,
     WorkerUpdated,
 )
@@ -229,6 +231,8 @@ __all__ = [
     "UsageUpdated",
     "UserInput",
     "VersionConflict",
+    "WaitReason",
+    "Waiting",
     "WorkerPhase",
     "WorkerUpdated",
 ]

@@ -38,6 +38,13 @@ class SessionState(int, metaclass=_enum_type_wrapper.EnumTypeWrapper):
     SESSION_STATE_IDLE: _ClassVar[SessionState]
     SESSION_STATE_FAILED: _ClassVar[SessionState]
 
+class WaitReason(int, metaclass=_enum_type_wrapper.EnumTypeWrapper):
+    __slots__ = ()
+    WAIT_REASON_UNSPECIFIED: _ClassVar[WaitReason]
+    WAIT_REASON_PLACE: _ClassVar[WaitReason]
+    WAIT_REASON_USER_LIMIT: _ClassVar[WaitReason]
+    WAIT_REASON_TENANT_LIMIT: _ClassVar[WaitReason]
+
 class WorkerPhase(int, metaclass=_enum_type_wrapper.EnumTypeWrapper):
     __slots__ = ()
     WORKER_PHASE_UNSPECIFIED: _ClassVar[WorkerPhase]
@@ -226,6 +233,10 @@ SESSION_STATE_AWAITING_USER: SessionState
 SESSION_STATE_AWAITING_APPROVAL: SessionState
 SESSION_STATE_IDLE: SessionState
 SESSION_STATE_FAILED: SessionState
+WAIT_REASON_UNSPECIFIED: WaitReason
+WAIT_REASON_PLACE: WaitReason
+WAIT_REASON_USER_LIMIT: WaitReason
+WAIT_REASON_TENANT_LIMIT: WaitReason
 WORKER_PHASE_UNSPECIFIED: WorkerPhase
 WORKER_PHASE_STARTING: WorkerPhase
 WORKER_PHASE_READY: WorkerPhase
@@ -419,7 +430,7 @@ class Actor(_message.Message):
     def __init__(self, kind: _Optional[_Union[ActorKind, str]] = ..., id: _Optional[str] = ..., on_behalf_of: _Optional[str] = ...) -> None: ...
 
 class SessionUpdated(_message.Message):
-    __slots__ = ("state", "title", "branch", "changed", "labels")
+    __slots__ = ("state", "title", "branch", "changed", "labels", "waiting")
     class LabelsEntry(_message.Message):
         __slots__ = ("key", "value")
         KEY_FIELD_NUMBER: _ClassVar[int]
@@ -432,12 +443,22 @@ class SessionUpdated(_message.Message):
     BRANCH_FIELD_NUMBER: _ClassVar[int]
     CHANGED_FIELD_NUMBER: _ClassVar[int]
     LABELS_FIELD_NUMBER: _ClassVar[int]
+    WAITING_FIELD_NUMBER: _ClassVar[int]
     state: SessionState
     title: str
     branch: str
     changed: _containers.RepeatedScalarFieldContainer[str]
     labels: _containers.ScalarMap[str, str]
-    def __init__(self, state: _Optional[_Union[SessionState, str]] = ..., title: _Optional[str] = ..., branch: _Optional[str] = ..., changed: _Optional[_Iterable[str]] = ..., labels: _Optional[_Mapping[str, str]] = ...) -> None: ...
+    waiting: Waiting
+    def __init__(self, state: _Optional[_Union[SessionState, str]] = ..., title: _Optional[str] = ..., branch: _Optional[str] = ..., changed: _Optional[_Iterable[str]] = ..., labels: _Optional[_Mapping[str, str]] = ..., waiting: _Optional[_Union[Waiting, _Mapping]] = ...) -> None: ...
+
+class Waiting(_message.Message):
+    __slots__ = ("ahead", "reason")
+    AHEAD_FIELD_NUMBER: _ClassVar[int]
+    REASON_FIELD_NUMBER: _ClassVar[int]
+    ahead: int
+    reason: WaitReason
+    def __init__(self, ahead: _Optional[int] = ..., reason: _Optional[_Union[WaitReason, str]] = ...) -> None: ...
 
 class WorkerUpdated(_message.Message):
     __slots__ = ("worker_id", "phase", "launcher", "sandboxed", "exit_code", "oom_killed", "log_tail")

@@ -131,7 +131,9 @@ class SessionServiceServicer(object):
         FAILED_PRECONDITION/PROVIDER_NOT_CONFIGURED (the agent needs a model, and the server has no credential for one),
         INVALID_ARGUMENT/REPOSITORY_NOT_ALLOWED, FAILED_PRECONDITION/REPOSITORY_UNREACHABLE (with Git's reason),
         INVALID_ARGUMENT/BRANCH_UNKNOWN, NOT_FOUND/SESSION_NOT_FOUND, FAILED_PRECONDITION/TURN_ACTIVE, ALREADY_EXISTS/REQUEST_ID_REUSED,
-        INVALID_ARGUMENT/REQUEST_TOO_LARGE, RESOURCE_EXHAUSTED/TOO_MANY_TURNS.
+        INVALID_ARGUMENT/REQUEST_TOO_LARGE, RESOURCE_EXHAUSTED/TOO_MANY_TURNS (as many turns of the caller or its tenant wait already as may).
+        Where no more turns may run at once, the turn waits for its place, also over restarts: its first events come at once, and
+        session_updated tells how many begin before it. Tenants take turns, and so do the users of a tenant.
         A client that leaves changes nothing: the turn goes on, and Resume follows it.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
@@ -177,6 +179,7 @@ class SessionServiceServicer(object):
 
     def DeleteSession(self, request, context):
         """DeleteSession removes a session with its events and its queued inputs. The branch on the remote stays.
+        A turn that waits for its place goes with it.
         Errors: NOT_FOUND/SESSION_NOT_FOUND; FAILED_PRECONDITION/TURN_ACTIVE while a turn runs.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
@@ -184,7 +187,7 @@ class SessionServiceServicer(object):
         raise NotImplementedError('Method not implemented!')
 
     def Interrupt(self, request, context):
-        """Interrupt stops the session's active turn; its work so far is committed and pushed. Without an active turn it does nothing.
+        """Interrupt stops the session's active turn; its work so far is committed and pushed. One that waits for its place ends at once. Without an active turn it does nothing.
         Queued inputs stay queued until the next SendInput or the end of a turn that completed.
         Errors: NOT_FOUND/SESSION_NOT_FOUND.
         """
@@ -202,7 +205,8 @@ class SessionServiceServicer(object):
         the next turn.
         Idempotent by `request_id`. Errors: NOT_FOUND/SESSION_NOT_FOUND; INVALID_ARGUMENT/MODEL_NOT_ALLOWED and
         FAILED_PRECONDITION/PROVIDER_NOT_CONFIGURED when the server does not let the session's agent use its model any more;
-        INVALID_ARGUMENT/REQUEST_TOO_LARGE; ALREADY_EXISTS/REQUEST_ID_REUSED; RESOURCE_EXHAUSTED/TOO_MANY_INPUTS when 100 are queued already.
+        INVALID_ARGUMENT/REQUEST_TOO_LARGE; ALREADY_EXISTS/REQUEST_ID_REUSED; RESOURCE_EXHAUSTED/TOO_MANY_INPUTS when 100 are queued already;
+        RESOURCE_EXHAUSTED/TOO_MANY_TURNS as for ExecuteSession, when it would start a turn.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')

@@ -48,7 +48,9 @@ class SessionServiceStub:
     FAILED_PRECONDITION/PROVIDER_NOT_CONFIGURED (the agent needs a model, and the server has no credential for one),
     INVALID_ARGUMENT/REPOSITORY_NOT_ALLOWED, FAILED_PRECONDITION/REPOSITORY_UNREACHABLE (with Git's reason),
     INVALID_ARGUMENT/BRANCH_UNKNOWN, NOT_FOUND/SESSION_NOT_FOUND, FAILED_PRECONDITION/TURN_ACTIVE, ALREADY_EXISTS/REQUEST_ID_REUSED,
-    INVALID_ARGUMENT/REQUEST_TOO_LARGE, RESOURCE_EXHAUSTED/TOO_MANY_TURNS.
+    INVALID_ARGUMENT/REQUEST_TOO_LARGE, RESOURCE_EXHAUSTED/TOO_MANY_TURNS (as many turns of the caller or its tenant wait already as may).
+    Where no more turns may run at once, the turn waits for its place, also over restarts: its first events come at once, and
+    session_updated tells how many begin before it. Tenants take turns, and so do the users of a tenant.
     A client that leaves changes nothing: the turn goes on, and Resume follows it.
     """
     Resume: _grpc.UnaryStreamMultiCallable[_session_service_pb2.ResumeRequest, _session_service_pb2.ResumeResponse]
@@ -67,10 +69,11 @@ class SessionServiceStub:
     """
     DeleteSession: _grpc.UnaryUnaryMultiCallable[_session_service_pb2.DeleteSessionRequest, _session_service_pb2.DeleteSessionResponse]
     """DeleteSession removes a session with its events and its queued inputs. The branch on the remote stays.
+    A turn that waits for its place goes with it.
     Errors: NOT_FOUND/SESSION_NOT_FOUND; FAILED_PRECONDITION/TURN_ACTIVE while a turn runs.
     """
     Interrupt: _grpc.UnaryUnaryMultiCallable[_session_service_pb2.InterruptRequest, _session_service_pb2.InterruptResponse]
-    """Interrupt stops the session's active turn; its work so far is committed and pushed. Without an active turn it does nothing.
+    """Interrupt stops the session's active turn; its work so far is committed and pushed. One that waits for its place ends at once. Without an active turn it does nothing.
     Queued inputs stay queued until the next SendInput or the end of a turn that completed.
     Errors: NOT_FOUND/SESSION_NOT_FOUND.
     """
@@ -84,7 +87,8 @@ class SessionServiceStub:
     the next turn.
     Idempotent by `request_id`. Errors: NOT_FOUND/SESSION_NOT_FOUND; INVALID_ARGUMENT/MODEL_NOT_ALLOWED and
     FAILED_PRECONDITION/PROVIDER_NOT_CONFIGURED when the server does not let the session's agent use its model any more;
-    INVALID_ARGUMENT/REQUEST_TOO_LARGE; ALREADY_EXISTS/REQUEST_ID_REUSED; RESOURCE_EXHAUSTED/TOO_MANY_INPUTS when 100 are queued already.
+    INVALID_ARGUMENT/REQUEST_TOO_LARGE; ALREADY_EXISTS/REQUEST_ID_REUSED; RESOURCE_EXHAUSTED/TOO_MANY_INPUTS when 100 are queued already;
+    RESOURCE_EXHAUSTED/TOO_MANY_TURNS as for ExecuteSession, when it would start a turn.
     """
     ListInputs: _grpc.UnaryUnaryMultiCallable[_session_service_pb2.ListInputsRequest, _session_service_pb2.ListInputsResponse]
     """ListInputs lists the session's inputs in the order of their positions: those that are queued, or all.
@@ -130,7 +134,9 @@ class SessionServiceAsyncStub(SessionServiceStub):
     FAILED_PRECONDITION/PROVIDER_NOT_CONFIGURED (the agent needs a model, and the server has no credential for one),
     INVALID_ARGUMENT/REPOSITORY_NOT_ALLOWED, FAILED_PRECONDITION/REPOSITORY_UNREACHABLE (with Git's reason),
     INVALID_ARGUMENT/BRANCH_UNKNOWN, NOT_FOUND/SESSION_NOT_FOUND, FAILED_PRECONDITION/TURN_ACTIVE, ALREADY_EXISTS/REQUEST_ID_REUSED,
-    INVALID_ARGUMENT/REQUEST_TOO_LARGE, RESOURCE_EXHAUSTED/TOO_MANY_TURNS.
+    INVALID_ARGUMENT/REQUEST_TOO_LARGE, RESOURCE_EXHAUSTED/TOO_MANY_TURNS (as many turns of the caller or its tenant wait already as may).
+    Where no more turns may run at once, the turn waits for its place, also over restarts: its first events come at once, and
+    session_updated tells how many begin before it. Tenants take turns, and so do the users of a tenant.
     A client that leaves changes nothing: the turn goes on, and Resume follows it.
     """
     Resume: _aio.UnaryStreamMultiCallable[_session_service_pb2.ResumeRequest, _session_service_pb2.ResumeResponse]  # type: ignore[assignment]
@@ -149,10 +155,11 @@ class SessionServiceAsyncStub(SessionServiceStub):
     """
     DeleteSession: _aio.UnaryUnaryMultiCallable[_session_service_pb2.DeleteSessionRequest, _session_service_pb2.DeleteSessionResponse]  # type: ignore[assignment]
     """DeleteSession removes a session with its events and its queued inputs. The branch on the remote stays.
+    A turn that waits for its place goes with it.
     Errors: NOT_FOUND/SESSION_NOT_FOUND; FAILED_PRECONDITION/TURN_ACTIVE while a turn runs.
     """
     Interrupt: _aio.UnaryUnaryMultiCallable[_session_service_pb2.InterruptRequest, _session_service_pb2.InterruptResponse]  # type: ignore[assignment]
-    """Interrupt stops the session's active turn; its work so far is committed and pushed. Without an active turn it does nothing.
+    """Interrupt stops the session's active turn; its work so far is committed and pushed. One that waits for its place ends at once. Without an active turn it does nothing.
     Queued inputs stay queued until the next SendInput or the end of a turn that completed.
     Errors: NOT_FOUND/SESSION_NOT_FOUND.
     """
@@ -166,7 +173,8 @@ class SessionServiceAsyncStub(SessionServiceStub):
     the next turn.
     Idempotent by `request_id`. Errors: NOT_FOUND/SESSION_NOT_FOUND; INVALID_ARGUMENT/MODEL_NOT_ALLOWED and
     FAILED_PRECONDITION/PROVIDER_NOT_CONFIGURED when the server does not let the session's agent use its model any more;
-    INVALID_ARGUMENT/REQUEST_TOO_LARGE; ALREADY_EXISTS/REQUEST_ID_REUSED; RESOURCE_EXHAUSTED/TOO_MANY_INPUTS when 100 are queued already.
+    INVALID_ARGUMENT/REQUEST_TOO_LARGE; ALREADY_EXISTS/REQUEST_ID_REUSED; RESOURCE_EXHAUSTED/TOO_MANY_INPUTS when 100 are queued already;
+    RESOURCE_EXHAUSTED/TOO_MANY_TURNS as for ExecuteSession, when it would start a turn.
     """
     ListInputs: _aio.UnaryUnaryMultiCallable[_session_service_pb2.ListInputsRequest, _session_service_pb2.ListInputsResponse]  # type: ignore[assignment]
     """ListInputs lists the session's inputs in the order of their positions: those that are queued, or all.
@@ -215,7 +223,9 @@ class SessionServiceServicer(metaclass=_abc_1.ABCMeta):
         FAILED_PRECONDITION/PROVIDER_NOT_CONFIGURED (the agent needs a model, and the server has no credential for one),
         INVALID_ARGUMENT/REPOSITORY_NOT_ALLOWED, FAILED_PRECONDITION/REPOSITORY_UNREACHABLE (with Git's reason),
         INVALID_ARGUMENT/BRANCH_UNKNOWN, NOT_FOUND/SESSION_NOT_FOUND, FAILED_PRECONDITION/TURN_ACTIVE, ALREADY_EXISTS/REQUEST_ID_REUSED,
-        INVALID_ARGUMENT/REQUEST_TOO_LARGE, RESOURCE_EXHAUSTED/TOO_MANY_TURNS.
+        INVALID_ARGUMENT/REQUEST_TOO_LARGE, RESOURCE_EXHAUSTED/TOO_MANY_TURNS (as many turns of the caller or its tenant wait already as may).
+        Where no more turns may run at once, the turn waits for its place, also over restarts: its first events come at once, and
+        session_updated tells how many begin before it. Tenants take turns, and so do the users of a tenant.
         A client that leaves changes nothing: the turn goes on, and Resume follows it.
         """
 
@@ -270,6 +280,7 @@ class SessionServiceServicer(metaclass=_abc_1.ABCMeta):
         context: _ServicerContext,
     ) -> _typing.Union[_session_service_pb2.DeleteSessionResponse, _abc.Awaitable[_session_service_pb2.DeleteSessionResponse]]:
         """DeleteSession removes a session with its events and its queued inputs. The branch on the remote stays.
+        A turn that waits for its place goes with it.
         Errors: NOT_FOUND/SESSION_NOT_FOUND; FAILED_PRECONDITION/TURN_ACTIVE while a turn runs.
         """
 
@@ -279,7 +290,7 @@ class SessionServiceServicer(metaclass=_abc_1.ABCMeta):
         request: _session_service_pb2.InterruptRequest,
         context: _ServicerContext,
     ) -> _typing.Union[_session_service_pb2.InterruptResponse, _abc.Awaitable[_session_service_pb2.InterruptResponse]]:
-        """Interrupt stops the session's active turn; its work so far is committed and pushed. Without an active turn it does nothing.
+        """Interrupt stops the session's active turn; its work so far is committed and pushed. One that waits for its place ends at once. Without an active turn it does nothing.
         Queued inputs stay queued until the next SendInput or the end of a turn that completed.
         Errors: NOT_FOUND/SESSION_NOT_FOUND.
         """
@@ -299,7 +310,8 @@ class SessionServiceServicer(metaclass=_abc_1.ABCMeta):
         the next turn.
         Idempotent by `request_id`. Errors: NOT_FOUND/SESSION_NOT_FOUND; INVALID_ARGUMENT/MODEL_NOT_ALLOWED and
         FAILED_PRECONDITION/PROVIDER_NOT_CONFIGURED when the server does not let the session's agent use its model any more;
-        INVALID_ARGUMENT/REQUEST_TOO_LARGE; ALREADY_EXISTS/REQUEST_ID_REUSED; RESOURCE_EXHAUSTED/TOO_MANY_INPUTS when 100 are queued already.
+        INVALID_ARGUMENT/REQUEST_TOO_LARGE; ALREADY_EXISTS/REQUEST_ID_REUSED; RESOURCE_EXHAUSTED/TOO_MANY_INPUTS when 100 are queued already;
+        RESOURCE_EXHAUSTED/TOO_MANY_TURNS as for ExecuteSession, when it would start a turn.
         """
 
     @_abc_1.abstractmethod

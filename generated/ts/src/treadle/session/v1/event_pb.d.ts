@@ -383,6 +383,13 @@ export declare type SessionUpdated = Message$1<"treadle.session.v1.SessionUpdate
    * @generated from field: map<string, string> labels = 5;
    */
   labels: { [key: string]: string };
+
+  /**
+   * What the session's turn waits for, while it is QUEUED and has no place yet.
+   *
+   * @generated from field: treadle.session.v1.Waiting waiting = 7;
+   */
+  waiting?: Waiting | undefined;
 };
 
 /**
@@ -390,6 +397,34 @@ export declare type SessionUpdated = Message$1<"treadle.session.v1.SessionUpdate
  * Use `create(SessionUpdatedSchema)` to create a new message.
  */
 export declare const SessionUpdatedSchema: GenMessage<SessionUpdated>;
+
+/**
+ * Waiting tells of a turn that waits for its place among those that run. Told when the turn begins to wait, and then once a second at
+ * most: when the reason changed, and when `ahead` did (above 10: by a quarter).
+ *
+ * @generated from message treadle.session.v1.Waiting
+ */
+export declare type Waiting = Message$1<"treadle.session.v1.Waiting"> & {
+  /**
+   * How many turns begin before it, as it looks now; 0 for the next. It may grow: tenants and users take turns.
+   *
+   * @generated from field: uint32 ahead = 1;
+   */
+  ahead: number;
+
+  /**
+   * What it waits for.
+   *
+   * @generated from field: treadle.session.v1.WaitReason reason = 2;
+   */
+  reason: WaitReason;
+};
+
+/**
+ * Describes the message treadle.session.v1.Waiting.
+ * Use `create(WaitingSchema)` to create a new message.
+ */
+export declare const WaitingSchema: GenMessage<Waiting>;
 
 /**
  * WorkerUpdated tells of the process that runs the turn.
@@ -1962,6 +1997,46 @@ export enum SessionState {
  * Describes the enum treadle.session.v1.SessionState.
  */
 export declare const SessionStateSchema: GenEnum<SessionState>;
+
+/**
+ * WaitReason is what a turn waits for.
+ *
+ * @generated from enum treadle.session.v1.WaitReason
+ */
+export enum WaitReason {
+  /**
+   * Not said.
+   *
+   * @generated from enum value: WAIT_REASON_UNSPECIFIED = 0;
+   */
+  UNSPECIFIED = 0,
+
+  /**
+   * All places are taken: as many turns run as the servers may run.
+   *
+   * @generated from enum value: WAIT_REASON_PLACE = 1;
+   */
+  PLACE = 1,
+
+  /**
+   * As many of its user's turns run as one user's may.
+   *
+   * @generated from enum value: WAIT_REASON_USER_LIMIT = 2;
+   */
+  USER_LIMIT = 2,
+
+  /**
+   * As many of its tenant's turns run as one tenant's may.
+   *
+   * @generated from enum value: WAIT_REASON_TENANT_LIMIT = 3;
+   */
+  TENANT_LIMIT = 3,
+}
+
+/**
+ * Describes the enum treadle.session.v1.WaitReason.
+ */
+export declare const WaitReasonSchema: GenEnum<WaitReason>;
 
 /**
  * WorkerPhase is a step in the life of a worker.
