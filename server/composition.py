@@ -88,6 +88,7 @@ async def compose(settings: Settings, *, mark: Callable[[str], None] | None = No
         rush = Rush()
         ports = Ports(
             turns=stores.turns,
+            queue=stores.queue,
             desk=stores.desk,
             journal=journal,
             codec=codec,
@@ -106,9 +107,11 @@ async def compose(settings: Settings, *, mark: Callable[[str], None] | None = No
             mark=point,
             rush=rush,
             tracer=tracer,
+            waited=telemetry.TURN_WAIT_SECONDS.observe,
         )
         supervisor = Supervisor(ports, limits)
         telemetry.TURNS_ACTIVE.set_function(lambda: supervisor.active)
+        telemetry.TURNS_WAITING.set_function(lambda: supervisor.waiting)
         inspections = Inspections(repositories)
         execute = Execute(
             stores.sessions,
@@ -120,7 +123,6 @@ async def compose(settings: Settings, *, mark: Callable[[str], None] | None = No
             providers=installed_agents,
             models=models.gateway,
             default_provider=agent.name,
-            replica=replica,
             lease_seconds=settings.lease_seconds,
         )
         sessions = Sessions(stores.sessions, stores.turns, journal, inspections, supervisor, repositories=repositories)

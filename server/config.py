@@ -95,7 +95,11 @@ class Settings(BaseSettings):
         "",
         description="The agent of a session that names none; empty for `claude` where it is installed and has a credential, else `replay`.",
     )
-    max_turns: int = Field(64, ge=1, description="Turns that one server runs at a time.")
+    max_turns: int = Field(64, ge=1, description="Turns that one server runs at a time; others wait for a place.")
+    max_turns_per_user: int = Field(0, ge=0, description="Turns of one user that all servers run at a time; 0 for no limit.")
+    max_turns_per_tenant: int = Field(0, ge=0, description="The same for all users of a tenant together.")
+    max_waiting_turns: int = Field(1000, ge=0, description="Turns of one user that may wait for a place; 0 for no limit.")
+    max_waiting_turns_per_tenant: int = Field(10000, ge=0, description="The same for all users of a tenant together.")
     agent_steps: int = Field(200, ge=0, description="How often an agent may ask its model in one turn; 0 for no limit.")
     turn_timeout_seconds: Seconds = Field(
         3600, description="Limit for the agent's part of a turn, without the time in which it waits for people."

@@ -21,6 +21,12 @@ CALL_SECONDS = Histogram("treadle_call_seconds", "Duration of unary RPCs in seco
 STREAMS = Gauge("treadle_streams", "Streams that are open now.")
 STREAM_BYTES = Counter("treadle_stream_bytes_total", "Bytes of frames that were sent to followers.")
 TURNS_ACTIVE = Gauge("treadle_turns_active", "Turns that this replica drives now.")
+TURNS_WAITING = Gauge("treadle_turns_waiting", "Turns that wait for a place, over all replicas.")
+TURN_WAIT_SECONDS = Histogram(
+    "treadle_turn_wait_seconds",
+    "For how long turns waited that found no place, until this replica gave them one.",
+    buckets=(0.1, 0.5, 1, 5, 10, 30, 60, 300, 900, 3600, 4 * 3600, 24 * 3600),
+)
 STEPS = Counter("treadle_steps_total", "Named points that turns and the journal passed.", ["step"])
 STEP_SECONDS = Histogram("treadle_step_seconds", "Time between `<step>.before` and `<step>.after`.", ["step"])
 MODEL_REQUESTS = Counter(

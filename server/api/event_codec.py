@@ -14,6 +14,7 @@ from server.kernel.event import Chunk, Envelope, Fact
 from server.kernel.model_use import ModelUse, Purpose
 from server.kernel.ports.launcher import Capability, WorkerExit
 from server.kernel.ports.repositories import Diff, Skipped
+from server.kernel.ports.turn_queue import Waiting
 from server.kernel.session import SessionState
 from server.kernel.turn import Turn
 from server.kernel.user_input import UserInput
@@ -75,14 +76,25 @@ class ProtobufEventCodec:
         return _EVENT_TAG + varint(len(events)) + events
 
     def session_updated(
-        self, state: SessionState, *, title: str | None = None, branch: str | None = None, labels: Mapping[str, str] | None = None
+        self,
+        state: SessionState,
+        *,
+        title: str | None = None,
+        branch: str | None = None,
+        labels: Mapping[str, str] | None = None,
+        waiting: Waiting | None = None,
     ) -> Fact:
-        """The session's state, title, branch or labels changed."""
+        """The session's state, title, branch or labels changed, or where its `waiting` turn stands."""
         named = {"title": title, "branch": branch, "labels": labels}
         changed = ["state", *(name for name, value in named.items() if value is not None)]
         return _fact(
             session_updated=pb.SessionUpdated(
-                state=f"SESSION_STATE_{state}", title=title, branch=branch, labels=labels or {}, changed=changed
+                state=f"SESSION_STATE_{state}",
+                title=title,
+                branch=branch,
+                labels=labels or {},
+                changed=changed,
+                waiting=pb.Waiting(ahead=waiting.ahead, reason=f"WAIT_REASON_{waiting.reason}") if waiting else None,
             )
         )
 

@@ -10,10 +10,12 @@ from server.db.input_store import start_with_first
 from server.db.pool import Database
 from server.db.queries import SQL
 from server.db.rows import input_from, parse_uuid, resolution_from
+from server.db.turn_store import Place
 from server.kernel.agent_request import OpenRequest, RequestKind
 from server.kernel.identity import Principal
 from server.kernel.ports.desk_store import News
 from server.kernel.ports.input_store import Starter
+from server.kernel.ports.turn_queue import QueueLimits
 from server.kernel.ports.turn_store import Claimed
 from server.kernel.turn import Turn
 from server.kernel.user_input import Delivery, InputState, UserInput
@@ -22,8 +24,9 @@ from server.kernel.user_input import Delivery, InputState, UserInput
 class PostgresDeskStore:
     """Implements the port `DeskStore`."""
 
-    def __init__(self, system: Database) -> None:
+    def __init__(self, system: Database, limits: QueueLimits) -> None:
         self._system = system
+        self._limits = limits
 
     async def news(self, turn: Turn) -> News:
         """See DeskStore."""
@@ -64,16 +67,16 @@ class PostgresDeskStore:
         async with self._system.connection() as connection:
             return [str(row["session_id"]) for row in await connection.fetch(SQL["desk_calls"], replica)]
 
-    async def start_next(self, starter: Starter, *, session_id: str = "", limit: int = 1) -> list[Claimed]:
+    async def start_next(self, starter: Starter, *, session_id: str = "", limit: int = 1) -> list[Claimed | Turn]:
         """See DeskStore."""
         async with self._system.connection() as connection:
             due = await connection.fetch(SQL["due_sessions"], parse_uuid(session_id), limit)
-        started = []
+        started: list[Claimed | Turn] = []
         for row in due:
             async with self._system.transaction() as connection:
-                claimed = await _start(connection, row["tenant_id"], row["session_id"], starter)
-            if claimed is not None:
-                started.append(claimed)
+                begun = await _start(connection, row["tenant_id"], row["session_id"], starter, self._limits)
+            if begun is not None:
+                started.append(begun)
         return started
 
     async def _execute(self, statement: str, turn: Turn, epoch: int, *values: object) -> None:
@@ -87,10 +90,14 @@ def _steers(each: UserInput, turn: Turn) -> bool:
     return each.state is InputState.QUEUED and each.delivery is Delivery.STEER
 
 
-async def _start(connection: asyncpg.Connection, tenant_id: str, session_id: object, starter: Starter) -> Claimed | None:
+async def _start(
+    connection: asyncpg.Connection, tenant_id: str, session_id: object, starter: Starter, limits: QueueLimits
+) -> Claimed | Turn | None:
     # The lock first: what the other statements see is then what nobody else can change.
     row = await connection.fetchrow(SQL["lock_due_session"], tenant_id, session_id)
     if row is None or not await connection.fetch(SQL["due_sessions"], session_id, 1):
         return None
     owner = Principal(tenant_id, row["owner_id"], row["owner_name"], row["owner_email"])
-    return await start_with_first(connection, owner, str(session_id), (row["provider"], row["model"]), starter)
+    # What was accepted when it was said is not refused now.
+    place = Place(starter.replica, starter.lease_seconds, limits, bounded=False)
+    return await start_with_first(connection, owner, str(session_id), (row["provider"], row["model"]), starter, place=place)

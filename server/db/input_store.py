@@ -13,7 +13,7 @@ from server.db.pool import Database
 from server.db.queries import SQL
 from server.db.rows import answers_of, input_from, parse_uuid, request_from, resolution_from
 from server.db.session_store import load_session, lock_session
-from server.db.turn_store import insert_turn
+from server.db.turn_store import Place, insert_turn
 from server.kernel.agent_request import AgentRequest, Resolution
 from server.kernel.errors import (
     InputNotFound,
@@ -28,7 +28,9 @@ from server.kernel.errors import (
 from server.kernel.identity import Principal
 from server.kernel.ids import new_id
 from server.kernel.ports.input_store import Sent, Starter
+from server.kernel.ports.turn_queue import QueueLimits
 from server.kernel.ports.turn_store import Claimed, NewTurn
+from server.kernel.turn import Turn
 from server.kernel.user_input import Delivery, InputPage, InputState, NewInput, UserInput
 
 MAX_PAGE_BYTES = 1_000_000
@@ -38,10 +40,11 @@ MAX_PAGE_BYTES = 1_000_000
 class PostgresInputStore:
     """Implements the port `InputStore`."""
 
-    def __init__(self, app: Database) -> None:
+    def __init__(self, app: Database, limits: QueueLimits) -> None:
         self._app = app
+        self._limits = limits
 
-    async def send(self, principal: Principal, session_id: str, new: NewInput, *, starter: Starter | None, limit: int) -> Sent:
+    async def send(self, principal: Principal, session_id: str, new: NewInput, *, starter: Starter, limit: int) -> Sent:
         """See InputStore."""
         async with self._app.tenant(principal.tenant_id) as connection:
             await lock_session(connection, principal, session_id)
@@ -54,10 +57,9 @@ class PostgresInputStore:
             if active:
                 return Sent(queued)
             await connection.execute(SQL["release_queue"], principal.tenant_id, session_id)
-            if starter is None:
-                return Sent(queued)
             session = await load_session(connection, principal, session_id)
-            started = await start_with_first(connection, principal, session.id, (session.provider, session.model), starter)
+            place = Place(starter.replica, starter.lease_seconds, self._limits)
+            started = await start_with_first(connection, principal, session.id, (session.provider, session.model), starter, place=place)
             row = await connection.fetchrow(SQL["lock_input"], principal.tenant_id, session_id, queued.id)
             return Sent(input_from(row), started=started)
 
@@ -113,10 +115,10 @@ class PostgresInputStore:
 
 
 async def start_with_first(
-    connection: asyncpg.Connection, owner: Principal, session_id: str, last: tuple[str, str], starter: Starter
-) -> Claimed | None:
-    """Start a turn with the input that is first in the queue; None for an empty queue. The session is locked and has no active turn;
-    `last` are the provider (empty when it had none yet) and the model of its last one."""
+    connection: asyncpg.Connection, owner: Principal, session_id: str, last: tuple[str, str], starter: Starter, *, place: Place
+) -> Claimed | Turn | None:
+    """Start a turn with the input that is first in the queue, or let it wait; None for an empty queue. The session is locked and has no
+    active turn; `last` are the provider (empty when it had none yet) and the model of its last one. Errors: TooManyTurns."""
     provider, model = last
     row = await connection.fetchrow(SQL["first_input"], owner.tenant_id, session_id)
     if row is None:
@@ -132,9 +134,9 @@ async def start_with_first(
         approvals=row["approvals"],
         input_id=str(row["id"]),
     )
-    claimed = await insert_turn(connection, owner, session_id, turn, replica=starter.replica, lease_seconds=starter.lease_seconds)
+    begun = await insert_turn(connection, owner, session_id, turn, place)
     await connection.execute(SQL["deliver_input"], owner.tenant_id, turn.input_id, turn.id)
-    return claimed
+    return begun
 
 
 async def _of_request(connection: asyncpg.Connection, principal: Principal, session_id: str, new: NewInput) -> UserInput | None:

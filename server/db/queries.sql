@@ -181,18 +181,21 @@ SELECT * FROM turns WHERE tenant_id = $1 AND owner_id = $2 AND request_id = $3
 
 -- start_turn --
 -- Whoever starts a turn drives the session, whoever drove it before; no worker may append until a step opens the head.
+-- Without a replica ($10) nobody drives it, and the turn waits. Its lease has no end: a replica from before there was a queue, in a rolling
+-- upgrade, would take it for one that was lost.
 WITH head AS (
   UPDATE session_heads
-  SET epoch = epoch + 1, lease_owner = $10, lease_expires_at = clock_timestamp() + $11 * interval '1 second',
+  SET epoch = epoch + 1, lease_owner = $10,
+      lease_expires_at = CASE WHEN $10::text IS NULL THEN 'infinity' ELSE clock_timestamp() + $11 * interval '1 second' END,
       turn_id = NULL, attempt = 0, worker_seq = 0
   WHERE tenant_id = $1 AND session_id = $3
   RETURNING tenant_id, session_id, epoch, next_seq
 ), turn AS (
   INSERT INTO turns (tenant_id, id, session_id, owner_id, number, start_seq, request_id, request_digest, provider, model, prompt,
-                     trace_parent, approvals, input_id)
+                     trace_parent, approvals, input_id, queued)
   SELECT tenant_id, $2, session_id, $4,
          (SELECT coalesce(max(number), 0) + 1 FROM turns WHERE tenant_id = $1 AND session_id = $3),
-         next_seq - 1, $5, $6, $7, $8, $9, $12, $13, $14
+         next_seq - 1, $5, $6, $7, $8, $9, $12, $13, $14, $10::text IS NULL
   FROM head
   RETURNING id, number, start_seq, created_at
 ), session AS (
@@ -202,6 +205,138 @@ WITH head AS (
 )
 SELECT session.*, head.next_seq, head.epoch, turn.id AS active_turn_id, turn.number, turn.start_seq, turn.created_at AS turn_created_at
 FROM session, head, turn
+
+
+-- lock_queue --
+-- Held by whoever gives a place to a turn, or lets one wait, as far as a limit counts them: so they count one after the other.
+SELECT pg_advisory_xact_lock(hashtextextended('treadle.turn_queue', 0))
+
+
+-- running_of --
+SELECT count(*) FILTER (WHERE owner_id = $2) AS of_user, count(*) AS of_tenant
+FROM turns WHERE tenant_id = $1 AND active AND NOT (queued AND state = 'QUEUED')
+
+
+-- waiting_of --
+SELECT count(*) FILTER (WHERE owner_id = $2) AS of_user, count(*) AS of_tenant
+FROM turns WHERE tenant_id = $1 AND queued AND state = 'QUEUED'
+
+
+-- lock_waiting_turn --
+-- The session's turn, if it waits, and nobody is giving it a place in this moment.
+SELECT id FROM turns WHERE tenant_id = $1 AND session_id = $2 AND queued AND state = 'QUEUED' FOR UPDATE SKIP LOCKED
+
+
+-- waiting_turns --
+-- The fair order of all that wait: by how many turns of its tenant would run if it and those before it began now, then by whose tenant got
+-- a place longer ago, then by age; within a tenant the same by users. Without the second, who comes with a thousand turns would get the
+-- only place again and again, since nobody runs a turn when it becomes free.
+-- What a limit ($1 for users, $2 for tenants, 0 for none) holds back is behind all others, and what shall be stopped behind that.
+-- With $4 = 0: those that get the next $3 places, and those that shall be stopped. Else up to $4 whose logs are to be told where they
+-- stand: each change of the first ten, and of the others a quarter, so that a queue of any length is told in few events.
+WITH running AS MATERIALIZED (
+  SELECT tenant_id, owner_id, count(*) AS turns FROM turns WHERE active AND NOT (queued AND state = 'QUEUED') GROUP BY tenant_id, owner_id
+), candidate AS (
+  SELECT t.id, t.tenant_id, t.owner_id, t.session_id, t.created_at, t.told_ahead, t.told_reason, t.told_at,
+         coalesce(u.placed_at, '-infinity') AS user_placed_at, coalesce(n.placed_at, '-infinity') AS tenant_placed_at,
+         t.interrupt_reason <> '' OR EXISTS (
+           SELECT FROM inputs i WHERE i.session_id = t.session_id AND i.turn_id = t.id AND i.state = 'QUEUED' AND i.delivery = 'INTERRUPT'
+         ) AS stopped
+  FROM turns t JOIN users u ON u.tenant_id = t.tenant_id AND u.id = t.owner_id JOIN tenants n ON n.id = t.tenant_id
+  WHERE t.queued AND t.state = 'QUEUED'
+), by_user AS (
+  SELECT *, row_number() OVER (PARTITION BY tenant_id, owner_id ORDER BY stopped, created_at, id) AS nth_of_user FROM candidate
+), of_users AS (
+  SELECT u.*, coalesce(r.turns, 0) + nth_of_user AS of_user, $1::int > 0 AND coalesce(r.turns, 0) + nth_of_user > $1 AS held
+  FROM by_user u LEFT JOIN running r USING (tenant_id, owner_id)
+), by_tenant AS (
+  SELECT *, row_number() OVER (
+    PARTITION BY tenant_id ORDER BY stopped, held, of_user, nth_of_user > 1, user_placed_at, created_at, id
+  ) AS nth_of_tenant FROM of_users
+), of_tenants AS (
+  SELECT t.*, coalesce(r.turns, 0) + nth_of_tenant AS of_tenant
+  FROM by_tenant t LEFT JOIN (SELECT tenant_id, sum(turns) AS turns FROM running GROUP BY tenant_id) r USING (tenant_id)
+), reasoned AS (
+  SELECT *, CASE WHEN held THEN 'USER_LIMIT' WHEN $2::int > 0 AND of_tenant > $2 THEN 'TENANT_LIMIT' ELSE 'PLACE' END AS reason
+  FROM of_tenants
+), ranked AS MATERIALIZED (
+  SELECT *, row_number() OVER (
+    ORDER BY stopped, reason <> 'PLACE', of_tenant, nth_of_tenant > 1, tenant_placed_at, created_at, id
+  ) - 1 AS ahead FROM reasoned
+), counted AS (
+  SELECT count(*) AS waiting, count(*) FILTER (WHERE reason = 'PLACE' AND NOT stopped) AS startable, count(*) FILTER (WHERE stopped) AS stopped
+  FROM ranked
+), chosen AS (
+  SELECT id AS turn_id, session_id, ahead, reason FROM ranked
+  WHERE CASE WHEN $4::int = 0 THEN stopped OR (reason = 'PLACE' AND ahead < $3::int) ELSE
+    NOT stopped AND (told_ahead IS NULL OR (
+      told_at <= clock_timestamp() - interval '1 second'
+      AND (reason <> told_reason OR (ahead <> told_ahead AND (ahead < 10 OR abs(ahead - told_ahead) * 4 >= told_ahead)))
+    )) END
+  ORDER BY told_ahead IS NOT NULL, ranked.ahead LIMIT nullif($4, 0)
+)
+SELECT counted.*, chosen.* FROM counted LEFT JOIN chosen ON true
+
+
+-- take_waiting --
+-- They wait no more, and $2 drives them.
+WITH taken AS MATERIALIZED (
+  SELECT t.tenant_id, t.id, t.session_id
+  FROM turns t JOIN session_heads h ON h.tenant_id = t.tenant_id AND h.session_id = t.session_id
+  WHERE t.id = ANY ($1::uuid[]) AND t.queued AND t.state = 'QUEUED'
+  ORDER BY t.session_id
+  FOR NO KEY UPDATE OF t, h SKIP LOCKED
+), unqueued AS (
+  UPDATE turns t
+  SET queued = false, interrupt_reason = coalesce(nullif(t.interrupt_reason, ''), (
+    SELECT 'interrupted by ' || u.name || ' for a new request'
+    FROM inputs i JOIN users u ON u.tenant_id = i.tenant_id AND u.id = i.owner_id
+    WHERE i.session_id = t.session_id AND i.turn_id = t.id AND i.state = 'QUEUED' AND i.delivery = 'INTERRUPT' LIMIT 1
+  ), '')
+  FROM taken WHERE t.tenant_id = taken.tenant_id AND t.id = taken.id
+  RETURNING t.tenant_id, t.owner_id, t.interrupt_reason
+), served AS (
+  SELECT DISTINCT tenant_id, owner_id FROM unqueued WHERE interrupt_reason = ''
+), users_served AS (
+  UPDATE users u SET placed_at = clock_timestamp() FROM served WHERE u.tenant_id = served.tenant_id AND u.id = served.owner_id
+), tenants_served AS (
+  UPDATE tenants n SET placed_at = clock_timestamp() WHERE n.id IN (SELECT tenant_id FROM served)
+)
+UPDATE session_heads h
+SET epoch = h.epoch + 1, lease_owner = $2, lease_expires_at = clock_timestamp() + $3 * interval '1 second'
+FROM taken WHERE h.session_id = taken.session_id
+RETURNING h.session_id
+
+
+-- tell_waiting --
+-- What the logs of waiting turns get, one element per session. A turn that somebody takes, or a log that does not end where it did, is
+-- left alone. A session without a title gets one ($9).
+WITH telling AS MATERIALIZED (
+  SELECT * FROM unnest($1::uuid[], $2::uuid[], $3::bigint[], $4::bigint[], $5::bigint[], $7::int[], $8::text[], $9::text[])
+    AS r (session_id, turn_id, epoch, first_seq, last_seq, ahead, reason, title)
+), waiting AS MATERIALIZED (
+  SELECT t.tenant_id, t.id, t.session_id
+  FROM turns t JOIN sessions s ON s.tenant_id = t.tenant_id AND s.id = t.session_id
+  WHERE t.id = ANY ($2) AND t.queued AND t.state = 'QUEUED'
+  ORDER BY t.session_id
+  FOR NO KEY UPDATE OF t, s SKIP LOCKED
+), head AS (
+  UPDATE session_heads h SET next_seq = telling.last_seq + 1
+  FROM waiting JOIN telling ON telling.turn_id = waiting.id
+  WHERE h.session_id = waiting.session_id AND h.epoch = telling.epoch AND h.next_seq = telling.first_seq
+  RETURNING h.tenant_id, telling.*
+), told AS (
+  UPDATE turns t SET told_ahead = head.ahead, told_reason = head.reason, told_at = clock_timestamp()
+  FROM head WHERE t.tenant_id = head.tenant_id AND t.id = head.turn_id
+), titled AS (
+  UPDATE sessions s SET title = head.title
+  FROM head WHERE s.tenant_id = head.tenant_id AND s.id = head.session_id AND head.title IS NOT NULL AND s.title = ''
+), stored AS (
+  INSERT INTO event_chunks (tenant_id, session_id, first_seq, last_seq, turn_id, epoch, data)
+  SELECT head.tenant_id, head.session_id, head.first_seq, head.last_seq, head.turn_id, head.epoch, chunk.data
+  FROM head JOIN unnest($1::uuid[], $6::bytea[]) AS chunk (session_id, data) USING (session_id)
+)
+SELECT session_id FROM head
 
 
 -- request_interrupt --
@@ -411,7 +546,7 @@ RETURNING h.session_id, h.epoch
 
 
 -- claimed_turns --
-SELECT t.*, u.name AS owner_name, u.email AS owner_email
+SELECT t.*, u.name AS owner_name, u.email AS owner_email, h.epoch
 FROM session_heads h
 JOIN turns t ON t.tenant_id = h.tenant_id AND t.session_id = h.session_id AND t.active
 JOIN users u ON u.tenant_id = t.tenant_id AND u.id = t.owner_id

@@ -8,6 +8,8 @@ from uuid import UUID
 import asyncpg
 
 from server.kernel.agent_request import AgentRequest, Answer, Question, RequestKind, RequestOutcome, Resolution
+from server.kernel.identity import Principal
+from server.kernel.ports.turn_store import Claimed
 from server.kernel.session import Session, SessionState
 from server.kernel.turn import Awaiting, Outcome, Turn, TurnCode, TurnState
 from server.kernel.user_input import Delivery, InputState, UserInput
@@ -87,6 +89,12 @@ def turn_from(row: asyncpg.Record) -> Turn:
         start_seq=row["start_seq"],
         end_seq=row["end_seq"],
     )
+
+
+def claimed_from(turn: asyncpg.Record, session: asyncpg.Record) -> Claimed:
+    """A row of `claimed_turns`, and the one of `claimed_sessions` that belongs to it."""
+    owner = Principal(turn["tenant_id"], turn["owner_id"], turn["owner_name"], turn["owner_email"])
+    return Claimed(turn_from(turn), session_from(session), owner, turn["epoch"])
 
 
 def _outcome_from(row: asyncpg.Record) -> Outcome | None:

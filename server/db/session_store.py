@@ -75,7 +75,8 @@ class PostgresSessionStore:
         """See SessionStore."""
         async with self._app.tenant(principal.tenant_id) as connection:
             await lock_session(connection, principal, session_id)
-            await refuse_in_the_way(connection, principal, session_id)
+            if not await connection.fetch(SQL["lock_waiting_turn"], principal.tenant_id, session_id):
+                await refuse_in_the_way(connection, principal, session_id)
             await connection.execute(SQL["delete_session"], principal.tenant_id, principal.user_id, session_id)
 
 

@@ -16,6 +16,7 @@ from server.db.migrate import check_revision, migrate
 from server.db.pool import Database, DedicatedConnection, open_database
 from server.db.roles import APP, SYSTEM, check_role
 from server.db.session_store import PostgresSessionStore
+from server.db.turn_queue import PostgresTurnQueue
 from server.db.turn_store import PostgresTurnStore
 from server.db.usage_store import PostgresUsageStore
 from server.kernel.ports.desk_store import DeskStore
@@ -23,6 +24,7 @@ from server.kernel.ports.event_store import EventStore
 from server.kernel.ports.input_store import InputStore
 from server.kernel.ports.key_store import KeyStore
 from server.kernel.ports.session_store import SessionStore
+from server.kernel.ports.turn_queue import QueueLimits, TurnQueue
 from server.kernel.ports.turn_store import TurnStore
 from server.kernel.ports.usage_store import UsageStore
 
@@ -36,6 +38,7 @@ class Stores:
 
     sessions: SessionStore
     turns: TurnStore
+    queue: TurnQueue
     events: EventStore
     keys: KeyStore
     usage: UsageStore
@@ -46,6 +49,12 @@ class Stores:
 @asynccontextmanager
 async def open_postgres(settings: Settings) -> AsyncIterator[Stores]:
     """Migrates first if it must and may. Errors: DatabaseUnfit when the schema or a role is not as it has to be, StoreUnavailable."""
+    limits = QueueLimits(
+        running_of_user=settings.max_turns_per_user,
+        running_of_tenant=settings.max_turns_per_tenant,
+        waiting_of_user=settings.max_waiting_turns,
+        waiting_of_tenant=settings.max_waiting_turns_per_tenant,
+    )
     app_url, system_url = settings.database_url.get_secret_value(), settings.database_system_url.get_secret_value()
     async with (
         open_database(system_url, name="system", size=_SYSTEM_CONNECTIONS) as system,
@@ -58,12 +67,13 @@ async def open_postgres(settings: Settings) -> AsyncIterator[Stores]:
                 await check_role(connection, role=role)
         yield Stores(
             sessions=PostgresSessionStore(app),
-            turns=PostgresTurnStore(app, system),
+            turns=PostgresTurnStore(app, system, limits),
+            queue=PostgresTurnQueue(system, limits),
             events=PostgresEventStore(journal, system),
             keys=PostgresKeyStore(system),
             usage=PostgresUsageStore(system),
-            inputs=PostgresInputStore(app),
-            desk=PostgresDeskStore(system),
+            inputs=PostgresInputStore(app, limits),
+            desk=PostgresDeskStore(system, limits),
         )
 
 

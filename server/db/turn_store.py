@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Sequence
+from dataclasses import dataclass
 
 import asyncpg
 
@@ -12,11 +13,13 @@ from server.db.queries import SQL
 from server.db.rows import parse_uuid, session_from, turn_from
 from server.db.session_store import insert_session, load_session, lock_session, refuse_in_the_way
 from server.db.transcripts import Packed, pack, unpack
+from server.db.turn_queue import has_place, load_claimed, refuse_too_many
 from server.db.turn_steps import commit_changes, commit_step
 from server.db.usage_store import insert_uses
 from server.kernel.errors import RequestIdReused, SessionNotFound, StoreRejected
 from server.kernel.event import Chunk
 from server.kernel.identity import Principal
+from server.kernel.ports.turn_queue import QueueLimits
 from server.kernel.ports.turn_store import Changes, Claimed, NewTurn, Reset
 from server.kernel.ports.usage_store import UseRecord
 from server.kernel.session import NewSession
@@ -26,9 +29,10 @@ from server.kernel.turn import Turn
 class PostgresTurnStore:
     """Implements the port `TurnStore`."""
 
-    def __init__(self, app: Database, system: Database) -> None:
+    def __init__(self, app: Database, system: Database, limits: QueueLimits) -> None:
         self._app = app
         self._system = system
+        self._limits = limits
 
     async def find_request(self, principal: Principal, request_id: str) -> Turn | None:
         """See TurnStore."""
@@ -46,7 +50,7 @@ class PostgresTurnStore:
         *,
         replica: str,
         lease_seconds: float,
-    ) -> Claimed:
+    ) -> Claimed | Turn:
         """See TurnStore."""
         async with self._app.tenant(principal.tenant_id) as connection:
             if isinstance(session, NewSession):
@@ -56,7 +60,8 @@ class PostgresTurnStore:
                 session_id = session
                 await lock_session(connection, principal, session_id)
                 await refuse_in_the_way(connection, principal, session_id, turn.request_id)
-            return await insert_turn(connection, principal, session_id, turn, replica=replica, lease_seconds=lease_seconds)
+            place = Place(replica, lease_seconds, self._limits)
+            return await insert_turn(connection, principal, session_id, turn, place)
 
     async def commit(
         self,
@@ -127,19 +132,7 @@ class PostgresTurnStore:
         """See TurnStore."""
         async with self._system.transaction() as connection:
             taken = await connection.fetch(SQL["claim_leases"], replica, lease_seconds, restart, limit)
-            epochs = {row["session_id"]: row["epoch"] for row in taken}
-            turns = await connection.fetch(SQL["claimed_turns"], list(epochs)) if epochs else []
-            rows = await connection.fetch(SQL["claimed_sessions"], list(epochs)) if epochs else []
-        sessions = {row["id"]: session_from(row) for row in rows}
-        return [
-            Claimed(
-                turn_from(row),
-                sessions[row["session_id"]],
-                Principal(row["tenant_id"], row["owner_id"], row["owner_name"], row["owner_email"]),
-                epochs[row["session_id"]],
-            )
-            for row in turns
-        ]
+            return await load_claimed(connection, [row["session_id"] for row in taken]) if taken else []
 
     async def renew(self, replica: str, session_ids: Sequence[str], *, lease_seconds: float) -> frozenset[str]:
         """See TurnStore."""
@@ -172,10 +165,22 @@ class PostgresTurnStore:
             await connection.execute(SQL["snapshot_stored"], turn.tenant_id, turn.id, key, sha256, size)
 
 
-async def insert_turn(
-    connection: asyncpg.Connection, principal: Principal, session_id: str, turn: NewTurn, *, replica: str, lease_seconds: float
-) -> Claimed:
-    """Start a turn in a session that is locked and has none. Errors: RequestIdReused."""
+@dataclass(frozen=True)
+class Place:
+    """Where a new turn may run; it waits where `replica` is empty, or the limits say so."""
+
+    replica: str
+    lease_seconds: float
+    limits: QueueLimits
+    bounded: bool = True
+    """Whether it is refused when too many wait."""
+
+
+async def insert_turn(connection: asyncpg.Connection, principal: Principal, session_id: str, turn: NewTurn, place: Place) -> Claimed | Turn:
+    """Start a turn in a session that is locked and has none, or let it wait. Errors: RequestIdReused, TooManyTurns."""
+    waits = not place.replica or not await has_place(connection, principal, place.limits)
+    if waits and place.bounded:
+        await refuse_too_many(connection, principal, place.limits)
     try:
         row = await connection.fetchrow(
             SQL["start_turn"],
@@ -188,8 +193,8 @@ async def insert_turn(
             turn.provider,
             turn.model,
             turn.prompt,
-            replica,
-            lease_seconds,
+            None if waits else place.replica,
+            place.lease_seconds,
             turn.trace_parent,
             turn.approvals,
             parse_uuid(turn.input_id),
@@ -198,7 +203,8 @@ async def insert_turn(
         if error.constraint_name != "turns_request":
             raise
         raise RequestIdReused(turn.request_id) from error
-    return Claimed(_new_turn(principal, row, turn), session_from(row), principal, row["epoch"])
+    made = _new_turn(principal, row, turn)
+    return made if waits else Claimed(made, session_from(row), principal, row["epoch"])
 
 
 def _new_turn(principal: Principal, row: asyncpg.Record, turn: NewTurn) -> Turn:

@@ -208,10 +208,12 @@ class VersionConflict(KernelError):
 
 
 class TooManyTurns(KernelError):
-    """This server runs as many turns as it is allowed to."""
+    """As many turns wait for a place as may."""
 
-    def __init__(self, limit: int) -> None:
-        super().__init__(f"{limit} turns are running, which is this server's limit; try again later", limit=str(limit))
+    def __init__(self, limit: int, *, whose: str) -> None:
+        super().__init__(
+            f"{limit} turns wait for their start already, which is this {whose}'s limit; try again later", limit=str(limit), whose=whose
+        )
 
 
 class TooManyStreams(KernelError):

@@ -73,7 +73,6 @@ class Execute:
         providers: Callable[[], Sequence[str]],
         models: ModelGateway,
         default_provider: str,
-        replica: str,
         lease_seconds: float,
     ) -> None:
         self._sessions = sessions
@@ -85,7 +84,6 @@ class Execute:
         self._providers = providers
         self._models = models
         self._default_provider = default_provider
-        self._replica = replica
         self._lease_seconds = lease_seconds
         self._finishing = Finishing()
 
@@ -128,13 +126,17 @@ class Execute:
     async def _begin(self, principal: Principal, session: NewSession | str, turn: NewTurn) -> Turn:
         self._rush.enter(turn.id)
         try:
-            with self._supervisor.place():
-                claimed = await self._turns.start(principal, session, turn, replica=self._replica, lease_seconds=self._lease_seconds)
-                self._supervisor.start(claimed)
+            with self._supervisor.place() as replica:
+                begun = await self._turns.start(principal, session, turn, replica=replica, lease_seconds=self._lease_seconds)
+                self._supervisor.begin(begun)
         except BaseException:
             self._rush.leave(turn.id)
             raise
-        return claimed.turn
+        if isinstance(begun, Turn):
+            # Its first events need no place, and so nobody has to stand back for them.
+            self._rush.leave(turn.id)
+            return begun
+        return begun.turn
 
     async def _known(self, principal: Principal, request: Request) -> Turn | None:
         if not request.request_id:

@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import ExitStack, contextmanager
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 
 from server.kernel.agent_request import Answer, RequestOutcome, Resolution, check_resolution
-from server.kernel.errors import InvalidField, TooManyTurns
+from server.kernel.errors import InvalidField
 from server.kernel.finish import Finishing
 from server.kernel.identity import Principal
 from server.kernel.ids import new_id
@@ -102,7 +101,8 @@ class Inputs:
         return resolved
 
     async def _send(self, principal: Principal, session_id: str, new: NewInput) -> UserInput:
-        with self._place() as starter:
+        with self._supervisor.place() as replica:
+            starter = replace(self._starter, replica=replica, trace_parent=self._tracer.current())
             self._mark("send.before")
             sent = await self._store.send(principal, session_id, new, starter=starter, limit=MAX_QUEUED)
             self._mark("send.after")
@@ -111,17 +111,5 @@ class Inputs:
 
     def _begin(self, sent: Sent) -> None:
         if sent.started is not None:
-            self._supervisor.start(sent.started)
+            self._supervisor.begin(sent.started)
         self._supervisor.call(sent.input.session_id)
-
-    @contextmanager
-    def _place(self) -> Iterator[Starter | None]:
-        """A place for a turn; None when no more turns may run here: then the queue waits for a sweep that finds room.
-        Errors: ShuttingDown."""
-        with ExitStack() as stack:
-            try:
-                stack.enter_context(self._supervisor.place())
-                starter = replace(self._starter, trace_parent=self._tracer.current())
-            except TooManyTurns:
-                starter = None
-            yield starter

@@ -109,6 +109,8 @@ class Sessions:
         """Errors: SessionNotFound, TurnActive."""
         session = await self._store.get(principal, session_id)
         await self._store.delete(principal, session_id)
+        # A turn that waited for its place is gone with it.
+        self._journal.look_again(session.id)
         try:
             repository = Repository(session.tenant_id, session.owner_id, session.repository_url)
             await self._repositories.forget(repository, session_id=session.id)

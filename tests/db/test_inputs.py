@@ -8,7 +8,7 @@ from datetime import UTC, datetime, timedelta
 from uuid import uuid4
 
 import pytest
-from support.logs import chunk, end_turn, new_session, open_request, send, start_turn, start_worker
+from support.logs import NO_PLACE, chunk, end_turn, new_session, open_request, send, start_turn, start_worker
 
 from server.db.stores import Stores
 from server.kernel.agent_request import AgentRequest, Answer, Question, RequestKind, RequestOutcome, Resolution
@@ -29,7 +29,7 @@ from server.kernel.identity import Principal
 from server.kernel.ports.input_store import Starter
 from server.kernel.ports.turn_store import Changes, Claimed
 from server.kernel.session import SessionState
-from server.kernel.turn import Awaiting, TurnState
+from server.kernel.turn import Awaiting, Turn, TurnState
 from server.kernel.user_input import Delivery, InputState, NewInput
 
 STARTER = Starter("r1", 60, "replay")
@@ -60,16 +60,19 @@ async def test_an_input_of_an_idle_session_starts_a_turn_in_the_same_transaction
     assert await stores.desk.calls("r1") == []
 
 
-async def test_with_a_turn_it_waits_and_without_room_it_waits_too(stores: Stores, alice: Principal) -> None:
+async def test_with_a_turn_it_waits_and_without_a_place_its_turn_does(stores: Stores, alice: Principal) -> None:
     claimed = await start_turn(stores, alice)
     sent = await send(stores, alice, claimed.session.id, starter=STARTER)
     assert (sent.started, sent.input.state) == (None, InputState.QUEUED)
     assert await stores.desk.calls("r1") == [claimed.session.id]
     assert await stores.desk.calls("r2") == []
     free = await idle(stores, alice)
-    assert (await send(stores, alice, free, starter=None)).input.state is InputState.QUEUED
-    (started,) = await stores.desk.start_next(STARTER, limit=9)
-    assert started.session.id == free
+    waits = await send(stores, alice, free, starter=NO_PLACE)
+    assert isinstance(waits.started, Turn)
+    assert (waits.input.state, waits.input.turn_id) == (InputState.DELIVERED, waits.started.id)
+    assert await stores.desk.start_next(STARTER, limit=9) == []
+    (taken,) = await stores.queue.take("r1", lease_seconds=60, limit=9)
+    assert (taken.session.id, taken.turn.id) == (free, waits.started.id)
 
 
 async def test_many_at_once_are_one_turn_and_a_queue_without_gaps(stores: Stores, alice: Principal) -> None:
@@ -82,27 +85,29 @@ async def test_many_at_once_are_one_turn_and_a_queue_without_gaps(stores: Stores
 async def test_the_same_request_id_says_nothing_twice(stores: Stores, alice: Principal, mallory: Principal) -> None:
     claimed = await start_turn(stores, alice)
     new = NewInput(str(uuid4()), "key", "text", Delivery.QUEUE)
-    sends = [stores.inputs.send(alice, claimed.session.id, new, starter=None, limit=9) for _ in range(4)]
+    sends = [stores.inputs.send(alice, claimed.session.id, new, starter=NO_PLACE, limit=9) for _ in range(4)]
     assert len({sent.input.id for sent in await asyncio.gather(*sends)}) == 1
     for other in (replace(new, text="other"), replace(new, delivery=Delivery.STEER)):
         with pytest.raises(RequestIdReused):
-            await stores.inputs.send(alice, claimed.session.id, replace(other, id=str(uuid4())), starter=None, limit=9)
+            await stores.inputs.send(alice, claimed.session.id, replace(other, id=str(uuid4())), starter=NO_PLACE, limit=9)
     with pytest.raises(RequestIdReused):
-        await stores.inputs.send(alice, await idle(stores, alice), replace(new, id=str(uuid4())), starter=None, limit=9)
+        await stores.inputs.send(alice, await idle(stores, alice), replace(new, id=str(uuid4())), starter=NO_PLACE, limit=9)
     # Another user's key is another key.
     theirs = await start_turn(stores, mallory)
-    assert (await stores.inputs.send(mallory, theirs.session.id, replace(new, id=str(uuid4())), starter=None, limit=9)).input.text == "text"
+    assert (
+        await stores.inputs.send(mallory, theirs.session.id, replace(new, id=str(uuid4())), starter=NO_PLACE, limit=9)
+    ).input.text == "text"
 
 
 async def test_a_full_queue_takes_no_more(stores: Stores, alice: Principal) -> None:
     claimed = await start_turn(stores, alice)
     new = [NewInput(str(uuid4()), "", "text", Delivery.QUEUE) for _ in range(3)]
     for each in new[:2]:
-        await stores.inputs.send(alice, claimed.session.id, each, starter=None, limit=2)
+        await stores.inputs.send(alice, claimed.session.id, each, starter=NO_PLACE, limit=2)
     with pytest.raises(TooManyInputs):
-        await stores.inputs.send(alice, claimed.session.id, new[2], starter=None, limit=2)
+        await stores.inputs.send(alice, claimed.session.id, new[2], starter=NO_PLACE, limit=2)
     await stores.inputs.cancel(alice, claimed.session.id, new[0].id)
-    await stores.inputs.send(alice, claimed.session.id, new[2], starter=None, limit=2)
+    await stores.inputs.send(alice, claimed.session.id, new[2], starter=NO_PLACE, limit=2)
 
 
 async def test_an_interrupt_is_for_the_turn_that_was_active_and_for_no_other(stores: Stores, alice: Principal) -> None:

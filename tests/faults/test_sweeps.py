@@ -110,14 +110,6 @@ async def test_a_snapshot_that_can_never_be_stored_keeps_no_other_waiting(
         await until_row(database, "SELECT count(*) FROM turns WHERE snapshot_state = 'STORED'", 1)
 
 
-async def test_no_more_turns_run_than_may(database: DatabaseUrls, server_data_dir: Path, git_server: GitServer) -> None:
-    async with in_process(settings_for(database, server_data_dir, git_server, max_turns=2)) as (_, client):
-        results = await asyncio.gather(*[run(client, git_server) for _ in range(8)], return_exceptions=True)
-    refused = [result for result in results if isinstance(result, BaseException)]
-    assert len(refused) == 6
-    assert all("2" in str(error.details()) for error in refused)  # type: ignore[attr-defined]
-
-
 async def test_a_follower_of_a_deleted_session_is_told_so(database: DatabaseUrls, server_data_dir: Path, git_server: GitServer) -> None:
     git_server.create("acme/big", {"r.jsonl": recording({"burst": 1500, "text": "x" * 20_000})})
     async with in_process(settings_for(database, server_data_dir, git_server)) as (_, client):

@@ -18,6 +18,9 @@ from server.kernel.session import NewSession
 from server.kernel.turn import Awaiting, TurnState
 from server.kernel.user_input import Delivery, NewInput
 
+NO_PLACE = Starter("", 60, "replay")
+"""Whoever starts a turn so lets it wait."""
+
 
 def event(seq: int, size: int = 20) -> bytes:
     """Something that is told from every other event, in the form in which chunks hold it."""
@@ -55,7 +58,9 @@ async def start_turn(
 ) -> Claimed:
     """A queued turn, in a new session if none is given."""
     turn = replace(new_turn(request_id=request_id), approvals=approvals)
-    return await stores.turns.start(owner, session or new_session(), turn, replica=replica, lease_seconds=seconds)
+    begun = await stores.turns.start(owner, session or new_session(), turn, replica=replica, lease_seconds=seconds)
+    assert isinstance(begun, Claimed), "there is no place"
+    return begun
 
 
 async def start_worker(stores: Stores, owner: Principal) -> Claimed:
@@ -95,7 +100,7 @@ async def send(
     *,
     delivery: Delivery = Delivery.QUEUE,
     request_id: str = "",
-    starter: Starter | None = None,
+    starter: Starter = NO_PLACE,
 ) -> Sent:
     """Say something to a session."""
     return await stores.inputs.send(owner, session_id, NewInput(str(uuid4()), request_id, text, delivery), starter=starter, limit=100)

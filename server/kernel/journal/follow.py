@@ -103,6 +103,8 @@ class Follower:
         if self._feed.driven:
             return self._feed.tail
         head = await self._store.head(self._session_id)
+        if head is None and self._turn_id:
+            raise SessionNotFound(self._session_id)
         return head.next_seq - 1 if head else self._last
 
     async def _end(self) -> int | None:

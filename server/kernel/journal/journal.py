@@ -171,6 +171,12 @@ class Journal:
         log.next_seq = chunk.last_seq + 1
         log.feed.publish(chunk)
 
+    def look_again(self, session_id: str) -> None:
+        """Something was written to a log that nobody drives, or the session was deleted: its followers here look now."""
+        feed = self._feeds.get(session_id)
+        if feed is not None:
+            feed.news.notify()
+
     # -- reading ------------------------------------------------------------------------------------------------------------
 
     async def follow(self, session_id: str, *, after_seq: int, live: bool, turn_id: str = "") -> AsyncGenerator[Frame, None]:

@@ -62,8 +62,9 @@ class DeskStore(Protocol):
         """Sessions that this replica drives, and that something is to be told of; for callers that reached another replica."""
         ...
 
-    async def start_next(self, starter: Starter, *, session_id: str = "", limit: int = 1) -> list[Claimed]:
+    async def start_next(self, starter: Starter, *, session_id: str = "", limit: int = 1) -> list[Claimed | Turn]:
         """For up to `limit` sessions (or this one) without an active turn, whose queue may go on: start a turn with the input that is
         first (INTERRUPT before the others, then by position), in one transaction each: the input is DELIVERED to it, and this replica
-        takes the lease. Agent, model and approvals are those of the session's turn before."""
+        takes the lease, or the turn waits, as `TurnStore.start` says, however many do. Agent, model and approvals are those of the
+        session's turn before."""
         ...

@@ -11,6 +11,7 @@ from server.kernel.event import Chunk, Envelope, Fact
 from server.kernel.model_use import ModelUse
 from server.kernel.ports.launcher import Capability, WorkerExit
 from server.kernel.ports.repositories import Diff, Skipped
+from server.kernel.ports.turn_queue import Waiting
 from server.kernel.session import SessionState
 from server.kernel.turn import Turn
 from server.kernel.user_input import UserInput
@@ -34,9 +35,15 @@ class EventCodec(Protocol):
         ...
 
     def session_updated(
-        self, state: SessionState, *, title: str | None = None, branch: str | None = None, labels: Mapping[str, str] | None = None
+        self,
+        state: SessionState,
+        *,
+        title: str | None = None,
+        branch: str | None = None,
+        labels: Mapping[str, str] | None = None,
+        waiting: Waiting | None = None,
     ) -> Fact:
-        """The session's state, title, branch or labels changed."""
+        """The session's state, title, branch or labels changed, or where its `waiting` turn stands."""
         ...
 
     def user_input(self, input_id: str, text: str) -> Fact:

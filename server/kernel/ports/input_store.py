@@ -8,6 +8,7 @@ from typing import Protocol
 from server.kernel.agent_request import AgentRequest, Resolution
 from server.kernel.identity import Principal
 from server.kernel.ports.turn_store import Claimed
+from server.kernel.turn import Turn
 from server.kernel.user_input import InputPage, NewInput, UserInput
 
 
@@ -16,6 +17,7 @@ class Starter:
     """Who may start a turn, for a session that has none."""
 
     replica: str
+    """Empty where there is no place for it: then the turn waits (TurnQueue)."""
     lease_seconds: float
     default_provider: str
     """For a session that has had no agent yet."""
@@ -28,7 +30,8 @@ class Sent:
     """What became of an input that was sent: it waits, or it or another input has started a turn."""
 
     input: UserInput
-    started: Claimed | None = None
+    started: Claimed | Turn | None = None
+    """The turn, as `TurnStore.start` returns it."""
 
 
 class InputStore(Protocol):
@@ -38,11 +41,12 @@ class InputStore(Protocol):
     Errors: StoreUnavailable, SessionNotFound, and those named at each method.
     """
 
-    async def send(self, principal: Principal, session_id: str, new: NewInput, *, starter: Starter | None, limit: int) -> Sent:
+    async def send(self, principal: Principal, session_id: str, new: NewInput, *, starter: Starter, limit: int) -> Sent:
         """In one transaction: queue the input (behind all others), and then, in a session without an active turn, let the queue go on
-        and, if a `starter` is given, start a turn with the input that is first. With INTERRUPT the input remembers which turn was active
+        and start a turn with the input that is first. With INTERRUPT the input remembers which turn was active
         (its `turn_id`): whoever drives that turn stops it. The same non-empty request_id again returns the input that it made, and does
-        nothing else. Errors: RequestIdReused when its text or session differ; TooManyInputs with `limit` in the queue."""
+        nothing else. Errors: RequestIdReused when its text or session differ; TooManyInputs with `limit` in the queue; TooManyTurns when
+        it starts a turn that had to wait, and too many do already."""
         ...
 
     async def list(self, principal: Principal, session_id: str, *, page_size: int, page_token: str, everything: bool) -> InputPage:

@@ -42,6 +42,11 @@ class Claimed:
     owner: Principal
     epoch: int
 
+    @property
+    def begun(self) -> bool:
+        """Whether the log has the turn's first events; one that waited for its place has."""
+        return self.session.last_seq > self.turn.start_seq
+
 
 @dataclass(frozen=True)
 class Reset:
@@ -93,12 +98,13 @@ class TurnStore(Protocol):
         *,
         replica: str,
         lease_seconds: float,
-    ) -> Claimed:
+    ) -> Claimed | Turn:
         """In one transaction: make the session (or load it by id, ownership checked), insert the turn as QUEUED with the next
         number and start_seq (the end of the log as it is now), and take the session's lease for `replica` (epoch + 1). No event is
         written yet; the caller's first `commit` does. The session's state becomes QUEUED, and `provider` and `model` are remembered
-        in it. Errors: SessionNotFound, TurnActive; RequestIdReused when the non-empty request_id exists already (a race; the caller
-        looks it up again)."""
+        in it. Without a `replica`, or where the user or the tenant has as many running turns as it may, the turn waits (TurnQueue), and
+        nobody has a lease: then only the turn is returned. Errors: SessionNotFound, TurnActive; RequestIdReused when the non-empty
+        request_id exists already (a race; the caller looks it up again); TooManyTurns when it had to wait, and too many do already."""
         ...
 
     async def commit(

@@ -24,6 +24,7 @@ from server.kernel.ports.namer import Namer
 from server.kernel.ports.object_store import ObjectStore
 from server.kernel.ports.repositories import Repositories, Repository
 from server.kernel.ports.tracer import Tracer
+from server.kernel.ports.turn_queue import TurnQueue
 from server.kernel.ports.turn_store import Changes, Claimed, Opened, Reset, TurnStore
 from server.kernel.ports.usage_store import UseRecord
 from server.kernel.redaction import Redactor
@@ -49,6 +50,7 @@ class Ports:
     """Everything that the supervisor reaches out to."""
 
     turns: TurnStore
+    queue: TurnQueue
     desk: DeskStore
     journal: Journal
     codec: EventCodec
@@ -66,6 +68,8 @@ class Ports:
     rush: Rush
     """The callers who wait for their turn's first event."""
     tracer: Tracer
+    waited: Callable[[float], None]
+    """Told for how many seconds a turn had to wait for its place."""
 
 
 @dataclass(frozen=True)
@@ -102,6 +106,8 @@ class Drive:
         self.session: Session = claimed.session
         self.owner: Principal = claimed.owner
         self.log = log
+        self.begun = claimed.begun
+        """Whether the log had the turn's first events when it was claimed."""
         self.redactor = Redactor(ports.secrets())
         self.bill: TurnBill | None = None
         """Who pays for the turn's requests to models; None until somebody asks for one."""

@@ -4,19 +4,25 @@ from __future__ import annotations
 
 from server.kernel import naming
 from server.kernel.errors import BranchUnknown, PushRefused, RepositoryNotAllowed, RepositoryUnreachable, WorkspaceFailed
+from server.kernel.event import Fact
+from server.kernel.ports.event_codec import EventCodec
 from server.kernel.ports.launcher import WorkerId
 from server.kernel.ports.turn_store import Reset
 from server.kernel.session import SessionState
 from server.kernel.supervisor.drive import Drive
 from server.kernel.supervisor.names import Wanted, asking_for_names, branch_of, title_of
-from server.kernel.turn import Outcome, TurnCode, TurnState
+from server.kernel.turn import Outcome, Turn, TurnCode, TurnState
 
 
 async def prepare(drive: Drive) -> None:
     """From QUEUED or PREPARING to RUNNING, or to FINALIZING when that is not possible."""
     if drive.turn.state is TurnState.QUEUED:
-        await _admit(drive)
+        # One that shall stop before it got a place has nothing to prepare; but each turn begins in the log before it ends there.
+        if not drive.begun or not drive.stop_requested.is_set():
+            await _admit(drive)
         drive.ports.rush.leave(drive.turn.id)
+    if not drive.turn.base_commit and await _stopped(drive):
+        return
     await drive.ports.rush.over()
     try:
         async with asking_for_names(drive) as names:
@@ -33,13 +39,18 @@ async def prepare(drive: Drive) -> None:
         await drive.conclude(Outcome(TurnState.FAILED, TurnCode.WORKSPACE, error.message))
 
 
+def first_facts(codec: EventCodec, turn: Turn) -> list[Fact]:
+    """What the log of a turn begins with."""
+    input_id = turn.input_id or f"{turn.id}/input"
+    return [codec.turn_started(turn, input_id=input_id), codec.user_input(input_id, turn.prompt)]
+
+
 async def _admit(drive: Drive) -> None:
     codec, turn = drive.ports.codec, drive.turn
     title = None if drive.session.title else naming.title_from(drive.shown_prompt)
     await drive.step(
         "admit",
-        codec.turn_started(turn, input_id=turn.input_id or f"{turn.id}/input"),
-        codec.user_input(turn.input_id or f"{turn.id}/input", turn.prompt),
+        *([] if drive.begun else first_facts(codec, turn)),
         codec.session_updated(SessionState.PROVISIONING, title=title),
         state=TurnState.PREPARING,
         title=title,

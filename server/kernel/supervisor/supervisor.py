@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import AsyncIterator, Iterator, Sequence
 from contextlib import asynccontextmanager, contextmanager, suppress
 from contextvars import Context
 
 import structlog
 from structlog.contextvars import bound_contextvars
 
-from server.kernel.errors import Fenced, KernelError, ShuttingDown, StoreUnavailable, TooManyTurns
+from server.kernel.errors import Fenced, KernelError, ShuttingDown, StoreUnavailable
 from server.kernel.event import Envelope
 from server.kernel.finish import Finishing
 from server.kernel.ports.input_store import Starter
@@ -19,9 +19,10 @@ from server.kernel.ports.repositories import Repository
 from server.kernel.ports.tracer import trace_fields
 from server.kernel.ports.turn_store import Claimed
 from server.kernel.supervisor.attend import attend
-from server.kernel.supervisor.drive import Drive, Limits, Ports
+from server.kernel.supervisor.drive import Drive, Limits, Ports, now
 from server.kernel.supervisor.life import live
 from server.kernel.supervisor.publish import store_snapshot
+from server.kernel.supervisor.waiting import WaitingRoom
 from server.kernel.turn import Turn, TurnState
 
 SWEEP_DIVISOR = 3
@@ -29,6 +30,7 @@ SWEEP_DIVISOR = 3
 
 USES_SWEEP_SECONDS = 3600.0
 SNAPSHOTS_PER_SWEEP = 20
+FOLLOW_UPS_PER_SWEEP = 100
 CANCEL_SECONDS = 5.0
 
 log = structlog.get_logger()
@@ -46,30 +48,53 @@ class Supervisor:
         self._stops: dict[str, str] = {}
         self._stop_all = ""
         self._draining = False
+        self._recovered = asyncio.Event()
         self._places = 0
+        self._leaving = 0
+        """Turns that have ended, while their tasks look for what follows."""
         self._finishing = Finishing()
+        self._waiting = WaitingRoom(ports, limits, room=lambda: self._room, take=self._take_waiting)
 
     @property
     def active(self) -> int:
         """How many turns run here."""
         return len(self._tasks)
 
+    @property
+    def waiting(self) -> int:
+        """How many turns wait for a place, over all replicas."""
+        return self._waiting.waiting
+
+    @property
+    def _room(self) -> int:
+        return self._limits.max_turns - len(self._tasks) - self._places + self._leaving
+
     def admit(self) -> None:
-        """Check that one more turn may start. Errors: ShuttingDown, TooManyTurns."""
+        """Check that one more turn may be accepted. Errors: ShuttingDown."""
         if self._draining:
             raise ShuttingDown
-        if len(self._tasks) + self._places >= self._limits.max_turns:
-            raise TooManyTurns(self._limits.max_turns)
 
     @contextmanager
-    def place(self) -> Iterator[None]:
-        """A place for one more turn, held until the block has made the turn and called `start`. Errors: as for `admit`."""
+    def place(self) -> Iterator[str]:
+        """A place for one more turn, held until the block has made the turn and called `begin`: the name of this replica, or nothing where
+        the turn has to wait, since there is none or others wait for it. Errors: as for `admit`."""
         self.admit()
+        if self._room <= 0 or self._waiting.startable:
+            yield ""
+            return
         self._places += 1
         try:
-            yield
+            yield self._limits.replica
         finally:
             self._places -= 1
+
+    def begin(self, begun: Claimed | Turn) -> Turn:
+        """Drive a new turn that has a place; one that has none is told where it stands."""
+        if isinstance(begun, Claimed):
+            self.start(begun)
+            return begun.turn
+        self._waiting.joined()
+        return begun
 
     def start(self, claimed: Claimed) -> None:
         """Drive a turn that this replica has claimed."""
@@ -87,6 +112,9 @@ class Supervisor:
         for drive in self._drives.values():
             if drive.turn.session_id == session_id:
                 drive.call()
+                return
+        if self._waiting.waiting:
+            self._waiting.call()
 
     def request_stop(self, turn_id: str, reason: str) -> None:
         """Stop a turn early, if it runs here; the request is durable already."""
@@ -95,6 +123,8 @@ class Supervisor:
             drive.request_stop(reason)
         elif turn_id in self._tasks:
             self._stops[turn_id] = reason
+        else:
+            self._waiting.call()
 
     async def recover(self) -> None:
         """Take up the turns that an earlier process of this replica left. Once, before the first caller is let in: a turn that is
@@ -105,11 +135,14 @@ class Supervisor:
         if claimed:
             log.info("turns.recovered", count=len(claimed))
         await self._start_due()
+        await self._waiting.attend()
+        self._recovered.set()
 
     async def run(self) -> None:
         """Keep leases, take over lost turns, remove what ended turns left and repeat what is pending, until cancelled."""
         async with asyncio.TaskGroup() as group:
             group.create_task(self._keep_leases())
+            group.create_task(self._keep_queue())
             group.create_task(self._sweep_workers())
             group.create_task(self._sweep_snapshots())
             group.create_task(self._sweep_uses())
@@ -144,11 +177,20 @@ class Supervisor:
                     bound_contextvars(**trace_fields(self._ports.tracer)),
                 ):
                     await self._live(claimed)
-                await self._start_due(turn.session_id)
+                with self._left_place():
+                    await self._start_due(turn.session_id)
             except Fenced as error:
                 log.warning("turn.fenced", error=error.message)
             except Exception:  # the task's owner: the lease runs out, and the turn is claimed and tried again
                 log.exception("turn.abandoned")
+
+    @contextmanager
+    def _left_place(self) -> Iterator[None]:
+        self._leaving += 1
+        try:
+            yield
+        finally:
+            self._leaving -= 1
 
     async def _live(self, claimed: Claimed) -> None:
         turn = claimed.turn
@@ -189,29 +231,60 @@ class Supervisor:
         self._drives.pop(turn_id, None)
         self._sessions.pop(turn_id, None)
         self._stops.pop(turn_id, None)
+        if self._waiting.waiting:
+            self._waiting.call()
 
     async def _start_due(self, session_id: str = "") -> None:
-        """Start the next turn of a session (or of all sessions) whose queue may go on, as far as there is room. Whose start fails now is
-        found by the next sweep."""
-        # The turn that has just ended still counts as one of the tasks.
-        room = self._limits.max_turns - len(self._tasks) - self._places + bool(session_id)
-        if self._draining or room <= 0:
+        """Start the next turn of a session (or of all sessions) whose queue may go on, or let it wait. Whose start fails now is found by
+        the next sweep."""
+        if self._draining:
             return
         try:
             # Between the database's yes and the start of the turn's task no cancel may come.
-            await self._finishing.run(self._start_next(session_id, room))
+            await self._finishing.run(self._start_next(session_id) if session_id else self._start_overdue())
         except StoreUnavailable as error:
             log.warning("follow_ups.not_started", error=error.message)
 
-    async def _start_next(self, session_id: str, room: int) -> None:
-        starter = Starter(self._limits.replica, self._limits.lease_seconds, self._limits.default_provider)
-        if session_id:  # a sweep that finds nothing is no point of a turn's life
+    async def _start_next(self, session_id: str) -> None:
+        with self.place() as replica:
             self._ports.mark("follow_up.before")
-        claimed = await self._ports.desk.start_next(starter, session_id=session_id, limit=room)
-        if session_id:
+            begun = await self._ports.desk.start_next(self._starter(replica), session_id=session_id)
             self._ports.mark("follow_up.after")
-        for each in claimed:
-            log.info("turn.follows", session_id=each.turn.session_id, turn_id=each.turn.id)
+            self._follow_up(begun)
+
+    async def _start_overdue(self) -> None:
+        """They were left over, so they wait in the queue as all others do."""
+        self._follow_up(await self._ports.desk.start_next(self._starter(""), limit=FOLLOW_UPS_PER_SWEEP))
+
+    def _starter(self, replica: str) -> Starter:
+        return Starter(replica, self._limits.lease_seconds, self._limits.default_provider)
+
+    def _follow_up(self, begun: Sequence[Claimed | Turn]) -> None:
+        for each in begun:
+            turn = each.turn if isinstance(each, Claimed) else each
+            log.info("turn.follows", session_id=turn.session_id, turn_id=turn.id)
+            if not self._draining:  # else the next process takes it up
+                self.begin(each)
+
+    # -- turns that wait for a place ----------------------------------------------------------------------------------------
+
+    async def _keep_queue(self) -> None:
+        # What an earlier process of this replica had begun has its places first.
+        await self._recovered.wait()
+        await self._waiting.run()
+
+    async def _take_waiting(self, limit: int) -> None:
+        if not self._draining:
+            # As for follow-ups.
+            await self._finishing.run(self._take(limit))
+
+    async def _take(self, limit: int) -> None:
+        self._ports.mark("take.before")
+        taken = await self._ports.queue.take(self._limits.replica, lease_seconds=self._limits.lease_seconds, limit=limit)
+        self._ports.mark("take.after")
+        for each in taken:
+            if each.turn.created_at is not None and not each.turn.interrupt_reason:
+                self._ports.waited((now() - each.turn.created_at).total_seconds())
             if not self._draining:  # else the next process takes it up
                 self.start(each)
 

@@ -156,7 +156,7 @@ class VersionConflict(CallFailed):
 
 
 class TooManyTurns(CallFailed):
-    """The server runs as many turns as it may. Metadata: limit."""
+    """As many turns of yours, or of your tenant, wait for a place as may. Metadata: limit, whose."""
 
 
 class TooManyStreams(CallFailed):
