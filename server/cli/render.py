@@ -71,6 +71,10 @@ class Renderer:
         agent = f"{turn.provider} · {turn.model}" if turn.model else turn.provider
         self._screen.parts((f"turn {turn.number}", "bold"), (f" · {agent} · session {event.session_id}", "dim"), hang=2)
 
+    def _session_updated(self, event: pb.Event) -> None:
+        if event.session_updated.HasField("waiting"):
+            self._screen.label("waiting", _place_in_line(event.session_updated.waiting), "yellow")
+
     def _user_input(self, event: pb.Event) -> None:
         said = event.user_input
         if said.status != pb.INPUT_STATUS_DELIVERED:
@@ -276,6 +280,15 @@ class Renderer:
 
 def _text(parts: Iterable[pb.Part]) -> str:
     return "\n".join(part.text for part in parts)
+
+
+def _place_in_line(waiting: pb.Waiting) -> str:
+    before = f"{waiting.ahead} before you" if waiting.ahead else "you are next"
+    if waiting.reason == pb.WAIT_REASON_USER_LIMIT:
+        return f"{before}; as many turns of yours run as may"
+    if waiting.reason == pb.WAIT_REASON_TENANT_LIMIT:
+        return f"{before}; as many turns of your tenant run as may"
+    return before
 
 
 def _counts(change: pb.FileChange) -> str:

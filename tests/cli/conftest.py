@@ -125,9 +125,9 @@ class Home:
                 await command.ended()
 
     @asynccontextmanager
-    async def up(self, *arguments: str, listen: str = "127.0.0.1:0") -> AsyncIterator[Command]:
+    async def up(self, *arguments: str, listen: str = "127.0.0.1:0", **environment: str) -> AsyncIterator[Command]:
         """A `treadle up` that serves; stopped by Ctrl-C at the end."""
-        async with self.started("up", "--listen", listen, *arguments) as command:
+        async with self.started("up", "--listen", listen, *arguments, **environment) as command:
             try:
                 await command.says("Try, in another terminal")
                 await command.says("doctor")

@@ -190,3 +190,23 @@ def test_a_turn_ends_with_what_it_used_and_cost(capsys: pytest.CaptureFixture[st
     ]
     events = [pb.Event(turn_started=pb.TurnStarted(provider="claude")), *used, pb.Event(turn_completed=pb.TurnCompleted(commit=""))]
     assert shown(capsys, *events)[-len(lines) :] == lines
+
+
+def test_a_turn_that_waits_says_how_many_are_before_it(capsys: pytest.CaptureFixture[str]) -> None:
+    def waiting(ahead: int, reason: pb.WaitReason) -> pb.Event:
+        told = pb.Waiting(ahead=ahead, reason=reason)
+        return pb.Event(session_updated=pb.SessionUpdated(state=pb.SESSION_STATE_QUEUED, waiting=told))
+
+    assert shown(
+        capsys,
+        waiting(3, pb.WAIT_REASON_PLACE),
+        waiting(0, pb.WAIT_REASON_PLACE),
+        waiting(1, pb.WAIT_REASON_USER_LIMIT),
+        waiting(0, pb.WAIT_REASON_TENANT_LIMIT),
+        pb.Event(session_updated=pb.SessionUpdated(state=pb.SESSION_STATE_PROVISIONING)),
+    ) == [
+        "waiting   3 before you",
+        "waiting   you are next",
+        "waiting   1 before you; as many turns of yours run as may",
+        "waiting   you are next; as many turns of your tenant run as may",
+    ]

@@ -44,6 +44,21 @@ async def test_the_same_request_id_starts_nothing(shared, find_session) -> None:
     assert "turn 1" in second.out
 
 
+async def test_run_says_how_many_are_before_it(home) -> None:
+    async with home.up(TREADLE_MAX_TURNS="1"), home.started("run", *home.add_gated_recording(), "First") as first:
+        await first.says("first.txt")
+        async with home.started("run", "--repo", home.sample_url, "Second") as second:
+            await second.says("you are next")
+            async with home.started("run", "--repo", home.sample_url, "Third") as third:
+                await third.says("1 before you")
+                # What was asked is shown at once.
+                assert "› Third" in third.out
+                home.open_gate()
+                for each in (first, second, third):
+                    ended = await each.ended()
+                    assert (ended.code, "completed in" in ended.out) == (0, True), ended
+
+
 async def test_json_is_one_event_per_line_without_a_gap(shared) -> None:
     ended = await shared.run("run", "--json", "--repo", shared.sample_url, "Add a note")
     events = [json.loads(line) for line in ended.out.splitlines()]
