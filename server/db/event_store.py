@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 
 from server.db.pool import Database, DedicatedConnection
 from server.db.queries import SQL
 from server.db.rows import parse_uuid
 from server.kernel.errors import StoreRejected
-from server.kernel.event import Chunk, Head, Run
+from server.kernel.event import Chunk, Head, Run, Tail
 
 _PAGE_CHUNKS = 256
 """A page has no more chunks, however small they are."""
@@ -63,6 +63,14 @@ class PostgresEventStore:
             input_due=row["input_due"],
             open_requests=tuple(row["open_requests"]),
         )
+
+    async def tails(self, session_ids: Sequence[str]) -> Mapping[str, Tail]:
+        """See EventStore."""
+        async with self._readers.connection() as connection:
+            rows = await connection.fetch(SQL["read_tails"], session_ids)
+        return {
+            str(row["session_id"]): Tail(row["epoch"], row["next_seq"], str(row["active_turn_id"] or ""), row["input_due"]) for row in rows
+        }
 
     async def turn_end(self, turn_id: str) -> int:
         """See EventStore."""

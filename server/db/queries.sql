@@ -40,6 +40,16 @@ LEFT JOIN turns t ON t.tenant_id = h.tenant_id AND t.session_id = h.session_id A
 WHERE h.session_id = $1
 
 
+-- read_tails --
+SELECT h.session_id, h.epoch, h.next_seq, t.id AS active_turn_id,
+       EXISTS (SELECT FROM inputs i WHERE i.session_id = h.session_id AND i.state = 'QUEUED' AND (NOT s.held OR i.delivery = 'INTERRUPT'))
+         AS input_due
+FROM session_heads h
+JOIN sessions s ON s.tenant_id = h.tenant_id AND s.id = h.session_id
+LEFT JOIN turns t ON t.tenant_id = h.tenant_id AND t.session_id = h.session_id AND t.active
+WHERE h.session_id = ANY ($1::uuid[])
+
+
 -- read_chunks --
 -- From the chunk that holds the event after $2, as long as what came before it stays under $3 bytes and $4 chunks. From chunk to chunk
 -- by the primary key, since each begins where the one before ended: a page costs the same in a log of any length. (An ORDER BY with a

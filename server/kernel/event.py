@@ -131,6 +131,16 @@ class Run:
 
 
 @dataclass(frozen=True)
+class Tail:
+    """What changes of a session when its followers have something to look at."""
+
+    epoch: int
+    next_seq: int
+    active_turn_id: str
+    input_due: bool
+
+
+@dataclass(frozen=True)
 class Head:
     """Where a session's log stands."""
 

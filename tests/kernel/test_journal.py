@@ -3,8 +3,11 @@
 from __future__ import annotations
 
 import asyncio
+from collections import Counter
 from collections.abc import AsyncIterator, Callable
 from contextlib import aclosing, asynccontextmanager
+from dataclasses import replace
+from typing import Any
 
 import asyncpg
 import pytest
@@ -17,9 +20,11 @@ from server.kernel.event import Envelope, WorkerBatch
 from server.kernel.identity import Principal
 from server.kernel.ids import new_id
 from server.kernel.journal import Closed, Events, Journal, SessionLog, Synced
+from server.kernel.ports.event_store import EventStore
 from server.kernel.ports.turn_store import Claimed, NewTurn, Reset
 from server.kernel.session import NewSession, SessionState
 from server.kernel.turn import Outcome, TurnState
+from server.kernel.wakeup import Wakeup
 from treadle.session.v1 import event_pb2 as pb
 from treadle.session.v1 import session_service_pb2
 from treadle.worker.v1 import worker_event_pb2
@@ -60,8 +65,6 @@ class Story:
         self.session_id = claimed.turn.session_id
 
     async def step(self, name: str, state: TurnState, **changes: object) -> None:
-        from dataclasses import replace
-
         reset = changes.pop("reset", None)
         facts = [CODEC.session_updated(SessionState.RUNNING)]
         if state.terminal:
@@ -282,3 +285,44 @@ async def test_lost_connections_lose_and_double_nothing(stores: Stores, database
         await admin.close()
     assert texts == [f"m{n}" for n in range(1, 401)]
     assert killed >= 50
+
+
+class Counted:
+    """An event store that counts what it is asked."""
+
+    def __init__(self, store: EventStore) -> None:
+        self._store = store
+        self.asked: Counter[str] = Counter()
+        self.changed = Wakeup()
+
+    def __getattr__(self, name: str) -> Any:
+        method = getattr(self._store, name)
+
+        async def counted(*arguments: Any, **named: Any) -> Any:
+            self.asked[name] += 1
+            self.changed.notify()
+            return await method(*arguments, **named)
+
+        return counted
+
+    async def until(self, name: str, times: int) -> None:
+        async with asyncio.timeout(20):
+            while self.asked[name] < times:
+                await self.changed.after(self.changed.count)
+
+
+async def test_all_followers_of_logs_that_others_write_cost_one_look(stores: Stores, story: Story) -> None:
+    counted = Counted(stores.events)
+    async with running(replace(stores, events=counted)) as elsewhere:  # type: ignore[arg-type]
+        readers = [asyncio.create_task(read(elsewhere, story.session_id, live=True)) for _ in range(30)]
+        # The first look is news to all of them.
+        await counted.until("tails", 2)
+        before = counted.asked.copy()
+        await counted.until("tails", before["tails"] + 2)
+        assert counted.asked["head"] - before["head"] <= 60
+        await counted.until("tails", before["tails"] + 4)
+        assert counted.asked["head"] - before["head"] <= 60
+        await story.journal.submit(story.log, batch(1, "one"))
+        await story.end()
+        whole = await read(story.journal, story.session_id)
+        assert await asyncio.gather(*readers) == [whole] * 30

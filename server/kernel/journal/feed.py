@@ -7,7 +7,7 @@ from collections import deque
 from collections.abc import Callable
 from dataclasses import dataclass
 
-from server.kernel.event import Chunk
+from server.kernel.event import Chunk, Tail
 from server.kernel.wakeup import Wakeup
 
 RING_BYTES = 1024 * 1024
@@ -52,6 +52,7 @@ class Feed:
         self._tick: asyncio.TimerHandle | None = None
         self._driver: object | None = None
         self._turn_id = ""
+        self._elsewhere: Tail | None = None
         self.followers = 0
         self._shown_at = 0.0
         self._late = False
@@ -82,6 +83,12 @@ class Feed:
         self._driver = None
         self._forget()
         self.news.notify()
+
+    def seen_elsewhere(self, tail: Tail | None) -> None:
+        """Where the log stands in the store; None for a session that is gone. The first sight is news too: nobody knows what was before."""
+        if tail is None or tail != self._elsewhere:
+            self._elsewhere = tail
+            self.news.notify()
 
     def turn_ended(self) -> None:
         """The turn has its terminal event; where it is, the store knows."""

@@ -14,8 +14,6 @@ from server.kernel.ports.event_codec import EventCodec
 from server.kernel.ports.event_store import EventStore
 
 PAGE_BYTES = 256 * 1024
-POLL_SECONDS = 1.0
-"""How often a follower looks into the store when another replica writes the log."""
 
 
 @dataclass(frozen=True)
@@ -77,14 +75,12 @@ class Follower:
                 yield frame
 
     async def _live(self) -> AsyncGenerator[Frame, None]:
-        silence = 0.0
         while True:
             seen = self._feed.news.count
             tail = await self._tail()
             end = await self._end()
             goal = min(tail, end) if end is not None else tail
             if self._last < goal:
-                silence = 0.0
                 async with aclosing(self._up_to(goal)) as pages:
                     async for page in pages:
                         yield page
@@ -92,12 +88,9 @@ class Follower:
                 head = await self._store.head(self._session_id)
                 yield Closed(self._last, head.session_state if head else "IDLE")
                 return
-            else:
-                wait = self._heartbeat if self._feed.driven else min(POLL_SECONDS, self._heartbeat)
-                silence = 0.0 if await self._feed.news.after(seen, wait) else silence + wait
-                if silence >= self._heartbeat:
-                    silence = 0.0
-                    yield Idle(self._last)
+            # Of what others write, or nobody drives, the journal tells its feed (`Journal._watch`).
+            elif not await self._feed.news.after(seen, self._heartbeat):
+                yield Idle(self._last)
 
     async def _tail(self) -> int:
         if self._feed.driven:

@@ -8,7 +8,7 @@ from contextlib import aclosing, contextmanager
 from dataclasses import replace
 from datetime import UTC, datetime
 
-from server.kernel.errors import Fenced, SequenceAhead, SessionNotFound, StoreUnavailable
+from server.kernel.errors import Fenced, KernelError, SequenceAhead, SessionNotFound, StoreUnavailable
 from server.kernel.event import Chunk, Envelope, Fact, Head, WorkerBatch
 from server.kernel.journal.feed import Feed
 from server.kernel.journal.follow import Follower, Frame
@@ -19,6 +19,8 @@ from server.kernel.ports.event_store import EventStore
 from server.kernel.ports.turn_store import Changes, Claimed, Reset, TurnStore
 from server.kernel.ports.usage_store import UseRecord
 from server.kernel.turn import Turn
+
+WATCH_SECONDS = 1.0
 
 
 class Journal:
@@ -34,8 +36,25 @@ class Journal:
         self._feeds: dict[str, Feed] = {}
 
     async def run(self) -> None:
-        """The writer; if it ends, the server must end."""
-        await self._writer.run()
+        """The writer, and who looks at the logs of others; if it ends, the server must end."""
+        async with asyncio.TaskGroup() as group:
+            group.create_task(self._writer.run())
+            group.create_task(self._watch())
+
+    async def _watch(self) -> None:
+        """For all followers together, one look a second at the logs that nobody drives here: another replica does, or their turns wait."""
+        while True:
+            await asyncio.sleep(WATCH_SECONDS)
+            watched = [session_id for session_id, feed in self._feeds.items() if feed.followers and not feed.driven]
+            if not watched:
+                continue
+            try:
+                tails = await self._events.tails(watched)
+            except KernelError:
+                continue
+            for session_id in watched:
+                if feed := self._feeds.get(session_id):
+                    feed.seen_elsewhere(tails.get(session_id))
 
     # -- writing ------------------------------------------------------------------------------------------------------------
 

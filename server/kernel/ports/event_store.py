@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Protocol
 
-from server.kernel.event import Chunk, Head, Run
+from server.kernel.event import Chunk, Head, Run, Tail
 
 
 class EventStore(Protocol):
@@ -29,6 +29,10 @@ class EventStore(Protocol):
 
     async def head(self, session_id: str) -> Head | None:
         """Where the log stands now; None for a session that does not exist."""
+        ...
+
+    async def tails(self, session_ids: Sequence[str]) -> Mapping[str, Tail]:
+        """Where many logs stand now, by session; those of sessions that do not exist are missing."""
         ...
 
     async def turn_end(self, turn_id: str) -> int:
