@@ -16,7 +16,7 @@ from server.kernel.ports.launcher import MAX_TRANSCRIPT_BYTES, Assignment, Worke
 from server.kernel.stall import StallTimeout
 from server.workers.dial import Connection, dial
 from server.workers.frames import FrameReader, plain
-from server.workers.liveness import ProcessWatch
+from server.workers.liveness import Watch
 from server.workers.requests import resolved
 from server.workers.slot import Slot
 from treadle.worker.v1 import worker_service_pb2 as wire
@@ -41,7 +41,7 @@ class WorkerLink:
     """A Worker (see the port) over its slot's socket. Owns its connection and the watch on its process."""
 
     def __init__(
-        self, slot: Slot, watch: ProcessWatch, connection: Connection, *, owners: frozenset[int], admit: Callable[[Assignment], None]
+        self, slot: Slot, watch: Watch, connection: Connection, *, owners: frozenset[int], admit: Callable[[Assignment], None]
     ) -> None:
         self._slot = slot
         self._watch = watch
@@ -49,11 +49,6 @@ class WorkerLink:
         self._owners = owners
         self._admit = admit
         self._has_turn = connection.has_turn
-
-    @property
-    def pid(self) -> int:
-        """The pid of the process that keeps the worker."""
-        return self._watch.pid
 
     @property
     def has_turn(self) -> bool:

@@ -1,4 +1,4 @@
-"""Knowing that a process is gone, also when it is nobody's child."""
+"""Knowing that a worker is gone, also when its process is nobody's child."""
 
 from __future__ import annotations
 
@@ -7,6 +7,24 @@ import contextlib
 import os
 import signal
 from pathlib import Path
+from typing import Protocol
+
+
+class Watch(Protocol):
+    """Knows whether a worker has ended: the process, and all that it started."""
+
+    @property
+    def alive(self) -> bool:
+        """Whether it has not ended, as far as is known."""
+        ...
+
+    async def ended(self) -> None:
+        """Wait for its end."""
+        ...
+
+    def close(self) -> None:
+        """Stop watching. Repeatable."""
+        ...
 
 
 class ProcessWatch:

@@ -13,25 +13,21 @@ from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from pathlib import Path, PurePosixPath
 
-import grpc
-
 from server.config import Settings
 from server.kernel.errors import LaunchFailed, WorkerLost
-from server.kernel.ports.launcher import Assignment, Capability, ModelDoor, WorkerExit, WorkerId
+from server.kernel.ports.launcher import Assignment, Capability, WorkerExit, WorkerId
 from server.sandbox.bubblewrap import Sandbox
 from server.sandbox.mount import Mount
 from server.sandbox.probe import Unavailable, probe
 from server.sandbox.runtime import python_mounts
 from server.workers import shim
-from server.workers.client import WorkerLink
-from server.workers.dial import dial
 from server.workers.liveness import ProcessWatch
-from server.workers.slot import MODEL_SOCKET_NAME, SOCKET_NAME, Slot, delete_remains, slot_of, slots
+from server.workers.local import POLL_SECONDS, LocalLauncher
+from server.workers.slot import MODEL_SOCKET_NAME, SOCKET_NAME, Slot, delete_remains, slot_of
 from server.workers.sweep import sweep
 
 _WORKSPACE, _RUN, _MODELS = PurePosixPath("/workspace"), PurePosixPath("/run/treadle"), PurePosixPath("/run/models")
 _SOCKET_PATH_BYTES = 107
-_POLL_SECONDS = 0.005
 _KILL_SECONDS = 10.0
 _MAX_PROCESSES = 1024
 _BUNDLED_RECORDING = re.compile(r"[a-z0-9-]*")
@@ -40,59 +36,17 @@ _WORKER = [sys.executable, "-I", "-B", "-m", "worker"]
 _ENVIRONMENT = {"GRPC_ENABLE_FORK_SUPPORT": "0", "GRPC_VERBOSITY": "ERROR"}
 
 
-class ProcessLauncher:
+class ProcessLauncher(LocalLauncher):
     """See the port Launcher."""
 
     def __init__(self, settings: Settings, wall: Sandbox | Unavailable) -> None:
-        self._root = settings.slots_dir
-        self._start_seconds = settings.worker_start_seconds
+        owner = (wall.uid, wall.gid) if isinstance(wall, Sandbox) else (os.geteuid(), os.getegid())
+        super().__init__(settings.slots_dir, start_seconds=settings.worker_start_seconds, owner=owner)
         self._orphan_seconds = settings.worker_orphan_seconds
         self._unsandboxed = settings.unsandboxed
         self._memory = settings.worker_memory_mib * 1024 * 1024
         self._wall = wall
         self.capability = _capability(wall, unsandboxed=settings.unsandboxed)
-
-    async def workspace(self, worker: WorkerId) -> Path:
-        """See Launcher."""
-        slot = slot_of(self._root, worker)
-        await asyncio.to_thread(slot.prepare, worker)
-        return slot.workspace
-
-    async def furnished(self, worker: WorkerId) -> None:
-        """See Launcher."""
-        await asyncio.to_thread(slot_of(self._root, worker).furnish)
-
-    async def left(self, worker: WorkerId) -> Path:
-        """See Launcher."""
-        return self._furnished(worker).workspace
-
-    async def models(self, worker: WorkerId) -> ModelDoor:
-        """See Launcher."""
-        slot = self._furnished(worker)
-        await asyncio.to_thread(slot.prepare, worker)
-        # An agent without root's sandbox has the server's own uid.
-        owner = (self._wall.uid, self._wall.gid) if isinstance(self._wall, Sandbox) and self._wall.uid != os.geteuid() else None
-        return ModelDoor(slot.models / MODEL_SOCKET_NAME, await asyncio.to_thread(slot.model_token), owner)
-
-    async def launch(self, worker: WorkerId) -> WorkerLink:
-        """See Launcher."""
-        slot = self._furnished(worker)
-        if slot.exit() is not None:
-            raise WorkerLost(f"worker {worker} has ended")
-        if slot.was_started and slot.process() is None:
-            raise WorkerLost(f"worker {worker} ended with this machine")
-        fresh = not slot.was_started
-        if fresh:
-            self._start(slot)
-        try:
-            async with asyncio.timeout(self._start_seconds):
-                return await self._connect(slot, worker)
-        except WorkerLost as lost:
-            if fresh:
-                raise LaunchFailed(lost.message) from lost
-            raise
-        except TimeoutError:
-            raise LaunchFailed(f"the worker did not answer within {self._start_seconds:g} s: {slot.log_tail()[-500:]}") from None
 
     async def collect(self, worker: WorkerId) -> WorkerExit:
         """See Launcher."""
@@ -109,17 +63,7 @@ class ProcessLauncher:
                 if process is not None and exit_.code is None:
                     await asyncio.to_thread(sweep, slot, *process)
                 return exit_
-            await asyncio.sleep(_POLL_SECONDS)
-
-    async def remove(self, worker: WorkerId) -> None:
-        """See Launcher."""
-        await self.collect(worker)
-        await asyncio.to_thread(slot_of(self._root, worker).delete)
-
-    async def leftovers(self) -> list[WorkerId]:
-        """See Launcher."""
-        found = await asyncio.to_thread(lambda: [slot.worker() for slot in slots(self._root)])
-        return [worker for worker in found if worker is not None]
+            await asyncio.sleep(POLL_SECONDS)
 
     def admit(self, assignment: Assignment) -> None:
         """Errors: LaunchFailed when this agent may not run here."""
@@ -128,32 +72,19 @@ class ProcessLauncher:
         if assignment.provider != "replay" or not _BUNDLED_RECORDING.fullmatch(assignment.model):
             raise LaunchFailed(f"only the bundled recordings of replay may run without a sandbox: {self._wall.reason}; {self._wall.remedy}")
 
-    async def _connect(self, slot: Slot, worker: WorkerId) -> WorkerLink:
-        watch = await _watch(slot)
-        try:
-            secret = await asyncio.to_thread(slot.secret)
-            while watch.alive:
-                try:
-                    connection = await dial(slot.socket, secret, self._owners)
-                except (FileNotFoundError, grpc.aio.AioRpcError):
-                    await asyncio.sleep(_POLL_SECONDS)
-                    continue
-                _seal(slot)
-                return WorkerLink(slot, watch, connection, owners=self._owners, admit=self.admit)
-            raise WorkerLost(f"worker {worker} ended before it answered: {slot.log_tail()[-500:]}")
-        except BaseException:
-            watch.close()
-            raise
+    async def _started(self, slot: Slot, worker: WorkerId) -> bool:
+        if slot.was_started:
+            if slot.process() is None:
+                raise WorkerLost(f"worker {worker} ended with this machine")
+            return False
+        self._start(slot)
+        return True
 
-    def _furnished(self, worker: WorkerId) -> Slot:
-        slot = slot_of(self._root, worker)
-        if not slot.is_furnished:
-            raise WorkerLost(f"worker {worker} and its workspace are not on this machine")
-        return slot
-
-    @property
-    def _owners(self) -> frozenset[int]:
-        return frozenset({self._wall.uid if isinstance(self._wall, Sandbox) else os.geteuid()})
+    async def _watch(self, slot: Slot) -> ProcessWatch:
+        # A shim of another server may be the one that writes it: there is nothing to wait on but the file.
+        while (process := slot.process()) is None:  # noqa: ASYNC110
+            await asyncio.sleep(POLL_SECONDS)
+        return ProcessWatch(*process)
 
     def _start(self, slot: Slot) -> None:
         """Start the slot's shim in a session of its own. It outlives this server, and does nothing if another one was faster."""
@@ -228,14 +159,6 @@ def _process_limit() -> int:
     return _MAX_PROCESSES if (major, minor) >= (5, 14) else 0
 
 
-async def _watch(slot: Slot) -> ProcessWatch:
-    """The watch on the slot's process, as soon as it has one. Wait with a limit."""
-    # A shim of another server may be the one that writes it: there is nothing to wait on but the file.
-    while (process := slot.process()) is None:  # noqa: ASYNC110
-        await asyncio.sleep(_POLL_SECONDS)
-    return ProcessWatch(*process)
-
-
 async def _end(watch: ProcessWatch) -> None:
     """Have the shim kill everything and wait for its end; the shim itself is killed when it does not do its work."""
     try:
@@ -249,10 +172,3 @@ async def _end(watch: ProcessWatch) -> None:
             return
     finally:
         watch.close()
-
-
-def _seal(slot: Slot) -> None:
-    """From here on, nobody but root can put something else in the place of the socket."""
-    if os.geteuid() == 0:
-        os.chown(slot.run, 0, 0, follow_symlinks=False)
-        slot.run.chmod(0o755)

@@ -1,6 +1,6 @@
 """A worker's slot: the files that let any server process on this machine find the worker again.
 
-worker      which worker it is (JSON)
+worker      which worker it is, and what for (JSON)
 workspace/  the working tree; belongs to the worker's uid once it runs
 furnished   the working tree is complete; without it no worker can start here
 run/        the worker's socket
@@ -23,10 +23,10 @@ import os
 import secrets
 import stat
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from pathlib import Path
 
-from server.kernel.ports.launcher import WorkerExit, WorkerId
+from server.kernel.ports.launcher import WorkerExit, WorkerId, WorkerSpec
 
 SOCKET_NAME = "worker.sock"
 MODEL_SOCKET_NAME = "model.sock"
@@ -60,15 +60,21 @@ class Slot:
         """The directory of the server's socket for model requests."""
         return self.path / "models"
 
-    def prepare(self, worker: WorkerId) -> None:
+    def prepare(self, spec: WorkerSpec) -> None:
         """Make what is missing. Repeatable, also by two servers at once."""
-        for directory in (self.path, self.workspace, self.run, self.models):
+        for directory in (self.path, self.workspace, self.run):
             directory.mkdir(mode=0o700, parents=directory == self.path, exist_ok=True)
-        # The agent must be able to pass it, and only that: it is shown read-only, and nothing else of the slot leads there.
-        self.models.chmod(0o755)
+        self.prepare_models()
         (self.path / "lock").touch(mode=0o600)
         self._create("secret", secrets.token_hex(32))
-        self._create("worker", json.dumps({"turn_id": worker.turn_id, "attempt": worker.attempt}))
+        what_for = {name: value for name, value in asdict(spec).items() if name != "worker"}
+        self._create("worker", json.dumps(asdict(spec.worker) | what_for))
+
+    def prepare_models(self) -> None:
+        """Make the directory of the door to models, which slots of earlier versions do not have. Repeatable."""
+        self.models.mkdir(mode=0o700, exist_ok=True)
+        # The agent must be able to pass it, and only that: it is shown read-only, and nothing else of the slot leads there.
+        self.models.chmod(0o755)
 
     def furnish(self) -> None:
         """The workspace is complete. Repeatable."""
@@ -81,11 +87,18 @@ class Slot:
 
     def worker(self) -> WorkerId | None:
         """Whose slot it is; None when it is not complete."""
+        spec = self.spec()
+        return spec.worker if spec else None
+
+    def spec(self) -> WorkerSpec | None:
+        """What its worker is for, empty where an earlier version did not say; None when the slot is not complete."""
         try:
             fields = json.loads((self.path / "worker").read_text())
-            return WorkerId(turn_id=fields["turn_id"], attempt=fields["attempt"])
+            worker = WorkerId(turn_id=fields["turn_id"], attempt=fields["attempt"])
         except (OSError, ValueError, KeyError):
             return None
+        what_for = {name: str(fields.get(name, "")) for name in ("session_id", "tenant_id", "provider")}
+        return WorkerSpec(worker, **what_for)
 
     def secret(self) -> bytes:
         """The turn's secret."""

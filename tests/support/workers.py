@@ -5,16 +5,18 @@ from __future__ import annotations
 import asyncio
 import json
 from collections.abc import AsyncIterator, Mapping, Sequence
-from contextlib import aclosing, asynccontextmanager
+from contextlib import aclosing, asynccontextmanager, suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 from uuid import uuid4
 
 from server.config import Settings
-from server.kernel.ports.launcher import Assignment, WorkerId, WorkerItem, WorkerNotice, WorkerRequest, WorkerResult
+from server.kernel.ports.launcher import Assignment, WorkerId, WorkerItem, WorkerNotice, WorkerRequest, WorkerResult, WorkerSpec
 from server.workers.client import WorkerLink
+from server.workers.local import LocalLauncher
 from server.workers.process import ProcessLauncher, open_process_launcher
+from server.workers.slot import slot_of
 from treadle.worker.v1.worker_event_pb2 import WorkerEvent
 
 RECORDING = ".recording.jsonl"
@@ -47,6 +49,10 @@ def new_worker() -> WorkerId:
     return WorkerId(turn_id=str(uuid4()), attempt=1)
 
 
+def spec(worker: WorkerId, provider: str = "replay") -> WorkerSpec:
+    return WorkerSpec(worker, session_id=str(uuid4()), tenant_id="t", provider=provider)
+
+
 def assignment(worker: WorkerId, model: str = "./" + RECORDING, provider: str = "replay") -> Assignment:
     return Assignment(
         session_id="s", turn_id=worker.turn_id, attempt=1, turn_number=1, provider=provider, model=model, prompt="please do it"
@@ -57,7 +63,7 @@ def assignment(worker: WorkerId, model: str = "./" + RECORDING, provider: str = 
 async def launched(launcher: ProcessLauncher, steps: Sequence[Mapping[str, Any]] = ()) -> AsyncIterator[tuple[WorkerId, WorkerLink, Path]]:
     """A worker with a recording in its workspace; collected and removed afterwards."""
     worker = new_worker()
-    workspace = await launcher.workspace(worker)
+    workspace = await launcher.workspace(spec(worker))
     (workspace / RECORDING).write_text("".join(json.dumps(step) + "\n" for step in steps))
     await launcher.furnished(worker)
     link = await launcher.launch(worker)
@@ -102,6 +108,17 @@ def alive(pid: int) -> bool:
         return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] != "Z"
     except OSError:
         return False
+
+
+def python_of(launcher: LocalLauncher, worker: WorkerId) -> int:
+    """The worker's own process, as this machine sees it: the Python that has its workspace mounted."""
+    mark = f"/{slot_of(launcher._root, worker).path.name}/workspace ".encode()
+    for pid in processes_with("-m\0worker"):
+        entry = Path("/proc", str(pid))
+        with suppress(OSError):
+            if mark in (entry / "mountinfo").read_bytes() and "python" in (entry / "exe").readlink().name:
+                return pid
+    raise ProcessLookupError(str(worker))
 
 
 def processes_with(marker: str) -> list[int]:

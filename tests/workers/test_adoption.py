@@ -8,7 +8,7 @@ import signal
 import sys
 from pathlib import Path
 
-from support.workers import alive, assignment, eventually, launcher_in, listen, new_worker
+from support.workers import alive, assignment, eventually, launcher_in, listen, new_worker, python_of, spec
 
 from server.kernel.turn import TurnState
 from server.workers.process import ProcessLauncher
@@ -16,7 +16,7 @@ from server.workers.process import ProcessLauncher
 FIRST_SERVER = """
 import asyncio, sys
 from pathlib import Path
-from support.workers import assignment, launcher_in
+from support.workers import assignment, launcher_in, python_of
 from server.kernel.ports.launcher import WorkerId
 
 async def main():
@@ -27,7 +27,7 @@ async def main():
         for _ in range(3):
             batch = await anext(items)
             await link.acknowledge(batch.last_worker_seq)
-        print(link.pid, batch.last_worker_seq, flush=True)
+        print(python_of(launcher, worker), batch.last_worker_seq, flush=True)
         # What it has said is what it acknowledged last, however long it lives on.
         await asyncio.Event().wait()
 
@@ -37,7 +37,7 @@ asyncio.run(main())
 
 async def test_the_next_server_goes_on_with_the_same_worker(launcher: ProcessLauncher, tmp_path: Path) -> None:
     worker = new_worker()
-    workspace = await launcher.workspace(worker)
+    workspace = await launcher.workspace(spec(worker))
     (workspace / ".recording.jsonl").write_text('{"burst": 400, "text": "x", "per_second": 200}\n')
     await launcher.furnished(worker)
     tests = Path(__file__).parents[1]
@@ -53,7 +53,7 @@ async def test_the_next_server_goes_on_with_the_same_worker(launcher: ProcessLau
         assert await second.leftovers() == [worker]
         link = await second.launch(worker)
         assert link.has_turn
-        assert link.pid == pid
+        assert python_of(second, worker) == pid
         heard = await listen(link.resume(durable), link)
         assert heard.result is not None
         assert heard.result.outcome.status is TurnState.COMPLETED
@@ -66,11 +66,11 @@ async def test_the_next_server_goes_on_with_the_same_worker(launcher: ProcessLau
 
 async def test_a_worker_that_died_with_its_server_is_found_as_lost(launcher: ProcessLauncher, tmp_path: Path) -> None:
     worker = new_worker()
-    await launcher.workspace(worker)
+    await launcher.workspace(spec(worker))
     await launcher.furnished(worker)
     link = await launcher.launch(worker)
     assert not link.has_turn
-    os.kill(link.pid, signal.SIGTERM)
+    os.kill(python_of(launcher, worker), signal.SIGKILL)
     assert (await link.exited()).code == 137
     await link.close()
     async with launcher_in(tmp_path) as second:
@@ -81,7 +81,7 @@ async def test_a_worker_that_died_with_its_server_is_found_as_lost(launcher: Pro
 
 async def test_a_turn_that_ended_while_nobody_was_there_is_told_later(launcher: ProcessLauncher) -> None:
     worker = new_worker()
-    await launcher.workspace(worker)
+    await launcher.workspace(spec(worker))
     await launcher.furnished(worker)
     link = await launcher.launch(worker)
     whole = await listen(link.execute(assignment(worker, model="")))

@@ -15,7 +15,7 @@ from typing import Any
 import grpc
 import pytest
 from google.protobuf.timestamp_pb2 import Timestamp
-from support.workers import assignment, launched, launcher_in, listen, new_worker
+from support.workers import assignment, launched, launcher_in, listen, new_worker, spec
 
 from server.kernel.agent_request import AgentRequest, RequestKind
 from server.kernel.errors import WorkerLost, WorkerProtocolBroken
@@ -285,5 +285,5 @@ async def test_a_second_attempt_is_another_worker(launcher: ProcessLauncher, tmp
     first: WorkerId = new_worker()
     second = replace(first, attempt=2)
     async with launcher_in(tmp_path) as other:
-        assert await other.workspace(first) != await other.workspace(second)
+        assert await other.workspace(spec(first)) != await other.workspace(spec(second))
         assert sorted(map(str, await launcher.leftovers())) == sorted(map(str, [first, second]))

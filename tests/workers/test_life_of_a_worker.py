@@ -10,11 +10,11 @@ from contextlib import aclosing
 from pathlib import Path
 
 import pytest
-from support.workers import alive, assignment, eventually, launched, launcher_in, listen, new_worker, play, processes_with
+from support.workers import alive, assignment, eventually, launched, launcher_in, listen, new_worker, play, processes_with, python_of, spec
 
 from server.kernel.errors import LaunchFailed, WorkerLost
 from server.kernel.event import WorkerBatch
-from server.kernel.ports.launcher import WorkerExit, WorkerResult
+from server.kernel.ports.launcher import WorkerExit, WorkerId, WorkerResult
 from server.kernel.turn import TurnCode, TurnState
 from server.sandbox.probe import Unavailable
 from server.workers import process
@@ -68,10 +68,9 @@ async def test_a_stream_cut_again_and_again_while_it_grows_loses_nothing(launche
 async def test_two_servers_that_launch_the_same_worker_start_one(launcher: ProcessLauncher, tmp_path: Path) -> None:
     async with launcher_in(tmp_path) as other:
         worker = new_worker()
-        await launcher.workspace(worker)
+        await launcher.workspace(spec(worker))
         await launcher.furnished(worker)
         links = await asyncio.gather(launcher.launch(worker), other.launch(worker), launcher.launch(worker))
-        assert len({link.pid for link in links}) == 1
         assert len({link._connection.metadata for link in links}) == 1, "one nonce, so one worker"
         for link in links:
             await link.close()
@@ -82,7 +81,7 @@ async def test_a_killed_worker_is_lost_within_five_seconds(launcher: ProcessLaun
     async with launched(launcher, [{"say": "hello"}, {"wait_ms": 60_000}]) as (worker, link, _):
         async with aclosing(link.execute(assignment(worker))) as items:
             assert isinstance(await anext(items), WorkerBatch)
-            os.kill(worker_process(link.pid), signal.SIGKILL)
+            os.kill(python_of(launcher, worker), signal.SIGKILL)
             killed = time.monotonic()
             with pytest.raises(WorkerLost):
                 await listen(items)
@@ -90,16 +89,6 @@ async def test_a_killed_worker_is_lost_within_five_seconds(launcher: ProcessLaun
         assert (await link.exited()).code == 137
         with pytest.raises(WorkerLost):
             await launcher.launch(worker)
-
-
-def worker_process(shim: int) -> int:
-    """The Python process of the worker that this shim keeps."""
-    return next(pid for pid in descendants(shim) if "python" in Path(f"/proc/{pid}/exe").readlink().name)
-
-
-def descendants(pid: int) -> list[int]:
-    children = [int(child) for child in Path(f"/proc/{pid}/task/{pid}/children").read_text().split()]
-    return [found for child in children for found in (child, *descendants(child))]
 
 
 async def test_interrupt_ends_the_agent_and_its_commands_within_a_second(launcher: ProcessLauncher) -> None:
@@ -141,11 +130,18 @@ async def test_collect_ends_a_running_worker_and_everything_below(launcher: Proc
                 assert isinstance(item, WorkerBatch)
                 seen += b"".join(item.bodies)
             await eventually(lambda: len(processes_with("\0001000.75")) == 2)
+            pid = python_of(launcher, worker)
             exit_ = await launcher.collect(worker)
         assert exit_.code == 137
         assert not processes_with("1000.75")
-        assert not alive(link.pid)
+        assert not alive(pid)
         assert await launcher.collect(worker) == exit_
+
+
+def shim_of(launcher: ProcessLauncher, worker: WorkerId) -> int:
+    process = slot_of(launcher._root, worker).process()
+    assert process is not None
+    return process[0]
 
 
 async def test_a_shim_that_was_killed_takes_its_worker_along(launcher: ProcessLauncher) -> None:
@@ -156,7 +152,7 @@ async def test_a_shim_that_was_killed_takes_its_worker_along(launcher: ProcessLa
                 item = await anext(items)
                 assert isinstance(item, WorkerBatch)
                 seen += b"".join(item.bodies)
-            os.kill(link.pid, signal.SIGKILL)
+            os.kill(shim_of(launcher, worker), signal.SIGKILL)
             with pytest.raises(WorkerLost):
                 await listen(items, limit=5)
         assert (await launcher.collect(worker)).code is None
@@ -165,7 +161,7 @@ async def test_a_shim_that_was_killed_takes_its_worker_along(launcher: ProcessLa
 
 async def test_no_worker_starts_in_a_slot_that_was_collected(launcher: ProcessLauncher) -> None:
     worker = new_worker()
-    await launcher.workspace(worker)
+    await launcher.workspace(spec(worker))
     await launcher.furnished(worker)
     assert await launcher.collect(worker) == WorkerExit(code=None)
     with pytest.raises(WorkerLost):
@@ -261,22 +257,18 @@ async def test_a_fork_bomb_is_stopped_and_its_neighbour_is_not(launcher: Process
 async def test_an_acknowledgement_that_was_lost_can_be_repeated(launcher: ProcessLauncher) -> None:
     """A worker whose window is full stands still until it hears; so the server must know that it was not heard."""
     async with launched(launcher, [{"burst": 3000, "text": "x"}]) as (worker, link, _):
-        keeper = next(pid for pid in processes_with("-m\0worker") if alive(pid) and pid != link.pid)
+        pid = python_of(launcher, worker)
         async with aclosing(link.execute(assignment(worker))) as items:
             last = 0
             while last < 2048:
                 item = await anext(items)
                 assert isinstance(item, WorkerBatch)
                 last = item.last_worker_seq
-            workers = [pid for pid in processes_with("-m\0worker") if pid != link.pid]
-            for pid in workers:
-                os.kill(pid, signal.SIGSTOP)
+            os.kill(pid, signal.SIGSTOP)
             try:
                 assert not await link.acknowledge(last)
             finally:
-                for pid in workers:
-                    os.kill(pid, signal.SIGCONT)
-            assert keeper in workers
+                os.kill(pid, signal.SIGCONT)
             assert await link.acknowledge(last)
             async with asyncio.timeout(10):
                 await anext(items)

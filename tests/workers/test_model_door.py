@@ -9,7 +9,7 @@ from contextlib import asynccontextmanager
 from pathlib import Path
 
 import pytest
-from support.workers import Heard, assignment, eventually, launched, launcher_in, listen, new_worker
+from support.workers import Heard, assignment, eventually, launched, launcher_in, listen, new_worker, spec
 
 from server.kernel.errors import WorkerLost
 from server.kernel.ports.launcher import ModelDoor
@@ -117,7 +117,7 @@ async def test_every_worker_has_a_token_of_its_own_which_it_derives_itself(launc
     with pytest.raises(WorkerLost):
         await launcher.models(first)
     for worker in (first, second):
-        await launcher.workspace(worker)
+        await launcher.workspace(spec(worker))
         await launcher.furnished(worker)
     doors = [await launcher.models(worker) for worker in (first, second, first)]
     assert doors[0] == doors[2]

@@ -12,7 +12,7 @@ import pytest
 from support.fake_anthropic import FakeAnthropic, fake_anthropic
 from support.postgres import open_directory
 from support.sandbox import require_sandbox
-from support.workers import Heard, assignment, launcher_in, listen, new_worker
+from support.workers import Heard, assignment, launcher_in, listen, new_worker, spec
 
 from server.kernel.errors import WorkerLost
 from server.kernel.ports.launcher import MAX_TRANSCRIPT_BYTES
@@ -36,7 +36,7 @@ async def launcher() -> AsyncIterator[ProcessLauncher]:
 @asynccontextmanager
 async def worker_with_model(launcher: ProcessLauncher) -> AsyncIterator[tuple[WorkerLink, FakeAnthropic]]:
     worker = new_worker()
-    await launcher.workspace(worker)
+    await launcher.workspace(spec(worker))
     await launcher.furnished(worker)
     door = await launcher.models(worker)
     async with fake_anthropic(door.socket) as fake:
@@ -108,7 +108,7 @@ async def test_calls_without_the_proof_are_refused(launcher: ProcessLauncher) ->
 
 async def test_an_agent_without_memory_leaves_nothing(launcher: ProcessLauncher, tmp_path: Path) -> None:
     worker = new_worker()
-    await launcher.workspace(worker)
+    await launcher.workspace(spec(worker))
     await launcher.furnished(worker)
     link = await launcher.launch(worker)
     await listen(link.execute(assignment(worker, model="")), link)

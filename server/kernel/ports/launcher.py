@@ -29,6 +29,17 @@ class WorkerId:
 
 
 @dataclass(frozen=True)
+class WorkerSpec:
+    """What a launcher must know to make a worker, before there is anything for it to do."""
+
+    worker: WorkerId
+    session_id: str
+    tenant_id: str
+    provider: str
+    """The agent that it will run: a worker may hold no other."""
+
+
+@dataclass(frozen=True)
 class Assignment:
     """What a worker must know to run a turn. No credentials."""
 
@@ -182,7 +193,8 @@ class Launcher(Protocol):
     """Starts workers on this machine. A worker outlives the server that started it.
 
     - `workspace` gives the directory to build the workspace in; it exists afterwards, is private to the server, and belongs to
-      this (turn, attempt) alone. `furnished` says, durably, that it is complete.
+      this (turn, attempt) alone. What the worker is for is kept with it, so that any server here can launch it. `furnished` says,
+      durably, that it is complete.
     - `models` gives the door to models of this worker alone; whoever listens there must do so before `launch`, since the agent may
       call at once. It opens nothing by itself.
     - `launch` starts the worker unless it was started before: then it connects to it. Two servers that launch the same worker at
@@ -202,7 +214,7 @@ class Launcher(Protocol):
         """What this launcher can do here; probed once, by running it."""
         ...
 
-    async def workspace(self, worker: WorkerId) -> Path:
+    async def workspace(self, spec: WorkerSpec) -> Path:
         """The workspace directory of this worker, created if needed."""
         ...
 

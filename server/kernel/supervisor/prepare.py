@@ -6,7 +6,7 @@ from server.kernel import naming
 from server.kernel.errors import BranchUnknown, PushRefused, RepositoryNotAllowed, RepositoryUnreachable, WorkspaceFailed
 from server.kernel.event import Fact
 from server.kernel.ports.event_codec import EventCodec
-from server.kernel.ports.launcher import WorkerId
+from server.kernel.ports.launcher import WorkerId, WorkerSpec
 from server.kernel.ports.turn_store import Reset
 from server.kernel.session import SessionState
 from server.kernel.supervisor.drive import Drive
@@ -92,7 +92,8 @@ async def _make_branch(drive: Drive, wanted: Wanted) -> None:
 async def _build_workspace(drive: Drive) -> None:
     ports, turn = drive.ports, drive.turn
     worker = WorkerId(turn.id, turn.attempt + 1)
-    into = await ports.launcher.workspace(worker)
+    spec = WorkerSpec(worker, session_id=turn.session_id, tenant_id=turn.tenant_id, provider=turn.provider)
+    into = await ports.launcher.workspace(spec)
     with drive.passing("workspace"):
         await ports.repositories.build_workspace(
             drive.repository, commit=turn.base_commit, branch=turn.branch, base_branch=drive.session.base_branch, into=into
