@@ -3,7 +3,7 @@
 .DEFAULT_GOAL := help
 # Most tests wait for processes to start, so one more than there are cores keeps them busy.
 JOBS ?= $(shell expr $$(nproc) + 1)
-.PHONY: help run demo test proto lint check bench clean
+.PHONY: help run demo images test proto lint check bench clean
 
 help: ## list the targets
 	@sed -nE 's/^([a-z]+):.*## (.*)/make \1|\2/p' Makefile | while IFS='|' read -r name text; do printf '%-12s %s\n' "$$name" "$$text"; done
@@ -15,6 +15,9 @@ run: ## start Treadle with all it needs; the first start also plays one session
 demo: ## start Treadle and play the demo session again
 	@tools/setup run
 	@exec .venv/bin/treadle up --demo
+
+images: ## build the workers' container images; BASE=python:3.13-slim-bookworm or the like instead of the default
+	@tools/images $(if $(BASE),--base $(BASE))
 
 test: ## run all tests, one process more than there are cores; ARGS="-k word" is handed to pytest
 	@tools/setup dev node

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Collection
 from dataclasses import dataclass
 
 from server.adapters import installed, not_installed
@@ -39,15 +40,16 @@ def claude_credential(settings: Settings) -> str:
     return "TREADLE_CLAUDE_CREDENTIALS" if settings.claude_credentials else ""
 
 
-def default_agent(settings: Settings) -> Choice:
-    """The setting, if it names one; else `claude`, where it is installed and has a credential; else `replay`."""
+def default_agent(settings: Settings, available: Collection[str]) -> Choice:
+    """The setting, if it names one; else `claude`, where it is among those that can be run and has a credential; else `replay`."""
     if settings.default_provider:
         return Choice(settings.default_provider, "TREADLE_DEFAULT_PROVIDER says so")
     credential = claude_credential(settings)
     if not credential:
         return Choice(FALLBACK, "it calls no model; with ANTHROPIC_API_KEY it would be claude")
-    if PREFERRED not in installed_agents():
-        return Choice(FALLBACK, f"{credential} is set, but claude is not installed: {how_to_install(PREFERRED)}")
+    if PREFERRED not in available:
+        remedy = "`make images` builds its image" if settings.launcher == "docker" else how_to_install(PREFERRED)
+        return Choice(FALLBACK, f"{credential} is set, but claude is not installed: {remedy}")
     return Choice(PREFERRED, f"{credential} is set")
 
 

@@ -14,7 +14,7 @@ from typing import Any
 import structlog
 
 from server import telemetry
-from server.agents import Choice, default_agent, installed_agents
+from server.agents import Choice, default_agent
 from server.api.event_codec import ProtobufEventCodec
 from server.api.server import Api, open_api
 from server.config import Settings
@@ -70,7 +70,7 @@ async def compose(settings: Settings, *, mark: Callable[[str], None] | None = No
         journal = Journal(stores.events, stores.turns, codec, mark=point, heartbeat_seconds=settings.heartbeat_seconds)
         scratch = settings.data_dir / "scratch"
         scratch.mkdir(mode=0o700, parents=True, exist_ok=True)
-        agent = default_agent(settings)
+        agent = default_agent(settings, launcher.capability.providers)
         limits = Limits(
             replica=replica,
             scratch=scratch,
@@ -120,7 +120,7 @@ async def compose(settings: Settings, *, mark: Callable[[str], None] | None = No
             supervisor,
             rush=rush,
             tracer=tracer,
-            providers=installed_agents,
+            providers=lambda: launcher.capability.providers,
             models=models.gateway,
             default_provider=agent.name,
             lease_seconds=settings.lease_seconds,

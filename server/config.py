@@ -15,23 +15,55 @@ Seconds = Annotated[float, Field(gt=0, allow_inf_nan=False)]
 _LOWER = BeforeValidator(lambda value: value.lower() if isinstance(value, str) else value)
 
 
-def _also(name: str, usual: str) -> AliasChoices:
+def also(name: str, usual: str) -> AliasChoices:
     """A setting that is found under the variable that everybody else uses for it, too; ours wins."""
     return AliasChoices(f"treadle_{name}", usual.lower())
 
 
-class Settings(BaseSettings):
-    """The main server's settings."""
+class WorkerSettings(BaseSettings):
+    """What the main server and the spawner must agree about."""
 
     model_config = SettingsConfigDict(env_prefix="TREADLE_", extra="forbid", frozen=True, populate_by_name=True)
 
-    # -- where things are
     data_dir: Path = Field(
         default_factory=default_data_dir, description="Directory for everything that must survive: identity, mirrors, objects, keys."
     )
     worker_root: Path | None = Field(
-        None, description="Directory for workers' slots; default `<data_dir>/workers`. Must be short: socket paths end at 107 bytes."
+        None,
+        description="Directory for workers' slots; default `<data_dir>/workers`. Must be short: socket paths end at 107 bytes. "
+        "With launcher `docker` the same path for the server, the spawner and the engine.",
     )
+    spawner_socket: Annotated[Path | None, AfterValidator(forms.socket_path)] = Field(
+        None, description="Socket of the spawner (launcher `docker`); default `<data_dir>/spawner.sock`."
+    )
+    worker_orphan_seconds: Seconds = Field(600, description="A worker that hears no server for this long kills its agent and exits.")
+    worker_memory_mib: int = Field(
+        8192,
+        ge=0,
+        description="Memory in MiB that a worker may take: all of it together (launcher `docker`, at least 256), or each of its processes "
+        "(launcher `process`: RLIMIT_DATA, 0 for no limit).",
+    )
+
+    log_format: Annotated[Literal["console", "json"], _LOWER] = Field("console", description="`console` or `json`.")
+    log_level: Annotated[Literal["debug", "info", "warning", "error"], _LOWER] = Field(
+        "info", description="`debug`, `info`, `warning` or `error`."
+    )
+
+    @property
+    def slots_dir(self) -> Path:
+        """Where workers' slots are."""
+        return self.worker_root or self.data_dir / "workers"
+
+    @property
+    def spawner_address(self) -> Path:
+        """Where the spawner listens."""
+        return self.spawner_socket or self.data_dir / "spawner.sock"
+
+
+class Settings(WorkerSettings):
+    """The main server's settings."""
+
+    # -- where it listens
     listen: Annotated[str, AfterValidator(forms.address)] = Field(
         "127.0.0.1:7433", description="Address of the gRPC API, `host:port`; port 0 picks a free one."
     )
@@ -58,7 +90,9 @@ class Settings(BaseSettings):
     )
 
     # -- adapters, by the name of their entry point
-    launcher: Annotated[str, AfterValidator(forms.name_of("launcher"))] = Field("process", description="How workers are started.")
+    launcher: Annotated[str, AfterValidator(forms.name_of("launcher"))] = Field(
+        "process", description="How workers are started: `process` or `docker`."
+    )
     object_store: Annotated[str, AfterValidator(forms.name_of("object_store"))] = Field(
         "filesystem", description="Where snapshots go: `filesystem` or `s3`."
     )
@@ -111,10 +145,6 @@ class Settings(BaseSettings):
         description="How long an agent's approval or question waits for its answer before it expires; 0 for ever.",
     )
     worker_start_seconds: Seconds = Field(30, description="Limit for a worker's start.")
-    worker_orphan_seconds: Seconds = Field(600, description="A worker that hears no server for this long kills its agent and exits.")
-    worker_memory_mib: int = Field(
-        8192, ge=0, description="Memory that each process of a worker may take (launcher `process`: RLIMIT_DATA), in MiB; 0 for no limit."
-    )
     unsandboxed: bool = Field(
         False, description="Run agents without a sandbox where none works. Only for machines that hold nothing of value."
     )
@@ -129,11 +159,11 @@ class Settings(BaseSettings):
     )
     openai_url: str = Field("https://api.openai.com", description="The same for OpenAI's format.")
     anthropic_api_key: SecretStr = Field(
-        SecretStr(""), validation_alias=_also("anthropic_api_key", "ANTHROPIC_API_KEY"), description="API key; also `ANTHROPIC_API_KEY`."
+        SecretStr(""), validation_alias=also("anthropic_api_key", "ANTHROPIC_API_KEY"), description="API key; also `ANTHROPIC_API_KEY`."
     )
     claude_oauth_token: SecretStr = Field(
         SecretStr(""),
-        validation_alias=_also("claude_oauth_token", "CLAUDE_CODE_OAUTH_TOKEN"),
+        validation_alias=also("claude_oauth_token", "CLAUDE_CODE_OAUTH_TOKEN"),
         description="Token of a Claude subscription, used when there is no API key; also `CLAUDE_CODE_OAUTH_TOKEN`.",
     )
     claude_credentials: Path | None = Field(
@@ -144,7 +174,7 @@ class Settings(BaseSettings):
     claude_refresh_url: str = Field("https://platform.claude.com/v1/oauth/token", description="Where that login is renewed.")
     claude_client_id: str = Field("9d1c250a-e61b-44d9-88ed-5944d1962f5e", description="As which program: Claude Code's public id.")
     openai_api_key: SecretStr = Field(
-        SecretStr(""), validation_alias=_also("openai_api_key", "OPENAI_API_KEY"), description="API key; also `OPENAI_API_KEY`."
+        SecretStr(""), validation_alias=also("openai_api_key", "OPENAI_API_KEY"), description="API key; also `OPENAI_API_KEY`."
     )
     models: str = Field("claude-*,gpt-*,o[0-9]*,codex-*", description="Models that agents may use, by comma, with `*`.")
     model_fields_allowed: str = Field(
@@ -182,20 +212,11 @@ class Settings(BaseSettings):
     lease_seconds: Seconds = Field(15, description="How long a replica's hold on a session lasts without renewal.")
 
     # -- logs and traces
-    log_format: Annotated[Literal["console", "json"], _LOWER] = Field("console", description="`console` or `json`.")
-    log_level: Annotated[Literal["debug", "info", "warning", "error"], _LOWER] = Field(
-        "info", description="`debug`, `info`, `warning` or `error`."
-    )
     log_file: Path | None = Field(None, description="Where logs go; default standard error, with `treadle up` `<data_dir>/server.log`.")
 
     otlp_endpoint: Annotated[str, AfterValidator(forms.collector)] = Field(
         "", description="Where traces go: an OpenTelemetry collector (OTLP over gRPC), `http://host:4317` or `https://…`; empty for none."
     )
-
-    @property
-    def slots_dir(self) -> Path:
-        """Where workers' slots are."""
-        return self.worker_root or self.data_dir / "workers"
 
     @field_validator("metrics_listen", "gateway_listen", "gateway_metrics_listen")
     @classmethod
@@ -213,13 +234,13 @@ class Settings(BaseSettings):
         return key
 
 
-def invalid_settings(error: ValidationError) -> list[str]:
+def invalid_settings(error: ValidationError, settings: type[BaseSettings] = Settings) -> list[str]:
     """One sentence for each setting that does not fit. Values are named by our own validators only: others' may be secrets."""
     told = []
     for each in error.errors(include_url=False, include_input=False):
         said = each["msg"].removeprefix("Value error, ")
         name = str(each["loc"][0])
         # A field that has other names too is told by the one under which its value was found.
-        variable = f"TREADLE_{name.upper()}" if name in Settings.model_fields else name.upper()
+        variable = f"TREADLE_{name.upper()}" if name in settings.model_fields else name.upper()
         told.append(f"{variable}: {said[:1].lower()}{said[1:]}")
     return told

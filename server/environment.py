@@ -6,12 +6,15 @@ import os
 import re
 from collections.abc import Mapping
 from difflib import get_close_matches
-from typing import Any
+from typing import Any, TypeVar
 
 from pydantic import ValidationError
 
-from server.config import Settings, invalid_settings
+from server.config import Settings, WorkerSettings, invalid_settings
 from server.refusal import SettingsUnfit
+from server.spawner.settings import SpawnerSettings
+
+S = TypeVar("S", bound=WorkerSettings)
 
 _PREFIX = "TREADLE_"
 _CLIENTS = ("ADDRESS", "API_KEY", "API_KEY_FILE")
@@ -24,12 +27,21 @@ variable that ends in `_PORT` holds a URL."""
 
 
 def settings_of_environment(**given: Any) -> Settings:
-    """The environment's settings; `given` ones count before it. Errors: SettingsUnfit."""
+    """The server's settings by the environment; `given` ones count before it. Errors: SettingsUnfit."""
+    return _of_environment(Settings, given)
+
+
+def spawner_settings_of_environment() -> SpawnerSettings:
+    """The spawner's. Errors: SettingsUnfit."""
+    return _of_environment(SpawnerSettings, {})
+
+
+def _of_environment(kind: type[S], given: Mapping[str, Any]) -> S:
     wrong = unknown_settings(os.environ)
     try:
-        settings = Settings(**given)
+        settings = kind(**given)
     except ValidationError as error:
-        wrong = [*invalid_settings(error), *wrong]
+        wrong = [*invalid_settings(error, kind), *wrong]
     if wrong:
         raise SettingsUnfit("\n  ".join(wrong))
     return settings
@@ -37,7 +49,7 @@ def settings_of_environment(**given: Any) -> Settings:
 
 def unknown_settings(environment: Mapping[str, str]) -> list[str]:
     """One sentence for each variable that would set nothing: a limit with a slip in its name is none. Their values may be secrets."""
-    known = [*(name.upper() for name in Settings.model_fields), *_CLIENTS]
+    known = [*(name.upper() for name in {**Settings.model_fields, **SpawnerSettings.model_fields}), *_CLIENTS]
     told = []
     for name in sorted(environment):
         # Case makes no difference to those that are known, either.

@@ -15,6 +15,9 @@ from server.kernel.naming import check_branch_name
 _ADDRESS = re.compile(r"([A-Za-z0-9._-]+|\[[0-9A-Fa-f:.]+\]):([0-9]{1,5})")
 _ORIGIN = re.compile(r"https?://([A-Za-z0-9.-]+|\[[0-9A-Fa-f:.]+\])(:[0-9]{1,5})?")
 _LAST_PORT = 65535
+# https://pkg.go.dev/github.com/distribution/reference: host and path, tag, digest.
+_IMAGE = re.compile(r"[A-Za-z0-9][A-Za-z0-9._/:-]*?(:[A-Za-z0-9_][A-Za-z0-9_.-]{0,127})?(@sha256:[0-9a-f]{64})?")
+SOCKET_BYTES = 107
 
 
 def address(text: str) -> str:
@@ -66,6 +69,22 @@ def branch_prefix(text: str) -> str:
         check_branch_name(f"{text}session-00000000")
     except InvalidField as error:
         raise ValueError(f"{text!r} cannot begin a branch's name: {error.message.removeprefix('branch: ')}") from None
+    return text
+
+
+def socket_path(path: Path | None) -> Path | None:
+    """Where a unix socket can be: its address has room for 107 bytes."""
+    if path is not None and len(os.fsencode(path.absolute())) > SOCKET_BYTES:
+        raise ValueError(f"{path} is longer than the {SOCKET_BYTES} bytes that a socket's path may have")
+    return path
+
+
+def worker_image(text: str) -> str:
+    """An image's name with a place for the agent's."""
+    if "{provider}" not in text or not _IMAGE.fullmatch(text.replace("{provider}", "agent")):
+        raise ValueError(
+            f"{text!r} is not the name of an image with {{provider}} in it, as in registry.example/treadle-worker-{{provider}}:1.0"
+        )
     return text
 
 

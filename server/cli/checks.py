@@ -125,7 +125,11 @@ def agents(data_dir: Path) -> Iterator[Finding]:
     settings = _settings()
     if settings is None:
         return
-    choice, credential, whose = default_agent(settings), bool(claude_credential(settings)), "a session that names none gets"
+    choice, credential, whose = (
+        default_agent(settings, installed_agents()),
+        bool(claude_credential(settings)),
+        "a session that names none gets",
+    )
     if serving := _serving_now(data_dir):
         choice, credential = Choice(serving.agent, serving.why), "anthropic" in serving.credentials
         whose = "a session on the server that runs, when it names none, gets"

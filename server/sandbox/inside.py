@@ -15,9 +15,9 @@ from pathlib import Path
 _CLONE_NEWUSER = 0x10000000
 
 
-def _capabilities() -> str:
+def _status(*names: str) -> str:
     fields = dict(line.split(":\t", 1) for line in Path("/proc/self/status").read_text().splitlines() if ":\t" in line)
-    return "|".join(fields[name] for name in ("CapInh", "CapPrm", "CapEff", "CapBnd", "CapAmb", "NoNewPrivs"))
+    return "|".join(fields[name] for name in names)
 
 
 def _can_write(path: str) -> bool:
@@ -43,7 +43,8 @@ def _facts(hidden: str, writable: str) -> dict[str, object]:
     spaces = ("cgroup", "ipc", "mnt", "net", "pid", "user", "uts")
     return {
         "uid": os.getuid(),
-        "capabilities": _capabilities(),
+        "capabilities": _status("CapInh", "CapPrm", "CapEff", "CapBnd", "CapAmb", "NoNewPrivs"),
+        "seccomp": _status("Seccomp"),
         "namespaces": {name: str(Path("/proc/self/ns", name).readlink()) for name in spaces},
         "interfaces": [name for _, name in socket.if_nameindex()],
         "processes": len([entry for entry in os.listdir("/proc") if entry.isdigit()]),  # noqa: PTH208

@@ -8,7 +8,7 @@ import shutil
 import subprocess
 import sys
 import tempfile
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cache
 from pathlib import Path, PurePosixPath
@@ -21,7 +21,7 @@ from server.sandbox.runtime import python_mounts
 
 _LIMIT_SECONDS = 20
 _NO_CAPABILITIES = "|".join(["0" * 16] * 5 + ["1"])
-_OWN_NAMESPACES = ("ipc", "mnt", "net", "pid", "user", "uts")
+OWN_NAMESPACES = ("ipc", "mnt", "net", "pid", "uts")
 _SCRIPT = PurePosixPath("/probe/inside.py")
 _WORKSPACE = PurePosixPath("/workspace")
 
@@ -97,19 +97,21 @@ def _try(sandbox: Sandbox) -> str | None:
         written = Path(workspace, "probe")
         if not written.exists() or written.stat().st_uid != sandbox.uid:
             return "files written inside have an unexpected owner outside"
-        return _breach(json.loads(run.stdout))
+        return breach(json.loads(run.stdout), uid=SANDBOX_ID, namespaces=(*OWN_NAMESPACES, "user"), scratch=SCRATCH_BYTES)
 
 
-def _breach(facts: Mapping[str, object]) -> str | None:
-    namespaces = facts["namespaces"]
-    assert isinstance(namespaces, dict)  # noqa: S101
-    shared = [name for name in _OWN_NAMESPACES if namespaces[name] == str(Path("/proc/self/ns", name).readlink())]
+def breach(facts: Mapping[str, object], *, uid: int, namespaces: Sequence[str], scratch: Mapping[str, int]) -> str | None:
+    """What is wrong, by the facts that `inside.py` told; None when the wall holds. `namespaces` must be others than ours; `scratch` may be
+    written, as much as is said there."""
+    own = facts["namespaces"]
+    assert isinstance(own, dict)  # noqa: S101
+    shared = [name for name in namespaces if own[name] == str(Path("/proc/self/ns", name).readlink())]
     places = facts["writable_places"]
     assert isinstance(places, dict)  # noqa: S101
-    overlarge = [place for place, size in places.items() if place != str(_WORKSPACE) and size > SCRATCH_BYTES.get(place, 0)]
+    overlarge = [place for place, size in places.items() if place != str(_WORKSPACE) and size > scratch.get(place, 0)]
     checks = {
         f"it shares namespaces with the host: {', '.join(shared)}": not shared,
-        "the uid inside is not 10001": facts["uid"] == SANDBOX_ID,
+        f"the uid inside is not {uid}": facts["uid"] == uid,
         "capabilities are left inside": facts["capabilities"] == _NO_CAPABILITIES,
         "there is a network inside": facts["interfaces"] == ["lo"],
         "processes of the host are visible": facts["processes"] in (1, 2, 3),

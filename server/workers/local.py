@@ -14,7 +14,7 @@ from server.kernel.ports.launcher import Assignment, ModelDoor, WorkerExit, Work
 from server.workers.client import WorkerLink
 from server.workers.dial import dial
 from server.workers.liveness import Watch
-from server.workers.slot import MODEL_SOCKET_NAME, Slot, slot_of, slots
+from server.workers.slot import MODEL_SOCKET_NAME, Slot, delete_remains, slot_of, slots
 
 POLL_SECONDS = 0.005
 
@@ -115,6 +115,12 @@ class LocalLauncher(ABC):
         if not slot.is_furnished:
             raise WorkerLost(f"worker {worker} and its workspace are not on this machine")
         return slot
+
+
+def prepare_root(root: Path) -> None:
+    """Make the directory of the slots, and finish what a server that was killed had begun to delete."""
+    root.mkdir(mode=0o700, parents=True, exist_ok=True)
+    delete_remains(root)
 
 
 def _seal(slot: Slot) -> None:

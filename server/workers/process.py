@@ -11,8 +11,9 @@ import signal
 import sys
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
-from pathlib import Path, PurePosixPath
+from pathlib import Path
 
+from server.adapters import installed
 from server.config import Settings
 from server.kernel.errors import LaunchFailed, WorkerLost
 from server.kernel.ports.launcher import Assignment, Capability, WorkerExit, WorkerId
@@ -20,20 +21,19 @@ from server.sandbox.bubblewrap import Sandbox
 from server.sandbox.mount import Mount
 from server.sandbox.probe import Unavailable, probe
 from server.sandbox.runtime import python_mounts
+from server.setting_forms import SOCKET_BYTES
 from server.workers import shim
+from server.workers.inside import ENVIRONMENT, MODELS, RUN, WORKSPACE, configuration
 from server.workers.liveness import ProcessWatch
-from server.workers.local import POLL_SECONDS, LocalLauncher
-from server.workers.slot import MODEL_SOCKET_NAME, SOCKET_NAME, Slot, delete_remains, slot_of
+from server.workers.local import POLL_SECONDS, LocalLauncher, prepare_root
+from server.workers.slot import MODEL_SOCKET_NAME, SOCKET_NAME, Slot, slot_of
 from server.workers.sweep import sweep
 
-_WORKSPACE, _RUN, _MODELS = PurePosixPath("/workspace"), PurePosixPath("/run/treadle"), PurePosixPath("/run/models")
-_SOCKET_PATH_BYTES = 107
 _KILL_SECONDS = 10.0
 _MAX_PROCESSES = 1024
 _BUNDLED_RECORDING = re.compile(r"[a-z0-9-]*")
 # -I: neither the workspace, which is the current directory, nor the environment adds to where modules come from.
 _WORKER = [sys.executable, "-I", "-B", "-m", "worker"]
-_ENVIRONMENT = {"GRPC_ENABLE_FORK_SUPPORT": "0", "GRPC_VERBOSITY": "ERROR"}
 
 
 class ProcessLauncher(LocalLauncher):
@@ -103,22 +103,22 @@ class ProcessLauncher(LocalLauncher):
                 os.close(descriptor)
 
     def _job(self, slot: Slot) -> dict[str, object]:
-        config: dict[str, object] = {"workspace": str(slot.workspace), "orphan_seconds": self._orphan_seconds, "max_processes": 0}
         if not isinstance(self._wall, Sandbox):
+            config = configuration(orphan_seconds=self._orphan_seconds, max_processes=0)
+            config["workspace"] = str(slot.workspace)
             # Relative to the workspace: a socket's path has at most 107 bytes, and the slot may be deep down.
             config["socket"] = str(Path("..", slot.run.name, SOCKET_NAME))
             config["models"] = _short(slot.models / MODEL_SOCKET_NAME)
-            env = {"PATH": os.environ.get("PATH", os.defpath), "HOME": str(slot.run), **_ENVIRONMENT}
+            env = {"PATH": os.environ.get("PATH", os.defpath), "HOME": str(slot.run), **ENVIRONMENT}
             return {"slot": str(slot.path), "argv": _WORKER, "env": env, "owner": None, "config": config, "memory": self._memory}
         mounts = [
             *python_mounts("worker", "treadle"),
-            Mount(slot.workspace, _WORKSPACE, writable=True),
-            Mount(slot.run, _RUN, writable=True),
-            Mount(slot.models, _MODELS),
+            Mount(slot.workspace, WORKSPACE, writable=True),
+            Mount(slot.run, RUN, writable=True),
+            Mount(slot.models, MODELS),
         ]
-        argv = self._wall.wrap(_WORKER, mounts=mounts, env=_ENVIRONMENT, cwd=str(_WORKSPACE))
-        config |= {"socket": str(_RUN / SOCKET_NAME), "models": str(_MODELS / MODEL_SOCKET_NAME)}
-        config |= {"workspace": str(_WORKSPACE), "max_processes": _process_limit()}
+        argv = self._wall.wrap(_WORKER, mounts=mounts, env=ENVIRONMENT, cwd=str(WORKSPACE))
+        config = configuration(orphan_seconds=self._orphan_seconds, max_processes=_process_limit())
         owner = [self._wall.uid, self._wall.gid]
         return {"slot": str(slot.path), "argv": argv, "env": {}, "owner": owner, "config": config, "memory": self._memory}
 
@@ -127,30 +127,31 @@ class ProcessLauncher(LocalLauncher):
 async def open_process_launcher(settings: Settings) -> AsyncIterator[ProcessLauncher]:
     """The entry point `process`. Workers are left alone when it closes: the next server finds them."""
     wall = await asyncio.to_thread(probe)
-    await asyncio.to_thread(_prepare, settings.slots_dir)
+    await asyncio.to_thread(prepare_root, settings.slots_dir)
+    await asyncio.to_thread(_compile)
     yield ProcessLauncher(settings, wall)
 
 
-def _prepare(root: Path) -> None:
-    root.mkdir(mode=0o700, parents=True, exist_ok=True)
-    delete_remains(root)
-    # Workers cannot write there themselves, and would compile their own source at every start.
+def _compile() -> None:
+    """Workers cannot write there themselves, and would compile their own source at every start."""
     for mount in python_mounts("worker", "treadle"):
         if mount.source.name in ("worker", "treadle"):
             compileall.compile_dir(mount.source, quiet=2)
 
 
 def _capability(wall: Sandbox | Unavailable, *, unsandboxed: bool) -> Capability:
+    agents = installed("provider")
     if isinstance(wall, Sandbox):
-        return Capability("process", sandboxed=True, detail=f"bubblewrap ({wall.bwrap}), no network, uid {wall.uid}; probed by running it")
+        detail = f"bubblewrap ({wall.bwrap}), no network, uid {wall.uid}; probed by running it"
+        return Capability("process", sandboxed=True, detail=detail, providers=agents)
     allowed = "every agent runs" if unsandboxed else "only bundled recordings of replay run"
-    return Capability("process", sandboxed=False, detail=f"{wall.reason}; {allowed}", remedy=wall.remedy)
+    return Capability("process", sandboxed=False, detail=f"{wall.reason}; {allowed}", providers=agents, remedy=wall.remedy)
 
 
 def _short(socket: Path) -> str:
     """The path, or where it is too long for a socket's address, the same seen from the workspace, which is the current directory."""
     path = str(socket.absolute())
-    return path if len(os.fsencode(path)) <= _SOCKET_PATH_BYTES else str(Path("..", socket.parent.name, socket.name))
+    return path if len(os.fsencode(path)) <= SOCKET_BYTES else str(Path("..", socket.parent.name, socket.name))
 
 
 def _process_limit() -> int:

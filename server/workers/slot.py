@@ -6,8 +6,9 @@ furnished   the working tree is complete; without it no worker can start here
 run/        the worker's socket
 models/     the server's socket for model requests; the server's own, seen read-only inside
 secret      the turn's secret, 0600; never visible inside the sandbox
-lock        held by the shim as long as the worker, or anything that it started, is alive
-pid         the shim's pid and start time
+lock        launcher `process`: held by the shim as long as the worker, or anything that it started, is alive
+pid         launcher `process`: the shim's pid and start time
+container   launcher `docker`: the name of the container
 exit        how it ended; once it exists, no worker can start here any more
 output.log  what the worker printed
 """
@@ -127,12 +128,30 @@ class Slot:
     def exit(self) -> WorkerExit | None:
         """How the worker ended, as its shim or `close` recorded it; None while nothing is recorded."""
         try:
-            code = json.loads((self.path / "exit").read_text())["code"]
+            fields = json.loads((self.path / "exit").read_text())
+            code, oom_killed = fields["code"], bool(fields.get("oom_killed"))
         except FileNotFoundError:
             return None
         except (ValueError, KeyError, TypeError):
-            code = None
-        return WorkerExit(code=code, log_tail=self.log_tail())
+            code, oom_killed = None, False
+        return WorkerExit(code=code, oom_killed=oom_killed, log_tail=self.log_tail())
+
+    def container(self) -> str:
+        """The name of its container; empty when none was ever started."""
+        try:
+            return (self.path / "container").read_text()
+        except FileNotFoundError:
+            return ""
+
+    def hold(self, container: str) -> None:
+        """From now on a container of that name was started for this slot. Repeatable."""
+        self._create("container", container)
+
+    def record(self, exit_: WorkerExit) -> None:
+        """How its container ended. From now on none can be started here. Repeatable; the first record stays."""
+        if exit_.log_tail:
+            self._create("output.log", exit_.log_tail)
+        self._create("exit", json.dumps({"code": exit_.code, "oom_killed": exit_.oom_killed}))
 
     def log_tail(self) -> str:
         """The last 4 KiB that the worker printed."""
@@ -167,6 +186,9 @@ class Slot:
         try:
             with os.fdopen(descriptor, "w") as file:
                 file.write(content)
+                # The spawner may be root where the server, whose slot it is, is not.
+                if (owner := self.path.stat()).st_uid != os.geteuid():
+                    os.fchown(descriptor, owner.st_uid, owner.st_gid)
             with contextlib.suppress(FileExistsError):
                 (self.path / name).hardlink_to(draft)
         finally:

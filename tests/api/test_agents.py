@@ -65,7 +65,7 @@ def test_an_agent_whose_package_is_not_installed_is_not_listed() -> None:
 def test_the_default_is_claude_where_it_can_work(
     monkeypatch: pytest.MonkeyPatch, variables: dict[str, str], fields: dict[str, str], name: str, why: str
 ) -> None:
-    choice = agents.default_agent(settings(monkeypatch, variables, **fields))
+    choice = agents.default_agent(settings(monkeypatch, variables, **fields), agents.installed_agents())
     assert choice.name == name
     assert why in choice.why
     assert "sk-" not in choice.why
@@ -73,6 +73,6 @@ def test_the_default_is_claude_where_it_can_work(
 
 @pytest.mark.usefixtures("without_claude")
 def test_a_credential_without_the_package_says_what_to_install(monkeypatch: pytest.MonkeyPatch) -> None:
-    choice = agents.default_agent(settings(monkeypatch, KEY))
+    choice = agents.default_agent(settings(monkeypatch, KEY), agents.installed_agents())
     assert choice.name == "replay"
     assert "pip install 'treadle[claude]'" in choice.why

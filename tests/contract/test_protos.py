@@ -13,11 +13,15 @@ from support.git_server import git
 from support.requirements import require
 
 from treadle.session.v1 import session_service_pb2
+from treadle.spawner.v1 import spawner_service_pb2
 from treadle.worker.v1 import worker_service_pb2
 
 ROOT = Path(__file__).parents[2]
 PUBLIC = list(session_service_pb2.DESCRIPTOR.services_by_name["SessionService"].methods)
-PRIVATE = list(worker_service_pb2.DESCRIPTOR.services_by_name["WorkerService"].methods)
+PRIVATE = [
+    *worker_service_pb2.DESCRIPTOR.services_by_name["WorkerService"].methods,
+    *spawner_service_pb2.DESCRIPTOR.services_by_name["SpawnerService"].methods,
+]
 
 
 @pytest.mark.parametrize("method", PUBLIC, ids=lambda method: method.name)
@@ -34,8 +38,8 @@ def test_no_two_public_rpcs_share_a_route() -> None:
     assert len(set(routes)) == len(routes)
 
 
-@pytest.mark.parametrize("method", PRIVATE, ids=lambda method: method.name)
-def test_no_rpc_of_a_worker_is_reachable_through_the_gateway(method: MethodDescriptor) -> None:
+@pytest.mark.parametrize("method", PRIVATE, ids=lambda method: method.full_name)
+def test_no_private_rpc_is_reachable_through_the_gateway(method: MethodDescriptor) -> None:
     assert not method.GetOptions().HasExtension(annotations_pb2.http)
 
 

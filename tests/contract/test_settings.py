@@ -12,6 +12,7 @@ from pydantic import ValidationError
 
 from server.config import Settings, invalid_settings
 from server.environment import unknown_settings
+from server.spawner.settings import SpawnerSettings
 
 
 @pytest.mark.parametrize(
@@ -23,7 +24,7 @@ from server.environment import unknown_settings
         ("turn_timeout_seconds", "soon", "valid number"),
         ("max_turns", "0", "greater than or equal to 1"),
         ("default_provider", "nobody", "'nobody' is not installed; there are: "),
-        ("launcher", "nobody", "'nobody' is not installed; there are: process"),
+        ("launcher", "nobody", "'nobody' is not installed; there are: docker, process"),
         ("object_store", "nobody", "'nobody' is not installed; there are: filesystem, s3"),
         ("listen", "nonsense", "'nonsense' is not host:port"),
         ("listen", "127.0.0.1:70000", "'127.0.0.1:70000' is not host:port"),
@@ -39,6 +40,7 @@ from server.environment import unknown_settings
         ("log_format", "bogus", "'console' or 'json'"),
         ("git_allowed_prefixes", "http://x", "'http://x' is not an http or https URL that ends with /"),
         ("branch_prefix", "-x/", "cannot begin a branch's name"),
+        ("spawner_socket", "/" + "x" * 107, "longer than the 107 bytes"),
     ],
 )
 def test_a_value_that_cannot_be_right_is_refused(name: str, value: str, says: str) -> None:
@@ -47,6 +49,27 @@ def test_a_value_that_cannot_be_right_is_refused(name: str, value: str, says: st
     told = [line for line in invalid_settings(caught.value) if line.startswith(f"TREADLE_{name.upper()}: ")]
     assert len(told) == 1, invalid_settings(caught.value)
     assert says in told[0]
+
+
+@pytest.mark.parametrize(
+    ("name", "value", "says"),
+    [
+        ("worker_memory_mib", "128", "128 MiB are too little for a container: at least 256"),
+        ("worker_cpus", "0", "greater than or equal to 0.01"),
+        ("worker_pids", "3", "greater than or equal to 64"),
+        ("worker_tmp_mib", "0", "greater than or equal to 16"),
+        ("worker_uid", "0", "greater than or equal to 1"),
+        ("worker_image", "treadle-worker", "'treadle-worker' is not the name of an image with {provider} in it"),
+        ("worker_image", "Treadle {provider}", "is not the name of an image"),
+        ("worker_seconds", "0", "greater than 0"),
+    ],
+)
+def test_a_value_that_the_spawner_cannot_use_is_refused(name: str, value: str, says: str) -> None:
+    with pytest.raises(ValidationError) as caught:
+        SpawnerSettings(**{name: value})
+    (told,) = invalid_settings(caught.value, SpawnerSettings)
+    assert told.startswith(f"TREADLE_{name.upper()}: ")
+    assert says in told
 
 
 def test_a_certificate_without_its_key_is_refused() -> None:

@@ -11,11 +11,14 @@ from pathlib import Path
 from typing import Any
 from uuid import uuid4
 
+from support.containers import socket_for
+
 from server.config import Settings
 from server.kernel.ports.launcher import Assignment, WorkerId, WorkerItem, WorkerNotice, WorkerRequest, WorkerResult, WorkerSpec
 from server.workers.client import WorkerLink
+from server.workers.docker import open_docker_launcher
 from server.workers.local import LocalLauncher
-from server.workers.process import ProcessLauncher, open_process_launcher
+from server.workers.process import open_process_launcher
 from server.workers.slot import slot_of
 from treadle.worker.v1.worker_event_pb2 import WorkerEvent
 
@@ -40,8 +43,10 @@ class Heard:
 
 
 @asynccontextmanager
-async def launcher_in(folder: Path, **settings: Any) -> AsyncIterator[ProcessLauncher]:
-    async with open_process_launcher(Settings(data_dir=folder, **settings)) as launcher:
+async def launcher_in(folder: Path, kind: str = "process", **settings: Any) -> AsyncIterator[LocalLauncher]:
+    """`docker` needs a spawner for the folder."""
+    given = {"data_dir": folder, "launcher": kind, "spawner_socket": socket_for(folder)} | settings
+    async with {"process": open_process_launcher, "docker": open_docker_launcher}[kind](Settings(**given)) as launcher:
         yield launcher
 
 
@@ -60,7 +65,7 @@ def assignment(worker: WorkerId, model: str = "./" + RECORDING, provider: str = 
 
 
 @asynccontextmanager
-async def launched(launcher: ProcessLauncher, steps: Sequence[Mapping[str, Any]] = ()) -> AsyncIterator[tuple[WorkerId, WorkerLink, Path]]:
+async def launched(launcher: LocalLauncher, steps: Sequence[Mapping[str, Any]] = ()) -> AsyncIterator[tuple[WorkerId, WorkerLink, Path]]:
     """A worker with a recording in its workspace; collected and removed afterwards."""
     worker = new_worker()
     workspace = await launcher.workspace(spec(worker))
@@ -90,7 +95,7 @@ async def listen(items: AsyncIterator[WorkerItem | WorkerResult], link: WorkerLi
     return heard
 
 
-async def play(launcher: ProcessLauncher, *steps: Mapping[str, Any]) -> Heard:
+async def play(launcher: LocalLauncher, *steps: Mapping[str, Any]) -> Heard:
     """Run a recording through a real worker."""
     async with launched(launcher, steps) as (worker, link, _):
         return await listen(link.execute(assignment(worker)), link)

@@ -4,14 +4,13 @@ from collections.abc import AsyncIterator
 from pathlib import Path
 
 import pytest
-from support.sandbox import require_sandbox
-from support.workers import launcher_in
+from support.launchers import KINDS, opened
 
-from server.workers.process import ProcessLauncher
+from server.workers.local import LocalLauncher
 
 
-@pytest.fixture
-async def launcher(tmp_path: Path) -> AsyncIterator[ProcessLauncher]:
-    require_sandbox()
-    async with launcher_in(tmp_path) as opened:
-        yield opened
+@pytest.fixture(params=KINDS)
+async def launcher(request: pytest.FixtureRequest, tmp_path: Path) -> AsyncIterator[LocalLauncher]:
+    """One launcher after the other."""
+    async with opened(request.param, tmp_path) as launcher:
+        yield launcher

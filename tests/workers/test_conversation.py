@@ -13,7 +13,7 @@ from support.workers import assignment, launched, launcher_in
 from server.kernel.agent_request import AgentRequest, Answer, Question, RequestKind, RequestOutcome, Resolution
 from server.kernel.event import WorkerBatch
 from server.kernel.ports.launcher import NoticeKind, WorkerNotice, WorkerRequest, WorkerResult
-from server.workers.process import ProcessLauncher
+from server.workers.local import LocalLauncher
 from treadle.worker.v1.worker_event_pb2 import WorkerEvent
 
 TALKING = [
@@ -26,7 +26,7 @@ TALKING = [
 
 
 @pytest.fixture
-async def launcher(server_data_dir: Path) -> AsyncIterator[ProcessLauncher]:
+async def launcher(server_data_dir: Path) -> AsyncIterator[LocalLauncher]:
     async with launcher_in(server_data_dir) as launcher:
         yield launcher
 
@@ -46,7 +46,7 @@ async def until(items: Any, kind: type, seen: list[object]) -> Any:
     raise AssertionError(seen)
 
 
-async def test_answers_and_inputs_arrive_once_and_a_new_stream_brings_what_was_told(launcher: ProcessLauncher) -> None:
+async def test_answers_and_inputs_arrive_once_and_a_new_stream_brings_what_was_told(launcher: LocalLauncher) -> None:
     async with launched(launcher, TALKING) as (worker, link, workspace):
         seen: list[object] = []
         async with aclosing(link.execute(assignment(worker))) as items:
@@ -77,7 +77,7 @@ async def test_answers_and_inputs_arrive_once_and_a_new_stream_brings_what_was_t
         assert [word for item in again[:place] for word in words(item)] == ["blue"]
 
 
-async def test_an_interrupt_ends_an_agent_that_waits(launcher: ProcessLauncher) -> None:
+async def test_an_interrupt_ends_an_agent_that_waits(launcher: LocalLauncher) -> None:
     async with launched(launcher, TALKING) as (worker, link, _):
         async with aclosing(link.execute(assignment(worker))) as items:
             seen: list[object] = []

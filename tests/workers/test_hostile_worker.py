@@ -24,7 +24,7 @@ from server.kernel.ports.launcher import WorkerId, WorkerRequest
 from server.workers.client import WorkerLink
 from server.workers.dial import dial, open_socket
 from server.workers.frames import FrameReader
-from server.workers.process import ProcessLauncher
+from server.workers.local import LocalLauncher
 from server.workers.slot import slot_of
 from treadle.session.v1 import event_pb2 as session
 from treadle.worker.v1 import worker_service_pb2 as wire
@@ -202,7 +202,7 @@ async def impostor(path: Path, frames: Iterable[bytes], secret: bytes | None, pi
 
 @asynccontextmanager
 async def hostile(
-    launcher: ProcessLauncher, tmp_path: Path, frames: Iterable[bytes] = (), pieces: Iterable[bytes] = ()
+    launcher: LocalLauncher, tmp_path: Path, frames: Iterable[bytes] = (), pieces: Iterable[bytes] = ()
 ) -> AsyncIterator[WorkerLink]:
     """A link to a hostile worker that knows the secret, beside a true one whose process it borrows."""
     async with launched(launcher) as (worker, true, _):
@@ -215,7 +215,7 @@ async def hostile(
             await connection.close()
 
 
-async def test_a_worker_that_breaks_the_protocol_is_told_as_such(launcher: ProcessLauncher, tmp_path: Path) -> None:
+async def test_a_worker_that_breaks_the_protocol_is_told_as_such(launcher: LocalLauncher, tmp_path: Path) -> None:
     async with hostile(launcher, tmp_path, [batch(SAID), batch(SAID, first=5)]) as link:
         with pytest.raises(WorkerProtocolBroken):
             await listen(link.resume(0))
@@ -226,7 +226,7 @@ async def test_a_worker_that_breaks_the_protocol_is_told_as_such(launcher: Proce
     [[b"x" * 1024 * 1024] * 33, [b"x", b""], itertools.repeat(b""), itertools.repeat(b"x" * 100_000), [b"x" * 5 * 1024 * 1024]],
     ids=["33 MiB", "an empty piece", "empty pieces for ever", "pieces for ever", "a piece above 4 MiB"],
 )
-async def test_a_transcript_of_a_hostile_size_is_refused(launcher: ProcessLauncher, tmp_path: Path, pieces: Iterable[bytes]) -> None:
+async def test_a_transcript_of_a_hostile_size_is_refused(launcher: LocalLauncher, tmp_path: Path, pieces: Iterable[bytes]) -> None:
     async with hostile(launcher, tmp_path, pieces=pieces) as link:
         with pytest.raises((WorkerProtocolBroken, WorkerLost), match="transcript"):
             await link.read_transcript()
@@ -252,7 +252,7 @@ def test_a_link_in_the_place_of_the_socket_is_refused(tmp_path: Path) -> None:
             open_socket(tmp_path / "true.sock", [owners[0] + 1])
 
 
-async def test_another_sessions_socket_does_not_prove_itself(launcher: ProcessLauncher, tmp_path: Path) -> None:
+async def test_another_sessions_socket_does_not_prove_itself(launcher: LocalLauncher, tmp_path: Path) -> None:
     """The socket was swapped for the one of another worker, as an agent with the same uid could do before the directory is sealed."""
     async with launched(launcher) as (first, _, _), launched(launcher) as (second, link, _):
         await link.close()
@@ -263,7 +263,7 @@ async def test_another_sessions_socket_does_not_prove_itself(launcher: ProcessLa
             await launcher.launch(second)
 
 
-async def test_calls_without_the_proof_are_refused(launcher: ProcessLauncher) -> None:
+async def test_calls_without_the_proof_are_refused(launcher: LocalLauncher) -> None:
     async with launched(launcher) as (worker, link, _):
         link._connection.metadata = (("x-treadle-proof", "00" * 32),)
         with pytest.raises(WorkerLost):
@@ -274,16 +274,16 @@ async def test_calls_without_the_proof_are_refused(launcher: ProcessLauncher) ->
         assert refused.value.code() is grpc.StatusCode.UNAUTHENTICATED
 
 
-async def test_events_that_are_gone_cannot_be_resumed(launcher: ProcessLauncher) -> None:
+async def test_events_that_are_gone_cannot_be_resumed(launcher: LocalLauncher) -> None:
     async with launched(launcher) as (worker, link, _):
         await listen(link.execute(assignment(worker, model="")), link)
         with pytest.raises(WorkerProtocolBroken):
             await listen(link.resume(0))
 
 
-async def test_a_second_attempt_is_another_worker(launcher: ProcessLauncher, tmp_path: Path) -> None:
+async def test_a_second_attempt_is_another_worker(launcher: LocalLauncher, tmp_path: Path) -> None:
     first: WorkerId = new_worker()
     second = replace(first, attempt=2)
-    async with launcher_in(tmp_path) as other:
+    async with launcher_in(tmp_path, launcher.capability.name) as other:
         assert await other.workspace(spec(first)) != await other.workspace(spec(second))
         assert sorted(map(str, await launcher.leftovers())) == sorted(map(str, [first, second]))

@@ -10,6 +10,7 @@ from contextlib import aclosing
 from pathlib import Path
 
 import pytest
+from support.launchers import KINDS, opened
 from support.workers import alive, assignment, eventually, launched, launcher_in, listen, new_worker, play, processes_with, python_of, spec
 
 from server.kernel.errors import LaunchFailed, WorkerLost
@@ -18,13 +19,13 @@ from server.kernel.ports.launcher import WorkerExit, WorkerId, WorkerResult
 from server.kernel.turn import TurnCode, TurnState
 from server.sandbox.probe import Unavailable
 from server.workers import process
-from server.workers.process import ProcessLauncher
+from server.workers.local import LocalLauncher
 from server.workers.slot import slot_of
 
 FIFTY = [step for n in range(10) for step in ({"say": f"message {n}", "ms": 100}, {"think": f"{n}"}, {"run": f"echo {n}"})]
 
 
-async def test_a_turn_runs_and_its_files_are_there(launcher: ProcessLauncher) -> None:
+async def test_a_turn_runs_and_its_files_are_there(launcher: LocalLauncher) -> None:
     async with launched(launcher) as (worker, link, workspace):
         assert not link.has_turn
         heard = await listen(link.execute(assignment(worker, model="")), link)
@@ -35,7 +36,7 @@ async def test_a_turn_runs_and_its_files_are_there(launcher: ProcessLauncher) ->
         assert (0, "ok 1 - turn-1.md\n1..1\n") in heard.outputs()
 
 
-async def test_every_event_can_be_resumed_from(launcher: ProcessLauncher) -> None:
+async def test_every_event_can_be_resumed_from(launcher: LocalLauncher) -> None:
     async with launched(launcher, FIFTY) as (worker, link, _):
         whole = await listen(link.execute(assignment(worker)))
         assert len(whole.bodies) >= 50
@@ -45,7 +46,7 @@ async def test_every_event_can_be_resumed_from(launcher: ProcessLauncher) -> Non
             assert rest.result == whole.result
 
 
-async def test_a_stream_cut_again_and_again_while_it_grows_loses_nothing(launcher: ProcessLauncher) -> None:
+async def test_a_stream_cut_again_and_again_while_it_grows_loses_nothing(launcher: LocalLauncher) -> None:
     async with launched(launcher, FIFTY) as (worker, link, _):
         bodies: list[bytes] = []
         result, cuts = None, 0
@@ -65,8 +66,8 @@ async def test_a_stream_cut_again_and_again_while_it_grows_loses_nothing(launche
         assert result.last_worker_seq == len(bodies)
 
 
-async def test_two_servers_that_launch_the_same_worker_start_one(launcher: ProcessLauncher, tmp_path: Path) -> None:
-    async with launcher_in(tmp_path) as other:
+async def test_two_servers_that_launch_the_same_worker_start_one(launcher: LocalLauncher, tmp_path: Path) -> None:
+    async with launcher_in(tmp_path, launcher.capability.name) as other:
         worker = new_worker()
         await launcher.workspace(spec(worker))
         await launcher.furnished(worker)
@@ -77,7 +78,7 @@ async def test_two_servers_that_launch_the_same_worker_start_one(launcher: Proce
         await launcher.remove(worker)
 
 
-async def test_a_killed_worker_is_lost_within_five_seconds(launcher: ProcessLauncher) -> None:
+async def test_a_killed_worker_is_lost_within_five_seconds(launcher: LocalLauncher) -> None:
     async with launched(launcher, [{"say": "hello"}, {"wait_ms": 60_000}]) as (worker, link, _):
         async with aclosing(link.execute(assignment(worker))) as items:
             assert isinstance(await anext(items), WorkerBatch)
@@ -91,7 +92,7 @@ async def test_a_killed_worker_is_lost_within_five_seconds(launcher: ProcessLaun
             await launcher.launch(worker)
 
 
-async def test_interrupt_ends_the_agent_and_its_commands_within_a_second(launcher: ProcessLauncher) -> None:
+async def test_interrupt_ends_the_agent_and_its_commands_within_a_second(launcher: LocalLauncher) -> None:
     naps = "sleep 1000.25 & sh -c 'sleep 1000.25' & echo started; exec sleep 1000.25"
     async with launched(launcher, [{"run": naps}]) as (worker, link, _):
         async with aclosing(link.execute(assignment(worker))) as items:
@@ -111,7 +112,7 @@ async def test_interrupt_ends_the_agent_and_its_commands_within_a_second(launche
         assert not processes_with("1000.25")
 
 
-async def test_what_got_away_by_forking_twice_is_gone_after_the_turn(launcher: ProcessLauncher) -> None:
+async def test_what_got_away_by_forking_twice_is_gone_after_the_turn(launcher: LocalLauncher) -> None:
     escape = "(setsid sh -c 'while :; do date +%N > late; sleep 0.01; done' >/dev/null 2>&1 &) ; sleep 0.1"
     async with launched(launcher, [{"run": escape}]) as (worker, link, workspace):
         await listen(link.execute(assignment(worker)), link)
@@ -120,7 +121,7 @@ async def test_what_got_away_by_forking_twice_is_gone_after_the_turn(launcher: P
         assert (workspace / "late").read_bytes() == last
 
 
-async def test_collect_ends_a_running_worker_and_everything_below(launcher: ProcessLauncher) -> None:
+async def test_collect_ends_a_running_worker_and_everything_below(launcher: LocalLauncher) -> None:
     escape = "(setsid sleep 1000.75 >/dev/null 2>&1 &); echo up; sleep 1000.75"
     async with launched(launcher, [{"run": escape}]) as (worker, link, _):
         async with aclosing(link.execute(assignment(worker))) as items:
@@ -138,13 +139,14 @@ async def test_collect_ends_a_running_worker_and_everything_below(launcher: Proc
         assert await launcher.collect(worker) == exit_
 
 
-def shim_of(launcher: ProcessLauncher, worker: WorkerId) -> int:
+def shim_of(launcher: LocalLauncher, worker: WorkerId) -> int:
     process = slot_of(launcher._root, worker).process()
     assert process is not None
     return process[0]
 
 
-async def test_a_shim_that_was_killed_takes_its_worker_along(launcher: ProcessLauncher) -> None:
+@pytest.mark.parametrize("launcher", ["process"], indirect=True)
+async def test_a_shim_that_was_killed_takes_its_worker_along(launcher: LocalLauncher) -> None:
     async with launched(launcher, [{"run": "echo up; sleep 1000.5"}]) as (worker, link, _):
         async with aclosing(link.execute(assignment(worker))) as items:
             seen = b""
@@ -159,7 +161,7 @@ async def test_a_shim_that_was_killed_takes_its_worker_along(launcher: ProcessLa
         assert not processes_with("1000.5")
 
 
-async def test_no_worker_starts_in_a_slot_that_was_collected(launcher: ProcessLauncher) -> None:
+async def test_no_worker_starts_in_a_slot_that_was_collected(launcher: LocalLauncher) -> None:
     worker = new_worker()
     await launcher.workspace(spec(worker))
     await launcher.furnished(worker)
@@ -172,7 +174,7 @@ async def test_no_worker_starts_in_a_slot_that_was_collected(launcher: ProcessLa
     assert await launcher.leftovers() == []
 
 
-async def test_the_secret_is_in_no_command_line_and_no_environment(launcher: ProcessLauncher, tmp_path: Path) -> None:
+async def test_the_secret_is_in_no_command_line_and_no_environment(launcher: LocalLauncher, tmp_path: Path) -> None:
     async with launched(launcher, [{"wait_ms": 5}]) as (worker, _, _):
         secret = slot_of(tmp_path / "workers", worker).secret()
         for entry in Path("/proc").iterdir():
@@ -185,7 +187,7 @@ async def test_the_secret_is_in_no_command_line_and_no_environment(launcher: Pro
                 assert secret.hex().encode() not in content
 
 
-async def test_an_agent_waits_while_nothing_is_acknowledged(launcher: ProcessLauncher) -> None:
+async def test_an_agent_waits_while_nothing_is_acknowledged(launcher: LocalLauncher) -> None:
     """After 2,048 events the agent stands still; the file after the burst appears only when the server has caught up."""
     async with launched(launcher, [{"burst": 3000, "text": "x"}, {"write": "after", "content": "y"}]) as (worker, link, workspace):
         async with aclosing(link.execute(assignment(worker))) as items:
@@ -206,22 +208,23 @@ async def test_an_agent_waits_while_nothing_is_acknowledged(launcher: ProcessLau
         assert (workspace / "after").exists()
 
 
-async def test_a_failing_agent_is_a_failed_turn_with_its_words(launcher: ProcessLauncher) -> None:
+async def test_a_failing_agent_is_a_failed_turn_with_its_words(launcher: LocalLauncher) -> None:
     heard = await play(launcher, {"say": "well"}, {"fail": "the model is out of ideas"})
     assert heard.result is not None
     outcome = heard.result.outcome
     assert (outcome.status, outcome.code, outcome.message) == (TurnState.FAILED, TurnCode.PROVIDER, "the model is out of ideas")
 
 
-async def test_a_provider_that_is_not_there_fails_the_turn(launcher: ProcessLauncher) -> None:
+async def test_a_provider_that_is_not_there_fails_the_turn(launcher: LocalLauncher) -> None:
     async with launched(launcher) as (worker, link, _):
         heard = await listen(link.execute(assignment(worker, provider="nobody")))
         assert heard.result is not None
         assert "nobody" in heard.result.outcome.message
 
 
-async def test_a_worker_without_a_server_gives_up(tmp_path: Path) -> None:
-    async with launcher_in(tmp_path, worker_orphan_seconds=1) as launcher, launched(launcher) as (_, link, _):
+@pytest.mark.parametrize("kind", KINDS)
+async def test_a_worker_without_a_server_gives_up(kind: str, tmp_path: Path) -> None:
+    async with opened(kind, tmp_path, worker_orphan_seconds=1) as launcher, launched(launcher) as (_, link, _):
         async with asyncio.timeout(10):
             assert (await link.exited()).code == 0
 
@@ -241,7 +244,7 @@ async def test_without_a_sandbox_only_bundled_recordings_run(tmp_path: Path, mon
             assert (workspace / "treadle-notes" / "turn-1.md").exists()
 
 
-async def test_a_fork_bomb_is_stopped_and_its_neighbour_is_not(launcher: ProcessLauncher) -> None:
+async def test_a_fork_bomb_is_stopped_and_its_neighbour_is_not(launcher: LocalLauncher) -> None:
     """The limit counts within one sandbox, although all workers have the same uid."""
     bomb = "i=0; while [ $i -lt 1100 ]; do sleep 1000.375 & i=$((i+1)); done"
     async with launched(launcher, [{"run": "sleep 0"}]) as (neighbour, near, _), launched(launcher, [{"run": bomb}]) as (worker, link, _):
@@ -254,7 +257,7 @@ async def test_a_fork_bomb_is_stopped_and_its_neighbour_is_not(launcher: Process
         assert "fork" in output.lower()
 
 
-async def test_an_acknowledgement_that_was_lost_can_be_repeated(launcher: ProcessLauncher) -> None:
+async def test_an_acknowledgement_that_was_lost_can_be_repeated(launcher: LocalLauncher) -> None:
     """A worker whose window is full stands still until it hears; so the server must know that it was not heard."""
     async with launched(launcher, [{"burst": 3000, "text": "x"}]) as (worker, link, _):
         pid = python_of(launcher, worker)
@@ -274,7 +277,7 @@ async def test_an_acknowledgement_that_was_lost_can_be_repeated(launcher: Proces
                 await anext(items)
 
 
-async def test_half_a_surrogate_pair_ends_no_turn_without_a_result(launcher: ProcessLauncher) -> None:
+async def test_half_a_surrogate_pair_ends_no_turn_without_a_result(launcher: LocalLauncher) -> None:
     heard = await play(launcher, {"say": "\ud800 hello"})
     assert heard.result is not None
     assert "? hello" in "".join(event.content_delta.data for event in heard.events)

@@ -18,14 +18,14 @@ from server.kernel.errors import WorkerLost
 from server.kernel.ports.launcher import MAX_TRANSCRIPT_BYTES
 from server.kernel.turn import TurnState
 from server.workers.client import WorkerLink
-from server.workers.process import ProcessLauncher
+from server.workers.local import LocalLauncher
 from worker.engine import MAX_TRANSCRIPT_BYTES as WORKERS_LIMIT
 
 pytest.importorskip("anthropic")
 
 
 @pytest.fixture
-async def launcher() -> AsyncIterator[ProcessLauncher]:
+async def launcher() -> AsyncIterator[LocalLauncher]:
     """In a short directory: the fake listens at the door by its path."""
     require_sandbox()
     with open_directory() as directory:
@@ -34,7 +34,7 @@ async def launcher() -> AsyncIterator[ProcessLauncher]:
 
 
 @asynccontextmanager
-async def worker_with_model(launcher: ProcessLauncher) -> AsyncIterator[tuple[WorkerLink, FakeAnthropic]]:
+async def worker_with_model(launcher: LocalLauncher) -> AsyncIterator[tuple[WorkerLink, FakeAnthropic]]:
     worker = new_worker()
     await launcher.workspace(spec(worker))
     await launcher.furnished(worker)
@@ -62,7 +62,7 @@ def test_both_sides_have_the_same_limit() -> None:
     assert MAX_TRANSCRIPT_BYTES == WORKERS_LIMIT
 
 
-async def test_an_agent_remembers_in_another_worker_what_it_did_in_the_first(launcher: ProcessLauncher) -> None:
+async def test_an_agent_remembers_in_another_worker_what_it_did_in_the_first(launcher: LocalLauncher) -> None:
     async with worker_with_model(launcher) as (link, _):
         heard = await turn(link, "[[script:bash tool=bash cmd=true]]")
         assert heard.result is not None
@@ -79,13 +79,13 @@ async def test_an_agent_remembers_in_another_worker_what_it_did_in_the_first(lau
             await link.load_transcript(kept)
 
 
-async def test_there_is_nothing_to_read_before_the_result(launcher: ProcessLauncher) -> None:
+async def test_there_is_nothing_to_read_before_the_result(launcher: LocalLauncher) -> None:
     async with worker_with_model(launcher) as (link, _):
         with pytest.raises(WorkerLost, match="FAILED_PRECONDITION"):
             await link.read_transcript()
 
 
-async def test_one_of_the_largest_size_is_taken_and_a_larger_one_is_not(launcher: ProcessLauncher) -> None:
+async def test_one_of_the_largest_size_is_taken_and_a_larger_one_is_not(launcher: LocalLauncher) -> None:
     async with worker_with_model(launcher) as (link, _):
         await link.load_transcript(b"x" * MAX_TRANSCRIPT_BYTES)
         with pytest.raises(WorkerLost, match="RESOURCE_EXHAUSTED"):
@@ -97,7 +97,7 @@ async def test_one_of_the_largest_size_is_taken_and_a_larger_one_is_not(launcher
         assert [event.error.code for event in heard.events if event.WhichOneof("body") == "error"] == ["TRANSCRIPT_UNREADABLE"]
 
 
-async def test_calls_without_the_proof_are_refused(launcher: ProcessLauncher) -> None:
+async def test_calls_without_the_proof_are_refused(launcher: LocalLauncher) -> None:
     async with worker_with_model(launcher) as (link, _):
         link._connection.metadata = (("x-treadle-proof", "00" * 32),)
         with pytest.raises(WorkerLost, match="UNAUTHENTICATED"):
@@ -106,7 +106,7 @@ async def test_calls_without_the_proof_are_refused(launcher: ProcessLauncher) ->
             await link.read_transcript()
 
 
-async def test_an_agent_without_memory_leaves_nothing(launcher: ProcessLauncher, tmp_path: Path) -> None:
+async def test_an_agent_without_memory_leaves_nothing(launcher: LocalLauncher, tmp_path: Path) -> None:
     worker = new_worker()
     await launcher.workspace(spec(worker))
     await launcher.furnished(worker)

@@ -115,6 +115,8 @@ class Capability:
     sandboxed: bool
     detail: str
     """One line: how the wall is built, or why there is none and what runs all the same."""
+    providers: tuple[str, ...]
+    """The agents that are there to be run."""
     remedy: str = ""
     """What to do to get a wall, when there is none."""
 

@@ -1,0 +1,1 @@
+"""The spawner: the only program that speaks to the container engine."""

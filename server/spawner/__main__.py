@@ -1,0 +1,82 @@
+"""`python -m server.spawner`: makes containers for workers. `treadle up` starts it; other deployments run it beside the server."""
+
+from __future__ import annotations
+
+import argparse
+import asyncio
+import ctypes
+import os
+import signal
+import sys
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from server.spawner.settings import SpawnerSettings
+
+_DONE, _FAILED, _REFUSED = 0, 1, 2
+_PR_SET_PDEATHSIG = 1
+
+
+def main() -> int:
+    """Exit code 0 after SIGTERM or SIGINT, 1 when it could not go on, 2 when it cannot start like this."""
+    parser = argparse.ArgumentParser(
+        prog="python -m server.spawner",
+        description="Makes containers for workers: the only program of Treadle that speaks to the container engine.",
+        epilog="Every setting is an environment variable, listed in docs/configuration.md.",
+    )
+    parser.add_argument("--check", action="store_true", help="only look whether it could serve, say what was found, and end")
+    parser.add_argument("--with", type=int, metavar="PID", dest="parent", help="end with the process that started it, which is this one")
+    options = parser.parse_args()
+    if options.parent is not None and not _tied_to(options.parent):
+        return _DONE
+    # Read when grpc is imported. We fork only to run other programs; gRPC's own preparations for a fork print warnings then.
+    os.environ.setdefault("GRPC_ENABLE_FORK_SUPPORT", "0")
+    from server.environment import spawner_settings_of_environment
+    from server.refusal import StartRefused
+
+    try:
+        settings = spawner_settings_of_environment()
+        return asyncio.run(_check(settings) if options.check else _serve(settings))
+    except StartRefused as error:
+        return _complain(str(error))
+
+
+async def _check(settings: SpawnerSettings) -> int:
+    from server.spawner.serve import checked
+
+    ready = await checked(settings)
+    print(f"{', '.join(ready.providers)}: {ready.detail}")
+    return _DONE
+
+
+async def _serve(settings: SpawnerSettings) -> int:
+    from server.spawner.serve import serving
+    from server.telemetry import configure_logging
+
+    configure_logging(log_format=settings.log_format, level=settings.log_level, secrets=lambda: (), output=sys.stderr)
+    stop, loop = asyncio.Event(), asyncio.get_running_loop()
+    for number in (signal.SIGTERM, signal.SIGINT):
+        loop.add_signal_handler(number, stop.set)
+    async with serving(settings) as failed:
+        stopped = asyncio.create_task(stop.wait())
+        watched: list[asyncio.Future[Any]] = [stopped, failed]
+        await asyncio.wait(watched, return_when=asyncio.FIRST_COMPLETED)
+        stopped.cancel()
+        if failed.done():
+            failed.result()
+    return _DONE
+
+
+def _tied_to(parent: int) -> bool:
+    """Whether the parent is still there, with which this process ends from now on."""
+    ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, signal.SIGTERM, 0, 0, 0)
+    return os.getppid() == parent
+
+
+def _complain(words: str) -> int:
+    print(f"spawner: {words}", file=sys.stderr)
+    return _REFUSED
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,287 @@
+"""The containers of this installation: one for each slot, made once, and recorded in the slot when it has ended."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import re
+import time
+from collections.abc import AsyncIterator, Mapping, Sequence
+from contextlib import asynccontextmanager
+from dataclasses import dataclass
+from enum import Enum
+from weakref import WeakValueDictionary
+
+import structlog
+
+from server.kernel.ports.launcher import WorkerExit
+from server.spawner.engine import Engine, EngineAway, EngineError, EngineRefused, NameTaken, State
+from server.spawner.ownership import give
+from server.spawner.template import Template
+from server.workers.slot import Slot, slots
+
+_LABEL = re.compile(r"[A-Za-z0-9._-]{0,64}")
+_SLOT = re.compile(r"[a-z0-9][a-z0-9-]{0,39}")
+_TAIL_CHARS = 64 * 1024
+_PAUSE_SECONDS = 0.5
+_SWEEP_SECONDS = 15.0
+
+log = structlog.get_logger()
+
+
+class Unnameable(Exception):
+    """A slot or a label that is none."""
+
+
+class NoSlot(Exception):
+    """There is no such slot, or nothing was ever started there."""
+
+
+class Refused(Exception):
+    """No container is made; the message says why and what to do."""
+
+
+class Started(Enum):
+    """What became of a start."""
+
+    NOW = "now"
+    RUNNING = "running"
+    """It was started before."""
+    ENDED = "ended"
+    """It was started before, and nothing is started in its place."""
+
+
+@dataclass(frozen=True)
+class Spawned:
+    """A container, as it was asked for."""
+
+    slot: str
+    provider: str
+    labels: Mapping[str, str]
+    running: bool
+
+
+class Containers:
+    """See above. What is known of a container is the engine's and the slot's to say, so a spawner that was restarted knows as much; only
+    who waits for an end is kept here."""
+
+    def __init__(self, engine: Engine, template: Template, *, installation: str, providers: Sequence[str]) -> None:
+        self._engine = engine
+        self._template = template
+        self._installation = installation
+        self._providers = frozenset(providers)
+        self._root = template.settings.slots_dir
+        self._locks: WeakValueDictionary[str, asyncio.Lock] = WeakValueDictionary()
+        self._news = asyncio.Event()
+        self._starved: set[str] = set()
+        self._slotless: set[str] = set()
+
+    async def start(self, name: str, provider: str, labels: Mapping[str, str]) -> Started:
+        """Make and start the container of a slot, unless that was done before. Errors: Unnameable, Refused, EngineAway."""
+        _check(labels)
+        async with self._locked(name) as slot:
+            if not slot.path.is_dir():
+                raise Refused(f"the spawner sees no slot {name} in {self._root}: TREADLE_WORKER_ROOT must be the same for both")
+            if slot.exit() is not None:
+                return Started.ENDED
+            state = await self._container(slot)
+            if state is None and slot.container():
+                return Started.ENDED
+            if state is not None and state.status != "created":
+                return Started.RUNNING if state.running else Started.ENDED
+            if state is None:
+                await self._create(slot, provider, labels)
+            try:
+                await self._engine.start(slot.container(), self._template.line(slot))
+            except EngineRefused as error:
+                raise Refused(f"the engine does not start the worker: {error}") from error
+        log.info("container.started", slot=name, provider=provider)
+        return Started.NOW
+
+    async def wait(self, name: str) -> None:
+        """Until the slot's container has ended and that is recorded. Errors: Unnameable, NoSlot."""
+        while True:
+            # Before looking: what happens meanwhile is news.
+            news = self._news
+            with contextlib.suppress(EngineAway):
+                async with self._locked(name) as slot:
+                    if not slot.container() and slot.exit() is None:
+                        raise NoSlot(f"no worker was started in slot {name}")
+                    if await self._recorded(slot):
+                        return
+            await news.wait()
+
+    async def kill(self, name: str) -> None:
+        """End the slot's container, if there is one, and record that. None can be started there any more. Errors: Unnameable, NoSlot,
+        EngineAway, EngineRefused."""
+        async with self._locked(name) as slot:
+            if not slot.path.is_dir():
+                raise NoSlot(f"there is no slot {name}")
+            state = await self._container(slot)
+            if state is not None and state.running:
+                await self._engine.kill(state.name)
+            await self._recorded(slot)
+
+    async def remove(self, name: str) -> None:
+        """Delete the slot's container. Errors: Unnameable, EngineAway, EngineRefused."""
+        async with self._locked(name) as slot:
+            state = await self._container(slot)
+            if state is not None:
+                await self._engine.remove(state.name)
+                self._starved.discard(state.name)
+
+    async def list(self) -> list[Spawned]:
+        """All of this installation. Errors: EngineAway."""
+        return [
+            Spawned(each.labels.get("treadle.slot", ""), each.labels.get("treadle.provider", ""), each.labels, each.running)
+            for each in await self._engine.list(self._mine)
+        ]
+
+    async def look_after(self) -> None:
+        """Record what ends by itself; end what is too old; delete what has no slot any more. Runs for the spawner's life."""
+        async with asyncio.TaskGroup() as group:
+            group.create_task(self._listen())
+            group.create_task(self._sweep())
+
+    async def _listen(self) -> None:
+        """The engine says what happens, as long as it lives; when it is there again, whoever waits looks anew."""
+        while True:
+            try:
+                async with self._engine.happenings(self._mine) as heard:
+                    self._tell()
+                    while (each := await heard.get()) is not None:
+                        what, container = each
+                        if what == "oom":
+                            self._starved.add(container)
+                        if what == "die":
+                            await self._record_dead(container)
+                            self._tell()
+            except EngineError as error:
+                log.warning("engine.unheard", error=str(error))
+            await asyncio.sleep(_PAUSE_SECONDS)
+
+    async def _sweep(self) -> None:
+        while True:
+            try:
+                found = await self._engine.list(self._mine)
+                self._slotless &= {each.name for each in found}
+                for each in found:
+                    await self._sweep_one(each)
+            except (EngineError, OSError) as error:
+                log.warning("containers.sweep_failed", error=str(error))
+            await asyncio.sleep(_SWEEP_SECONDS)
+
+    async def _sweep_one(self, state: State) -> None:
+        slot = await asyncio.to_thread(self._slot_of, state)
+        if slot is None and state.name in self._slotless:
+            log.info("container.removed", container=state.name, reason="its slot is gone")
+            await self._engine.remove(state.name)
+        elif slot is None:
+            # Slots are renamed while we look; the next look decides.
+            self._slotless.add(state.name)
+        elif state.running and time.time() - state.created_at > self._template.settings.worker_seconds:
+            log.warning("container.too_old", slot=slot.path.name, limit_s=self._template.settings.worker_seconds)
+            await self.kill(slot.path.name)
+        elif not state.running and state.status != "created":
+            await self._record_dead(state.name)
+
+    async def _record_dead(self, container: str) -> None:
+        state = await self._engine.inspect(container)
+        slot = await asyncio.to_thread(self._slot_of, state) if state else None
+        if slot is not None:
+            async with self._locked(slot.path.name) as locked:
+                await self._recorded(locked)
+
+    def _slot_of(self, state: State) -> Slot | None:
+        """Where a container's slot is now: it moves with its directory, so the name that it was made with says little."""
+        for slot in slots(self._root):
+            if slot.container() == state.name:
+                return slot
+        made_for = Slot(self._root / name) if _SLOT.fullmatch(name := state.labels.get("treadle.slot", "")) else None
+        return made_for if made_for and made_for.path.is_dir() and not made_for.container() else None
+
+    async def _create(self, slot: Slot, provider: str, labels: Mapping[str, str]) -> None:
+        if provider not in self._providers:
+            raise Refused(
+                f"there is no image for the agent {provider!r}: {self._template.image(provider)}; `make images` builds it, and "
+                "TREADLE_WORKER_IMAGE names another"
+            )
+        owner = self._template.owner
+        name, image = f"treadle-{self._installation}-{slot.path.name}", self._template.image(provider)
+        mine = {"treadle.installation": self._installation, "treadle.slot": slot.path.name, "treadle.provider": provider}
+        marked = {f"treadle.{key}": value for key, value in labels.items()} | mine
+        await asyncio.to_thread(_hand_over, slot, owner)
+        try:
+            await self._engine.create(name, image, self._template.configuration(marked), self._template.host(slot))
+        except NameTaken:
+            pass  # by a spawner that was killed before it could say so in the slot
+        except EngineRefused as error:
+            raise Refused(f"the engine makes no container: {error}") from error
+        await asyncio.to_thread(slot.hold, name)
+
+    async def _container(self, slot: Slot) -> State | None:
+        """The slot's container; never one of somebody else."""
+        state = await self._engine.inspect(slot.container() or f"treadle-{self._installation}-{slot.path.name}")
+        return state if state and state.labels.get("treadle.installation") == self._installation else None
+
+    async def _recorded(self, slot: Slot) -> bool:
+        """Whether the worker has ended; if so, that is in the slot, and the slot its owner's. Errors: EngineAway."""
+        if slot.exit() is not None:
+            return True
+        state = await self._container(slot)
+        if state is not None and state.running:
+            return False
+        ended = WorkerExit(code=None)
+        if state is not None and state.status != "created":
+            output = await self._engine.output(state.name)
+            ended = WorkerExit(state.code, state.oom_killed or state.name in self._starved, output[-_TAIL_CHARS:])
+        await asyncio.to_thread(_take_back, slot)
+        await asyncio.to_thread(slot.record, ended)
+        if state is not None:
+            log.info("container.ended", slot=slot.path.name, code=ended.code, oom_killed=ended.oom_killed)
+        return True
+
+    @asynccontextmanager
+    async def _locked(self, name: str) -> AsyncIterator[Slot]:
+        """One at a time for each slot. Errors: Unnameable."""
+        if not _SLOT.fullmatch(name):
+            raise Unnameable(f"{name!r} is no slot's name")
+        lock = self._locks.setdefault(name, asyncio.Lock())
+        async with lock:
+            yield Slot(self._root / name)
+
+    def _tell(self) -> None:
+        self._news.set()
+        self._news = asyncio.Event()
+
+    @property
+    def _mine(self) -> str:
+        return f"treadle.installation={self._installation}"
+
+
+def _check(labels: Mapping[str, str]) -> None:
+    for name, value in labels.items():
+        if not _LABEL.fullmatch(value):
+            raise Unnameable(f"{name}: {value!r} is no label")
+
+
+def _hand_over(slot: Slot, owner: tuple[int, int]) -> None:
+    for path in (slot.workspace, slot.run, slot.models):
+        if path.is_symlink() or not path.is_dir():
+            raise Refused(f"slot {slot.path.name} has no directory {path.name}")
+    _own(slot, owner)
+    # The server, which may be another user, must get to the socket; nobody else gets as far as here.
+    slot.run.chmod(0o755)
+
+
+def _take_back(slot: Slot) -> None:
+    """So that a server that is not root can read and delete what its worker left."""
+    if slot.path.is_dir() and (status := slot.path.stat()).st_uid != 0:
+        _own(slot, (status.st_uid, status.st_gid))
+
+
+def _own(slot: Slot, owner: tuple[int, int]) -> None:
+    """Nothing to do for a spawner that is not root: its workers are its own user."""
+    for path in (slot.workspace, slot.run):
+        if path.is_dir() and path.lstat().st_uid != owner[0]:
+            give(path, *owner)

@@ -1,0 +1,165 @@
+"""What must be true before a spawner serves: the engine, its limits, the images, and a wall that was seen to hold."""
+
+from __future__ import annotations
+
+import contextlib
+import inspect
+import json
+import os
+import secrets
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+
+from server.adapters import installed, not_installed
+from server.refusal import StartRefused
+from server.sandbox import inside
+from server.sandbox.probe import OWN_NAMESPACES, breach
+from server.spawner.engine import Engine, EngineAway, EngineError, EngineRefused, Facts
+from server.spawner.root import PROBE
+from server.spawner.template import Template
+from server.workers.inside import WORKSPACE
+from server.workers.slot import Slot, delete_tree
+
+_PROBE_SECONDS = 20.0
+_PYTHON = "/opt/treadle/bin/python"
+"""Where worker/Dockerfile puts it."""
+
+
+class EngineUnfit(StartRefused):
+    """No worker's container can be made here, or none that holds; the message says what to do."""
+
+
+@dataclass(frozen=True)
+class Ready:
+    """What was found."""
+
+    providers: tuple[str, ...]
+    detail: str
+
+
+async def look(engine: Engine, template: Template, *, installation: str) -> Ready:
+    """Try everything, a container included. Errors: EngineUnfit."""
+    try:
+        facts = await engine.facts()
+        _check_limits(facts, template)
+        providers = await _providers(engine, template)
+        await _check_wall(engine, template, template.image(providers[0]), installation)
+    except EngineError as error:
+        raise EngineUnfit(str(error)) from None
+    return Ready(providers, _detail(facts, template))
+
+
+def _check_limits(facts: Facts, template: Template) -> None:
+    settings = template.settings
+    if settings.worker_runtime and settings.worker_runtime not in facts.runtimes:
+        known = ", ".join(sorted(facts.runtimes))
+        raise EngineUnfit(f"TREADLE_WORKER_RUNTIME: the engine has no runtime {settings.worker_runtime!r}; it has: {known}")
+    if settings.worker_cpus > facts.processors:
+        raise EngineUnfit(f"TREADLE_WORKER_CPUS: {settings.worker_cpus:g} are more than the {facts.processors} that the engine has")
+    if facts.cannot_limit:
+        lacking = ", ".join(facts.cannot_limit)
+        raise EngineUnfit(
+            f"the engine cannot limit {lacking} of containers: the kernel's control groups for it are off (see `docker info`); as kernel "
+            "parameters: cgroup_enable=memory swapaccount=1"
+        )
+    if not facts.seccomp:
+        raise EngineUnfit("the engine filters no system calls (seccomp); it must not be run with --seccomp-profile=unconfined")
+
+
+async def _providers(engine: Engine, template: Template) -> tuple[str, ...]:
+    """The known agents that have an image."""
+    known = sorted({*installed("provider"), *not_installed("provider")})
+    found = tuple([provider for provider in known if await engine.has_image(template.image(provider))])
+    if not found:
+        raise EngineUnfit(
+            f"the engine has no image for any worker ({', '.join(map(template.image, known))}): `make images` builds them, and "
+            "TREADLE_WORKER_IMAGE names others"
+        )
+    return found
+
+
+async def _check_wall(engine: Engine, template: Template, image: str, installation: str) -> None:
+    """Make a container as every worker's is, and attack the wall from inside. Errors: EngineUnfit."""
+    with _probe_slot(template.settings.slots_dir, template.owner) as slot:
+        name = f"treadle-{installation}{slot.path.name.replace('.', '-')}"
+        hidden = slot.path / "secret"
+        command = [_PYTHON, "-I", "-S", "-c", inspect.getsource(inside), str(hidden), str(WORKSPACE)]
+        # By the label one that was left behind is found and deleted.
+        configuration = template.configuration({"treadle.installation": installation}) | {"entrypoint": command}
+        try:
+            try:
+                await engine.create(name, image, configuration, template.host(slot))
+            except EngineRefused as error:
+                raise EngineUnfit(_why_not_made(str(error), template)) from None
+            told = await _ran(engine, name)
+        finally:
+            with contextlib.suppress(EngineAway):
+                await engine.remove(name)
+        written = slot.workspace / "probe"
+        if not written.exists() or written.stat().st_uid != template.owner[0]:
+            raise EngineUnfit(_other_root(template))
+    facts = json.loads(told)
+    complaint = breach(facts, uid=template.owner[0], namespaces=OWN_NAMESPACES, scratch=_scratch(template))
+    if complaint is None and facts["seccomp"] != "2":
+        complaint = "no filter for system calls (seccomp) is in force"
+    if complaint is not None:
+        raise EngineUnfit(f"the wall of containers does not hold: {complaint}")
+
+
+async def _ran(engine: Engine, name: str) -> str:
+    """What the container printed. Errors: EngineUnfit."""
+    try:
+        await engine.start(name, b"")
+        await engine.ended(name, seconds=_PROBE_SECONDS)
+    except EngineRefused as error:
+        raise EngineUnfit(f"a container cannot be started: {error}") from None
+    state, output = await engine.inspect(name), await engine.output(name)
+    if state is None or state.code != 0:
+        raise EngineUnfit(f"Python does not run in a worker's container (is the image of this version? `make images`): {output[-300:]}")
+    return output
+
+
+def _why_not_made(said: str, template: Template) -> str:
+    if "bind source path does not exist" in said:
+        return _other_root(template)
+    return f"the engine makes no container as workers need it: {said}"
+
+
+def _other_root(template: Template) -> str:
+    return (
+        f"the engine sees another {template.settings.slots_dir} than this process: TREADLE_WORKER_ROOT must be the same path inside and "
+        "outside, so mount it into the spawner's container (and the server's) at exactly that path"
+    )
+
+
+def _scratch(template: Template) -> dict[str, int]:
+    # The run directory is the slot's, as the workspace is; message queues have no size.
+    return {**template.scratch, "/run/treadle": sys.maxsize, "/dev/mqueue": 0}
+
+
+@contextmanager
+def _probe_slot(root: Path, owner: tuple[int, int]) -> Iterator[Slot]:
+    """Hidden, so that nobody takes it for a worker's."""
+    slot = Slot(root / f"{PROBE}{secrets.token_hex(4)}")
+    slot.path.mkdir(mode=0o700)
+    try:
+        for path in (slot.workspace, slot.run, slot.models):
+            path.mkdir(mode=0o755)
+            if os.geteuid() == 0 and path != slot.models:
+                os.chown(path, *owner)
+        (slot.path / "secret").write_text("not for a worker", encoding="ascii")
+        yield slot
+    finally:
+        delete_tree(slot.path)
+
+
+def _detail(facts: Facts, template: Template) -> str:
+    settings = template.settings
+    return (
+        f"Docker {facts.version}{f' with {settings.worker_runtime}' if settings.worker_runtime else ''}, no network, uid "
+        f"{template.owner[0]}, {settings.worker_cpus:g} CPU, {settings.worker_memory_mib} MiB, {settings.worker_pids} processes; "
+        "probed by running it"
+    )

@@ -1,0 +1,101 @@
+"""Runs a spawner: the worker root, the engine, the service on its socket."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import os
+from collections.abc import AsyncIterator
+from contextlib import AsyncExitStack, ExitStack, asynccontextmanager
+from pathlib import Path
+
+import grpc
+import structlog
+
+from server.refusal import StartRefused
+from server.setting_forms import SOCKET_BYTES
+from server.spawner.containers import Containers
+from server.spawner.engine import Engine
+from server.spawner.readiness import Ready, look
+from server.spawner.root import held_root
+from server.spawner.service import SpawnerService
+from server.spawner.settings import SpawnerSettings
+from server.spawner.template import Template
+from treadle.spawner.v1 import spawner_service_pb2_grpc as stubs
+
+_GRACE_SECONDS = 2.0
+_OPTIONS = [("grpc.so_reuseport", 0), ("grpc.max_receive_message_length", 64 * 1024)]
+
+log = structlog.get_logger()
+
+
+class SocketUnfit(StartRefused):
+    """The spawner cannot listen where it should."""
+
+
+@asynccontextmanager
+async def serving(settings: SpawnerSettings) -> AsyncIterator[asyncio.Future[None]]:
+    """Serve for the time of the context; what it yields is done, with its error, when the spawner cannot go on. At the end containers are
+    left alone. Errors: StartRefused."""
+    async with AsyncExitStack() as stack:
+        installation = stack.enter_context(held_root(settings.slots_dir))
+        engine, template = Engine(settings.docker_host), Template(settings)
+        stack.callback(engine.close)
+        ready = await look(engine, template, installation=installation)
+        containers = Containers(engine, template, installation=installation, providers=ready.providers)
+        upkeep = asyncio.create_task(containers.look_after(), name="containers")
+        stack.push_async_callback(_ended, upkeep)
+        await _listen(stack, SpawnerService(containers, ready, template), settings)
+        log.info("spawner.ready", socket=str(settings.spawner_address), installation=installation, providers=ready.providers)
+        yield upkeep
+
+
+async def checked(settings: SpawnerSettings) -> Ready:
+    """What `serving` would find, without serving; a spawner that serves the root need not stop. Errors: StartRefused."""
+    with ExitStack() as stack:
+        for missing in reversed([path for path in (settings.slots_dir, *settings.slots_dir.parents) if not path.exists()]):
+            missing.mkdir(mode=0o700)
+            stack.callback(missing.rmdir)
+        engine = Engine(settings.docker_host)
+        stack.callback(engine.close)
+        return await look(engine, Template(settings), installation="check")
+
+
+async def _listen(stack: AsyncExitStack, service: SpawnerService, settings: SpawnerSettings) -> None:
+    address = settings.spawner_address.absolute()
+    if len(os.fsencode(address)) > SOCKET_BYTES:
+        raise SocketUnfit(f"TREADLE_SPAWNER_SOCKET: {address} is longer than the {SOCKET_BYTES} bytes that a socket's path may have")
+    server = grpc.aio.server(options=_OPTIONS)
+    stubs.add_SpawnerServiceServicer_to_server(service, server)
+    # Bound under another name first: whoever sees the final name can connect at once, and nobody before it is the right user's.
+    unready = address.with_suffix(".new")
+    unready.unlink(missing_ok=True)
+    try:
+        server.add_insecure_port(f"unix:{unready}")
+    except RuntimeError as error:
+        raise SocketUnfit(f"TREADLE_SPAWNER_SOCKET: {address} cannot be listened on: {error}") from None
+    await server.start()
+    stack.push_async_callback(server.stop, _GRACE_SECONDS)
+    _for_owner_of(settings.slots_dir, unready)
+    unready.rename(address)
+    stack.callback(_withdraw, address, address.stat().st_ino)
+
+
+def _for_owner_of(root: Path, socket: Path) -> None:
+    """Only whose the slots are may connect."""
+    socket.chmod(0o600)
+    owner = root.stat()
+    if owner.st_uid != os.geteuid():
+        os.chown(socket, owner.st_uid, owner.st_gid)
+
+
+def _withdraw(address: Path, inode: int) -> None:
+    """Unless another spawner listens there already."""
+    with contextlib.suppress(FileNotFoundError):
+        if address.stat().st_ino == inode:
+            address.unlink()
+
+
+async def _ended(task: asyncio.Task[None]) -> None:
+    task.cancel()
+    await asyncio.wait({task})

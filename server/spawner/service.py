@@ -1,0 +1,101 @@
+"""SpawnerService: the calls, as protos/treadle/spawner/v1 specifies them."""
+
+from __future__ import annotations
+
+from collections.abc import Awaitable
+from typing import Any, TypeVar
+
+import grpc
+import structlog
+
+from server.spawner.containers import Containers, NoSlot, Refused, Started, Unnameable
+from server.spawner.engine import EngineError
+from server.spawner.readiness import Ready
+from server.spawner.template import Template
+from treadle.spawner.v1 import spawner_service_pb2 as wire
+from treadle.spawner.v1 import spawner_service_pb2_grpc as stubs
+
+_OUTCOMES = {
+    Started.NOW: wire.START_OUTCOME_STARTED,
+    Started.RUNNING: wire.START_OUTCOME_RUNNING,
+    Started.ENDED: wire.START_OUTCOME_ENDED,
+}
+_STATUS = {
+    Unnameable: grpc.StatusCode.INVALID_ARGUMENT,
+    NoSlot: grpc.StatusCode.NOT_FOUND,
+    Refused: grpc.StatusCode.FAILED_PRECONDITION,
+}
+
+Context = grpc.aio.ServicerContext[Any, Any]
+T = TypeVar("T")
+
+log = structlog.get_logger()
+
+
+class SpawnerService(stubs.SpawnerServiceServicer):
+    """Translates, and decides nothing."""
+
+    def __init__(self, containers: Containers, ready: Ready, template: Template) -> None:
+        self._containers = containers
+        self._ready = ready
+        self._template = template
+
+    async def Describe(self, request: wire.DescribeRequest, context: Context) -> wire.DescribeResponse:  # noqa: N802
+        """What is made here."""
+        uid, gid = self._template.owner
+        return wire.DescribeResponse(providers=self._ready.providers, uid=uid, gid=gid, detail=self._ready.detail)
+
+    async def Start(self, request: wire.StartRequest, context: Context) -> wire.StartResponse:  # noqa: N802
+        """Once for each slot."""
+        asked = request.labels
+        labels = {"session": asked.session_id, "turn": asked.turn_id, "attempt": str(asked.attempt), "tenant": asked.tenant_id}
+        started = await _answered(context, self._containers.start(request.slot, request.provider, labels))
+        return wire.StartResponse(outcome=_OUTCOMES[started])
+
+    async def Wait(self, request: wire.WaitRequest, context: Context) -> wire.WaitResponse:  # noqa: N802
+        """To its end."""
+        await _answered(context, self._containers.wait(request.slot))
+        return wire.WaitResponse()
+
+    async def Kill(self, request: wire.KillRequest, context: Context) -> wire.KillResponse:  # noqa: N802
+        """Now."""
+        await _answered(context, self._containers.kill(request.slot))
+        return wire.KillResponse()
+
+    async def Remove(self, request: wire.RemoveRequest, context: Context) -> wire.RemoveResponse:  # noqa: N802
+        """For good."""
+        await _answered(context, self._containers.remove(request.slot))
+        return wire.RemoveResponse()
+
+    async def List(self, request: wire.ListRequest, context: Context) -> wire.ListResponse:  # noqa: N802
+        """All of them."""
+        found = await _answered(context, self._containers.list())
+        return wire.ListResponse(
+            containers=[
+                wire.SpawnedContainer(
+                    slot=each.slot,
+                    provider=each.provider,
+                    labels=wire.WorkerLabels(
+                        session_id=each.labels.get("treadle.session", ""),
+                        turn_id=each.labels.get("treadle.turn", ""),
+                        attempt=int(each.labels.get("treadle.attempt") or 0),
+                        tenant_id=each.labels.get("treadle.tenant", ""),
+                    ),
+                    running=each.running,
+                )
+                for each in found
+            ]
+        )
+
+
+async def _answered(context: Context, work: Awaitable[T]) -> T:
+    """Its result; what it raises, as a status."""
+    try:
+        return await work
+    except (Unnameable, NoSlot, Refused) as error:
+        code, said = _STATUS[type(error)], str(error)
+    except EngineError as error:
+        log.warning("engine.failed", error=str(error))
+        code, said = grpc.StatusCode.UNAVAILABLE, str(error)
+    await context.abort(code, said)
+    raise AssertionError("abort raises")

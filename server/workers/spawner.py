@@ -1,0 +1,132 @@
+"""The spawner, as its launcher talks to it: also one that is just being started again, or whose engine is."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import grpc
+
+from server.kernel.errors import LaunchFailed, WorkerLost
+from server.kernel.ports.launcher import WorkerSpec
+from treadle.spawner.v1 import spawner_service_pb2 as wire
+from treadle.spawner.v1 import spawner_service_pb2_grpc as stubs
+
+_PATIENCE_SECONDS = 60.0
+"""For a spawner or an engine that is away: longer than either takes to be started again."""
+_PAUSE_SECONDS = 0.2
+_OPTIONS: list[tuple[str, Any]] = [
+    ("grpc.use_local_subchannel_pool", 1),
+    ("grpc.enable_retries", 0),
+    ("grpc.initial_reconnect_backoff_ms", 50),
+    ("grpc.min_reconnect_backoff_ms", 50),
+    ("grpc.max_reconnect_backoff_ms", 500),
+]
+_AWAY = frozenset({grpc.StatusCode.UNAVAILABLE, grpc.StatusCode.CANCELLED})
+
+
+class SpawnerClient:
+    """One connection. Close it."""
+
+    def __init__(self, socket: Path) -> None:
+        self._channel = grpc.aio.insecure_channel(f"unix:{socket.absolute()}", options=_OPTIONS)
+        self._stub = stubs.SpawnerServiceStub(self._channel)
+
+    async def describe(self, *, seconds: float) -> wire.DescribeResponse:
+        """What is made there. Errors: TimeoutError."""
+        answer: wire.DescribeResponse = await self._answer(self._stub.Describe, wire.DescribeRequest(), seconds)
+        return answer
+
+    async def start(self, slot: str, spec: WorkerSpec, *, seconds: float) -> wire.StartOutcome:
+        """Have the slot's container made and started, once. Errors: LaunchFailed."""
+        labels = wire.WorkerLabels(
+            session_id=spec.session_id, turn_id=spec.worker.turn_id, attempt=spec.worker.attempt, tenant_id=spec.tenant_id
+        )
+        request = wire.StartRequest(slot=slot, provider=spec.provider, labels=labels)
+        try:
+            answer: wire.StartResponse = await self._answer(self._stub.Start, request, seconds)
+        except grpc.aio.AioRpcError as error:
+            raise LaunchFailed(error.details() or error.code().name) from error
+        except TimeoutError as error:
+            raise LaunchFailed(f"the spawner did not start the worker within {seconds:g} s: {error}") from error
+        return answer.outcome
+
+    async def ended(self, slot: str) -> None:
+        """Wait until the slot's container has ended, and that is recorded; however long the spawner is away."""
+        while True:
+            try:
+                await self._stub.Wait(wire.WaitRequest(slot=slot), wait_for_ready=True)
+            except grpc.aio.AioRpcError as error:
+                if error.code() in _AWAY:
+                    await asyncio.sleep(_PAUSE_SECONDS)
+                    continue
+                if error.code() is not grpc.StatusCode.NOT_FOUND:
+                    raise
+            return
+
+    async def kill(self, slot: str) -> None:
+        """End the slot's container, and wait until that is recorded. Errors: WorkerLost when that cannot be done now."""
+        await self._must(self._stub.Kill, wire.KillRequest(slot=slot))
+
+    async def remove(self, slot: str) -> None:
+        """Delete the slot's container. Errors: WorkerLost when that cannot be done now."""
+        await self._must(self._stub.Remove, wire.RemoveRequest(slot=slot))
+
+    async def close(self) -> None:
+        """Hang up; containers go on."""
+        await self._channel.close(None)
+
+    async def _must(self, call: Callable[..., Any], request: Any) -> None:
+        try:
+            await self._answer(call, request, _PATIENCE_SECONDS)
+        except grpc.aio.AioRpcError as error:
+            if error.code() is not grpc.StatusCode.NOT_FOUND:
+                raise WorkerLost(f"the spawner cannot end a worker: {error.details()}") from error
+        except TimeoutError as error:
+            raise WorkerLost(f"the spawner does not answer, so a worker may still be there: {error}") from error
+
+    async def _answer(self, call: Callable[..., Any], request: Any, seconds: float) -> Any:
+        """The calls are repeatable. Errors: TimeoutError, which tells the last reason; AioRpcError."""
+        said = "nobody listens there"
+        try:
+            async with asyncio.timeout(seconds):
+                while True:
+                    try:
+                        return await call(request, wait_for_ready=True)
+                    except grpc.aio.AioRpcError as error:
+                        if error.code() not in _AWAY:
+                            raise
+                        said = error.details() or said
+                    await asyncio.sleep(_PAUSE_SECONDS)
+        except TimeoutError:
+            raise TimeoutError(said) from None
+
+
+class ContainerWatch:
+    """See Watch. Asks the spawner, since the container's processes may not be visible from here."""
+
+    def __init__(self, spawner: SpawnerClient, slot: str) -> None:
+        self._waiting = asyncio.create_task(spawner.ended(slot), name=f"watch on {slot}")
+        self._ended = asyncio.Event()
+        self._waiting.add_done_callback(self._tell)
+
+    @property
+    def alive(self) -> bool:
+        """See Watch."""
+        return not self._ended.is_set()
+
+    async def ended(self) -> None:
+        """See Watch."""
+        await self._ended.wait()
+
+    def close(self) -> None:
+        """See Watch."""
+        self._waiting.cancel()
+
+    def _tell(self, waiting: asyncio.Task[None]) -> None:
+        if not waiting.cancelled():
+            # An error is a spawner that does not know what a server of this version asks: then nobody could tell of an end.
+            waiting.exception()
+            self._ended.set()

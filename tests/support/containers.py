@@ -1,0 +1,91 @@
+"""The container engine of this machine, and worker images of this very tree, for tests that need them."""
+
+from __future__ import annotations
+
+import fcntl
+import hashlib
+import os
+import subprocess
+import tempfile
+from collections.abc import AsyncIterator, Iterator
+from contextlib import asynccontextmanager, contextmanager
+from functools import cache
+from pathlib import Path
+from typing import Any
+
+import docker
+from support.requirements import require
+
+from server.spawner.serve import serving
+from server.spawner.settings import SpawnerSettings
+
+ROOT = Path(__file__).parents[2]
+BASE = "treadle-test-base:bookworm"
+"""Made by .ci/base; where it is not there, the official image is tried, which has to be pulled."""
+
+
+@cache
+def engine() -> docker.DockerClient | None:
+    try:
+        client = docker.from_env(timeout=30)
+        client.ping()
+    except docker.errors.DockerException:
+        return None
+    return client
+
+
+def require_engine() -> docker.DockerClient:
+    """The engine; skips the test where there is none, or fails it with TREADLE_REQUIRE=all."""
+    found = engine()
+    require(found, "a container engine", "install docker.io and start dockerd")
+    assert found is not None
+    return found
+
+
+@cache
+def worker_image(provider: str) -> str:
+    """The setting TREADLE_WORKER_IMAGE for images of this tree. The agent's is built where an unchanged tree has none yet (20 s, for Claude
+    a minute); by one test process at a time."""
+    client = require_engine()
+    base = ["--base", BASE] if client.images.list(BASE) else []
+    with (Path(tempfile.gettempdir()) / f"treadle-images-{os.geteuid()}").open("w") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        done = subprocess.run([ROOT / "tools" / "images", *base, provider], capture_output=True, text=True, check=False)
+    require(done.returncode == 0, "an image for workers", f"tools/images: {done.stderr[-2000:]}")
+    return done.stdout.strip().removeprefix("TREADLE_WORKER_IMAGE=")
+
+
+def spawner_settings(folder: Path, provider: str = "replay", **changes: Any) -> SpawnerSettings:
+    """For a server whose data directory is `folder`."""
+    return SpawnerSettings(**{"data_dir": folder, "worker_image": worker_image(provider), "spawner_socket": socket_for(folder), **changes})
+
+
+def socket_for(folder: Path) -> Path:
+    """A short path for what belongs to the folder, the same for everybody."""
+    return Path(tempfile.gettempdir()) / f"treadle-{hashlib.sha256(os.fsencode(folder.absolute())).hexdigest()[:16]}.sock"
+
+
+@asynccontextmanager
+async def spawning(folder: Path, provider: str = "replay", **changes: Any) -> AsyncIterator[SpawnerSettings]:
+    """A spawner for a server whose data directory is `folder`; afterwards none of its containers is left."""
+    settings = spawner_settings(folder, provider, **changes)
+    with no_containers_left(settings.slots_dir):
+        async with serving(settings):
+            yield settings
+
+
+@contextmanager
+def no_containers_left(root: Path) -> Iterator[None]:
+    try:
+        yield
+    finally:
+        for container in containers_of(root):
+            container.remove(force=True)
+
+
+def containers_of(root: Path) -> list[Any]:
+    """All containers of the installation whose slots are in `root`."""
+    file = root / ".installation"
+    if not file.exists():
+        return []
+    return require_engine().containers.list(all=True, filters={"label": f"treadle.installation={file.read_text()}"})
