@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import asyncio
 import fcntl
 import hashlib
 import os
 import subprocess
+import sys
 import tempfile
 from collections.abc import AsyncIterator, Iterator
 from contextlib import asynccontextmanager, contextmanager
@@ -74,6 +76,34 @@ async def spawning(folder: Path, provider: str = "replay", **changes: Any) -> As
             yield settings
 
 
+@asynccontextmanager
+async def spawner_process(settings: SpawnerSettings, log: Path) -> AsyncIterator[asyncio.subprocess.Process]:
+    """The real program, `python -m server.spawner`. Its containers are left alone when it ends, as in life."""
+    with log.open("ab") as output:
+        process = await asyncio.create_subprocess_exec(
+            sys.executable,
+            "-m",
+            "server.spawner",
+            env=environment(settings),
+            stdin=asyncio.subprocess.DEVNULL,
+            stdout=output,
+            stderr=output,
+        )
+    try:
+        yield process
+    finally:
+        if process.returncode is None:
+            process.terminate()
+        async with asyncio.timeout(20):
+            await process.wait()
+
+
+def environment(settings: SpawnerSettings) -> dict[str, str]:
+    """Those that are not the default, as the program reads them."""
+    given = {f"TREADLE_{name.upper()}": str(getattr(settings, name)) for name in settings.model_fields_set}
+    return {"PATH": os.environ["PATH"], **given}
+
+
 @contextmanager
 def no_containers_left(root: Path) -> Iterator[None]:
     try:
@@ -88,4 +118,4 @@ def containers_of(root: Path) -> list[Any]:
     file = root / ".installation"
     if not file.exists():
         return []
-    return require_engine().containers.list(all=True, filters={"label": f"treadle.installation={file.read_text()}"})
+    return require_engine().containers.list(all=True, ignore_removed=True, filters={"label": f"treadle.installation={file.read_text()}"})

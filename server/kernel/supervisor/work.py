@@ -99,7 +99,8 @@ async def _follow(drive: Drive, worker: Worker) -> None:
         await _lost(drive, error, drive.verdict or stop.outcome)
     else:
         transcript, complaints = await _transcript(drive, worker)
-        await drive.conclude(drive.verdict or stop.outcome or outcome, *complaints, transcript=transcript)
+        verdict = drive.verdict or stop.outcome or await _explained(drive, outcome)
+        await drive.conclude(verdict, *complaints, transcript=transcript)
     finally:
         drive.worker = None
         await _cancelled([recording, *sides])
@@ -243,6 +244,21 @@ async def _lost(drive: Drive, error: WorkerLost | LaunchFailed, stopped: Outcome
     end = await drive.ports.launcher.collect(drive.worker_id)
     told = drive.ports.codec.worker_updated(str(drive.worker_id), "LOST", launcher=drive.ports.launcher.capability, worker_exit=end)
     await drive.conclude(stopped or _loss(error, end), told)
+
+
+async def _explained(drive: Drive, outcome: Outcome) -> Outcome:
+    """What the worker says of its failure, or what it could not know: that something of it was killed for the lack of memory. Nothing is
+    wanted of it any more."""
+    if outcome.status is not TurnState.FAILED:
+        return outcome
+    try:
+        end = await drive.ports.launcher.collect(drive.worker_id)
+    except WorkerLost:  # who imports its work will try again
+        return outcome
+    if not end.oom_killed:
+        return outcome
+    message = f"a process of the worker used more memory than it may; then its agent failed: {outcome.message}"
+    return Outcome(TurnState.FAILED, TurnCode.OUT_OF_MEMORY, message)
 
 
 def _loss(error: WorkerLost | LaunchFailed, end: WorkerExit) -> Outcome:

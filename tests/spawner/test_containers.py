@@ -1,0 +1,305 @@
+"""What the spawner makes, what it refuses, and what becomes of its containers when nobody asks."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import json
+import os
+from collections.abc import AsyncIterator
+from contextlib import aclosing, asynccontextmanager
+from pathlib import Path
+from typing import Any
+
+import grpc
+import pytest
+from support.containers import containers_of, require_engine, socket_for, spawner_settings, spawning
+from support.requirements import require
+from support.workers import assignment, eventually, launched, launcher_in, listen, new_worker, spec
+
+from server.kernel.errors import WorkerLost
+from server.kernel.event import WorkerBatch
+from server.kernel.ports.launcher import WorkerId
+from server.spawner import containers
+from server.spawner.engine import Engine, EngineAway
+from server.spawner.serve import serving
+from server.workers.docker import DockerLauncher
+from server.workers.slot import Slot, slot_of
+from treadle.spawner.v1 import spawner_service_pb2 as wire
+from treadle.spawner.v1 import spawner_service_pb2_grpc as stubs
+
+WAITS = [{"say": "hello"}, {"wait_ms": 60_000}]
+
+
+@pytest.fixture
+async def launcher(tmp_path: Path) -> AsyncIterator[DockerLauncher]:
+    async with spawning(tmp_path), launcher_in(tmp_path, "docker") as opened:
+        assert isinstance(opened, DockerLauncher)
+        yield opened
+
+
+@pytest.fixture
+async def spawner(tmp_path: Path) -> AsyncIterator[Any]:
+    """The calls themselves."""
+    async with spawning(tmp_path), called(tmp_path) as stub:
+        yield stub
+
+
+@asynccontextmanager
+async def called(folder: Path) -> AsyncIterator[Any]:
+    async with grpc.aio.insecure_channel(f"unix:{socket_for(folder)}", options=[("grpc.use_local_subchannel_pool", 1)]) as channel:
+        yield stubs.SpawnerServiceStub(channel)
+
+
+def container_of(root: Path) -> Any:
+    (container,) = containers_of(root)
+    return container
+
+
+async def prepared(launcher: DockerLauncher) -> tuple[WorkerId, Slot]:
+    worker = new_worker()
+    await launcher.workspace(spec(worker))
+    await launcher.furnished(worker)
+    return worker, slot_of(launcher._root, worker)
+
+
+async def test_a_workers_container_is_sealed(launcher: DockerLauncher, tmp_path: Path) -> None:
+    async with launched(launcher) as (worker, _, workspace):
+        told = container_of(tmp_path / "workers").attrs
+    host, config = told["HostConfig"], told["Config"]
+    assert (host["NetworkMode"], list(told["NetworkSettings"]["Networks"])) == ("none", ["none"])
+    assert (host["CapDrop"], host["CapAdd"], host["Privileged"]) == (["ALL"], None, False)
+    assert host["SecurityOpt"] == ["no-new-privileges:true"], "so the engine's filter for system calls is in force"
+    assert (host["ReadonlyRootfs"], host["Init"], host["AutoRemove"]) == (True, True, False)
+    assert (host["IpcMode"], host["PidMode"], host["UTSMode"], host["UsernsMode"]) == ("private", "", "", "")
+    assert host["Memory"] == host["MemorySwap"] == 8192 * 1024**2
+    assert (host["NanoCpus"], host["PidsLimit"], host["OomScoreAdj"]) == (10**9, 1024, 1000)
+    assert (host["Devices"], host["DeviceRequests"], host["VolumesFrom"], host["Binds"]) == (None, None, None, None)
+    assert {(limit["Name"], limit["Hard"]) for limit in host["Ulimits"]} == {("nofile", 16_384), ("core", 0)}
+    assert (host["LogConfig"]["Type"], host["LogConfig"]["Config"]["max-size"]) == ("local", "1m")
+    assert host["RestartPolicy"]["Name"] == "no"
+    assert set(host["Tmpfs"]) == {"/tmp", "/home/agent"}
+    assert {(mount["Source"], mount["Destination"], mount["RW"]) for mount in told["Mounts"]} == {
+        (str(workspace), "/workspace", True),
+        (str(workspace.with_name("run")), "/run/treadle", True),
+        (str(workspace.with_name("models")), "/run/models", False),
+    }
+    uid = 10001 if os.geteuid() == 0 else os.geteuid()
+    assert config["User"].split(":")[0] == str(uid)
+    assert {name: value for name, value in config["Labels"].items() if name in ("treadle.turn", "treadle.attempt", "treadle.provider")} == {
+        "treadle.turn": worker.turn_id,
+        "treadle.attempt": "1",
+        "treadle.provider": "replay",
+    }
+
+
+async def test_the_engine_never_learns_a_secret(launcher: DockerLauncher, tmp_path: Path) -> None:
+    async with launched(launcher, [{"run": "env"}]) as (worker, link, _):
+        slot = slot_of(tmp_path / "workers", worker)
+        await listen(link.execute(assignment(worker)), link)
+        container = container_of(tmp_path / "workers")
+        secrets = [slot.secret().hex(), slot.model_token()]
+        places = [json.dumps(container.attrs), container.logs().decode()]
+        files = Path(require_engine().info()["DockerRootDir"], "containers", container.id)
+        require(os.access(files, os.R_OK), "the engine's own files", "run the tests as root, with the engine on this machine")
+        places += [path.read_bytes().decode(errors="replace") for path in files.rglob("*") if path.is_file()]
+        assert len(places) > 5
+        for secret in secrets:
+            assert not [place[:80] for place in places if secret in place]
+
+
+async def test_a_container_that_somebody_removed_is_a_lost_worker_and_no_other_is_started(launcher: DockerLauncher, tmp_path: Path) -> None:
+    async with launched(launcher, WAITS) as (worker, link, _):
+        async with aclosing(link.execute(assignment(worker))) as items:
+            assert isinstance(await anext(items), WorkerBatch)
+            await asyncio.to_thread(container_of(tmp_path / "workers").remove, force=True)
+            with pytest.raises(WorkerLost):
+                await listen(items, limit=5)
+        with pytest.raises(WorkerLost):
+            await launcher.launch(worker)
+        assert (await launcher.collect(worker)).code is None
+        assert containers_of(tmp_path / "workers") == []
+
+
+async def test_a_container_that_went_while_nobody_looked_is_not_started_again(launcher: DockerLauncher, tmp_path: Path) -> None:
+    worker, slot = await prepared(launcher)
+    slot.hold("treadle-gone")
+    with pytest.raises(WorkerLost):
+        await launcher.launch(worker)
+
+
+async def test_a_spawner_that_is_started_again_knows_its_containers(tmp_path: Path) -> None:
+    settings = spawner_settings(tmp_path)
+    async with contextlib.AsyncExitStack() as first, contextlib.AsyncExitStack() as second:
+        await first.enter_async_context(serving(settings))
+        launcher = await second.enter_async_context(launcher_in(tmp_path, "docker"))
+        async with launched(launcher, [{"say": "hello"}, {"run": "until test -e go; do sleep 0.05; done"}]) as (worker, link, workspace):
+            items = link.execute(assignment(worker))
+            await anext(items)
+            await first.aclose()
+            await first.enter_async_context(serving(settings))
+            (workspace / "go").write_text("")
+            assert (await listen(items, link)).result is not None
+            again = await launcher.launch(worker)
+            assert again.has_turn
+            await again.close()
+            assert (await launcher.collect(worker)).code == 137
+            assert (await link.exited()).code == 137
+        assert containers_of(tmp_path / "workers") == []
+
+
+async def test_a_start_that_broke_off_is_finished_by_the_next(
+    launcher: DockerLauncher, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The container was made, and did not run yet."""
+    start, broken = Engine.start, []
+
+    async def breaks_once(self: Engine, name: str, line: bytes) -> None:
+        if not broken:
+            broken.append(name)
+            raise EngineAway("just now")
+        await start(self, name, line)
+
+    monkeypatch.setattr(Engine, "start", breaks_once)
+    async with launched(launcher) as (worker, link, _):
+        assert (await listen(link.execute(assignment(worker, model="")), link)).result is not None
+        assert len(broken) == 1
+
+
+async def test_an_end_is_recorded_though_nobody_waits(launcher: DockerLauncher, tmp_path: Path) -> None:
+    worker, slot = await prepared(launcher)
+    link = await launcher.launch(worker)
+    await link.close()
+    await asyncio.to_thread(container_of(tmp_path / "workers").kill, "SIGKILL")
+    await eventually(lambda: slot.exit() is not None)
+    recorded = slot.exit()
+    assert recorded is not None
+    assert (recorded.code, recorded.oom_killed) == (137, False)
+    await launcher.remove(worker)
+
+
+async def test_what_a_worker_leaves_belongs_to_whose_slot_it_is(launcher: DockerLauncher) -> None:
+    """So a server that is not root can read and delete it."""
+    require(os.geteuid() == 0, "root", "run the tests as root")
+    worker, slot = await prepared(launcher)
+    os.chown(slot.path, 65534, 65534)
+    link = await launcher.launch(worker)
+    await listen(link.execute(assignment(worker, model="")), link)
+    notes = slot.workspace / "treadle-notes" / "turn-1.md"
+    assert {slot.workspace.stat().st_uid, notes.stat().st_uid} == {10001}
+    await link.close()
+    await launcher.collect(worker)
+    assert {path.lstat().st_uid for path in (slot.workspace, notes, slot.path / "exit", slot.path / "container")} == {65534}
+    await launcher.remove(worker)
+
+
+MEMORY = {"worker_memory_mib": 256, "worker_tmp_mib": 512}
+
+
+async def test_out_of_memory_is_told_apart_though_the_worker_lives(tmp_path: Path) -> None:
+    async with spawning(tmp_path, **MEMORY), launcher_in(tmp_path, "docker") as launcher:
+        steps = [{"run": ["python3", "-c", "bytearray(400 << 20)"]}, {"say": "what was that?"}]
+        async with launched(launcher, steps) as (worker, link, _):
+            heard = await listen(link.execute(assignment(worker)), link)
+            assert heard.outputs()[0][0] == 137
+            assert heard.result is not None
+            assert (await launcher.collect(worker)).oom_killed
+        async with launched(launcher, WAITS) as (worker, _, _):
+            assert not (await launcher.collect(worker)).oom_killed
+
+
+async def test_a_worker_that_runs_out_of_memory_is_lost_for_that_reason(tmp_path: Path) -> None:
+    async with spawning(tmp_path, **MEMORY), launcher_in(tmp_path, "docker") as launcher:
+        # What is in /tmp stays when the program that wrote it is killed, so the next to be killed is the worker.
+        fill = {"run": "head -c 400M /dev/zero > /tmp/full; head -c 400M /dev/zero > /tmp/full; true"}
+        async with launched(launcher, [fill, *([{"burst": 1000, "text": "x" * 10_000}] * 20)]) as (worker, link, _):
+            with pytest.raises(WorkerLost):
+                await listen(link.execute(assignment(worker)), link)
+            assert (await launcher.collect(worker)).oom_killed
+
+
+async def test_a_worker_that_is_too_old_is_ended(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(containers, "_SWEEP_SECONDS", 0.1)
+    async with (
+        spawning(tmp_path, worker_seconds=2),
+        launcher_in(tmp_path, "docker") as launcher,
+        launched(launcher, WAITS) as (worker, link, _),
+    ):
+        with pytest.raises(WorkerLost):
+            await listen(link.execute(assignment(worker)), link, limit=15)
+        assert (await link.exited()).code == 137
+
+
+async def test_what_has_no_slot_is_removed_and_what_is_others_is_not(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(containers, "_SWEEP_SECONDS", 0.1)
+    engine = require_engine()
+    async with spawning(tmp_path) as settings, launcher_in(tmp_path, "docker") as launcher:
+        image = settings.worker_image.replace("{provider}", "replay")
+        strangers = [
+            engine.containers.run(image, ["-c", "import time; time.sleep(60)"], entrypoint="python3", detach=True, labels=labels)
+            for labels in ({}, {"treadle.installation": "another", "treadle.slot": "0123456789ab"})
+        ]
+        try:
+            worker, slot = await prepared(launcher)
+            link = await launcher.launch(worker)
+            await link.close()
+            slot.delete()
+            await eventually(lambda: not containers_of(tmp_path / "workers"), limit=15)
+            for stranger in strangers:
+                stranger.reload()
+                assert stranger.status == "running"
+        finally:
+            for stranger in strangers:
+                stranger.remove(force=True)
+
+
+@pytest.mark.parametrize("slot", ["", ".", "..", "../x", "/etc", "a/b", "A", ".installation", "-x", "x" * 41, "a\n", "slot\0"])
+async def test_only_slots_can_be_named(spawner: Any, slot: str) -> None:
+    for call, request in (
+        (spawner.Start, wire.StartRequest(slot=slot, provider="replay")),
+        (spawner.Wait, wire.WaitRequest(slot=slot)),
+        (spawner.Kill, wire.KillRequest(slot=slot)),
+        (spawner.Remove, wire.RemoveRequest(slot=slot)),
+    ):
+        with pytest.raises(grpc.aio.AioRpcError) as refused:
+            await call(request, timeout=20)
+        assert refused.value.code() is grpc.StatusCode.INVALID_ARGUMENT
+
+
+async def test_what_is_asked_for_must_be_there(spawner: Any, tmp_path: Path) -> None:
+    root = tmp_path / "workers"
+    slot = Slot(root / "0123456789ab")
+    with pytest.raises(grpc.aio.AioRpcError) as none:
+        await spawner.Start(wire.StartRequest(slot=slot.path.name, provider="replay"), timeout=20)
+    assert none.value.code() is grpc.StatusCode.FAILED_PRECONDITION
+    assert "TREADLE_WORKER_ROOT" in (none.value.details() or "")
+    slot.prepare(spec(new_worker()))
+    for fields, code, said in (
+        ({"provider": "nobody"}, grpc.StatusCode.FAILED_PRECONDITION, "there is no image for the agent 'nobody'"),
+        ({"provider": "../replay"}, grpc.StatusCode.FAILED_PRECONDITION, "there is no image"),
+        ({"provider": "replay", "labels": wire.WorkerLabels(turn_id="a b")}, grpc.StatusCode.INVALID_ARGUMENT, "turn"),
+        ({"provider": "replay", "labels": wire.WorkerLabels(tenant_id="x" * 65)}, grpc.StatusCode.INVALID_ARGUMENT, "tenant"),
+    ):
+        with pytest.raises(grpc.aio.AioRpcError) as refused:
+            await spawner.Start(wire.StartRequest(slot=slot.path.name, **fields), timeout=20)
+        assert refused.value.code() is code
+        assert said in (refused.value.details() or "")
+    slot.workspace.rmdir()
+    slot.workspace.symlink_to("/etc")
+    with pytest.raises(grpc.aio.AioRpcError) as linked:
+        await spawner.Start(wire.StartRequest(slot=slot.path.name, provider="replay"), timeout=20)
+    assert linked.value.code() is grpc.StatusCode.FAILED_PRECONDITION
+    assert Path("/etc").stat().st_uid == 0
+    assert containers_of(root) == []
+
+
+async def test_all_containers_are_listed(launcher: DockerLauncher, tmp_path: Path) -> None:
+    async with called(tmp_path) as spawner, launched(launcher) as (worker, _, _):
+        (found,) = (await spawner.List(wire.ListRequest(), timeout=20)).containers
+        assert (found.slot, found.provider, found.running) == (slot_of(tmp_path / "workers", worker).path.name, "replay", True)
+        assert (found.labels.turn_id, found.labels.attempt, found.labels.tenant_id) == (worker.turn_id, 1, "t")
+        await launcher.collect(worker)
+        (found,) = (await spawner.List(wire.ListRequest(), timeout=20)).containers
+        assert not found.running
+        await launcher.remove(worker)
+        assert not (await spawner.List(wire.ListRequest(), timeout=20)).containers
