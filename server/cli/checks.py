@@ -29,6 +29,8 @@ if TYPE_CHECKING:
 
 _PROGRAM_SECONDS = 10.0
 _ANSWER_SECONDS = 2.0
+_CONTAINER_SECONDS = 60.0
+_OTHER_LAUNCHER = "or unset TREADLE_LAUNCHER: workers are then processes in a sandbox"
 _CREDENTIALS = "set ANTHROPIC_API_KEY, CLAUDE_CODE_OAUTH_TOKEN or OPENAI_API_KEY"
 
 
@@ -112,10 +114,29 @@ def sandbox(_: Path) -> Finding:
     return Finding("sandbox", Level.FINE, f"bubblewrap ({wall.bwrap}), probed by running it")
 
 
-def launchers(_: Path) -> Finding:
-    """How workers can be started."""
+def launcher(data_dir: Path) -> Finding:
+    """How workers are started; with `docker`, by having the spawner try it."""
+    settings = _settings()
     names = sorted(entry_points(group="treadle.launcher").names)
-    return _installed("launchers", names)
+    if settings is None or not names:
+        return _installed("launcher", names)
+    if settings.launcher != "docker":
+        others = ", ".join(name for name in names if name != settings.launcher)
+        return Finding("launcher", Level.FINE, f"{settings.launcher} (TREADLE_LAUNCHER; installed besides: {others})")
+    from server.embedded.spawner import spawner_environment
+
+    environment = spawner_environment(settings.model_copy(update={"data_dir": data_dir}))
+    command = [sys.executable, "-I", "-m", "server.spawner", "--check"]
+    try:
+        done = subprocess.run(
+            command, capture_output=True, text=True, timeout=_CONTAINER_SECONDS, check=False, env=environment, stdin=subprocess.DEVNULL
+        )
+    except subprocess.TimeoutExpired:
+        return Finding("launcher", Level.MISSING, f"docker: the engine does not answer within {_CONTAINER_SECONDS:g} s", _OTHER_LAUNCHER)
+    if done.returncode:
+        said = done.stderr.strip().removeprefix("spawner: ")
+        return Finding("launcher", Level.MISSING, f"docker: {said}", _OTHER_LAUNCHER)
+    return Finding("launcher", Level.FINE, f"docker, with images for {done.stdout.strip()}")
 
 
 def agents(data_dir: Path) -> Iterator[Finding]:

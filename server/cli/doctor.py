@@ -21,7 +21,7 @@ _CHECKS: tuple[Callable[[Path], Finding], ...] = (
     checks.postgres,
     checks.gateway,
     checks.sandbox,
-    checks.launchers,
+    checks.launcher,
     checks.models,
     checks.data_directory,
     checks.disk,

@@ -16,6 +16,7 @@ from server.embedded.room import require_room
 from server.embedded.sample import Sample, sample_repository
 from server.embedded.serving import told_others
 from server.embedded.settings import asked_settings, embedded_settings
+from server.embedded.spawner import embedded_spawner
 from server.listening import require_free
 from server.replica import held_replica
 from server.setting_forms import parts
@@ -102,6 +103,8 @@ async def _serve(
         }
     )
     stack.enter_context(logs(settings))
+    if settings.launcher == "docker":
+        await stack.enter_async_context(embedded_spawner(settings, say))
     server = await stack.enter_async_context(compose(settings))
     server.failed.add_done_callback(lambda done: _pass_on(done, failed))
     key_file = await ensure_local_user(server.stores.keys, settings.data_dir)

@@ -13,7 +13,7 @@ from support.requirements import require
 async def test_doctor_says_that_this_machine_will_do(unused) -> None:
     ended = await unused.run("doctor", TREADLE_LISTEN="127.0.0.1:0")
     assert ended.code == 0, ended
-    for name in ("Python", "Git", "Postgres", "Envoy", "sandbox", "launchers", "agents", "models", "data", "disk", "sockets", "port"):
+    for name in ("Python", "Git", "Postgres", "Envoy", "sandbox", "launcher", "agents", "models", "data", "disk", "sockets", "port"):
         assert f"  {name}" in ended.out
     assert "Treadle can run here" in ended.out
     assert not unused.data_dir.exists()
