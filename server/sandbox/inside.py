@@ -51,6 +51,7 @@ def _facts(hidden: str, writable: str) -> dict[str, object]:
         "host_file_visible": Path(hidden).exists(),
         "writes_usr": _can_write("/usr/.treadle-probe"),
         "writes_root": _can_write("/.treadle-probe"),
+        "root_is_read_only": bool(os.statvfs("/").f_flag & os.ST_RDONLY),
         "writes_workspace": _can_write(writable + "/probe"),
         "writable_places": _writable_places(),
         "makes_user_namespace": ctypes.CDLL(None).unshare(_CLONE_NEWUSER) == 0,

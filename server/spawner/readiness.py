@@ -105,6 +105,8 @@ async def _check_wall(engine: Engine, template: Template, image: str, installati
     complaint = breach(facts, uid=template.owner[0], namespaces=OWN_NAMESPACES, scratch=_scratch(template))
     if complaint is None and facts["seccomp"] != "2":
         complaint = "no filter for system calls (seccomp) is in force"
+    if complaint is None and not facts["root_is_read_only"]:
+        complaint = "the image's files can be written inside"
     if complaint is not None:
         raise EngineUnfit(f"the wall of containers does not hold: {complaint}")
 

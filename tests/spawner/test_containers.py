@@ -221,12 +221,12 @@ async def test_a_worker_that_runs_out_of_memory_is_lost_for_that_reason(tmp_path
 async def test_a_worker_that_is_too_old_is_ended(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(containers, "_SWEEP_SECONDS", 0.1)
     async with (
-        spawning(tmp_path, worker_seconds=2),
+        spawning(tmp_path, worker_seconds=6),
         launcher_in(tmp_path, "docker") as launcher,
         launched(launcher, WAITS) as (worker, link, _),
     ):
         with pytest.raises(WorkerLost):
-            await listen(link.execute(assignment(worker)), link, limit=15)
+            await listen(link.execute(assignment(worker)), link, limit=20)
         assert (await link.exited()).code == 137
 
 

@@ -23,7 +23,7 @@ from server.spawner.settings import SpawnerSettings
 
 ROOT = Path(__file__).parents[2]
 BASE = "treadle-test-base:bookworm"
-"""Made by .ci/base; where it is not there, the official image is tried, which has to be pulled."""
+"""Made by .ci/engine; where it is not there, the official image is tried, which has to be pulled."""
 
 
 @cache

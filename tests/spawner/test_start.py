@@ -1,0 +1,132 @@
+"""What stops a spawner's start: each with what to do about it."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import sys
+from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import pytest
+from docker.types import Mount
+from support.containers import environment, require_engine, spawner_settings, spawning
+from support.requirements import require
+
+from server.refusal import StartRefused
+from server.spawner.engine import Engine
+from server.spawner.serve import checked, serving
+from server.spawner.settings import SpawnerSettings
+from server.spawner.template import Template
+
+CHECK = [sys.executable, "-m", "server.spawner", "--check"]
+
+
+async def run(command: list[str], settings: SpawnerSettings) -> tuple[int | None, str]:
+    null, pipe, same = asyncio.subprocess.DEVNULL, asyncio.subprocess.PIPE, asyncio.subprocess.STDOUT
+    process = await asyncio.create_subprocess_exec(*command, env=environment(settings), stdin=null, stdout=pipe, stderr=same)
+    out, _ = await asyncio.wait_for(process.communicate(), 60)
+    return process.returncode, out.decode()
+
+
+async def test_where_all_is_there_it_says_what_it_makes(tmp_path: Path) -> None:
+    code, said = await run(CHECK, spawner_settings(tmp_path))
+    assert code == 0, said
+    assert "replay" in said.partition(": ")[0].split(", ")
+    assert "probed by running it" in said
+
+
+async def test_a_user_who_may_not_use_the_engine_is_told_so(tmp_path: Path) -> None:
+    require(os.geteuid() == 0, "root", "run the tests as root")
+    # What it needs is imported before: where this tree is, that user may not look.
+    script = (
+        "import os, sys, server.spawner.serve, server.spawner.__main__ as program; os.setgroups([]); os.setresgid(65534, 65534, 65534); "
+        "os.setresuid(65534, 65534, 65534); sys.argv = ['spawner', '--check']; sys.exit(program.main())"
+    )
+    home = Path("/tmp") / f"treadle-nobody-{os.getpid()}"
+    home.mkdir()
+    os.chown(home, 65534, 65534)
+    try:
+        code, said = await run([sys.executable, "-c", script], spawner_settings(tmp_path, data_dir=home))
+    finally:
+        home.rmdir()
+    assert code == 2
+    assert "may not be used by this user; run the spawner as root, or as a member of the group" in said
+
+
+async def test_another_root_inside_than_outside_is_noticed(tmp_path: Path) -> None:
+    """The spawner's worker root is a file system that only it sees, as in a container that mounts something else there."""
+    require(os.geteuid() == 0, "root", "run the tests as root")
+    (tmp_path / "workers").mkdir()
+    command = ["unshare", "--mount", "sh", "-c", 'mount -t tmpfs none "$0" && exec "$@"', str(tmp_path / "workers"), *CHECK]
+    code, said = await run(command, spawner_settings(tmp_path))
+    assert code == 2, said
+    assert "TREADLE_WORKER_ROOT must be the same path inside and outside" in said
+
+
+async def test_a_worker_root_has_one_spawner(tmp_path: Path) -> None:
+    async with spawning(tmp_path) as settings:
+        with pytest.raises(StartRefused, match="another spawner serves"):
+            async with serving(settings):
+                pass
+        await checked(settings)
+
+
+async def test_a_socket_too_deep_is_refused(tmp_path: Path) -> None:
+    deep = tmp_path / ("d" * 60) / ("e" * 60)
+    deep.mkdir(parents=True)
+    with pytest.raises(StartRefused, match=r"TREADLE_SPAWNER_SOCKET: .* is longer than the 107 bytes"):
+        async with serving(spawner_settings(deep, spawner_socket=None)):
+            pass
+
+
+@pytest.mark.parametrize(
+    ("facts", "says"),
+    [
+        ({"cannot_limit": ("memory", "swap")}, "the engine cannot limit memory, swap of containers"),
+        ({"seccomp": False}, "the engine filters no system calls"),
+    ],
+)
+async def test_an_engine_without_the_kernels_help_is_refused(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, facts: dict[str, Any], says: str
+) -> None:
+    real = Engine.facts
+
+    async def lacking(self: Engine) -> Any:
+        return replace(await real(self), **facts)
+
+    monkeypatch.setattr(Engine, "facts", lacking)
+    with pytest.raises(StartRefused, match=says):
+        await checked(spawner_settings(tmp_path))
+
+
+HOLES: dict[str, tuple[Callable[[dict[str, Any]], Any], str]] = {
+    "network": (lambda host: host.update(network_mode="bridge"), "there is a network inside"),
+    "capabilities": (lambda host: host.update(cap_drop=[]), "capabilities are left inside"),
+    "new privileges": (lambda host: host.update(security_opt=[]), "capabilities are left inside"),
+    "system": (lambda host: host.update(read_only=False), "the image's files can be written inside"),
+    "processes": (lambda host: host.update(pid_mode="host"), "namespaces with the host: pid"),
+    "memory": (lambda host: host.update(shm_size=1 << 30), "too much can be written inside: /dev/shm"),
+    "system calls": (lambda host: host["security_opt"].append("seccomp=unconfined"), "user namespaces|seccomp"),
+    "files": (lambda host: host["mounts"].append(Mount("/host", "/tmp", type="bind")), "too much can be written inside: /host"),
+}
+
+
+@pytest.mark.parametrize("hole", HOLES)
+async def test_a_wall_with_a_hole_is_found(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, hole: str) -> None:
+    make, says = HOLES[hole]
+    real = Template.host
+
+    def leaky(self: Template, slot: Any) -> dict[str, Any]:
+        host = real(self, slot)
+        make(host)
+        return host
+
+    monkeypatch.setattr(Template, "host", leaky)
+    with pytest.raises(StartRefused, match=f"the wall of containers does not hold: .*({says})"):
+        await checked(spawner_settings(tmp_path))
+    assert not (tmp_path / "workers").exists()
+    left = require_engine().containers.list(all=True, ignore_removed=True, filters={"label": "treadle.installation=check"})
+    assert not [container for container in left if str(tmp_path) in str(container.attrs["Mounts"])]
