@@ -42,8 +42,8 @@ async def test_a_user_who_may_not_use_the_engine_is_told_so(tmp_path: Path) -> N
     require(os.geteuid() == 0, "root", "run the tests as root")
     # What it needs is imported before: where this tree is, that user may not look.
     script = (
-        "import os, sys, server.spawner.serve, server.spawner.__main__ as program; os.setgroups([]); os.setresgid(65534, 65534, 65534); "
-        "os.setresuid(65534, 65534, 65534); sys.argv = ['spawner', '--check']; sys.exit(program.main())"
+        "import os, sys, server.environment, server.spawner.serve, server.spawner.__main__ as program; os.setgroups([]); "
+        "os.setresgid(65534, 65534, 65534); os.setresuid(65534, 65534, 65534); sys.argv = ['spawner', '--check']; sys.exit(program.main())"
     )
     home = Path("/tmp") / f"treadle-nobody-{os.getpid()}"
     home.mkdir()
