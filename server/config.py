@@ -129,6 +129,11 @@ class Settings(WorkerSettings):
         "",
         description="The agent of a session that names none; empty for `claude` where it is installed and has a credential, else `replay`.",
     )
+    worker_pool: Annotated[str, AfterValidator(forms.worker_pool)] = Field(
+        "",
+        description="How many workers wait ready for a turn (launcher `docker`), for each agent, by comma: `claude=2,replay=1`. "
+        "A turn that finds none starts its own.",
+    )
     max_turns: int = Field(64, ge=1, description="Turns that one server runs at a time; others wait for a place.")
     max_turns_per_user: int = Field(0, ge=0, description="Turns of one user that all servers run at a time; 0 for no limit.")
     max_turns_per_tenant: int = Field(0, ge=0, description="The same for all users of a tenant together.")
@@ -217,6 +222,11 @@ class Settings(WorkerSettings):
     otlp_endpoint: Annotated[str, AfterValidator(forms.collector)] = Field(
         "", description="Where traces go: an OpenTelemetry collector (OTLP over gRPC), `http://host:4317` or `https://…`; empty for none."
     )
+
+    @property
+    def pool_sizes(self) -> dict[str, int]:
+        """How many workers of each agent wait for a turn."""
+        return forms.pool_sizes(self.worker_pool)
 
     @field_validator("metrics_listen", "gateway_listen", "gateway_metrics_listen")
     @classmethod

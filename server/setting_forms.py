@@ -18,6 +18,8 @@ _LAST_PORT = 65535
 # https://pkg.go.dev/github.com/distribution/reference: host and path, tag, digest.
 _IMAGE = re.compile(r"[A-Za-z0-9][A-Za-z0-9._/:-]*?(:[A-Za-z0-9_][A-Za-z0-9_.-]{0,127})?(@sha256:[0-9a-f]{64})?")
 SOCKET_BYTES = 107
+_AGENT = re.compile(r"[a-z0-9][a-z0-9-]{0,27}")
+MAX_POOL = 256
 
 
 def address(text: str) -> str:
@@ -77,6 +79,23 @@ def socket_path(path: Path | None) -> Path | None:
     if path is not None and len(os.fsencode(path.absolute())) > SOCKET_BYTES:
         raise ValueError(f"{path} is longer than the {SOCKET_BYTES} bytes that a socket's path may have")
     return path
+
+
+def pool_sizes(text: str) -> dict[str, int]:
+    """How many workers of each agent wait. Errors: ValueError."""
+    sizes: dict[str, int] = {}
+    for part in filter(None, (part.strip() for part in text.split(","))):
+        agent, equals, number = (word.strip() for word in part.partition("="))
+        if not equals or not _AGENT.fullmatch(agent) or not number.isdecimal() or agent in sizes or not 0 < int(number) <= MAX_POOL:
+            raise ValueError(f"{part!r} is not AGENT=NUMBER, each agent once, with at most {MAX_POOL} workers, as in claude=2,replay=1")
+        sizes[agent] = int(number)
+    return sizes
+
+
+def worker_pool(text: str) -> str:
+    """What `pool_sizes` reads."""
+    pool_sizes(text)
+    return text
 
 
 def worker_image(text: str) -> str:

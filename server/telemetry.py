@@ -27,6 +27,10 @@ TURN_WAIT_SECONDS = Histogram(
     "For how long turns waited that found no place, until this replica gave them one.",
     buckets=(0.1, 0.5, 1, 5, 10, 30, 60, 300, 900, 3600, 4 * 3600, 24 * 3600),
 )
+WORKERS_READY = Gauge("treadle_workers_ready", "Workers that wait in the pool for a turn.", ["provider"])
+POOL_CLAIMS = Counter(
+    "treadle_pool_claims_total", "Workers that turns took from the pool (warm), or had to start (cold).", ["provider", "start"]
+)
 STEPS = Counter("treadle_steps_total", "Named points that turns and the journal passed.", ["step"])
 STEP_SECONDS = Histogram("treadle_step_seconds", "Time between `<step>.before` and `<step>.after`.", ["step"])
 MODEL_REQUESTS = Counter(

@@ -2,12 +2,13 @@
 
 Its configuration is one line of JSON on standard input, because a command line and an environment can be read by others:
 `secret` (64 hexadecimal digits), `socket`, `models` (the server's socket for model requests) and `workspace` (paths), `orphan_seconds`,
-and `max_processes` (0 for no limit).
+`max_processes` (0 for no limit), and perhaps `preload`, the agent to load before anybody is let in: for a worker that waits for its turn.
 """
 
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import hashlib
 import hmac
 import json
@@ -20,7 +21,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from worker.descendants import adopt_orphans, hide_memory, kill_descendants
-from worker.provider import ModelAccess
+from worker.provider import ModelAccess, ProviderFailed, make_provider
 
 if TYPE_CHECKING:
     from worker.service import WorkerService
@@ -41,6 +42,7 @@ class Config:
     workspace: Path
     orphan_seconds: float
     max_processes: int
+    preload: str = ""
 
     @property
     def model_access(self) -> ModelAccess:
@@ -62,6 +64,7 @@ def read_config() -> Config:
         workspace=Path(fields["workspace"]),
         orphan_seconds=float(fields["orphan_seconds"]),
         max_processes=int(fields["max_processes"]),
+        preload=str(fields.get("preload", "")),
     )
 
 
@@ -72,6 +75,10 @@ async def serve(config: Config) -> None:
     from worker.service import WorkerService
     from worker.spool import Spool
 
+    if config.preload:
+        # What cannot be loaded is told by the turn that asks for it.
+        with contextlib.suppress(ProviderFailed):
+            await asyncio.to_thread(make_provider, config.preload)
     spool = Spool()
     relay = config.socket.with_name(_RELAY_NAME)
     async with relayed(config.model_access, relay, away_seconds=config.orphan_seconds) as models:

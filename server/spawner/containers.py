@@ -10,6 +10,7 @@ from collections.abc import AsyncIterator, Mapping, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from enum import Enum
+from pathlib import Path
 from weakref import WeakValueDictionary
 
 import structlog
@@ -87,12 +88,15 @@ class Containers:
             state = await self._container(slot)
             if state is None and slot.container():
                 return Started.ENDED
+            if state is not None and state.running:
+                # One that waited in the pool gets its workspace now.
+                await asyncio.to_thread(_hand_over_workspace, slot, self._template.owner)
             if state is not None and state.status != "created":
                 return Started.RUNNING if state.running else Started.ENDED
             if state is None:
                 await self._create(slot, provider, labels)
             try:
-                await self._engine.start(slot.container(), self._template.line(slot))
+                await self._engine.start(slot.container(), self._template.line(slot, provider))
             except EngineRefused as error:
                 raise Refused(f"the engine does not start the worker: {error}") from error
         log.info("container.started", slot=name, provider=provider)
@@ -269,19 +273,26 @@ def _hand_over(slot: Slot, owner: tuple[int, int]) -> None:
     for path in (slot.workspace, slot.run, slot.models):
         if path.is_symlink() or not path.is_dir():
             raise Refused(f"slot {slot.path.name} has no directory {path.name}")
-    _own(slot, owner)
+    _own(slot.run, owner)
+    _hand_over_workspace(slot, owner)
     # The server, which may be another user, must get to the socket; nobody else gets as far as here.
     slot.run.chmod(0o755)
+
+
+def _hand_over_workspace(slot: Slot, owner: tuple[int, int]) -> None:
+    """Until it is complete it is the server's, which builds it, also around a worker that waits."""
+    if slot.is_furnished:
+        _own(slot.workspace, owner)
 
 
 def _take_back(slot: Slot) -> None:
     """So that a server that is not root can read and delete what its worker left."""
     if slot.path.is_dir() and (status := slot.path.stat()).st_uid != 0:
-        _own(slot, (status.st_uid, status.st_gid))
+        for path in (slot.workspace, slot.run):
+            _own(path, (status.st_uid, status.st_gid))
 
 
-def _own(slot: Slot, owner: tuple[int, int]) -> None:
+def _own(path: Path, owner: tuple[int, int]) -> None:
     """Nothing to do for a spawner that is not root: its workers are its own user."""
-    for path in (slot.workspace, slot.run):
-        if path.is_dir() and path.lstat().st_uid != owner[0]:
-            give(path, *owner)
+    if path.is_dir() and path.lstat().st_uid != owner[0]:
+        give(path, *owner)

@@ -43,7 +43,13 @@ class SpawnerService(stubs.SpawnerServiceServicer):
     async def Describe(self, request: wire.DescribeRequest, context: Context) -> wire.DescribeResponse:  # noqa: N802
         """What is made here."""
         uid, gid = self._template.owner
-        return wire.DescribeResponse(providers=self._ready.providers, uid=uid, gid=gid, detail=self._ready.detail)
+        return wire.DescribeResponse(
+            providers=self._ready.providers,
+            uid=uid,
+            gid=gid,
+            detail=self._ready.detail,
+            worker_seconds=self._template.settings.worker_seconds,
+        )
 
     async def Start(self, request: wire.StartRequest, context: Context) -> wire.StartResponse:  # noqa: N802
         """Once for each slot."""

@@ -89,9 +89,11 @@ class Template:
             **({"runtime": settings.worker_runtime} if settings.worker_runtime else {}),
         }
 
-    def line(self, slot: Slot) -> bytes:
-        """What the worker hears on its standard input."""
+    def line(self, slot: Slot, provider: str) -> bytes:
+        """What the worker hears on its standard input. Where there is nothing to work on yet, it has the time to load its agent."""
         told = configuration(orphan_seconds=self.settings.worker_orphan_seconds, max_processes=0)
+        if not slot.is_furnished:
+            told["preload"] = provider
         return (json.dumps(told | {"secret": slot.secret().hex()}) + "\n").encode()
 
 

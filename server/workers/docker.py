@@ -5,14 +5,16 @@ from __future__ import annotations
 import asyncio
 import os
 from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, suppress
+from pathlib import Path
 
 from server.config import Settings
 from server.kernel.errors import WorkerLost
-from server.kernel.ports.launcher import Assignment, Capability, WorkerExit, WorkerId
+from server.kernel.ports.launcher import Assignment, Capability, WorkerExit, WorkerId, WorkerSpec
 from server.refusal import StartRefused
 from server.workers.liveness import Watch
 from server.workers.local import LocalLauncher, prepare_root
+from server.workers.pool import Pool
 from server.workers.slot import Slot, slot_of
 from server.workers.spawner import ContainerWatch, SpawnerClient
 from treadle.spawner.v1 import spawner_service_pb2 as wire
@@ -30,7 +32,23 @@ class DockerLauncher(LocalLauncher):
     def __init__(self, settings: Settings, spawner: SpawnerClient, found: wire.DescribeResponse) -> None:
         super().__init__(settings.slots_dir, start_seconds=settings.worker_start_seconds, owner=(found.uid, found.gid))
         self._spawner = spawner
+        self.pool = Pool(
+            self._root,
+            spawner,
+            settings.pool_sizes,
+            owner=found.uid,
+            start_seconds=settings.worker_start_seconds,
+            orphan_seconds=settings.worker_orphan_seconds,
+            worker_seconds=found.worker_seconds,
+        )
         self.capability = Capability("docker", sandboxed=True, detail=found.detail, providers=tuple(found.providers))
+
+    async def workspace(self, spec: WorkerSpec) -> Path:
+        """See Launcher. Where a worker waits, it is built around it."""
+        slot = slot_of(self._root, spec.worker)
+        if not slot.path.exists():
+            await self.pool.claim(spec, slot)
+        return await super().workspace(spec)
 
     async def collect(self, worker: WorkerId) -> WorkerExit:
         """See Launcher."""
@@ -70,7 +88,15 @@ async def open_docker_launcher(settings: Settings) -> AsyncIterator[DockerLaunch
     await asyncio.to_thread(prepare_root, settings.slots_dir)
     spawner = SpawnerClient(settings.spawner_address)
     try:
-        yield DockerLauncher(settings, spawner, await _described(spawner, settings))
+        launcher = DockerLauncher(settings, spawner, await _described(spawner, settings))
+        keeping = asyncio.create_task(launcher.pool.keep(), name="pool of workers")
+        try:
+            yield launcher
+        finally:
+            keeping.cancel()
+            # The next server ends what this one could not.
+            with suppress(asyncio.CancelledError, TimeoutError, WorkerLost):
+                await keeping
     finally:
         await spawner.close()
 
@@ -88,8 +114,11 @@ async def _described(spawner: SpawnerClient, settings: Settings) -> wire.Describ
             f"no spawner answers at {socket} ({error}); start `python -m server.spawner` beside the server, as root or as a member of the "
             "group docker, with the same TREADLE_DATA_DIR, TREADLE_WORKER_ROOT and TREADLE_SPAWNER_SOCKET"
         ) from None
-    wanted = settings.default_provider
-    if wanted and wanted not in found.providers:
-        there = ", ".join(found.providers)
-        raise SpawnerUnfit(f"TREADLE_DEFAULT_PROVIDER: the spawner has no image for {wanted!r}; it has: {there} (`make images`)")
+    wanted = {"TREADLE_DEFAULT_PROVIDER": [settings.default_provider] * bool(settings.default_provider)}
+    wanted["TREADLE_WORKER_POOL"] = [*settings.pool_sizes]
+    for setting, providers in wanted.items():
+        for provider in providers:
+            if provider not in found.providers:
+                there = ", ".join(found.providers)
+                raise SpawnerUnfit(f"{setting}: the spawner has no image for {provider!r}; it has: {there} (`make images`)")
     return found

@@ -2,7 +2,8 @@
 
 worker      which worker it is, and what for (JSON)
 workspace/  the working tree; belongs to the worker's uid once it runs
-furnished   the working tree is complete; without it no worker can start here
+furnished   the working tree is complete; without it no turn can begin here
+ready       pool: a worker waits here, and answers
 run/        the worker's socket
 models/     the server's socket for model requests; the server's own, seen read-only inside
 secret      the turn's secret, 0600; never visible inside the sandbox
@@ -63,13 +64,30 @@ class Slot:
 
     def prepare(self, spec: WorkerSpec) -> None:
         """Make what is missing. Repeatable, also by two servers at once."""
+        self.make()
+        what_for = {name: value for name, value in asdict(spec).items() if name != "worker"}
+        self._create("worker", json.dumps(asdict(spec.worker) | what_for))
+
+    def make(self) -> None:
+        """Make what is there before anybody knows which worker it is for. Repeatable."""
         for directory in (self.path, self.workspace, self.run):
             directory.mkdir(mode=0o700, parents=directory == self.path, exist_ok=True)
         self.prepare_models()
         (self.path / "lock").touch(mode=0o600)
         self._create("secret", secrets.token_hex(32))
-        what_for = {name: value for name, value in asdict(spec).items() if name != "worker"}
-        self._create("worker", json.dumps(asdict(spec.worker) | what_for))
+
+    def let_worker_stand(self) -> None:
+        """A worker that waits has the workspace as its directory before it is its own. Nobody else gets as far as here."""
+        self.workspace.chmod(0o711)
+
+    def ready(self) -> None:
+        """A worker waits here for a turn. Repeatable."""
+        self._create("ready", "")
+
+    @property
+    def is_ready(self) -> bool:
+        """Whether a worker waits here, or did."""
+        return (self.path / "ready").exists()
 
     def prepare_models(self) -> None:
         """Make the directory of the door to models, which slots of earlier versions do not have. Repeatable."""

@@ -24,43 +24,43 @@ _sym_db = _symbol_database.Default()
 
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n(treadle/spawner/v1/spawner_service.proto\x12\x12treadle.spawner.v1\"\x11\n\x0f\x44\x65scribeRequest\"l\n\x10\x44\x65scribeResponse\x12\x1c\n\tproviders\x18\x01 \x03(\tR\tproviders\x12\x10\n\x03uid\x18\x02 \x01(\rR\x03uid\x12\x10\n\x03gid\x18\x03 \x01(\rR\x03gid\x12\x16\n\x06\x64\x65tail\x18\x04 \x01(\tR\x06\x64\x65tail\"}\n\x0cWorkerLabels\x12\x1d\n\nsession_id\x18\x01 \x01(\tR\tsessionId\x12\x17\n\x07turn_id\x18\x02 \x01(\tR\x06turnId\x12\x18\n\x07\x61ttempt\x18\x03 \x01(\rR\x07\x61ttempt\x12\x1b\n\ttenant_id\x18\x04 \x01(\tR\x08tenantId\"x\n\x0cStartRequest\x12\x12\n\x04slot\x18\x01 \x01(\tR\x04slot\x12\x1a\n\x08provider\x18\x02 \x01(\tR\x08provider\x12\x38\n\x06labels\x18\x03 \x01(\x0b\x32 .treadle.spawner.v1.WorkerLabelsR\x06labels\"K\n\rStartResponse\x12:\n\x07outcome\x18\x01 \x01(\x0e\x32 .treadle.spawner.v1.StartOutcomeR\x07outcome\"!\n\x0bWaitRequest\x12\x12\n\x04slot\x18\x01 \x01(\tR\x04slot\"\x0e\n\x0cWaitResponse\"!\n\x0bKillRequest\x12\x12\n\x04slot\x18\x01 \x01(\tR\x04slot\"\x0e\n\x0cKillResponse\"#\n\rRemoveRequest\x12\x12\n\x04slot\x18\x01 \x01(\tR\x04slot\"\x10\n\x0eRemoveResponse\"\r\n\x0bListRequest\"T\n\x0cListResponse\x12\x44\n\ncontainers\x18\x01 \x03(\x0b\x32$.treadle.spawner.v1.SpawnedContainerR\ncontainers\"\x96\x01\n\x10SpawnedContainer\x12\x12\n\x04slot\x18\x01 \x01(\tR\x04slot\x12\x1a\n\x08provider\x18\x02 \x01(\tR\x08provider\x12\x38\n\x06labels\x18\x03 \x01(\x0b\x32 .treadle.spawner.v1.WorkerLabelsR\x06labels\x12\x18\n\x07running\x18\x04 \x01(\x08R\x07running*|\n\x0cStartOutcome\x12\x1d\n\x19START_OUTCOME_UNSPECIFIED\x10\x00\x12\x19\n\x15START_OUTCOME_STARTED\x10\x01\x12\x19\n\x15START_OUTCOME_RUNNING\x10\x02\x12\x17\n\x13START_OUTCOME_ENDED\x10\x03\x32\xe7\x03\n\x0eSpawnerService\x12U\n\x08\x44\x65scribe\x12#.treadle.spawner.v1.DescribeRequest\x1a$.treadle.spawner.v1.DescribeResponse\x12L\n\x05Start\x12 .treadle.spawner.v1.StartRequest\x1a!.treadle.spawner.v1.StartResponse\x12I\n\x04Wait\x12\x1f.treadle.spawner.v1.WaitRequest\x1a .treadle.spawner.v1.WaitResponse\x12I\n\x04Kill\x12\x1f.treadle.spawner.v1.KillRequest\x1a .treadle.spawner.v1.KillResponse\x12O\n\x06Remove\x12!.treadle.spawner.v1.RemoveRequest\x1a\".treadle.spawner.v1.RemoveResponse\x12I\n\x04List\x12\x1f.treadle.spawner.v1.ListRequest\x1a .treadle.spawner.v1.ListResponseb\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n(treadle/spawner/v1/spawner_service.proto\x12\x12treadle.spawner.v1\"\x11\n\x0f\x44\x65scribeRequest\"\x93\x01\n\x10\x44\x65scribeResponse\x12\x1c\n\tproviders\x18\x01 \x03(\tR\tproviders\x12\x10\n\x03uid\x18\x02 \x01(\rR\x03uid\x12\x10\n\x03gid\x18\x03 \x01(\rR\x03gid\x12\x16\n\x06\x64\x65tail\x18\x04 \x01(\tR\x06\x64\x65tail\x12%\n\x0eworker_seconds\x18\x05 \x01(\x01R\rworkerSeconds\"}\n\x0cWorkerLabels\x12\x1d\n\nsession_id\x18\x01 \x01(\tR\tsessionId\x12\x17\n\x07turn_id\x18\x02 \x01(\tR\x06turnId\x12\x18\n\x07\x61ttempt\x18\x03 \x01(\rR\x07\x61ttempt\x12\x1b\n\ttenant_id\x18\x04 \x01(\tR\x08tenantId\"x\n\x0cStartRequest\x12\x12\n\x04slot\x18\x01 \x01(\tR\x04slot\x12\x1a\n\x08provider\x18\x02 \x01(\tR\x08provider\x12\x38\n\x06labels\x18\x03 \x01(\x0b\x32 .treadle.spawner.v1.WorkerLabelsR\x06labels\"K\n\rStartResponse\x12:\n\x07outcome\x18\x01 \x01(\x0e\x32 .treadle.spawner.v1.StartOutcomeR\x07outcome\"!\n\x0bWaitRequest\x12\x12\n\x04slot\x18\x01 \x01(\tR\x04slot\"\x0e\n\x0cWaitResponse\"!\n\x0bKillRequest\x12\x12\n\x04slot\x18\x01 \x01(\tR\x04slot\"\x0e\n\x0cKillResponse\"#\n\rRemoveRequest\x12\x12\n\x04slot\x18\x01 \x01(\tR\x04slot\"\x10\n\x0eRemoveResponse\"\r\n\x0bListRequest\"T\n\x0cListResponse\x12\x44\n\ncontainers\x18\x01 \x03(\x0b\x32$.treadle.spawner.v1.SpawnedContainerR\ncontainers\"\x96\x01\n\x10SpawnedContainer\x12\x12\n\x04slot\x18\x01 \x01(\tR\x04slot\x12\x1a\n\x08provider\x18\x02 \x01(\tR\x08provider\x12\x38\n\x06labels\x18\x03 \x01(\x0b\x32 .treadle.spawner.v1.WorkerLabelsR\x06labels\x12\x18\n\x07running\x18\x04 \x01(\x08R\x07running*|\n\x0cStartOutcome\x12\x1d\n\x19START_OUTCOME_UNSPECIFIED\x10\x00\x12\x19\n\x15START_OUTCOME_STARTED\x10\x01\x12\x19\n\x15START_OUTCOME_RUNNING\x10\x02\x12\x17\n\x13START_OUTCOME_ENDED\x10\x03\x32\xe7\x03\n\x0eSpawnerService\x12U\n\x08\x44\x65scribe\x12#.treadle.spawner.v1.DescribeRequest\x1a$.treadle.spawner.v1.DescribeResponse\x12L\n\x05Start\x12 .treadle.spawner.v1.StartRequest\x1a!.treadle.spawner.v1.StartResponse\x12I\n\x04Wait\x12\x1f.treadle.spawner.v1.WaitRequest\x1a .treadle.spawner.v1.WaitResponse\x12I\n\x04Kill\x12\x1f.treadle.spawner.v1.KillRequest\x1a .treadle.spawner.v1.KillResponse\x12O\n\x06Remove\x12!.treadle.spawner.v1.RemoveRequest\x1a\".treadle.spawner.v1.RemoveResponse\x12I\n\x04List\x12\x1f.treadle.spawner.v1.ListRequest\x1a .treadle.spawner.v1.ListResponseb\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
 _builder.BuildTopDescriptorsAndMessages(DESCRIPTOR, 'treadle.spawner.v1.spawner_service_pb2', _globals)
 if not _descriptor._USE_C_DESCRIPTORS:
   DESCRIPTOR._loaded_options = None
-  _globals['_STARTOUTCOME']._serialized_start=930
-  _globals['_STARTOUTCOME']._serialized_end=1054
+  _globals['_STARTOUTCOME']._serialized_start=970
+  _globals['_STARTOUTCOME']._serialized_end=1094
   _globals['_DESCRIBEREQUEST']._serialized_start=64
   _globals['_DESCRIBEREQUEST']._serialized_end=81
-  _globals['_DESCRIBERESPONSE']._serialized_start=83
-  _globals['_DESCRIBERESPONSE']._serialized_end=191
-  _globals['_WORKERLABELS']._serialized_start=193
-  _globals['_WORKERLABELS']._serialized_end=318
-  _globals['_STARTREQUEST']._serialized_start=320
-  _globals['_STARTREQUEST']._serialized_end=440
-  _globals['_STARTRESPONSE']._serialized_start=442
-  _globals['_STARTRESPONSE']._serialized_end=517
-  _globals['_WAITREQUEST']._serialized_start=519
-  _globals['_WAITREQUEST']._serialized_end=552
-  _globals['_WAITRESPONSE']._serialized_start=554
-  _globals['_WAITRESPONSE']._serialized_end=568
-  _globals['_KILLREQUEST']._serialized_start=570
-  _globals['_KILLREQUEST']._serialized_end=603
-  _globals['_KILLRESPONSE']._serialized_start=605
-  _globals['_KILLRESPONSE']._serialized_end=619
-  _globals['_REMOVEREQUEST']._serialized_start=621
-  _globals['_REMOVEREQUEST']._serialized_end=656
-  _globals['_REMOVERESPONSE']._serialized_start=658
-  _globals['_REMOVERESPONSE']._serialized_end=674
-  _globals['_LISTREQUEST']._serialized_start=676
-  _globals['_LISTREQUEST']._serialized_end=689
-  _globals['_LISTRESPONSE']._serialized_start=691
-  _globals['_LISTRESPONSE']._serialized_end=775
-  _globals['_SPAWNEDCONTAINER']._serialized_start=778
-  _globals['_SPAWNEDCONTAINER']._serialized_end=928
-  _globals['_SPAWNERSERVICE']._serialized_start=1057
-  _globals['_SPAWNERSERVICE']._serialized_end=1544
+  _globals['_DESCRIBERESPONSE']._serialized_start=84
+  _globals['_DESCRIBERESPONSE']._serialized_end=231
+  _globals['_WORKERLABELS']._serialized_start=233
+  _globals['_WORKERLABELS']._serialized_end=358
+  _globals['_STARTREQUEST']._serialized_start=360
+  _globals['_STARTREQUEST']._serialized_end=480
+  _globals['_STARTRESPONSE']._serialized_start=482
+  _globals['_STARTRESPONSE']._serialized_end=557
+  _globals['_WAITREQUEST']._serialized_start=559
+  _globals['_WAITREQUEST']._serialized_end=592
+  _globals['_WAITRESPONSE']._serialized_start=594
+  _globals['_WAITRESPONSE']._serialized_end=608
+  _globals['_KILLREQUEST']._serialized_start=610
+  _globals['_KILLREQUEST']._serialized_end=643
+  _globals['_KILLRESPONSE']._serialized_start=645
+  _globals['_KILLRESPONSE']._serialized_end=659
+  _globals['_REMOVEREQUEST']._serialized_start=661
+  _globals['_REMOVEREQUEST']._serialized_end=696
+  _globals['_REMOVERESPONSE']._serialized_start=698
+  _globals['_REMOVERESPONSE']._serialized_end=714
+  _globals['_LISTREQUEST']._serialized_start=716
+  _globals['_LISTREQUEST']._serialized_end=729
+  _globals['_LISTRESPONSE']._serialized_start=731
+  _globals['_LISTRESPONSE']._serialized_end=815
+  _globals['_SPAWNEDCONTAINER']._serialized_start=818
+  _globals['_SPAWNEDCONTAINER']._serialized_end=968
+  _globals['_SPAWNERSERVICE']._serialized_start=1097
+  _globals['_SPAWNERSERVICE']._serialized_end=1584
 # @@protoc_insertion_point(module_scope)

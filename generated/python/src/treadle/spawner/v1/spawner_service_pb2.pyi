@@ -23,16 +23,18 @@ class DescribeRequest(_message.Message):
     def __init__(self) -> None: ...
 
 class DescribeResponse(_message.Message):
-    __slots__ = ("providers", "uid", "gid", "detail")
+    __slots__ = ("providers", "uid", "gid", "detail", "worker_seconds")
     PROVIDERS_FIELD_NUMBER: _ClassVar[int]
     UID_FIELD_NUMBER: _ClassVar[int]
     GID_FIELD_NUMBER: _ClassVar[int]
     DETAIL_FIELD_NUMBER: _ClassVar[int]
+    WORKER_SECONDS_FIELD_NUMBER: _ClassVar[int]
     providers: _containers.RepeatedScalarFieldContainer[str]
     uid: int
     gid: int
     detail: str
-    def __init__(self, providers: _Optional[_Iterable[str]] = ..., uid: _Optional[int] = ..., gid: _Optional[int] = ..., detail: _Optional[str] = ...) -> None: ...
+    worker_seconds: float
+    def __init__(self, providers: _Optional[_Iterable[str]] = ..., uid: _Optional[int] = ..., gid: _Optional[int] = ..., detail: _Optional[str] = ..., worker_seconds: _Optional[float] = ...) -> None: ...
 
 class WorkerLabels(_message.Message):
     __slots__ = ("session_id", "turn_id", "attempt", "tenant_id")

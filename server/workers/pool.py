@@ -1,0 +1,195 @@
+"""Workers that wait for a turn: containers that were started ahead, with their agent's packages loaded."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import secrets
+import time
+from collections.abc import Mapping
+from pathlib import Path
+
+import grpc
+import structlog
+
+from server import telemetry
+from server.kernel.errors import LaunchFailed, WorkerLost
+from server.kernel.ports.launcher import WorkerId, WorkerSpec
+from server.kernel.wakeup import Wakeup
+from server.workers.dial import dial
+from server.workers.slot import Slot, slots
+from server.workers.spawner import SpawnerClient
+from treadle.worker.v1 import worker_service_pb2 as wire
+
+PREFIX = "pool-"
+_DOOMED = "gone-"
+_LOOK_SECONDS = 15.0
+_REFILL_PAUSE_SECONDS = 0.5
+"""The turn that took a worker starts first: both cores are its own for so long."""
+_AFTER_FAILURE_SECONDS = 30.0
+_POLL_SECONDS = 0.02
+_CALL_SECONDS = 5.0
+_END_SECONDS = 10.0
+
+log = structlog.get_logger()
+
+
+class Pool:
+    """Keeps so many workers of each agent ready, each in a slot of its own that belongs to no turn yet.
+
+    A turn takes one by renaming the slot's directory, so of two servers one gets it; a container's mounts follow their directories, and
+    the spawner finds the container by a file in the slot. A worker serves one turn, and the pool makes another one in its place.
+    """
+
+    def __init__(
+        self,
+        root: Path,
+        spawner: SpawnerClient,
+        sizes: Mapping[str, int],
+        *,
+        owner: int,
+        start_seconds: float,
+        orphan_seconds: float,
+        worker_seconds: float,
+    ) -> None:
+        """`owner`: the uid that workers have. `worker_seconds`: how old a worker may become at all, so that one that waits leaves its turn
+        the most of it."""
+        self._root = root
+        self._spawner = spawner
+        self._sizes = sizes
+        self._owner = owner
+        self._start_seconds = start_seconds
+        self._look_seconds = min(_LOOK_SECONDS, orphan_seconds / 3)
+        self._oldest_seconds = worker_seconds / 4
+        self._news = Wakeup()
+        self._mine: dict[str, float] = {}
+        for provider in sizes:
+            telemetry.WORKERS_READY.labels(provider).set(0)
+
+    async def claim(self, spec: WorkerSpec, slot: Slot) -> bool:
+        """Make a ready worker's slot `slot`, which must not be there yet; False when none is ready."""
+        if not self._sizes.get(spec.provider):
+            return False
+        claimed = await asyncio.to_thread(self._claimed, spec.provider, slot)
+        telemetry.POOL_CLAIMS.labels(spec.provider, "warm" if claimed else "cold").inc()
+        self._news.notify()
+        return claimed
+
+    async def keep(self) -> None:
+        """Replace what was taken, what died and what is too old, until cancelled; then end what waits."""
+        try:
+            await self._keep()
+        finally:
+            async with asyncio.timeout(_END_SECONDS):
+                for slot in await asyncio.to_thread(self._waiting):
+                    await self._discard(slot)
+
+    async def _keep(self) -> None:
+        left = True
+        while True:
+            seen = self._news.count
+            try:
+                if left:
+                    # By an earlier server, perhaps of an earlier version. One beside this one makes its own anew.
+                    for slot in await asyncio.to_thread(self._of_anybody):
+                        await self._discard(slot)
+                    left = False
+                await self._clear()
+                await self._fill()
+            except (LaunchFailed, WorkerLost, OSError) as error:
+                # Turns start cold meanwhile, and say themselves what is wrong.
+                log.warning("pool.not_filled", error=str(error))
+                await asyncio.sleep(_AFTER_FAILURE_SECONDS)
+            if await self._news.after(seen, self._look_seconds):
+                await asyncio.sleep(_REFILL_PAUSE_SECONDS)
+
+    async def _clear(self) -> None:
+        for slot in await asyncio.to_thread(self._waiting):
+            if not await self._is_good(slot):
+                await self._discard(slot)
+
+    async def _is_good(self, slot: Slot) -> bool:
+        made = self._mine.get(slot.path.name, 0.0)
+        if not slot.is_ready or slot.exit() is not None or time.monotonic() - made > self._oldest_seconds:
+            return False
+        # A worker that hears nobody gives up.
+        with contextlib.suppress(OSError, WorkerLost, grpc.aio.AioRpcError):
+            connection = await dial(slot.socket, slot.secret(), {self._owner})
+            try:
+                await connection.acknowledge(wire.AcknowledgeRequest(), timeout=_CALL_SECONDS, metadata=connection.metadata)
+                return True
+            finally:
+                await connection.close()
+        # Taken a moment ago, or gone.
+        return not slot.path.exists()
+
+    async def _fill(self) -> None:
+        for provider, size in self._sizes.items():
+            ready = len(await asyncio.to_thread(self._waiting, provider))
+            telemetry.WORKERS_READY.labels(provider).set(ready)
+            for _ in range(size - ready):
+                await self._add(provider)
+                telemetry.WORKERS_READY.labels(provider).inc()
+
+    async def _add(self, provider: str) -> None:
+        slot = Slot(self._root / f"{PREFIX}{provider}-{secrets.token_hex(3)}")
+        self._mine[slot.path.name] = time.monotonic()
+        await asyncio.to_thread(slot.make)
+        await asyncio.to_thread(slot.let_worker_stand)
+        try:
+            nobodys = WorkerSpec(WorkerId("", 0), session_id="", tenant_id="", provider=provider)
+            await self._spawner.start(slot.path.name, nobodys, seconds=self._start_seconds)
+            async with asyncio.timeout(self._start_seconds):
+                await self._answers(slot)
+        except BaseException as error:
+            with contextlib.suppress(WorkerLost):
+                await self._discard(slot)
+            if isinstance(error, TimeoutError):
+                raise LaunchFailed(f"a worker for the pool did not answer within {self._start_seconds:g} s") from error
+            raise
+        await asyncio.to_thread(slot.ready)
+
+    async def _answers(self, slot: Slot) -> None:
+        while True:
+            if slot.exit() is not None:
+                raise WorkerLost(f"a worker for the pool ended before it answered: {slot.log_tail()[-500:]}")
+            try:
+                connection = await dial(slot.socket, slot.secret(), {self._owner})
+            except (FileNotFoundError, grpc.aio.AioRpcError):
+                await asyncio.sleep(_POLL_SECONDS)
+                continue
+            await connection.close()
+            return
+
+    async def _discard(self, slot: Slot) -> None:
+        """Out of the pool first, so that nobody takes it any more."""
+        doomed = Slot(self._root / slot.path.name.replace(PREFIX, _DOOMED, 1))
+        self._mine.pop(slot.path.name, None)
+        try:
+            await asyncio.to_thread(slot.path.rename, doomed.path)
+        except FileNotFoundError:
+            return  # taken
+        await self._end(doomed)
+
+    async def _end(self, slot: Slot) -> None:
+        await self._spawner.kill(slot.path.name)
+        await self._spawner.remove(slot.path.name)
+        await asyncio.to_thread(slot.delete)
+
+    def _claimed(self, provider: str, slot: Slot) -> bool:
+        for waiting in self._waiting(provider):
+            if not waiting.is_ready or waiting.exit() is not None:
+                continue
+            with contextlib.suppress(FileNotFoundError):
+                waiting.path.rename(slot.path)
+                self._mine.pop(waiting.path.name, None)
+                return True
+        return False
+
+    def _waiting(self, provider: str = "") -> list[Slot]:
+        """This pool's slots, for one agent or for all."""
+        mine = [slot for slot in self._of_anybody() if slot.path.name in self._mine]
+        return [slot for slot in mine if not provider or slot.path.name.removeprefix(PREFIX).rpartition("-")[0] == provider]
+
+    def _of_anybody(self) -> list[Slot]:
+        return [slot for slot in slots(self._root) if slot.path.name.startswith((PREFIX, _DOOMED))]
