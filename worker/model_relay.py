@@ -1,139 +1,25 @@
-"""The agent's way to its model, over restarts of the server.
-
-The server's door is a socket that is away while the server is. Agents' own clients give up after some seconds and blame the network; here a
-connection is held until there is a door again, unless its agent leaves before. Bytes pass as they are; an answer that breaks off breaks
-off for the agent, too, whose client then asks again.
-"""
+"""The agent's way to its model."""
 
 from __future__ import annotations
 
 import asyncio
 from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager, suppress
+from contextlib import asynccontextmanager
 from dataclasses import replace
 from pathlib import Path
 
 from worker.provider import ModelAccess
-
-_PAUSE_SECONDS = 0.1
-_PIECE_BYTES = 64 * 1024
-_FLUSH_SECONDS = 5.0
-
-Streams = tuple[asyncio.StreamReader, asyncio.StreamWriter]
+from worker.relay import Relay
 
 
 @asynccontextmanager
 async def relayed(door: ModelAccess, socket: Path, *, away_seconds: float) -> AsyncIterator[ModelAccess]:
     """The same access at `socket`, which is always there, and goes with the slot. A door that is away for longer than `away_seconds` is a
     closed connection."""
-    relay = _Relay(door.socket, away_seconds)
+    relay = Relay(door.socket, away_seconds)
     server = await asyncio.start_unix_server(relay.connected, socket)
     try:
         yield replace(door, socket=socket)
     finally:
         server.close()
         await relay.close()
-
-
-class _Relay:
-    def __init__(self, door: Path, away_seconds: float) -> None:
-        self._door = door
-        self._away_seconds = away_seconds
-        self._connections: set[asyncio.Task[None]] = set()
-
-    def connected(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        """A connection of the agent's."""
-        task = asyncio.create_task(self._serve((reader, writer)))
-        self._connections.add(task)
-        task.add_done_callback(self._connections.discard)
-        # A task that is cancelled before it has begun closes nothing.
-        task.add_done_callback(lambda _: writer.transport.abort())
-
-    async def close(self) -> None:
-        """End all connections."""
-        for task in self._connections:
-            task.cancel()
-        if self._connections:
-            await asyncio.wait(self._connections)
-
-    async def _serve(self, agent: Streams) -> None:
-        try:
-            first = await agent[0].read(_PIECE_BYTES)
-            if not first:
-                return
-            # Not before it says something: a connection that was made in advance may outlive several doors.
-            said = [first]
-            door = await self._opened_while_there(agent[0], said)
-            if door is None:
-                return
-            try:
-                door[1].writelines(said)
-                del said, first
-                await door[1].drain()
-                await _joined(agent, door)
-            finally:
-                door[1].transport.abort()
-        except (OSError, TimeoutError):
-            # The agent sees it by its closed connection.
-            pass
-        finally:
-            await _closed(agent[1])
-
-    async def _opened_while_there(self, agent: asyncio.StreamReader, said: list[bytes]) -> Streams | None:
-        """The door; None when the agent was gone first: nobody would hear the answer, and it would cost. What it goes on saying
-        meanwhile is added to `said`. Errors: TimeoutError."""
-        opening = asyncio.create_task(self._opened())
-        listening = asyncio.create_task(_collect(agent, said))
-        door = None
-        try:
-            async with asyncio.timeout(self._away_seconds):
-                await asyncio.wait({opening, listening}, return_when=asyncio.FIRST_COMPLETED)
-            door = opening.result() if opening.done() and not listening.done() else None
-            return door
-        finally:
-            listening.cancel()
-            opening.cancel()
-            await asyncio.wait({opening, listening})
-            if door is None and not opening.cancelled() and opening.exception() is None:
-                opening.result()[1].transport.abort()
-
-    async def _opened(self) -> Streams:
-        """A connection to the door, once there is one."""
-        while True:
-            try:
-                return await asyncio.open_unix_connection(self._door)
-            except (FileNotFoundError, ConnectionRefusedError):
-                await asyncio.sleep(_PAUSE_SECONDS)
-
-
-async def _collect(source: asyncio.StreamReader, pieces: list[bytes]) -> None:
-    """To its end."""
-    with suppress(OSError):
-        while piece := await source.read(_PIECE_BYTES):
-            pieces.append(piece)
-
-
-async def _joined(agent: Streams, door: Streams) -> None:
-    """Both ways, until one side has nothing more to say."""
-    ways = {asyncio.create_task(_pump(agent[0], door[1])), asyncio.create_task(_pump(door[0], agent[1]))}
-    try:
-        await asyncio.wait(ways, return_when=asyncio.FIRST_COMPLETED)
-    finally:
-        for way in ways:
-            way.cancel()
-        await asyncio.wait(ways)
-
-
-async def _closed(writer: asyncio.StreamWriter) -> None:
-    """What was written is handed over, but nobody waits for long for an agent that does not read."""
-    writer.close()
-    with suppress(OSError, TimeoutError):
-        async with asyncio.timeout(_FLUSH_SECONDS):
-            await writer.wait_closed()
-
-
-async def _pump(source: asyncio.StreamReader, sink: asyncio.StreamWriter) -> None:
-    with suppress(OSError):
-        while piece := await source.read(_PIECE_BYTES):
-            sink.write(piece)
-            await sink.drain()

@@ -4,21 +4,18 @@ from __future__ import annotations
 
 import asyncio
 import logging
-import os
-import secrets
-import socket
-from collections.abc import AsyncIterator, Iterator
-from contextlib import ExitStack, asynccontextmanager, contextmanager, suppress
+from collections.abc import AsyncIterator
+from contextlib import ExitStack, asynccontextmanager, suppress
 
 from aiohttp import web
 
+from server.door_socket import BACKLOG, bound
 from server.kernel.errors import LaunchFailed
 from server.kernel.ports.launcher import ModelDoor
 from server.models.exchange import Exchange
 
 _MAX_CONNECTIONS = 64
 """More than any agent needs; the server's descriptors are not for one turn."""
-_BACKLOG = 64
 _CLOSE_SECONDS = 5.0
 _IDLE_SECONDS = 600.0
 _LINGER_SECONDS = 2.0
@@ -59,8 +56,8 @@ async def listening(door: ModelDoor, exchange: Exchange) -> AsyncIterator[None]:
     try:
         with ExitStack() as path:
             try:
-                listener = path.enter_context(_bound(door))
-                accepting = await asyncio.get_running_loop().create_unix_server(protocol, sock=listener, backlog=_BACKLOG)
+                listener = path.enter_context(bound(door.socket, door.owner))
+                accepting = await asyncio.get_running_loop().create_unix_server(protocol, sock=listener, backlog=BACKLOG)
             except OSError as error:
                 raise LaunchFailed(f"the worker's door to models cannot be opened: {error.strerror}") from error
             yield
@@ -88,40 +85,3 @@ class _Full(asyncio.Protocol):
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         """Close it."""
         transport.close()
-
-
-@contextmanager
-def _bound(door: ModelDoor) -> Iterator[socket.socket]:
-    """A listening socket at the door's path; whoever sees it there can connect at once."""
-    # By descriptor, and not by path: a slot may be deeper down than a socket's address is long.
-    directory = os.open(door.socket.parent, os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC)
-    draft = f".{secrets.token_hex(4)}"
-    try:
-        # Closed with the server that accepts on it, after this: as long as it is open, its number names no other file.
-        listener = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
-        try:
-            listener.setblocking(False)
-            listener.bind(f"/proc/self/fd/{directory}/{draft}")
-        except OSError:
-            listener.close()
-            raise
-        identity = os.stat(draft, dir_fd=directory).st_ino
-        try:
-            if door.owner is not None:
-                os.chown(draft, *door.owner, dir_fd=directory, follow_symlinks=False)
-            os.chmod(draft, 0o600, dir_fd=directory)
-            listener.listen(_BACKLOG)
-            os.rename(draft, door.socket.name, src_dir_fd=directory, dst_dir_fd=directory)
-            yield listener
-        finally:
-            for name in (draft, door.socket.name):
-                _remove(directory, name, identity)
-    finally:
-        os.close(directory)
-
-
-def _remove(directory: int, name: str, identity: int) -> None:
-    """Only our own socket: the next drive of the turn may have put its own there already."""
-    with suppress(FileNotFoundError):
-        if os.stat(name, dir_fd=directory, follow_symlinks=False).st_ino == identity:
-            os.unlink(name, dir_fd=directory)
