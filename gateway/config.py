@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import json
+import secrets
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from string import Template
 from typing import Any
 
+from gateway.addresses import Network, permission
 from gateway.local_replies import CLIENT_CONTENT_TYPE, failures, local_replies
 from gateway.strict_json import strict_json
 
@@ -39,6 +41,9 @@ _GRPC_HEADERS = ("grpc-timeout", "grpc-encoding")
 
 # For proxies between here and a client: a stream that is kept until it ends is none.
 _UNBUFFERED = {"cache-control": "no-cache", "x-accel-buffering": "no"}
+
+# An address counts as a name here, and is forgotten soon: there may be many of them.
+_EGRESS_ADDRESSES = {"name": "egress", "dns_lookup_family": "ALL", "host_ttl": "30s", "max_hosts": 65536}
 
 # Only what never reached the server is tried again: no request is made twice.
 _RETRIES = {
@@ -84,6 +89,16 @@ class Gateway:
     silent_seconds: int = 300
     """A stream on which nothing comes through for this long is not being read: the server's heartbeats are more frequent."""
     max_connections: int = 10_000
+    egress: Path | str = Path("run/egress.sock")
+    """Where the server's doors for workers come to (gateway/envoy.yaml tells more): a unix socket, or an address that only servers
+    reach."""
+    egress_credential: str = field(default="", repr=False)
+    """What they show; empty: nobody gets out."""
+    egress_networks: Sequence[Network] = ()
+    """Private networks that they may reach all the same."""
+    egress_idle_seconds: int = 300
+    egress_connect_seconds: int = 5
+    max_egress_connections: int = 4096
     max_heap_bytes: int = 1024 * 1024 * 1024
     """Close to it the streams that hold the most are cut, and nothing new is let in. Looked at four times a second."""
 
@@ -125,6 +140,13 @@ def render(gateway: Gateway) -> str:
         "retries": _RETRIES,
         "local_replies": local_replies(),
         "failures": failures(),
+        "egress": _place(gateway.egress),
+        "egress_credential": proxy_authorization(gateway.egress_credential or secrets.token_hex(32)),
+        "egress_permission": permission(gateway.egress_networks),
+        "egress_addresses": _EGRESS_ADDRESSES,
+        "egress_idle_timeout": f"{gateway.egress_idle_seconds}s",
+        "egress_connect_timeout": f"{gateway.egress_connect_seconds}s",
+        "max_egress_connections": gateway.max_egress_connections,
         "unbuffered": [{"header": {"key": name, "value": value}} for name, value in _UNBUFFERED.items()],
     }
     text = (_HERE / "envoy.yaml").read_text(encoding="utf-8")
@@ -145,6 +167,11 @@ def render_secret(gateway: Gateway) -> str:
         },
     }
     return json.dumps({"resources": [secret]})
+
+
+def proxy_authorization(credential: str) -> str:
+    """The value of the header that shows it."""
+    return f"Bearer {credential}"
 
 
 def _address(address: str) -> dict[str, Any]:

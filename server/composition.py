@@ -19,6 +19,7 @@ from server.api.event_codec import ProtobufEventCodec
 from server.api.server import Api, open_api
 from server.config import Settings
 from server.db.stores import Stores, open_postgres
+from server.egress.egress import open_egress
 from server.git.repository import open_git
 from server.identity.authenticator import ApiKeyAuthenticator
 from server.kernel.execute import Execute
@@ -65,6 +66,7 @@ async def compose(settings: Settings, *, mark: Callable[[str], None] | None = No
         repositories = await stack.enter_async_context(open_git(settings))
         launcher = await stack.enter_async_context(_adapter("launcher", settings.launcher, settings))
         models = await stack.enter_async_context(open_models(settings, tracer))
+        egress = await stack.enter_async_context(open_egress(settings))
         point = _points(mark)
         codec = ProtobufEventCodec()
         journal = Journal(stores.events, stores.turns, codec, mark=point, heartbeat_seconds=settings.heartbeat_seconds)
@@ -96,6 +98,7 @@ async def compose(settings: Settings, *, mark: Callable[[str], None] | None = No
             launcher=launcher,
             objects=objects,
             models=models.gateway,
+            egress=egress,
             namer=models.namer,
             treasury=Treasury(
                 stores.usage,
@@ -122,10 +125,11 @@ async def compose(settings: Settings, *, mark: Callable[[str], None] | None = No
             tracer=tracer,
             providers=lambda: launcher.capability.providers,
             models=models.gateway,
+            egress=egress,
             default_provider=agent.name,
             lease_seconds=settings.lease_seconds,
         )
-        sessions = Sessions(stores.sessions, stores.turns, journal, inspections, supervisor, repositories=repositories)
+        sessions = Sessions(stores.sessions, stores.turns, journal, inspections, supervisor, repositories=repositories, egress=egress)
         starter = Starter(replica, settings.lease_seconds, agent.name)
         inputs = Inputs(stores.inputs, stores.sessions, supervisor, models=models.gateway, starter=starter, mark=point, tracer=tracer)
         failed = await stack.enter_async_context(_running(journal, supervisor))

@@ -211,6 +211,25 @@ class Settings(WorkerSettings):
     naming_model: str = Field("", description="That model; by default `claude-haiku-4-5`, or `gpt-5-nano` where only OpenAI has a key.")
     naming_seconds: Seconds = Field(3, description="Limit for it; then names are made by rule.")
 
+    # -- the way out of workers
+    egress_hosts: Annotated[str, AfterValidator(forms.egress_hosts)] = Field(
+        "",
+        description="Where sessions may let their workers connect to, by comma: `index.example.org`, `*.packages.example.org` (all names "
+        "below it), `example.org:80`; without a port 443. `*`: every public host, on ports 443 and 80. Empty for nowhere.",
+    )
+    egress_networks: Annotated[str, AfterValidator(forms.networks)] = Field(
+        "", description="Private networks in which such hosts may be, by comma: `10.1.0.0/16`. For a mirror of your own."
+    )
+    egress_proxy: Annotated[str, AfterValidator(forms.socket_or_address)] = Field(
+        "",
+        description="Envoy's listener for workers' connections: the path of its unix socket, or `host:port`. `treadle up` brings its own.",
+    )
+    egress_proxy_credential: SecretStr = Field(SecretStr(""), description="What the server shows there.")
+    egress_dns: Annotated[str, AfterValidator(forms.addresses)] = Field(
+        "", description="Name servers for these hosts, `address:port` by comma; empty for the machine's own."
+    )
+    egress_turn_mib: int = Field(4096, ge=1, description="What one turn may send and receive there, in MiB.")
+
     # -- streams
     heartbeat_seconds: Seconds = Field(15, description="A frame is sent after this much silence.")
     write_timeout_seconds: Seconds = Field(20, description="A follower that does not read for this long is cut off (it can resume).")

@@ -8,7 +8,9 @@ from collections.abc import Callable
 from pathlib import Path
 from urllib.parse import urlsplit
 
+from gateway.addresses import parse_networks
 from server.adapters import installed
+from server.kernel.egress import parse_ceiling
 from server.kernel.errors import InvalidField
 from server.kernel.naming import check_branch_name
 
@@ -55,6 +57,33 @@ def git_prefixes(text: str) -> str:
         if url.scheme not in {"http", "https"} or not url.hostname or "@" in url.netloc or not prefix.endswith("/"):
             raise ValueError(f"{prefix!r} is not an http or https URL that ends with /")
     return text
+
+
+def egress_hosts(text: str) -> str:
+    """A comma list of rules."""
+    parse_ceiling(text)
+    return text
+
+
+def networks(text: str) -> str:
+    """A comma list of networks."""
+    try:
+        parse_networks(text)
+    except ValueError as error:
+        raise ValueError(f"{error}; a network is 10.1.0.0/16, or a single address") from None
+    return text
+
+
+def addresses(text: str) -> str:
+    """A comma list of `address:port`."""
+    for part in parts(text):
+        address(part)
+    return text
+
+
+def socket_or_address(text: str) -> str:
+    """The absolute path of a unix socket, `host:port`, or empty."""
+    return text if text.startswith("/") else optional_address(text)
 
 
 def collector(text: str) -> str:

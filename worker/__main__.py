@@ -1,8 +1,9 @@
 """`python -m worker`: serves one turn on a unix socket, then waits to be ended.
 
 Its configuration is one line of JSON on standard input, because a command line and an environment can be read by others:
-`secret` (64 hexadecimal digits), `socket`, `models` (the server's socket for model requests) and `workspace` (paths), `orphan_seconds`,
-`max_processes` (0 for no limit), and perhaps `preload`, the agent to load before anybody is let in: for a worker that waits for its turn.
+`secret` (64 hexadecimal digits), `socket`, `models` (the server's socket for model requests; the one for the network is beside it) and
+`workspace` (paths), `orphan_seconds`, `max_processes` (0 for no limit), and perhaps `preload`, the agent to load before anybody is let in:
+for a worker that waits for its turn.
 """
 
 from __future__ import annotations
@@ -17,6 +18,7 @@ import os
 import resource
 import sys
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -30,6 +32,8 @@ _CONFIG_BYTES = 64 * 1024
 _RECEIVE_BYTES = 17 * 1024 * 1024
 _RELAY_NAME = "agent.sock"
 """Not longer than that of the worker's own socket: paths of sockets end at 107 bytes."""
+_EGRESS_NAME = "egress.sock"
+"""Of the server's socket for the network, beside the one for models."""
 
 
 @dataclass(frozen=True)
@@ -74,6 +78,7 @@ async def serve(config: Config) -> None:
     from worker.model_relay import relayed
     from worker.service import WorkerService
     from worker.spool import Spool
+    from worker.way_out import opened_way_out
 
     if config.preload:
         # What cannot be loaded is told by the turn that asks for it.
@@ -82,7 +87,8 @@ async def serve(config: Config) -> None:
     spool = Spool()
     relay = config.socket.with_name(_RELAY_NAME)
     async with relayed(config.model_access, relay, away_seconds=config.orphan_seconds) as models:
-        await _serve(config, WorkerService(config.secret, Engine(spool, config.workspace, models), spool))
+        way_out = partial(opened_way_out, config.models.with_name(_EGRESS_NAME), away_seconds=config.orphan_seconds)
+        await _serve(config, WorkerService(config.secret, Engine(spool, config.workspace, models, way_out), spool))
 
 
 async def _serve(config: Config, service: WorkerService) -> None:

@@ -5,6 +5,8 @@ from __future__ import annotations
 import asyncio
 import logging
 import os
+from collections.abc import AsyncIterator, Callable, Mapping
+from contextlib import AbstractAsyncContextManager, asynccontextmanager
 from pathlib import Path
 
 from google.protobuf.timestamp_pb2 import Timestamp
@@ -25,13 +27,16 @@ INTERRUPT_GRACE_SECONDS = 0.5
 MAX_TRANSCRIPT_BYTES = 32 * 1024 * 1024
 _MESSAGE_BYTES = 2000
 
+WayOut = Callable[[], AbstractAsyncContextManager[Mapping[str, str]]]
+
 log = logging.getLogger(__name__)
 
 
 class Engine:
     """One turn of one agent. `start` returns at once; the result comes after the last event and is kept."""
 
-    def __init__(self, spool: Spool, workspace: Path, models: ModelAccess | None = None) -> None:
+    def __init__(self, spool: Spool, workspace: Path, models: ModelAccess | None = None, way_out: WayOut | None = None) -> None:
+        """`way_out` opens the network to turns whose session allows any of it."""
         self.result: wire.TurnResult | None = None
         self.notices = Notices(spool)
         self.transcript = b""
@@ -42,6 +47,7 @@ class Engine:
         self._desk = TurnDesk(self._emitter, self.notices)
         self._workspace = workspace
         self._models = models
+        self._way_out = way_out
         self._forgets = False
         self._interrupted = asyncio.Event()
         self._reason = ""
@@ -70,6 +76,7 @@ class Engine:
             models=self._models,
             max_steps=turn.max_steps,
             transcript=self.transcript,
+            allowed_hosts=tuple(turn.allowed_hosts),
         )
         self.transcript = b""
         self._task = asyncio.create_task(self._run(turn.provider, request))
@@ -141,12 +148,23 @@ class Engine:
 
     async def _running(self, provider: Provider, request: Request, emitter: SpoolEmitter) -> str:
         try:
-            return await provider.run(request, emitter, self._interrupted)
+            async with self._networked(request):
+                return await provider.run(request, emitter, self._interrupted)
         finally:
             kept = provider.transcript
             # Worse than no memory would be half of one.
             self._forgets = len(kept) > MAX_TRANSCRIPT_BYTES
             self.transcript = b"" if self._forgets else kept
+
+    @asynccontextmanager
+    async def _networked(self, request: Request) -> AsyncIterator[None]:
+        """With a way to the network, where the session allows any of it; what the agent runs finds it in its environment."""
+        if not request.allowed_hosts or self._way_out is None:
+            yield
+            return
+        async with self._way_out() as environment:
+            os.environ.update(environment)
+            yield
 
     def _failed(self, message: str, stop_reason: str = "") -> wire.TurnResult:
         if self._interrupted.is_set():

@@ -107,6 +107,16 @@ class Request:
     transcript: bytes = b""
     """What the same provider left as its `transcript` in an earlier turn of the session; empty for none. Of a known provenance, but it
     went through the hands of an agent: bytes that make no sense are no reason to fail."""
+    allowed_hosts: tuple[str, ...] = ()
+    """Where the agent's programs may connect to, by the proxy that their environment names; empty for nowhere."""
+
+
+def network_of(request: Request) -> str:
+    """What an agent is told of its network: one sentence, as a model reads it."""
+    if not request.allowed_hosts:
+        return "There is no network."
+    hosts = ", ".join(request.allowed_hosts)
+    return f"There is no network but an HTTP proxy, which HTTPS_PROXY and HTTP_PROXY name; it leads to {hosts}, and to nothing else."
 
 
 class Emitter(Protocol):

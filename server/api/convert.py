@@ -45,6 +45,7 @@ def session(value: Session) -> session_pb2.Session:
         provider=value.provider,
         open_request_ids=value.open_requests,
         waiting_inputs=value.waiting_inputs,
+        allowed_hosts=value.allowed_hosts,
     )
 
 
@@ -88,6 +89,7 @@ def execute_request(message: pb.ExecuteSessionRequest) -> Request:
         model=message.model,
         title=message.title,
         approvals=_name(event_pb2.Approvals, message.approvals, "approvals", "APPROVALS_"),
+        allowed_hosts=tuple(message.allowed_hosts),
     )
 
 
@@ -100,6 +102,7 @@ def create_request(message: pb.CreateSessionRequest) -> CreateRequest:
         branch=message.branch,
         title=message.title,
         labels=dict(message.labels),
+        allowed_hosts=tuple(message.allowed_hosts),
     )
 
 

@@ -12,6 +12,7 @@ from google.protobuf.timestamp_pb2 import Timestamp
 from server.kernel.agent_request import Resolution
 from server.kernel.event import Chunk, Envelope, Fact
 from server.kernel.model_use import ModelUse, Purpose
+from server.kernel.ports.egress import Access
 from server.kernel.ports.launcher import Capability, WorkerExit
 from server.kernel.ports.repositories import Diff, Skipped
 from server.kernel.ports.turn_queue import Waiting
@@ -235,6 +236,28 @@ class ProtobufEventCodec:
                 purpose=pb.USAGE_PURPOSE_NAMING if use.purpose is Purpose.NAMING else pb.USAGE_PURPOSE_UNSPECIFIED,
                 partial=use.partial,
             )
+        )
+
+    def network_access(self, item_id: str, access: Access, *, count: int = 0) -> Fact:
+        """A connection of the agent's."""
+        duration = Duration()
+        duration.FromMilliseconds(round(access.seconds * 1000))
+        return _fact(
+            item_id=item_id,
+            network_access=pb.NetworkAccess(
+                host=access.host,
+                port=access.port,
+                method=access.method,
+                decision=pb.NETWORK_DECISION_DENIED if access.denied else pb.NETWORK_DECISION_ALLOWED,
+                rule=access.rule,
+                bytes_in=access.bytes_in,
+                bytes_out=access.bytes_out,
+                reason=access.reason or "",
+                message=access.message,
+                duration=duration if access.ended else None,
+                ended=access.ended,
+                count=count,
+            ),
         )
 
     def turn_completed(self, turn: Turn) -> Fact:

@@ -16,7 +16,7 @@ from treadle.session.v1 import session_service_pb2 as pb
 SERVICE = pb.DESCRIPTOR.services_by_name["SessionService"]
 
 _LAST_SEQ_TAG = b"\x10"  # ListEventsResponse.last_seq: field 2, varint
-MUTABLE = ("title", "labels")
+MUTABLE = ("title", "labels", "allowed_hosts")
 
 
 class SessionService:
@@ -68,6 +68,7 @@ class SessionService:
             request.session_id,
             title=request.title if "title" in paths else None,
             labels=dict(request.labels) if "labels" in paths else None,
+            allowed_hosts=tuple(request.allowed_hosts) if "allowed_hosts" in paths else None,
             version=request.version,
         )
         return pb.UpdateSessionResponse(session=convert.session(updated))

@@ -23,6 +23,8 @@ STATUS: Mapping[type[KernelError], tuple[grpc.StatusCode, str]] = {
     errors.ProviderUnknown: (grpc.StatusCode.INVALID_ARGUMENT, "PROVIDER_UNKNOWN"),
     errors.ModelNotAllowed: (grpc.StatusCode.INVALID_ARGUMENT, "MODEL_NOT_ALLOWED"),
     errors.ProviderNotConfigured: (grpc.StatusCode.FAILED_PRECONDITION, "PROVIDER_NOT_CONFIGURED"),
+    errors.HostNotAllowed: (grpc.StatusCode.INVALID_ARGUMENT, "HOST_NOT_ALLOWED"),
+    errors.EgressNotConfigured: (grpc.StatusCode.FAILED_PRECONDITION, "EGRESS_NOT_CONFIGURED"),
     errors.RepositoryNotAllowed: (grpc.StatusCode.INVALID_ARGUMENT, "REPOSITORY_NOT_ALLOWED"),
     errors.RepositoryUnreachable: (grpc.StatusCode.FAILED_PRECONDITION, "REPOSITORY_UNREACHABLE"),
     errors.BranchUnknown: (grpc.StatusCode.INVALID_ARGUMENT, "BRANCH_UNKNOWN"),

@@ -116,6 +116,13 @@ def _add_run(commands: argparse._SubParsersAction[_Parser]) -> None:
         help="the model; for `replay` the recording (default: first-session, or approvals with --ask)",
     )
     run.add_argument("--ask", action="store_true", help="the agent asks before it changes or runs something")
+    run.add_argument(
+        "--allow-host",
+        metavar="NAME",
+        action="append",
+        default=[],
+        help="a host that the workers of a new session may connect to, like index.example.org; may be given several times",
+    )
     run.add_argument("--request-id", metavar="ID", default="", help="your own key for this request; the same key again starts nothing")
     _json(run)
     _connection(run, turn=True)

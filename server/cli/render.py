@@ -248,6 +248,17 @@ class Renderer:
         raw = event.provider_raw
         self._screen.parts((f"  · {raw.provider} said something that this version does not know: {raw.native_type}", "dim"), hang=4)
 
+    def _network_access(self, event: pb.Event) -> None:
+        access = event.network_access
+        host = f"{access.host}:{access.port}" if access.host else "the network"
+        times = f", {access.count} times" if access.count > 1 else ""
+        if access.decision == pb.NETWORK_DECISION_DENIED:
+            self._screen.label("refused", f"{host}{times}: {access.message}", "yellow")
+        elif access.reason:
+            self._screen.label("network", f"{host}{times}: {access.message}", "dim")
+        elif access.ended:
+            self._screen.label("network", f"{host}{times}, {access.bytes_in:,} bytes in, {access.bytes_out:,} out", "dim")
+
     def _git_updated(self, event: pb.Event) -> None:
         git = event.git_updated
         if git.action == pb.GIT_ACTION_CLONED:

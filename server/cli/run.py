@@ -30,6 +30,7 @@ async def _run(options: argparse.Namespace) -> ExitCode:
             provider=options.provider,
             model=options.model,
             approvals=Approvals.APPROVALS_ASK if options.ask else Approvals.APPROVALS_UNSPECIFIED,
+            allowed_hosts=options.allow_host,
             request_id=options.request_id,
             on_synced=watcher.past_is_over,
         )

@@ -125,8 +125,9 @@ RETURNING h.session_id
 -- insert_session --
 -- With its head: an empty log that nobody drives.
 WITH made AS (
-  INSERT INTO sessions (tenant_id, id, owner_id, title, repository_url, base_branch, branch_requested, labels, state, request_id, request_digest)
-  VALUES ($1, $2, $3, $4, $5, $6, $7, $8::jsonb, 'IDLE', $9, $10)
+  INSERT INTO sessions (tenant_id, id, owner_id, title, repository_url, base_branch, branch_requested, labels, state, request_id, request_digest,
+                        allowed_hosts)
+  VALUES ($1, $2, $3, $4, $5, $6, $7, $8::jsonb, 'IDLE', $9, $10, $11)
   ON CONFLICT (tenant_id, owner_id, request_id) WHERE request_id <> '' DO NOTHING
   RETURNING tenant_id, id
 )
@@ -177,7 +178,8 @@ SELECT id, request_id FROM turns WHERE tenant_id = $1 AND owner_id = $3 AND requ
 
 
 -- update_session --
-UPDATE sessions SET title = coalesce($4, title), labels = coalesce($5::jsonb, labels), version = version + 1, updated_at = now()
+UPDATE sessions SET title = coalesce($4, title), labels = coalesce($5::jsonb, labels), allowed_hosts = coalesce($6, allowed_hosts),
+  version = version + 1, updated_at = now()
 WHERE tenant_id = $1 AND owner_id = $2 AND id = $3
 
 

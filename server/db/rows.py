@@ -39,6 +39,7 @@ def session_from(row: asyncpg.Record) -> Session:
         model=row["model"],
         head_commit=row["head_commit"],
         labels=json.loads(row["labels"]),
+        allowed_hosts=tuple(row["allowed_hosts"]),
         version=row["version"],
         last_seq=row["next_seq"] - 1,
         active_turn_id=str(row["active_turn_id"] or ""),

@@ -5,7 +5,7 @@ from __future__ import annotations
 import base64
 import binascii
 import json
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from datetime import datetime
 from uuid import UUID
 
@@ -60,6 +60,7 @@ class PostgresSessionStore:
         *,
         title: str | None,
         labels: Mapping[str, str] | None,
+        allowed_hosts: Sequence[str] | None,
         version: int,
     ) -> Session:
         """See SessionStore."""
@@ -68,7 +69,8 @@ class PostgresSessionStore:
             if version not in (0, current):
                 raise VersionConflict(version, current)
             encoded = None if labels is None else json.dumps(dict(labels))
-            await connection.execute(SQL["update_session"], principal.tenant_id, principal.user_id, session_id, title, encoded)
+            hosts = None if allowed_hosts is None else list(allowed_hosts)
+            await connection.execute(SQL["update_session"], principal.tenant_id, principal.user_id, session_id, title, encoded, hosts)
             return await load_session(connection, principal, session_id)
 
     async def delete(self, principal: Principal, session_id: str) -> None:
@@ -96,6 +98,7 @@ async def insert_session(
         json.dumps(dict(session.labels)),
         request_id,
         request_digest,
+        list(session.allowed_hosts),
     )
     return made is not None
 

@@ -16,6 +16,7 @@ from server.embedded.postgres_runtime import ACCOUNTS, choose_account
 from server.refusal import SettingsUnfit
 
 ADMIN = Path("run/admin.sock")
+EGRESS = Path("run/egress.sock")
 CONFIGURATION = Path("envoy.yaml")
 _DESCRIPTORS = Path("descriptors.binpb")
 _TLS, _SECRET, _CERTIFICATE, _KEY = Path("tls"), Path("secret.yaml"), Path("certificate.pem"), Path("key.pem")
@@ -28,7 +29,7 @@ class GatewayHome:
 
     - envoy.yaml, descriptors.binpb: ours to write, Envoy's account's to read, nobody else's
     - tls/  secret.yaml, certificate.pem and key.pem, the same; the two are links by way of `current`, so that both change in one moment
-    - run/  Envoy's own; holds the socket of its control
+    - run/  Envoy's own; holds the sockets of its control and of the way out of workers
     - envoy.log, envoy.log.1  what it says, and each call that failed, for us
     - address  where it listens
 
@@ -75,7 +76,7 @@ class GatewayHome:
             gateway = replace(gateway, tls_certificate=_TLS / _CERTIFICATE, tls_key=_TLS / _KEY, tls_secret=_TLS / _SECRET)
             self._write(_TLS / _SECRET, render_secret(gateway).encode())
         self._write(_DESCRIPTORS, gateway.descriptors.read_bytes())
-        self._write(CONFIGURATION, render(replace(gateway, admin=ADMIN, descriptors=_DESCRIPTORS)).encode())
+        self._write(CONFIGURATION, render(replace(gateway, admin=ADMIN, egress=EGRESS, descriptors=_DESCRIPTORS)).encode())
 
     def certify(self, gateway: Gateway) -> None:
         """Certificate and key as they are now; an Envoy that runs takes them up. After `clean` it does nothing.
@@ -138,7 +139,7 @@ class GatewayHome:
 
     def clean(self) -> None:
         """When Envoy is gone. The configuration stays, for people; the key does not."""
-        for name in (self.address, self.root / ADMIN):
+        for name in (self.address, self.root / ADMIN, self.root / EGRESS):
             name.unlink(missing_ok=True)
         with self._tls:
             self._over = True

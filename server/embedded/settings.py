@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import secrets
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -12,6 +13,8 @@ from server.refusal import SettingsUnfit
 if TYPE_CHECKING:
     from server.config import Settings
 
+GATEWAY = "gateway"
+"""Where in the data directory the gateway works."""
 _LOG_LIMIT = 8 << 20
 
 
@@ -36,9 +39,24 @@ def embedded_settings(asked: Settings, urls: DatabaseUrls, sample: Sample) -> Se
             "database_system_url": SecretStr(urls.system),
             "database_owner_url": SecretStr(urls.owner),
             "git_allowed_prefixes": ",".join(filter(None, (asked.git_allowed_prefixes, *sample.prefixes))),
+            **_way_out(asked),
             "log_file": asked.log_file or _rotated(asked.data_dir / "server.log"),
         }
     )
+
+
+def _way_out(asked: Settings) -> dict[str, object]:
+    """Where the gateway lets workers out, and a credential that lasts as long as the stack; nothing where there is no gateway, or the
+    settings name another one."""
+    from pydantic import SecretStr
+
+    from server.embedded.gateway import envoy
+    from server.embedded.gateway_home import EGRESS
+
+    if asked.egress_proxy or not asked.gateway_listen or envoy() is None:
+        return {}
+    place = asked.data_dir.absolute() / GATEWAY / EGRESS
+    return {"egress_proxy": str(place), "egress_proxy_credential": SecretStr(secrets.token_hex(32))}
 
 
 def _rotated(log: Path) -> Path:

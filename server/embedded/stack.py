@@ -15,7 +15,7 @@ from server.embedded.postgres import EmbeddedPostgres
 from server.embedded.room import require_room
 from server.embedded.sample import Sample, sample_repository
 from server.embedded.serving import told_others
-from server.embedded.settings import asked_settings, embedded_settings
+from server.embedded.settings import GATEWAY, asked_settings, embedded_settings
 from server.embedded.spawner import embedded_spawner
 from server.listening import require_free
 from server.replica import held_replica
@@ -119,6 +119,7 @@ async def _serve(
 
 async def _gateway(stack: AsyncExitStack, settings: Settings, server: Server, say: Callable[[str], None]) -> str:
     """Its URL; empty when the settings want none, or there is no Envoy for this machine. Errors: SettingsUnfit."""
+    from gateway.addresses import parse_networks
     from gateway.config import Gateway
     from server.embedded.gateway import embedded_gateway, envoy
 
@@ -131,11 +132,13 @@ async def _gateway(stack: AsyncExitStack, settings: Settings, server: Server, sa
         admin="",
         metrics=settings.gateway_metrics_listen or Gateway.metrics,
         origins=parts(settings.gateway_origins),
+        egress_credential=settings.egress_proxy_credential.get_secret_value(),
+        egress_networks=parse_networks(settings.egress_networks),
         tls_certificate=settings.gateway_tls_certificate,
         tls_key=settings.gateway_tls_key,
         silent_seconds=max(Gateway.silent_seconds, math.ceil(4 * settings.heartbeat_seconds)),
     )
-    address = await stack.enter_async_context(embedded_gateway(program, wanted, settings.data_dir / "gateway", say=say))
+    address = await stack.enter_async_context(embedded_gateway(program, wanted, settings.data_dir / GATEWAY, say=say))
     # Before Envoy goes, streams end in order: with a word that says so.
     stack.push_async_callback(server.api.drain)
     return f"{'https' if settings.gateway_tls_certificate else 'http'}://{address}"

@@ -97,6 +97,22 @@ class ProviderNotConfigured(KernelError):
         )
 
 
+class HostNotAllowed(KernelError):
+    """This server does not let workers connect to this host."""
+
+    def __init__(self, rule: str, allowed: str) -> None:
+        said = f"allowed are {allowed}" if allowed else "none is allowed"
+        super().__init__(f"{rule} is not allowed by this server (TREADLE_EGRESS_HOSTS): {said}", field="allowed_hosts", host=rule)
+
+
+class EgressNotConfigured(KernelError):
+    """This server has no way out for workers."""
+
+    def __init__(self) -> None:
+        message = "this server has no proxy for workers: set TREADLE_EGRESS_PROXY, or use `treadle up` with its gateway"
+        super().__init__(message, field="allowed_hosts")
+
+
 class RepositoryNotAllowed(KernelError):
     """The repository's URL has a form, a scheme or a host that this server does not allow."""
 

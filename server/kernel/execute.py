@@ -13,6 +13,7 @@ from server.kernel.finish import Finishing
 from server.kernel.identity import Principal
 from server.kernel.ids import new_id
 from server.kernel.inspection import Inspections
+from server.kernel.ports.egress import Egress
 from server.kernel.ports.model_gateway import ModelGateway
 from server.kernel.ports.session_store import SessionStore
 from server.kernel.ports.tracer import Tracer
@@ -39,14 +40,16 @@ class Request:
     title: str
     approvals: str = ""
     """Empty, or `ASK`."""
+    allowed_hosts: tuple[str, ...] = ()
 
     @property
     def digest(self) -> str:
         """Tells a repeated request from a reused request_id."""
         fields = asdict(self)
-        # As before there was such a field, for requests that are repeated after an upgrade.
-        if not self.approvals:
-            del fields["approvals"]
+        # As before there were such fields, for requests that are repeated after an upgrade.
+        for later in ("approvals", "allowed_hosts"):
+            if not fields[later]:
+                del fields[later]
         return hashlib.sha256(json.dumps(fields, sort_keys=True).encode()).hexdigest()
 
 
@@ -72,6 +75,7 @@ class Execute:
         tracer: Tracer,
         providers: Callable[[], Sequence[str]],
         models: ModelGateway,
+        egress: Egress,
         default_provider: str,
         lease_seconds: float,
     ) -> None:
@@ -83,6 +87,7 @@ class Execute:
         self._tracer = tracer
         self._providers = providers
         self._models = models
+        self._egress = egress
         self._default_provider = default_provider
         self._lease_seconds = lease_seconds
         self._finishing = Finishing()
@@ -172,6 +177,8 @@ class Execute:
             return await self._new_session(principal, request), request.provider or self._default_provider, request.model
         session = await self._sessions.get(principal, request.session_id)
         _check_same(session, request)
+        if request.allowed_hosts and self._egress.check(request.allowed_hosts) != session.allowed_hosts:
+            raise InvalidField("allowed_hosts", "change the hosts of a session with UpdateSession")
         if request.branch and not session.branch and request.branch != session.branch_requested:
             raise InvalidField("branch", "the session was made for another branch name")
         provider = request.provider or session.provider or self._default_provider
@@ -180,8 +187,9 @@ class Execute:
         return session.id, provider, model
 
     async def _new_session(self, principal: Principal, request: Request) -> NewSession:
+        hosts = self._egress.check(request.allowed_hosts)
         url, base = await self._inspections.repository(principal, request.repository_url, request.base_branch, request.branch)
-        return NewSession(new_id(), url, base, branch_requested=request.branch, title=request.title)
+        return NewSession(new_id(), url, base, branch_requested=request.branch, title=request.title, allowed_hosts=hosts)
 
 
 def _check_same(session: Session, request: Request) -> None:

@@ -40,6 +40,8 @@ class Session:
     head_commit: str
     """Newest commit of the session's branch that Treadle knows; empty before the first."""
     labels: Mapping[str, str] = field(default_factory=dict)
+    allowed_hosts: tuple[str, ...] = ()
+    """Where its workers may connect to (server/kernel/egress.py)."""
     version: int = 1
     last_seq: int = 0
     active_turn_id: str = ""
@@ -61,6 +63,7 @@ class NewSession:
     branch_requested: str = ""
     title: str = ""
     labels: Mapping[str, str] = field(default_factory=dict)
+    allowed_hosts: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import AsyncGenerator, Mapping
+from collections.abc import AsyncGenerator, Mapping, Sequence
 from dataclasses import dataclass
 
 import structlog
@@ -15,6 +15,7 @@ from server.kernel.identity import Principal
 from server.kernel.ids import new_id
 from server.kernel.inspection import Inspections
 from server.kernel.journal import Frame, Journal
+from server.kernel.ports.egress import Egress
 from server.kernel.ports.repositories import Repositories, Repository
 from server.kernel.ports.session_store import SessionStore
 from server.kernel.ports.turn_store import TurnStore
@@ -42,11 +43,15 @@ class CreateRequest:
     branch: str
     title: str
     labels: Mapping[str, str]
+    allowed_hosts: tuple[str, ...] = ()
 
     @property
     def digest(self) -> str:
         """Tells a repeated request from a reused request_id."""
-        fields = [self.repository_url, self.base_branch, self.branch, self.title, sorted(self.labels.items())]
+        fields: list[object] = [self.repository_url, self.base_branch, self.branch, self.title, sorted(self.labels.items())]
+        # As before there was such a field, for requests that are repeated after an upgrade.
+        if self.allowed_hosts:
+            fields.append(self.allowed_hosts)
         return hashlib.sha256(json.dumps(fields).encode()).hexdigest()
 
 
@@ -62,8 +67,10 @@ class Sessions:
         supervisor: Supervisor,
         *,
         repositories: Repositories,
+        egress: Egress,
     ) -> None:
         self._repositories = repositories
+        self._egress = egress
         self._store = store
         self._turns = turns
         self._journal = journal
@@ -82,8 +89,9 @@ class Sessions:
         check_base_branch(request.base_branch)
         if request.branch:
             naming.check_branch_name(request.branch)
+        hosts = self._egress.check(request.allowed_hosts)
         url, base = await self._inspections.repository(principal, request.repository_url, request.base_branch, request.branch)
-        session = NewSession(new_id(), url, base, request.branch, request.title, request.labels)
+        session = NewSession(new_id(), url, base, request.branch, request.title, request.labels, hosts)
         return await self._store.create(principal, session, request_id=request.request_id, request_digest=request.digest)
 
     async def get(self, principal: Principal, session_id: str) -> Session:
@@ -96,14 +104,22 @@ class Sessions:
         return await self._store.list(principal, page_size=size, page_token=page_token)
 
     async def update(
-        self, principal: Principal, session_id: str, *, title: str | None, labels: Mapping[str, str] | None, version: int
+        self,
+        principal: Principal,
+        session_id: str,
+        *,
+        title: str | None,
+        labels: Mapping[str, str] | None,
+        allowed_hosts: Sequence[str] | None,
+        version: int,
     ) -> Session:
-        """Errors: SessionNotFound, VersionConflict, InvalidField, RequestTooLarge."""
+        """Errors: SessionNotFound, VersionConflict, InvalidField, RequestTooLarge, HostNotAllowed, EgressNotConfigured."""
         if title is not None:
             check_title(title)
         if labels is not None:
             check_labels(labels)
-        return await self._store.update(principal, session_id, title=title, labels=labels, version=version)
+        hosts = None if allowed_hosts is None else self._egress.check(allowed_hosts)
+        return await self._store.update(principal, session_id, title=title, labels=labels, allowed_hosts=hosts, version=version)
 
     async def delete(self, principal: Principal, session_id: str) -> None:
         """Errors: SessionNotFound, TurnActive."""

@@ -28,7 +28,18 @@ HOME = PurePosixPath("/home/agent")
 
 _ETC = Path(__file__).parent / "etc"
 _SYSTEM_LINKS = ("bin", "sbin", "lib", "lib32", "lib64", "libx32")
-_ETC_FILES = ("ld.so.cache", "alternatives", "localtime", "magic", "mime.types")
+_ETC_FILES = (
+    "ld.so.cache",
+    "alternatives",
+    "localtime",
+    "magic",
+    "mime.types",
+    "ssl/certs",
+    "ssl/openssl.cnf",
+    "pki/tls/certs",
+    "pki/ca-trust/extracted",
+)
+"""Also whom to trust in TLS, for agents that may connect to something; never `ssl/private`."""
 _NAMESPACE = ("--mount", "--pid", "--fork", "--kill-child", "--mount-proc")
 SCRATCH_BYTES = {"/tmp": 512 * 1024 * 1024, str(HOME): 512 * 1024 * 1024, "/dev/shm": 64 * 1024 * 1024}  # noqa: S108
 """What may be written besides the workspace, and how much of it: it is the machine's memory."""

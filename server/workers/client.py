@@ -167,6 +167,7 @@ class WorkerLink:
             trace_parent=assignment.trace_parent,
             max_steps=assignment.max_steps,
             approvals=f"APPROVALS_{assignment.approvals or 'UNSPECIFIED'}",
+            allowed_hosts=assignment.allowed_hosts,
         )
         self._has_turn = True
         return self._connection.execute(request, metadata=metadata)

@@ -1,4 +1,4 @@
-"""What launchers of this machine have in common: slots, doors to models, and the way to a worker's socket."""
+"""What launchers of this machine have in common: slots, doors to models and to the network, and the way to a worker's socket."""
 
 from __future__ import annotations
 
@@ -10,11 +10,11 @@ from pathlib import Path
 import grpc
 
 from server.kernel.errors import LaunchFailed, WorkerLost
-from server.kernel.ports.launcher import Assignment, ModelDoor, WorkerExit, WorkerId, WorkerSpec
+from server.kernel.ports.launcher import Assignment, EgressDoor, ModelDoor, WorkerExit, WorkerId, WorkerSpec
 from server.workers.client import WorkerLink
 from server.workers.dial import dial
 from server.workers.liveness import Watch
-from server.workers.slot import MODEL_SOCKET_NAME, Slot, delete_remains, slot_of, slots
+from server.workers.slot import EGRESS_SOCKET_NAME, MODEL_SOCKET_NAME, Slot, delete_remains, slot_of, slots
 
 POLL_SECONDS = 0.005
 
@@ -46,9 +46,13 @@ class LocalLauncher(ABC):
         """See Launcher."""
         slot = self._furnished(worker)
         await asyncio.to_thread(slot.prepare_models)
-        # An agent may have the server's own uid.
-        owner = self._owner if self._owner[0] != os.geteuid() else None
-        return ModelDoor(slot.models / MODEL_SOCKET_NAME, await asyncio.to_thread(slot.model_token), owner)
+        return ModelDoor(slot.models / MODEL_SOCKET_NAME, await asyncio.to_thread(slot.model_token), self._door_owner)
+
+    async def egress(self, worker: WorkerId) -> EgressDoor:
+        """See Launcher."""
+        slot = self._furnished(worker)
+        await asyncio.to_thread(slot.prepare_models)
+        return EgressDoor(slot.models / EGRESS_SOCKET_NAME, self._door_owner)
 
     async def launch(self, worker: WorkerId) -> WorkerLink:
         """See Launcher."""
@@ -109,6 +113,11 @@ class LocalLauncher(ABC):
         except BaseException:
             watch.close()
             raise
+
+    @property
+    def _door_owner(self) -> tuple[int, int] | None:
+        # An agent may have the server's own uid.
+        return self._owner if self._owner[0] != os.geteuid() else None
 
     def _furnished(self, worker: WorkerId) -> Slot:
         slot = slot_of(self._root, worker)

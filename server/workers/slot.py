@@ -5,7 +5,7 @@ workspace/  the working tree; belongs to the worker's uid once it runs
 furnished   the working tree is complete; without it no turn can begin here
 ready       pool: a worker waits here, and answers
 run/        the worker's socket
-models/     the server's socket for model requests; the server's own, seen read-only inside
+models/     the server's sockets for model requests and for the network; the server's own, seen read-only inside
 secret      the turn's secret, 0600; never visible inside the sandbox
 lock        launcher `process`: held by the shim as long as the worker, or anything that it started, is alive
 pid         launcher `process`: the shim's pid and start time
@@ -32,6 +32,7 @@ from server.kernel.ports.launcher import WorkerExit, WorkerId, WorkerSpec
 
 SOCKET_NAME = "worker.sock"
 MODEL_SOCKET_NAME = "model.sock"
+EGRESS_SOCKET_NAME = "egress.sock"
 _TAIL_BYTES = 4096
 _GONE = ".gone-"
 
@@ -59,7 +60,7 @@ class Slot:
 
     @property
     def models(self) -> Path:
-        """The directory of the server's socket for model requests."""
+        """The directory of the server's sockets for model requests and for the network."""
         return self.path / "models"
 
     def prepare(self, spec: WorkerSpec) -> None:

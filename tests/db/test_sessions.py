@@ -41,7 +41,7 @@ async def test_what_belongs_to_others_does_not_exist(stores: Stores, alice: Prin
     for stranger in (bob, mallory):
         for attempt in (
             stores.sessions.get(stranger, session.id),
-            stores.sessions.update(stranger, session.id, title="mine", labels=None, version=0),
+            stores.sessions.update(stranger, session.id, title="mine", labels=None, allowed_hosts=None, version=0),
             stores.sessions.delete(stranger, session.id),
         ):
             with pytest.raises(SessionNotFound) as refused:
@@ -98,14 +98,16 @@ async def test_a_forged_page_token_is_an_invalid_field(stores: Stores, alice: Pr
 
 async def test_an_update_changes_what_is_given_and_refuses_a_stale_version(stores: Stores, alice: Principal) -> None:
     session = await create(stores, alice)
-    renamed = await stores.sessions.update(alice, session.id, title="New", labels=None, version=1)
+    renamed = await stores.sessions.update(alice, session.id, title="New", labels=None, allowed_hosts=None, version=1)
     assert (renamed.title, renamed.labels, renamed.version) == ("New", session.labels, 2)
-    labelled = await stores.sessions.update(alice, session.id, title=None, labels={}, version=0)
+    labelled = await stores.sessions.update(alice, session.id, title=None, labels={}, allowed_hosts=None, version=0)
     assert (labelled.title, labelled.labels, labelled.version) == ("New", {}, 3)
+    allowing = await stores.sessions.update(alice, session.id, title=None, labels=None, allowed_hosts=["a.test"], version=3)
+    assert (allowing.title, allowing.allowed_hosts, labelled.allowed_hosts) == ("New", ("a.test",), ())
     with pytest.raises(VersionConflict):
-        await stores.sessions.update(alice, session.id, title="Stale", labels=None, version=1)
+        await stores.sessions.update(alice, session.id, title="Stale", labels=None, allowed_hosts=None, version=1)
     results = await asyncio.gather(
-        *(stores.sessions.update(alice, session.id, title=str(number), labels=None, version=3) for number in range(6)),
+        *(stores.sessions.update(alice, session.id, title=str(number), labels=None, allowed_hosts=None, version=4) for number in range(6)),
         return_exceptions=True,
     )
     assert sum(isinstance(result, Session) for result in results) == 1

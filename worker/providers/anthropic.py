@@ -11,7 +11,7 @@ from typing import Final
 
 from treadle.session.v1 import event_pb2 as session
 from treadle.worker.v1.worker_event_pb2 import WorkerEvent
-from worker.provider import Emitter, ProviderFailed, Request, out_of_steps
+from worker.provider import Emitter, ProviderFailed, Request, network_of, out_of_steps
 from worker.providers.anthropic_history import History
 from worker.providers.anthropic_model import Model
 from worker.providers.anthropic_people import Leave, listening
@@ -58,7 +58,8 @@ class AnthropicProvider:
         assert request.models is not None  # noqa: S101
         await self._remember(request, emitter)
         self._history.user_says(request.prompt)
-        async with Model(request.models, request.model or DEFAULT_MODEL, emitter) as model, listening(request.inbox) as ears:
+        model_of_turn = Model(request.models, request.model or DEFAULT_MODEL, emitter, network=network_of(request))
+        async with model_of_turn as model, listening(request.inbox) as ears:
             steps = 0
             while True:
                 if request.max_steps and steps >= request.max_steps:

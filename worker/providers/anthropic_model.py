@@ -31,8 +31,8 @@ _RAW_CHARS = 16 * 1024
 _OLDER = re.compile(r"claude-\w+-4-[0-5]\b|claude-3")
 _SYSTEM = """\
 You are a coding agent. The current directory is a Git repository, checked out for you; work in it until the user's request is done, then
-say in a few sentences what you did. There is no network. Do not commit or push: what you leave in the working tree is committed and
-pushed for you. Check your work by running what the repository has for that."""
+say in a few sentences what you did. {network} Do not commit or push: what you leave in the working tree is committed and pushed for
+you. Check your work by running what the repository has for that."""
 
 
 @dataclass(frozen=True)
@@ -52,7 +52,8 @@ class CutOff(Exception):
 class Model:
     """A model behind the server's gateway. An asynchronous context manager; it is used by one task."""
 
-    def __init__(self, access: ModelAccess, name: str, emitter: Emitter) -> None:
+    def __init__(self, access: ModelAccess, name: str, emitter: Emitter, *, network: str) -> None:
+        """`network`: what the model is told of it."""
         import anthropic
         import httpx2
 
@@ -65,6 +66,7 @@ class Model:
         # In mid-stream the library lets those of its HTTP client through.
         self._errors = (anthropic.APIError, httpx2.HTTPError, CutOff)
         self._name = name
+        self._system = _SYSTEM.format(network=network)
         self._emitter = emitter
 
     async def __aenter__(self) -> Self:
@@ -92,7 +94,7 @@ class Model:
         parameters: dict[str, Any] = {
             "model": self._name,
             "max_tokens": _MAX_TOKENS,
-            "system": _SYSTEM,
+            "system": self._system,
             "messages": messages,
             "tools": DEFINITIONS,
             "thinking": _thinking(self._name),

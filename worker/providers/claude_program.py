@@ -18,7 +18,7 @@ from claude_agent_sdk._internal.transport.subprocess_cli import SubprocessCLITra
 
 from treadle.session.v1 import event_pb2 as session
 from worker.descendants import kill_tree
-from worker.provider import Request
+from worker.provider import Request, network_of
 from worker.providers.claude_transcript import Transcript
 
 UNKNOWN = "treadle_unknown"
@@ -39,7 +39,7 @@ _ERROR_LINES = 20
 _GUIDES = ("CLAUDE.md", "AGENTS.md")
 _GUIDE_CHARS = 24 * 1024
 _ABOUT_HERE = """\
-You work in a throw-away sandbox without a network. Do not commit or push: what you leave in the working tree is committed and pushed for
+You work in a throw-away sandbox. {network} Do not commit or push: what you leave in the working tree is committed and pushed for
 you when you are done."""
 
 _QUESTIONS = "AskUserQuestion"
@@ -70,7 +70,7 @@ def options_for(
         can_use_tool=permissions,
         setting_sources=[],
         strict_mcp_config=True,
-        system_prompt={"type": "preset", "preset": "claude_code", "append": _appendix(request.workspace)},
+        system_prompt={"type": "preset", "preset": "claude_code", "append": _appendix(request)},
         include_partial_messages=True,
         forward_subagent_text=True,
         max_turns=request.max_steps or None,
@@ -237,12 +237,12 @@ def _environment(socket: str, token: str, home: Path) -> dict[str, str]:
     return environment
 
 
-def _appendix(workspace: Path) -> str:
+def _appendix(request: Request) -> str:
     """What the repository says to agents is read here, since the program reads no settings of the repository."""
-    parts = [_ABOUT_HERE]
+    parts = [_ABOUT_HERE.format(network=network_of(request))]
     for name in _GUIDES:
         with suppress(OSError, ValueError):
-            path = workspace / name
+            path = request.workspace / name
             if path.is_file():
                 with path.open(encoding="utf-8", errors="replace") as file:
                     parts.append(f"The repository's {name}:\n\n{file.read(_GUIDE_CHARS)}")

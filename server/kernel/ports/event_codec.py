@@ -9,6 +9,7 @@ from typing import Protocol
 from server.kernel.agent_request import Resolution
 from server.kernel.event import Chunk, Envelope, Fact
 from server.kernel.model_use import ModelUse
+from server.kernel.ports.egress import Access
 from server.kernel.ports.launcher import Capability, WorkerExit
 from server.kernel.ports.repositories import Diff, Skipped
 from server.kernel.ports.turn_queue import Waiting
@@ -100,6 +101,10 @@ class EventCodec(Protocol):
 
     def usage_updated(self, use: ModelUse, *, tokens_left: int | None, micros_left: int | None) -> Fact:
         """What a request to a model used, and what is left of the tightest budgets."""
+        ...
+
+    def network_access(self, item_id: str, access: Access, *, count: int = 0) -> Fact:
+        """A connection that the agent asked for, or with `count` the sum of several."""
         ...
 
     def turn_completed(self, turn: Turn) -> Fact:

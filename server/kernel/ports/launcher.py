@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncGenerator
+from collections.abc import AsyncGenerator, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from enum import StrEnum
@@ -55,6 +55,8 @@ class Assignment:
     """How often the agent may ask its model; 0 for no limit."""
     approvals: str = ""
     """Empty, or `ASK`."""
+    allowed_hosts: Sequence[str] = ()
+    """Where the agent may connect to, through the door; empty for nowhere: then there is no door."""
 
 
 @dataclass(frozen=True)
@@ -135,6 +137,14 @@ class ModelDoor:
     """Uid and gid that the socket is given to, so that only the agent can connect; None when that is the server's own user."""
 
 
+@dataclass(frozen=True)
+class EgressDoor:
+    """Where a worker's agent reaches the network, if its session allows any: beside the door to models, and as that one."""
+
+    socket: Path
+    owner: tuple[int, int] | None
+
+
 class Worker(Protocol):
     """A live worker with a proven connection (the turn's secret, both ways).
 
@@ -198,7 +208,7 @@ class Launcher(Protocol):
       this (turn, attempt) alone. What the worker is for is kept with it, so that any server here can launch it. `furnished` says,
       durably, that it is complete.
     - `models` gives the door to models of this worker alone; whoever listens there must do so before `launch`, since the agent may
-      call at once. It opens nothing by itself.
+      call at once. It opens nothing by itself. `egress` is the same for the network.
     - `launch` starts the worker unless it was started before: then it connects to it. Two servers that launch the same worker at
       the same time start one. A worker that was started before and is gone raises WorkerLost (its exit in `collect`), and so does
       one whose furnished workspace is not here: it runs, or ran, on another machine, and nothing is started in its place.
@@ -230,6 +240,10 @@ class Launcher(Protocol):
 
     async def models(self, worker: WorkerId) -> ModelDoor:
         """The door to models of a worker whose workspace was furnished. Errors: WorkerLost when that is not on this machine."""
+        ...
+
+    async def egress(self, worker: WorkerId) -> EgressDoor:
+        """The door to the network, as `models`."""
         ...
 
     async def launch(self, worker: WorkerId) -> Worker:

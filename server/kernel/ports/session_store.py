@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Protocol
 
 from server.kernel.identity import Principal
@@ -40,6 +40,7 @@ class SessionStore(Protocol):
         *,
         title: str | None,
         labels: Mapping[str, str] | None,
+        allowed_hosts: Sequence[str] | None,
         version: int,
     ) -> Session:
         """Change what is not None; `version` 0 means whatever is there. Errors: SessionNotFound, VersionConflict."""

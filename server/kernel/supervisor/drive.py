@@ -17,6 +17,7 @@ from server.kernel.event import Envelope, Fact, WorkerBatch
 from server.kernel.identity import Principal
 from server.kernel.journal import Journal, SessionLog
 from server.kernel.ports.desk_store import DeskStore, News
+from server.kernel.ports.egress import Egress
 from server.kernel.ports.event_codec import EventCodec
 from server.kernel.ports.launcher import Launcher, Worker, WorkerId
 from server.kernel.ports.model_gateway import ModelGateway
@@ -58,6 +59,7 @@ class Ports:
     launcher: Launcher
     objects: ObjectStore
     models: ModelGateway
+    egress: Egress
     namer: Namer | None
     """None where names are made by rule only."""
     treasury: Treasury

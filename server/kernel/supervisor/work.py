@@ -16,6 +16,7 @@ from server.kernel.journal.writer import RETRY_SECONDS
 from server.kernel.ports.launcher import Assignment, Worker, WorkerExit, WorkerItem, WorkerNotice, WorkerRequest, WorkerResult
 from server.kernel.supervisor.attend import hear_notice, hear_request
 from server.kernel.supervisor.drive import Drive, now
+from server.kernel.supervisor.ledger import kept_ledger
 from server.kernel.turn import Outcome, TurnCode, TurnState
 
 log = structlog.get_logger()
@@ -40,9 +41,9 @@ class _Stop:
 
 
 async def work(drive: Drive) -> None:
-    """From RUNNING to FINALIZING, with the worker's door to models open all the while."""
+    """From RUNNING to FINALIZING, with the worker's doors to models and to the network open all the while."""
     try:
-        async with _door_to_models(drive):
+        async with _door_to_models(drive), _door_to_network(drive):
             await _agents_part(drive)
     except LaunchFailed as error:
         await drive.conclude(Outcome(TurnState.FAILED, TurnCode.LAUNCH, error.message))
@@ -61,6 +62,18 @@ async def _door_to_models(drive: Drive) -> AsyncIterator[None]:
     bill = await drive.opened_bill()
     door = await drive.ports.launcher.models(drive.worker_id)
     async with models.open(door, provider=provider, bill=bill):
+        yield
+
+
+@asynccontextmanager
+async def _door_to_network(drive: Drive) -> AsyncIterator[None]:
+    """The same for the network, where the session allows any of it. Errors: LaunchFailed, WorkerLost."""
+    hosts = drive.session.allowed_hosts
+    if not hosts:
+        yield
+        return
+    door = await drive.ports.launcher.egress(drive.worker_id)
+    async with kept_ledger(drive) as ledger, drive.ports.egress.open(door, hosts=hosts, ledger=ledger):
         yield
 
 
@@ -281,6 +294,7 @@ def _assignment(drive: Drive) -> Assignment:
         trace_parent=drive.ports.tracer.current(),
         max_steps=drive.limits.agent_steps,
         approvals=turn.approvals,
+        allowed_hosts=drive.session.allowed_hosts,
     )
 
 

@@ -87,6 +87,7 @@ class AsyncTreadle:
         model: str = "",
         title: str = "",
         approvals: Approvals = APPROVALS_UNSPECIFIED,
+        allowed_hosts: Sequence[str] = (),
         request_id: str = "",
         on_synced: OnSynced | None = None,
     ) -> AsyncEventStream:
@@ -94,7 +95,8 @@ class AsyncTreadle:
 
         `request_id` is your own key for this request: the same one again starts nothing and follows the turn that is there, also from
         another process. Without one it is made here, so that a cut in the middle starts nothing twice either. With `approvals`
-        APPROVALS_ASK the agent asks before it acts (`resolve_request`). `on_synced`: as for `resume`.
+        APPROVALS_ASK the agent asks before it acts (`resolve_request`). `allowed_hosts`: where the workers of a new session may connect to
+        (`index.example.org`, `*.packages.example.org`). `on_synced`: as for `resume`.
         Errors while iterating, with nothing created: InvalidRequest, RepositoryUnreachable, SessionNotFound, TurnActive, RequestIdReused,
         TooManyTurns, NotAuthenticated; and see AsyncEventStream.
         """
@@ -108,6 +110,7 @@ class AsyncTreadle:
             model=model,
             title=title,
             approvals=approvals,
+            allowed_hosts=allowed_hosts,
             request_id=request_id,
         )
         return self._follow(request, on_synced)
@@ -131,13 +134,22 @@ class AsyncTreadle:
         branch: str = "",
         title: str = "",
         labels: Mapping[str, str] | None = None,
+        allowed_hosts: Sequence[str] = (),
         request_id: str = "",
     ) -> Session:
         """Make a session without a turn; the same `request_id` again answers the same session.
 
         Errors: InvalidRequest, RepositoryUnreachable, RequestIdReused.
         """
-        request = requests.create(repository, base_branch=base_branch, branch=branch, title=title, labels=labels, request_id=request_id)
+        request = requests.create(
+            repository,
+            base_branch=base_branch,
+            branch=branch,
+            title=title,
+            labels=labels,
+            allowed_hosts=allowed_hosts,
+            request_id=request_id,
+        )
         return (await self._link.ask(self._link.stub.CreateSession, request, again=True)).session
 
     async def get_session(self, session_id: str) -> Session:
@@ -152,13 +164,19 @@ class AsyncTreadle:
                 yield session
 
     async def update_session(
-        self, session_id: str, *, title: str | None = None, labels: Mapping[str, str] | None = None, version: int = 0
+        self,
+        session_id: str,
+        *,
+        title: str | None = None,
+        labels: Mapping[str, str] | None = None,
+        allowed_hosts: Sequence[str] | None = None,
+        version: int = 0,
     ) -> Session:
-        """Change the title, or replace the labels. With `version` (of a Session) only if nobody changed it since.
+        """Change the title, or replace the labels or the allowed hosts. With `version` (of a Session) only if nobody changed it since.
 
         Errors: SessionNotFound, VersionConflict, InvalidRequest.
         """
-        request = requests.update(session_id, title=title, labels=labels, version=version)
+        request = requests.update(session_id, title=title, labels=labels, allowed_hosts=allowed_hosts, version=version)
         return (await self._link.ask(self._link.stub.UpdateSession, request, again=False)).session
 
     async def delete_session(self, session_id: str) -> None:

@@ -103,6 +103,14 @@ class ProviderNotConfigured(CallFailed):
     """The agent needs a model, and the server has no credential for one. Metadata: provider, variables."""
 
 
+class HostNotAllowed(InvalidRequest):
+    """The server does not let workers connect to this host. Metadata: host."""
+
+
+class EgressNotConfigured(CallFailed):
+    """The server lets no worker out."""
+
+
 class RepositoryNotAllowed(InvalidRequest):
     """The server does not fetch from such an address. Metadata: reason."""
 
@@ -236,6 +244,8 @@ BY_REASON: Mapping[str, type[CallFailed]] = {
     "PROVIDER_UNKNOWN": ProviderUnknown,
     "MODEL_NOT_ALLOWED": ModelNotAllowed,
     "PROVIDER_NOT_CONFIGURED": ProviderNotConfigured,
+    "HOST_NOT_ALLOWED": HostNotAllowed,
+    "EGRESS_NOT_CONFIGURED": EgressNotConfigured,
     "REPOSITORY_NOT_ALLOWED": RepositoryNotAllowed,
     "REPOSITORY_UNREACHABLE": RepositoryUnreachable,
     "BRANCH_UNKNOWN": BranchUnknown,

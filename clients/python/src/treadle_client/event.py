@@ -15,6 +15,7 @@ from treadle.session.v1.event_pb2 import (
     FileChanged,
     GitUpdated,
     Message,
+    NetworkAccess,
     PlanUpdated,
     ProviderRaw,
     QuestionRequested,
@@ -58,6 +59,7 @@ Body = (
     | SubagentUpdated
     | GitUpdated
     | ArtifactAdded
+    | NetworkAccess
     | Error
     | ProviderRaw
     | Unknown

@@ -22,6 +22,7 @@ def execute(
     model: str,
     title: str,
     approvals: Approvals,
+    allowed_hosts: Sequence[str],
     request_id: str,
 ) -> pb.ExecuteSessionRequest:
     """With a request_id in any case: only so can it be repeated after a cut."""
@@ -36,6 +37,7 @@ def execute(
         model=model,
         title=title,
         approvals=approvals,
+        allowed_hosts=allowed_hosts,
     )
 
 
@@ -45,7 +47,14 @@ def resume(session_id: str, *, after_seq: int, follow: bool) -> pb.ResumeRequest
 
 
 def create(
-    repository: str, *, base_branch: str, branch: str, title: str, labels: Mapping[str, str] | None, request_id: str
+    repository: str,
+    *,
+    base_branch: str,
+    branch: str,
+    title: str,
+    labels: Mapping[str, str] | None,
+    allowed_hosts: Sequence[str],
+    request_id: str,
 ) -> pb.CreateSessionRequest:
     """With a request_id in any case, as `execute`."""
     return pb.CreateSessionRequest(
@@ -55,14 +64,22 @@ def create(
         branch=branch,
         title=title,
         labels=labels or {},
+        allowed_hosts=allowed_hosts,
     )
 
 
-def update(session_id: str, *, title: str | None, labels: Mapping[str, str] | None, version: int) -> pb.UpdateSessionRequest:
+def update(
+    session_id: str, *, title: str | None, labels: Mapping[str, str] | None, allowed_hosts: Sequence[str] | None, version: int
+) -> pb.UpdateSessionRequest:
     """What is None stays as it is."""
-    paths = [name for name, value in (("title", title), ("labels", labels)) if value is not None]
+    given = (("title", title), ("labels", labels), ("allowed_hosts", allowed_hosts))
     return pb.UpdateSessionRequest(
-        session_id=session_id, title=title or "", labels=labels or {}, update_mask=FieldMask(paths=paths), version=version
+        session_id=session_id,
+        title=title or "",
+        labels=labels or {},
+        allowed_hosts=allowed_hosts or (),
+        update_mask=FieldMask(paths=[name for name, value in given if value is not None]),
+        version=version,
     )
 
 

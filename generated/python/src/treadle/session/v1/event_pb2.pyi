@@ -215,6 +215,12 @@ class ArtifactKind(int, metaclass=_enum_type_wrapper.EnumTypeWrapper):
     __slots__ = ()
     ARTIFACT_KIND_UNSPECIFIED: _ClassVar[ArtifactKind]
     ARTIFACT_KIND_SNAPSHOT: _ClassVar[ArtifactKind]
+
+class NetworkDecision(int, metaclass=_enum_type_wrapper.EnumTypeWrapper):
+    __slots__ = ()
+    NETWORK_DECISION_UNSPECIFIED: _ClassVar[NetworkDecision]
+    NETWORK_DECISION_ALLOWED: _ClassVar[NetworkDecision]
+    NETWORK_DECISION_DENIED: _ClassVar[NetworkDecision]
 ACTOR_KIND_UNSPECIFIED: ActorKind
 ACTOR_KIND_USER: ActorKind
 ACTOR_KIND_AGENT: ActorKind
@@ -342,9 +348,12 @@ GIT_ACTION_PUSH_FAILED: GitAction
 GIT_ACTION_SKIPPED: GitAction
 ARTIFACT_KIND_UNSPECIFIED: ArtifactKind
 ARTIFACT_KIND_SNAPSHOT: ArtifactKind
+NETWORK_DECISION_UNSPECIFIED: NetworkDecision
+NETWORK_DECISION_ALLOWED: NetworkDecision
+NETWORK_DECISION_DENIED: NetworkDecision
 
 class Event(_message.Message):
-    __slots__ = ("seq", "session_id", "turn_id", "attempt", "event_id", "recorded_at", "occurred_at", "epoch", "item_id", "parent_item_id", "actor", "origin", "schema_version", "trace_parent", "session_updated", "worker_updated", "turn_started", "turn_completed", "user_input", "message", "reasoning", "content_delta", "tool_call", "tool_result", "file_changed", "plan_updated", "approval_requested", "question_requested", "request_resolved", "usage_updated", "context_compacted", "subagent_updated", "git_updated", "artifact_added", "error", "provider_raw")
+    __slots__ = ("seq", "session_id", "turn_id", "attempt", "event_id", "recorded_at", "occurred_at", "epoch", "item_id", "parent_item_id", "actor", "origin", "schema_version", "trace_parent", "session_updated", "worker_updated", "turn_started", "turn_completed", "user_input", "message", "reasoning", "content_delta", "tool_call", "tool_result", "file_changed", "plan_updated", "approval_requested", "question_requested", "request_resolved", "usage_updated", "context_compacted", "subagent_updated", "git_updated", "artifact_added", "network_access", "error", "provider_raw")
     SEQ_FIELD_NUMBER: _ClassVar[int]
     SESSION_ID_FIELD_NUMBER: _ClassVar[int]
     TURN_ID_FIELD_NUMBER: _ClassVar[int]
@@ -379,6 +388,7 @@ class Event(_message.Message):
     SUBAGENT_UPDATED_FIELD_NUMBER: _ClassVar[int]
     GIT_UPDATED_FIELD_NUMBER: _ClassVar[int]
     ARTIFACT_ADDED_FIELD_NUMBER: _ClassVar[int]
+    NETWORK_ACCESS_FIELD_NUMBER: _ClassVar[int]
     ERROR_FIELD_NUMBER: _ClassVar[int]
     PROVIDER_RAW_FIELD_NUMBER: _ClassVar[int]
     seq: int
@@ -415,9 +425,10 @@ class Event(_message.Message):
     subagent_updated: SubagentUpdated
     git_updated: GitUpdated
     artifact_added: ArtifactAdded
+    network_access: NetworkAccess
     error: Error
     provider_raw: ProviderRaw
-    def __init__(self, seq: _Optional[int] = ..., session_id: _Optional[str] = ..., turn_id: _Optional[str] = ..., attempt: _Optional[int] = ..., event_id: _Optional[str] = ..., recorded_at: _Optional[_Union[datetime.datetime, _timestamp_pb2.Timestamp, _Mapping]] = ..., occurred_at: _Optional[_Union[datetime.datetime, _timestamp_pb2.Timestamp, _Mapping]] = ..., epoch: _Optional[int] = ..., item_id: _Optional[str] = ..., parent_item_id: _Optional[str] = ..., actor: _Optional[_Union[Actor, _Mapping]] = ..., origin: _Optional[_Union[Origin, str]] = ..., schema_version: _Optional[int] = ..., trace_parent: _Optional[str] = ..., session_updated: _Optional[_Union[SessionUpdated, _Mapping]] = ..., worker_updated: _Optional[_Union[WorkerUpdated, _Mapping]] = ..., turn_started: _Optional[_Union[TurnStarted, _Mapping]] = ..., turn_completed: _Optional[_Union[TurnCompleted, _Mapping]] = ..., user_input: _Optional[_Union[UserInput, _Mapping]] = ..., message: _Optional[_Union[Message, _Mapping]] = ..., reasoning: _Optional[_Union[Reasoning, _Mapping]] = ..., content_delta: _Optional[_Union[ContentDelta, _Mapping]] = ..., tool_call: _Optional[_Union[ToolCall, _Mapping]] = ..., tool_result: _Optional[_Union[ToolResult, _Mapping]] = ..., file_changed: _Optional[_Union[FileChanged, _Mapping]] = ..., plan_updated: _Optional[_Union[PlanUpdated, _Mapping]] = ..., approval_requested: _Optional[_Union[ApprovalRequested, _Mapping]] = ..., question_requested: _Optional[_Union[QuestionRequested, _Mapping]] = ..., request_resolved: _Optional[_Union[RequestResolved, _Mapping]] = ..., usage_updated: _Optional[_Union[UsageUpdated, _Mapping]] = ..., context_compacted: _Optional[_Union[ContextCompacted, _Mapping]] = ..., subagent_updated: _Optional[_Union[SubagentUpdated, _Mapping]] = ..., git_updated: _Optional[_Union[GitUpdated, _Mapping]] = ..., artifact_added: _Optional[_Union[ArtifactAdded, _Mapping]] = ..., error: _Optional[_Union[Error, _Mapping]] = ..., provider_raw: _Optional[_Union[ProviderRaw, _Mapping]] = ...) -> None: ...
+    def __init__(self, seq: _Optional[int] = ..., session_id: _Optional[str] = ..., turn_id: _Optional[str] = ..., attempt: _Optional[int] = ..., event_id: _Optional[str] = ..., recorded_at: _Optional[_Union[datetime.datetime, _timestamp_pb2.Timestamp, _Mapping]] = ..., occurred_at: _Optional[_Union[datetime.datetime, _timestamp_pb2.Timestamp, _Mapping]] = ..., epoch: _Optional[int] = ..., item_id: _Optional[str] = ..., parent_item_id: _Optional[str] = ..., actor: _Optional[_Union[Actor, _Mapping]] = ..., origin: _Optional[_Union[Origin, str]] = ..., schema_version: _Optional[int] = ..., trace_parent: _Optional[str] = ..., session_updated: _Optional[_Union[SessionUpdated, _Mapping]] = ..., worker_updated: _Optional[_Union[WorkerUpdated, _Mapping]] = ..., turn_started: _Optional[_Union[TurnStarted, _Mapping]] = ..., turn_completed: _Optional[_Union[TurnCompleted, _Mapping]] = ..., user_input: _Optional[_Union[UserInput, _Mapping]] = ..., message: _Optional[_Union[Message, _Mapping]] = ..., reasoning: _Optional[_Union[Reasoning, _Mapping]] = ..., content_delta: _Optional[_Union[ContentDelta, _Mapping]] = ..., tool_call: _Optional[_Union[ToolCall, _Mapping]] = ..., tool_result: _Optional[_Union[ToolResult, _Mapping]] = ..., file_changed: _Optional[_Union[FileChanged, _Mapping]] = ..., plan_updated: _Optional[_Union[PlanUpdated, _Mapping]] = ..., approval_requested: _Optional[_Union[ApprovalRequested, _Mapping]] = ..., question_requested: _Optional[_Union[QuestionRequested, _Mapping]] = ..., request_resolved: _Optional[_Union[RequestResolved, _Mapping]] = ..., usage_updated: _Optional[_Union[UsageUpdated, _Mapping]] = ..., context_compacted: _Optional[_Union[ContextCompacted, _Mapping]] = ..., subagent_updated: _Optional[_Union[SubagentUpdated, _Mapping]] = ..., git_updated: _Optional[_Union[GitUpdated, _Mapping]] = ..., artifact_added: _Optional[_Union[ArtifactAdded, _Mapping]] = ..., network_access: _Optional[_Union[NetworkAccess, _Mapping]] = ..., error: _Optional[_Union[Error, _Mapping]] = ..., provider_raw: _Optional[_Union[ProviderRaw, _Mapping]] = ...) -> None: ...
 
 class Actor(_message.Message):
     __slots__ = ("kind", "id", "on_behalf_of")
@@ -849,6 +860,34 @@ class ArtifactAdded(_message.Message):
     size: int
     sha256: str
     def __init__(self, artifact_id: _Optional[str] = ..., kind: _Optional[_Union[ArtifactKind, str]] = ..., name: _Optional[str] = ..., mime: _Optional[str] = ..., size: _Optional[int] = ..., sha256: _Optional[str] = ...) -> None: ...
+
+class NetworkAccess(_message.Message):
+    __slots__ = ("host", "port", "method", "decision", "rule", "bytes_in", "bytes_out", "reason", "message", "duration", "ended", "count")
+    HOST_FIELD_NUMBER: _ClassVar[int]
+    PORT_FIELD_NUMBER: _ClassVar[int]
+    METHOD_FIELD_NUMBER: _ClassVar[int]
+    DECISION_FIELD_NUMBER: _ClassVar[int]
+    RULE_FIELD_NUMBER: _ClassVar[int]
+    BYTES_IN_FIELD_NUMBER: _ClassVar[int]
+    BYTES_OUT_FIELD_NUMBER: _ClassVar[int]
+    REASON_FIELD_NUMBER: _ClassVar[int]
+    MESSAGE_FIELD_NUMBER: _ClassVar[int]
+    DURATION_FIELD_NUMBER: _ClassVar[int]
+    ENDED_FIELD_NUMBER: _ClassVar[int]
+    COUNT_FIELD_NUMBER: _ClassVar[int]
+    host: str
+    port: int
+    method: str
+    decision: NetworkDecision
+    rule: str
+    bytes_in: int
+    bytes_out: int
+    reason: str
+    message: str
+    duration: _duration_pb2.Duration
+    ended: bool
+    count: int
+    def __init__(self, host: _Optional[str] = ..., port: _Optional[int] = ..., method: _Optional[str] = ..., decision: _Optional[_Union[NetworkDecision, str]] = ..., rule: _Optional[str] = ..., bytes_in: _Optional[int] = ..., bytes_out: _Optional[int] = ..., reason: _Optional[str] = ..., message: _Optional[str] = ..., duration: _Optional[_Union[datetime.timedelta, _duration_pb2.Duration, _Mapping]] = ..., ended: bool = ..., count: _Optional[int] = ...) -> None: ...
 
 class Error(_message.Message):
     __slots__ = ("code", "message", "retryable", "attempt", "provider_status", "fatal")

@@ -15,7 +15,7 @@ from typing import ClassVar as _ClassVar, Optional as _Optional, Union as _Union
 DESCRIPTOR: _descriptor.FileDescriptor
 
 class ExecuteSessionRequest(_message.Message):
-    __slots__ = ("request_id", "session_id", "repository_url", "base_branch", "branch", "prompt", "provider", "model", "title", "approvals")
+    __slots__ = ("request_id", "session_id", "repository_url", "base_branch", "branch", "prompt", "provider", "model", "title", "approvals", "allowed_hosts")
     REQUEST_ID_FIELD_NUMBER: _ClassVar[int]
     SESSION_ID_FIELD_NUMBER: _ClassVar[int]
     REPOSITORY_URL_FIELD_NUMBER: _ClassVar[int]
@@ -26,6 +26,7 @@ class ExecuteSessionRequest(_message.Message):
     MODEL_FIELD_NUMBER: _ClassVar[int]
     TITLE_FIELD_NUMBER: _ClassVar[int]
     APPROVALS_FIELD_NUMBER: _ClassVar[int]
+    ALLOWED_HOSTS_FIELD_NUMBER: _ClassVar[int]
     request_id: str
     session_id: str
     repository_url: str
@@ -36,7 +37,8 @@ class ExecuteSessionRequest(_message.Message):
     model: str
     title: str
     approvals: _event_pb2.Approvals
-    def __init__(self, request_id: _Optional[str] = ..., session_id: _Optional[str] = ..., repository_url: _Optional[str] = ..., base_branch: _Optional[str] = ..., branch: _Optional[str] = ..., prompt: _Optional[str] = ..., provider: _Optional[str] = ..., model: _Optional[str] = ..., title: _Optional[str] = ..., approvals: _Optional[_Union[_event_pb2.Approvals, str]] = ...) -> None: ...
+    allowed_hosts: _containers.RepeatedScalarFieldContainer[str]
+    def __init__(self, request_id: _Optional[str] = ..., session_id: _Optional[str] = ..., repository_url: _Optional[str] = ..., base_branch: _Optional[str] = ..., branch: _Optional[str] = ..., prompt: _Optional[str] = ..., provider: _Optional[str] = ..., model: _Optional[str] = ..., title: _Optional[str] = ..., approvals: _Optional[_Union[_event_pb2.Approvals, str]] = ..., allowed_hosts: _Optional[_Iterable[str]] = ...) -> None: ...
 
 class ExecuteSessionResponse(_message.Message):
     __slots__ = ("events", "synced", "heartbeat", "closed", "started")
@@ -119,7 +121,7 @@ class Closed(_message.Message):
     def __init__(self, final_seq: _Optional[int] = ..., state: _Optional[_Union[_event_pb2.SessionState, str]] = ...) -> None: ...
 
 class CreateSessionRequest(_message.Message):
-    __slots__ = ("request_id", "repository_url", "base_branch", "branch", "title", "labels")
+    __slots__ = ("request_id", "repository_url", "base_branch", "branch", "title", "labels", "allowed_hosts")
     class LabelsEntry(_message.Message):
         __slots__ = ("key", "value")
         KEY_FIELD_NUMBER: _ClassVar[int]
@@ -133,13 +135,15 @@ class CreateSessionRequest(_message.Message):
     BRANCH_FIELD_NUMBER: _ClassVar[int]
     TITLE_FIELD_NUMBER: _ClassVar[int]
     LABELS_FIELD_NUMBER: _ClassVar[int]
+    ALLOWED_HOSTS_FIELD_NUMBER: _ClassVar[int]
     request_id: str
     repository_url: str
     base_branch: str
     branch: str
     title: str
     labels: _containers.ScalarMap[str, str]
-    def __init__(self, request_id: _Optional[str] = ..., repository_url: _Optional[str] = ..., base_branch: _Optional[str] = ..., branch: _Optional[str] = ..., title: _Optional[str] = ..., labels: _Optional[_Mapping[str, str]] = ...) -> None: ...
+    allowed_hosts: _containers.RepeatedScalarFieldContainer[str]
+    def __init__(self, request_id: _Optional[str] = ..., repository_url: _Optional[str] = ..., base_branch: _Optional[str] = ..., branch: _Optional[str] = ..., title: _Optional[str] = ..., labels: _Optional[_Mapping[str, str]] = ..., allowed_hosts: _Optional[_Iterable[str]] = ...) -> None: ...
 
 class CreateSessionResponse(_message.Message):
     __slots__ = ("session",)
@@ -176,7 +180,7 @@ class ListSessionsResponse(_message.Message):
     def __init__(self, sessions: _Optional[_Iterable[_Union[_session_pb2.Session, _Mapping]]] = ..., next_page_token: _Optional[str] = ...) -> None: ...
 
 class UpdateSessionRequest(_message.Message):
-    __slots__ = ("session_id", "title", "labels", "update_mask", "version")
+    __slots__ = ("session_id", "title", "labels", "update_mask", "version", "allowed_hosts")
     class LabelsEntry(_message.Message):
         __slots__ = ("key", "value")
         KEY_FIELD_NUMBER: _ClassVar[int]
@@ -189,12 +193,14 @@ class UpdateSessionRequest(_message.Message):
     LABELS_FIELD_NUMBER: _ClassVar[int]
     UPDATE_MASK_FIELD_NUMBER: _ClassVar[int]
     VERSION_FIELD_NUMBER: _ClassVar[int]
+    ALLOWED_HOSTS_FIELD_NUMBER: _ClassVar[int]
     session_id: str
     title: str
     labels: _containers.ScalarMap[str, str]
     update_mask: _field_mask_pb2.FieldMask
     version: int
-    def __init__(self, session_id: _Optional[str] = ..., title: _Optional[str] = ..., labels: _Optional[_Mapping[str, str]] = ..., update_mask: _Optional[_Union[_field_mask_pb2.FieldMask, _Mapping]] = ..., version: _Optional[int] = ...) -> None: ...
+    allowed_hosts: _containers.RepeatedScalarFieldContainer[str]
+    def __init__(self, session_id: _Optional[str] = ..., title: _Optional[str] = ..., labels: _Optional[_Mapping[str, str]] = ..., update_mask: _Optional[_Union[_field_mask_pb2.FieldMask, _Mapping]] = ..., version: _Optional[int] = ..., allowed_hosts: _Optional[_Iterable[str]] = ...) -> None: ...
 
 class UpdateSessionResponse(_message.Message):
     __slots__ = ("session",)

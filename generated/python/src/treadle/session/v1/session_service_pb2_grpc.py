@@ -130,6 +130,8 @@ class SessionServiceServicer(object):
         INVALID_ARGUMENT/MODEL_NOT_ALLOWED (by this server, or it is one of a provider that the agent does not speak to),
         FAILED_PRECONDITION/PROVIDER_NOT_CONFIGURED (the agent needs a model, and the server has no credential for one),
         INVALID_ARGUMENT/REPOSITORY_NOT_ALLOWED, FAILED_PRECONDITION/REPOSITORY_UNREACHABLE (with Git's reason),
+        INVALID_ARGUMENT/HOST_NOT_ALLOWED (one of `allowed_hosts`, by this server), FAILED_PRECONDITION/EGRESS_NOT_CONFIGURED (it lets no
+        worker out),
         INVALID_ARGUMENT/BRANCH_UNKNOWN, NOT_FOUND/SESSION_NOT_FOUND, FAILED_PRECONDITION/TURN_ACTIVE, ALREADY_EXISTS/REQUEST_ID_REUSED,
         INVALID_ARGUMENT/REQUEST_TOO_LARGE, RESOURCE_EXHAUSTED/TOO_MANY_TURNS (as many turns of the caller or its tenant wait already as may).
         Where no more turns may run at once, the turn waits for its place, also over restarts: its first events come at once, and
@@ -170,8 +172,9 @@ class SessionServiceServicer(object):
         raise NotImplementedError('Method not implemented!')
 
     def UpdateSession(self, request, context):
-        """UpdateSession changes the title or the labels, by `update_mask`.
-        Errors: NOT_FOUND/SESSION_NOT_FOUND; ABORTED/VERSION_CONFLICT when `version` is given and is not the current one.
+        """UpdateSession changes the title, the labels or the allowed hosts, by `update_mask`.
+        Errors: NOT_FOUND/SESSION_NOT_FOUND; ABORTED/VERSION_CONFLICT when `version` is given and is not the current one;
+        INVALID_ARGUMENT/HOST_NOT_ALLOWED and FAILED_PRECONDITION/EGRESS_NOT_CONFIGURED as for ExecuteSession.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')

@@ -47,6 +47,8 @@ class SessionServiceStub:
     INVALID_ARGUMENT/MODEL_NOT_ALLOWED (by this server, or it is one of a provider that the agent does not speak to),
     FAILED_PRECONDITION/PROVIDER_NOT_CONFIGURED (the agent needs a model, and the server has no credential for one),
     INVALID_ARGUMENT/REPOSITORY_NOT_ALLOWED, FAILED_PRECONDITION/REPOSITORY_UNREACHABLE (with Git's reason),
+    INVALID_ARGUMENT/HOST_NOT_ALLOWED (one of `allowed_hosts`, by this server), FAILED_PRECONDITION/EGRESS_NOT_CONFIGURED (it lets no
+    worker out),
     INVALID_ARGUMENT/BRANCH_UNKNOWN, NOT_FOUND/SESSION_NOT_FOUND, FAILED_PRECONDITION/TURN_ACTIVE, ALREADY_EXISTS/REQUEST_ID_REUSED,
     INVALID_ARGUMENT/REQUEST_TOO_LARGE, RESOURCE_EXHAUSTED/TOO_MANY_TURNS (as many turns of the caller or its tenant wait already as may).
     Where no more turns may run at once, the turn waits for its place, also over restarts: its first events come at once, and
@@ -64,8 +66,9 @@ class SessionServiceStub:
     ListSessions: _grpc.UnaryUnaryMultiCallable[_session_service_pb2.ListSessionsRequest, _session_service_pb2.ListSessionsResponse]
     """ListSessions lists the caller's sessions, newest first. Errors: INVALID_ARGUMENT/INVALID_FIELD for a foreign page_token."""
     UpdateSession: _grpc.UnaryUnaryMultiCallable[_session_service_pb2.UpdateSessionRequest, _session_service_pb2.UpdateSessionResponse]
-    """UpdateSession changes the title or the labels, by `update_mask`.
-    Errors: NOT_FOUND/SESSION_NOT_FOUND; ABORTED/VERSION_CONFLICT when `version` is given and is not the current one.
+    """UpdateSession changes the title, the labels or the allowed hosts, by `update_mask`.
+    Errors: NOT_FOUND/SESSION_NOT_FOUND; ABORTED/VERSION_CONFLICT when `version` is given and is not the current one;
+    INVALID_ARGUMENT/HOST_NOT_ALLOWED and FAILED_PRECONDITION/EGRESS_NOT_CONFIGURED as for ExecuteSession.
     """
     DeleteSession: _grpc.UnaryUnaryMultiCallable[_session_service_pb2.DeleteSessionRequest, _session_service_pb2.DeleteSessionResponse]
     """DeleteSession removes a session with its events and its queued inputs. The branch on the remote stays.
@@ -133,6 +136,8 @@ class SessionServiceAsyncStub(SessionServiceStub):
     INVALID_ARGUMENT/MODEL_NOT_ALLOWED (by this server, or it is one of a provider that the agent does not speak to),
     FAILED_PRECONDITION/PROVIDER_NOT_CONFIGURED (the agent needs a model, and the server has no credential for one),
     INVALID_ARGUMENT/REPOSITORY_NOT_ALLOWED, FAILED_PRECONDITION/REPOSITORY_UNREACHABLE (with Git's reason),
+    INVALID_ARGUMENT/HOST_NOT_ALLOWED (one of `allowed_hosts`, by this server), FAILED_PRECONDITION/EGRESS_NOT_CONFIGURED (it lets no
+    worker out),
     INVALID_ARGUMENT/BRANCH_UNKNOWN, NOT_FOUND/SESSION_NOT_FOUND, FAILED_PRECONDITION/TURN_ACTIVE, ALREADY_EXISTS/REQUEST_ID_REUSED,
     INVALID_ARGUMENT/REQUEST_TOO_LARGE, RESOURCE_EXHAUSTED/TOO_MANY_TURNS (as many turns of the caller or its tenant wait already as may).
     Where no more turns may run at once, the turn waits for its place, also over restarts: its first events come at once, and
@@ -150,8 +155,9 @@ class SessionServiceAsyncStub(SessionServiceStub):
     ListSessions: _aio.UnaryUnaryMultiCallable[_session_service_pb2.ListSessionsRequest, _session_service_pb2.ListSessionsResponse]  # type: ignore[assignment]
     """ListSessions lists the caller's sessions, newest first. Errors: INVALID_ARGUMENT/INVALID_FIELD for a foreign page_token."""
     UpdateSession: _aio.UnaryUnaryMultiCallable[_session_service_pb2.UpdateSessionRequest, _session_service_pb2.UpdateSessionResponse]  # type: ignore[assignment]
-    """UpdateSession changes the title or the labels, by `update_mask`.
-    Errors: NOT_FOUND/SESSION_NOT_FOUND; ABORTED/VERSION_CONFLICT when `version` is given and is not the current one.
+    """UpdateSession changes the title, the labels or the allowed hosts, by `update_mask`.
+    Errors: NOT_FOUND/SESSION_NOT_FOUND; ABORTED/VERSION_CONFLICT when `version` is given and is not the current one;
+    INVALID_ARGUMENT/HOST_NOT_ALLOWED and FAILED_PRECONDITION/EGRESS_NOT_CONFIGURED as for ExecuteSession.
     """
     DeleteSession: _aio.UnaryUnaryMultiCallable[_session_service_pb2.DeleteSessionRequest, _session_service_pb2.DeleteSessionResponse]  # type: ignore[assignment]
     """DeleteSession removes a session with its events and its queued inputs. The branch on the remote stays.
@@ -222,6 +228,8 @@ class SessionServiceServicer(metaclass=_abc_1.ABCMeta):
         INVALID_ARGUMENT/MODEL_NOT_ALLOWED (by this server, or it is one of a provider that the agent does not speak to),
         FAILED_PRECONDITION/PROVIDER_NOT_CONFIGURED (the agent needs a model, and the server has no credential for one),
         INVALID_ARGUMENT/REPOSITORY_NOT_ALLOWED, FAILED_PRECONDITION/REPOSITORY_UNREACHABLE (with Git's reason),
+        INVALID_ARGUMENT/HOST_NOT_ALLOWED (one of `allowed_hosts`, by this server), FAILED_PRECONDITION/EGRESS_NOT_CONFIGURED (it lets no
+        worker out),
         INVALID_ARGUMENT/BRANCH_UNKNOWN, NOT_FOUND/SESSION_NOT_FOUND, FAILED_PRECONDITION/TURN_ACTIVE, ALREADY_EXISTS/REQUEST_ID_REUSED,
         INVALID_ARGUMENT/REQUEST_TOO_LARGE, RESOURCE_EXHAUSTED/TOO_MANY_TURNS (as many turns of the caller or its tenant wait already as may).
         Where no more turns may run at once, the turn waits for its place, also over restarts: its first events come at once, and
@@ -269,8 +277,9 @@ class SessionServiceServicer(metaclass=_abc_1.ABCMeta):
         request: _session_service_pb2.UpdateSessionRequest,
         context: _ServicerContext,
     ) -> _typing.Union[_session_service_pb2.UpdateSessionResponse, _abc.Awaitable[_session_service_pb2.UpdateSessionResponse]]:
-        """UpdateSession changes the title or the labels, by `update_mask`.
-        Errors: NOT_FOUND/SESSION_NOT_FOUND; ABORTED/VERSION_CONFLICT when `version` is given and is not the current one.
+        """UpdateSession changes the title, the labels or the allowed hosts, by `update_mask`.
+        Errors: NOT_FOUND/SESSION_NOT_FOUND; ABORTED/VERSION_CONFLICT when `version` is given and is not the current one;
+        INVALID_ARGUMENT/HOST_NOT_ALLOWED and FAILED_PRECONDITION/EGRESS_NOT_CONFIGURED as for ExecuteSession.
         """
 
     @_abc_1.abstractmethod

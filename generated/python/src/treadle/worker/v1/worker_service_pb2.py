@@ -27,7 +27,7 @@ from treadle.session.v1 import event_pb2 as treadle_dot_session_dot_v1_dot_event
 from treadle.worker.v1 import worker_event_pb2 as treadle_dot_worker_dot_v1_dot_worker__event__pb2
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n&treadle/worker/v1/worker_service.proto\x12\x11treadle.worker.v1\x1a\x1fgoogle/protobuf/timestamp.proto\x1a\x1etreadle/session/v1/event.proto\x1a$treadle/worker/v1/worker_event.proto\"(\n\x10HandshakeRequest\x12\x14\n\x05nonce\x18\x01 \x01(\x0cR\x05nonce\"Z\n\x11HandshakeResponse\x12\x14\n\x05proof\x18\x01 \x01(\x0cR\x05proof\x12\x14\n\x05nonce\x18\x02 \x01(\x0cR\x05nonce\x12\x19\n\x08has_turn\x18\x03 \x01(\x08R\x07hasTurn\"+\n\x15LoadTranscriptRequest\x12\x12\n\x04\x64\x61ta\x18\x01 \x01(\x0cR\x04\x64\x61ta\"\x18\n\x16LoadTranscriptResponse\"\x17\n\x15ReadTranscriptRequest\",\n\x16ReadTranscriptResponse\x12\x12\n\x04\x64\x61ta\x18\x01 \x01(\x0cR\x04\x64\x61ta\"\xd1\x02\n\x15\x45xecuteSessionRequest\x12\x1d\n\nsession_id\x18\x01 \x01(\tR\tsessionId\x12\x17\n\x07turn_id\x18\x02 \x01(\tR\x06turnId\x12\x18\n\x07\x61ttempt\x18\x03 \x01(\rR\x07\x61ttempt\x12\x1a\n\x08provider\x18\x04 \x01(\tR\x08provider\x12\x14\n\x05model\x18\x05 \x01(\tR\x05model\x12\x16\n\x06prompt\x18\x06 \x01(\tR\x06prompt\x12\x1f\n\x0bturn_number\x18\x07 \x01(\rR\nturnNumber\x12!\n\x0ctrace_parent\x18\x0f \x01(\tR\x0btraceParent\x12;\n\tapprovals\x18\x08 \x01(\x0e\x32\x1d.treadle.session.v1.ApprovalsR\tapprovals\x12\x1b\n\tmax_steps\x18\t \x01(\rR\x08maxSteps\"\x98\x02\n\x16\x45xecuteSessionResponse\x12=\n\x06\x65vents\x18\x01 \x01(\x0b\x32#.treadle.worker.v1.WorkerEventBatchH\x00R\x06\x65vents\x12\x37\n\x06result\x18\x02 \x01(\x0b\x32\x1d.treadle.worker.v1.TurnResultH\x00R\x06result\x12\x42\n\theartbeat\x18\x03 \x01(\x0b\x32\".treadle.worker.v1.WorkerHeartbeatH\x00R\theartbeat\x12\x39\n\x06notice\x18\x04 \x01(\x0b\x32\x1f.treadle.worker.v1.WorkerNoticeH\x00R\x06noticeB\x07\n\x05\x66rame\"9\n\rResumeRequest\x12(\n\x10\x61\x66ter_worker_seq\x18\x01 \x01(\x04R\x0e\x61\x66terWorkerSeq\"\x90\x02\n\x0eResumeResponse\x12=\n\x06\x65vents\x18\x01 \x01(\x0b\x32#.treadle.worker.v1.WorkerEventBatchH\x00R\x06\x65vents\x12\x37\n\x06result\x18\x02 \x01(\x0b\x32\x1d.treadle.worker.v1.TurnResultH\x00R\x06result\x12\x42\n\theartbeat\x18\x03 \x01(\x0b\x32\".treadle.worker.v1.WorkerHeartbeatH\x00R\theartbeat\x12\x39\n\x06notice\x18\x04 \x01(\x0b\x32\x1f.treadle.worker.v1.WorkerNoticeH\x00R\x06noticeB\x07\n\x05\x66rame\"t\n\x10WorkerEventBatch\x12(\n\x10\x66irst_worker_seq\x18\x01 \x01(\x04R\x0e\x66irstWorkerSeq\x12\x36\n\x06\x65vents\x18\x02 \x03(\x0b\x32\x1e.treadle.worker.v1.WorkerEventR\x06\x65vents\"\xd4\x02\n\nTurnResult\x12\x36\n\x06status\x18\x01 \x01(\x0e\x32\x1e.treadle.session.v1.TurnStatusR\x06status\x12\x30\n\x04\x63ode\x18\x02 \x01(\x0e\x32\x1c.treadle.session.v1.TurnCodeR\x04\x63ode\x12\x18\n\x07message\x18\x03 \x01(\tR\x07message\x12,\n\x12native_stop_reason\x18\x04 \x01(\tR\x10nativeStopReason\x12&\n\x0flast_worker_seq\x18\x05 \x01(\x04R\rlastWorkerSeq\x12\x35\n\x08\x62\x65gan_at\x18\x06 \x01(\x0b\x32\x1a.google.protobuf.TimestampR\x07\x62\x65ganAt\x12\x35\n\x08\x65nded_at\x18\x07 \x01(\x0b\x32\x1a.google.protobuf.TimestampR\x07\x65ndedAt\"\x11\n\x0fWorkerHeartbeat\"\x8f\x01\n\x0cWorkerNotice\x12#\n\x0cinput_wanted\x18\x01 \x01(\x08H\x00R\x0binputWanted\x12!\n\x0binput_taken\x18\x02 \x01(\tH\x00R\ninputTaken\x12-\n\x11request_withdrawn\x18\x03 \x01(\tH\x00R\x10requestWithdrawnB\x08\n\x06notice\"\xd3\x01\n\x0e\x43ontrolRequest\x12@\n\tinterrupt\x18\x01 \x01(\x0b\x32 .treadle.worker.v1.InterruptTurnH\x00R\tinterrupt\x12\x34\n\x05input\x18\x02 \x01(\x0b\x32\x1c.treadle.worker.v1.GiveInputH\x00R\x05input\x12?\n\x07resolve\x18\x03 \x01(\x0b\x32#.treadle.session.v1.RequestResolvedH\x00R\x07resolveB\x08\n\x06\x61\x63tion\"\'\n\rInterruptTurn\x12\x16\n\x06reason\x18\x01 \x01(\tR\x06reason\":\n\tGiveInput\x12\x19\n\x08input_id\x18\x01 \x01(\tR\x07inputId\x12\x12\n\x04text\x18\x02 \x01(\tR\x04text\"\x11\n\x0f\x43ontrolResponse\"3\n\x12\x41\x63knowledgeRequest\x12\x1d\n\nworker_seq\x18\x01 \x01(\x04R\tworkerSeq\"\x15\n\x13\x41\x63knowledgeResponse2\xa3\x05\n\rWorkerService\x12V\n\tHandshake\x12#.treadle.worker.v1.HandshakeRequest\x1a$.treadle.worker.v1.HandshakeResponse\x12g\n\x0eLoadTranscript\x12(.treadle.worker.v1.LoadTranscriptRequest\x1a).treadle.worker.v1.LoadTranscriptResponse(\x01\x12g\n\x0eReadTranscript\x12(.treadle.worker.v1.ReadTranscriptRequest\x1a).treadle.worker.v1.ReadTranscriptResponse0\x01\x12g\n\x0e\x45xecuteSession\x12(.treadle.worker.v1.ExecuteSessionRequest\x1a).treadle.worker.v1.ExecuteSessionResponse0\x01\x12O\n\x06Resume\x12 .treadle.worker.v1.ResumeRequest\x1a!.treadle.worker.v1.ResumeResponse0\x01\x12P\n\x07\x43ontrol\x12!.treadle.worker.v1.ControlRequest\x1a\".treadle.worker.v1.ControlResponse\x12\\\n\x0b\x41\x63knowledge\x12%.treadle.worker.v1.AcknowledgeRequest\x1a&.treadle.worker.v1.AcknowledgeResponseb\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n&treadle/worker/v1/worker_service.proto\x12\x11treadle.worker.v1\x1a\x1fgoogle/protobuf/timestamp.proto\x1a\x1etreadle/session/v1/event.proto\x1a$treadle/worker/v1/worker_event.proto\"(\n\x10HandshakeRequest\x12\x14\n\x05nonce\x18\x01 \x01(\x0cR\x05nonce\"Z\n\x11HandshakeResponse\x12\x14\n\x05proof\x18\x01 \x01(\x0cR\x05proof\x12\x14\n\x05nonce\x18\x02 \x01(\x0cR\x05nonce\x12\x19\n\x08has_turn\x18\x03 \x01(\x08R\x07hasTurn\"+\n\x15LoadTranscriptRequest\x12\x12\n\x04\x64\x61ta\x18\x01 \x01(\x0cR\x04\x64\x61ta\"\x18\n\x16LoadTranscriptResponse\"\x17\n\x15ReadTranscriptRequest\",\n\x16ReadTranscriptResponse\x12\x12\n\x04\x64\x61ta\x18\x01 \x01(\x0cR\x04\x64\x61ta\"\xf6\x02\n\x15\x45xecuteSessionRequest\x12\x1d\n\nsession_id\x18\x01 \x01(\tR\tsessionId\x12\x17\n\x07turn_id\x18\x02 \x01(\tR\x06turnId\x12\x18\n\x07\x61ttempt\x18\x03 \x01(\rR\x07\x61ttempt\x12\x1a\n\x08provider\x18\x04 \x01(\tR\x08provider\x12\x14\n\x05model\x18\x05 \x01(\tR\x05model\x12\x16\n\x06prompt\x18\x06 \x01(\tR\x06prompt\x12\x1f\n\x0bturn_number\x18\x07 \x01(\rR\nturnNumber\x12!\n\x0ctrace_parent\x18\x0f \x01(\tR\x0btraceParent\x12;\n\tapprovals\x18\x08 \x01(\x0e\x32\x1d.treadle.session.v1.ApprovalsR\tapprovals\x12\x1b\n\tmax_steps\x18\t \x01(\rR\x08maxSteps\x12#\n\rallowed_hosts\x18\n \x03(\tR\x0c\x61llowedHosts\"\x98\x02\n\x16\x45xecuteSessionResponse\x12=\n\x06\x65vents\x18\x01 \x01(\x0b\x32#.treadle.worker.v1.WorkerEventBatchH\x00R\x06\x65vents\x12\x37\n\x06result\x18\x02 \x01(\x0b\x32\x1d.treadle.worker.v1.TurnResultH\x00R\x06result\x12\x42\n\theartbeat\x18\x03 \x01(\x0b\x32\".treadle.worker.v1.WorkerHeartbeatH\x00R\theartbeat\x12\x39\n\x06notice\x18\x04 \x01(\x0b\x32\x1f.treadle.worker.v1.WorkerNoticeH\x00R\x06noticeB\x07\n\x05\x66rame\"9\n\rResumeRequest\x12(\n\x10\x61\x66ter_worker_seq\x18\x01 \x01(\x04R\x0e\x61\x66terWorkerSeq\"\x90\x02\n\x0eResumeResponse\x12=\n\x06\x65vents\x18\x01 \x01(\x0b\x32#.treadle.worker.v1.WorkerEventBatchH\x00R\x06\x65vents\x12\x37\n\x06result\x18\x02 \x01(\x0b\x32\x1d.treadle.worker.v1.TurnResultH\x00R\x06result\x12\x42\n\theartbeat\x18\x03 \x01(\x0b\x32\".treadle.worker.v1.WorkerHeartbeatH\x00R\theartbeat\x12\x39\n\x06notice\x18\x04 \x01(\x0b\x32\x1f.treadle.worker.v1.WorkerNoticeH\x00R\x06noticeB\x07\n\x05\x66rame\"t\n\x10WorkerEventBatch\x12(\n\x10\x66irst_worker_seq\x18\x01 \x01(\x04R\x0e\x66irstWorkerSeq\x12\x36\n\x06\x65vents\x18\x02 \x03(\x0b\x32\x1e.treadle.worker.v1.WorkerEventR\x06\x65vents\"\xd4\x02\n\nTurnResult\x12\x36\n\x06status\x18\x01 \x01(\x0e\x32\x1e.treadle.session.v1.TurnStatusR\x06status\x12\x30\n\x04\x63ode\x18\x02 \x01(\x0e\x32\x1c.treadle.session.v1.TurnCodeR\x04\x63ode\x12\x18\n\x07message\x18\x03 \x01(\tR\x07message\x12,\n\x12native_stop_reason\x18\x04 \x01(\tR\x10nativeStopReason\x12&\n\x0flast_worker_seq\x18\x05 \x01(\x04R\rlastWorkerSeq\x12\x35\n\x08\x62\x65gan_at\x18\x06 \x01(\x0b\x32\x1a.google.protobuf.TimestampR\x07\x62\x65ganAt\x12\x35\n\x08\x65nded_at\x18\x07 \x01(\x0b\x32\x1a.google.protobuf.TimestampR\x07\x65ndedAt\"\x11\n\x0fWorkerHeartbeat\"\x8f\x01\n\x0cWorkerNotice\x12#\n\x0cinput_wanted\x18\x01 \x01(\x08H\x00R\x0binputWanted\x12!\n\x0binput_taken\x18\x02 \x01(\tH\x00R\ninputTaken\x12-\n\x11request_withdrawn\x18\x03 \x01(\tH\x00R\x10requestWithdrawnB\x08\n\x06notice\"\xd3\x01\n\x0e\x43ontrolRequest\x12@\n\tinterrupt\x18\x01 \x01(\x0b\x32 .treadle.worker.v1.InterruptTurnH\x00R\tinterrupt\x12\x34\n\x05input\x18\x02 \x01(\x0b\x32\x1c.treadle.worker.v1.GiveInputH\x00R\x05input\x12?\n\x07resolve\x18\x03 \x01(\x0b\x32#.treadle.session.v1.RequestResolvedH\x00R\x07resolveB\x08\n\x06\x61\x63tion\"\'\n\rInterruptTurn\x12\x16\n\x06reason\x18\x01 \x01(\tR\x06reason\":\n\tGiveInput\x12\x19\n\x08input_id\x18\x01 \x01(\tR\x07inputId\x12\x12\n\x04text\x18\x02 \x01(\tR\x04text\"\x11\n\x0f\x43ontrolResponse\"3\n\x12\x41\x63knowledgeRequest\x12\x1d\n\nworker_seq\x18\x01 \x01(\x04R\tworkerSeq\"\x15\n\x13\x41\x63knowledgeResponse2\xa3\x05\n\rWorkerService\x12V\n\tHandshake\x12#.treadle.worker.v1.HandshakeRequest\x1a$.treadle.worker.v1.HandshakeResponse\x12g\n\x0eLoadTranscript\x12(.treadle.worker.v1.LoadTranscriptRequest\x1a).treadle.worker.v1.LoadTranscriptResponse(\x01\x12g\n\x0eReadTranscript\x12(.treadle.worker.v1.ReadTranscriptRequest\x1a).treadle.worker.v1.ReadTranscriptResponse0\x01\x12g\n\x0e\x45xecuteSession\x12(.treadle.worker.v1.ExecuteSessionRequest\x1a).treadle.worker.v1.ExecuteSessionResponse0\x01\x12O\n\x06Resume\x12 .treadle.worker.v1.ResumeRequest\x1a!.treadle.worker.v1.ResumeResponse0\x01\x12P\n\x07\x43ontrol\x12!.treadle.worker.v1.ControlRequest\x1a\".treadle.worker.v1.ControlResponse\x12\\\n\x0b\x41\x63knowledge\x12%.treadle.worker.v1.AcknowledgeRequest\x1a&.treadle.worker.v1.AcknowledgeResponseb\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
@@ -47,33 +47,33 @@ if not _descriptor._USE_C_DESCRIPTORS:
   _globals['_READTRANSCRIPTRESPONSE']._serialized_start=394
   _globals['_READTRANSCRIPTRESPONSE']._serialized_end=438
   _globals['_EXECUTESESSIONREQUEST']._serialized_start=441
-  _globals['_EXECUTESESSIONREQUEST']._serialized_end=778
-  _globals['_EXECUTESESSIONRESPONSE']._serialized_start=781
-  _globals['_EXECUTESESSIONRESPONSE']._serialized_end=1061
-  _globals['_RESUMEREQUEST']._serialized_start=1063
-  _globals['_RESUMEREQUEST']._serialized_end=1120
-  _globals['_RESUMERESPONSE']._serialized_start=1123
-  _globals['_RESUMERESPONSE']._serialized_end=1395
-  _globals['_WORKEREVENTBATCH']._serialized_start=1397
-  _globals['_WORKEREVENTBATCH']._serialized_end=1513
-  _globals['_TURNRESULT']._serialized_start=1516
-  _globals['_TURNRESULT']._serialized_end=1856
-  _globals['_WORKERHEARTBEAT']._serialized_start=1858
-  _globals['_WORKERHEARTBEAT']._serialized_end=1875
-  _globals['_WORKERNOTICE']._serialized_start=1878
-  _globals['_WORKERNOTICE']._serialized_end=2021
-  _globals['_CONTROLREQUEST']._serialized_start=2024
-  _globals['_CONTROLREQUEST']._serialized_end=2235
-  _globals['_INTERRUPTTURN']._serialized_start=2237
-  _globals['_INTERRUPTTURN']._serialized_end=2276
-  _globals['_GIVEINPUT']._serialized_start=2278
-  _globals['_GIVEINPUT']._serialized_end=2336
-  _globals['_CONTROLRESPONSE']._serialized_start=2338
-  _globals['_CONTROLRESPONSE']._serialized_end=2355
-  _globals['_ACKNOWLEDGEREQUEST']._serialized_start=2357
-  _globals['_ACKNOWLEDGEREQUEST']._serialized_end=2408
-  _globals['_ACKNOWLEDGERESPONSE']._serialized_start=2410
-  _globals['_ACKNOWLEDGERESPONSE']._serialized_end=2431
-  _globals['_WORKERSERVICE']._serialized_start=2434
-  _globals['_WORKERSERVICE']._serialized_end=3109
+  _globals['_EXECUTESESSIONREQUEST']._serialized_end=815
+  _globals['_EXECUTESESSIONRESPONSE']._serialized_start=818
+  _globals['_EXECUTESESSIONRESPONSE']._serialized_end=1098
+  _globals['_RESUMEREQUEST']._serialized_start=1100
+  _globals['_RESUMEREQUEST']._serialized_end=1157
+  _globals['_RESUMERESPONSE']._serialized_start=1160
+  _globals['_RESUMERESPONSE']._serialized_end=1432
+  _globals['_WORKEREVENTBATCH']._serialized_start=1434
+  _globals['_WORKEREVENTBATCH']._serialized_end=1550
+  _globals['_TURNRESULT']._serialized_start=1553
+  _globals['_TURNRESULT']._serialized_end=1893
+  _globals['_WORKERHEARTBEAT']._serialized_start=1895
+  _globals['_WORKERHEARTBEAT']._serialized_end=1912
+  _globals['_WORKERNOTICE']._serialized_start=1915
+  _globals['_WORKERNOTICE']._serialized_end=2058
+  _globals['_CONTROLREQUEST']._serialized_start=2061
+  _globals['_CONTROLREQUEST']._serialized_end=2272
+  _globals['_INTERRUPTTURN']._serialized_start=2274
+  _globals['_INTERRUPTTURN']._serialized_end=2313
+  _globals['_GIVEINPUT']._serialized_start=2315
+  _globals['_GIVEINPUT']._serialized_end=2373
+  _globals['_CONTROLRESPONSE']._serialized_start=2375
+  _globals['_CONTROLRESPONSE']._serialized_end=2392
+  _globals['_ACKNOWLEDGEREQUEST']._serialized_start=2394
+  _globals['_ACKNOWLEDGEREQUEST']._serialized_end=2445
+  _globals['_ACKNOWLEDGERESPONSE']._serialized_start=2447
+  _globals['_ACKNOWLEDGERESPONSE']._serialized_end=2468
+  _globals['_WORKERSERVICE']._serialized_start=2471
+  _globals['_WORKERSERVICE']._serialized_end=3146
 # @@protoc_insertion_point(module_scope)

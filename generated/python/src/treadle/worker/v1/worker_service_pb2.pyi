@@ -48,7 +48,7 @@ class ReadTranscriptResponse(_message.Message):
     def __init__(self, data: _Optional[bytes] = ...) -> None: ...
 
 class ExecuteSessionRequest(_message.Message):
-    __slots__ = ("session_id", "turn_id", "attempt", "provider", "model", "prompt", "turn_number", "trace_parent", "approvals", "max_steps")
+    __slots__ = ("session_id", "turn_id", "attempt", "provider", "model", "prompt", "turn_number", "trace_parent", "approvals", "max_steps", "allowed_hosts")
     SESSION_ID_FIELD_NUMBER: _ClassVar[int]
     TURN_ID_FIELD_NUMBER: _ClassVar[int]
     ATTEMPT_FIELD_NUMBER: _ClassVar[int]
@@ -59,6 +59,7 @@ class ExecuteSessionRequest(_message.Message):
     TRACE_PARENT_FIELD_NUMBER: _ClassVar[int]
     APPROVALS_FIELD_NUMBER: _ClassVar[int]
     MAX_STEPS_FIELD_NUMBER: _ClassVar[int]
+    ALLOWED_HOSTS_FIELD_NUMBER: _ClassVar[int]
     session_id: str
     turn_id: str
     attempt: int
@@ -69,7 +70,8 @@ class ExecuteSessionRequest(_message.Message):
     trace_parent: str
     approvals: _event_pb2.Approvals
     max_steps: int
-    def __init__(self, session_id: _Optional[str] = ..., turn_id: _Optional[str] = ..., attempt: _Optional[int] = ..., provider: _Optional[str] = ..., model: _Optional[str] = ..., prompt: _Optional[str] = ..., turn_number: _Optional[int] = ..., trace_parent: _Optional[str] = ..., approvals: _Optional[_Union[_event_pb2.Approvals, str]] = ..., max_steps: _Optional[int] = ...) -> None: ...
+    allowed_hosts: _containers.RepeatedScalarFieldContainer[str]
+    def __init__(self, session_id: _Optional[str] = ..., turn_id: _Optional[str] = ..., attempt: _Optional[int] = ..., provider: _Optional[str] = ..., model: _Optional[str] = ..., prompt: _Optional[str] = ..., turn_number: _Optional[int] = ..., trace_parent: _Optional[str] = ..., approvals: _Optional[_Union[_event_pb2.Approvals, str]] = ..., max_steps: _Optional[int] = ..., allowed_hosts: _Optional[_Iterable[str]] = ...) -> None: ...
 
 class ExecuteSessionResponse(_message.Message):
     __slots__ = ("events", "result", "heartbeat", "notice")

@@ -286,6 +286,14 @@ export declare type Event = Message$1<"treadle.session.v1.Event"> & {
     case: "artifactAdded";
   } | {
     /**
+     * The agent asked for a connection to a network.
+     *
+     * @generated from field: treadle.session.v1.NetworkAccess network_access = 122;
+     */
+    value: NetworkAccess;
+    case: "networkAccess";
+  } | {
+    /**
      * Something went wrong; the turn may well go on.
      *
      * @generated from field: treadle.session.v1.Error error = 123;
@@ -1782,6 +1790,105 @@ export declare type ArtifactAdded = Message$1<"treadle.session.v1.ArtifactAdded"
 export declare const ArtifactAddedSchema: GenMessage<ArtifactAdded>;
 
 /**
+ * NetworkAccess tells of a connection that the agent asked for. One that is allowed is told before it is made, and again under the same
+ * item_id when it has ended; one that is refused is told once. In a turn with very many, those that came last are told in sums at its end.
+ *
+ * @generated from message treadle.session.v1.NetworkAccess
+ */
+export declare type NetworkAccess = Message$1<"treadle.session.v1.NetworkAccess"> & {
+  /**
+   * The host, as it was asked for; empty when none was named.
+   *
+   * @generated from field: string host = 2;
+   */
+  host: string;
+
+  /**
+   * The port; 0 when none was named.
+   *
+   * @generated from field: uint32 port = 3;
+   */
+  port: number;
+
+  /**
+   * `CONNECT` for a tunnel, else the method of a request over plain HTTP.
+   *
+   * @generated from field: string method = 4;
+   */
+  method: string;
+
+  /**
+   * Whether it was let out.
+   *
+   * @generated from field: treadle.session.v1.NetworkDecision decision = 5;
+   */
+  decision: NetworkDecision;
+
+  /**
+   * The rule of the session (`allowed_hosts`) that allows it; empty when none does.
+   *
+   * @generated from field: string rule = 6;
+   */
+  rule: string;
+
+  /**
+   * Bytes from the host; known at the end.
+   *
+   * @generated from field: uint64 bytes_in = 7;
+   */
+  bytesIn: bigint;
+
+  /**
+   * Bytes to the host; known at the end.
+   *
+   * @generated from field: uint64 bytes_out = 8;
+   */
+  bytesOut: bigint;
+
+  /**
+   * Why it was refused, did not come about or was cut: HOST_NOT_ALLOWED, PORT_NOT_ALLOWED, NOT_PROXYING, NOT_TLS, WRONG_NAME,
+   * ADDRESS_FORBIDDEN, TOO_MANY; NAME_UNKNOWN, UNREACHABLE; TOO_MUCH, IDLE, TURN_ENDED. Empty when nothing was the matter.
+   *
+   * @generated from field: string reason = 10;
+   */
+  reason: string;
+
+  /**
+   * The same for people.
+   *
+   * @generated from field: string message = 11;
+   */
+  message: string;
+
+  /**
+   * How long it lasted; known at the end.
+   *
+   * @generated from field: google.protobuf.Duration duration = 12;
+   */
+  duration?: Duration | undefined;
+
+  /**
+   * False while the connection lasts.
+   *
+   * @generated from field: bool ended = 13;
+   */
+  ended: boolean;
+
+  /**
+   * How many connections this tells of, with their bytes and time summed up; 0 means one.
+   *
+   * @generated from field: uint64 count = 14;
+   */
+  count: bigint;
+};
+
+/**
+ * Describes the message treadle.session.v1.NetworkAccess.
+ * Use `create(NetworkAccessSchema)` to create a new message.
+ */
+export declare const NetworkAccessSchema: GenMessage<NetworkAccess>;
+
+/**
  * Error tells of something that went wrong; the terminal event of a turn is always TurnCompleted.
  *
  * @generated from message treadle.session.v1.Error
@@ -3036,4 +3143,37 @@ export enum ArtifactKind {
  * Describes the enum treadle.session.v1.ArtifactKind.
  */
 export declare const ArtifactKindSchema: GenEnum<ArtifactKind>;
+
+/**
+ * NetworkDecision is whether a connection was let out.
+ *
+ * @generated from enum treadle.session.v1.NetworkDecision
+ */
+export enum NetworkDecision {
+  /**
+   * Not said.
+   *
+   * @generated from enum value: NETWORK_DECISION_UNSPECIFIED = 0;
+   */
+  UNSPECIFIED = 0,
+
+  /**
+   * A rule of the session allows it.
+   *
+   * @generated from enum value: NETWORK_DECISION_ALLOWED = 1;
+   */
+  ALLOWED = 1,
+
+  /**
+   * It was refused; `reason` says why.
+   *
+   * @generated from enum value: NETWORK_DECISION_DENIED = 2;
+   */
+  DENIED = 2,
+}
+
+/**
+ * Describes the enum treadle.session.v1.NetworkDecision.
+ */
+export declare const NetworkDecisionSchema: GenEnum<NetworkDecision>;
 

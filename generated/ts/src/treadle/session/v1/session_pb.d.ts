@@ -130,6 +130,14 @@ export declare type Session = Message<"treadle.session.v1.Session"> & {
    * @generated from field: int32 waiting_inputs = 16;
    */
   waitingInputs: number;
+
+  /**
+   * Where the session's workers may connect to: names like `index.example.org` and `*.packages.example.org` (all names below it), on port 443 or the one that
+   * is written behind (`example.org:80`). Empty for nowhere.
+   *
+   * @generated from field: repeated string allowed_hosts = 17;
+   */
+  allowedHosts: string[];
 };
 
 /**

@@ -90,6 +90,13 @@ export declare type ExecuteSessionRequest = Message<"treadle.session.v1.ExecuteS
    * @generated from field: treadle.session.v1.Approvals approvals = 10;
    */
   approvals: Approvals;
+
+  /**
+   * Where the workers of a new session may connect to; see Session.allowed_hosts. At most 64.
+   *
+   * @generated from field: repeated string allowed_hosts = 11;
+   */
+  allowedHosts: string[];
 };
 
 /**
@@ -442,6 +449,13 @@ export declare type CreateSessionRequest = Message<"treadle.session.v1.CreateSes
    * @generated from field: map<string, string> labels = 6;
    */
   labels: { [key: string]: string };
+
+  /**
+   * Where the session's workers may connect to; see Session.allowed_hosts. At most 64.
+   *
+   * @generated from field: repeated string allowed_hosts = 7;
+   */
+  allowedHosts: string[];
 };
 
 /**
@@ -592,7 +606,7 @@ export declare type UpdateSessionRequest = Message<"treadle.session.v1.UpdateSes
   labels: { [key: string]: string };
 
   /**
-   * The fields to change: `title`, `labels`. Needed. As JSON one text, by comma: `"title,labels"`; over HTTP `?updateMask=title` does too.
+   * The fields to change: `title`, `labels`, `allowed_hosts`. Needed. As JSON one text, by comma: `"title,labels"`; over HTTP `?updateMask=title` does too.
    *
    * @generated from field: google.protobuf.FieldMask update_mask = 4;
    */
@@ -604,6 +618,13 @@ export declare type UpdateSessionRequest = Message<"treadle.session.v1.UpdateSes
    * @generated from field: uint64 version = 5;
    */
   version: bigint;
+
+  /**
+   * The new allowed hosts, when the mask names them; they replace all, from the next turn on.
+   *
+   * @generated from field: repeated string allowed_hosts = 6;
+   */
+  allowedHosts: string[];
 };
 
 /**
@@ -1105,6 +1126,8 @@ export declare const SessionService: GenService<{
    * INVALID_ARGUMENT/MODEL_NOT_ALLOWED (by this server, or it is one of a provider that the agent does not speak to),
    * FAILED_PRECONDITION/PROVIDER_NOT_CONFIGURED (the agent needs a model, and the server has no credential for one),
    * INVALID_ARGUMENT/REPOSITORY_NOT_ALLOWED, FAILED_PRECONDITION/REPOSITORY_UNREACHABLE (with Git's reason),
+   * INVALID_ARGUMENT/HOST_NOT_ALLOWED (one of `allowed_hosts`, by this server), FAILED_PRECONDITION/EGRESS_NOT_CONFIGURED (it lets no
+   * worker out),
    * INVALID_ARGUMENT/BRANCH_UNKNOWN, NOT_FOUND/SESSION_NOT_FOUND, FAILED_PRECONDITION/TURN_ACTIVE, ALREADY_EXISTS/REQUEST_ID_REUSED,
    * INVALID_ARGUMENT/REQUEST_TOO_LARGE, RESOURCE_EXHAUSTED/TOO_MANY_TURNS (as many turns of the caller or its tenant wait already as may).
    * Where no more turns may run at once, the turn waits for its place, also over restarts: its first events come at once, and
@@ -1160,8 +1183,9 @@ export declare const SessionService: GenService<{
     output: typeof ListSessionsResponseSchema;
   },
   /**
-   * UpdateSession changes the title or the labels, by `update_mask`.
-   * Errors: NOT_FOUND/SESSION_NOT_FOUND; ABORTED/VERSION_CONFLICT when `version` is given and is not the current one.
+   * UpdateSession changes the title, the labels or the allowed hosts, by `update_mask`.
+   * Errors: NOT_FOUND/SESSION_NOT_FOUND; ABORTED/VERSION_CONFLICT when `version` is given and is not the current one;
+   * INVALID_ARGUMENT/HOST_NOT_ALLOWED and FAILED_PRECONDITION/EGRESS_NOT_CONFIGURED as for ExecuteSession.
    *
    * @generated from rpc treadle.session.v1.SessionService.UpdateSession
    */

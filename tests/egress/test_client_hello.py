@@ -1,0 +1,73 @@
+"""The name in a ClientHello: those of a real client, in every possible piece, and bytes that are none."""
+
+from __future__ import annotations
+
+import contextlib
+import random
+import ssl
+
+import pytest
+
+from server.egress.client_hello import MAX_HELLO_BYTES, NotTls, read_name
+
+
+def hello(name: str | None) -> bytes:
+    """What OpenSSL says."""
+    context = ssl.create_default_context()
+    context.check_hostname = False
+    incoming, outgoing = ssl.MemoryBIO(), ssl.MemoryBIO()
+    client = context.wrap_bio(incoming, outgoing, server_hostname=name)
+    with pytest.raises(ssl.SSLWantReadError):
+        client.do_handshake()
+    return outgoing.read()
+
+
+def in_records(data: bytes, size: int) -> bytes:
+    """The same handshake message in records of `size` bytes."""
+    message = data[5:]
+    pieces = [message[start : start + size] for start in range(0, len(message), size)]
+    return b"".join(b"\x16\x03\x01" + len(piece).to_bytes(2, "big") + piece for piece in pieces)
+
+
+def test_the_name_of_a_real_client_is_read_once_it_is_whole() -> None:
+    said = hello("Index.Example.org")
+    assert [read_name(said[:end]) for end in range(len(said))] == [None] * len(said)
+    assert read_name(said) == read_name(said + b"more") == "index.example.org"
+
+
+@pytest.mark.parametrize("size", [1, 3, 100])
+def test_a_hello_in_many_records_is_put_together(size: int) -> None:
+    assert read_name(in_records(hello("index.example.org"), size)) == "index.example.org"
+
+
+def test_a_client_that_names_nobody() -> None:
+    assert read_name(hello(None)) == ""
+
+
+@pytest.mark.parametrize(
+    "data",
+    [
+        b"GET / HTTP/1.1\r\n",
+        b"SSH-2.0-x",
+        b"\x16\x03\x01\x00\x00",
+        b"\x16\x03\x01\xff\xff",
+        b"\x16\x02",
+        b"\x17\x03\x03\x00\x05hello",
+        b"\x16\x03\x01\x00\x04\x02\x00\x00\x00",
+        b"\x16\x03\x01\x00\x04\x01\x00\x00\x00",
+        b"\x16\x03\x01\x40\x00\x01\xff\xff\xff" + bytes(MAX_HELLO_BYTES),
+    ],
+)
+def test_what_is_no_hello_is_told_at_once(data: bytes) -> None:
+    with pytest.raises(NotTls):
+        read_name(data)
+
+
+def test_damaged_hellos_are_refused_or_read_and_nothing_else() -> None:
+    said, chance = hello("index.example.org"), random.Random(1)
+    for _ in range(3000):
+        damaged = bytearray(said)
+        for _ in range(chance.randint(1, 4)):
+            damaged[chance.randrange(len(damaged))] = chance.randrange(256)
+        with contextlib.suppress(NotTls):
+            assert isinstance(read_name(bytes(damaged)), str | None)
