@@ -224,7 +224,7 @@ class Settings(WorkerSettings):
         "",
         description="Envoy's listener for workers' connections: the path of its unix socket, or `host:port`. `treadle up` brings its own.",
     )
-    egress_proxy_credential: SecretStr = Field(SecretStr(""), description="What the server shows there.")
+    egress_proxy_credential: SecretStr = Field(SecretStr(""), validate_default=True, description="What the server shows there.")
     egress_dns: Annotated[str, AfterValidator(forms.addresses)] = Field(
         "", description="Name servers for these hosts, `address:port` by comma; empty for the machine's own."
     )
@@ -254,6 +254,13 @@ class Settings(WorkerSettings):
             if other != info.field_name and address == info.data.get(other) and address and not address.endswith(":0"):
                 raise ValueError(f"{address} is TREADLE_{other.upper()} already")
         return address
+
+    @field_validator("egress_proxy_credential")
+    @classmethod
+    def _shown(cls, credential: SecretStr, info: ValidationInfo) -> SecretStr:
+        if info.data.get("egress_proxy") and not credential.get_secret_value():
+            raise ValueError("it is needed with TREADLE_EGRESS_PROXY; Envoy lets nobody out who shows none")
+        return credential
 
     @field_validator("gateway_tls_key")
     @classmethod

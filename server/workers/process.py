@@ -26,7 +26,7 @@ from server.workers import shim
 from server.workers.inside import ENVIRONMENT, MODELS, RUN, WORKSPACE, configuration
 from server.workers.liveness import ProcessWatch
 from server.workers.local import POLL_SECONDS, LocalLauncher, prepare_root
-from server.workers.slot import MODEL_SOCKET_NAME, SOCKET_NAME, Slot, slot_of
+from server.workers.slot import EGRESS_SOCKET_NAME, MODEL_SOCKET_NAME, SOCKET_NAME, Slot, slot_of
 from server.workers.sweep import sweep
 
 _KILL_SECONDS = 10.0
@@ -108,7 +108,8 @@ class ProcessLauncher(LocalLauncher):
             config["workspace"] = str(slot.workspace)
             # Relative to the workspace: a socket's path has at most 107 bytes, and the slot may be deep down.
             config["socket"] = str(Path("..", slot.run.name, SOCKET_NAME))
-            config["models"] = _short(slot.models / MODEL_SOCKET_NAME)
+            # Short enough also with the longer name of the socket beside it.
+            config["models"] = str(Path(_short(slot.models / EGRESS_SOCKET_NAME)).with_name(MODEL_SOCKET_NAME))
             env = {"PATH": os.environ.get("PATH", os.defpath), "HOME": str(slot.run), **ENVIRONMENT}
             return {"slot": str(slot.path), "argv": _WORKER, "env": env, "owner": None, "config": config, "memory": self._memory}
         mounts = [

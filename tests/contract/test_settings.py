@@ -41,6 +41,10 @@ from server.spawner.settings import SpawnerSettings
         ("git_allowed_prefixes", "http://x", "'http://x' is not an http or https URL that ends with /"),
         ("branch_prefix", "-x/", "cannot begin a branch's name"),
         ("spawner_socket", "/" + "x" * 107, "longer than the 107 bytes"),
+        ("egress_hosts", "a.test,10.0.0.1", "'10.0.0.1' is not the name of a host"),
+        ("egress_networks", "10.0.0.1/8", "has host bits set; a network is 10.1.0.0/16"),
+        ("egress_proxy", "envoy", "'envoy' is not host:port"),
+        ("egress_dns", "1.1.1.1", "'1.1.1.1' is not host:port"),
     ],
 )
 def test_a_value_that_cannot_be_right_is_refused(name: str, value: str, says: str) -> None:
@@ -70,6 +74,13 @@ def test_a_value_that_the_spawner_cannot_use_is_refused(name: str, value: str, s
     (told,) = invalid_settings(caught.value, SpawnerSettings)
     assert told.startswith(f"TREADLE_{name.upper()}: ")
     assert says in told
+
+
+def test_a_proxy_without_its_credential_is_refused() -> None:
+    with pytest.raises(ValidationError) as caught:
+        Settings(egress_proxy="/run/egress.sock")
+    (told,) = invalid_settings(caught.value)
+    assert told.startswith("TREADLE_EGRESS_PROXY_CREDENTIAL: it is needed")
 
 
 def test_a_certificate_without_its_key_is_refused() -> None:

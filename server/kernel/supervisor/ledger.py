@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from dataclasses import replace
@@ -12,6 +13,7 @@ import structlog
 from server.kernel.egress import EgressReason
 from server.kernel.errors import Fenced
 from server.kernel.event import Fact
+from server.kernel.finish import Finishing
 from server.kernel.ports.egress import Access
 
 if TYPE_CHECKING:
@@ -21,6 +23,8 @@ MAX_TOLD = 500
 """An agent that knocks in a loop must not fill the log."""
 MAX_SUMS = 100
 """Of different hosts, ports, methods and reasons; what is left is summed up by reason."""
+
+CLOSE_SECONDS = 5.0
 
 log = structlog.get_logger()
 
@@ -43,6 +47,7 @@ class TurnLedger:
     def __init__(self, drive: Drive) -> None:
         self._drive = drive
         self._sums: dict[Kind, tuple[Access, int]] = {}
+        self._finishing = Finishing()
 
     async def opened(self, access: Access) -> None:
         """See Ledger."""
@@ -61,7 +66,15 @@ class TurnLedger:
             log.warning("egress.end_not_recorded", error=error.message)
 
     async def close(self) -> None:
-        """Tell what was counted."""
+        """Tell what was counted. Bounded: the store may be away."""
+        try:
+            async with asyncio.timeout(CLOSE_SECONDS):
+                await self._finishing.finished()
+                await self._tell_sums()
+        except TimeoutError:
+            log.warning("egress.ledger_not_closed", connections=sum(count for _, count in self._sums.values()))
+
+    async def _tell_sums(self) -> None:
         facts = [self._fact(total, count) for total, count in self._sums.values()]
         if not facts:
             return
@@ -89,4 +102,6 @@ class TurnLedger:
         return self._drive.ports.codec.network_access(item_id, access, count=count)
 
     async def _tell(self, what: str, number: int, *facts: Fact) -> None:
-        await self._drive.step("network", *facts, key=f"network.{self._drive.log.epoch}.{number}.{what}")
+        key = f"network.{self._drive.log.epoch}.{number}.{what}"
+        # A step that was begun is taken: were it cut with its connection, nobody would know whether it is written.
+        await self._finishing.run(self._drive.step("network", *facts, key=key))
