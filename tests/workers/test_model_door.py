@@ -12,7 +12,7 @@ import pytest
 from support.workers import Heard, assignment, eventually, launched, launcher_in, listen, new_worker, spec
 
 from server.kernel.errors import WorkerLost
-from server.kernel.ports.launcher import ModelDoor
+from server.kernel.ports.launcher import EgressDoor, ModelDoor
 from server.sandbox.probe import Unavailable
 from server.workers import process
 from server.workers.local import LocalLauncher
@@ -42,6 +42,7 @@ for name, attack in {
     "link it away": lambda: os.link(path, "/workspace/kept"),
     "see another slot": lambda: os.listdir(other),
     "connect to another's": lambda: connect(other + "/models/model.sock"),
+    "connect to another's network": lambda: connect(other + "/models/egress.sock"),
 }.items():
     try:
         attack()
@@ -54,7 +55,7 @@ print(sorted(os.listdir("/run")), os.listdir("/run/models"))
 
 
 @asynccontextmanager
-async def answering(door: ModelDoor, word: str) -> AsyncIterator[None]:
+async def answering(door: ModelDoor | EgressDoor, word: str) -> AsyncIterator[None]:
     """A server at the door, as the model gateway is one."""
 
     async def answer(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
@@ -105,9 +106,10 @@ async def test_the_agent_can_neither_replace_the_socket_nor_see_anothers(launche
         door, others = await launcher.models(worker), await launcher.models(other)
         argv = script(workspace, TAMPER, str(others.socket.parents[1]))
         (workspace / ".recording.jsonl").write_text(f'{{"run": {list(argv)!r}}}\n'.replace("'", '"'))
-        async with answering(door, "mine"), answering(others, "others"):
+        network = await launcher.egress(other)
+        async with answering(door, "mine"), answering(others, "others"), answering(network, "network"):
             *attacks, listing = output(await listen(link.execute(assignment(worker)), link))
-    assert len(attacks) == 10
+    assert len(attacks) == 11
     assert [attack for attack in attacks if not attack.endswith(" refused")] == []
     # Debian's /run/lock is in the images of containers.
     assert listing.replace("'lock', ", "") == "['models', 'treadle'] ['model.sock']"

@@ -1792,6 +1792,7 @@ export declare const ArtifactAddedSchema: GenMessage<ArtifactAdded>;
 /**
  * NetworkAccess tells of a connection that the agent asked for. One that is allowed is told before it is made, and again under the same
  * item_id when it has ended; one that is refused is told once. In a turn with very many, those that came last are told in sums at its end.
+ * The end of one that was cut because its server was killed is not told.
  *
  * @generated from message treadle.session.v1.NetworkAccess
  */
