@@ -94,8 +94,12 @@ class Connection:
         except _Cut as cut:
             await self._ended(cut.reason, str(cut))
         except asyncio.CancelledError:
-            await self._ended(EgressReason.TURN_ENDED, "its turn ended")
+            # What it wanted is not known before it has said so.
+            if self._access.method:
+                await self._ended(EgressReason.TURN_ENDED, "its turn ended")
             raise
+        except OSError:
+            await self._ended(EgressReason.UNREACHABLE, "it broke off")
         except Fenced:
             log.warning("egress.fenced")
         except Exception:  # one connection's defect is not the turn's

@@ -311,3 +311,27 @@ async def test_without_envoy_the_agent_hears_what_is_the_matter(net: Internet, d
         with pytest.raises(ConnectionError, match=r"502 nameless\.test has no address"):
             await agent.tls("nameless.test", 443)
         assert agent.ledger.ends[0].reason is EgressReason.NAME_UNKNOWN
+
+
+async def test_what_was_only_begun_when_the_turn_ended_is_no_access(doors: Any) -> None:
+    async with doors.open("a.packages.test") as agent:
+        _, writer = await agent.connected()
+        writer.write(b"CONNECT a.pack")
+        with pytest.raises(ConnectionError):
+            # By its answer the one before is there, too.
+            await agent.tls("elsewhere.test", 443)
+    writer.close()
+    assert [each.host for each in agent.ledger.ends] == ["elsewhere.test"]
+
+
+async def test_a_host_that_breaks_off_is_told_as_that(net: Internet, doors: Any) -> None:
+    async def reset(_: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        writer.transport.abort()
+
+    host = await net.host("broken.test", answer=reset, tls=False)
+    async with doors.open(f"broken.test:{host.port}") as agent:
+        with pytest.raises((ssl.SSLError, OSError, asyncio.IncompleteReadError)):
+            await agent.tls("broken.test", host.port)
+        ended = await agent.ledger.end()
+    assert (ended.denied, ended.reason) in [(False, None), (False, EgressReason.UNREACHABLE)]
+    assert "defect" not in ended.message

@@ -38,7 +38,7 @@ class Access:
     @property
     def denied(self) -> bool:
         """Whether it was refused."""
-        return self.reason is not None and self.reason.denies
+        return self.reason is not None and (self.reason.denies or not self.rule)
 
 
 class Ledger(Protocol):
