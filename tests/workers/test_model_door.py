@@ -6,6 +6,7 @@ import asyncio
 import os
 from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -152,3 +153,21 @@ async def test_without_a_sandbox_the_path_is_short_enough_to_connect(tmp_path: P
         assert door.owner is None
         async with answering(door, "short"):
             assert output(await listen(link.execute(assignment(worker)), link)) == ["short hello"]
+
+
+ASK_PROXY = """
+import os, socket, urllib.parse
+names = ("http_proxy", "https_proxy", "all_proxy", "HTTP_PROXY", "HTTPS_PROXY", "ALL_PROXY")
+(proxy,) = {os.environ[name] for name in names}
+place = urllib.parse.urlsplit(proxy)
+with socket.create_connection((place.hostname, place.port)) as door:
+    door.sendall(b"hello")
+    print(place.hostname, door.recv(100).decode(), os.environ["NO_PROXY"])
+"""
+
+
+async def test_an_agent_whose_session_allows_hosts_finds_a_proxy_that_leads_to_the_server(launcher: LocalLauncher) -> None:
+    ask = {"run": ["python3", "-c", ASK_PROXY]}
+    async with launched(launcher, [ask]) as (worker, link, _), answering(await launcher.egress(worker), "network"):
+        allowed = replace(assignment(worker), allowed_hosts=("a.test",))
+        assert output(await listen(link.execute(allowed), link)) == ["127.0.0.1 network hello localhost,127.0.0.1,::1"]
