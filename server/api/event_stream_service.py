@@ -43,6 +43,8 @@ class EventStreamService:
 
     async def stream_resume(self, principal: Principal, request: pb.ResumeRequest, context: Context) -> None:
         """Replay and follow."""
+        if not request.session_id:
+            raise InvalidField("session_id", "say which session")
         last = _last_event_id(context)
         after_seq = request.after_seq if last is None else last
         live = request.follow if request.HasField("follow") else True

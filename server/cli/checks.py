@@ -122,7 +122,7 @@ def launcher(data_dir: Path) -> Finding:
         return _installed("launcher", names)
     if settings.launcher != "docker":
         others = ", ".join(name for name in names if name != settings.launcher)
-        return Finding("launcher", Level.FINE, f"{settings.launcher} (TREADLE_LAUNCHER; installed besides: {others})")
+        return Finding("launcher", Level.FINE, f"{settings.launcher} (TREADLE_LAUNCHER of this shell; Treadle also has: {others})")
     from server.embedded.spawner import spawner_environment
 
     environment = spawner_environment(settings.model_copy(update={"data_dir": data_dir}))

@@ -115,7 +115,11 @@ def _add_run(commands: argparse._SubParsersAction[_Parser]) -> None:
         default="",
         help="the model; for `replay` the recording (default: first-session, or approvals with --ask)",
     )
-    run.add_argument("--ask", action="store_true", help="the agent asks before it changes or runs something")
+    run.add_argument(
+        "--ask",
+        action="store_true",
+        help="the agent asks before it changes or runs something (Claude: not for commands that it knows to only read)",
+    )
     run.add_argument(
         "--allow-host",
         metavar="NAME",

@@ -37,6 +37,8 @@ class UpScreen:
         self._screen.label("ready", f"in {seconds:.1f} s")
         agent = stack.server.agent
         self._screen.label("agent", f"{agent.name}: {agent.why}")
+        if capability.sandboxed:
+            self._screen.label("workers", f"launcher {capability.name}, sandboxed")
         if (free := free_bytes(self._data_dir)) < LITTLE_BYTES:
             self._screen.label("disk", f"only {in_words(free)} free; large repositories will not fit", "bold yellow")
         if not capability.sandboxed:

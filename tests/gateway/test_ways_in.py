@@ -147,6 +147,7 @@ async def test_a_gateway_that_goes_in_mid_stream_costs_no_event(
         ("GET", "/v1/sessions/0190aaaa-0000-7000-8000-000000000000", None, 404, "SESSION_NOT_FOUND"),
         ("GET", "/resume?sessionId=0190aaaa-0000-7000-8000-000000000000", None, 404, "SESSION_NOT_FOUND"),
         ("POST", "/execute", {"prompt": ""}, 400, "INVALID_FIELD"),
+        ("GET", "/resume", None, 400, "INVALID_FIELD"),
         ("POST", "/v1/sessions:execute", {"prompt": "x", "repositoryUrl": "ssh://a/b"}, 400, "REPOSITORY_NOT_ALLOWED"),
         ("POST", "/v1/sessions", "{", 400, "REQUEST_MALFORMED"),
         ("GET", "/nothing/here", None, 404, "ROUTE_UNKNOWN"),

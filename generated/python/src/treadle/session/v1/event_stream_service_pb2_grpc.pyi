@@ -53,7 +53,7 @@ class EventStreamServiceStub:
     StreamResume: _grpc.UnaryStreamMultiCallable[_session_service_pb2.ResumeRequest, _httpbody_pb2.HttpBody]
     """StreamResume is SessionService.Resume as server-sent events. The header `last-event-id`, which EventSource sends when it connects
     again, counts more than `after_seq`. Instead of an API key it takes a `ticket`, for EventSource, which can send no header.
-    Errors: INVALID_ARGUMENT/INVALID_FIELD for one that is no number; UNAUTHENTICATED/TICKET_INVALID.
+    Errors: INVALID_ARGUMENT/INVALID_FIELD for one that is no number, and where no session is named; UNAUTHENTICATED/TICKET_INVALID.
     """
     CreateStreamTicket: _grpc.UnaryUnaryMultiCallable[_event_stream_service_pb2.CreateStreamTicketRequest, _event_stream_service_pb2.CreateStreamTicketResponse]
     """CreateStreamTicket makes what opens the event stream of one session in place of the API key, and nothing else: for EventSource, whose
@@ -85,7 +85,7 @@ class EventStreamServiceAsyncStub(EventStreamServiceStub):
     StreamResume: _aio.UnaryStreamMultiCallable[_session_service_pb2.ResumeRequest, _httpbody_pb2.HttpBody]  # type: ignore[assignment]
     """StreamResume is SessionService.Resume as server-sent events. The header `last-event-id`, which EventSource sends when it connects
     again, counts more than `after_seq`. Instead of an API key it takes a `ticket`, for EventSource, which can send no header.
-    Errors: INVALID_ARGUMENT/INVALID_FIELD for one that is no number; UNAUTHENTICATED/TICKET_INVALID.
+    Errors: INVALID_ARGUMENT/INVALID_FIELD for one that is no number, and where no session is named; UNAUTHENTICATED/TICKET_INVALID.
     """
     CreateStreamTicket: _aio.UnaryUnaryMultiCallable[_event_stream_service_pb2.CreateStreamTicketRequest, _event_stream_service_pb2.CreateStreamTicketResponse]  # type: ignore[assignment]
     """CreateStreamTicket makes what opens the event stream of one session in place of the API key, and nothing else: for EventSource, whose
@@ -126,7 +126,7 @@ class EventStreamServiceServicer(metaclass=_abc_1.ABCMeta):
     ) -> _typing.Union[_abc.Iterator[_httpbody_pb2.HttpBody], _abc.AsyncIterator[_httpbody_pb2.HttpBody]]:
         """StreamResume is SessionService.Resume as server-sent events. The header `last-event-id`, which EventSource sends when it connects
         again, counts more than `after_seq`. Instead of an API key it takes a `ticket`, for EventSource, which can send no header.
-        Errors: INVALID_ARGUMENT/INVALID_FIELD for one that is no number; UNAUTHENTICATED/TICKET_INVALID.
+        Errors: INVALID_ARGUMENT/INVALID_FIELD for one that is no number, and where no session is named; UNAUTHENTICATED/TICKET_INVALID.
         """
 
     @_abc_1.abstractmethod

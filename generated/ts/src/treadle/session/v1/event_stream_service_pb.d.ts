@@ -90,7 +90,7 @@ export declare const EventStreamService: GenService<{
   /**
    * StreamResume is SessionService.Resume as server-sent events. The header `last-event-id`, which EventSource sends when it connects
    * again, counts more than `after_seq`. Instead of an API key it takes a `ticket`, for EventSource, which can send no header.
-   * Errors: INVALID_ARGUMENT/INVALID_FIELD for one that is no number; UNAUTHENTICATED/TICKET_INVALID.
+   * Errors: INVALID_ARGUMENT/INVALID_FIELD for one that is no number, and where no session is named; UNAUTHENTICATED/TICKET_INVALID.
    *
    * @generated from rpc treadle.session.v1.EventStreamService.StreamResume
    */
