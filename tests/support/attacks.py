@@ -1,11 +1,12 @@
 # A script of attacks, each as short as an attacker would have it.
-# ruff: noqa: PTH101, PTH108, PTH109, PTH110, PTH118, PTH123, PTH207, PTH208, SIM115, BLE001
-"""Runs as a hostile agent would inside a worker's sandbox, and prints as JSON what came of each attack. Standard library only.
+# ruff: noqa: PTH113, PTH114, PTH101, PTH108, PTH109, PTH110, PTH118, PTH123, PTH207, PTH208, SIM115, BLE001
+"""Runs as a hostile agent would inside a worker, and prints as JSON what came of each attack. Standard library only.
 
-What came of it is `DONE`, `refused` (a program or a call said no), or the name of the error: `EROFS`. Each attack has the one that shows
-that the wall held; any other, also a misspelt attack's, is a failure. `OUTSIDE` names attacks that succeed without a sandbox.
+What came of it is `DONE`, `refused` (a program or a call said no), the name of the error (`EROFS`), or of the signal that ended the
+attacker. Each attack has the one that shows that the wall held, for both launchers or for `process` and `docker`; any other, also a
+misspelt attack's, is a failure. `OUTSIDE` names attacks that succeed without a wall.
 
-Arguments: JSON with the names of what the test planted (class Planted).
+Argument: a file with JSON, the names of what the test planted (class Planted).
 """
 
 from __future__ import annotations
@@ -15,6 +16,7 @@ import errno
 import glob
 import json
 import os
+import platform
 import resource
 import signal
 import socket
@@ -24,7 +26,24 @@ from collections.abc import Callable
 from dataclasses import dataclass
 
 libc = ctypes.CDLL(None, use_errno=True)
-DEVICES = {"console", "core", "fd", "full", "null", "ptmx", "pts", "random", "shm", "stderr", "stdin", "stdout", "tty", "urandom", "zero"}
+DEVICES = {
+    "console",
+    "core",
+    "fd",
+    "full",
+    "mqueue",
+    "null",
+    "ptmx",
+    "pts",
+    "random",
+    "shm",
+    "stderr",
+    "stdin",
+    "stdout",
+    "tty",
+    "urandom",
+    "zero",
+}
 
 
 @dataclass(frozen=True)
@@ -37,6 +56,12 @@ class Planted:
     port: int
     socket: str
     abstract: str
+    spawner: str
+    """The socket of the spawner."""
+    key: str
+    """The description of a key in the kernel, in the session keyring."""
+    secrets: tuple[str, ...]
+    """Backwards, so that who searches does not find what it searches for in itself."""
     parent: int = 0
     """The worker's pid, as seen from the agent; not planted."""
 
@@ -69,9 +94,134 @@ def succeeds(*argv: str) -> bool:
     return subprocess.run(argv, capture_output=True, timeout=10, check=False).returncode == 0
 
 
-def raw_socket() -> bool:
-    socket.socket(socket.AF_INET, socket.SOCK_RAW, socket.IPPROTO_ICMP).close()
+def raw_socket(family: int, kind: int, protocol: int) -> bool:
+    socket.socket(family, kind, protocol).close()
     return True
+
+
+def sends(address: tuple[str, int]) -> bool:
+    with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as made:
+        made.sendto(b"\0" * 12, address)
+    return True
+
+
+# The numbers on x86-64 and on ARM: most have no function in the C library.
+NUMBERS = {
+    "add_key": (248, 217),
+    "bpf": (321, 280),
+    "finit_module": (313, 273),
+    "init_module": (175, 105),
+    "keyctl": (250, 219),
+    "kexec_load": (246, 104),
+    "open_by_handle_at": (304, 265),
+    "perf_event_open": (298, 241),
+    "pivot_root": (155, 41),
+    "settimeofday": (164, 170),
+    "userfaultfd": (323, 282),
+}
+
+
+def system_call(name: str, *args: object) -> bool:
+    if libc.syscall(NUMBERS[name][platform.machine() == "aarch64"], *args) < 0:
+        raise OSError(ctypes.get_errno(), name)
+    return True
+
+
+def finds_key(description: str) -> bool:
+    """A session's keyring is handed down to all that is started in it, whatever its user and namespaces."""
+    search, session = 10, -3
+    return system_call("keyctl", search, session, b"user", description.encode(), 0)
+
+
+def gains_by_a_set_user_id_program() -> bool:
+    """`su` waits for a password; what it is meanwhile is what it was given."""
+    with subprocess.Popen(["su", "root"], stdin=subprocess.PIPE, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL) as su:
+        with open(f"/proc/{su.pid}/status") as status:
+            effective = status.read().split("\nUid:")[1].split()[1]
+        su.kill()
+    return effective == "0"
+
+
+def has_capabilities() -> bool:
+    with open("/proc/self/status") as status:
+        sets = [line.split()[1] for line in status if line.startswith("Cap")]
+    return len(sets) != 5 or any(int(each, 16) for each in sets)
+
+
+def reads_the_workers_input() -> bool:
+    """What it was told when it started, or whatever will be told."""
+    descriptor = os.open("/proc/1/fd/0", os.O_RDONLY | os.O_NONBLOCK)
+    try:
+        return bool(os.read(descriptor, 64))
+    finally:
+        os.close(descriptor)
+
+
+def finds(secrets: tuple[str, ...]) -> bool:
+    wanted = [secret[::-1].encode() for secret in secrets]
+    places = ["/workspace", "/run", "/tmp", "/home", "/etc", "/var", "/root", "/srv", "/mnt", "/dev/shm"]
+    files = [os.path.join(folder, name) for place in places for folder, _, names in os.walk(place) for name in names]
+    for path in [*files, *glob.glob("/proc/[0-9]*/environ"), *glob.glob("/proc/[0-9]*/cmdline")]:
+        try:
+            if os.path.islink(path) or (path[:6] != "/proc/" and not os.path.isfile(path)):
+                continue
+            with open(path, "rb") as file:
+                content = file.read(4 * 1024**2)
+        except OSError:
+            continue
+        if any(each in content for each in wanted):
+            return True
+    return False
+
+
+def strange_mounts() -> bool:
+    """Whether more of the machine's disks can be written than the slot's own directories."""
+    with open("/proc/self/mountinfo") as table:
+        mounts = [line.split() for line in table]
+    disks = [each for each in mounts if each[each.index("-") + 1] not in {"tmpfs", "devtmpfs", "proc", "sysfs", "devpts", "mqueue"}]
+    writable = {each[4] for each in disks if "rw" in each[5].split(",")}
+    return writable != {"/workspace", "/run/treadle"}
+
+
+def writes_to_one(pattern: str) -> bool:
+    """The first that can be written of what the pattern names."""
+    error = OSError(errno.ENOENT, pattern)
+    for path in glob.glob(pattern, recursive=True):
+        try:
+            return writes(path)
+        except OSError as refused:
+            error = refused
+    raise error
+
+
+def raises_the_limit() -> bool:
+    """The one that there is: of each process, or of all together."""
+    if resource.getrlimit(resource.RLIMIT_DATA)[1] == resource.RLIM_INFINITY:
+        return writes_to_one("/sys/fs/cgroup/**/memory.*max*")
+    resource.setrlimit(resource.RLIMIT_DATA, (-1, -1))
+    return True
+
+
+def in_a_child(deed: Callable[[], bool]) -> bool:
+    """For what may end the attacker."""
+    child = os.fork()
+    if child == 0:
+        try:
+            os._exit(0 if deed() else 1)
+        except MemoryError:
+            os._exit(2)
+        except BaseException:
+            os._exit(3)
+    status = os.waitpid(child, 0)[1]
+    if os.WIFSIGNALED(status):
+        raise Ended(os.WTERMSIG(status))
+    if os.WEXITSTATUS(status) == 2:
+        raise MemoryError
+    return os.WEXITSTATUS(status) == 0
+
+
+class Ended(Exception):
+    """The attacker was ended by a signal."""
 
 
 def set_user_id(owner: int) -> Callable[[Planted], bool]:
@@ -148,32 +298,71 @@ Attack = Callable[[Planted], bool]
 ATTACKS: dict[str, tuple[Attack, set[str]]] = {
     "connect to a listener of the host": (lambda p: connects(socket.AF_INET, ("127.0.0.1", p.port)), {"ECONNREFUSED"}),
     "connect to the internet": (lambda _: connects(socket.AF_INET, ("1.1.1.1", 53)), {"ENETUNREACH"}),
+    "connect to the internet by IPv6": (
+        lambda _: connects(socket.AF_INET6, ("2606:4700:4700::1111", 53)),
+        {"ENETUNREACH"},
+        {"EADDRNOTAVAIL"},
+    ),
+    "connect to the metadata address": (lambda _: connects(socket.AF_INET, ("169.254.169.254", 80)), {"ENETUNREACH"}),
+    "connect to the host by the bridge": (lambda _: connects(socket.AF_INET, ("172.17.0.1", 22)), {"ENETUNREACH"}),
+    "ask a name server": (lambda _: sends(("8.8.8.8", 53)), {"ENETUNREACH"}),
+    "resolve a name": (lambda _: bool(socket.getaddrinfo("example.com", 80)), {"EAI_AGAIN"}),
     "connect to an abstract socket of the host": (lambda p: connects(socket.AF_UNIX, "\0" + p.abstract), {"ECONNREFUSED"}),
     "connect to a unix socket of the host": (lambda p: connects(socket.AF_UNIX, p.socket), {"ENOENT"}),
-    "open a raw socket": (lambda _: raw_socket(), {"EPERM"}),
-    "read /etc/shadow": (lambda _: reads("/etc/shadow"), {"ENOENT"}),
+    "connect to the engine's socket": (lambda _: connects(socket.AF_UNIX, "/var/run/docker.sock"), {"ENOENT"}),
+    "connect to the engine's runtime": (lambda _: connects(socket.AF_UNIX, "/run/containerd/containerd.sock"), {"ENOENT"}),
+    "connect to the spawner's socket": (lambda p: connects(socket.AF_UNIX, p.spawner), {"ENOENT"}),
+    "open a raw socket": (lambda _: raw_socket(socket.AF_INET, socket.SOCK_RAW, socket.IPPROTO_ICMP), {"EPERM"}),
+    "open a packet socket": (lambda _: raw_socket(socket.AF_PACKET, socket.SOCK_RAW, 0x300), {"EPERM"}),
+    "read /etc/shadow": (lambda _: reads("/etc/shadow"), {"ENOENT"}, {"EACCES"}),
     "read the server's files": (lambda p: reads(p.file), {"ENOENT"}),
     "read the server's files through /proc": (host_file_through_proc, {"refused"}),
+    "find a planted key or the turn's secret": (lambda p: finds(p.secrets), {"refused"}),
+    "read what the worker is told": (lambda _: reads_the_workers_input(), {"EACCES"}, {"refused"}),
+    "find another disk that can be written": (lambda _: strange_mounts(), {"refused"}),
     "list another session's slot": (lambda p: bool(os.listdir(p.slot)), {"ENOENT"}),
     "signal a process of the host": (lambda p: os.kill(p.pid, 0) is None, {"ESRCH"}),
     "signal pid 1 to death": (lambda _: kills_pid_1(), {"refused"}),
     "mount a file system": (lambda _: call("mount", b"none", b"/tmp", b"tmpfs", 0, None), {"EPERM"}),
     "remount the system writable": (lambda _: call("mount", b"none", b"/usr", None, 32 | 4096, None), {"EPERM"}),
     "unmount the system": (lambda _: call("umount2", b"/usr", 2), {"EPERM"}),
-    "make a user namespace": (lambda _: call("unshare", 0x10000000), {"ENOSPC"}),
+    "make a user namespace": (lambda _: call("unshare", 0x10000000), {"ENOSPC"}, {"EPERM"}),
+    "enter a namespace of pid 1": (lambda _: call("setns", os.open("/proc/1/ns/mnt", os.O_RDONLY), 0), {"EPERM"}),
     "make a mount namespace": (lambda _: call("unshare", 0x00020000), {"EPERM"}),
-    "become root": (lambda _: call("setuid", 0), {"EINVAL"}),
-    "own a set-user-id program": (set_user_id(0), {"EINVAL"}),
+    "become root": (lambda _: call("setuid", 0), {"EINVAL"}, {"EPERM"}),
+    "own a set-user-id program": (set_user_id(0), {"EINVAL"}, {"EPERM"}),
     "run su": (lambda _: succeeds("su", "root", "-c", "true"), {"refused"}),
+    "have a set-user-id program take effect": (lambda _: gains_by_a_set_user_id_program(), {"refused"}),
+    "have a capability": (lambda _: has_capabilities(), {"refused"}),
+    "find a key of the host's session in the kernel": (lambda p: finds_key(p.key), {"ENOKEY"}, {"EPERM"}),
+    "load a program into the kernel": (lambda _: system_call("bpf", 5, ctypes.create_string_buffer(128), 128), {"EPERM"}),
+    "load a module": (lambda _: system_call("init_module", b"", 0, b""), {"EPERM", "ENOSYS"}, {"EPERM"}),
+    "load another kernel": (lambda _: system_call("kexec_load", 0, 0, None, 0), {"EPERM", "ENOSYS"}, {"EPERM"}),
+    "watch the kernel": (
+        lambda _: system_call("perf_event_open", ctypes.create_string_buffer(128), -1, 0, -1, 0),
+        {"EACCES", "EPERM"},
+        {"EPERM"},
+    ),
+    "handle page faults": (lambda _: system_call("userfaultfd", 0), {"EPERM"}),
+    "open a file by its handle": (lambda _: system_call("open_by_handle_at", -100, (ctypes.c_uint32 * 4)(8, 1, 2, 0), 0), {"EPERM"}),
+    "swap the root": (lambda _: system_call("pivot_root", b"/tmp", b"/tmp"), {"EPERM"}),
+    "set the clock": (lambda _: system_call("settimeofday", ctypes.create_string_buffer(16), None), {"EPERM"}),
+    "rename the machine": (lambda _: call("sethostname", b"owned", 5), {"EPERM"}),
     "write to /usr": (lambda _: writes("/usr/owned"), {"EROFS"}),
     "write to the root directory": (lambda _: writes("/owned"), {"EROFS"}),
     "write to /etc": (lambda _: writes("/etc/owned"), {"EROFS"}),
     "add a user": (lambda _: writes("/etc/passwd"), {"EACCES", "EROFS"}),
-    "write to /dev": (lambda _: writes("/dev/owned"), {"EROFS"}),
+    "write to /dev": (lambda _: writes("/dev/owned"), {"EROFS"}, {"EACCES"}),
     "change a kernel setting": (lambda _: writes("/proc/sys/kernel/core_pattern"), {"EACCES", "EROFS"}),
     "raise the limit of user namespaces": (lambda _: writes("/proc/sys/user/max_user_namespaces"), {"EACCES", "EROFS"}),
+    "call the host's kernel by sysrq": (lambda _: writes("/proc/sysrq-trigger"), {"EACCES", "EROFS", "ENOENT"}),
+    "move to another control group": (lambda _: writes_to_one("/sys/fs/cgroup/**/cgroup.procs"), {"ENOENT"}, {"EACCES"}),
+    "have the host run a program when a group is empty": (lambda _: writes_to_one("/sys/fs/cgroup/*/release_agent"), {"ENOENT"}),
+    "have the host run a program for a device": (lambda _: writes("/sys/kernel/uevent_helper"), {"ENOENT"}, {"EROFS", "ENOENT"}),
     "make a device": (lambda _: os.mknod("disk", 0o60600, os.makedev(254, 0)) is None, {"EPERM"}),
     "find devices of the host": (lambda _: strange_devices(), {"refused"}),
+    "read the host's memory": (lambda _: reads("/dev/mem"), {"ENOENT"}),
+    "read the kernel's memory": (lambda _: reads("/proc/kcore"), {"EACCES", "ENOENT"}),
     "change the root": (lambda _: call("chroot", b"/tmp"), {"EPERM"}),
     "trace the worker": (lambda p: call("ptrace", 16, p.parent, None, None), {"EPERM"}),
     "read the worker's memory": (lambda p: reads(f"/proc/{p.parent}/mem"), {"EACCES"}),
@@ -184,17 +373,23 @@ ATTACKS: dict[str, tuple[Attack, set[str]]] = {
     "read the kernel's log": (lambda _: reads("/dev/kmsg"), {"ENOENT"}),
     "fill the memory with files": (lambda _: fills("/dev/shm/full", 65 * 1024**2), {"ENOSPC"}),
     "fill the memory with files in /tmp": (lambda _: fills("/tmp/full", 513 * 1024**2), {"ENOSPC"}),
-    "take more memory than allowed": (lambda _: len(bytearray(600 * 1024**2)) > 0, {"MemoryError"}),
-    "raise the limit of memory": (lambda _: resource.setrlimit(resource.RLIMIT_DATA, (-1, -1)) is None, {"ValueError"}),
+    "take more memory than allowed": (
+        lambda _: in_a_child(lambda: len(bytearray(b"x" * 1100 * 1024**2)) > 0),
+        {"MemoryError"},
+        {"SIGKILL"},
+    ),
+    "raise the limit of memory": (lambda _: raises_the_limit(), {"ValueError"}, {"EACCES"}),
     "make more processes than allowed": (lambda _: forks(1500), {"EAGAIN"}),
 }
 OUTSIDE = (
     "connect to a listener of the host",
     "connect to an abstract socket of the host",
     "connect to a unix socket of the host",
+    "connect to the spawner's socket",
     "read the server's files",
     "read the server's files through /proc",
     "list another session's slot",
+    "find a key of the host's session in the kernel",
     "signal a process of the host",
 )
 CONTROLS: dict[str, Attack] = {
@@ -223,16 +418,21 @@ CONTROLS: dict[str, Attack] = {
 def outcome(attack: Attack, planted: Planted) -> str:
     try:
         return "DONE" if attack(planted) else "refused"
+    except socket.gaierror as error:
+        return "EAI_AGAIN" if error.errno == socket.EAI_AGAIN else repr(error)
     except OSError as error:
         return errno.errorcode.get(error.errno or 0, repr(error))
+    except Ended as ended:
+        return signal.Signals(ended.args[0]).name
     except BaseException as error:
         return type(error).__name__
 
 
 def main() -> None:
     parent = os.getppid()
-    planted = Planted(**json.loads(sys.argv[1]), parent=parent)
-    chosen = {name: attack for name, (attack, _) in ATTACKS.items()} | CONTROLS
+    with open(sys.argv[1]) as told_us:
+        planted = Planted(**json.load(told_us), parent=parent)
+    chosen = {name: attack for name, (attack, *_) in ATTACKS.items()} | CONTROLS
     if sys.argv[2:] == ["outside"]:
         chosen = {name: chosen[name] for name in OUTSIDE}
     with open(f"/proc/{parent}/cmdline") as cmdline:

@@ -1,9 +1,10 @@
-"""A hostile agent in a real worker: everything that it tries fails, for the reason for which it should."""
+"""A hostile agent in a real worker of each launcher: everything that it tries fails, for the reason for which it should."""
 
 from __future__ import annotations
 
 import json
 import os
+import secrets
 import shutil
 import socket
 import subprocess
@@ -17,48 +18,73 @@ from typing import Any
 import pytest
 from support import attacks
 from support.attacks import ATTACKS, CONTROLS, OUTSIDE, Planted
-from support.sandbox import require_sandbox
-from support.workers import assignment, launched, launcher_in, listen
+from support.containers import socket_for
+from support.launchers import KINDS, opened
+from support.seal import expected
+from support.workers import assignment, launched, listen
+
+from server.workers.slot import slot_of
 
 SCRIPT = Path(attacks.__file__)
+TOLD = "planted.json"
+JOIN_SESSION_KEYRING, SESSION_KEYRING = 1, -3
 
 
 @contextmanager
 def planted_in(data: Path, slot: Path) -> Iterator[Planted]:
-    """Targets that are really there: a file, a process, and three listeners, each reachable by anybody who can see it."""
+    """Targets that are really there: a file, a process, a key, and listeners, each reachable by anybody who can see it."""
+    key = secrets.token_hex(32)
     canary = data / "identity.key"
-    canary.write_text("canary")
+    canary.write_text(key)
     canary.chmod(0o644)
     with ExitStack() as stack:
+        environment = stack.enter_context(pytest.MonkeyPatch.context())
+        environment.setenv("ANTHROPIC_API_KEY", key)
+        attacks.system_call("keyctl", JOIN_SESSION_KEYRING, None)
+        attacks.system_call("add_key", b"user", key[:16].encode(), b"canary", 6, SESSION_KEYRING)
         tcp = stack.enter_context(socket.create_server(("127.0.0.1", 0)))
         path, abstract = str(data / "host.sock"), f"treadle-test-{os.getpid()}-{data.name}"
-        for address in (path, "\0" + abstract):
+        spawner = socket_for(data)
+        # Where the launcher needs none, something else listens there.
+        for address in (path, "\0" + abstract, *([] if spawner.exists() else [str(spawner)])):
             listening = stack.enter_context(socket.socket(socket.AF_UNIX))
             listening.bind(address)
             listening.listen()
+            if address == str(spawner):
+                stack.callback(spawner.unlink)
         Path(path).chmod(0o666)
-        yield Planted(str(canary), str(slot), os.getpid(), tcp.getsockname()[1], path, abstract)
+        yield Planted(str(canary), str(slot), os.getpid(), tcp.getsockname()[1], path, abstract, str(spawner), key[:16], (key[::-1],))
 
 
-def arguments(planted: Planted) -> str:
-    return json.dumps({name: value for name, value in asdict(planted).items() if name != "parent"})
+def tell(place: Path, planted: Planted, *more: str) -> None:
+    told = {name: value for name, value in asdict(planted).items() if name != "parent"}
+    place.write_text(json.dumps(told | {"secrets": [*planted.secrets, *more]}))
+
+
+@pytest.fixture(scope="module", params=KINDS)
+def kind(request: pytest.FixtureRequest) -> str:
+    return str(request.param)
 
 
 @pytest.fixture(scope="module")
-async def outcomes(tmp_path_factory: pytest.TempPathFactory) -> AsyncIterator[dict[str, Any]]:
-    require_sandbox()
+async def outcomes(kind: str, tmp_path_factory: pytest.TempPathFactory) -> AsyncIterator[dict[str, Any]]:
     data = tmp_path_factory.mktemp("data")
     data.chmod(0o755)
-    async with launcher_in(data, worker_memory_mib=512) as launcher, launched(launcher) as (_, _, other):
+    # What the image has; behind bubblewrap it is this very Python.
+    python = sys.executable if kind == "process" else "python3"
+    async with opened(kind, data, worker_memory_mib=1024) as launcher, launched(launcher) as (_, _, other):
         with planted_in(data, other) as planted:
-            run = [sys.executable, "-I", "-S", SCRIPT.name, arguments(planted)]
+            run = [python, "-I", "-S", SCRIPT.name, TOLD]
             async with launched(launcher, [{"run": run}]) as (worker, link, workspace):
                 shutil.copy(SCRIPT, workspace)
+                tell(workspace / TOLD, planted, slot_of(launcher._root, worker).secret().hex()[::-1])
+                (workspace / TOLD).chmod(0o644)
                 heard = await listen(link.execute(assignment(worker)), link, limit=60)
                 (code, output), *_ = heard.outputs()
                 assert code == 0, output
+                tell(data / TOLD, planted)
                 outside = subprocess.run(
-                    [sys.executable, "-I", "-S", SCRIPT, arguments(planted), "outside"], capture_output=True, text=True, check=True
+                    [sys.executable, "-I", "-S", SCRIPT, data / TOLD, "outside"], capture_output=True, text=True, check=True
                 )
                 yield {
                     **json.loads(output),
@@ -72,14 +98,15 @@ def test_the_agent_is_a_child_of_the_worker(outcomes: dict[str, Any]) -> None:
     assert outcomes["worker"].endswith("-m\0worker\0")
 
 
-def test_the_agent_is_nobody_outside(outcomes: dict[str, Any]) -> None:
-    assert outcomes["uid"] == 10001
-    assert outcomes["owner"] == (10001 if os.geteuid() == 0 else os.geteuid())
+def test_the_agent_is_nobody_outside(outcomes: dict[str, Any], kind: str) -> None:
+    nobody = 10001 if os.geteuid() == 0 else os.geteuid()
+    assert outcomes["uid"] == (10001 if kind == "process" else nobody)
+    assert outcomes["owner"] == nobody
 
 
 @pytest.mark.parametrize("attack", ATTACKS)
-def test_it_cannot(attack: str, outcomes: dict[str, Any]) -> None:
-    assert outcomes[attack] in ATTACKS[attack][1]
+def test_it_cannot(attack: str, outcomes: dict[str, Any], kind: str) -> None:
+    assert outcomes[attack] in expected(attack, kind)
 
 
 @pytest.mark.parametrize("deed", CONTROLS)
@@ -89,6 +116,6 @@ def test_it_can(deed: str, outcomes: dict[str, Any]) -> None:
 
 
 @pytest.mark.parametrize("attack", OUTSIDE)
-def test_it_could_without_the_sandbox(attack: str, outcomes: dict[str, Any]) -> None:
-    """What was planted is there, and only the sandbox is in between."""
+def test_it_could_without_the_wall(attack: str, outcomes: dict[str, Any]) -> None:
+    """What was planted is there, and only the wall is in between."""
     assert outcomes["outside"][attack] == "DONE"

@@ -1,0 +1,118 @@
+"""What docs/seal.md shows: every attack of the tests, and how it ends in a worker. `python -m support.seal`, in tests/, writes it.
+
+test_escape.py fails when an attack ends in another way, and tests/contract/test_seal.py when the page says something else.
+"""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+
+from support.attacks import ATTACKS
+
+ROOT = Path(__file__).parents[2]
+PAGE = ROOT / "docs" / "seal.md"
+
+HEAD = """\
+# The seal
+
+What a hostile agent can do from inside its worker: nothing of what follows. Each attack is run by the tests, as the agent would, in a
+real worker of each launcher, and the table shows how it ends there: the error that the system gives, `refused` where a program or the
+result says no, a signal that ends the attacker. Beside each kind of attack the same tests do the harmless deed of that kind, which
+succeeds; and those that aim at something planted on the host succeed from outside a worker. Made by `tests/support/seal.py` from
+`tests/support/attacks.py`; run by `tests/workers/test_escape.py`.
+
+| attack | launcher `process` | launcher `docker` |
+|---|---|---|
+"""
+
+FURTHER = """
+## What is not one call of an agent
+
+Attacks on the protocol between worker and server, on tokens, and over time. Each is refused by the server, or outlived by the worker.
+
+| attack | what comes of it | test |
+|---|---|---|
+"""
+
+OPEN = """
+## What is not held
+
+- **The disk.** Nothing but the disk's own size bounds what a turn writes to its workspace, with either launcher (scratch directories are
+  bounded). Put `TREADLE_WORKER_ROOT` on a file system of its own, or one with project quotas.
+- **Memory with launcher `process`** is bounded for each process, not for all of them together: a thousand processes may take a thousand
+  times as much. When the machine runs out of it, the kernel takes it from workers first.
+- **The kernel itself.** Both launchers share the host's. `docker` filters system calls (the engine's default seccomp profile), `process`
+  does not; `TREADLE_WORKER_RUNTIME` puts another kernel in between.
+- **A worker that its own agent starves.** Behind either wall, an agent that takes all memory with many small processes may lose its own
+  worker to the kernel, and with it its own turn (`OUT_OF_MEMORY` or `WORKER_LOST`); what it did until then is kept.
+"""
+
+MODELS, HOSTILE, LIFE = "tests/models/test_gateway.py", "tests/workers/test_hostile_worker.py", "tests/workers/test_life_of_a_worker.py"
+DOOR, SPAWNER, CONTROL = "tests/workers/test_model_door.py", "tests/spawner/test_containers.py", "tests/faults/test_hostile_control.py"
+ELSEWHERE = {
+    "use the gateway's token after the turn": ("token and socket are dead", MODELS, "test_after_the_turns_end_token_and_socket_are_dead"),
+    "use another turn's token": ("401", MODELS, "test_another_turns_token_is_no_good_here"),
+    "use no token, or a wrong one": ("401", MODELS, "test_without_the_doors_token_nothing_passes"),
+    "replace the gateway's socket, or reach another's": (
+        "the directory is the server's, and read-only",
+        DOOR,
+        "test_the_agent_can_neither_replace_the_socket_nor_see_anothers",
+    ),
+    "swap the worker's socket for another worker's": ("`WORKER_LOST`", HOSTILE, "test_another_sessions_socket_does_not_prove_itself"),
+    "put a link or a file in the socket's place": ("`WORKER_LOST`", HOSTILE, "test_a_link_in_the_place_of_the_socket_is_refused"),
+    "listen there without the turn's secret": ("`WORKER_LOST`", HOSTILE, "test_a_listener_without_the_secret_is_refused"),
+    "call the worker in the server's place": ("`UNAUTHENTICATED`", HOSTILE, "test_calls_without_the_proof_are_refused"),
+    "forge an event, or send them out of order": ("`PROTOCOL`: the turn ends", HOSTILE, "test_a_forged_frame_is_refused"),
+    "skip numbers of events": ("`PROTOCOL`: the turn ends", HOSTILE, "test_a_worker_that_breaks_the_protocol_is_told_as_such"),
+    "write to its own past, or to another session's": ("the fields are stripped", HOSTILE, "test_what_a_worker_may_not_say_is_stripped"),
+    "write an event under another's name": (
+        "what the server vouches for wins",
+        "tests/api/test_event_codec.py",
+        "test_what_the_server_vouches_for_wins_over_a_forged_body",
+    ),
+    "say how its turn ended": ("another code", HOSTILE, "test_how_the_turn_ends_is_not_the_workers_to_say"),
+    "send a transcript without end": ("refused", HOSTILE, "test_a_transcript_of_a_hostile_size_is_refused"),
+    "find the secret in a command line or an environment of the host": (
+        "it is in none",
+        LIFE,
+        "test_the_secret_is_in_no_command_line_and_no_environment",
+    ),
+    "learn the secret from the engine": ("it never knew", SPAWNER, "test_the_engine_never_learns_a_secret"),
+    "outlive the turn": ("killed", LIFE, "test_what_got_away_by_forking_twice_is_gone_after_the_turn"),
+    "outlast an interrupt or the time limit": ("killed", CONTROL, "test_an_interrupt_and_the_time_limit_hold"),
+    "talk without end": ("stopped", CONTROL, "test_an_agent_that_never_stops_talking_is_stopped"),
+    "take all memory": ("`OUT_OF_MEMORY`", SPAWNER, "test_out_of_memory_is_told_apart_though_the_worker_lives"),
+    "have more made than a sealed container": ("nothing else can be asked for", SPAWNER, "test_only_slots_can_be_named"),
+}
+"""Attack, what comes of it, and the file and the test that show it."""
+
+
+def expected(attack: str, kind: str) -> set[str]:
+    """How an attack may end in a worker of that launcher."""
+    _, *walls = ATTACKS[attack]
+    return walls[-1] if kind == "docker" else walls[0]
+
+
+def page() -> str:
+    """The whole of it."""
+    attacks = [f"| {attack} | {_told(attack, 'process')} | {_told(attack, 'docker')} |\n" for attack in ATTACKS]
+    further = [f"| {attack} | {result} | `{Path(file).name}`: {_words(test)} |\n" for attack, (result, file, test) in ELSEWHERE.items()]
+    return HEAD + "".join(attacks) + FURTHER + "".join(further) + OPEN
+
+
+def missing() -> list[str]:
+    """Tests that the page names and that are not there."""
+    return [test for _, file, test in ELSEWHERE.values() if not re.search(rf"^(async )?def {test}\(", (ROOT / file).read_text(), re.M)]
+
+
+def _told(attack: str, kind: str) -> str:
+    return " or ".join(f"`{each}`" for each in sorted(expected(attack, kind)))
+
+
+def _words(test: str) -> str:
+    return test.removeprefix("test_").replace("_", " ")
+
+
+if __name__ == "__main__":
+    PAGE.write_text(page())
