@@ -149,6 +149,12 @@ class Settings(WorkerSettings):
         allow_inf_nan=False,
         description="How long an agent's approval or question waits for its answer before it expires; 0 for ever.",
     )
+    worker_disk_mib: int = Field(
+        20_480,
+        ge=0,
+        description="Disk in MiB that a workspace may take, its repository counted; a turn that takes more is stopped (looked at every "
+        "2 s, large trees less often). 0 for no limit.",
+    )
     worker_start_seconds: Seconds = Field(30, description="Limit for a worker's start.")
     unsandboxed: bool = Field(
         False, description="Run agents without a sandbox where none works. Only for machines that hold nothing of value."

@@ -13,6 +13,7 @@ from server.kernel.errors import LaunchFailed, WorkerLost
 from server.kernel.ports.launcher import Assignment, EgressDoor, ModelDoor, WorkerExit, WorkerId, WorkerSpec
 from server.workers.client import WorkerLink
 from server.workers.dial import dial
+from server.workers.disk import occupied
 from server.workers.liveness import Watch
 from server.workers.slot import EGRESS_SOCKET_NAME, MODEL_SOCKET_NAME, Slot, delete_remains, slot_of, slots
 
@@ -78,6 +79,10 @@ class LocalLauncher(ABC):
         """See Launcher."""
         await self.collect(worker)
         await asyncio.to_thread(slot_of(self._root, worker).delete)
+
+    async def occupied(self, worker: WorkerId) -> int:
+        """See Launcher."""
+        return await occupied(slot_of(self._root, worker).workspace)
 
     async def leftovers(self) -> list[WorkerId]:
         """See Launcher."""

@@ -38,8 +38,9 @@ Attacks on the protocol between worker and server, on tokens, and over time. Eac
 OPEN = """
 ## What is not held
 
-- **The disk.** Nothing but the disk's own size bounds what a turn writes to its workspace, with either launcher (scratch directories are
-  bounded). Put `TREADLE_WORKER_ROOT` on a file system of its own, or one with project quotas.
+- **The disk, to the byte.** A workspace larger than `TREADLE_WORKER_DISK_MIB` ends its turn, but it is looked at every 2 s, so what a
+  disk takes in that time may be written besides; and files that are open and have no name, or that this server may not read (a server
+  that is not root), are not seen. For a wall that holds there, put `TREADLE_WORKER_ROOT` on a file system of its own, or one with quotas.
 - **Memory with launcher `process`** is bounded for each process, not for all of them together: a thousand processes may take a thousand
   times as much. When the machine runs out of it, the kernel takes it from workers first.
 - **The kernel itself.** Both launchers share the host's. `docker` filters system calls (the engine's default seccomp profile), `process`
@@ -48,6 +49,7 @@ OPEN = """
   worker to the kernel, and with it its own turn (`OUT_OF_MEMORY` or `WORKER_LOST`); what it did until then is kept.
 """
 
+DISK = "tests/e2e/test_disk.py"
 MODELS, HOSTILE, LIFE = "tests/models/test_gateway.py", "tests/workers/test_hostile_worker.py", "tests/workers/test_life_of_a_worker.py"
 DOOR, SPAWNER, CONTROL = "tests/workers/test_model_door.py", "tests/spawner/test_containers.py", "tests/faults/test_hostile_control.py"
 ELSEWHERE = {
@@ -80,9 +82,11 @@ ELSEWHERE = {
     ),
     "learn the secret from the engine": ("it never knew", SPAWNER, "test_the_engine_never_learns_a_secret"),
     "outlive the turn": ("killed", LIFE, "test_what_got_away_by_forking_twice_is_gone_after_the_turn"),
+    "fork without end": ("stopped, and other workers go on", LIFE, "test_a_fork_bomb_is_stopped_and_its_neighbour_is_not"),
     "outlast an interrupt or the time limit": ("killed", CONTROL, "test_an_interrupt_and_the_time_limit_hold"),
     "talk without end": ("stopped", CONTROL, "test_an_agent_that_never_stops_talking_is_stopped"),
     "take all memory": ("`OUT_OF_MEMORY`", SPAWNER, "test_out_of_memory_is_told_apart_though_the_worker_lives"),
+    "fill the disk": ("`OUT_OF_DISK`", DISK, "test_a_turn_that_fills_the_disk_is_stopped_and_published"),
     "have more made than a sealed container": ("nothing else can be asked for", SPAWNER, "test_only_slots_can_be_named"),
 }
 """Attack, what comes of it, and the file and the test that show it."""

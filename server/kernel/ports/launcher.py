@@ -258,6 +258,10 @@ class Launcher(Protocol):
         """Forget it, files and all."""
         ...
 
+    async def occupied(self, worker: WorkerId) -> int:
+        """Bytes of the disk that its workspace takes, as far as this server may see."""
+        ...
+
     async def leftovers(self) -> list[WorkerId]:
         """Workers that have files here."""
         ...

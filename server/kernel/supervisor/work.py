@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import time
 from collections.abc import AsyncIterator, Sequence
 from contextlib import aclosing, asynccontextmanager, suppress
 from dataclasses import dataclass
@@ -25,6 +26,9 @@ ACKNOWLEDGE_EVENTS = 256
 ACKNOWLEDGE_SECONDS = 0.1
 """The worker is told after so many durable events, or so long after the first. Its window has 2,048 events."""
 
+DISK_SECONDS = 2.0
+DISK_PAUSES = 20
+"""The disk that a workspace takes is looked at so often, and no longer than one part of so many of the time."""
 
 NOTICE_BYTES = 1024
 """What a notice counts for: it adds little to the log, but each asks the database something."""
@@ -102,6 +106,7 @@ async def _follow(drive: Drive, worker: Worker) -> None:
     stop = _Stop()
     recording = asyncio.create_task(_record(drive, worker, done))
     sides = [asyncio.create_task(_acknowledge(drive, worker)), asyncio.create_task(_stop_when_due(drive, worker, stop))]
+    sides.append(asyncio.create_task(_stop_when_outgrown(drive, stop)))
     try:
         outcome = await _recorded(recording, sides)
     except WorkerProtocolBroken as error:
@@ -239,6 +244,19 @@ async def _stop_when_due(drive: Drive, worker: Worker, stop: _Stop) -> None:
     else:
         await asyncio.sleep(drive.limits.interrupt_grace_seconds)
     await drive.ports.launcher.collect(drive.worker_id)
+
+
+async def _stop_when_outgrown(drive: Drive, stop: _Stop) -> None:
+    """Stop the agent at once when its workspace takes more of the disk than it may."""
+    limit = drive.limits.workspace_bytes
+    while limit:
+        began = time.monotonic()
+        if await drive.ports.launcher.occupied(drive.worker_id) > limit:
+            message = f"the workspace took more than {limit >> 20} MiB of the disk and the agent was stopped"
+            stop.outcome = Outcome(TurnState.FAILED, TurnCode.OUT_OF_DISK, message)
+            await drive.ports.launcher.collect(drive.worker_id)
+            return
+        await asyncio.sleep(max(DISK_SECONDS, DISK_PAUSES * (time.monotonic() - began)))
 
 
 async def _due(drive: Drive) -> Outcome:

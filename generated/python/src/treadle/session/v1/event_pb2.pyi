@@ -79,6 +79,7 @@ class TurnCode(int, metaclass=_enum_type_wrapper.EnumTypeWrapper):
     TURN_CODE_LAUNCH: _ClassVar[TurnCode]
     TURN_CODE_INTERNAL: _ClassVar[TurnCode]
     TURN_CODE_BUDGET: _ClassVar[TurnCode]
+    TURN_CODE_OUT_OF_DISK: _ClassVar[TurnCode]
 
 class InputDelivery(int, metaclass=_enum_type_wrapper.EnumTypeWrapper):
     __slots__ = ()
@@ -266,6 +267,7 @@ TURN_CODE_PROTOCOL: TurnCode
 TURN_CODE_LAUNCH: TurnCode
 TURN_CODE_INTERNAL: TurnCode
 TURN_CODE_BUDGET: TurnCode
+TURN_CODE_OUT_OF_DISK: TurnCode
 INPUT_DELIVERY_UNSPECIFIED: InputDelivery
 INPUT_DELIVERY_STEER: InputDelivery
 INPUT_DELIVERY_QUEUE: InputDelivery

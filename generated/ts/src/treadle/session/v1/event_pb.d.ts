@@ -2348,6 +2348,13 @@ export enum TurnCode {
    * @generated from enum value: TURN_CODE_BUDGET = 7;
    */
   BUDGET = 7,
+
+  /**
+   * The workspace grew larger than it may. What the agent had written was saved.
+   *
+   * @generated from enum value: TURN_CODE_OUT_OF_DISK = 11;
+   */
+  OUT_OF_DISK = 11,
 }
 
 /**
