@@ -273,12 +273,13 @@ class Supervisor:
         await self._recovered.wait()
         await self._waiting.run()
 
-    async def _take_waiting(self, limit: int) -> None:
-        if not self._draining:
-            # As for follow-ups.
-            await self._finishing.run(self._take(limit))
+    async def _take_waiting(self, limit: int) -> int:
+        if self._draining:
+            return 0
+        # As for follow-ups.
+        return await self._finishing.run(self._take(limit))
 
-    async def _take(self, limit: int) -> None:
+    async def _take(self, limit: int) -> int:
         self._ports.mark("take.before")
         taken = await self._ports.queue.take(self._limits.replica, lease_seconds=self._limits.lease_seconds, limit=limit)
         self._ports.mark("take.after")
@@ -287,6 +288,7 @@ class Supervisor:
                 self._ports.waited((now() - each.turn.created_at).total_seconds())
             if not self._draining:  # else the next process takes it up
                 self.start(each)
+        return len(taken)
 
     async def _cancel(self, tasks: list[asyncio.Task[None]]) -> None:
         """Bounded: leases of other turns are not lost because one takes long to let go."""

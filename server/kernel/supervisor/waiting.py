@@ -28,8 +28,9 @@ log = structlog.get_logger()
 class WaitingRoom:
     """This replica's view of the one queue that all replicas share. Nothing is remembered here that the store does not know."""
 
-    def __init__(self, ports: Ports, limits: Limits, *, room: Callable[[], int], take: Callable[[int], Awaitable[None]]) -> None:
-        """`room` says how many places are free here; `take` gives so many to those who are next, and lets those go that shall stop."""
+    def __init__(self, ports: Ports, limits: Limits, *, room: Callable[[], int], take: Callable[[int], Awaitable[int]]) -> None:
+        """`room` says how many places are free here; `take` gives so many to those who are next, lets some of those go that shall stop,
+        and returns how many turns that were."""
         self._ports = ports
         self._limits = limits
         self._room = room
@@ -54,25 +55,28 @@ class WaitingRoom:
         """Until cancelled."""
         while True:
             seen = self._calls.count
-            await self.attend()
-            await self._calls.after(seen, LOOK_SECONDS)
+            if not await self.attend():
+                await self._calls.after(seen, LOOK_SECONDS)
 
-    async def attend(self) -> None:
-        """Give what places there are, and tell all that are due to be told. What cannot be done now is found again."""
+    async def attend(self) -> bool:
+        """Give what places there are, and tell some of those that are due to be told: who has waited for a place that is free now does
+        not wait until ten thousand others know where they stand. Whether there is more to do at once; what cannot be done now is found
+        again."""
         try:
-            await self._attend()
+            return await self._attend()
         except KernelError as error:
             log.warning("queue.not_attended", error=error.message)
         except Exception:  # whatever one turn has wrong, the server goes on, and so do the turns that run
             log.exception("queue.crashed")
+        return False
 
-    async def _attend(self) -> None:
-        look = await self._look()
+    async def _attend(self) -> bool:
+        look, taken = await self._look(), 0
         if look.stopped or (look.startable and self._room() > 0):
-            await self._take(max(0, self._room()))
+            taken = await self._take(max(0, self._room()))
             look = await self._look()
-        while await self._tell(look.due) and len(look.due) == TOLD_AT_ONCE:
-            look = await self._look()
+        told = await self._tell(look.due)
+        return (taken > 0 and look.stopped > 0) or (told and len(look.due) == TOLD_AT_ONCE)
 
     async def _look(self) -> Look:
         look = await self._ports.queue.look(limit=TOLD_AT_ONCE)
