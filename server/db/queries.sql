@@ -244,7 +244,7 @@ SELECT id FROM turns WHERE tenant_id = $1 AND session_id = $2 AND queued AND sta
 -- a place longer ago, then by age; within a tenant the same by users. Without the second, who comes with a thousand turns would get the
 -- only place again and again, since nobody runs a turn when it becomes free.
 -- What a limit ($1 for users, $2 for tenants, 0 for none) holds back is behind all others, and what shall be stopped behind that.
--- With $4 = 0: those that get the next $3 places, and those that shall be stopped. Else up to $4 whose logs are to be told where they
+-- With $4 = 0: those that get the next $3 places, and up to $5 that shall be stopped. Else up to $4 whose logs are to be told where they
 -- stand: each change of the first ten, and of the others a quarter, so that a queue of any length is told in few events.
 WITH running AS MATERIALIZED (
   SELECT tenant_id, owner_id, count(*) AS turns FROM turns WHERE active AND NOT (queued AND state = 'QUEUED') GROUP BY tenant_id, owner_id
@@ -279,9 +279,11 @@ WITH running AS MATERIALIZED (
   SELECT count(*) AS waiting, count(*) FILTER (WHERE reason = 'PLACE' AND NOT stopped) AS startable, count(*) FILTER (WHERE stopped) AS stopped
   FROM ranked
 ), chosen AS (
-  SELECT id AS turn_id, session_id, ahead, reason FROM ranked
-  WHERE CASE WHEN $4::int = 0 THEN stopped OR (reason = 'PLACE' AND ahead < $3::int) ELSE
-    NOT stopped AND (told_ahead IS NULL OR (
+  SELECT id AS turn_id, session_id, ahead, reason FROM ranked, counted
+  WHERE CASE WHEN $4::int = 0 THEN
+    CASE WHEN ranked.stopped THEN ahead < counted.waiting - counted.stopped + $5::int ELSE reason = 'PLACE' AND ahead < $3::int END
+  ELSE
+    NOT ranked.stopped AND (told_ahead IS NULL OR (
       told_at <= clock_timestamp() - interval '1 second'
       AND (reason <> told_reason OR (ahead <> told_ahead AND (ahead < 10 OR abs(ahead - told_ahead) * 4 >= told_ahead)))
     )) END

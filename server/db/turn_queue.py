@@ -14,6 +14,9 @@ from server.kernel.identity import Principal
 from server.kernel.ports.turn_queue import Look, QueueLimits, Telling, Waiting, WaitReason
 from server.kernel.ports.turn_store import Claimed
 
+_STOPPED_AT_ONCE = 64
+"""Their prompts are read, and each has a task while it ends; others wait for the lock meanwhile."""
+
 
 class PostgresTurnQueue:
     """Implements the port `TurnQueue`."""
@@ -25,7 +28,7 @@ class PostgresTurnQueue:
     async def look(self, *, limit: int) -> Look:
         """See TurnQueue."""
         async with self._system.connection() as connection:
-            rows = await connection.fetch(SQL["waiting_turns"], *self._running_limits, 0, limit)
+            rows = await connection.fetch(SQL["waiting_turns"], *self._running_limits, 0, limit, 0)
             due = {str(row["session_id"]): row for row in rows if row["session_id"] is not None}
             stands = await load_claimed(connection, list(due)) if due else []
         return Look(
@@ -58,7 +61,7 @@ class PostgresTurnQueue:
         async with self._system.transaction() as connection:
             # A statement of its own: the next one sees what those who had the lock before have written.
             await connection.execute(SQL["lock_queue"])
-            rows = await connection.fetch(SQL["waiting_turns"], *self._running_limits, limit, 0)
+            rows = await connection.fetch(SQL["waiting_turns"], *self._running_limits, limit, 0, _STOPPED_AT_ONCE)
             chosen = [row["turn_id"] for row in rows if row["turn_id"] is not None]
             taken = await connection.fetch(SQL["take_waiting"], chosen, replica, lease_seconds) if chosen else []
             return await load_claimed(connection, [row["session_id"] for row in taken]) if taken else []

@@ -253,6 +253,23 @@ async def test_what_shall_stop_needs_no_place_and_holds_up_nobody(stores: Stores
     }
 
 
+async def test_what_shall_stop_goes_in_parts_that_take_no_place_away(stores: Stores, database: DatabaseUrls, alice: Principal) -> None:
+    turns = ids(await wait_in_line(stores, alice, 140))
+    assert len(await tell(stores)) == 100
+    stay = turns[:10]
+    connection = await asyncpg.connect(database.owner)
+    try:
+        await connection.execute("UPDATE turns SET interrupt_reason = 'enough' WHERE id <> ALL ($1::uuid[])", stay)
+    finally:
+        await connection.close()
+    sizes, places = [], []
+    while taken := await stores.queue.take("r1", lease_seconds=60, limit=3):
+        sizes.append(sum(bool(each.turn.interrupt_reason) for each in taken))
+        places += [[each.turn.id for each in taken if not each.turn.interrupt_reason]]
+    assert sizes == [64, 64, 2, 0]
+    assert [set(each) for each in places] == [set(stay[:3]), set(stay[3:6]), set(stay[6:9]), set(stay[9:])]
+
+
 async def test_a_session_whose_turn_waits_can_be_deleted(stores: Stores, alice: Principal, bob: Principal) -> None:
     turns = await wait_in_line(stores, alice, 2)
     with pytest.raises(SessionNotFound):

@@ -99,6 +99,14 @@ async def test_a_place_that_becomes_free_is_given_before_all_are_told_where_they
     assert replica.did[:4] == ["told", 1, "told", "told"]
 
 
+async def test_those_that_shall_stop_go_in_parts_until_none_is_left(stores: Stores, database: DatabaseUrls, alice: Principal) -> None:
+    await wait_in_line(stores, alice, 70)
+    await stop_all(database)
+    async with running(Replica(stores)) as replica:
+        await replica.until(lambda: replica.room.waiting == 0 and len(replica.did) > 0)
+    assert replica.did == [64, 6]
+
+
 async def test_what_cannot_be_taken_now_is_not_asked_for_all_the_time(stores: Stores, database: DatabaseUrls, alice: Principal) -> None:
     """As where this replica is going away."""
     await wait_in_line(stores, alice, 1)

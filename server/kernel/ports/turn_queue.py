@@ -84,6 +84,6 @@ class TurnQueue(Protocol):
         ...
 
     async def take(self, replica: str, *, lease_seconds: float, limit: int) -> list[Claimed]:
-        """Give places to the next `limit` turns: they wait no more, and `replica` drives them (epoch + 1). With them go all that shall
-        be stopped. Takers exclude each other, so that limits hold over all replicas."""
+        """Give places to the next `limit` turns: they wait no more, and `replica` drives them (epoch + 1). With them go some of those
+        that shall be stopped, at least one if there are any. Takers exclude each other, so that limits hold over all replicas."""
         ...
