@@ -247,6 +247,38 @@ async def test_a_waiting_turn_is_stopped_at_once_and_never_runs(client: Client, 
 
 
 @ONE_PLACE
+async def test_a_worker_that_cannot_be_removed_keeps_no_place(
+    client: Client, git_server: GitServer, server: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As where the spawner hangs: what ended is ended, and what follows begins."""
+    hung: list[str] = []
+    goes_on, remove = asyncio.Event(), server.launcher.remove
+
+    async def removed_late(worker: Any) -> None:
+        hung.append(worker.turn_id)
+        await goes_on.wait()
+        await remove(worker)
+
+    monkeypatch.setattr(server.launcher, "remove", removed_late)
+    first = execute(client, git_server)
+    await first.until_working()
+    session = Following(client, client.resume(first.session_id))
+    rather = pb.SendInputRequest(session_id=first.session_id, text="rather", delivery=event_pb2.INPUT_DELIVERY_INTERRUPT)
+    # The second one is heard by the turn that runs now, and not by the one whose worker is still there.
+    for count in (2, 3):
+        await client.call("SendInput", rather)
+        await session.until(lambda _, count=count: len({each.turn_id for each in session.seen if each.HasField("tool_call")}) == count)
+    second = execute(client, git_server, "quick.jsonl")
+    await second.until_ahead(0)
+    await client.call("Interrupt", pb.InterruptRequest(session_id=first.session_id))
+    assert (await second.end()).status == event_pb2.TURN_STATUS_COMPLETED
+    await eventually(lambda: len(set(hung)) == 4)
+    goes_on.set()
+    await eventually(lambda: server.supervisor.active == 0)
+    assert await server.launcher.leftovers() == []
+
+
+@ONE_PLACE
 async def test_a_session_whose_turn_waits_is_deleted_at_once(client: Client, git_server: GitServer) -> None:
     first = execute(client, git_server)
     await first.until_working()

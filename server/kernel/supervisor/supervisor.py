@@ -51,7 +51,7 @@ class Supervisor:
         self._recovered = asyncio.Event()
         self._places = 0
         self._leaving = 0
-        """Turns that have ended, while their tasks look for what follows."""
+        """Turns that have ended, while their tasks look for what follows and remove what their workers left."""
         self._finishing = Finishing()
         self._waiting = WaitingRoom(ports, limits, room=lambda: self._room, take=self._take_waiting)
 
@@ -113,8 +113,7 @@ class Supervisor:
             if drive.turn.session_id == session_id:
                 drive.call()
                 return
-        if self._waiting.waiting:
-            self._waiting.call()
+        self._call_waiting()
 
     def request_stop(self, turn_id: str, reason: str) -> None:
         """Stop a turn early, if it runs here; the request is durable already."""
@@ -176,23 +175,30 @@ class Supervisor:
                     ),
                     bound_contextvars(**trace_fields(self._ports.tracer)),
                 ):
-                    await self._live(claimed)
-                with self._left_place():
+                    worker = await self._live(claimed)
+                with self._left_place(turn.id):
                     await self._start_due(turn.session_id)
+                    if worker is not None:
+                        await self._remove(worker)
             except Fenced as error:
                 log.warning("turn.fenced", error=error.message)
             except Exception:  # the task's owner: the lease runs out, and the turn is claimed and tried again
                 log.exception("turn.abandoned")
 
     @contextmanager
-    def _left_place(self) -> Iterator[None]:
+    def _left_place(self, turn_id: str) -> Iterator[None]:
+        """What is done by the task of a turn that has ended: nobody waits for it, and nobody calls it."""
         self._leaving += 1
+        self._drives.pop(turn_id, None)
+        self._sessions.pop(turn_id, None)
+        self._call_waiting()
         try:
             yield
         finally:
             self._leaving -= 1
 
-    async def _live(self, claimed: Claimed) -> None:
+    async def _live(self, claimed: Claimed) -> WorkerId | None:
+        """To the turn's end. Returns the worker of which nothing is needed any more, if there was one."""
         turn = claimed.turn
         envelope = Envelope(
             turn.session_id,
@@ -219,9 +225,15 @@ class Supervisor:
             if drive.bill is not None:
                 drive.bill.close()
             journal.close(session_log)
-        if drive.turn.attempt and drive.turn.imported:
-            self._ports.mark("remove.before")
-            await self._ports.launcher.remove(drive.worker_id)
+        return drive.worker_id if drive.turn.attempt and drive.turn.imported else None
+
+    async def _remove(self, worker: WorkerId) -> None:
+        """What cannot be removed now is swept later."""
+        self._ports.mark("remove.before")
+        try:
+            await self._ports.launcher.remove(worker)
+        except (KernelError, OSError) as error:
+            log.warning("worker.leftover_stays", worker_id=str(worker), error=str(error))
 
     def _forget(self, turn_id: str, task: asyncio.Task[None]) -> None:
         self._ports.rush.leave(turn_id)
@@ -231,6 +243,9 @@ class Supervisor:
         self._drives.pop(turn_id, None)
         self._sessions.pop(turn_id, None)
         self._stops.pop(turn_id, None)
+        self._call_waiting()
+
+    def _call_waiting(self) -> None:
         if self._waiting.waiting:
             self._waiting.call()
 
@@ -338,7 +353,7 @@ class Supervisor:
                 await self._start_due()
 
     async def _claim(self, *, restart: bool) -> list[Claimed]:
-        room = self._limits.max_turns - len(self._tasks)
+        room = self._limits.max_turns - len(self._tasks) + self._leaving
         if room <= 0:
             return []
         return await self._ports.turns.claim(self._limits.replica, lease_seconds=self._limits.lease_seconds, restart=restart, limit=room)
