@@ -37,6 +37,10 @@ MAX_TURN_BYTES = 256 * 1024 * 1024
 """What one worker may add to a log, as far as one server sees it: an agent that prints for an hour fills no disk."""
 
 
+class _NotEnded(WorkerLost):
+    """Nothing is heard of the worker any more, and it could not be ended either: it may still be there."""
+
+
 @dataclass
 class _Stop:
     """Why the turn is being stopped, once it is."""
@@ -243,7 +247,7 @@ async def _stop_when_due(drive: Drive, worker: Worker, stop: _Stop) -> None:
         log.info("worker.interrupt_failed", error=error.message)
     else:
         await asyncio.sleep(drive.limits.interrupt_grace_seconds)
-    await drive.ports.launcher.collect(drive.worker_id)
+    await _collected(drive)
 
 
 async def _stop_when_outgrown(drive: Drive, stop: _Stop) -> None:
@@ -271,10 +275,23 @@ async def _due(drive: Drive) -> Outcome:
 
 
 async def _lost(drive: Drive, error: WorkerLost | LaunchFailed, stopped: Outcome | None = None) -> None:
-    """The worker is gone. What it wrote is still there, and will be published."""
-    end = await drive.ports.launcher.collect(drive.worker_id)
+    """The worker is gone, or given up. What it wrote is still there, and will be published as soon as it is gone."""
+    end = WorkerExit(code=None)
+    if not isinstance(error, _NotEnded):  # asking takes a minute where nobody answers, and who publishes asks again
+        try:
+            end = await _collected(drive)
+        except _NotEnded as failed:
+            log.warning("worker.not_ended", worker_id=str(drive.worker_id), error=failed.message)
     told = drive.ports.codec.worker_updated(str(drive.worker_id), "LOST", launcher=drive.ports.launcher.capability, worker_exit=end)
     await drive.conclude(stopped or _loss(error, end), told)
+
+
+async def _collected(drive: Drive) -> WorkerExit:
+    """Errors: _NotEnded."""
+    try:
+        return await drive.ports.launcher.collect(drive.worker_id)
+    except WorkerLost as error:
+        raise _NotEnded(error.message) from error
 
 
 async def _explained(drive: Drive, outcome: Outcome) -> Outcome:
