@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import os
 import re
 import time
 from collections.abc import AsyncIterator, Mapping, Sequence
@@ -18,6 +19,7 @@ import structlog
 from server.kernel.ports.launcher import WorkerExit
 from server.spawner.engine import Engine, EngineAway, EngineError, EngineRefused, NameTaken, State
 from server.spawner.ownership import give
+from server.spawner.root import is_roots_alone
 from server.spawner.template import Template
 from server.workers.slot import Slot, slots
 
@@ -83,6 +85,7 @@ class Containers:
         async with self._locked(name) as slot:
             if not slot.path.is_dir():
                 raise Refused(f"the spawner sees no slot {name} in {self._root}: TREADLE_WORKER_ROOT must be the same for both")
+            _check_slot(slot)
             if slot.exit() is not None:
                 return Started.ENDED
             state = await self._container(slot)
@@ -121,6 +124,7 @@ class Containers:
         async with self._locked(name) as slot:
             if not slot.path.is_dir():
                 raise NoSlot(f"there is no slot {name}")
+            _check_slot(slot)
             state = await self._container(slot)
             if state is not None and state.running:
                 await self._engine.kill(state.name)
@@ -229,7 +233,7 @@ class Containers:
         return state if state and state.labels.get("treadle.installation") == self._installation else None
 
     async def _recorded(self, slot: Slot) -> bool:
-        """Whether the worker has ended; if so, that is in the slot, and the slot its owner's. Errors: EngineAway."""
+        """Whether the worker has ended; if so, that is in the slot. Errors: EngineAway."""
         if slot.exit() is not None:
             return True
         state = await self._container(slot)
@@ -239,7 +243,6 @@ class Containers:
         if state is not None and state.status != "created":
             output = await self._engine.output(state.name)
             ended = WorkerExit(state.code, state.oom_killed or state.name in self._starved, output[-_TAIL_CHARS:])
-        await asyncio.to_thread(_take_back, slot)
         await asyncio.to_thread(slot.record, ended)
         if state is not None:
             log.info("container.ended", slot=slot.path.name, code=ended.code, oom_killed=ended.oom_killed)
@@ -269,27 +272,28 @@ def _check(labels: Mapping[str, str]) -> None:
             raise Unnameable(f"{name}: {value!r} is no label")
 
 
+def _check_slot(slot: Slot) -> None:
+    """See check_trust. Errors: Refused."""
+    with contextlib.suppress(FileNotFoundError):
+        if os.geteuid() == 0 and not is_roots_alone(slot.path):
+            raise Refused(
+                f"slot {slot.path.name} does not belong to root alone, and the spawner is root; run the server and the spawner both as "
+                "root, or both as one user in the group docker"
+            )
+
+
 def _hand_over(slot: Slot, owner: tuple[int, int]) -> None:
     for path in (slot.workspace, slot.run, slot.models):
         if path.is_symlink() or not path.is_dir():
             raise Refused(f"slot {slot.path.name} has no directory {path.name}")
     _own(slot.run, owner)
     _hand_over_workspace(slot, owner)
-    # The server, which may be another user, must get to the socket; nobody else gets as far as here.
-    slot.run.chmod(0o755)
 
 
 def _hand_over_workspace(slot: Slot, owner: tuple[int, int]) -> None:
     """Until it is complete it is the server's, which builds it, also around a worker that waits."""
     if slot.is_furnished:
         _own(slot.workspace, owner)
-
-
-def _take_back(slot: Slot) -> None:
-    """So that a server that is not root can read and delete what its worker left."""
-    if slot.path.is_dir() and (status := slot.path.stat()).st_uid != 0:
-        for path in (slot.workspace, slot.run):
-            _own(path, (status.st_uid, status.st_gid))
 
 
 def _own(path: Path, owner: tuple[int, int]) -> None:

@@ -1,4 +1,4 @@
-"""Giving a tree to a worker's user, and taking it back: nobody may write there meanwhile, but somebody hostile may have before."""
+"""Giving a tree to a worker's user: nobody may write there meanwhile, but somebody hostile may have before."""
 
 from __future__ import annotations
 

@@ -17,7 +17,7 @@ from server.setting_forms import SOCKET_BYTES
 from server.spawner.containers import Containers
 from server.spawner.engine import Engine
 from server.spawner.readiness import Ready, look
-from server.spawner.root import held_root
+from server.spawner.root import check_trust, held_root
 from server.spawner.service import SpawnerService
 from server.spawner.settings import SpawnerSettings
 from server.spawner.template import Template
@@ -56,6 +56,7 @@ async def checked(settings: SpawnerSettings) -> Ready:
         for missing in reversed([path for path in (settings.slots_dir, *settings.slots_dir.parents) if not path.exists()]):
             missing.mkdir(mode=0o700)
             stack.callback(missing.rmdir)
+        check_trust(settings.slots_dir)
         engine = Engine(settings.docker_host)
         stack.callback(engine.close)
         return await look(engine, Template(settings), installation="check")
@@ -76,17 +77,9 @@ async def _listen(stack: AsyncExitStack, service: SpawnerService, settings: Spaw
         raise SocketUnfit(f"TREADLE_SPAWNER_SOCKET: {address} cannot be listened on: {error}") from None
     await server.start()
     stack.push_async_callback(server.stop, _GRACE_SECONDS)
-    _for_owner_of(settings.slots_dir, unready)
+    unready.chmod(0o600)
     unready.rename(address)
     stack.callback(_withdraw, address, address.stat().st_ino)
-
-
-def _for_owner_of(root: Path, socket: Path) -> None:
-    """Only whose the slots are may connect."""
-    socket.chmod(0o600)
-    owner = root.stat()
-    if owner.st_uid != os.geteuid():
-        os.chown(socket, owner.st_uid, owner.st_gid)
 
 
 def _withdraw(address: Path, inode: int) -> None:

@@ -105,14 +105,15 @@ async def _described(spawner: SpawnerClient, settings: Settings) -> wire.Describ
     socket = settings.spawner_address
     if socket.exists() and not os.access(socket, os.R_OK | os.W_OK):
         raise SpawnerUnfit(
-            f"the spawner's socket {socket} may not be used by this user; the server must run as the owner of {settings.slots_dir}"
+            f"the spawner's socket {socket} may not be used by this user; run the server and the spawner both as root, or both "
+            "as one user in the group docker"
         )
     try:
         found = await spawner.describe(seconds=_DESCRIBE_SECONDS)
     except TimeoutError as error:
         raise SpawnerUnfit(
-            f"no spawner answers at {socket} ({error}); start `python -m server.spawner` beside the server, as root or as a member of the "
-            "group docker, with the same TREADLE_DATA_DIR, TREADLE_WORKER_ROOT and TREADLE_SPAWNER_SOCKET"
+            f"no spawner answers at {socket} ({error}); start `python -m server.spawner` beside the server, as the same user (root, or one "
+            "in the group docker), with the same TREADLE_DATA_DIR, TREADLE_WORKER_ROOT and TREADLE_SPAWNER_SOCKET"
         ) from None
     wanted = {"TREADLE_DEFAULT_PROVIDER": [settings.default_provider] * bool(settings.default_provider)}
     wanted["TREADLE_WORKER_POOL"] = [*settings.pool_sizes]

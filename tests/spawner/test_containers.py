@@ -178,19 +178,27 @@ async def test_an_end_is_recorded_though_nobody_waits(launcher: DockerLauncher, 
     await launcher.remove(worker)
 
 
-async def test_what_a_worker_leaves_belongs_to_whose_slot_it_is(launcher: DockerLauncher) -> None:
-    """So a server that is not root can read and delete it."""
+async def test_a_root_spawner_uses_no_slot_that_others_can_change(spawner: Any, tmp_path: Path) -> None:
+    """Who owns it could swap what is in it for links, while root gives it away and mounts it."""
     require(os.geteuid() == 0, "root", "run the tests as root")
-    worker, slot = await prepared(launcher)
-    os.chown(slot.path, 65534, 65534)
-    link = await launcher.launch(worker)
-    await listen(link.execute(assignment(worker, model="")), link)
-    notes = slot.workspace / "treadle-notes" / "turn-1.md"
-    assert {slot.workspace.stat().st_uid, notes.stat().st_uid} == {10001}
-    await link.close()
-    await launcher.collect(worker)
-    assert {path.lstat().st_uid for path in (slot.workspace, notes, slot.path / "exit", slot.path / "container")} == {65534}
-    await launcher.remove(worker)
+    root = tmp_path / "workers"
+    theirs, shared, linked = (Slot(root / f"{number}23456789ab") for number in range(3))
+    for slot in (theirs, shared):
+        slot.prepare(spec(new_worker()))
+    os.chown(theirs.path, 65534, 65534)
+    shared.path.chmod(0o777)
+    linked.path.symlink_to(tmp_path)
+    for slot in (theirs, shared, linked):
+        for call, request in (
+            (spawner.Start, wire.StartRequest(slot=slot.path.name, provider="replay")),
+            (spawner.Kill, wire.KillRequest(slot=slot.path.name)),
+        ):
+            with pytest.raises(grpc.aio.AioRpcError) as refused:
+                await call(request, timeout=20)
+            assert refused.value.code() is grpc.StatusCode.FAILED_PRECONDITION
+            assert "both as root" in (refused.value.details() or "")
+        assert slot.exit() is None
+    assert containers_of(root) == []
 
 
 MEMORY = {"worker_memory_mib": 256, "worker_tmp_mib": 512}

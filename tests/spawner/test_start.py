@@ -17,6 +17,7 @@ from support.requirements import require
 
 from server.refusal import StartRefused
 from server.spawner.engine import Engine
+from server.spawner.root import held_root
 from server.spawner.serve import checked, serving
 from server.spawner.settings import SpawnerSettings
 from server.spawner.template import Template
@@ -60,7 +61,7 @@ async def test_another_root_inside_than_outside_is_noticed(tmp_path: Path) -> No
     """The spawner's worker root is a file system that only it sees, as in a container that mounts something else there."""
     require(os.geteuid() == 0, "root", "run the tests as root")
     (tmp_path / "workers").mkdir()
-    command = ["unshare", "--mount", "sh", "-c", 'mount -t tmpfs none "$0" && exec "$@"', str(tmp_path / "workers"), *CHECK]
+    command = ["unshare", "--mount", "sh", "-c", 'mount -t tmpfs -o mode=700 none "$0" && exec "$@"', str(tmp_path / "workers"), *CHECK]
     code, said = await run(command, spawner_settings(tmp_path))
     assert code == 2, said
     assert "TREADLE_WORKER_ROOT must be the same path inside and outside" in said
@@ -72,6 +73,59 @@ async def test_a_worker_root_has_one_spawner(tmp_path: Path) -> None:
             async with serving(settings):
                 pass
         await checked(settings)
+
+
+def another_owner(root: Path) -> None:
+    os.chown(root, 65534, 65534)
+
+
+def another_owner_above(root: Path) -> None:
+    os.chown(root.parent, 65534, 65534)
+
+
+def open_to_all(root: Path) -> None:
+    root.chmod(0o1777)
+
+
+def open_to_all_above(root: Path) -> None:
+    root.parent.chmod(0o777)
+
+
+@pytest.mark.parametrize("spoilt", [another_owner, another_owner_above, open_to_all, open_to_all_above])
+async def test_a_root_spawner_refuses_a_worker_root_that_others_can_change(tmp_path: Path, spoilt: Callable[[Path], None]) -> None:
+    """Who swaps a name there while root gives it away or mounts it would be root."""
+    require(os.geteuid() == 0, "root", "run the tests as root")
+    settings = spawner_settings(tmp_path, worker_root=tmp_path / "above" / "workers")
+    settings.slots_dir.mkdir(parents=True)
+    spoilt(settings.slots_dir)
+    with pytest.raises(StartRefused, match=r"TREADLE_WORKER_ROOT: the spawner is root, and .* can be changed by others.* both as root"):
+        async with serving(settings):
+            pass
+    assert list(settings.slots_dir.iterdir()) == []
+    with pytest.raises(StartRefused, match="can be changed by others"):
+        await checked(settings)
+    assert list(settings.slots_dir.iterdir()) == []
+
+
+async def test_a_root_spawner_follows_no_link_to_its_worker_root(tmp_path: Path) -> None:
+    require(os.geteuid() == 0, "root", "run the tests as root")
+    (tmp_path / "there").mkdir()
+    (tmp_path / "here").symlink_to("there")
+    with pytest.raises(StartRefused, match=rf"leads through a link; for a spawner that is root, name it as {tmp_path}/there/workers"):
+        async with serving(spawner_settings(tmp_path, worker_root=tmp_path / "here" / "workers")):
+            pass
+
+
+def test_the_name_of_an_installation_is_written_through_no_link(tmp_path: Path) -> None:
+    (tmp_path / "kept").write_text("kept")
+    root = tmp_path / "workers"
+    root.mkdir(mode=0o700)
+    (root / ".installation.new").symlink_to(tmp_path / "kept")
+    with held_root(root) as installation:
+        assert (root / ".installation").read_text() == installation
+    assert (tmp_path / "kept").read_text() == "kept"
+    with held_root(root) as again:
+        assert again == installation
 
 
 async def test_a_socket_too_deep_is_refused(tmp_path: Path) -> None:

@@ -30,7 +30,8 @@ class SpawnerServiceStub(object):
     machine. So a request names a slot (a directory below the worker root, by its short name), an agent and labels, and nothing else:
     image, command, mounts, user and limits are the spawner's own configuration.
 
-    It is private: on a unix socket that only the main server's user may open, never behind the gateway, never in reflection.
+    It is private: on a unix socket that only the spawner's own user, who is also the main server's, may open, never behind the gateway, never
+    in reflection.
 
     Errors of all calls: INVALID_ARGUMENT for a slot's name or a label that is none; UNAVAILABLE when the engine does not answer.
     """
@@ -78,7 +79,8 @@ class SpawnerServiceServicer(object):
     machine. So a request names a slot (a directory below the worker root, by its short name), an agent and labels, and nothing else:
     image, command, mounts, user and limits are the spawner's own configuration.
 
-    It is private: on a unix socket that only the main server's user may open, never behind the gateway, never in reflection.
+    It is private: on a unix socket that only the spawner's own user, who is also the main server's, may open, never behind the gateway, never
+    in reflection.
 
     Errors of all calls: INVALID_ARGUMENT for a slot's name or a label that is none; UNAVAILABLE when the engine does not answer.
     """
@@ -93,15 +95,16 @@ class SpawnerServiceServicer(object):
     def Start(self, request, context):
         """Start makes and starts the container of a slot, once: whoever else asks is told that it runs, or that it ended. The worker gets its
         configuration and the slot's secret on standard input, and nowhere else. The directories that the worker writes to are given to its
-        user. FAILED_PRECONDITION, with what to do, when there is no such slot or no image for the agent, or the engine refuses.
+        user. FAILED_PRECONDITION, with what to do, when there is no such slot or no image for the agent, the engine refuses, or the slot is not
+        root's alone where the spawner is root.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
     def Wait(self, request, context):
-        """Wait answers when the container has ended, all its processes are gone, how it ended is recorded in the slot, and the directories
-        belong to the slot's owner again. NOT_FOUND when none was started.
+        """Wait answers when the container has ended, all its processes are gone, and how it ended is recorded in the slot. NOT_FOUND when none was
+        started.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
@@ -175,7 +178,8 @@ class SpawnerService(object):
     machine. So a request names a slot (a directory below the worker root, by its short name), an agent and labels, and nothing else:
     image, command, mounts, user and limits are the spawner's own configuration.
 
-    It is private: on a unix socket that only the main server's user may open, never behind the gateway, never in reflection.
+    It is private: on a unix socket that only the spawner's own user, who is also the main server's, may open, never behind the gateway, never
+    in reflection.
 
     Errors of all calls: INVALID_ARGUMENT for a slot's name or a label that is none; UNAVAILABLE when the engine does not answer.
     """

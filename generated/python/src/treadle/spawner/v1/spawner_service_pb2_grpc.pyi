@@ -31,7 +31,8 @@ class SpawnerServiceStub:
     machine. So a request names a slot (a directory below the worker root, by its short name), an agent and labels, and nothing else:
     image, command, mounts, user and limits are the spawner's own configuration.
 
-    It is private: on a unix socket that only the main server's user may open, never behind the gateway, never in reflection.
+    It is private: on a unix socket that only the spawner's own user, who is also the main server's, may open, never behind the gateway, never
+    in reflection.
 
     Errors of all calls: INVALID_ARGUMENT for a slot's name or a label that is none; UNAVAILABLE when the engine does not answer.
     """
@@ -45,11 +46,12 @@ class SpawnerServiceStub:
     Start: _grpc.UnaryUnaryMultiCallable[_spawner_service_pb2.StartRequest, _spawner_service_pb2.StartResponse]
     """Start makes and starts the container of a slot, once: whoever else asks is told that it runs, or that it ended. The worker gets its
     configuration and the slot's secret on standard input, and nowhere else. The directories that the worker writes to are given to its
-    user. FAILED_PRECONDITION, with what to do, when there is no such slot or no image for the agent, or the engine refuses.
+    user. FAILED_PRECONDITION, with what to do, when there is no such slot or no image for the agent, the engine refuses, or the slot is not
+    root's alone where the spawner is root.
     """
     Wait: _grpc.UnaryUnaryMultiCallable[_spawner_service_pb2.WaitRequest, _spawner_service_pb2.WaitResponse]
-    """Wait answers when the container has ended, all its processes are gone, how it ended is recorded in the slot, and the directories
-    belong to the slot's owner again. NOT_FOUND when none was started.
+    """Wait answers when the container has ended, all its processes are gone, and how it ended is recorded in the slot. NOT_FOUND when none was
+    started.
     """
     Kill: _grpc.UnaryUnaryMultiCallable[_spawner_service_pb2.KillRequest, _spawner_service_pb2.KillResponse]
     """Kill ends the container, if there is one, and then does as Wait. Where none was started, none can be started any more. Repeatable.
@@ -66,7 +68,8 @@ class SpawnerServiceAsyncStub(SpawnerServiceStub):
     machine. So a request names a slot (a directory below the worker root, by its short name), an agent and labels, and nothing else:
     image, command, mounts, user and limits are the spawner's own configuration.
 
-    It is private: on a unix socket that only the main server's user may open, never behind the gateway, never in reflection.
+    It is private: on a unix socket that only the spawner's own user, who is also the main server's, may open, never behind the gateway, never
+    in reflection.
 
     Errors of all calls: INVALID_ARGUMENT for a slot's name or a label that is none; UNAVAILABLE when the engine does not answer.
     """
@@ -77,11 +80,12 @@ class SpawnerServiceAsyncStub(SpawnerServiceStub):
     Start: _aio.UnaryUnaryMultiCallable[_spawner_service_pb2.StartRequest, _spawner_service_pb2.StartResponse]  # type: ignore[assignment]
     """Start makes and starts the container of a slot, once: whoever else asks is told that it runs, or that it ended. The worker gets its
     configuration and the slot's secret on standard input, and nowhere else. The directories that the worker writes to are given to its
-    user. FAILED_PRECONDITION, with what to do, when there is no such slot or no image for the agent, or the engine refuses.
+    user. FAILED_PRECONDITION, with what to do, when there is no such slot or no image for the agent, the engine refuses, or the slot is not
+    root's alone where the spawner is root.
     """
     Wait: _aio.UnaryUnaryMultiCallable[_spawner_service_pb2.WaitRequest, _spawner_service_pb2.WaitResponse]  # type: ignore[assignment]
-    """Wait answers when the container has ended, all its processes are gone, how it ended is recorded in the slot, and the directories
-    belong to the slot's owner again. NOT_FOUND when none was started.
+    """Wait answers when the container has ended, all its processes are gone, and how it ended is recorded in the slot. NOT_FOUND when none was
+    started.
     """
     Kill: _aio.UnaryUnaryMultiCallable[_spawner_service_pb2.KillRequest, _spawner_service_pb2.KillResponse]  # type: ignore[assignment]
     """Kill ends the container, if there is one, and then does as Wait. Where none was started, none can be started any more. Repeatable.
@@ -97,7 +101,8 @@ class SpawnerServiceServicer(metaclass=_abc_1.ABCMeta):
     machine. So a request names a slot (a directory below the worker root, by its short name), an agent and labels, and nothing else:
     image, command, mounts, user and limits are the spawner's own configuration.
 
-    It is private: on a unix socket that only the main server's user may open, never behind the gateway, never in reflection.
+    It is private: on a unix socket that only the spawner's own user, who is also the main server's, may open, never behind the gateway, never
+    in reflection.
 
     Errors of all calls: INVALID_ARGUMENT for a slot's name or a label that is none; UNAVAILABLE when the engine does not answer.
     """
@@ -118,7 +123,8 @@ class SpawnerServiceServicer(metaclass=_abc_1.ABCMeta):
     ) -> _typing.Union[_spawner_service_pb2.StartResponse, _abc.Awaitable[_spawner_service_pb2.StartResponse]]:
         """Start makes and starts the container of a slot, once: whoever else asks is told that it runs, or that it ended. The worker gets its
         configuration and the slot's secret on standard input, and nowhere else. The directories that the worker writes to are given to its
-        user. FAILED_PRECONDITION, with what to do, when there is no such slot or no image for the agent, or the engine refuses.
+        user. FAILED_PRECONDITION, with what to do, when there is no such slot or no image for the agent, the engine refuses, or the slot is not
+        root's alone where the spawner is root.
         """
 
     @_abc_1.abstractmethod
@@ -127,8 +133,8 @@ class SpawnerServiceServicer(metaclass=_abc_1.ABCMeta):
         request: _spawner_service_pb2.WaitRequest,
         context: _ServicerContext,
     ) -> _typing.Union[_spawner_service_pb2.WaitResponse, _abc.Awaitable[_spawner_service_pb2.WaitResponse]]:
-        """Wait answers when the container has ended, all its processes are gone, how it ended is recorded in the slot, and the directories
-        belong to the slot's owner again. NOT_FOUND when none was started.
+        """Wait answers when the container has ended, all its processes are gone, and how it ended is recorded in the slot. NOT_FOUND when none was
+        started.
         """
 
     @_abc_1.abstractmethod
