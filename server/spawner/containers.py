@@ -7,7 +7,7 @@ import contextlib
 import os
 import re
 import time
-from collections.abc import AsyncIterator, Mapping, Sequence
+from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from enum import Enum
@@ -17,8 +17,10 @@ from weakref import WeakValueDictionary
 import structlog
 
 from server.kernel.ports.launcher import WorkerExit
-from server.spawner.engine import Engine, EngineAway, EngineError, EngineRefused, NameTaken, State
+from server.refusal import StartRefused
+from server.spawner.engine import Engine, EngineAway, EngineError, EngineRefused, NameTaken, State, to_its_end
 from server.spawner.ownership import give
+from server.spawner.readiness import PROBE_LABEL
 from server.spawner.root import is_roots_alone
 from server.spawner.template import Template
 from server.workers.slot import Slot, slots
@@ -28,6 +30,9 @@ _SLOT = re.compile(r"[a-z0-9][a-z0-9-]{0,39}")
 _TAIL_CHARS = 64 * 1024
 _PAUSE_SECONDS = 0.5
 _SWEEP_SECONDS = 15.0
+_RECORDED_AT_ONCE = 4
+_PROBE_SECONDS = 300.0
+"""Far longer than a wall is tried."""
 
 log = structlog.get_logger()
 
@@ -68,7 +73,18 @@ class Containers:
     """See above. What is known of a container is the engine's and the slot's to say, so a spawner that was restarted knows as much; only
     who waits for an end is kept here."""
 
-    def __init__(self, engine: Engine, template: Template, *, installation: str, providers: Sequence[str]) -> None:
+    def __init__(
+        self,
+        engine: Engine,
+        template: Template,
+        *,
+        installation: str,
+        providers: Sequence[str],
+        wall: Callable[[], Awaitable[None]] | None = None,
+    ) -> None:
+        """`wall`: tries it, before the first worker is made; None where that was done. Errors of it: StartRefused."""
+        self._untried = wall
+        self._trying = asyncio.Lock()
         self._engine = engine
         self._template = template
         self._installation = installation
@@ -78,6 +94,7 @@ class Containers:
         self._news = asyncio.Event()
         self._starved: set[str] = set()
         self._slotless: set[str] = set()
+        self._recording = asyncio.Semaphore(_RECORDED_AT_ONCE)
 
     async def start(self, name: str, provider: str, labels: Mapping[str, str]) -> Started:
         """Make and start the container of a slot, unless that was done before. Errors: Unnameable, Refused, EngineAway."""
@@ -93,7 +110,7 @@ class Containers:
                 return Started.ENDED
             if state is not None and state.running:
                 # One that waited in the pool gets its workspace now.
-                await asyncio.to_thread(_hand_over_workspace, slot, self._template.owner)
+                await to_its_end(asyncio.to_thread(_hand_over_workspace, slot, self._template.owner))
             if state is not None and state.status != "created":
                 return Started.RUNNING if state.running else Started.ENDED
             if state is None:
@@ -128,6 +145,8 @@ class Containers:
             state = await self._container(slot)
             if state is not None and state.running:
                 await self._engine.kill(state.name)
+            elif state is not None and state.status == "created":
+                await self._engine.remove(state.name)
             await self._recorded(slot)
 
     async def remove(self, name: str) -> None:
@@ -148,10 +167,10 @@ class Containers:
     async def look_after(self) -> None:
         """Record what ends by itself; end what is too old; delete what has no slot any more. Runs for the spawner's life."""
         async with asyncio.TaskGroup() as group:
-            group.create_task(self._listen())
+            group.create_task(self._listen(group))
             group.create_task(self._sweep())
 
-    async def _listen(self) -> None:
+    async def _listen(self, group: asyncio.TaskGroup) -> None:
         """The engine says what happens, as long as it lives; when it is there again, whoever waits looks anew."""
         while True:
             try:
@@ -162,8 +181,8 @@ class Containers:
                         if what == "oom":
                             self._starved.add(container)
                         if what == "die":
-                            await self._record_dead(container)
-                            self._tell()
+                            # So that what takes long for one keeps nobody else waiting.
+                            group.create_task(self._record_dead(container))
             except EngineError as error:
                 log.warning("engine.unheard", error=str(error))
             await asyncio.sleep(_PAUSE_SECONDS)
@@ -171,11 +190,18 @@ class Containers:
     async def _sweep(self) -> None:
         while True:
             try:
+                for each in await self._engine.list(PROBE_LABEL):
+                    if time.time() - each.created_at > _PROBE_SECONDS:
+                        log.info("container.removed", container=each.name, reason="who tried it is gone")
+                        await self._engine.remove(each.name)
                 found = await self._engine.list(self._mine)
                 self._slotless &= {each.name for each in found}
                 for each in found:
-                    await self._sweep_one(each)
-            except (EngineError, OSError) as error:
+                    try:
+                        await self._sweep_one(each)
+                    except (EngineError, NoSlot, Refused, Unnameable, OSError) as error:
+                        log.warning("container.not_swept", container=each.name, error=str(error))
+            except EngineError as error:
                 log.warning("containers.sweep_failed", error=str(error))
             await asyncio.sleep(_SWEEP_SECONDS)
 
@@ -190,15 +216,27 @@ class Containers:
         elif state.running and time.time() - state.created_at > self._template.settings.worker_seconds:
             log.warning("container.too_old", slot=slot.path.name, limit_s=self._template.settings.worker_seconds)
             await self.kill(slot.path.name)
+        elif state.running and slot.exit() is not None:
+            # By a spawner that was killed while the engine started it.
+            log.warning("container.killed", slot=slot.path.name, reason="its end was told before")
+            await self.kill(slot.path.name)
         elif not state.running and state.status != "created":
             await self._record_dead(state.name)
 
     async def _record_dead(self, container: str) -> None:
-        state = await self._engine.inspect(container)
-        slot = await asyncio.to_thread(self._slot_of, state) if state else None
-        if slot is not None:
-            async with self._locked(slot.path.name) as locked:
-                await self._recorded(locked)
+        """Where that fails, the next look does it, or whoever waits."""
+        try:
+            async with self._recording:
+                state = await self._engine.inspect(container)
+                slot = await asyncio.to_thread(self._slot_of, state) if state else None
+                if slot is not None:
+                    async with self._locked(slot.path.name) as locked:
+                        await self._recorded(locked)
+        except (EngineError, Unnameable, OSError) as error:
+            log.warning("container.not_recorded", container=container, error=str(error))
+        finally:
+            # Also one whose slot or record is gone: who waits for it sees that.
+            self._tell()
 
     def _slot_of(self, state: State) -> Slot | None:
         """Where a container's slot is now: it moves with its directory, so the name that it was made with says little."""
@@ -214,18 +252,28 @@ class Containers:
                 f"there is no image for the agent {provider!r}: {self._template.image(provider)}; `make images` builds it, and "
                 "TREADLE_WORKER_IMAGE names another"
             )
+        await self._tried()
         owner = self._template.owner
         name, image = f"treadle-{self._installation}-{slot.path.name}", self._template.image(provider)
         mine = {"treadle.installation": self._installation, "treadle.slot": slot.path.name, "treadle.provider": provider}
         marked = {f"treadle.{key}": value for key, value in labels.items()} | mine
-        await asyncio.to_thread(_hand_over, slot, owner)
+        await to_its_end(asyncio.to_thread(_hand_over, slot, owner))
         try:
             await self._engine.create(name, image, self._template.configuration(marked), self._template.host(slot))
         except NameTaken:
             pass  # by a spawner that was killed before it could say so in the slot
         except EngineRefused as error:
             raise Refused(f"the engine makes no container: {error}") from error
-        await asyncio.to_thread(slot.hold, name)
+        await to_its_end(asyncio.to_thread(slot.hold, name))
+
+    async def _tried(self) -> None:
+        async with self._trying:
+            if self._untried is not None:
+                try:
+                    await self._untried()
+                except StartRefused as error:
+                    raise Refused(str(error)) from error
+                self._untried = None
 
     async def _container(self, slot: Slot) -> State | None:
         """The slot's container; never one of somebody else."""
@@ -243,7 +291,9 @@ class Containers:
         if state is not None and state.status != "created":
             output = await self._engine.output(state.name)
             ended = WorkerExit(state.code, state.oom_killed or state.name in self._starved, output[-_TAIL_CHARS:])
-        await asyncio.to_thread(slot.record, ended)
+        with contextlib.suppress(FileNotFoundError):  # its server has deleted it meanwhile
+            await to_its_end(asyncio.to_thread(slot.record, ended))
+        self._tell()
         if state is not None:
             log.info("container.ended", slot=slot.path.name, code=ended.code, oom_killed=ended.oom_killed)
         return True

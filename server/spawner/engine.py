@@ -6,7 +6,7 @@ import asyncio
 import contextlib
 import socket
 import threading
-from collections.abc import AsyncIterator, Callable, Iterator, Mapping
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import asynccontextmanager, contextmanager
 from dataclasses import dataclass
@@ -202,7 +202,20 @@ class Engine:
                     self._api = docker.APIClient(self._host, version="auto", timeout=_CALL_SECONDS, num_pools=_THREADS)
                 return work(self._api)
 
-        return await asyncio.get_running_loop().run_in_executor(self._threads, call)
+        return await to_its_end(asyncio.get_running_loop().run_in_executor(self._threads, call))
+
+
+async def to_its_end(work: Awaitable[T]) -> T:
+    """What it returns; whoever is cancelled meanwhile waits for its end all the same. A thread cannot be stopped, so a slot that is held
+    must be held until nothing more happens to its container."""
+    done = asyncio.ensure_future(work)
+    try:
+        return await asyncio.shield(done)
+    except asyncio.CancelledError:
+        await asyncio.wait({done})
+        if not done.cancelled():
+            done.exception()
+        raise
 
 
 @contextmanager

@@ -21,9 +21,12 @@ from server.spawner.engine import Engine, EngineAway, EngineError, EngineRefused
 from server.spawner.root import PROBE
 from server.spawner.template import Template
 from server.workers.inside import WORKSPACE
-from server.workers.slot import Slot, delete_tree
+from server.workers.slot import FULL, Slot, delete_tree
 
 _PROBE_SECONDS = 20.0
+_FULL = "no space left on device"
+PROBE_LABEL = "treadle.probe"
+"""By it any spawner of this engine deletes what a probe left behind that was killed."""
 _PYTHON = "/opt/treadle/bin/python"
 """Where worker/Dockerfile puts it."""
 
@@ -40,13 +43,16 @@ class Ready:
     detail: str
 
 
-async def look(engine: Engine, template: Template, *, installation: str) -> Ready:
-    """Try everything, a container included. Errors: EngineUnfit."""
+class NoSpace(EngineUnfit):
+    """The wall could not be tried, since a disk is full."""
+
+
+async def look(engine: Engine, template: Template) -> Ready:
+    """Everything but the wall. Errors: EngineUnfit."""
     try:
         facts = await engine.facts()
         _check_limits(facts, template)
         providers = await _providers(engine, template)
-        await _check_wall(engine, template, template.image(providers[0]), installation)
     except EngineError as error:
         raise EngineUnfit(str(error)) from None
     return Ready(providers, _detail(facts, template))
@@ -81,14 +87,25 @@ async def _providers(engine: Engine, template: Template) -> tuple[str, ...]:
     return found
 
 
-async def _check_wall(engine: Engine, template: Template, image: str, installation: str) -> None:
-    """Make a container as every worker's is, and attack the wall from inside. Errors: EngineUnfit."""
+async def check_wall(engine: Engine, template: Template, provider: str) -> None:
+    """Make a container as every worker's is, and attack the wall from inside. Errors: EngineUnfit, NoSpace."""
+    try:
+        await _attack(engine, template, template.image(provider))
+    except EngineUnfit as error:
+        raise NoSpace(f"no container can be tried: {error}") if _FULL in str(error).lower() else error from None
+    except EngineError as error:
+        raise EngineUnfit(str(error)) from None
+    except OSError as error:
+        kind = NoSpace if error.errno in FULL else EngineUnfit
+        raise kind(f"no container can be tried: {error.filename or template.settings.slots_dir}: {error.strerror}") from None
+
+
+async def _attack(engine: Engine, template: Template, image: str) -> None:
     with _probe_slot(template.settings.slots_dir, template.owner) as slot:
-        name = f"treadle-{installation}{slot.path.name.replace('.', '-')}"
+        name = f"treadle{slot.path.name.replace('.', '-')}"
         hidden = slot.path / "secret"
         command = [_PYTHON, "-I", "-S", "-c", inspect.getsource(inside), str(hidden), str(WORKSPACE)]
-        # By the label one that was left behind is found and deleted.
-        configuration = template.configuration({"treadle.installation": installation}) | {"entrypoint": command}
+        configuration = template.configuration({PROBE_LABEL: ""}) | {"entrypoint": command}
         try:
             try:
                 await engine.create(name, image, configuration, template.host(slot))

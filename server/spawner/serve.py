@@ -5,8 +5,9 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import os
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import AsyncExitStack, ExitStack, asynccontextmanager
+from functools import partial
 from pathlib import Path
 
 import grpc
@@ -16,7 +17,7 @@ from server.refusal import StartRefused
 from server.setting_forms import SOCKET_BYTES
 from server.spawner.containers import Containers
 from server.spawner.engine import Engine
-from server.spawner.readiness import Ready, look
+from server.spawner.readiness import NoSpace, Ready, check_wall, look
 from server.spawner.root import check_trust, held_root
 from server.spawner.service import SpawnerService
 from server.spawner.settings import SpawnerSettings
@@ -41,8 +42,15 @@ async def serving(settings: SpawnerSettings) -> AsyncIterator[asyncio.Future[Non
         installation = stack.enter_context(held_root(settings.slots_dir))
         engine, template = Engine(settings.docker_host), Template(settings)
         stack.callback(engine.close)
-        ready = await look(engine, template, installation=installation)
-        containers = Containers(engine, template, installation=installation, providers=ready.providers)
+        ready = await look(engine, template)
+        wall: Callable[[], Awaitable[None]] | None = partial(check_wall, engine, template, ready.providers[0])
+        try:
+            await check_wall(engine, template, ready.providers[0])
+            wall = None
+        except NoSpace as error:
+            # Workers must be ended and deleted even so, or the disk stays full. None is made before the wall was tried.
+            log.warning("wall.untried", error=str(error))
+        containers = Containers(engine, template, installation=installation, providers=ready.providers, wall=wall)
         upkeep = asyncio.create_task(containers.look_after(), name="containers")
         stack.push_async_callback(_ended, upkeep)
         await _listen(stack, SpawnerService(containers, ready, template), settings)
@@ -59,7 +67,10 @@ async def checked(settings: SpawnerSettings) -> Ready:
         check_trust(settings.slots_dir)
         engine = Engine(settings.docker_host)
         stack.callback(engine.close)
-        return await look(engine, Template(settings), installation="check")
+        template = Template(settings)
+        ready = await look(engine, template)
+        await check_wall(engine, template, ready.providers[0])
+        return ready
 
 
 async def _listen(stack: AsyncExitStack, service: SpawnerService, settings: SpawnerSettings) -> None:

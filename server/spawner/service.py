@@ -100,6 +100,10 @@ async def _answered(context: Context, work: Awaitable[T]) -> T:
         return await work
     except (Unnameable, NoSlot, Refused) as error:
         code, said = _STATUS[type(error)], str(error)
+    except OSError as error:
+        # A full disk or the like: may be over when it is asked again.
+        log.warning("slot.failed", error=str(error))
+        code, said = grpc.StatusCode.UNAVAILABLE, f"the spawner cannot use the worker root: {error}"
     except EngineError as error:
         log.warning("engine.failed", error=str(error))
         code, said = grpc.StatusCode.UNAVAILABLE, str(error)

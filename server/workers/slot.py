@@ -17,6 +17,7 @@ output.log  what the worker printed
 from __future__ import annotations
 
 import contextlib
+import errno
 import fcntl
 import hashlib
 import hmac
@@ -35,6 +36,7 @@ MODEL_SOCKET_NAME = "model.sock"
 EGRESS_SOCKET_NAME = "egress.sock"
 _TAIL_BYTES = 4096
 _GONE = ".gone-"
+FULL = frozenset({errno.ENOSPC, errno.EDQUOT})
 
 
 @dataclass(frozen=True)
@@ -167,10 +169,19 @@ class Slot:
         self._create("container", container)
 
     def record(self, exit_: WorkerExit) -> None:
-        """How its container ended. From now on none can be started here. Repeatable; the first record stays."""
-        if exit_.log_tail:
-            self._create("output.log", exit_.log_tail)
-        self._create("exit", json.dumps({"code": exit_.code, "oom_killed": exit_.oom_killed}))
+        """How its container ended. From now on none can be started here. Repeatable; the first record stays.
+        Where the disk is full, only that it ended is kept."""
+        try:
+            if exit_.log_tail:
+                self._create("output.log", exit_.log_tail)
+            self._create("exit", json.dumps({"code": exit_.code, "oom_killed": exit_.oom_killed}))
+        except OSError as error:
+            if error.errno not in FULL:
+                raise
+            # That it ended must be recorded, or nobody could ever delete what fills the disk. A rename needs no space, and the lock, which
+            # is empty, has no use here.
+            with contextlib.suppress(FileNotFoundError):
+                (self.path / "lock").rename(self.path / "exit")
 
     def log_tail(self) -> str:
         """The last 4 KiB that the worker printed."""

@@ -6,23 +6,39 @@ import asyncio
 import contextlib
 import json
 import os
+import subprocess
+import threading
 from collections.abc import AsyncIterator
 from contextlib import aclosing, asynccontextmanager
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+import docker
 import grpc
 import pytest
-from support.containers import containers_of, require_engine, socket_for, spawner_settings, spawning
+from support.containers import (
+    containers_of,
+    no_containers_left,
+    require_engine,
+    socket_for,
+    spawner_process,
+    spawner_settings,
+    spawning,
+)
 from support.requirements import require
 from support.workers import assignment, eventually, launched, launcher_in, listen, new_worker, spec
 
 from server.kernel.errors import WorkerLost
 from server.kernel.event import WorkerBatch
-from server.kernel.ports.launcher import WorkerId
+from server.kernel.ports.launcher import WorkerExit, WorkerId
 from server.spawner import containers
-from server.spawner.engine import Engine, EngineAway
+from server.spawner.containers import Containers
+from server.spawner.engine import Engine, EngineAway, State
+from server.spawner.root import held_root
 from server.spawner.serve import serving
+from server.spawner.settings import SpawnerSettings
+from server.spawner.template import Template
 from server.workers.docker import DockerLauncher
 from server.workers.slot import Slot, slot_of
 from treadle.spawner.v1 import spawner_service_pb2 as wire
@@ -199,6 +215,182 @@ async def test_a_root_spawner_uses_no_slot_that_others_can_change(spawner: Any, 
             assert "both as root" in (refused.value.details() or "")
         assert slot.exit() is None
     assert containers_of(root) == []
+
+
+@pytest.fixture
+async def held(tmp_path: Path) -> AsyncIterator[tuple[Containers, Path]]:
+    """The containers without a service before them, and their root."""
+    settings = spawner_settings(tmp_path)
+    root = settings.slots_dir
+    with no_containers_left(root), held_root(root) as installation:
+        engine = Engine(settings.docker_host)
+        looked = Containers(engine, Template(settings), installation=installation, providers=["replay"])
+        after = asyncio.create_task(looked.look_after())
+        try:
+            yield looked, root
+        finally:
+            after.cancel()
+            await asyncio.wait({after})
+            engine.close()
+
+
+def furnished(root: Path) -> Slot:
+    worker = new_worker()
+    slot = slot_of(root, worker)
+    slot.prepare(spec(worker))
+    slot.furnish()
+    return slot
+
+
+async def test_a_start_that_was_given_up_does_not_happen_after_the_kill(
+    held: tuple[Containers, Path], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The engine is slow, and a thread that waits for it cannot be stopped."""
+    looked, root = held
+    slot, start, entered, go = furnished(root), docker.APIClient.start, threading.Event(), threading.Event()
+
+    def slow(self: docker.APIClient, *arguments: Any, **options: Any) -> None:
+        entered.set()
+        go.wait(30)
+        start(self, *arguments, **options)
+
+    monkeypatch.setattr(docker.APIClient, "start", slow)
+    starting = asyncio.create_task(looked.start(slot.path.name, "replay", {}))
+    await asyncio.to_thread(entered.wait, 30)
+    starting.cancel()
+    killing = asyncio.create_task(looked.kill(slot.path.name))
+    await asyncio.wait({killing}, timeout=1)
+    assert not killing.done(), "it may still start"
+    go.set()
+    await asyncio.wait_for(killing, 30)
+    assert starting.cancelled()
+    assert container_of(root).status == "exited"
+    assert slot.exit() is not None
+
+
+async def test_a_container_that_was_made_and_never_started_goes_with_the_kill(
+    held: tuple[Containers, Path], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    looked, root = held
+    slot = furnished(root)
+
+    async def away(self: Engine, name: str, line: bytes) -> None:
+        raise EngineAway("just now")
+
+    monkeypatch.setattr(Engine, "start", away)
+    with pytest.raises(EngineAway):
+        await looked.start(slot.path.name, "replay", {})
+    assert container_of(root).status == "created"
+    await looked.kill(slot.path.name)
+    assert containers_of(root) == []
+    assert slot.exit() is not None
+
+
+async def test_what_runs_though_its_end_was_told_is_ended(
+    launcher: DockerLauncher, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A spawner was killed while the engine was starting it."""
+    monkeypatch.setattr(containers, "_SWEEP_SECONDS", 0.1)
+    worker, slot = await prepared(launcher)
+    link = await launcher.launch(worker)
+    await link.close()
+    slot.record(WorkerExit(code=None))
+    await eventually(lambda: container_of(tmp_path / "workers").status == "exited", limit=30)
+    await launcher.remove(worker)
+
+
+async def test_an_end_that_takes_long_to_record_keeps_nobody_else_waiting(
+    held: tuple[Containers, Path], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    looked, root = held
+    slow, quick = furnished(root), furnished(root)
+    for slot in (slow, quick):
+        await looked.start(slot.path.name, "replay", {})
+    output, read, go = Engine.output, asyncio.Event(), asyncio.Event()
+
+    async def slow_for_one(self: Engine, name: str) -> str:
+        if name == slow.container():
+            read.set()
+            await go.wait()
+        return await output(self, name)
+
+    monkeypatch.setattr(Engine, "output", slow_for_one)
+    waiting = asyncio.create_task(looked.wait(quick.path.name))
+    by_slot = {each.labels["treadle.slot"]: each for each in containers_of(root)}
+    await asyncio.to_thread(by_slot[slow.path.name].kill)
+    await asyncio.wait_for(read.wait(), 10)
+    await asyncio.to_thread(by_slot[quick.path.name].kill)
+    await asyncio.wait_for(waiting, 10)
+    assert slow.exit() is None
+    go.set()
+    await asyncio.wait_for(looked.wait(slow.path.name), 10)
+
+
+async def test_what_a_killed_probe_left_is_removed_by_any_spawner(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(containers, "_SWEEP_SECONDS", 0.1)
+    settings = spawner_settings(tmp_path)
+    image = settings.worker_image.replace("{provider}", "replay")
+    # It says that it is old; probes of other tests run at the same time.
+    engine, listed, name = require_engine(), Engine.list, f"treadle-probe-{tmp_path.name[-12:].replace('_', '-')}-{os.getpid()}"
+
+    async def aged(self: Engine, label: str) -> list[State]:
+        return [replace(each, created_at=each.created_at - 3600) if each.name == name else each for each in await listed(self, label)]
+
+    monkeypatch.setattr(Engine, "list", aged)
+    left, young = (engine.containers.create(image, name=each, labels={"treadle.probe": ""}) for each in (name, f"{name}-young"))
+    try:
+        async with spawning(tmp_path):
+            await eventually(lambda: left.id not in {each.id for each in engine.containers.list(all=True, ignore_removed=True)}, limit=15)
+            young.reload()
+    finally:
+        young.remove(force=True)
+        with contextlib.suppress(docker.errors.NotFound):
+            left.remove(force=True)
+
+
+@pytest.mark.parametrize("limit", ["size=8m", "size=64m,nr_inodes=300"], ids=["bytes", "files"])
+async def test_a_full_disk_ends_no_spawner_and_what_fills_it_can_be_deleted(tmp_path: Path, limit: str) -> None:
+    """Nothing bounds what an agent writes to its workspace."""
+    require(os.geteuid() == 0, "root", "run the tests as root")
+    root = tmp_path / "workers"
+    root.mkdir()
+    subprocess.run(["mount", "-t", "tmpfs", "-o", f"mode=700,{limit}", "tmpfs", root], check=True)
+    try:
+        await fill_and_clear(spawner_settings(tmp_path), root, tmp_path)
+    finally:
+        subprocess.run(["umount", "--lazy", root], check=True)
+
+
+async def fill_and_clear(settings: SpawnerSettings, root: Path, folder: Path) -> None:
+    with no_containers_left(root):
+        async with launcher_beside(settings, folder / "first.log") as (launcher, process):
+            worker, slot = await prepared(launcher)
+            link = await launcher.launch(worker)
+            fill = "head -c 100M /dev/zero > /workspace/fill; for i in $(seq 1000); do : > /workspace/$i || break; done"
+            await asyncio.to_thread(container_of(root).exec_run, ["sh", "-c", fill])
+            await asyncio.to_thread(container_of(root).kill)
+            await asyncio.wait_for(link.exited(), 20)
+            assert slot.exit() is not None
+            assert process.returncode is None
+            await link.close()
+        async with launcher_beside(settings, folder / "second.log") as (launcher, process):
+            assert "wall.untried" in (folder / "second.log").read_text()
+            await launcher.remove(worker)
+            assert containers_of(root) == []
+            async with launched(launcher) as (worker, link, _):
+                assert (await listen(link.execute(assignment(worker, model="")), link)).result is not None
+            assert process.returncode is None
+
+
+@asynccontextmanager
+async def launcher_beside(settings: SpawnerSettings, log: Path) -> AsyncIterator[tuple[DockerLauncher, asyncio.subprocess.Process]]:
+    """A launcher, and the spawner's own process."""
+    async with spawner_process(settings, log) as process:
+        await eventually(lambda: socket_for(settings.data_dir).exists() or process.returncode is not None, limit=20)
+        assert process.returncode is None, log.read_text()
+        async with launcher_in(settings.data_dir, "docker") as opened:
+            assert isinstance(opened, DockerLauncher)
+            yield opened, process
 
 
 MEMORY = {"worker_memory_mib": 256, "worker_tmp_mib": 512}

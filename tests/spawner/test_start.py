@@ -182,5 +182,5 @@ async def test_a_wall_with_a_hole_is_found(tmp_path: Path, monkeypatch: pytest.M
     with pytest.raises(StartRefused, match=f"the wall of containers does not hold: .*({says})"):
         await checked(spawner_settings(tmp_path))
     assert not (tmp_path / "workers").exists()
-    left = require_engine().containers.list(all=True, ignore_removed=True, filters={"label": "treadle.installation=check"})
+    left = require_engine().containers.list(all=True, ignore_removed=True, filters={"label": "treadle.probe"})
     assert not [container for container in left if str(tmp_path) in str(container.attrs["Mounts"])]
