@@ -48,6 +48,8 @@ class Facts:
 
     version: str
     processors: int
+    memory: int
+    """Bytes."""
     runtimes: frozenset[str]
     cannot_limit: tuple[str, ...]
     """What the kernel does not let it limit."""
@@ -257,6 +259,7 @@ def _facts(api: docker.APIClient) -> Facts:
     return Facts(
         version=info["ServerVersion"],
         processors=info["NCPU"],
+        memory=info["MemTotal"],
         runtimes=frozenset(info["Runtimes"]),
         cannot_limit=tuple(words for name, words in limits.items() if not info.get(name)),
         seccomp=any("seccomp" in option for option in info.get("SecurityOptions") or ()),

@@ -24,6 +24,8 @@ from server.workers.inside import WORKSPACE
 from server.workers.slot import FULL, Slot, delete_tree
 
 _PROBE_SECONDS = 20.0
+_MIB = 1024 * 1024
+_PID_MAX = Path("/proc/sys/kernel/pid_max")
 _FULL = "no space left on device"
 PROBE_LABEL = "treadle.probe"
 """By it any spawner of this engine deletes what a probe left behind that was killed."""
@@ -65,6 +67,15 @@ def _check_limits(facts: Facts, template: Template) -> None:
         raise EngineUnfit(f"TREADLE_WORKER_RUNTIME: the engine has no runtime {settings.worker_runtime!r}; it has: {known}")
     if settings.worker_cpus > facts.processors:
         raise EngineUnfit(f"TREADLE_WORKER_CPUS: {settings.worker_cpus:g} are more than the {facts.processors} that the engine has")
+    if settings.worker_memory_mib > (most := facts.memory // _MIB):
+        raise EngineUnfit(
+            f"TREADLE_WORKER_MEMORY_MIB: {settings.worker_memory_mib} are more than the {most} that the engine's machine has, so "
+            "nothing would be limited; set it so low that all workers that run at once find room"
+        )
+    if settings.worker_pids > (most := int(_PID_MAX.read_text())):
+        raise EngineUnfit(
+            f"TREADLE_WORKER_PIDS: {settings.worker_pids} are more than the {most} that this machine has ({_PID_MAX}); set fewer"
+        )
     if facts.cannot_limit:
         lacking = ", ".join(facts.cannot_limit)
         raise EngineUnfit(

@@ -25,7 +25,7 @@ class SpawnerSettings(WorkerSettings):
         description="The workers' images; `{provider}` is the agent's name. An agent without an image does not run.",
     )
     worker_uid: int = Field(
-        10001, ge=1, le=2**31, description="User and group of workers where the spawner is root; else they are the spawner's own."
+        10001, ge=1, le=2**31 - 1, description="User and group of workers where the spawner is root; else they are the spawner's own."
     )
     worker_cpus: float = Field(1.0, ge=0.01, allow_inf_nan=False, description="Processors that a worker may use.")
     worker_pids: int = Field(1024, ge=64, description="Processes and threads that a worker may have.")

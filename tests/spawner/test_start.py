@@ -12,6 +12,7 @@ from typing import Any
 
 import pytest
 from docker.types import Mount
+from pydantic import ValidationError
 from support.containers import environment, require_engine, spawner_settings, spawning
 from support.requirements import require
 
@@ -141,6 +142,7 @@ async def test_a_socket_too_deep_is_refused(tmp_path: Path) -> None:
     [
         ({"cannot_limit": ("memory", "swap")}, "the engine cannot limit memory, swap of containers"),
         ({"seccomp": False}, "the engine filters no system calls"),
+        ({"memory": 4 << 30}, "TREADLE_WORKER_MEMORY_MIB: 8192 are more than the 4096 that the engine's machine has"),
     ],
 )
 async def test_an_engine_without_the_kernels_help_is_refused(
@@ -154,6 +156,16 @@ async def test_an_engine_without_the_kernels_help_is_refused(
     monkeypatch.setattr(Engine, "facts", lacking)
     with pytest.raises(StartRefused, match=says):
         await checked(spawner_settings(tmp_path))
+
+
+async def test_a_limit_that_limits_nothing_is_refused(tmp_path: Path) -> None:
+    with pytest.raises(StartRefused, match=r"TREADLE_WORKER_PIDS: 1000000000000 are more than the \d+ that this machine has .*; set fewer"):
+        await checked(spawner_settings(tmp_path, worker_pids=10**12))
+
+
+def test_a_uid_that_no_engine_takes_is_refused(tmp_path: Path) -> None:
+    with pytest.raises(ValidationError, match="less than or equal to 2147483647"):
+        SpawnerSettings(data_dir=tmp_path, worker_uid=2**31)
 
 
 HOLES: dict[str, tuple[Callable[[dict[str, Any]], Any], str]] = {
