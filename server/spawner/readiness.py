@@ -67,7 +67,8 @@ def _check_limits(facts: Facts, template: Template) -> None:
         raise EngineUnfit(f"TREADLE_WORKER_RUNTIME: the engine has no runtime {settings.worker_runtime!r}; it has: {known}")
     if settings.worker_cpus > facts.processors:
         raise EngineUnfit(f"TREADLE_WORKER_CPUS: {settings.worker_cpus:g} are more than the {facts.processors} that the engine has")
-    if settings.worker_memory_mib > (most := facts.memory // _MIB):
+    # The default is more than a small machine has, and then its own memory is the limit.
+    if "worker_memory_mib" in settings.model_fields_set and settings.worker_memory_mib > (most := facts.memory // _MIB):
         raise EngineUnfit(
             f"TREADLE_WORKER_MEMORY_MIB: {settings.worker_memory_mib} are more than the {most} that the engine's machine has, so "
             "nothing would be limited; set it so low that all workers that run at once find room"

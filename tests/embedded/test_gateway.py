@@ -217,10 +217,10 @@ async def test_its_log_does_not_fill_the_disk(program: Path, passable: Path, mon
 
 
 async def test_a_long_path_takes_little_of_the_log(program: Path, passable: Path) -> None:
-    """Strangers choose it, and a request may have 32 KiB of it."""
+    """Strangers choose it, and a request may have 16 KiB of it."""
     home = passable / "gateway"
     async with embedded_gateway(program, Gateway("127.0.0.1:0", NOBODY, admin=""), home) as address, asyncio.timeout(30):
-        async with aiohttp.ClientSession() as session, session.get(f"http://{address}/{'x' * 20_000}") as answer:
+        async with aiohttp.ClientSession() as session, session.get(f"http://{address}/{'x' * 15_000}") as answer:
             assert answer.status == 404
         while not (said := (home / "envoy.log").read_bytes()).endswith(b"}\n"):
             await asyncio.sleep(0.02)

@@ -155,7 +155,7 @@ async def test_an_engine_without_the_kernels_help_is_refused(
 
     monkeypatch.setattr(Engine, "facts", lacking)
     with pytest.raises(StartRefused, match=says):
-        await checked(spawner_settings(tmp_path))
+        await checked(spawner_settings(tmp_path, worker_memory_mib=8192))
 
 
 async def test_a_limit_that_limits_nothing_is_refused(tmp_path: Path) -> None:
