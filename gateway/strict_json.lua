@@ -5,7 +5,7 @@
 -- Methods that a path does not have: to the transcoder it would be an unknown path.
 -- Large bodies of who has no key: it would keep them.
 -- PATHS: {{pattern, allow, methods = {method = fields, or false for a call without a body}}, ...}; fields: {name = fields of a message, or
--- true for what has none of its own}.
+-- true for what has none of its own, 'values' for a list of such}.
 
 local QUOTE, OPEN, CLOSE, LIST, END, COLON, COMMA = 34, 123, 125, 91, 93, 58, 44
 
@@ -60,6 +60,19 @@ local function after_list(text, at, fields, scope)
   return at and at + 1
 end
 
+-- The transcoder takes a value alone for a list of one, and a list in a list for its values.
+local function after_values(text, at)
+  local wrong
+  at = text:find('[^%s,]', at + 1)
+  while at and text:byte(at) ~= END do
+    if text:byte(at) == LIST or text:byte(at) == OPEN or text:find('^null', at) then return misplaced(at) end
+    at, wrong = after_value(text, at)
+    if not at then return nil, wrong end
+    at = text:find('[^%s,]', at)
+  end
+  return at and at + 1
+end
+
 local function after_message(text, at, fields, scope)
   local wrong
   at = text:find('%S', at + 1)
@@ -84,8 +97,9 @@ function check(text, at, fields, scope)
   at = text:find('%S', at)
   if not at then return nil end
   if fields == true then return after_value(text, at) end
-  if text:byte(at) == OPEN then return after_message(text, at, fields, scope) end
-  if text:byte(at) == LIST then return after_list(text, at, fields, scope) end
+  if fields == 'values' and text:byte(at) == LIST then return after_values(text, at) end
+  if fields ~= 'values' and text:byte(at) == OPEN then return after_message(text, at, fields, scope) end
+  if fields ~= 'values' and text:byte(at) == LIST then return after_list(text, at, fields, scope) end
   if text:find('^null', at) then return at + 4 end
   return misplaced(at)
 end

@@ -14,6 +14,7 @@ from google.protobuf.descriptor_pb2 import DescriptorProto, FieldDescriptorProto
 _SCRIPT = Path(__file__).with_name("strict_json.lua")
 
 Fields = dict[str, Any]
+_VALUES = "values"
 
 
 def strict_json(descriptors: Path, services: Sequence[str], *, max_stranger_bytes: int) -> str:
@@ -46,20 +47,24 @@ def _bindings(method: MethodDescriptorProto) -> Iterator[tuple[str, str, bool]]:
 
 
 def _fields(messages: dict[str, DescriptorProto], name: str) -> Fields | None:
-    """None for what has a form of its own in JSON: maps, and Google's types. No request holds itself."""
+    """None for what has a form of its own in JSON, as maps and Google's types; `values` for lists of those. No request holds itself."""
     message = messages.get(name)
     if message is None or name.startswith(".google."):
         return None
     fields: Fields = {}
     for field in message.field:
-        inner = _fields(messages, field.type_name) if field.type == FieldDescriptorProto.TYPE_MESSAGE else None
+        inner: Fields | str | None = _fields(messages, field.type_name) if field.type == FieldDescriptorProto.TYPE_MESSAGE else None
+        if field.label == FieldDescriptorProto.LABEL_REPEATED and field.type != FieldDescriptorProto.TYPE_MESSAGE:
+            inner = _VALUES
         fields |= {field.json_name: inner, field.name: inner}
     return fields
 
 
-def _table(fields: Fields | None) -> str:
+def _table(fields: Fields | str | None) -> str:
     if fields is None:
         return "true"
+    if isinstance(fields, str):
+        return _text(fields)
     return f"{{{_entries({name: _table(inner) for name, inner in fields.items()})}}}"
 
 

@@ -202,6 +202,9 @@ async def test_a_field_that_nobody_knows_is_refused_by_name(http: Http, path: st
         ' {"title" : "a\\\\" , "labels":{"a":"{\\"b", "c":"]"},\n"repository_url":"ssh://x"}\t',
         '{"repositoryUrl": null, "baseBranch": "m", "requestId": "r"}',
         '{"title": "", "labels": {}}',
+        '{"allowedHosts": [], "labels": null}',
+        '{"allowedHosts": ["a.example.org", "b.example.org"]}',
+        '{"allowedHosts": null}',
         "[]",
         '{"title',
         '{"title": "x"',
@@ -226,6 +229,10 @@ async def test_fields_that_are_known_are_judged_by_others(http: Http, body: str)
         ("/v1/sessions/x/requests/y:resolve", '{"answers": [[{"approval": 1}]]}', 14),
         ("/v1/sessions/x/requests/y:resolve", '{"answers": [{"questionId": "q"}, 1]}', 35),
         ("/v1/sessions/x/requests/y:resolve", '{"answers": [null]}', 14),
+        ("/v1/sessions/x/requests/y:resolve", '{"answers": [{"optionIds": "a"}]}', 28),
+        ("/execute", '{"allowedHosts": "a.example.org"}', 18),
+        ("/execute", '{"allowedHosts": ["a.example.org", ["b.example.org"]]}', 36),
+        ("/execute", '{"allowedHosts": [null]}', 19),
     ],
 )
 async def test_a_spelling_that_hides_fields_is_refused(http: Http, path: str, body: str, byte: int) -> None:
