@@ -100,6 +100,9 @@ class Pool:
                 # Turns start cold meanwhile, and say themselves what is wrong.
                 log.warning("pool.not_filled", error=str(error))
                 await asyncio.sleep(_AFTER_FAILURE_SECONDS)
+            except Exception:  # a defect of the pool is no turn's: they start cold
+                log.exception("pool.broke")
+                await asyncio.sleep(_AFTER_FAILURE_SECONDS)
             if await self._news.after(seen, self._look_seconds):
                 await asyncio.sleep(_REFILL_PAUSE_SECONDS)
 
