@@ -6,6 +6,7 @@ import asyncio
 import fcntl
 import hashlib
 import os
+import socket
 import subprocess
 import sys
 import tempfile
@@ -28,6 +29,11 @@ BASE = "treadle-test-base:bookworm"
 
 @cache
 def engine() -> docker.DockerClient | None:
+    # Looked at first: of a connection that fails the SDK leaves the socket open, and the warning about it is an error in some other test.
+    host = os.environ.get("DOCKER_HOST", "unix:///var/run/docker.sock")
+    with socket.socket(socket.AF_UNIX) as trial:
+        if host.startswith("unix://") and trial.connect_ex(host.removeprefix("unix://")):
+            return None
     try:
         client = docker.from_env(timeout=30)
         client.ping()
