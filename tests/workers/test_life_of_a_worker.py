@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import asyncio
+import errno
 import os
 import signal
 import time
-from contextlib import aclosing
+from contextlib import ExitStack, aclosing
 from pathlib import Path
 
 import pytest
@@ -244,14 +245,36 @@ async def test_without_a_sandbox_only_bundled_recordings_run(tmp_path: Path, mon
             assert (workspace / "treadle-notes" / "turn-1.md").exists()
 
 
+def has_reader(fifo: Path, opened_files: ExitStack) -> bool:
+    """Whether somebody reads the FIFO; it is then held open for writing, so that the reader waits, until the stack is closed."""
+    try:
+        descriptor = os.open(fifo, os.O_WRONLY | os.O_NONBLOCK)
+    except OSError as error:
+        if error.errno != errno.ENXIO:
+            raise
+        return False
+    opened_files.callback(os.close, descriptor)
+    return True
+
+
 async def test_a_fork_bomb_is_stopped_and_its_neighbour_is_not(launcher: LocalLauncher) -> None:
     """The limit counts within one sandbox, although all workers have the same uid."""
-    bomb = "i=0; while [ $i -lt 1100 ]; do sleep 1000.375 & i=$((i+1)); done"
-    async with launched(launcher, [{"run": "sleep 0"}]) as (neighbour, near, _), launched(launcher, [{"run": bomb}]) as (worker, link, _):
+    bomb = "(i=0; while [ $i -lt 1100 ]; do sleep 1000.375 & i=$((i+1)); done); code=$?; read go < gate; exit $code"
+    async with (
+        launched(launcher, [{"run": "sleep 0"}]) as (neighbour, near, _),
+        launched(launcher, [{"run": bomb}]) as (worker, link, workspace),
+    ):
+        gate = workspace / "gate"
+        os.mkfifo(gate)
+        gate.chmod(0o644)
         bombing = asyncio.create_task(listen(link.execute(assignment(worker)), link, limit=100))
-        await eventually(lambda: len(processes_with("\0001000.375")) > 500, limit=90)
-        heard = await listen(near.execute(assignment(neighbour)), near)
-        assert heard.outputs()[0][0] == 0
+        with ExitStack() as opened_files:
+            # A shell that reads the gate has met the limit, and all that it started is still there.
+            await eventually(lambda: has_reader(gate, opened_files), limit=90)
+            assert len(processes_with("\0001000.375")) > 500
+            heard = await listen(near.execute(assignment(neighbour)), near)
+            assert heard.outputs()[0][0] == 0
+        # Closed: the shell reads the end of the file, and goes on.
         ((code, output),) = (await bombing).outputs()
         assert code != 0
         assert "fork" in output.lower()
