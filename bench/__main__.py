@@ -6,7 +6,7 @@ import asyncio
 import importlib
 import sys
 
-NAMES = ("start", "execute", "replay", "latency", "relay", "gateway", "models", "agents", "api", "pool")
+NAMES = ("start", "execute", "replay", "latency", "relay", "gateway", "models", "agents", "api", "pool", "crowd", "idle")
 
 
 def main() -> int:
