@@ -16,7 +16,7 @@ demo: ## start Treadle and play the demo session again
 	@tools/setup run
 	@exec .venv/bin/treadle up --demo
 
-images: ## build the workers' container images; BASE=python:3.13-slim-bookworm or the like instead of the default
+images: ## build the container images of server, gateway and workers; BASE=python:3.13-slim-bookworm or the like instead of the default
 	@tools/images $(if $(BASE),--base $(BASE))
 
 test: ## run all tests, one process more than there are cores; ARGS="-k word" is handed to pytest

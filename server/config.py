@@ -271,9 +271,7 @@ class Settings(WorkerSettings):
     @field_validator("gateway_tls_key")
     @classmethod
     def _both_or_none(cls, key: Path | None, info: ValidationInfo) -> Path | None:
-        if "gateway_tls_certificate" in info.data and (key is None) != (info.data["gateway_tls_certificate"] is None):
-            raise ValueError("it is of use only together with TREADLE_GATEWAY_TLS_CERTIFICATE, and needed with it")
-        return key
+        return forms.both_or_none(key, info.data)
 
 
 def invalid_settings(error: ValidationError, settings: type[BaseSettings] = Settings) -> list[str]:

@@ -9,12 +9,14 @@ from difflib import get_close_matches
 from typing import Any, TypeVar
 
 from pydantic import ValidationError
+from pydantic_settings import BaseSettings
 
-from server.config import Settings, WorkerSettings, invalid_settings
+from server.config import Settings, invalid_settings
+from server.gateway_settings import GatewaySettings
 from server.refusal import SettingsUnfit
 from server.spawner.settings import SpawnerSettings
 
-S = TypeVar("S", bound=WorkerSettings)
+S = TypeVar("S", bound=BaseSettings)
 
 _PREFIX = "TREADLE_"
 _CLIENTS = ("ADDRESS", "API_KEY", "API_KEY_FILE")
@@ -36,6 +38,11 @@ def spawner_settings_of_environment() -> SpawnerSettings:
     return _of_environment(SpawnerSettings, {})
 
 
+def gateway_settings_of_environment() -> GatewaySettings:
+    """Those of a gateway that runs by itself. Errors: SettingsUnfit."""
+    return _of_environment(GatewaySettings, {})
+
+
 def _of_environment(kind: type[S], given: Mapping[str, Any]) -> S:
     wrong = unknown_settings(os.environ)
     try:
@@ -49,7 +56,7 @@ def _of_environment(kind: type[S], given: Mapping[str, Any]) -> S:
 
 def unknown_settings(environment: Mapping[str, str]) -> list[str]:
     """One sentence for each variable that would set nothing: a limit with a slip in its name is none. Their values may be secrets."""
-    known = [*(name.upper() for name in {**Settings.model_fields, **SpawnerSettings.model_fields}), *_CLIENTS]
+    known = [*(name.upper() for kind in (Settings, SpawnerSettings, GatewaySettings) for name in kind.model_fields), *_CLIENTS]
     told = []
     for name in sorted(environment):
         # Case makes no difference to those that are known, either.

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import os
 import re
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from pathlib import Path
+from typing import Any
 from urllib.parse import urlsplit
 
 from gateway.addresses import parse_networks
@@ -141,6 +142,13 @@ def readable(path: Path | None) -> Path | None:
     if path is not None and not (path.is_file() and os.access(path, os.R_OK)):
         raise ValueError(f"{path} cannot be read")
     return path
+
+
+def both_or_none(key: Path | None, others: Mapping[str, Any]) -> Path | None:
+    """A key that has its certificate."""
+    if "gateway_tls_certificate" in others and (key is None) != (others["gateway_tls_certificate"] is None):
+        raise ValueError("it is of use only together with TREADLE_GATEWAY_TLS_CERTIFICATE, and needed with it")
+    return key
 
 
 def name_of(port: str, *, optional: bool = False) -> Callable[[str], str]:

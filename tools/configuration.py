@@ -1,4 +1,4 @@
-"""Writes docs/configuration.md from server/config.py and server/spawner/settings.py; `--check` only compares.
+"""Writes docs/configuration.md from the classes of settings; `--check` only compares.
 
 The file is committed, so that it can be read anywhere.
 """
@@ -12,8 +12,10 @@ from pathlib import Path
 from pydantic import SecretStr
 from pydantic.fields import FieldInfo
 from pydantic_core import PydanticUndefined
+from pydantic_settings import BaseSettings
 
 from server.config import Settings
+from server.gateway_settings import GatewaySettings
 from server.spawner.settings import SpawnerSettings
 
 TARGET = Path(__file__).parents[1] / "docs" / "configuration.md"
@@ -23,7 +25,8 @@ Every setting of the main server is an environment variable. A value that cannot
 variable whose name begins with `TREADLE_` and is none of these: a slip in a limit's name would be no limit. (`treadle doctor` tells both.)
 Left alone are `TREADLE_ADDRESS`, `TREADLE_API_KEY` and `TREADLE_API_KEY_FILE`, by which clients find a server, and what Kubernetes and
 Docker set for services and links of these names. The commands that call a server do not look at its settings. `treadle up` sets the
-database's URLs itself. Made from `server/config.py` and `server/spawner/settings.py` by `tools/configuration.py`.
+database's URLs itself. Made from `server/config.py`, `server/spawner/settings.py` and
+`server/gateway_settings.py` by `tools/configuration.py`.
 
 """
 COLUMNS = """| variable | default | meaning |
@@ -37,12 +40,23 @@ with the server: `TREADLE_DATA_DIR`, `TREADLE_WORKER_ROOT`, `TREADLE_SPAWNER_SOC
 `TREADLE_WORKER_MEMORY_MIB`, `TREADLE_LOG_FORMAT` and `TREADLE_LOG_LEVEL`.
 
 """
+GATEWAY = """
+## The gateway by itself (`python -m server.gateway`)
+
+Where it runs beside the server, as in `docker-compose.yml`. It also reads `TREADLE_GATEWAY_LISTEN`, `TREADLE_GATEWAY_METRICS_LISTEN`,
+`TREADLE_GATEWAY_ORIGINS`, `TREADLE_GATEWAY_TLS_CERTIFICATE`, `TREADLE_GATEWAY_TLS_KEY`, `TREADLE_EGRESS_PROXY_CREDENTIAL`,
+`TREADLE_EGRESS_NETWORKS` and `TREADLE_HEARTBEAT_SECONDS` of the first table.
+
+"""
 
 
 def table() -> str:
     """The whole page."""
-    own = {name: field for name, field in SpawnerSettings.model_fields.items() if name not in Settings.model_fields}
-    return HEAD + _rows(Settings.model_fields) + SPAWNER + _rows(own)
+    return HEAD + _rows(Settings.model_fields) + SPAWNER + _rows(_besides(SpawnerSettings)) + GATEWAY + _rows(_besides(GatewaySettings))
+
+
+def _besides(kind: type[BaseSettings]) -> dict[str, FieldInfo]:
+    return {name: field for name, field in kind.model_fields.items() if name not in Settings.model_fields}
 
 
 def _rows(fields: Mapping[str, FieldInfo]) -> str:

@@ -84,6 +84,7 @@ def _parser() -> _Parser:
     _add_inputs(commands)
     _add_answer(commands)
     _add_interrupt(commands)
+    _add_key(commands)
     _add_doctor(commands)
     _add_version(commands)
     return parser
@@ -187,6 +188,16 @@ def _add_interrupt(commands: argparse._SubParsersAction[_Parser]) -> None:
     interrupt = _command(commands, "interrupt", words, runs="server.cli.interrupt:run")
     interrupt.add_argument("session", help="the session's id")
     _connection(interrupt)
+
+
+def _add_key(commands: argparse._SubParsersAction[_Parser]) -> None:
+    key = _command(commands, "key", "make an API key for a user, in the server's database", runs="server.cli.key:run")
+    key.add_argument("user", help="the user's id; one that is new is made")
+    key.add_argument("--tenant", metavar="ID", default="local", help="whose user it is (default local)")
+    key.add_argument("--name", metavar="NAME", default="", help="the name under which the user's commits are made (default: the id)")
+    key.add_argument("--email", metavar="ADDRESS", default="", help="the same for the address")
+    key.add_argument("--revoke", metavar="KEY", default="", help="instead, end this key of the user's (its first 12 characters are enough)")
+    key.epilog = "It needs TREADLE_DATABASE_SYSTEM_URL, as the server has it. The key is printed this once."
 
 
 def _add_doctor(commands: argparse._SubParsersAction[_Parser]) -> None:

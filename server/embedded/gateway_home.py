@@ -76,7 +76,8 @@ class GatewayHome:
             gateway = replace(gateway, tls_certificate=_TLS / _CERTIFICATE, tls_key=_TLS / _KEY, tls_secret=_TLS / _SECRET)
             self._write(_TLS / _SECRET, render_secret(gateway).encode())
         self._write(_DESCRIPTORS, gateway.descriptors.read_bytes())
-        self._write(CONFIGURATION, render(replace(gateway, admin=ADMIN, egress=EGRESS, descriptors=_DESCRIPTORS)).encode())
+        egress = EGRESS if isinstance(gateway.egress, Path) else gateway.egress
+        self._write(CONFIGURATION, render(replace(gateway, admin=ADMIN, egress=egress, descriptors=_DESCRIPTORS)).encode())
 
     def certify(self, gateway: Gateway) -> None:
         """Certificate and key as they are now; an Envoy that runs takes them up. After `clean` it does nothing.
@@ -121,7 +122,7 @@ class GatewayHome:
 
     def trim(self) -> None:
         """Keep the log from growing without end, and of what it held the last 16 MiB: strangers fill it too. Errors: OSError."""
-        size = self.log.stat().st_size
+        size = self.log.stat().st_size if self.log.exists() else 0
         if size > LOG_LIMIT:
             with self.log.open("rb") as log, open_private(self.root / "envoy.log.1") as before:
                 before.truncate(0)

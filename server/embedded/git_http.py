@@ -1,4 +1,4 @@
-"""Serves a directory of bare repositories over smart HTTP on loopback, by way of git's own `git http-backend`."""
+"""Serves a directory of bare repositories over smart HTTP, by way of git's own `git http-backend`."""
 
 from __future__ import annotations
 
@@ -31,9 +31,10 @@ log = structlog.get_logger()
 class GitHttpServer:
     """A thread that serves `root`; each request has a thread of its own. Anybody who can connect may fetch and push."""
 
-    def __init__(self, root: Path, *, port: int = 0) -> None:
+    def __init__(self, root: Path, *, port: int = 0, host: str = "127.0.0.1") -> None:
         """Nothing is bound before `start`; port 0 picks a free one."""
         self.root = root.resolve()
+        self.host = host
         self._port = port
         self._server: _Server | None = None
         self._thread: threading.Thread | None = None
@@ -43,7 +44,7 @@ class GitHttpServer:
         """The prefix of every repository's URL; it ends with `/`."""
         if self._server is None:
             raise RuntimeError("the Git server is not started")
-        return f"http://127.0.0.1:{self._server.server_port}/"
+        return f"http://{self.host}:{self._server.server_port}/"
 
     def start(self) -> None:
         """Bind and serve. Errors: OSError when the port is taken."""
@@ -81,9 +82,9 @@ class _Server(ThreadingHTTPServer):
     block_on_close = False
 
     def __init__(self, port: int, owner: GitHttpServer) -> None:
-        super().__init__(("127.0.0.1", port), _Handler)
+        super().__init__((owner.host, port), _Handler)
         self.owner = owner
-        self.names = [[f"{name}:{self.server_port}"] for name in ("127.0.0.1", "localhost")]
+        self.names = [[f"{name}:{self.server_port}"] for name in (owner.host, "localhost")]
         self.git = shutil.which("git") or "/usr/bin/git"
         self._backends: set[subprocess.Popen[bytes]] = set()
         self._guard = threading.Lock()

@@ -7,6 +7,7 @@ import asyncio
 import ctypes
 import os
 import signal
+import socket
 import sys
 from typing import TYPE_CHECKING, Any
 
@@ -15,6 +16,7 @@ if TYPE_CHECKING:
 
 _DONE, _FAILED, _REFUSED = 0, 1, 2
 _PR_SET_PDEATHSIG = 1
+_HEALTH_SECONDS = 5.0
 
 
 def main() -> int:
@@ -25,6 +27,7 @@ def main() -> int:
         epilog="Every setting is an environment variable, listed in docs/configuration.md.",
     )
     parser.add_argument("--check", action="store_true", help="only look whether it could serve, say what was found, and end")
+    parser.add_argument("--healthy", action="store_true", help="only look whether one serves here")
     parser.add_argument("--with", type=int, metavar="PID", dest="parent", help="end with the process that started it, which is this one")
     options = parser.parse_args()
     if options.parent is not None and not _tied_to(options.parent):
@@ -36,9 +39,19 @@ def main() -> int:
 
     try:
         settings = spawner_settings_of_environment()
+        if options.healthy:
+            return _healthy(settings)
         return asyncio.run(_check(settings) if options.check else _serve(settings))
     except StartRefused as error:
         return _complain(str(error))
+
+
+def _healthy(settings: SpawnerSettings) -> int:
+    """It listens when it has seen a wall that holds, and no sooner."""
+    with socket.socket(socket.AF_UNIX) as probe:
+        probe.settimeout(_HEALTH_SECONDS)
+        error = probe.connect_ex(str(settings.spawner_address))
+    return _DONE if not error else _complain(f"nobody answers at {settings.spawner_address}: {os.strerror(error)}", _FAILED)
 
 
 async def _check(settings: SpawnerSettings) -> int:
@@ -73,9 +86,9 @@ def _tied_to(parent: int) -> bool:
     return os.getppid() == parent
 
 
-def _complain(words: str) -> int:
+def _complain(words: str, exit_code: int = _REFUSED) -> int:
     print(f"spawner: {words}", file=sys.stderr)
-    return _REFUSED
+    return exit_code
 
 
 if __name__ == "__main__":

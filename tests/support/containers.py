@@ -50,17 +50,22 @@ def require_engine() -> docker.DockerClient:
     return found
 
 
-@cache
 def worker_image(provider: str) -> str:
-    """The setting TREADLE_WORKER_IMAGE for images of this tree. The agent's is built where an unchanged tree has none yet (20 s, for Claude
-    a minute); by one test process at a time."""
+    """The setting TREADLE_WORKER_IMAGE for images of this tree."""
+    return images(provider)["TREADLE_WORKER_IMAGE"]
+
+
+@cache
+def images(*names: str) -> dict[str, str]:
+    """Settings that name images of this tree, as `tools/images` tells them. Those that an unchanged tree has not yet are built (20 s, for
+    Claude a minute); by one test process at a time."""
     client = require_engine()
     base = ["--base", BASE] if client.images.list(BASE) else []
     with (Path(tempfile.gettempdir()) / f"treadle-images-{os.geteuid()}").open("w") as lock:
         fcntl.flock(lock, fcntl.LOCK_EX)
-        done = subprocess.run([ROOT / "tools" / "images", *base, provider], capture_output=True, text=True, check=False)
-    require(done.returncode == 0, "an image for workers", f"tools/images: {done.stderr[-2000:]}")
-    return done.stdout.strip().removeprefix("TREADLE_WORKER_IMAGE=")
+        done = subprocess.run([ROOT / "tools" / "images", *base, *names], capture_output=True, text=True, check=False)
+    require(done.returncode == 0, "an image", f"tools/images: {done.stderr[-2000:]}")
+    return dict(line.split("=", 1) for line in done.stdout.splitlines())
 
 
 def spawner_settings(folder: Path, provider: str = "replay", **changes: Any) -> SpawnerSettings:

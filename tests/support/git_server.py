@@ -42,8 +42,8 @@ def git(directory: Path, *arguments: str, stdin: bytes = b"", check: bool = True
 class GitServer(GitHttpServer):
     """Serves `root`. `token` asks for it as a basic password; while `silence` is cleared, requests hang."""
 
-    def __init__(self, root: Path, *, token: str | None = None) -> None:
-        super().__init__(root)
+    def __init__(self, root: Path, *, token: str | None = None, host: str = "127.0.0.1") -> None:
+        super().__init__(root, host=host)
         self._token = token
         self.speaking = threading.Event()
         self.speaking.set()
@@ -91,10 +91,10 @@ class GitServer(GitHttpServer):
 
 
 @contextmanager
-def git_server(root: Path, *, token: str | None = None) -> Iterator[GitServer]:
+def git_server(root: Path, *, token: str | None = None, host: str = "127.0.0.1") -> Iterator[GitServer]:
     """A started server on a free port."""
     root.mkdir(parents=True, exist_ok=True)
-    server = GitServer(root, token=token)
+    server = GitServer(root, token=token, host=host)
     server.start()
     try:
         yield server

@@ -1,0 +1,146 @@
+"""docker-compose.yml on a real engine: a whole session through the gateway over TLS, and turns that live through what operators do."""
+
+from __future__ import annotations
+
+import os
+import signal
+import threading
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import pytest
+from support.deployment import Deployment, deployed
+from support.git_server import GitServer, git_server
+from support.requirements import require
+from support.treadle import pushed_files, recording
+
+from treadle.session.v1 import event_pb2
+from treadle_client import Event, Treadle, TreadleError
+
+pytestmark = pytest.mark.timeout(400)
+
+JOB = recording(
+    {"say": "hello"}, {"run": "id -u > who; ls /sys/class/net > net"}, {"edit": "README.md", "old": "App", "new": "Application"}
+)
+LONG = recording(
+    {"say": "working"},
+    {"run": "while [ ! -e go ]; do sleep 0.1; done; rm go"},
+    {"write": "made.txt", "content": "made\n"},
+    {"say": "done"},
+)
+
+
+@pytest.fixture
+def deployment(tmp_path: Path) -> Iterator[Deployment]:
+    require(os.geteuid() == 0, "root", "the tests of deployments end containers' processes")
+    with deployed(tmp_path / "home") as made:
+        yield made
+
+
+@pytest.fixture
+def git(deployment: Deployment, tmp_path: Path) -> Iterator[GitServer]:
+    """A Git host that the server's container reaches, as far as the settings allow it."""
+    # It waits for nobody, and with it comes the network.
+    deployment.compose("up", "--detach", "gateway")
+    with git_server(tmp_path / "host", host=deployment.gateway_address()) as server:
+        server.create("acme/app", {"README.md": "# App\n", "job.jsonl": JOB, "long.jsonl": LONG})
+        deployment.set("server.env", TREADLE_GIT_ALLOWED_PREFIXES=server.url)
+        yield server
+
+
+class Turn:
+    """One that somebody follows, in a thread of its own."""
+
+    def __init__(self, treadle: Treadle, url: str, model: str, session_id: str = "") -> None:
+        self.events: list[Event] = []
+        self._news = threading.Condition()
+        where = {"session_id": session_id} if session_id else {}
+        self._stream = treadle.execute(None if session_id else url, "go", provider="replay", model=model, **where)
+        self._thread = threading.Thread(target=self._follow)
+        self._failure: TreadleError | None = None
+        self._thread.start()
+
+    def _follow(self) -> None:
+        try:
+            for event in self._stream:
+                with self._news:
+                    self.events.append(event)
+                    self._news.notify_all()
+        except TreadleError as error:
+            self._failure = error
+
+    def until(self, seen: Callable[[Event], bool], limit: float = 60) -> Event:
+        with self._news:
+            assert self._news.wait_for(lambda: any(map(seen, self.events)), limit), self.events
+            return next(filter(seen, self.events))
+
+    def ended(self, limit: float = 120) -> event_pb2.TurnCompleted:
+        self._thread.join(limit)
+        assert not self._thread.is_alive(), self.events[-3:]
+        assert self._failure is None, self._failure
+        assert [event.seq for event in self.events] == list(range(self.events[0].seq, self.events[0].seq + len(self.events)))
+        return self.events[-1].body
+
+
+def commands(event: Event) -> bool:
+    return isinstance(event.body, event_pb2.ToolCall)
+
+
+def let_go(deployment: Deployment) -> None:
+    """The command of the one worker there is ends."""
+    (workspace,) = (path / "workspace" for path in deployment.worker_root.iterdir() if (path / "workspace" / "long.jsonl").exists())
+    (workspace / "go").touch()
+
+
+def eventually(condition: Callable[[], bool], limit: float = 60) -> None:
+    deadline = time.monotonic() + limit
+    while not condition():
+        assert time.monotonic() < deadline
+        time.sleep(0.05)
+
+
+def test_a_session_an_upgrade_a_crash_and_the_end(deployment: Deployment, git: GitServer) -> None:
+    deployment.compose("up", "--detach")
+    deployment.healthy("server", "gateway")
+    key = deployment.new_key("ada")
+    with deployment.client(key) as treadle:
+        url = f"{git.url}acme/app.git"
+        turn = Turn(treadle, url, "job.jsonl")
+        end = turn.ended()
+        assert (end.status, end.pushed) == (event_pb2.TURN_STATUS_COMPLETED, True), end
+        branch = next(event.body.branch for event in turn.events if isinstance(event.body, event_pb2.GitUpdated) and event.body.branch)
+        files = pushed_files(git.root / "acme/app.git", branch)
+        assert {name: files[name] for name in sorted({*files} - {"job.jsonl", "long.jsonl"})} == {
+            "README.md": "# Application",
+            "net": "lo",
+            "who": "10000",
+        }
+        # Everything is replaced while a turn runs: server, and spawner.
+        turn = Turn(treadle, url, "long.jsonl")
+        turn.until(commands)
+        before = deployment.container("server").id, [worker.id for worker in deployment.workers()]
+        deployment.compose("up", "--detach", "--force-recreate", "server", "spawner")
+        deployment.healthy("server", "gateway")
+        assert deployment.container("server").id != before[0]
+        assert [worker.id for worker in deployment.workers()] == before[1]
+        let_go(deployment)
+        end = turn.ended()
+        assert (end.status, end.pushed) == (event_pb2.TURN_STATUS_COMPLETED, True), end
+        session = turn.events[0].session_id
+        assert [event.seq for event in treadle.resume(session, follow=False)] == list(range(1, turn.events[-1].seq + 1))
+        phases = [event.body.phase for event in turn.events if isinstance(event.body, event_pb2.WorkerUpdated)]
+        assert phases.count(event_pb2.WORKER_PHASE_ADOPTED) == 1
+        assert phases.count(event_pb2.WORKER_PHASE_STARTING) == 1
+
+        # It is killed, and started again by its restart policy.
+        turn = Turn(treadle, url, "long.jsonl")
+        turn.until(commands)
+        killed = deployment.container("server")
+        os.kill(killed.attrs["State"]["Pid"], signal.SIGKILL)
+        eventually(lambda: deployment.container("server").attrs["RestartCount"] == 1)
+        deployment.healthy("server", "gateway")
+        let_go(deployment)
+        end = turn.ended()
+        assert (end.status, end.pushed) == (event_pb2.TURN_STATUS_COMPLETED, True), end
+    eventually(lambda: not deployment.workers())
