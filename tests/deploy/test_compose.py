@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 import signal
 import threading
 import time
@@ -10,6 +11,7 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
+from support.containers import ROOT
 from support.deployment import Deployment, deployed
 from support.git_server import GitServer, git_server
 from support.requirements import require
@@ -29,6 +31,7 @@ LONG = recording(
     {"write": "made.txt", "content": "made\n"},
     {"say": "done"},
 )
+MORE = recording({"write": "more.txt", "content": "more\n"})
 
 
 @pytest.fixture
@@ -41,10 +44,8 @@ def deployment(tmp_path: Path) -> Iterator[Deployment]:
 @pytest.fixture
 def git(deployment: Deployment, tmp_path: Path) -> Iterator[GitServer]:
     """A Git host that the server's container reaches, as far as the settings allow it."""
-    # It waits for nobody, and with it comes the network.
-    deployment.compose("up", "--detach", "gateway")
-    with git_server(tmp_path / "host", host=deployment.gateway_address()) as server:
-        server.create("acme/app", {"README.md": "# App\n", "job.jsonl": JOB, "long.jsonl": LONG})
+    with git_server(tmp_path / "host", host=deployment.this_machine()) as server:
+        server.create("acme/app", {"README.md": "# App\n", "job.jsonl": JOB, "long.jsonl": LONG, "more.jsonl": MORE})
         deployment.set("server.env", TREADLE_GIT_ALLOWED_PREFIXES=server.url)
         yield server
 
@@ -111,7 +112,7 @@ def test_a_session_an_upgrade_a_crash_and_the_end(deployment: Deployment, git: G
         assert (end.status, end.pushed) == (event_pb2.TURN_STATUS_COMPLETED, True), end
         branch = next(event.body.branch for event in turn.events if isinstance(event.body, event_pb2.GitUpdated) and event.body.branch)
         files = pushed_files(git.root / "acme/app.git", branch)
-        assert {name: files[name] for name in sorted({*files} - {"job.jsonl", "long.jsonl"})} == {
+        assert {name: files[name] for name in sorted(name for name in files if not name.endswith(".jsonl"))} == {
             "README.md": "# Application",
             "net": "lo",
             "who": "10000",
@@ -144,3 +145,36 @@ def test_a_session_an_upgrade_a_crash_and_the_end(deployment: Deployment, git: G
         end = turn.ended()
         assert (end.status, end.pushed) == (event_pb2.TURN_STATUS_COMPLETED, True), end
     eventually(lambda: not deployment.workers())
+
+
+def commands_under(heading: str) -> str:
+    """What docs/operations.md tells to type."""
+    section = (ROOT / "docs" / "operations.md").read_text().split(f"\n## {heading}\n")[1].split("\n## ")[0]
+    (block,) = re.findall(r"^```\n(.*?)^```$", section, re.DOTALL | re.MULTILINE)
+    return str(block)
+
+
+def test_what_was_backed_up_is_restored_by_the_commands_of_the_manual(deployment: Deployment, git: GitServer) -> None:
+    deployment.compose("up", "--detach")
+    deployment.healthy("server", "gateway")
+    key, url = deployment.new_key("ada"), f"{git.url}acme/app.git"
+    bare = git.root / "acme" / "app.git"
+    with deployment.client(key) as treadle:
+        turn = Turn(treadle, url, "job.jsonl")
+        assert turn.ended().pushed
+        session = turn.events[0].session_id
+        # What could not be pushed is nowhere but in the server's mirror.
+        git.refuse_pushes("acme/app", "not today")
+        assert not Turn(treadle, url, "more.jsonl", session).ended().pushed
+        before = list(treadle.resume(session, follow=False))
+    deployment.shell("bash", "-xeuo", "pipefail", "-c", "export PS4='+ $SECONDS '; " + commands_under("Backup"))
+    deployment.compose("down", "--volumes")
+    deployment.shell("bash", "-euo", "pipefail", "-c", commands_under("Restore"))
+    deployment.healthy("server", "gateway")
+    with deployment.client(key) as treadle:
+        assert list(treadle.resume(session, follow=False)) == before
+        (bare / "hooks" / "pre-receive").unlink()
+        turn = Turn(treadle, url, "job.jsonl", session)
+        assert turn.ended().pushed
+    branch = next(event.body.branch for event in before if isinstance(event.body, event_pb2.GitUpdated) and event.body.branch)
+    assert {"who", "more.txt"} <= {*pushed_files(bare, branch)}

@@ -206,7 +206,7 @@ async def test_its_log_does_not_fill_the_disk(program: Path, passable: Path, mon
     home = passable / "gateway"
     async with embedded_gateway(program, Gateway("127.0.0.1:0", NOBODY, admin=""), home) as address, asyncio.timeout(30):
         async with aiohttp.ClientSession() as session:
-            while not (home / "envoy.log.1").exists():
+            while not ((home / "envoy.log.1").exists() and (home / "envoy.log.1").stat().st_size):
                 async with session.get(f"http://{address}/nothing") as answer:
                     assert answer.status in (404, 429)
         assert b'"path":"/nothing"' in (home / "envoy.log.1").read_bytes()

@@ -41,10 +41,12 @@ class Deployment:
 
     def shell(self, *command: str, check: bool = True, stdin: str = "") -> str:
         """Any command in the directory, for this project."""
+        begun = time.monotonic()
         environment = {"PATH": os.environ["PATH"], "HOME": str(self.home), "COMPOSE_PROJECT_NAME": self.name}
         done = subprocess.run(
             command, cwd=self.home, env=environment, input=stdin, capture_output=True, text=True, timeout=_SECONDS, check=False
         )
+        print(f"{time.monotonic() - begun:6.1f} s  {' '.join(command)[:100]}  {done.stderr}")
         assert not check or done.returncode == 0, f"{' '.join(command)}: {done.stdout[-2000:]}{done.stderr[-4000:]}"
         return done.stdout
 
@@ -69,9 +71,9 @@ class Deployment:
             waiting = {each for each in waiting if self.container(each).attrs["State"].get("Health", {}).get("Status") != "healthy"}
             time.sleep(0.1)
 
-    def gateway_address(self) -> str:
-        """This machine, as the server sees it."""
-        network = require_engine().networks.get(f"{self.name}_outside")
+    def this_machine(self) -> str:
+        """This machine, as the server sees it, whatever becomes of the project's networks."""
+        network = require_engine().networks.get("bridge")
         return str(network.attrs["IPAM"]["Config"][0]["Gateway"])
 
     def new_key(self, user: str) -> str:
