@@ -600,11 +600,8 @@ FROM session_heads h JOIN sessions s ON s.tenant_id = h.tenant_id AND s.id = h.s
 WHERE h.session_id = $1
 
 
--- turn_needs_files --
--- Not when another replica holds the session now: it cannot see these files, and has ended the turn, or will, without them.
-SELECT CASE WHEN t.active THEN coalesce(h.lease_owner, $2) = $2 OR h.lease_expires_at <= clock_timestamp() ELSE NOT t.imported END
-FROM turns t JOIN session_heads h ON h.tenant_id = t.tenant_id AND h.session_id = t.session_id
-WHERE t.id = $1
+-- turn_leftover --
+SELECT CASE WHEN active THEN 'NEEDED' WHEN imported THEN 'NOBODYS' ELSE 'KEPT' END FROM turns WHERE id = $1
 
 
 -- pending_snapshots --

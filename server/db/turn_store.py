@@ -20,7 +20,7 @@ from server.kernel.errors import RequestIdReused, SessionNotFound, StoreRejected
 from server.kernel.event import Chunk
 from server.kernel.identity import Principal
 from server.kernel.ports.turn_queue import QueueLimits
-from server.kernel.ports.turn_store import Changes, Claimed, NewTurn, Reset
+from server.kernel.ports.turn_store import Changes, Claimed, Leftover, NewTurn, Reset
 from server.kernel.ports.usage_store import UseRecord
 from server.kernel.session import NewSession
 from server.kernel.turn import Turn
@@ -148,10 +148,10 @@ class PostgresTurnStore:
             raise SessionNotFound(session_id)
         return str(url)
 
-    async def may_discard(self, turn_id: str, replica: str) -> bool:
+    async def leftover(self, turn_id: str) -> Leftover:
         """See TurnStore."""
         async with self._system.connection() as connection:
-            return not await connection.fetchval(SQL["turn_needs_files"], parse_uuid(turn_id), replica)
+            return Leftover(await connection.fetchval(SQL["turn_leftover"], parse_uuid(turn_id)) or Leftover.NOBODYS)
 
     async def pending_snapshots(self, *, limit: int, after: Turn | None = None) -> list[Turn]:
         """See TurnStore."""

@@ -7,11 +7,12 @@ import contextlib
 import os
 import re
 import time
-from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequence
+from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine, Mapping, Sequence
 from contextlib import asynccontextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from enum import Enum
 from pathlib import Path
+from typing import Any, TypeVar
 from weakref import WeakValueDictionary
 
 import structlog
@@ -19,6 +20,7 @@ import structlog
 from server.kernel.ports.launcher import WorkerExit
 from server.refusal import StartRefused
 from server.spawner.engine import Engine, EngineAway, EngineError, EngineRefused, NameTaken, State, to_its_end
+from server.spawner.kernel import FirstProcess, first_process
 from server.spawner.ownership import give
 from server.spawner.readiness import PROBE_LABEL
 from server.spawner.root import is_roots_alone
@@ -33,6 +35,12 @@ _SWEEP_SECONDS = 15.0
 _RECORDED_AT_ONCE = 4
 _PROBE_SECONDS = 300.0
 """Far longer than a wall is tried."""
+_LAST_WORD_SECONDS = 2.0
+"""So long the engine has to say how a container ended that has ended, as the kernel says."""
+_LAST_WORD_PAUSE_SECONDS = 0.02
+_KILLED = 128 + 9
+
+T = TypeVar("T")
 
 log = structlog.get_logger()
 
@@ -93,6 +101,9 @@ class Containers:
         self._locks: WeakValueDictionary[str, asyncio.Lock] = WeakValueDictionary()
         self._news = asyncio.Event()
         self._starved: set[str] = set()
+        self._stopping: set[str] = set()
+        self._seen: dict[str, FirstProcess] = {}
+        self._ending: set[asyncio.Task[None]] = set()
         self._slotless: set[str] = set()
         self._recording = asyncio.Semaphore(_RECORDED_AT_ONCE)
 
@@ -105,6 +116,9 @@ class Containers:
             _check_slot(slot)
             if slot.exit() is not None:
                 return Started.ENDED
+            if (seen := self._seen.get(slot.container())) is not None and seen.alive:
+                await to_its_end(asyncio.to_thread(_hand_over_workspace, slot, self._template.owner))
+                return Started.RUNNING
             state = await self._container(slot)
             if state is None and slot.container():
                 return Started.ENDED
@@ -115,10 +129,15 @@ class Containers:
                 return Started.RUNNING if state.running else Started.ENDED
             if state is None:
                 await self._create(slot, provider, labels)
+            elif not slot.container():
+                # Who asked for it was killed while the engine made it.
+                await to_its_end(asyncio.to_thread(slot.hold, state.name))
             try:
                 await self._engine.start(slot.container(), self._template.line(slot, provider))
             except EngineRefused as error:
                 raise Refused(f"the engine does not start the worker: {error}") from error
+            with contextlib.suppress(EngineError):  # later, then
+                await self._watch(slot.container())
         log.info("container.started", slot=name, provider=provider)
         return Started.NOW
 
@@ -142,12 +161,25 @@ class Containers:
             if not slot.path.is_dir():
                 raise NoSlot(f"there is no slot {name}")
             _check_slot(slot)
-            state = await self._container(slot)
-            if state is not None and state.running:
-                await self._engine.kill(state.name)
-            elif state is not None and state.status == "created":
-                await self._engine.remove(state.name)
+            await self._end(slot)
             await self._recorded(slot)
+
+    async def _end(self, slot: Slot) -> None:
+        seen = self._seen.get(slot.container())
+        if seen is not None:
+            if not seen.alive:
+                return
+            self._stopping.add(slot.container())
+            if seen.kill():
+                # As good as by the engine, which may be away.
+                await seen.ended()
+                return
+        state = await self._container(slot)
+        if state is not None and state.running:
+            self._stopping.add(state.name)
+            await self._engine.kill(state.name)
+        elif state is not None and state.status == "created":
+            await self._engine.remove(state.name)
 
     async def remove(self, name: str) -> None:
         """Delete the slot's container. Errors: Unnameable, EngineAway, EngineRefused."""
@@ -155,7 +187,7 @@ class Containers:
             state = await self._container(slot)
             if state is not None:
                 await self._engine.remove(state.name)
-                self._starved.discard(state.name)
+                self._forget(state.name)
 
     async def list(self) -> list[Spawned]:
         """All of this installation. Errors: EngineAway."""
@@ -175,6 +207,7 @@ class Containers:
         while True:
             try:
                 async with self._engine.happenings(self._mine) as heard:
+                    await self._watch_all()
                     self._tell()
                     while (each := await heard.get()) is not None:
                         what, container = each
@@ -187,6 +220,32 @@ class Containers:
                 log.warning("engine.unheard", error=str(error))
             await asyncio.sleep(_PAUSE_SECONDS)
 
+    async def _watch_all(self) -> None:
+        """What was started by an earlier spawner. Errors: EngineError."""
+        for each in await self._engine.list(self._mine):
+            if each.running:
+                await self._watch(each.name)
+
+    async def _watch(self, container: str) -> None:
+        """Where the kernel lets us. Not with a runtime of the operator's choice: what it calls its process may be anything.
+        Errors: EngineError."""
+        if container in self._seen or self._template.settings.worker_runtime:
+            return
+        state = await self._engine.inspect(container)
+        if state is not None and container not in self._seen and (seen := first_process(state, lambda: self._ended(container))):
+            self._seen[container] = seen
+
+    def _ended(self, container: str) -> None:
+        task = asyncio.get_running_loop().create_task(self._record_dead(container))
+        self._ending.add(task)
+        task.add_done_callback(self._ending.discard)
+
+    def _forget(self, container: str) -> None:
+        self._starved.discard(container)
+        self._stopping.discard(container)
+        if seen := self._seen.pop(container, None):
+            seen.close()
+
     async def _sweep(self) -> None:
         while True:
             try:
@@ -196,6 +255,9 @@ class Containers:
                         await self._engine.remove(each.name)
                 found = await self._engine.list(self._mine)
                 self._slotless &= {each.name for each in found}
+                for name in [*self._seen]:
+                    if name not in {each.name for each in found}:
+                        self._forget(name)
                 for each in found:
                     try:
                         await self._sweep_one(each)
@@ -227,8 +289,10 @@ class Containers:
         """Where that fails, the next look does it, or whoever waits."""
         try:
             async with self._recording:
-                state = await self._engine.inspect(container)
-                slot = await asyncio.to_thread(self._slot_of, state) if state else None
+                slot = await asyncio.to_thread(self._slot_with, container)
+                if slot is None:
+                    state = await self._engine.inspect(container)
+                    slot = await asyncio.to_thread(self._slot_of, state) if state else None
                 if slot is not None:
                     async with self._locked(slot.path.name) as locked:
                         await self._recorded(locked)
@@ -240,11 +304,13 @@ class Containers:
 
     def _slot_of(self, state: State) -> Slot | None:
         """Where a container's slot is now: it moves with its directory, so the name that it was made with says little."""
-        for slot in slots(self._root):
-            if slot.container() == state.name:
-                return slot
+        if slot := self._slot_with(state.name):
+            return slot
         made_for = Slot(self._root / name) if _SLOT.fullmatch(name := state.labels.get("treadle.slot", "")) else None
         return made_for if made_for and made_for.path.is_dir() and not made_for.container() else None
+
+    def _slot_with(self, container: str) -> Slot | None:
+        return next((slot for slot in slots(self._root) if slot.container() == container), None)
 
     async def _create(self, slot: Slot, provider: str, labels: Mapping[str, str]) -> None:
         if provider not in self._providers:
@@ -284,19 +350,63 @@ class Containers:
         """Whether the worker has ended; if so, that is in the slot. Errors: EngineAway."""
         if slot.exit() is not None:
             return True
-        state = await self._container(slot)
+        seen = self._seen.get(slot.container())
+        if seen is not None and seen.alive:
+            return False
+        state = await (self._last_word(slot) if seen is not None else self._container(slot))
         if state is not None and state.running:
             return False
-        ended = WorkerExit(code=None)
+        name = slot.container()
+        ended = WorkerExit(code=None, oom_killed=self._was_starved(name), stopped=name in self._stopping)
         if state is not None and state.status != "created":
-            output = await self._engine.output(state.name)
-            ended = WorkerExit(state.code, state.oom_killed or state.name in self._starved, output[-_TAIL_CHARS:])
+            state = await self._with_reason(state)
+            output = await self._output(state.name)
+            starved = state.oom_killed or self._was_starved(name)
+            ended = replace(ended, code=state.code, oom_killed=starved, log_tail=output[-_TAIL_CHARS:])
         with contextlib.suppress(FileNotFoundError):  # its server has deleted it meanwhile
             await to_its_end(asyncio.to_thread(slot.record, ended))
         self._tell()
-        if state is not None:
+        if state is not None or seen is not None:
             log.info("container.ended", slot=slot.path.name, code=ended.code, oom_killed=ended.oom_killed)
         return True
+
+    async def _last_word(self, slot: Slot) -> State | None:
+        """The engine's, of a container that has ended; None when it does not say in time. An engine that is away, or hangs, cannot say how
+        it ended, but that it ended is known."""
+
+        async def ask() -> State | None:
+            while True:
+                with contextlib.suppress(EngineError):
+                    state = await self._container(slot)
+                    if state is None or not state.running:
+                        return state
+                await asyncio.sleep(_LAST_WORD_PAUSE_SECONDS)
+
+        return await _in_time(ask(), None)
+
+    async def _with_reason(self, state: State) -> State:
+        """An engine learns of a lack of memory and of an end on two ways, and may be late with the first: where a container was killed and
+        nobody can say why, it is asked until it had the time. Where the kernel was asked in time, it has said."""
+        seen = self._seen.get(state.name)
+        known = self._was_starved(state.name) or state.name in self._stopping or (seen is not None and seen.starved is not None)
+        if known or state.oom_killed or state.code != _KILLED:
+            return state
+
+        async def ask() -> State:
+            while True:
+                await asyncio.sleep(_LAST_WORD_PAUSE_SECONDS)
+                again = await self._engine.inspect(state.name)
+                if again is None or again.oom_killed or self._was_starved(state.name):
+                    return again or state
+
+        return await _in_time(ask(), state)
+
+    async def _output(self, container: str) -> str:
+        return await _in_time(self._engine.output(container), "")
+
+    def _was_starved(self, container: str) -> bool:
+        seen = self._seen.get(container)
+        return container in self._starved or (seen is not None and bool(seen.starved))
 
     @asynccontextmanager
     async def _locked(self, name: str) -> AsyncIterator[Slot]:
@@ -314,6 +424,26 @@ class Containers:
     @property
     def _mine(self) -> str:
         return f"treadle.installation={self._installation}"
+
+
+async def _in_time(work: Coroutine[Any, Any, T], otherwise: T) -> T:
+    """What it returns; `otherwise` when it takes too long or the engine does not say. Then it is left to itself: a thread that waits for an
+    engine cannot be stopped, and changes nothing."""
+    task = asyncio.ensure_future(work)
+    await asyncio.wait({task}, timeout=_LAST_WORD_SECONDS)
+    if not task.done():
+        task.add_done_callback(_heard)
+        task.cancel()
+        return otherwise
+    try:
+        return task.result()
+    except EngineError:
+        return otherwise
+
+
+def _heard(task: asyncio.Future[Any]) -> None:
+    if not task.cancelled():
+        task.exception()
 
 
 def _check(labels: Mapping[str, str]) -> None:

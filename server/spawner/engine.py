@@ -66,6 +66,7 @@ class State:
     labels: Mapping[str, str]
     status: str
     """`created`, `running`, `exited` …"""
+    id: str = ""
     pid: int = 0
     code: int | None = None
     oom_killed: bool = False
@@ -274,6 +275,7 @@ def _state(told: Mapping[str, Any]) -> State:
         created_at=0,
         labels=told["Config"]["Labels"] or {},
         status=state["Status"],
+        id=told["Id"],
         pid=state["Pid"],
         code=state["ExitCode"] if ended else None,
         oom_killed=state["OOMKilled"],
@@ -281,7 +283,7 @@ def _state(told: Mapping[str, Any]) -> State:
 
 
 def _listed(told: Mapping[str, Any]) -> State:
-    return State(told["Names"][0].removeprefix("/"), told["Created"], told["Labels"] or {}, told["State"])
+    return State(told["Names"][0].removeprefix("/"), told["Created"], told["Labels"] or {}, told["State"], told["Id"])
 
 
 def _tell(stream: Iterator[Mapping[str, Any]], tell: Callable[[tuple[str, str] | None], object]) -> None:

@@ -62,7 +62,7 @@ def main() -> None:
     signal.signal(signal.SIGTERM, _stop)
     _record("pid", f"{os.getpid()} {_status(os.getpid())[1]}")
     code = _wait(_spawn(job))
-    _record("exit", json.dumps({"code": code}))
+    _record("exit", json.dumps({"code": code, "stopped": bool(_stopping)}))
 
 
 def _restrain(job: Job) -> None:

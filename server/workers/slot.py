@@ -150,12 +150,12 @@ class Slot:
         """How the worker ended, as its shim or `close` recorded it; None while nothing is recorded."""
         try:
             fields = json.loads((self.path / "exit").read_text())
-            code, oom_killed = fields["code"], bool(fields.get("oom_killed"))
+            code, oom_killed, stopped = fields["code"], bool(fields.get("oom_killed")), bool(fields.get("stopped"))
         except FileNotFoundError:
             return None
         except (ValueError, KeyError, TypeError):
-            code, oom_killed = None, False
-        return WorkerExit(code=code, oom_killed=oom_killed, log_tail=self.log_tail())
+            code, oom_killed, stopped = None, False, False
+        return WorkerExit(code=code, oom_killed=oom_killed, log_tail=self.log_tail(), stopped=stopped)
 
     def container(self) -> str:
         """The name of its container; empty when none was ever started."""
@@ -174,7 +174,7 @@ class Slot:
         try:
             if exit_.log_tail:
                 self._create("output.log", exit_.log_tail)
-            self._create("exit", json.dumps({"code": exit_.code, "oom_killed": exit_.oom_killed}))
+            self._create("exit", json.dumps({"code": exit_.code, "oom_killed": exit_.oom_killed, "stopped": exit_.stopped}))
         except OSError as error:
             if error.errno not in FULL:
                 raise

@@ -12,7 +12,7 @@ from support.logs import chunk, end_turn, new_session, new_turn, start_turn
 from server.db.stores import Stores
 from server.kernel.errors import Fenced, RequestIdReused, SessionNotFound, TurnActive
 from server.kernel.identity import Principal
-from server.kernel.ports.turn_store import Claimed, Reset
+from server.kernel.ports.turn_store import Claimed, Leftover, Reset
 from server.kernel.session import SessionState
 from server.kernel.turn import Outcome, TurnCode, TurnState
 
@@ -157,13 +157,15 @@ async def test_an_interrupt_is_not_lost_to_a_step_that_did_not_know_of_it(stores
 
 async def test_files_of_a_turn_are_kept_until_they_are_imported(stores: Stores, alice: Principal) -> None:
     claimed = await start_turn(stores, alice)
-    assert not await stores.turns.may_discard(claimed.turn.id, "r1")
-    assert await stores.turns.may_discard(claimed.turn.id, "another replica")
+    assert await stores.turns.leftover(claimed.turn.id) is Leftover.NEEDED
     await stores.turns.commit(
         replace(claimed.turn, state=TurnState.COMPLETED, imported=True), expected_version=1, epoch=1, chunk=chunk(1, 1)
     )
-    assert await stores.turns.may_discard(claimed.turn.id, "r1")
-    assert await stores.turns.may_discard(str(uuid4()), "r1")
+    assert await stores.turns.leftover(claimed.turn.id) is Leftover.NOBODYS
+    assert await stores.turns.leftover(str(uuid4())) is Leftover.NOBODYS
+    unread = await start_turn(stores, alice)
+    await end_turn(stores, unread, version=1)
+    assert await stores.turns.leftover(unread.turn.id) is Leftover.KEPT
     assert await stores.turns.repository_url(claimed.session.id) == claimed.session.repository_url
     with pytest.raises(SessionNotFound):
         await stores.turns.repository_url(str(uuid4()))

@@ -85,13 +85,14 @@ async def test_a_whole_turn_in_a_container(client: Client, bare: Path, git_serve
     told = workers(events)
     assert {(each.launcher, each.sandboxed) for each in told} == {("docker", True)}
     assert [each.phase for each in told][-1] == event_pb2.WORKER_PHASE_EXITED
+    assert (told[-1].stopped, told[-1].HasField("exit_code")) == (True, False), "it was ended by the server, when nothing was wanted of it"
     files = pushed_files(bare, branch_of(events))
     assert (files["README.md"], files["made.txt"], files["net"]) == ("# Application", "made", "lo")
     assert files["who"] != "0"
     assert await client.log(events[0].session_id) == events
     begun = time.monotonic()
     await eventually(lambda: not containers_of(server_data_dir / "workers"), limit=30)
-    assert not list((server_data_dir / "workers").glob("[0-9a-f]*"))
+    await eventually(lambda: not list((server_data_dir / "workers").glob("[0-9a-f]*")), limit=30)
     print(f"nothing was left {time.monotonic() - begun:.1f} s after the turn")
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import os
 import signal
 from pathlib import Path
@@ -15,6 +16,7 @@ from support.workers import python_of
 from server.embedded.postgres_home import DatabaseUrls
 from server.kernel.errors import WorkerLost
 from server.kernel.ports.launcher import WorkerId
+from server.workers.slot import slot_of
 from treadle.session.v1 import event_pb2
 from treadle.session.v1 import session_service_pb2 as pb
 
@@ -73,3 +75,43 @@ async def test_a_worker_that_cannot_be_ended_is_given_up_at_once(
     assert len(tries) == 1
     phases = [event.worker_updated.phase for event in seen if event.HasField("worker_updated")]
     assert phases[-2:] == [event_pb2.WORKER_PHASE_LOST, event_pb2.WORKER_PHASE_EXITED]
+
+
+async def test_a_worker_that_cannot_be_ended_in_the_end_is_told_of_and_its_work_is_kept(
+    database: DatabaseUrls, server_data_dir: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It may still write, so nobody reads what it wrote. When it can be ended it is, and its files stay for a person."""
+    again: list[bool] = []
+    ended = asyncio.Event()
+    with serving(tmp_path / "host") as git_server:
+        git_server.create("acme/app", {"r.jsonl": recording({"write": "partial.txt", "content": "so far\n"}), "later.jsonl": recording()})
+        settings = settings_for(database, server_data_dir, git_server, import_retry_seconds=0.6, lease_seconds=3)
+        async with in_process(settings) as (server, client):
+            collect = server.launcher.collect
+
+            async def hung(worker: Any) -> Any:
+                if not again:
+                    raise WorkerLost("the spawner does not answer")
+                done = await collect(worker)
+                ended.set()
+                return done
+
+            monkeypatch.setattr(server.launcher, "collect", hung)
+            request = {"repository_url": f"{git_server.url}/acme/app.git", "prompt": "go", "provider": "replay"}
+            seen = await client.run(**request, model="r.jsonl")
+            end = seen[-1].turn_completed
+            assert (end.status, end.code, end.pushed) == (event_pb2.TURN_STATUS_FAILED, event_pb2.TURN_CODE_WORKER_LOST, False)
+            slot = slot_of(server_data_dir / "workers", WorkerId(seen[0].turn_id, 1))
+            for words in ("the spawner does not answer", "see that the spawner and the container engine answer", slot.path.name):
+                assert words in end.message
+            assert [event.error.code for event in seen if event.HasField("error")] == ["WORKSPACE"]
+            assert not [event for event in seen if event.worker_updated.phase == event_pb2.WORKER_PHASE_EXITED]
+            again.append(True)
+            async with asyncio.timeout(20):
+                await ended.wait()
+            assert slot.exit() is not None
+            assert (slot.workspace / "partial.txt").read_text() == "so far\n"
+            # The session goes on.
+            after = await client.run(session_id=seen[0].session_id, prompt="go on", provider="replay", model="later.jsonl")
+            assert after[-1].turn_completed.status == event_pb2.TURN_STATUS_COMPLETED
+            assert (slot.workspace / "partial.txt").exists()

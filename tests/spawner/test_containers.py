@@ -33,7 +33,7 @@ from server.kernel.errors import WorkerLost
 from server.kernel.event import WorkerBatch
 from server.kernel.ports.launcher import WorkerExit, WorkerId
 from server.spawner import containers
-from server.spawner.containers import Containers
+from server.spawner.containers import Containers, Started
 from server.spawner.engine import Engine, EngineAway, State
 from server.spawner.root import held_root
 from server.spawner.serve import serving
@@ -268,6 +268,26 @@ async def test_a_start_that_was_given_up_does_not_happen_after_the_kill(
     assert slot.exit() is not None
 
 
+async def test_a_start_that_was_given_up_while_the_engine_made_it_is_finished_by_the_next(
+    held: tuple[Containers, Path], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Its server was killed. Found by killing servers."""
+    looked, root = held
+    slot, create = furnished(root), Engine.create
+
+    async def given_up(self: Engine, *arguments: Any) -> None:
+        await create(self, *arguments)
+        raise asyncio.CancelledError
+
+    monkeypatch.setattr(Engine, "create", given_up)
+    with pytest.raises(asyncio.CancelledError):
+        await looked.start(slot.path.name, "replay", {})
+    monkeypatch.setattr(Engine, "create", create)
+    assert await looked.start(slot.path.name, "replay", {}) is Started.NOW
+    assert container_of(root).status == "running"
+    assert slot.container() == container_of(root).name
+
+
 async def test_a_container_that_was_made_and_never_started_goes_with_the_kill(
     held: tuple[Containers, Path], monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -394,6 +414,8 @@ async def launcher_beside(settings: SpawnerSettings, log: Path) -> AsyncIterator
 
 
 MEMORY = {"worker_memory_mib": 256, "worker_tmp_mib": 512}
+# What is in /tmp stays when the program that wrote it is killed, so the next to be killed is the worker.
+FILL = {"run": "head -c 400M /dev/zero > /tmp/full; head -c 400M /dev/zero > /tmp/full; true"}
 
 
 async def test_out_of_memory_is_told_apart_though_the_worker_lives(tmp_path: Path) -> None:
@@ -409,13 +431,59 @@ async def test_out_of_memory_is_told_apart_though_the_worker_lives(tmp_path: Pat
 
 
 async def test_a_worker_that_runs_out_of_memory_is_lost_for_that_reason(tmp_path: Path) -> None:
-    async with spawning(tmp_path, **MEMORY), launcher_in(tmp_path, "docker") as launcher:
-        # What is in /tmp stays when the program that wrote it is killed, so the next to be killed is the worker.
-        fill = {"run": "head -c 400M /dev/zero > /tmp/full; head -c 400M /dev/zero > /tmp/full; true"}
-        async with launched(launcher, [fill, *([{"burst": 1000, "text": "x" * 10_000}] * 20)]) as (worker, link, _):
-            with pytest.raises(WorkerLost):
-                await listen(link.execute(assignment(worker)), link)
-            assert (await launcher.collect(worker)).oom_killed
+    async with (
+        spawning(tmp_path, **MEMORY),
+        launcher_in(tmp_path, "docker") as launcher,
+        launched(launcher, [FILL, *([{"burst": 1000, "text": "x" * 10_000}] * 20)]) as (worker, link, _),
+    ):
+        with pytest.raises(WorkerLost):
+            await listen(link.execute(assignment(worker)), link)
+        assert (await launcher.collect(worker)).oom_killed
+
+
+@pytest.mark.parametrize("says", ["kernel", "engine"])
+async def test_why_it_was_killed_is_known_though_the_engine_is_late_to_learn_it(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, says: str
+) -> None:
+    """Its end and the lack of memory reach it on two ways. With a runtime of the operator's choice, and where the spawner does not see the
+    processes, it is the only one that knows."""
+    inspect, hear, ended = Engine.inspect, Engine.happenings, []
+
+    async def late(self: Engine, name: str) -> State | None:
+        state = await inspect(self, name)
+        if state is not None and state.status == "exited":
+            ended.append(name)
+        return replace(state, oom_killed=state.oom_killed and says == "engine" and len(ended) > 5) if state else None
+
+    @asynccontextmanager
+    async def deaf(self: Engine, label: str) -> AsyncIterator[asyncio.Queue[tuple[str, str] | None]]:
+        heard: asyncio.Queue[tuple[str, str] | None] = asyncio.Queue()
+        async with hear(self, label) as all_of_it:
+
+            async def pass_on() -> None:
+                while True:
+                    each = await all_of_it.get()
+                    if each is None or each[0] != "oom":
+                        heard.put_nowait(each)
+
+            passing = asyncio.create_task(pass_on())
+            try:
+                yield heard
+            finally:
+                passing.cancel()
+
+    monkeypatch.setattr(Engine, "inspect", late)
+    monkeypatch.setattr(Engine, "happenings", deaf)
+    if says == "engine":
+        monkeypatch.setattr(containers, "first_process", lambda state, ended: None)
+    async with (
+        spawning(tmp_path, **MEMORY),
+        launcher_in(tmp_path, "docker") as launcher,
+        launched(launcher, [FILL, *([{"burst": 1000, "text": "x" * 10_000}] * 20)]) as (worker, link, _),
+    ):
+        with pytest.raises(WorkerLost):
+            await listen(link.execute(assignment(worker)), link)
+        assert (await launcher.collect(worker)).oom_killed
 
 
 async def test_a_worker_that_is_too_old_is_ended(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

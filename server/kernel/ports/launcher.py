@@ -97,6 +97,8 @@ class WorkerExit:
     code: int | None
     oom_killed: bool = False
     log_tail: str = ""
+    stopped: bool = False
+    """It was ended, as nothing was wanted of it any more: then its code says nothing of it."""
 
 
 @dataclass(frozen=True)

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import datetime
+from enum import StrEnum
 from typing import Protocol
 
 from server.kernel.agent_request import AgentRequest
@@ -13,6 +14,17 @@ from server.kernel.identity import Principal
 from server.kernel.ports.usage_store import UseRecord
 from server.kernel.session import NewSession, Session
 from server.kernel.turn import Turn
+
+
+class Leftover(StrEnum):
+    """What a worker's files and processes are to whoever finds them."""
+
+    NEEDED = "NEEDED"
+    """Its turn goes on, here or at a replica that shares the directory; one that does not will end the turn without them."""
+    KEPT = "KEPT"
+    """The turn ended without its workspace being imported: the files are for a person to look at, and nobody shall write there any more."""
+    NOBODYS = "NOBODYS"
+    """The turn ended with its workspace imported, or does not exist."""
 
 
 @dataclass(frozen=True)
@@ -165,10 +177,8 @@ class TurnStore(Protocol):
         """The URL of a session's repository, for work that no caller asked for. Errors: SessionNotFound."""
         ...
 
-    async def may_discard(self, turn_id: str, replica: str) -> bool:
-        """Whether the files of a turn's worker are of no more use to `replica`: the turn ended with its workspace imported, does not
-        exist, or is driven by another replica now. Those of a turn that ended without (its workspace could not be read) are kept for a
-        person to look at."""
+    async def leftover(self, turn_id: str) -> Leftover:
+        """What becomes of what a turn's worker left."""
         ...
 
     async def snapshot_stored(self, turn: Turn, *, key: str, sha256: str, size: int) -> None:

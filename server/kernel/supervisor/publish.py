@@ -35,6 +35,10 @@ _FIRST_PAUSE_SECONDS = 0.5
 log = structlog.get_logger()
 
 
+class _NotEnded(WorkerLost):
+    """The worker could not be ended for as long as that was tried: it may still be there."""
+
+
 async def publish(drive: Drive) -> None:
     """From FINALIZING to the terminal event; each step that was taken already is skipped."""
     outcome = drive.turn.outcome
@@ -43,6 +47,9 @@ async def publish(drive: Drive) -> None:
     if drive.turn.attempt and not drive.turn.imported:
         try:
             await _import(drive)
+        except _NotEnded as error:
+            await _keep_slot(drive, error)
+            return
         except WorkspaceFailed as error:
             await _keep_workspace(drive, error)
             return
@@ -54,9 +61,9 @@ async def publish(drive: Drive) -> None:
 
 
 async def _import(drive: Drive) -> None:
-    """Only when no process of the worker is left does anybody look at what it wrote. Errors: WorkspaceFailed."""
+    """Only when no process of the worker is left does anybody look at what it wrote. Errors: WorkspaceFailed, _NotEnded."""
     ports = drive.ports
-    told = [_exited(drive, await ports.launcher.collect(drive.worker_id))]
+    told = [_exited(drive, await _patiently_ended(drive))]
     try:
         imported = await _patiently_read_back(drive)
     except WorkerLost as error:  # it ran on another machine: here is nothing to read, now or later
@@ -70,6 +77,38 @@ async def _import(drive: Drive) -> None:
     told.append(ports.codec.file_changed(diff))
     told += _git_facts(drive, imported, diff, message)
     await drive.step("import", *told, imported=True, commit=imported.commit or "", head_commit=imported.commit)
+
+
+async def _patiently_ended(drive: Drive) -> WorkerExit:
+    """Who ends workers may be away for a while, as a container engine that is started anew. Errors: _NotEnded."""
+    deadline = time.monotonic() + drive.limits.import_retry_seconds
+    pause = _FIRST_PAUSE_SECONDS
+    while True:
+        try:
+            return await drive.ports.launcher.collect(drive.worker_id)
+        except WorkerLost as error:
+            if time.monotonic() + pause > deadline:
+                raise _NotEnded(error.message) from error
+            log.warning("worker.not_ended", worker_id=str(drive.worker_id), error=error.message, pause_s=pause)
+        await asyncio.sleep(pause)
+        pause *= 2
+
+
+async def _keep_slot(drive: Drive, error: _NotEnded) -> None:
+    """The worker may still write, so nobody reads what it wrote; a sweep ends it as soon as that can be done, and leaves its files."""
+    ports = drive.ports
+    try:
+        kept = await ports.launcher.left(drive.worker_id)
+    except WorkerLost as lost:
+        await end(drive, _worse(drive.turn.outcome, TurnCode.WORKER_LOST, lost.message))
+        return
+    log.error("worker.given_up", worker_id=str(drive.worker_id), error=error.message, workspace=str(kept))
+    message = (
+        f"the worker could not be ended, so its work was not published: {error.message}; see that the spawner and the container engine "
+        f"answer; the work is not lost: the server keeps it in {'/'.join(kept.parts[-2:])}"
+    )
+    told = ports.codec.error("WORKSPACE", message, retryable=False, fatal=False)
+    await end(drive, _worse(drive.turn.outcome, TurnCode.WORKER_LOST, message), told)
 
 
 async def _patiently_read_back(drive: Drive) -> Imported:

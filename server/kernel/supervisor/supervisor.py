@@ -17,7 +17,7 @@ from server.kernel.ports.input_store import Starter
 from server.kernel.ports.launcher import WorkerId
 from server.kernel.ports.repositories import Repository
 from server.kernel.ports.tracer import trace_fields
-from server.kernel.ports.turn_store import Claimed
+from server.kernel.ports.turn_store import Claimed, Leftover
 from server.kernel.supervisor.attend import attend
 from server.kernel.supervisor.drive import Drive, Limits, Ports, now
 from server.kernel.supervisor.life import live
@@ -28,6 +28,10 @@ from server.kernel.turn import Turn, TurnState
 SWEEP_DIVISOR = 3
 """Leases are renewed three times within their length."""
 
+SWEEP_WORKERS_SECONDS = 30.0
+"""Nothing is left of a worker a minute after nobody needs it."""
+SWEPT_AT_ONCE = 8
+"""Each may take a minute, where whoever ends workers does not answer."""
 USES_SWEEP_SECONDS = 3600.0
 SNAPSHOTS_PER_SWEEP = 20
 FOLLOW_UPS_PER_SWEEP = 100
@@ -315,25 +319,35 @@ class Supervisor:
     # -- recovery and leases ------------------------------------------------------------------------------------------------
 
     async def _sweep_workers(self) -> None:
-        """Workers that nobody needs: their turn has ended, or another replica drives it. Their processes, if any, are ended, and their
-        files go. One that cannot be removed is tried again, and stops nothing else."""
+        """Workers that nobody needs: their turn has ended. Their processes, if any, are ended, and their files go, or are kept. One that
+        cannot be removed is tried again, and stops nothing else."""
+        several = asyncio.Semaphore(SWEPT_AT_ONCE)
+
+        async def settle(worker: WorkerId) -> None:
+            async with several:
+                try:
+                    await self._settle_leftover(worker)
+                except (KernelError, OSError) as error:
+                    log.warning("worker.leftover_stays", worker_id=str(worker), error=str(error))
+
         while True:
             try:
                 leftovers = await self._ports.launcher.leftovers()
             except (KernelError, OSError) as error:
                 log.warning("workers.sweep_failed", error=str(error))
                 leftovers = []
-            for worker in leftovers:
-                try:
-                    await self._remove_leftover(worker)
-                except (KernelError, OSError) as error:
-                    log.warning("worker.leftover_stays", worker_id=str(worker), error=str(error))
-            await asyncio.sleep(self._limits.lease_seconds)
+            await asyncio.gather(*map(settle, leftovers))
+            await asyncio.sleep(min(self._limits.lease_seconds, SWEEP_WORKERS_SECONDS))
 
-    async def _remove_leftover(self, worker: WorkerId) -> None:
-        if worker.turn_id not in self._tasks and await self._ports.turns.may_discard(worker.turn_id, self._limits.replica):
+    async def _settle_leftover(self, worker: WorkerId) -> None:
+        if worker.turn_id in self._tasks:
+            return
+        left = await self._ports.turns.leftover(worker.turn_id)
+        if left is Leftover.NEEDED:
+            return
+        await self._ports.launcher.collect(worker)
+        if left is Leftover.NOBODYS:
             log.info("worker.leftover_removed", worker_id=str(worker))
-            await self._ports.launcher.collect(worker)
             await self._ports.launcher.remove(worker)
 
     async def _keep_leases(self) -> None:

@@ -474,7 +474,7 @@ class Waiting(_message.Message):
     def __init__(self, ahead: _Optional[int] = ..., reason: _Optional[_Union[WaitReason, str]] = ...) -> None: ...
 
 class WorkerUpdated(_message.Message):
-    __slots__ = ("worker_id", "phase", "launcher", "sandboxed", "exit_code", "oom_killed", "log_tail")
+    __slots__ = ("worker_id", "phase", "launcher", "sandboxed", "exit_code", "oom_killed", "log_tail", "stopped")
     WORKER_ID_FIELD_NUMBER: _ClassVar[int]
     PHASE_FIELD_NUMBER: _ClassVar[int]
     LAUNCHER_FIELD_NUMBER: _ClassVar[int]
@@ -482,6 +482,7 @@ class WorkerUpdated(_message.Message):
     EXIT_CODE_FIELD_NUMBER: _ClassVar[int]
     OOM_KILLED_FIELD_NUMBER: _ClassVar[int]
     LOG_TAIL_FIELD_NUMBER: _ClassVar[int]
+    STOPPED_FIELD_NUMBER: _ClassVar[int]
     worker_id: str
     phase: WorkerPhase
     launcher: str
@@ -489,7 +490,8 @@ class WorkerUpdated(_message.Message):
     exit_code: int
     oom_killed: bool
     log_tail: str
-    def __init__(self, worker_id: _Optional[str] = ..., phase: _Optional[_Union[WorkerPhase, str]] = ..., launcher: _Optional[str] = ..., sandboxed: bool = ..., exit_code: _Optional[int] = ..., oom_killed: bool = ..., log_tail: _Optional[str] = ...) -> None: ...
+    stopped: bool
+    def __init__(self, worker_id: _Optional[str] = ..., phase: _Optional[_Union[WorkerPhase, str]] = ..., launcher: _Optional[str] = ..., sandboxed: bool = ..., exit_code: _Optional[int] = ..., oom_killed: bool = ..., log_tail: _Optional[str] = ..., stopped: bool = ...) -> None: ...
 
 class TurnStarted(_message.Message):
     __slots__ = ("trigger", "provider", "model", "input_ids", "number")

@@ -469,7 +469,7 @@ export declare type WorkerUpdated = Message$1<"treadle.session.v1.WorkerUpdated"
   sandboxed: boolean;
 
   /**
-   * Exit code of the process, when it ended; 128 + n for signal n.
+   * Exit code of the process, when it ended by itself; 128 + n for signal n.
    *
    * @generated from field: optional int32 exit_code = 6;
    */
@@ -488,6 +488,13 @@ export declare type WorkerUpdated = Message$1<"treadle.session.v1.WorkerUpdated"
    * @generated from field: string log_tail = 8;
    */
   logTail: string;
+
+  /**
+   * True when it was ended by Treadle, as all workers are of which nothing is wanted any more.
+   *
+   * @generated from field: bool stopped = 9;
+   */
+  stopped: boolean;
 };
 
 /**
