@@ -10,12 +10,17 @@ import re
 from dataclasses import dataclass
 
 MAX_HEAD_BYTES = 16 * 1024
+MAX_HEADERS = 100
+"""Programs send some ten."""
 
 _HOST = rb"([A-Za-z0-9_.-]{1,254}|\[[0-9A-Fa-f:.]{2,45}\])"
 _LINE = re.compile(rb"([A-Z]{1,20}) ([\x21-\x7e]+) (HTTP/1\.[01])")
 _AUTHORITY = re.compile(_HOST + rb":([0-9]{1,5})")
 _URL = re.compile(rb"(?i:http)://" + _HOST + rb"(?::([0-9]{1,5}))?((?:[/?].*)?)")
-_HEADER = re.compile(rb"([!#$%&'*+.^_`|~0-9A-Za-z-]+):[ \t]*([^\x00\r\n]*?)[ \t]*")
+# None of these has two repeats beside each other that can match the same bytes: one that has them is tried in all ways to share them out,
+# and the time for it grows with a power of the length.
+_NAME = re.compile(rb"[!#$%&'*+.^_`|~0-9A-Za-z-]+")
+_VALUE = re.compile(rb"[\t\x20-\x7e\x80-\xff]*")
 _HOP_BY_HOP = frozenset({b"connection", b"host", b"keep-alive", b"te", b"trailer", b"upgrade", b"http2-settings"})
 """Of one connection only, and `host`, which is written anew from the URL; so is all that begins with `proxy-`."""
 
@@ -83,6 +88,8 @@ def _written(host: str, port: int) -> str:
 
 def _head(method: bytes, path: bytes, version: bytes, host: str, lines: list[bytes]) -> bytes:
     """One request, and no other after it on the same connection: whom that would be for, nobody would have looked at."""
+    if len(lines) > MAX_HEADERS:
+        raise NotProxying(f"the request has more than {MAX_HEADERS} headers")
     headers = [_header(line) for line in lines]
     named = {name for header, value in headers if header == b"connection" for name in value.lower().replace(b" ", b"").split(b",")}
     kept = [
@@ -98,7 +105,7 @@ def _head(method: bytes, path: bytes, version: bytes, host: str, lines: list[byt
 
 
 def _header(line: bytes) -> tuple[bytes, bytes]:
-    found = _HEADER.fullmatch(line)
-    if found is None:
+    name, colon, value = line.partition(b":")
+    if not colon or not _NAME.fullmatch(name) or not _VALUE.fullmatch(value):
         raise NotProxying("a header of the request is malformed")
-    return found[1].lower(), found[2]
+    return name.lower(), value.strip(b" \t")
