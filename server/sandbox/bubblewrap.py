@@ -71,13 +71,17 @@ class Sandbox:
     """The jailed program's uid as seen from outside: the owner of what it writes."""
     gid: int = field(default_factory=lambda: SANDBOX_ID if os.geteuid() == 0 else os.getegid())
 
-    def wrap(self, argv: Sequence[str], *, mounts: Sequence[Mount], env: Mapping[str, str], cwd: str) -> list[str]:
+    def wrap(
+        self, argv: Sequence[str], *, mounts: Sequence[Mount], env: Mapping[str, str], cwd: str, calls: int | None = None
+    ) -> list[str]:
         """The command line that runs `argv` inside; nothing of the caller's environment gets in, only `env`.
 
-        `env` shows in the process list: it must hold no secret. Standard streams are passed on.
+        `env` shows in the process list: it must hold no secret. Standard streams are passed on. `calls`: the descriptor from which the
+        filter of system calls can be read (`server.sandbox.calls.program`); where there is none, all are allowed.
         """
         seen = without_covered([*_system_mounts(), *mounts])
-        inside = [*_environment(env), "--chdir", cwd, "--", *argv]
+        filtered = [] if calls is None else ["--seccomp", str(calls)]
+        inside = [*_environment(env), *filtered, "--chdir", cwd, "--", *argv]
         if self.root is None:
             return [str(self.bwrap), *_jail(seen), *inside]
         bound = [str(self.root.setpriv), "--pdeathsig", "KILL", "--", str(self.root.unshare), *_NAMESPACE, "--"]

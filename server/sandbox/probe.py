@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import platform
 import shutil
 import subprocess
 import sys
@@ -13,7 +14,7 @@ from dataclasses import dataclass
 from functools import cache
 from pathlib import Path, PurePosixPath
 
-from server.sandbox import inside
+from server.sandbox import calls, inside
 from server.sandbox.bubblewrap import SANDBOX_ID, SCRATCH_BYTES, RootTools, Sandbox
 from server.sandbox.mount import Mount
 from server.sandbox.remedy import INSTALL, remedy
@@ -40,6 +41,8 @@ def probe() -> Sandbox | Unavailable:
     0.1 s; what it found is true for the process's life."""
     if not sys.platform.startswith("linux"):
         return Unavailable(f"bubblewrap needs Linux, this is {sys.platform}", "run Treadle on Linux")
+    if not calls.program():
+        return Unavailable(f"there is no filter of system calls for {platform.machine()}", "run Treadle on x86_64 or aarch64")
     root = _root_tools()
     if isinstance(root, Unavailable):
         return root
@@ -87,9 +90,8 @@ def _try(sandbox: Sandbox) -> str | None:
             return f"files cannot be given to uid {sandbox.uid}: {error.strerror}"
         mounts = [*python_mounts(), Mount(Path(inside.__file__), _SCRIPT), Mount(workspace, _WORKSPACE, writable=True)]
         command = [sys.executable, "-I", "-S", str(_SCRIPT), str(hidden), str(_WORKSPACE)]
-        argv = sandbox.wrap(command, mounts=mounts, env={}, cwd=str(_WORKSPACE))
         try:
-            run = subprocess.run(argv, stdin=subprocess.DEVNULL, capture_output=True, text=True, timeout=_LIMIT_SECONDS, check=False)
+            run = _run(sandbox, command, mounts)
         except (OSError, subprocess.TimeoutExpired) as error:
             return f"it cannot be run: {error}"
         if run.returncode != 0:
@@ -100,6 +102,22 @@ def _try(sandbox: Sandbox) -> str | None:
         return breach(json.loads(run.stdout), uid=SANDBOX_ID, namespaces=(*OWN_NAMESPACES, "user"), scratch=SCRATCH_BYTES)
 
 
+def _run(sandbox: Sandbox, command: Sequence[str], mounts: Sequence[Mount]) -> subprocess.CompletedProcess[str]:
+    reading, writing = os.pipe()
+    try:
+        # Fits into the pipe, which holds 64 KiB.
+        os.write(writing, calls.program())
+    finally:
+        os.close(writing)
+    try:
+        argv = sandbox.wrap(command, mounts=mounts, env={}, cwd=str(_WORKSPACE), calls=reading)
+        return subprocess.run(
+            argv, stdin=subprocess.DEVNULL, capture_output=True, text=True, timeout=_LIMIT_SECONDS, check=False, pass_fds=[reading]
+        )
+    finally:
+        os.close(reading)
+
+
 def breach(facts: Mapping[str, object], *, uid: int, namespaces: Sequence[str], scratch: Mapping[str, int]) -> str | None:
     """What is wrong, by the facts that `inside.py` told; None when the wall holds. `namespaces` must be others than ours; `scratch` may be
     written, as much as is said there."""
@@ -107,7 +125,9 @@ def breach(facts: Mapping[str, object], *, uid: int, namespaces: Sequence[str], 
     assert isinstance(own, dict)  # noqa: S101
     shared = [name for name in namespaces if own[name] == str(Path("/proc/self/ns", name).readlink())]
     places = facts["writable_places"]
+    open_calls = facts["calls"]
     assert isinstance(places, dict)  # noqa: S101
+    assert isinstance(open_calls, list)  # noqa: S101
     overlarge = [place for place, size in places.items() if place != str(_WORKSPACE) and size > scratch.get(place, 0)]
     checks = {
         f"it shares namespaces with the host: {', '.join(shared)}": not shared,
@@ -118,6 +138,7 @@ def breach(facts: Mapping[str, object], *, uid: int, namespaces: Sequence[str], 
         "files of the host are visible": facts["host_file_visible"] is False,
         "the system is writable inside": facts["writes_usr"] is False and facts["writes_root"] is False,
         "the workspace is not writable inside": facts["writes_workspace"] is True,
+        f"system calls are allowed inside that lead past the wall: {', '.join(open_calls)}": not open_calls,
         f"too much can be written inside: {', '.join(overlarge)}": not overlarge,
         "new user namespaces can be made inside": facts["makes_user_namespace"] is False,
     }

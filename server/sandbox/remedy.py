@@ -17,6 +17,8 @@ def remedy(breach: str, sysctl: Path = _SYSCTL) -> str:
         return "start Treadle without capabilities: setpriv --inh-caps=-all --ambient-caps=-all COMMAND (systemd: no AmbientCapabilities)"
     if any(word in breach for word in ("namespace", "ermission", "not permitted", "uid map")):
         return _allow_namespaces(sysctl / "kernel")
+    if "SECCOMP" in breach:
+        return "use a kernel with CONFIG_SECCOMP_FILTER"
     if "cannot be run" in breach:
         return INSTALL
     return "none is known; what was said above is what the sandbox's own test found"

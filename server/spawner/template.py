@@ -11,6 +11,7 @@ from typing import Any
 from docker.types import LogConfig, Mount, Ulimit
 
 from server.sandbox.bubblewrap import HOME
+from server.sandbox.calls import profile
 from server.spawner.settings import SpawnerSettings
 from server.workers.inside import ENVIRONMENT, MODELS, RUN, WORKSPACE, configuration
 from server.workers.slot import Slot
@@ -68,7 +69,7 @@ class Template:
         return {
             "network_mode": "none",
             "cap_drop": ["ALL"],
-            "security_opt": ["no-new-privileges:true"],
+            "security_opt": ["no-new-privileges:true", f"seccomp={profile()}"],
             "read_only": True,
             "privileged": False,
             "init": True,

@@ -18,6 +18,7 @@ from server.config import Settings
 from server.kernel.errors import LaunchFailed, WorkerLost
 from server.kernel.ports.launcher import Assignment, Capability, WorkerExit, WorkerId
 from server.sandbox.bubblewrap import Sandbox
+from server.sandbox.calls import program
 from server.sandbox.mount import Mount
 from server.sandbox.probe import Unavailable, probe
 from server.sandbox.runtime import python_mounts
@@ -103,6 +104,7 @@ class ProcessLauncher(LocalLauncher):
                 os.close(descriptor)
 
     def _job(self, slot: Slot) -> dict[str, object]:
+        kept = {"slot": str(slot.path), "memory": self._memory}
         if not isinstance(self._wall, Sandbox):
             config = configuration(orphan_seconds=self._orphan_seconds, max_processes=0)
             config["workspace"] = str(slot.workspace)
@@ -111,17 +113,17 @@ class ProcessLauncher(LocalLauncher):
             # Short enough also with the longer name of the socket beside it.
             config["models"] = str(Path(_short(slot.models / EGRESS_SOCKET_NAME)).with_name(MODEL_SOCKET_NAME))
             env = {"PATH": os.environ.get("PATH", os.defpath), "HOME": str(slot.run), **ENVIRONMENT}
-            return {"slot": str(slot.path), "argv": _WORKER, "env": env, "owner": None, "config": config, "memory": self._memory}
+            return {"argv": _WORKER, "env": env, "owner": None, "config": config, "calls": "", **kept}
         mounts = [
             *python_mounts("worker", "treadle"),
             Mount(slot.workspace, WORKSPACE, writable=True),
             Mount(slot.run, RUN, writable=True),
             Mount(slot.models, MODELS),
         ]
-        argv = self._wall.wrap(_WORKER, mounts=mounts, env=ENVIRONMENT, cwd=str(WORKSPACE))
+        argv = self._wall.wrap(_WORKER, mounts=mounts, env=ENVIRONMENT, cwd=str(WORKSPACE), calls=shim.CALLS)
         config = configuration(orphan_seconds=self._orphan_seconds, max_processes=_process_limit())
         owner = [self._wall.uid, self._wall.gid]
-        return {"slot": str(slot.path), "argv": argv, "env": {}, "owner": owner, "config": config, "memory": self._memory}
+        return {"argv": argv, "env": {}, "owner": owner, "config": config, "calls": program().hex(), **kept}
 
 
 @asynccontextmanager

@@ -23,6 +23,8 @@ _PR_SET_CHILD_SUBREAPER = 36
 _KEYCTL = {"x86_64": 250, "aarch64": 219}
 _JOIN_SESSION_KEYRING = 1
 _FIRST_TO_GO = "1000"
+CALLS = 20
+"""The descriptor from which the sandbox reads which system calls it allows; none that this process has."""
 _LOCK_TRIES = 200
 _LOCK_PAUSE_SECONDS = 0.01
 
@@ -33,13 +35,23 @@ class Job:
     """What to keep.
 
     `argv` and `env` start the worker, sandbox included; `owner` (uid and gid, or None) is given the workspace and the run directory;
-    `config` is the worker's configuration without its secret; `memory` is how many bytes each process may take, 0 for no limit.
+    `config` is the worker's configuration without its secret; `memory` is how many bytes each process may take, 0 for no limit;
+    `calls` (hexadecimal) is what can be read from descriptor CALLS.
     """
 
     def __init__(
-        self, *, slot: str, argv: list[str], env: dict[str, str], owner: list[int] | None, config: dict[str, object], memory: int
+        self,
+        *,
+        slot: str,
+        argv: list[str],
+        env: dict[str, str],
+        owner: list[int] | None,
+        config: dict[str, object],
+        memory: int,
+        calls: str,
     ) -> None:
         self.memory = memory
+        self.calls = bytes.fromhex(calls)
         self.slot = slot
         self.argv = argv
         self.env = env
@@ -108,12 +120,16 @@ def _spawn(job: Job) -> int:
     with open("secret") as file:
         line = json.dumps({**job.config, "secret": file.read()}) + "\n"
     reading, writing = os.pipe()
+    calls, telling = os.pipe()
     log = os.open("output.log", os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o600)
     actions = [(os.POSIX_SPAWN_DUP2, reading, 0), (os.POSIX_SPAWN_DUP2, log, 1), (os.POSIX_SPAWN_DUP2, log, 2)]
+    if job.calls:
+        actions.append((os.POSIX_SPAWN_DUP2, calls, CALLS))
     worker = os.posix_spawn(job.argv[0], job.argv, job.env, file_actions=actions)
-    # The pipe holds more than the line, so this does not wait; and this end is open, so it cannot break.
+    # The pipes hold more than that, so this does not wait; and these ends are open, so they cannot break.
+    os.write(telling, job.calls)
     os.write(writing, line.encode())
-    for descriptor in (reading, writing, log):
+    for descriptor in (reading, writing, calls, telling, log):
         os.close(descriptor)
     return worker
 

@@ -175,7 +175,8 @@ HOLES: dict[str, tuple[Callable[[dict[str, Any]], Any], str]] = {
     "system": (lambda host: host.update(read_only=False), "the image's files can be written inside"),
     "processes": (lambda host: host.update(pid_mode="host"), "namespaces with the host: pid"),
     "memory": (lambda host: host.update(shm_size=1 << 30), "too much can be written inside: /dev/shm"),
-    "system calls": (lambda host: host["security_opt"].append("seccomp=unconfined"), "user namespaces|seccomp"),
+    "system calls": (lambda host: host["security_opt"].append("seccomp=unconfined"), "system calls are allowed"),
+    "the engine's own filter": (lambda host: host["security_opt"].pop(), r"system calls are allowed .*socket\(AF_VSOCK\)"),
     "files": (lambda host: host["mounts"].append(Mount("/host", "/tmp", type="bind")), "too much can be written inside: /host"),
 }
 

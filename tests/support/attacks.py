@@ -15,6 +15,7 @@ import ctypes
 import errno
 import glob
 import json
+import mmap
 import os
 import platform
 import resource
@@ -112,6 +113,7 @@ NUMBERS = {
     "finit_module": (313, 273),
     "init_module": (175, 105),
     "keyctl": (250, 219),
+    "io_uring_setup": (425, 425),
     "kexec_load": (246, 104),
     "open_by_handle_at": (304, 265),
     "perf_event_open": (298, 241),
@@ -125,6 +127,13 @@ def system_call(name: str, *args: object) -> bool:
     if libc.syscall(NUMBERS[name][platform.machine() == "aarch64"], *args) < 0:
         raise OSError(ctypes.get_errno(), name)
     return True
+
+
+def calls_in_32_bits() -> bool:
+    """`getpid`, whose number there is `writev` here."""
+    code = mmap.mmap(-1, mmap.PAGESIZE, prot=mmap.PROT_READ | mmap.PROT_WRITE | mmap.PROT_EXEC)
+    code.write(b"\xb8\x14\0\0\0\xcd\x80\xc3")
+    return ctypes.CFUNCTYPE(ctypes.c_int)(ctypes.addressof(ctypes.c_char.from_buffer(code)))() == os.getpid()
 
 
 def finds_key(description: str) -> bool:
@@ -314,6 +323,11 @@ ATTACKS: dict[str, tuple[Attack, set[str]]] = {
     "connect to the spawner's socket": (lambda p: connects(socket.AF_UNIX, p.spawner), {"ENOENT"}),
     "open a raw socket": (lambda _: raw_socket(socket.AF_INET, socket.SOCK_RAW, socket.IPPROTO_ICMP), {"EPERM"}),
     "open a packet socket": (lambda _: raw_socket(socket.AF_PACKET, socket.SOCK_RAW, 0x300), {"EPERM"}),
+    "open a socket to the hypervisor": (lambda _: raw_socket(40, socket.SOCK_STREAM, 0), {"EPERM"}),
+    "open a socket to the kernel's ciphers": (lambda _: raw_socket(38, socket.SOCK_SEQPACKET, 0), {"EPERM"}),
+    "open a socket to the kernel's audit": (lambda _: raw_socket(socket.AF_NETLINK, socket.SOCK_RAW, 9), {"EPERM"}),
+    "queue system calls (io_uring)": (lambda _: system_call("io_uring_setup", 1, ctypes.create_string_buffer(120)), {"EPERM"}),
+    "call as a program of 32 bits": (lambda _: in_a_child(calls_in_32_bits), {"SIGSYS"}),
     "read /etc/shadow": (lambda _: reads("/etc/shadow"), {"ENOENT"}, {"EACCES"}),
     "read the server's files": (lambda p: reads(p.file), {"ENOENT"}),
     "read the server's files through /proc": (host_file_through_proc, {"refused"}),
@@ -326,7 +340,7 @@ ATTACKS: dict[str, tuple[Attack, set[str]]] = {
     "mount a file system": (lambda _: call("mount", b"none", b"/tmp", b"tmpfs", 0, None), {"EPERM"}),
     "remount the system writable": (lambda _: call("mount", b"none", b"/usr", None, 32 | 4096, None), {"EPERM"}),
     "unmount the system": (lambda _: call("umount2", b"/usr", 2), {"EPERM"}),
-    "make a user namespace": (lambda _: call("unshare", 0x10000000), {"ENOSPC"}, {"EPERM"}),
+    "make a user namespace": (lambda _: call("unshare", 0x10000000), {"EPERM"}),
     "enter a namespace of pid 1": (lambda _: call("setns", os.open("/proc/1/ns/mnt", os.O_RDONLY), 0), {"EPERM"}),
     "make a mount namespace": (lambda _: call("unshare", 0x00020000), {"EPERM"}),
     "become root": (lambda _: call("setuid", 0), {"EINVAL"}, {"EPERM"}),
@@ -334,13 +348,12 @@ ATTACKS: dict[str, tuple[Attack, set[str]]] = {
     "run su": (lambda _: succeeds("su", "root", "-c", "true"), {"refused"}),
     "have a set-user-id program take effect": (lambda _: gains_by_a_set_user_id_program(), {"refused"}),
     "have a capability": (lambda _: has_capabilities(), {"refused"}),
-    "find a key of the host's session in the kernel": (lambda p: finds_key(p.key), {"ENOKEY"}, {"EPERM"}),
+    "find a key of the host's session in the kernel": (lambda p: finds_key(p.key), {"EPERM"}),
     "load a program into the kernel": (lambda _: system_call("bpf", 5, ctypes.create_string_buffer(128), 128), {"EPERM"}),
-    "load a module": (lambda _: system_call("init_module", b"", 0, b""), {"EPERM", "ENOSYS"}, {"EPERM"}),
-    "load another kernel": (lambda _: system_call("kexec_load", 0, 0, None, 0), {"EPERM", "ENOSYS"}, {"EPERM"}),
+    "load a module": (lambda _: system_call("init_module", b"", 0, b""), {"EPERM"}),
+    "load another kernel": (lambda _: system_call("kexec_load", 0, 0, None, 0), {"EPERM"}),
     "watch the kernel": (
         lambda _: system_call("perf_event_open", ctypes.create_string_buffer(128), -1, 0, -1, 0),
-        {"EACCES", "EPERM"},
         {"EPERM"},
     ),
     "handle page faults": (lambda _: system_call("userfaultfd", 0), {"EPERM"}),
@@ -393,6 +406,8 @@ OUTSIDE = (
     "signal a process of the host",
 )
 CONTROLS: dict[str, Attack] = {
+    "ask for its interfaces": lambda _: raw_socket(socket.AF_NETLINK, socket.SOCK_RAW, 0),
+    "make a pair of sockets": lambda _: all(socket.socketpair()),
     "connect to a listener of its own": lambda _: own_connection(socket.AF_INET, ("127.0.0.1", 0)),
     "connect to an abstract socket of its own": lambda _: own_connection(socket.AF_UNIX, "\0treadle-own"),
     "connect to a unix socket of its own": lambda _: own_connection(socket.AF_UNIX, "/tmp/own.sock"),

@@ -43,8 +43,8 @@ OPEN = """
   that is not root), are not seen. For a wall that holds there, put `TREADLE_WORKER_ROOT` on a file system of its own, or one with quotas.
 - **Memory with launcher `process`** is bounded for each process, not for all of them together: a thousand processes may take a thousand
   times as much. When the machine runs out of it, the kernel takes it from workers first.
-- **The kernel itself.** Both launchers share the host's. `docker` filters system calls (the engine's default seccomp profile), `process`
-  does not; `TREADLE_WORKER_RUNTIME` puts another kernel in between.
+- **The kernel itself.** Both launchers share the host's, and both allow the same system calls (`server/sandbox/calls.py`), most of those
+  that there are; `TREADLE_WORKER_RUNTIME` puts another kernel in between.
 - **A worker that its own agent starves.** Behind either wall, an agent that takes all memory with many small processes may lose its own
   worker to the kernel, and with it its own turn (`OUT_OF_MEMORY` or `WORKER_LOST`); what it did until then is kept.
 """
