@@ -21,6 +21,9 @@ _LAST_PORT = 65535
 # https://pkg.go.dev/github.com/distribution/reference: host and path, tag, digest.
 _IMAGE = re.compile(r"[A-Za-z0-9][A-Za-z0-9._/:-]*?(:[A-Za-z0-9_][A-Za-z0-9_.-]{0,127})?(@sha256:[0-9a-f]{64})?")
 SOCKET_BYTES = 107
+_UIDS = re.compile(r"([0-9]{1,10})-([0-9]{1,10})")
+_USER = re.compile(r"([0-9]{1,10})(?::([0-9]{1,10}))?")
+_LAST_ID = 2**31 - 1
 _AGENT = re.compile(r"[a-z0-9][a-z0-9-]{0,27}")
 MAX_POOL = 256
 
@@ -160,3 +163,31 @@ def name_of(port: str, *, optional: bool = False) -> Callable[[str], str]:
         return name
 
     return check
+
+
+def uids(text: str) -> str:
+    """`first-last`, at least two."""
+    found = _UIDS.fullmatch(text)
+    if not found or not 0 < int(found[1]) < int(found[2]) <= _LAST_ID:
+        raise ValueError(f"{text!r} is not a range of at least two user ids, as in 20000-29999")
+    return text
+
+
+def uid_range(text: str) -> range:
+    """What such a setting says."""
+    first, _, last = text.partition("-")
+    return range(int(first), int(last) + 1)
+
+
+def user(text: str) -> str:
+    """`uid` or `uid:gid`, or empty for none. Root is nobody to be kept from anything."""
+    found = _USER.fullmatch(text)
+    if text and (not found or any(not 0 < int(number) <= _LAST_ID for number in found.groups() if number)):
+        raise ValueError(f"{text!r} is not a user, as in 10000 or 10000:10000 (numbers; not root, which is the default for a root spawner)")
+    return text
+
+
+def user_ids(text: str) -> tuple[int, int]:
+    """Uid and gid, which is the same where none is said."""
+    uid, _, gid = text.partition(":")
+    return int(uid), int(gid or uid)

@@ -23,6 +23,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from worker.descendants import adopt_orphans, hide_memory, kill_descendants
+from worker.oom import keep_place
 from worker.provider import ModelAccess, ProviderFailed, make_provider
 
 if TYPE_CHECKING:
@@ -100,6 +101,8 @@ async def _serve(config: Config, service: WorkerService) -> None:
     unready = config.socket.with_suffix(".new")
     server.add_insecure_port(f"unix:{unready}")
     await server.start()
+    # The server may be another user. Who gets as far as here is decided by the directories above.
+    unready.chmod(0o666)
     unready.rename(config.socket)
     await service.orphaned(config.orphan_seconds)
     logging.getLogger(__name__).warning("no server was heard for %s s; the turn is given up", config.orphan_seconds)
@@ -108,6 +111,7 @@ async def _serve(config: Config, service: WorkerService) -> None:
 
 def main() -> None:
     """Entry point."""
+    keep_place()
     hide_memory()
     adopt_orphans()
     logging.basicConfig(stream=sys.stderr, level=logging.INFO, format="%(levelname)s %(name)s: %(message)s")

@@ -16,6 +16,7 @@ from pathlib import Path
 from typing import IO
 
 from treadle.session.v1 import event_pb2 as session
+from worker.oom import first_to_go
 from worker.provider import Emitter
 
 _READ_BYTES = 16 * 1024
@@ -61,7 +62,8 @@ async def run_command(argv: Sequence[str], *, workspace: Path, item_id: str, emi
 
 def _start(argv: Sequence[str], workspace: Path) -> subprocess.Popen[bytes]:
     pipe, null = subprocess.PIPE, subprocess.DEVNULL
-    return subprocess.Popen(list(argv), cwd=workspace, stdin=null, stdout=pipe, stderr=pipe, start_new_session=True)
+    with first_to_go():
+        return subprocess.Popen(list(argv), cwd=workspace, stdin=null, stdout=pipe, stderr=pipe, start_new_session=True)
 
 
 def _kill_group(process: subprocess.Popen[bytes]) -> None:

@@ -58,7 +58,10 @@ def _writable_places() -> dict[str, int]:
     places = {}
     for line in Path("/proc/self/mountinfo").read_text().splitlines():
         place = line.split()[4]
-        if os.path.isdir(place) and _can_write(place + "/.treadle-probe"):  # noqa: PTH112
+        # Of its own name: what somebody else has left there cannot be written, though another file can be made.
+        made = f"{place}/.treadle-probe-{os.urandom(8).hex()}"
+        if os.path.isdir(place) and _can_write(made):  # noqa: PTH112
+            os.unlink(made)  # noqa: PTH108
             size = os.statvfs(place)
             places[place] = size.f_blocks * size.f_frsize
     return places

@@ -11,7 +11,6 @@ from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine, Mappi
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, replace
 from enum import Enum
-from pathlib import Path
 from typing import Any, TypeVar
 from weakref import WeakValueDictionary
 
@@ -21,14 +20,16 @@ from server.kernel.ports.launcher import WorkerExit
 from server.refusal import StartRefused
 from server.spawner.engine import Engine, EngineAway, EngineError, EngineRefused, NameTaken, State, to_its_end
 from server.spawner.kernel import FirstProcess, first_process
-from server.spawner.ownership import give
 from server.spawner.readiness import PROBE_LABEL
 from server.spawner.root import is_roots_alone
+from server.spawner.slots import NoUser, Slots, User
 from server.spawner.template import Template
+from server.workers.disk import occupied
 from server.workers.slot import Slot, slots
 
 _LABEL = re.compile(r"[A-Za-z0-9._-]{0,64}")
 _SLOT = re.compile(r"[a-z0-9][a-z0-9-]{0,39}")
+_USER_LABEL = "treadle.uid"
 _TAIL_CHARS = 64 * 1024
 _PAUSE_SECONDS = 0.5
 _SWEEP_SECONDS = 15.0
@@ -85,6 +86,7 @@ class Containers:
         self,
         engine: Engine,
         template: Template,
+        slots: Slots,
         *,
         installation: str,
         providers: Sequence[str],
@@ -95,9 +97,10 @@ class Containers:
         self._trying = asyncio.Lock()
         self._engine = engine
         self._template = template
+        self._slots = slots
         self._installation = installation
         self._providers = frozenset(providers)
-        self._root = template.settings.slots_dir
+        self._root = slots.root
         self._locks: WeakValueDictionary[str, asyncio.Lock] = WeakValueDictionary()
         self._news = asyncio.Event()
         self._starved: set[str] = set()
@@ -107,39 +110,82 @@ class Containers:
         self._slotless: set[str] = set()
         self._recording = asyncio.Semaphore(_RECORDED_AT_ONCE)
 
-    async def start(self, name: str, provider: str, labels: Mapping[str, str]) -> Started:
-        """Make and start the container of a slot, unless that was done before. Errors: Unnameable, Refused, EngineAway."""
+    async def begin(self) -> None:
+        """Before anything else: learn which users have workers. Errors: EngineAway, OSError."""
+        others = [int(each.labels.get(_USER_LABEL) or 0) for each in await self._engine.list(self._mine)]
+        await asyncio.to_thread(self._slots.begin, others)
+
+    async def prepare(self, name: str, waiting: Sequence[str] = ()) -> str:
+        """Make a slot, or give its name to one of those in which a worker waits; returns which. Errors: Unnameable, Refused, OSError."""
+        async with self._locked(name) as slot:
+            if slot.path.exists():
+                return ""
+            for each in waiting:
+                # One that is being made or deleted is not to be waited for.
+                if not self._lock(each).locked():
+                    async with self._locked(each) as taken:
+                        if await to_its_end(asyncio.to_thread(_renamed, taken, slot)):
+                            return each
+            try:
+                await to_its_end(asyncio.to_thread(self._slots.make, name))
+            except NoUser as error:
+                raise Refused(str(error)) from error
+        return ""
+
+    async def start(self, name: str, provider: str, labels: Mapping[str, str], *, furnished: bool) -> Started:
+        """Make and start the container of a slot, unless that was done before. Where the workspace is `furnished`, the worker gets it.
+        Errors: Unnameable, Refused, EngineAway."""
         _check(labels)
         async with self._locked(name) as slot:
             if not slot.path.is_dir():
                 raise Refused(f"the spawner sees no slot {name} in {self._root}: TREADLE_WORKER_ROOT must be the same for both")
-            _check_slot(slot)
+            user = _user(slot)
             if slot.exit() is not None:
                 return Started.ENDED
             if (seen := self._seen.get(slot.container())) is not None and seen.alive:
-                await to_its_end(asyncio.to_thread(_hand_over_workspace, slot, self._template.owner))
+                await self._give(slot, user, furnished=furnished)
                 return Started.RUNNING
             state = await self._container(slot)
             if state is None and slot.container():
                 return Started.ENDED
-            if state is not None and state.running:
-                # One that waited in the pool gets its workspace now.
-                await to_its_end(asyncio.to_thread(_hand_over_workspace, slot, self._template.owner))
+            if state is None or state.running or state.status == "created":
+                await self._give(slot, user, furnished=furnished)
             if state is not None and state.status != "created":
                 return Started.RUNNING if state.running else Started.ENDED
             if state is None:
-                await self._create(slot, provider, labels)
+                await self._create(slot, user, provider, labels)
             elif not slot.container():
                 # Who asked for it was killed while the engine made it.
                 await to_its_end(asyncio.to_thread(slot.hold, state.name))
             try:
-                await self._engine.start(slot.container(), self._template.line(slot, provider))
+                await self._engine.start(slot.container(), self._template.line(slot, provider, furnished=furnished))
             except EngineRefused as error:
                 raise Refused(f"the engine does not start the worker: {error}") from error
             with contextlib.suppress(EngineError):  # later, then
                 await self._watch(slot.container())
         log.info("container.started", slot=name, provider=provider)
         return Started.NOW
+
+    async def _give(self, slot: Slot, user: User, *, furnished: bool) -> None:
+        """The workspace, once it is complete; one that waited in the pool has its socket by then."""
+        if furnished:
+            await to_its_end(asyncio.to_thread(self._slots.give, slot, user))
+            if slot.socket.exists():
+                await to_its_end(asyncio.to_thread(self._slots.seal, slot))
+
+    async def seal(self, name: str) -> None:
+        """The worker can put nothing else in the place of its socket any more. Errors: Unnameable, NoSlot, Refused, OSError."""
+        async with self._locked(name) as slot:
+            if not slot.path.is_dir():
+                raise NoSlot(f"there is no slot {name}")
+            _user(slot)
+            await to_its_end(asyncio.to_thread(self._slots.seal, slot))
+
+    async def occupied(self, name: str) -> int:
+        """Bytes of the disk that the workspace takes. Errors: Unnameable, NoSlot."""
+        if not self._named(name).workspace.is_dir():
+            raise NoSlot(f"there is no slot {name}")
+        return await occupied(self._named(name).workspace)
 
     async def wait(self, name: str) -> None:
         """Until the slot's container has ended and that is recorded. Errors: Unnameable, NoSlot."""
@@ -160,7 +206,7 @@ class Containers:
         async with self._locked(name) as slot:
             if not slot.path.is_dir():
                 raise NoSlot(f"there is no slot {name}")
-            _check_slot(slot)
+            _user(slot)
             await self._end(slot)
             await self._recorded(slot)
 
@@ -182,12 +228,19 @@ class Containers:
             await self._engine.remove(state.name)
 
     async def remove(self, name: str) -> None:
-        """Delete the slot's container. Errors: Unnameable, EngineAway, EngineRefused."""
+        """Delete a slot and its container. Errors: Unnameable, Refused, EngineAway, EngineRefused, OSError."""
         async with self._locked(name) as slot:
+            there = slot.path.is_dir()
+            if there:
+                _user(slot)
             state = await self._container(slot)
-            if state is not None:
+            # Where the slot has another name by now, so has whoever its container works for.
+            if state is not None and (there or await asyncio.to_thread(self._slot_of, state) is None):
                 await self._engine.remove(state.name)
                 self._forget(state.name)
+            if there:
+                await to_its_end(asyncio.to_thread(self._slots.delete, slot))
+        self._tell()
 
     async def list(self) -> list[Spawned]:
         """All of this installation. Errors: EngineAway."""
@@ -201,6 +254,13 @@ class Containers:
         async with asyncio.TaskGroup() as group:
             group.create_task(self._listen(group))
             group.create_task(self._sweep())
+            group.create_task(self._clear())
+
+    async def _clear(self) -> None:
+        try:
+            await asyncio.to_thread(self._slots.clear)
+        except OSError as error:
+            log.warning("slots.not_cleared", error=str(error))
 
     async def _listen(self, group: asyncio.TaskGroup) -> None:
         """The engine says what happens, as long as it lives; when it is there again, whoever waits looks anew."""
@@ -272,6 +332,7 @@ class Containers:
         if slot is None and state.name in self._slotless:
             log.info("container.removed", container=state.name, reason="its slot is gone")
             await self._engine.remove(state.name)
+            await asyncio.to_thread(self._slots.free, int(state.labels.get(_USER_LABEL) or 0))
         elif slot is None:
             # Slots are renamed while we look; the next look decides.
             self._slotless.add(state.name)
@@ -312,20 +373,19 @@ class Containers:
     def _slot_with(self, container: str) -> Slot | None:
         return next((slot for slot in slots(self._root) if slot.container() == container), None)
 
-    async def _create(self, slot: Slot, provider: str, labels: Mapping[str, str]) -> None:
+    async def _create(self, slot: Slot, user: User, provider: str, labels: Mapping[str, str]) -> None:
         if provider not in self._providers:
             raise Refused(
                 f"there is no image for the agent {provider!r}: {self._template.image(provider)}; `make images` builds it, and "
                 "TREADLE_WORKER_IMAGE names another"
             )
         await self._tried()
-        owner = self._template.owner
         name, image = f"treadle-{self._installation}-{slot.path.name}", self._template.image(provider)
         mine = {"treadle.installation": self._installation, "treadle.slot": slot.path.name, "treadle.provider": provider}
+        mine[_USER_LABEL] = str(user[0])
         marked = {f"treadle.{key}": value for key, value in labels.items()} | mine
-        await to_its_end(asyncio.to_thread(_hand_over, slot, owner))
         try:
-            await self._engine.create(name, image, self._template.configuration(marked), self._template.host(slot))
+            await self._engine.create(name, image, self._template.configuration(user, marked), self._template.host(slot, user))
         except NameTaken:
             pass  # by a spawner that was killed before it could say so in the slot
         except EngineRefused as error:
@@ -363,7 +423,8 @@ class Containers:
             output = await self._output(state.name)
             starved = state.oom_killed or self._was_starved(name)
             ended = replace(ended, code=state.code, oom_killed=starved, log_tail=output[-_TAIL_CHARS:])
-        with contextlib.suppress(FileNotFoundError):  # its server has deleted it meanwhile
+        with contextlib.suppress(FileNotFoundError):  # somebody has deleted it meanwhile
+            await to_its_end(asyncio.to_thread(self._slots.take_back, slot))
             await to_its_end(asyncio.to_thread(slot.record, ended))
         self._tell()
         if state is not None or seen is not None:
@@ -411,11 +472,18 @@ class Containers:
     @asynccontextmanager
     async def _locked(self, name: str) -> AsyncIterator[Slot]:
         """One at a time for each slot. Errors: Unnameable."""
+        lock = self._lock(name)
+        async with lock:
+            yield self._named(name)
+
+    def _lock(self, name: str) -> asyncio.Lock:
+        return self._locks.setdefault(self._named(name).path.name, asyncio.Lock())
+
+    def _named(self, name: str) -> Slot:
+        """Errors: Unnameable."""
         if not _SLOT.fullmatch(name):
             raise Unnameable(f"{name!r} is no slot's name")
-        lock = self._locks.setdefault(name, asyncio.Lock())
-        async with lock:
-            yield Slot(self._root / name)
+        return Slot(self._root / name)
 
     def _tell(self) -> None:
         self._news.set()
@@ -452,31 +520,21 @@ def _check(labels: Mapping[str, str]) -> None:
             raise Unnameable(f"{name}: {value!r} is no label")
 
 
-def _check_slot(slot: Slot) -> None:
-    """See check_trust. Errors: Refused."""
-    with contextlib.suppress(FileNotFoundError):
-        if os.geteuid() == 0 and not is_roots_alone(slot.path):
-            raise Refused(
-                f"slot {slot.path.name} does not belong to root alone, and the spawner is root; run the server and the spawner both as "
-                "root, or both as one user in the group docker"
-            )
+def _user(slot: Slot) -> User:
+    """Uid and gid of the slot's worker. Errors: Refused where that is not a spawner's word: see check_trust."""
+    user = slot.user() if os.geteuid() != 0 or is_roots_alone(slot.path) else None
+    if user is None:
+        raise Refused(f"slot {slot.path.name} was not made by a spawner, or others can change it; nothing is done there")
+    return user
 
 
-def _hand_over(slot: Slot, owner: tuple[int, int]) -> None:
-    for path in (slot.workspace, slot.run, slot.models):
-        if path.is_symlink() or not path.is_dir():
-            raise Refused(f"slot {slot.path.name} has no directory {path.name}")
-    _own(slot.run, owner)
-    _hand_over_workspace(slot, owner)
-
-
-def _hand_over_workspace(slot: Slot, owner: tuple[int, int]) -> None:
-    """Until it is complete it is the server's, which builds it, also around a worker that waits."""
-    if slot.is_furnished:
-        _own(slot.workspace, owner)
-
-
-def _own(path: Path, owner: tuple[int, int]) -> None:
-    """Nothing to do for a spawner that is not root: its workers are its own user."""
-    if path.is_dir() and path.lstat().st_uid != owner[0]:
-        give(path, *owner)
+def _renamed(waiting: Slot, slot: Slot) -> bool:
+    """Whether a worker waits there, whose slot has another name now."""
+    try:
+        if not waiting.container() or waiting.exit() is not None:
+            return False
+        _user(waiting)
+        waiting.path.rename(slot.path)
+    except (FileNotFoundError, Refused):
+        return False
+    return True

@@ -1,42 +1,91 @@
-"""Giving a tree to a worker's user: nobody may write there meanwhile, but somebody hostile may have before."""
+"""Giving a tree to another user, while somebody hostile may still change it."""
 
 from __future__ import annotations
 
+import ctypes
 import os
+import stat
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
+_EMPTY_PATH = 0x1000
+_DIRECTORY = os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC
 
-def give(root: Path, uid: int, gid: int) -> None:
-    """Make everything below `root` somebody's, and last `root` itself, so that its owner tells that it is done. Links are not followed,
-    and a tree of any depth takes two descriptors. Blocks. Only for root, whom no directory keeps out."""
-    here = os.open(root, os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC)
+_libc = ctypes.CDLL(None, use_errno=True)
+
+
+def give(root: Path, source: int, target: tuple[int, int]) -> None:
+    """Make `target` (uid and gid) the owner of all that belongs to `source` below `root`, and last of `root` itself, so that its owner
+    tells that it is done.
+
+    What was looked at is what is given, by its descriptor: whatever its name means meanwhile, nobody gets what was not `source`'s (a link
+    to a file of somebody else, a second name of it, a directory that was moved here). A tree of any depth takes a few descriptors.
+    Blocks. Only for root, whom no directory keeps out.
+    """
+    top = os.open(root, _DIRECTORY)
+    here = os.dup(top)
     try:
-        # For each level the directories that are still to be seen; the way back up is `..`, which is true while nobody moves anything.
-        levels = [_give_entries(here, uid, gid)]
-        while True:
-            if levels[-1]:
-                here = _gone_to(here, levels[-1].pop())
-                levels.append(_give_entries(here, uid, gid))
-                continue
-            levels.pop()
-            if not levels:
-                os.fchown(here, uid, gid)
-                return
-            here = _gone_to(here, "..")
+        # For each level the directories that are still to be seen; the way back up is `..`, which in a tree that somebody moves leads
+        # elsewhere, where nothing is given but `source`'s own.
+        levels = [_give_entries(here, source, target)]
+        while levels:
+            names = levels[-1]
+            if not names:
+                levels.pop()
+                if levels:
+                    here = _gone_to(here, "..")
+            elif (below := _below(here, names.pop())) is not None:
+                os.close(here)
+                here = below
+                levels.append(_give_entries(here, source, target))
+        _give(top, source, target)
     finally:
         os.close(here)
+        os.close(top)
+
+
+def _below(here: int, name: str) -> int | None:
+    """None when it is no directory any more."""
+    try:
+        return os.open(name, _DIRECTORY, dir_fd=here)
+    except (FileNotFoundError, NotADirectoryError):
+        return None
 
 
 def _gone_to(here: int, name: str) -> int:
-    there = os.open(name, os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC, dir_fd=here)
+    there = os.open(name, _DIRECTORY, dir_fd=here)
     os.close(here)
     return there
 
 
-def _give_entries(directory: int, uid: int, gid: int) -> list[str]:
-    """What is in a directory; returns the directories among it."""
-    with os.scandir(directory) as entries:
-        found = [(entry.name, entry.is_dir(follow_symlinks=False)) for entry in entries]
-    for name, _ in found:
-        os.chown(name, uid, gid, dir_fd=directory, follow_symlinks=False)
-    return [name for name, is_directory in found if is_directory]
+def _give_entries(directory: int, source: int, target: tuple[int, int]) -> list[str]:
+    """What is in a directory; returns the directories among it that are one of theirs."""
+    directories = []
+    for name in os.listdir(directory):
+        with _seen(name, directory) as found:
+            if found is not None and _give(found, source, target):
+                directories.append(name)
+    return directories
+
+
+@contextmanager
+def _seen(name: str, directory: int) -> Iterator[int | None]:
+    """A descriptor of the thing itself, whatever it is; None when it is gone."""
+    try:
+        found = os.open(name, os.O_PATH | os.O_NOFOLLOW | os.O_CLOEXEC, dir_fd=directory)
+    except FileNotFoundError:
+        yield None
+        return
+    try:
+        yield found
+    finally:
+        os.close(found)
+
+
+def _give(found: int, source: int, target: tuple[int, int]) -> bool:
+    """Give it, if it is the source's; whether it is a directory of either."""
+    status = os.fstat(found)
+    if status.st_uid == source and _libc.fchownat(found, b"", *target, _EMPTY_PATH) != 0:
+        raise OSError(ctypes.get_errno(), "fchownat")
+    return stat.S_ISDIR(status.st_mode) and status.st_uid in (source, target[0])

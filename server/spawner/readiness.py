@@ -19,6 +19,8 @@ from server.sandbox import inside
 from server.sandbox.probe import OWN_NAMESPACES, breach
 from server.spawner.engine import Engine, EngineAway, EngineError, EngineRefused, Facts
 from server.spawner.root import PROBE
+from server.spawner.settings import SpawnerSettings
+from server.spawner.slots import build
 from server.spawner.template import Template
 from server.workers.inside import WORKSPACE
 from server.workers.slot import FULL, Slot, delete_tree
@@ -113,14 +115,15 @@ async def check_wall(engine: Engine, template: Template, provider: str) -> None:
 
 
 async def _attack(engine: Engine, template: Template, image: str) -> None:
-    with _probe_slot(template.settings.slots_dir, template.owner) as slot:
+    user = template.settings.probe_user
+    with _probe_slot(template.settings.slots_dir, user) as slot:
         name = f"treadle{slot.path.name.replace('.', '-')}"
         hidden = slot.path / "secret"
         command = [_PYTHON, "-I", "-S", "-c", inspect.getsource(inside), str(hidden), str(WORKSPACE)]
-        configuration = template.configuration({PROBE_LABEL: ""}) | {"entrypoint": command}
+        configuration = template.configuration(user, {PROBE_LABEL: ""}) | {"entrypoint": command}
         try:
             try:
-                await engine.create(name, image, configuration, template.host(slot))
+                await engine.create(name, image, configuration, template.host(slot, user))
             except EngineRefused as error:
                 raise EngineUnfit(_why_not_made(str(error), template)) from None
             told = await _ran(engine, name)
@@ -128,10 +131,10 @@ async def _attack(engine: Engine, template: Template, image: str) -> None:
             with contextlib.suppress(EngineAway):
                 await engine.remove(name)
         written = slot.workspace / "probe"
-        if not written.exists() or written.stat().st_uid != template.owner[0]:
+        if not written.exists() or written.stat().st_uid != user[0]:
             raise EngineUnfit(_other_root(template))
     facts = json.loads(told)
-    complaint = breach(facts, uid=template.owner[0], namespaces=OWN_NAMESPACES, scratch=_scratch(template))
+    complaint = breach(facts, uid=user[0], namespaces=OWN_NAMESPACES, scratch=_scratch(template))
     # Another runtime may be a kernel of its own, which refuses the calls without a filter.
     if complaint is None and facts["seccomp"] != "2" and not template.settings.worker_runtime:
         complaint = "no filter for system calls (seccomp) is in force"
@@ -176,22 +179,24 @@ def _scratch(template: Template) -> dict[str, int]:
 def _probe_slot(root: Path, owner: tuple[int, int]) -> Iterator[Slot]:
     """Hidden, so that nobody takes it for a worker's."""
     slot = Slot(root / f"{PROBE}{secrets.token_hex(4)}")
-    slot.path.mkdir(mode=0o700)
     try:
-        for path in (slot.workspace, slot.run, slot.models):
-            path.mkdir(mode=0o755)
-            if os.geteuid() == 0 and path != slot.models:
-                os.chown(path, *owner)
-        (slot.path / "secret").write_text("not for a worker", encoding="ascii")
+        build(slot, server=(os.geteuid(), os.getegid()), user=owner)
+        if os.geteuid() == 0:
+            os.chown(slot.workspace, *owner)
         yield slot
     finally:
-        delete_tree(slot.path)
+        with contextlib.suppress(FileNotFoundError):
+            delete_tree(slot.path)
 
 
 def _detail(facts: Facts, template: Template) -> str:
     settings = template.settings
     return (
-        f"Docker {facts.version}{f' with {settings.worker_runtime}' if settings.worker_runtime else ''}, no network, uid "
-        f"{template.owner[0]}, {settings.worker_cpus:g} CPU, {settings.worker_memory_mib} MiB, {settings.worker_pids} processes; "
+        f"Docker {facts.version}{f' with {settings.worker_runtime}' if settings.worker_runtime else ''}, no network, {_whose(settings)}, "
+        f"{settings.worker_cpus:g} CPU, {settings.worker_memory_mib} MiB, {settings.worker_pids} processes; "
         "probed by running it"
     )
+
+
+def _whose(settings: SpawnerSettings) -> str:
+    return f"one of the uids {settings.worker_uids} for each worker" if os.geteuid() == 0 else f"uid {os.geteuid()}"

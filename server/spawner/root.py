@@ -12,6 +12,7 @@ from contextlib import contextmanager
 from pathlib import Path
 
 from server.refusal import StartRefused
+from server.spawner.slots import DRAFT
 from server.workers.slot import delete_tree
 
 PROBE = ".probe-"
@@ -23,14 +24,17 @@ class RootUnusable(StartRefused):
 
 
 @contextmanager
-def held_root(root: Path) -> Iterator[str]:
+def held_root(root: Path, *, group: int | None = None) -> Iterator[str]:
     """Hold the directory, which is made when it is not there; yields by what this installation's containers are known, also to the next
-    spawner. Errors: RootUnusable."""
+    spawner. `group`: that of a server of another user, who looks for slots there. Errors: RootUnusable."""
     try:
         # Before as well, so that nothing is made in a place of somebody else's.
         check_trust(root)
         root.mkdir(mode=0o700, parents=True, exist_ok=True)
         check_trust(root)
+        if group is not None:
+            os.chown(root, 0, group)
+            root.chmod(0o750)
         lock = os.open(root / ".spawner", os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW | os.O_CLOEXEC, 0o600)
     except OSError as error:
         raise _unusable(root, error) from None
@@ -40,7 +44,7 @@ def held_root(root: Path) -> Iterator[str]:
         except BlockingIOError:
             raise RootUnusable(f"another spawner serves {root}") from None
         try:
-            for remains in root.glob(f"{PROBE}*"):
+            for remains in (*root.glob(f"{PROBE}*"), *root.glob(f"{DRAFT}*")):
                 delete_tree(remains)
             installation = _installation(root)
         except OSError as error:
@@ -50,23 +54,23 @@ def held_root(root: Path) -> Iterator[str]:
         os.close(lock)
 
 
-def check_trust(root: Path) -> None:
-    """A spawner that is root uses a worker root only where nobody else can put anything in its place or into it: who swaps a name while
+def check_trust(directory: Path, setting: str = "TREADLE_WORKER_ROOT") -> None:
+    """A spawner that is root uses a directory only where nobody else can put anything in its place or into it: who swaps a name while
     root makes, gives away and mounts what is there has the machine. What is not there yet is not looked at.
     Errors: RootUnusable, OSError."""
     if os.geteuid() != 0:
         return
-    path = root.absolute()
+    path = directory.absolute()
     if (real := path.resolve()) != path:
-        raise RootUnusable(f"TREADLE_WORKER_ROOT: {path} leads through a link; for a spawner that is root, name it as {real}")
+        raise RootUnusable(f"{setting}: {path} leads through a link; for a spawner that is root, name it as {real}")
     for place in (path, *path.parents):
         with contextlib.suppress(FileNotFoundError):
             # Whose names are in a sticky directory, nobody else's can replace; but anybody makes new ones.
             if not is_roots_alone(place, sticky=place != path):
                 raise RootUnusable(
-                    f"TREADLE_WORKER_ROOT: the spawner is root, and {place} can be changed by others, who would be as much as root then; "
-                    "run the server and the spawner both as root, with a directory that only root can change, or both as one user in the "
-                    "group docker"
+                    f"{setting}: the spawner is root, and {place} can be changed by others, who would be as much as root then; use a "
+                    "directory that only root can change, as are all above it. A server that is not root works with it too "
+                    "(TREADLE_SERVER_USER)"
                 )
 
 

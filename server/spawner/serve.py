@@ -16,11 +16,12 @@ import structlog
 from server.refusal import StartRefused
 from server.setting_forms import SOCKET_BYTES
 from server.spawner.containers import Containers
-from server.spawner.engine import Engine
-from server.spawner.readiness import NoSpace, Ready, check_wall, look
-from server.spawner.root import check_trust, held_root
+from server.spawner.engine import Engine, EngineError
+from server.spawner.readiness import EngineUnfit, NoSpace, Ready, check_wall, look
+from server.spawner.root import RootUnusable, check_trust, held_root
 from server.spawner.service import SpawnerService
 from server.spawner.settings import SpawnerSettings
+from server.spawner.slots import Slots
 from server.spawner.template import Template
 from treadle.spawner.v1 import spawner_service_pb2_grpc as stubs
 
@@ -39,8 +40,9 @@ async def serving(settings: SpawnerSettings) -> AsyncIterator[asyncio.Future[Non
     """Serve for the time of the context; what it yields is done, with its error, when the spawner cannot go on. At the end containers are
     left alone. Errors: StartRefused."""
     async with AsyncExitStack() as stack:
-        installation = stack.enter_context(held_root(settings.slots_dir))
-        engine, template = Engine(settings.docker_host), Template(settings)
+        apart = settings.server_ids[0] != os.geteuid()
+        installation = stack.enter_context(held_root(settings.slots_dir, group=settings.server_ids[1] if apart else None))
+        engine, template, slots = Engine(settings.docker_host), Template(settings), Slots(settings)
         stack.callback(engine.close)
         ready = await look(engine, template)
         wall: Callable[[], Awaitable[None]] | None = partial(check_wall, engine, template, ready.providers[0])
@@ -50,12 +52,22 @@ async def serving(settings: SpawnerSettings) -> AsyncIterator[asyncio.Future[Non
         except NoSpace as error:
             # Workers must be ended and deleted even so, or the disk stays full. None is made before the wall was tried.
             log.warning("wall.untried", error=str(error))
-        containers = Containers(engine, template, installation=installation, providers=ready.providers, wall=wall)
+        containers = Containers(engine, template, slots, installation=installation, providers=ready.providers, wall=wall)
+        await _begun(containers)
         upkeep = asyncio.create_task(containers.look_after(), name="containers")
         stack.push_async_callback(_ended, upkeep)
-        await _listen(stack, SpawnerService(containers, ready, template), settings)
+        await _listen(stack, SpawnerService(containers, ready, template.settings), settings)
         log.info("spawner.ready", socket=str(settings.spawner_address), installation=installation, providers=ready.providers)
         yield upkeep
+
+
+async def _begun(containers: Containers) -> None:
+    try:
+        await containers.begin()
+    except EngineError as error:
+        raise EngineUnfit(str(error)) from None
+    except OSError as error:
+        raise RootUnusable(f"TREADLE_WORKER_ROOT: {error.filename} cannot be used: {error.strerror}") from None
 
 
 async def checked(settings: SpawnerSettings) -> Ready:
@@ -79,6 +91,10 @@ async def _listen(stack: AsyncExitStack, service: SpawnerService, settings: Spaw
         raise SocketUnfit(f"TREADLE_SPAWNER_SOCKET: {address} is longer than the {SOCKET_BYTES} bytes that a socket's path may have")
     server = grpc.aio.server(options=_OPTIONS)
     stubs.add_SpawnerServiceServicer_to_server(service, server)
+    uid, gid = settings.server_ids
+    if apart := uid != os.geteuid():
+        # It is given away by its name.
+        check_trust(address.parent, "TREADLE_SPAWNER_SOCKET")
     # Bound under another name first: whoever sees the final name can connect at once, and nobody before it is the right user's.
     unready = address.with_suffix(".new")
     unready.unlink(missing_ok=True)
@@ -89,6 +105,8 @@ async def _listen(stack: AsyncExitStack, service: SpawnerService, settings: Spaw
     await server.start()
     stack.push_async_callback(server.stop, _GRACE_SECONDS)
     unready.chmod(0o600)
+    if apart:
+        os.chown(unready, uid, gid)
     unready.rename(address)
     stack.callback(_withdraw, address, address.stat().st_ino)
 

@@ -11,7 +11,7 @@ import structlog
 from server.spawner.containers import Containers, NoSlot, Refused, Started, Unnameable
 from server.spawner.engine import EngineError
 from server.spawner.readiness import Ready
-from server.spawner.template import Template
+from server.spawner.settings import SpawnerSettings
 from treadle.spawner.v1 import spawner_service_pb2 as wire
 from treadle.spawner.v1 import spawner_service_pb2_grpc as stubs
 
@@ -35,28 +35,36 @@ log = structlog.get_logger()
 class SpawnerService(stubs.SpawnerServiceServicer):
     """Translates, and decides nothing."""
 
-    def __init__(self, containers: Containers, ready: Ready, template: Template) -> None:
+    def __init__(self, containers: Containers, ready: Ready, settings: SpawnerSettings) -> None:
         self._containers = containers
         self._ready = ready
-        self._template = template
+        self._settings = settings
 
     async def Describe(self, request: wire.DescribeRequest, context: Context) -> wire.DescribeResponse:  # noqa: N802
         """What is made here."""
-        uid, gid = self._template.owner
         return wire.DescribeResponse(
-            providers=self._ready.providers,
-            uid=uid,
-            gid=gid,
-            detail=self._ready.detail,
-            worker_seconds=self._template.settings.worker_seconds,
+            providers=self._ready.providers, detail=self._ready.detail, worker_seconds=self._settings.worker_seconds
         )
+
+    async def Prepare(self, request: wire.PrepareRequest, context: Context) -> wire.PrepareResponse:  # noqa: N802
+        """A new one, or one that waits."""
+        return wire.PrepareResponse(taken=await _answered(context, self._containers.prepare(request.slot, request.waiting)))
 
     async def Start(self, request: wire.StartRequest, context: Context) -> wire.StartResponse:  # noqa: N802
         """Once for each slot."""
         asked = request.labels
         labels = {"session": asked.session_id, "turn": asked.turn_id, "attempt": str(asked.attempt), "tenant": asked.tenant_id}
-        started = await _answered(context, self._containers.start(request.slot, request.provider, labels))
+        started = await _answered(context, self._containers.start(request.slot, request.provider, labels, furnished=request.furnished))
         return wire.StartResponse(outcome=_OUTCOMES[started])
+
+    async def Seal(self, request: wire.SealRequest, context: Context) -> wire.SealResponse:  # noqa: N802
+        """From now on."""
+        await _answered(context, self._containers.seal(request.slot))
+        return wire.SealResponse()
+
+    async def Occupied(self, request: wire.OccupiedRequest, context: Context) -> wire.OccupiedResponse:  # noqa: N802
+        """As it is now."""
+        return wire.OccupiedResponse(bytes=await _answered(context, self._containers.occupied(request.slot)))
 
     async def Wait(self, request: wire.WaitRequest, context: Context) -> wire.WaitResponse:  # noqa: N802
         """To its end."""

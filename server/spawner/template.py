@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
@@ -20,21 +19,16 @@ _MIB = 1024 * 1024
 _SHM_BYTES = 64 * _MIB
 _OPEN_FILES = 16_384
 _LOG = {"max-size": "1m", "max-file": "1", "compress": "false"}
-_FIRST_TO_GO = 1000
+_EARLY_TO_GO = 500
+"""When memory runs out; what its agent runs goes before it (worker/oom.py)."""
 PATH = "/usr/local/bin:/usr/bin:/bin"
 
 
 @dataclass(frozen=True)
 class Template:
-    """By the spawner's settings and its own user."""
+    """By the spawner's settings. `user`: uid and gid of the worker."""
 
     settings: SpawnerSettings
-
-    @property
-    def owner(self) -> tuple[int, int]:
-        """Uid and gid of workers. Only root can run them as somebody else, and give them their directories."""
-        uid = self.settings.worker_uid
-        return (uid, uid) if os.geteuid() == 0 else (os.geteuid(), os.getegid())
 
     @property
     def scratch(self) -> Mapping[str, int]:
@@ -46,9 +40,9 @@ class Template:
         """The image of an agent."""
         return self.settings.worker_image.replace("{provider}", provider)
 
-    def configuration(self, labels: Mapping[str, str]) -> dict[str, Any]:
+    def configuration(self, user: tuple[int, int], labels: Mapping[str, str]) -> dict[str, Any]:
         """What the container runs."""
-        uid, gid = self.owner
+        uid, gid = user
         return {
             "user": f"{uid}:{gid}",
             "hostname": "worker",
@@ -59,10 +53,10 @@ class Template:
             "stdin_open": True,
         }
 
-    def host(self, slot: Slot) -> dict[str, Any]:
+    def host(self, slot: Slot, user: tuple[int, int]) -> dict[str, Any]:
         """What is around it."""
         settings = self.settings
-        uid, gid = self.owner
+        uid, gid = user
         memory = settings.worker_memory_mib * _MIB
         # Agents build and run programs there, so not `noexec`.
         tmpfs = f"rw,exec,nosuid,nodev,size={self.scratch[str(HOME)]}"
@@ -74,14 +68,20 @@ class Template:
             "privileged": False,
             "init": True,
             "ipc_mode": "private",
-            "mounts": [_bound(slot.workspace, WORKSPACE), _bound(slot.run, RUN), _bound(slot.models, MODELS, read_only=True)],
+            "mounts": [
+                _bound(slot.workspace, WORKSPACE),
+                _bound(slot.run, RUN),
+                _bound(slot.models, MODELS, read_only=True),
+                # Programs ask what their user is called.
+                *(_bound(slot.path / name, f"/etc/{name}", read_only=True) for name in ("passwd", "group")),
+            ],
             "tmpfs": {"/tmp": f"{tmpfs},mode=1777", str(HOME): f"{tmpfs},mode=0700,uid={uid},gid={gid}"},  # noqa: S108
             "shm_size": _SHM_BYTES,
             "mem_limit": memory,
             "memswap_limit": memory,
             "nano_cpus": round(settings.worker_cpus * 1_000_000_000),
             "pids_limit": settings.worker_pids,
-            "oom_score_adj": _FIRST_TO_GO,
+            "oom_score_adj": _EARLY_TO_GO,
             "ulimits": [Ulimit(name="nofile", soft=_OPEN_FILES, hard=_OPEN_FILES), Ulimit(name="core", soft=0, hard=0)],
             "log_config": LogConfig(type="local", config=_LOG),
             # What became of it is read before it is removed.
@@ -90,10 +90,10 @@ class Template:
             **({"runtime": settings.worker_runtime} if settings.worker_runtime else {}),
         }
 
-    def line(self, slot: Slot, provider: str) -> bytes:
+    def line(self, slot: Slot, provider: str, *, furnished: bool) -> bytes:
         """What the worker hears on its standard input. Where there is nothing to work on yet, it has the time to load its agent."""
         told = configuration(orphan_seconds=self.settings.worker_orphan_seconds, max_processes=0)
-        if not slot.is_furnished:
+        if not furnished:
             told["preload"] = provider
         return (json.dumps(told | {"secret": slot.secret().hex()}) + "\n").encode()
 

@@ -6,14 +6,13 @@ import asyncio
 import os
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager, suppress
-from pathlib import Path
 
 from server.config import Settings
 from server.kernel.errors import WorkerLost
 from server.kernel.ports.launcher import Assignment, Capability, WorkerExit, WorkerId, WorkerSpec
 from server.refusal import StartRefused
 from server.workers.liveness import Watch
-from server.workers.local import LocalLauncher, prepare_root
+from server.workers.local import LocalLauncher
 from server.workers.pool import Pool
 from server.workers.slot import Slot, slot_of
 from server.workers.spawner import ContainerWatch, SpawnerClient
@@ -30,25 +29,17 @@ class DockerLauncher(LocalLauncher):
     """See the port Launcher."""
 
     def __init__(self, settings: Settings, spawner: SpawnerClient, found: wire.DescribeResponse) -> None:
-        super().__init__(settings.slots_dir, start_seconds=settings.worker_start_seconds, owner=(found.uid, found.gid))
+        super().__init__(settings.slots_dir, start_seconds=settings.worker_start_seconds)
         self._spawner = spawner
         self.pool = Pool(
             self._root,
             spawner,
             settings.pool_sizes,
-            owner=found.uid,
             start_seconds=settings.worker_start_seconds,
             orphan_seconds=settings.worker_orphan_seconds,
             worker_seconds=found.worker_seconds,
         )
         self.capability = Capability("docker", sandboxed=True, detail=found.detail, providers=tuple(found.providers))
-
-    async def workspace(self, spec: WorkerSpec) -> Path:
-        """See Launcher. Where a worker waits, it is built around it."""
-        slot = slot_of(self._root, spec.worker)
-        if not slot.path.exists():
-            await self.pool.claim(spec, slot)
-        return await super().workspace(spec)
 
     async def collect(self, worker: WorkerId) -> WorkerExit:
         """See Launcher."""
@@ -60,20 +51,39 @@ class DockerLauncher(LocalLauncher):
 
     async def remove(self, worker: WorkerId) -> None:
         """See Launcher."""
-        await self.collect(worker)
-        # Before the slot: by its files a container is found again.
+        await self._spawner.remove(slot_of(self._root, worker).path.name)
+
+    async def occupied(self, worker: WorkerId) -> int:
+        """See Launcher."""
         slot = slot_of(self._root, worker)
-        await self._spawner.remove(slot.path.name)
-        await asyncio.to_thread(slot.delete)
+        # What is the worker's another user cannot look into.
+        if os.geteuid() not in (0, self._user(slot)[0]):
+            return await self._spawner.occupied(slot.path.name)
+        return await super().occupied(worker)
 
     def admit(self, assignment: Assignment) -> None:
         """Any: the container is the wall, and its image holds the one agent that it was made for."""
+
+    async def _prepare(self, slot: Slot, spec: WorkerSpec) -> None:
+        if not slot.path.is_dir():
+            await self.pool.prepare(slot, spec.provider)
+
+    def _user(self, slot: Slot) -> tuple[int, int]:
+        user = slot.user()
+        if user is None:
+            raise WorkerLost(f"slot {slot.path.name} is gone, or was made by an earlier version")
+        return user
+
+    async def _seal(self, slot: Slot) -> None:
+        # Of one that waited, the spawner has done it with the start.
+        if slot.run.stat().st_uid == self._user(slot)[0] != os.geteuid():
+            await self._spawner.seal(slot.path.name)
 
     async def _started(self, slot: Slot, worker: WorkerId) -> bool:
         spec = await asyncio.to_thread(slot.spec)
         if spec is None or not spec.provider:
             raise WorkerLost(f"what worker {worker} is for is not known; it was prepared by an earlier version")
-        outcome = await self._spawner.start(slot.path.name, spec, seconds=self._start_seconds)
+        outcome = await self._spawner.start(slot.path.name, spec, furnished=True, seconds=self._start_seconds)
         if outcome == wire.START_OUTCOME_ENDED:
             raise WorkerLost(f"worker {worker} has ended")
         return outcome == wire.START_OUTCOME_STARTED
@@ -85,7 +95,6 @@ class DockerLauncher(LocalLauncher):
 @asynccontextmanager
 async def open_docker_launcher(settings: Settings) -> AsyncIterator[DockerLauncher]:
     """The entry point `docker`. Workers are left alone when it closes: the next server finds them. Errors: SpawnerUnfit."""
-    await asyncio.to_thread(prepare_root, settings.slots_dir)
     spawner = SpawnerClient(settings.spawner_address)
     try:
         launcher = DockerLauncher(settings, spawner, await _described(spawner, settings))
@@ -105,15 +114,15 @@ async def _described(spawner: SpawnerClient, settings: Settings) -> wire.Describ
     socket = settings.spawner_address
     if socket.exists() and not os.access(socket, os.R_OK | os.W_OK):
         raise SpawnerUnfit(
-            f"the spawner's socket {socket} may not be used by this user; run the server and the spawner both as root, or both "
-            "as one user in the group docker"
+            f"the spawner's socket {socket} may not be used by this user (uid {os.geteuid()}); it is for the spawner's own, or for "
+            "TREADLE_SERVER_USER in the environment of a spawner that is root"
         )
     try:
         found = await spawner.describe(seconds=_DESCRIBE_SECONDS)
     except TimeoutError as error:
         raise SpawnerUnfit(
-            f"no spawner answers at {socket} ({error}); start `python -m server.spawner` beside the server, as the same user (root, or one "
-            "in the group docker), with the same TREADLE_DATA_DIR, TREADLE_WORKER_ROOT and TREADLE_SPAWNER_SOCKET"
+            f"no spawner answers at {socket} ({error}); start `python -m server.spawner` beside the server, as root or as the "
+            "same user, who is in the group docker then, with the same TREADLE_DATA_DIR, TREADLE_WORKER_ROOT and TREADLE_SPAWNER_SOCKET"
         ) from None
     wanted = {"TREADLE_DEFAULT_PROVIDER": [settings.default_provider] * bool(settings.default_provider)}
     wanted["TREADLE_WORKER_POOL"] = [*settings.pool_sizes]

@@ -15,24 +15,23 @@ from server.workers.client import WorkerLink
 from server.workers.dial import dial
 from server.workers.disk import occupied
 from server.workers.liveness import Watch
-from server.workers.slot import EGRESS_SOCKET_NAME, MODEL_SOCKET_NAME, Slot, delete_remains, slot_of, slots
+from server.workers.slot import EGRESS_SOCKET_NAME, MODEL_SOCKET_NAME, Slot, slot_of, slots
 
 POLL_SECONDS = 0.005
 
 
 class LocalLauncher(ABC):
-    """See the port Launcher. What is left to each: how a worker is started, watched and ended."""
+    """See the port Launcher. What is left to each: how a slot is made, and how a worker is started, watched and ended."""
 
-    def __init__(self, root: Path, *, start_seconds: float, owner: tuple[int, int]) -> None:
-        """`owner`: the uid and gid that workers have, as seen from here."""
+    def __init__(self, root: Path, *, start_seconds: float) -> None:
         self._root = root
         self._start_seconds = start_seconds
-        self._owner = owner
 
     async def workspace(self, spec: WorkerSpec) -> Path:
         """See Launcher."""
         slot = slot_of(self._root, spec.worker)
-        await asyncio.to_thread(slot.prepare, spec)
+        await self._prepare(slot, spec)
+        await asyncio.to_thread(slot.describe, spec)
         return slot.workspace
 
     async def furnished(self, worker: WorkerId) -> None:
@@ -46,14 +45,12 @@ class LocalLauncher(ABC):
     async def models(self, worker: WorkerId) -> ModelDoor:
         """See Launcher."""
         slot = self._furnished(worker)
-        await asyncio.to_thread(slot.prepare_models)
-        return ModelDoor(slot.models / MODEL_SOCKET_NAME, await asyncio.to_thread(slot.model_token), self._door_owner)
+        return ModelDoor(slot.models / MODEL_SOCKET_NAME, await asyncio.to_thread(slot.model_token), self._door_owner(slot))
 
     async def egress(self, worker: WorkerId) -> EgressDoor:
         """See Launcher."""
         slot = self._furnished(worker)
-        await asyncio.to_thread(slot.prepare_models)
-        return EgressDoor(slot.models / EGRESS_SOCKET_NAME, self._door_owner)
+        return EgressDoor(slot.models / EGRESS_SOCKET_NAME, self._door_owner(slot))
 
     async def launch(self, worker: WorkerId) -> WorkerLink:
         """See Launcher."""
@@ -75,10 +72,9 @@ class LocalLauncher(ABC):
     async def collect(self, worker: WorkerId) -> WorkerExit:
         """See Launcher."""
 
+    @abstractmethod
     async def remove(self, worker: WorkerId) -> None:
         """See Launcher."""
-        await self.collect(worker)
-        await asyncio.to_thread(slot_of(self._root, worker).delete)
 
     async def occupied(self, worker: WorkerId) -> int:
         """See Launcher."""
@@ -94,6 +90,18 @@ class LocalLauncher(ABC):
         """Errors: LaunchFailed when this agent may not run here."""
 
     @abstractmethod
+    async def _prepare(self, slot: Slot, spec: WorkerSpec) -> None:
+        """Make the slot, if it is not there. Repeatable. Errors: LaunchFailed."""
+
+    @abstractmethod
+    def _user(self, slot: Slot) -> tuple[int, int]:
+        """Uid and gid of the slot's worker, as seen from here. Errors: WorkerLost."""
+
+    @abstractmethod
+    async def _seal(self, slot: Slot) -> None:
+        """From here on, the worker can put nothing else in the place of its socket. Errors: WorkerLost."""
+
+    @abstractmethod
     async def _started(self, slot: Slot, worker: WorkerId) -> bool:
         """Start the worker unless that happened before; whether it was this call. Errors: LaunchFailed, WorkerLost when it is gone."""
 
@@ -103,7 +111,7 @@ class LocalLauncher(ABC):
 
     async def _connect(self, slot: Slot, worker: WorkerId) -> WorkerLink:
         watch = await self._watch(slot)
-        owners = frozenset({self._owner[0]})
+        owners = frozenset({self._user(slot)[0]})
         try:
             secret = await asyncio.to_thread(slot.secret)
             while watch.alive:
@@ -112,33 +120,24 @@ class LocalLauncher(ABC):
                 except (FileNotFoundError, grpc.aio.AioRpcError):
                     await asyncio.sleep(POLL_SECONDS)
                     continue
-                _seal(slot)
+                try:
+                    await self._seal(slot)
+                except BaseException:
+                    await connection.close()
+                    raise
                 return WorkerLink(slot, watch, connection, owners=owners, admit=self.admit)
             raise WorkerLost(f"worker {worker} ended before it answered: {slot.log_tail()[-500:]}")
         except BaseException:
             watch.close()
             raise
 
-    @property
-    def _door_owner(self) -> tuple[int, int] | None:
+    def _door_owner(self, slot: Slot) -> tuple[int, int] | None:
         # An agent may have the server's own uid.
-        return self._owner if self._owner[0] != os.geteuid() else None
+        user = self._user(slot)
+        return user if user[0] != os.geteuid() else None
 
     def _furnished(self, worker: WorkerId) -> Slot:
         slot = slot_of(self._root, worker)
         if not slot.is_furnished:
             raise WorkerLost(f"worker {worker} and its workspace are not on this machine")
         return slot
-
-
-def prepare_root(root: Path) -> None:
-    """Make the directory of the slots, and finish what a server that was killed had begun to delete."""
-    root.mkdir(mode=0o700, parents=True, exist_ok=True)
-    delete_remains(root)
-
-
-def _seal(slot: Slot) -> None:
-    """From here on, nobody but root can put something else in the place of the socket."""
-    if os.geteuid() == 0:
-        os.chown(slot.run, 0, 0, follow_symlinks=False)
-        slot.run.chmod(0o755)

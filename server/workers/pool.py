@@ -16,13 +16,12 @@ from server import telemetry
 from server.kernel.errors import LaunchFailed, WorkerLost
 from server.kernel.ports.launcher import WorkerId, WorkerSpec
 from server.kernel.wakeup import Wakeup
-from server.workers.dial import dial
+from server.workers.dial import Connection, dial
 from server.workers.slot import Slot, slots
 from server.workers.spawner import SpawnerClient
 from treadle.worker.v1 import worker_service_pb2 as wire
 
 PREFIX = "pool-"
-_DOOMED = "gone-"
 _LOOK_SECONDS = 15.0
 _REFILL_PAUSE_SECONDS = 0.5
 """The turn that took a worker starts first: both cores are its own for so long."""
@@ -37,8 +36,8 @@ log = structlog.get_logger()
 class Pool:
     """Keeps so many workers of each agent ready, each in a slot of its own that belongs to no turn yet.
 
-    A turn takes one by renaming the slot's directory, so of two servers one gets it; a container's mounts follow their directories, and
-    the spawner finds the container by a file in the slot. A worker serves one turn, and the pool makes another one in its place.
+    A turn takes one by having the spawner rename the slot's directory, which happens once; a container's mounts follow their directories,
+    and the spawner finds the container by a file in the slot. A worker serves one turn, and the pool makes another one in its place.
     """
 
     def __init__(
@@ -47,17 +46,15 @@ class Pool:
         spawner: SpawnerClient,
         sizes: Mapping[str, int],
         *,
-        owner: int,
         start_seconds: float,
         orphan_seconds: float,
         worker_seconds: float,
     ) -> None:
-        """`owner`: the uid that workers have. `worker_seconds`: how old a worker may become at all, so that one that waits leaves its turn
+        """`worker_seconds`: how old a worker may become at all, so that one that waits leaves its turn
         the most of it."""
         self._root = root
         self._spawner = spawner
         self._sizes = sizes
-        self._owner = owner
         self._start_seconds = start_seconds
         self._look_seconds = min(_LOOK_SECONDS, orphan_seconds / 3)
         self._oldest_seconds = worker_seconds / 4
@@ -66,14 +63,16 @@ class Pool:
         for provider in sizes:
             telemetry.WORKERS_READY.labels(provider).set(0)
 
-    async def claim(self, spec: WorkerSpec, slot: Slot) -> bool:
-        """Make a ready worker's slot `slot`, which must not be there yet; False when none is ready."""
-        if not self._sizes.get(spec.provider):
-            return False
-        claimed = await asyncio.to_thread(self._claimed, spec.provider, slot)
-        telemetry.POOL_CLAIMS.labels(spec.provider, "warm" if claimed else "cold").inc()
+    async def prepare(self, slot: Slot, provider: str) -> None:
+        """Make `slot`, which is not there yet, of a ready worker's if there is one. Errors: LaunchFailed."""
+        if not self._sizes.get(provider):
+            await self._spawner.prepare(slot.path.name, seconds=self._start_seconds)
+            return
+        ready = await asyncio.to_thread(lambda: [waiting.path.name for waiting in self._waiting(provider) if waiting.is_ready])
+        taken = await self._spawner.prepare(slot.path.name, ready, seconds=self._start_seconds)
+        self._mine.pop(taken, None)
+        telemetry.POOL_CLAIMS.labels(provider, "warm" if taken else "cold").inc()
         self._news.notify()
-        return claimed
 
     async def keep(self) -> None:
         """Replace what was taken, what died and what is too old, until cancelled; then end what waits."""
@@ -117,7 +116,7 @@ class Pool:
             return False
         # A worker that hears nobody gives up.
         with contextlib.suppress(OSError, WorkerLost, grpc.aio.AioRpcError):
-            connection = await dial(slot.socket, slot.secret(), {self._owner})
+            connection = await _dialled(slot)
             try:
                 await connection.acknowledge(wire.AcknowledgeRequest(), timeout=_CALL_SECONDS, metadata=connection.metadata)
                 return True
@@ -137,11 +136,10 @@ class Pool:
     async def _add(self, provider: str) -> None:
         slot = Slot(self._root / f"{PREFIX}{provider}-{secrets.token_hex(3)}")
         self._mine[slot.path.name] = time.monotonic()
-        await asyncio.to_thread(slot.make)
-        await asyncio.to_thread(slot.let_worker_stand)
         try:
+            await self._spawner.prepare(slot.path.name, seconds=self._start_seconds)
             nobodys = WorkerSpec(WorkerId("", 0), session_id="", tenant_id="", provider=provider)
-            await self._spawner.start(slot.path.name, nobodys, seconds=self._start_seconds)
+            await self._spawner.start(slot.path.name, nobodys, furnished=False, seconds=self._start_seconds)
             async with asyncio.timeout(self._start_seconds):
                 await self._answers(slot)
         except BaseException as error:
@@ -157,7 +155,7 @@ class Pool:
             if slot.exit() is not None:
                 raise WorkerLost(f"a worker for the pool ended before it answered: {slot.log_tail()[-500:]}")
             try:
-                connection = await dial(slot.socket, slot.secret(), {self._owner})
+                connection = await _dialled(slot)
             except (FileNotFoundError, grpc.aio.AioRpcError):
                 await asyncio.sleep(_POLL_SECONDS)
                 continue
@@ -165,29 +163,9 @@ class Pool:
             return
 
     async def _discard(self, slot: Slot) -> None:
-        """Out of the pool first, so that nobody takes it any more."""
-        doomed = Slot(self._root / slot.path.name.replace(PREFIX, _DOOMED, 1))
+        """Where a turn has taken it meanwhile, nothing of that name is left to be removed."""
         self._mine.pop(slot.path.name, None)
-        try:
-            await asyncio.to_thread(slot.path.rename, doomed.path)
-        except FileNotFoundError:
-            return  # taken
-        await self._end(doomed)
-
-    async def _end(self, slot: Slot) -> None:
-        await self._spawner.kill(slot.path.name)
         await self._spawner.remove(slot.path.name)
-        await asyncio.to_thread(slot.delete)
-
-    def _claimed(self, provider: str, slot: Slot) -> bool:
-        for waiting in self._waiting(provider):
-            if not waiting.is_ready or waiting.exit() is not None:
-                continue
-            with contextlib.suppress(FileNotFoundError):
-                waiting.path.rename(slot.path)
-                self._mine.pop(waiting.path.name, None)
-                return True
-        return False
 
     def _waiting(self, provider: str = "") -> list[Slot]:
         """This pool's slots, for one agent or for all."""
@@ -195,4 +173,12 @@ class Pool:
         return [slot for slot in mine if not provider or slot.path.name.removeprefix(PREFIX).rpartition("-")[0] == provider]
 
     def _of_anybody(self) -> list[Slot]:
-        return [slot for slot in slots(self._root) if slot.path.name.startswith((PREFIX, _DOOMED))]
+        return [slot for slot in slots(self._root) if slot.path.name.startswith(PREFIX)]
+
+
+async def _dialled(slot: Slot) -> Connection:
+    """Errors: see dial."""
+    user = slot.user()
+    if user is None:
+        raise FileNotFoundError(slot.path)
+    return await dial(slot.socket, slot.secret(), {user[0]})

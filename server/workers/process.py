@@ -16,7 +16,7 @@ from pathlib import Path
 from server.adapters import installed
 from server.config import Settings
 from server.kernel.errors import LaunchFailed, WorkerLost
-from server.kernel.ports.launcher import Assignment, Capability, WorkerExit, WorkerId
+from server.kernel.ports.launcher import Assignment, Capability, WorkerExit, WorkerId, WorkerSpec
 from server.sandbox.bubblewrap import Sandbox
 from server.sandbox.calls import program
 from server.sandbox.mount import Mount
@@ -26,8 +26,8 @@ from server.setting_forms import SOCKET_BYTES
 from server.workers import shim
 from server.workers.inside import ENVIRONMENT, MODELS, RUN, WORKSPACE, configuration
 from server.workers.liveness import ProcessWatch
-from server.workers.local import POLL_SECONDS, LocalLauncher, prepare_root
-from server.workers.slot import EGRESS_SOCKET_NAME, MODEL_SOCKET_NAME, SOCKET_NAME, Slot, slot_of
+from server.workers.local import POLL_SECONDS, LocalLauncher
+from server.workers.slot import EGRESS_SOCKET_NAME, MODEL_SOCKET_NAME, SOCKET_NAME, Slot, delete_remains, slot_of
 from server.workers.sweep import sweep
 
 _KILL_SECONDS = 10.0
@@ -41,8 +41,8 @@ class ProcessLauncher(LocalLauncher):
     """See the port Launcher."""
 
     def __init__(self, settings: Settings, wall: Sandbox | Unavailable) -> None:
-        owner = (wall.uid, wall.gid) if isinstance(wall, Sandbox) else (os.geteuid(), os.getegid())
-        super().__init__(settings.slots_dir, start_seconds=settings.worker_start_seconds, owner=owner)
+        super().__init__(settings.slots_dir, start_seconds=settings.worker_start_seconds)
+        self._owner = (wall.uid, wall.gid) if isinstance(wall, Sandbox) else (os.geteuid(), os.getegid())
         self._orphan_seconds = settings.worker_orphan_seconds
         self._unsandboxed = settings.unsandboxed
         self._memory = settings.worker_memory_mib * 1024 * 1024
@@ -66,12 +66,28 @@ class ProcessLauncher(LocalLauncher):
                 return exit_
             await asyncio.sleep(POLL_SECONDS)
 
+    async def remove(self, worker: WorkerId) -> None:
+        """See Launcher."""
+        await self.collect(worker)
+        await asyncio.to_thread(slot_of(self._root, worker).delete)
+
     def admit(self, assignment: Assignment) -> None:
         """Errors: LaunchFailed when this agent may not run here."""
         if isinstance(self._wall, Sandbox) or self._unsandboxed:
             return
         if assignment.provider != "replay" or not _BUNDLED_RECORDING.fullmatch(assignment.model):
             raise LaunchFailed(f"only the bundled recordings of replay may run without a sandbox: {self._wall.reason}; {self._wall.remedy}")
+
+    async def _prepare(self, slot: Slot, spec: WorkerSpec) -> None:
+        await asyncio.to_thread(slot.make)
+
+    def _user(self, slot: Slot) -> tuple[int, int]:
+        return self._owner
+
+    async def _seal(self, slot: Slot) -> None:
+        if os.geteuid() == 0:
+            os.chown(slot.run, 0, 0, follow_symlinks=False)
+            slot.run.chmod(0o755)
 
     async def _started(self, slot: Slot, worker: WorkerId) -> bool:
         if slot.was_started:
@@ -130,9 +146,15 @@ class ProcessLauncher(LocalLauncher):
 async def open_process_launcher(settings: Settings) -> AsyncIterator[ProcessLauncher]:
     """The entry point `process`. Workers are left alone when it closes: the next server finds them."""
     wall = await asyncio.to_thread(probe)
-    await asyncio.to_thread(prepare_root, settings.slots_dir)
+    await asyncio.to_thread(_prepare_root, settings.slots_dir)
     await asyncio.to_thread(_compile)
     yield ProcessLauncher(settings, wall)
+
+
+def _prepare_root(root: Path) -> None:
+    """Make the directory of the slots, and finish what a server that was killed had begun to delete."""
+    root.mkdir(mode=0o700, parents=True, exist_ok=True)
+    delete_remains(root)
 
 
 def _compile() -> None:

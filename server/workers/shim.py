@@ -22,7 +22,7 @@ import time
 _PR_SET_CHILD_SUBREAPER = 36
 _KEYCTL = {"x86_64": 250, "aarch64": 219}
 _JOIN_SESSION_KEYRING = 1
-_FIRST_TO_GO = "1000"
+_EARLY_TO_GO = "500"
 CALLS = 20
 """The descriptor from which the sandbox reads which system calls it allows; none that this process has."""
 _LOCK_TRIES = 200
@@ -81,14 +81,14 @@ def _restrain(job: Job) -> None:
     """What every process of the worker inherits.
 
     RLIMIT_DATA counts private writable memory. Not RLIMIT_AS: runtimes of JavaScript reserve address space by the gigabyte and use
-    little of it. And when the whole machine runs out of memory, the kernel takes it from here, and not from the database;
-    only under a root with CAP_SYS_RESOURCE is the worker held to that.
+    little of it. And when the whole machine runs out of memory, the kernel takes it from here, and not from the database (from what
+    the agent runs before all: worker/oom.py); only under a root with CAP_SYS_RESOURCE is the worker held to that.
     """
     resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
     if job.memory:
         resource.setrlimit(resource.RLIMIT_DATA, (job.memory, job.memory))
     with open("/proc/self/oom_score_adj", "w") as file:
-        file.write(_FIRST_TO_GO)
+        file.write(_EARLY_TO_GO)
     # No namespace parts the keys of a login session (of Kerberos, of encrypted file systems) from all that is started in it.
     if keyctl := _KEYCTL.get(os.uname().machine):
         ctypes.CDLL(None).syscall(keyctl, _JOIN_SESSION_KEYRING, None)

@@ -1,17 +1,22 @@
 """A worker's slot: the files that let any server process on this machine find the worker again.
 
-worker      which worker it is, and what for (JSON)
-workspace/  the working tree; belongs to the worker's uid once it runs
-furnished   the working tree is complete; without it no turn can begin here
-ready       pool: a worker waits here, and answers
-run/        the worker's socket
-models/     the server's sockets for model requests and for the network; the server's own, seen read-only inside
-secret      the turn's secret, 0600; never visible inside the sandbox
-lock        launcher `process`: held by the shim as long as the worker, or anything that it started, is alive
-pid         launcher `process`: the shim's pid and start time
-container   launcher `docker`: the name of the container
-exit        how it ended; once it exists, no worker can start here any more
-output.log  what the worker printed
+state/worker     which worker it is, and what for (JSON)
+state/furnished  the working tree is complete; without it no turn can begin here
+state/ready      pool: a worker waits here, and answers
+workspace/       the working tree; belongs to the worker's uid while it runs
+run/             the worker's socket
+models/          the server's sockets for model requests and for the network; the server's own, seen read-only inside
+secret           the turn's secret; never visible inside the sandbox
+lock             launcher `process`: held by the shim as long as the worker, or anything that it started, is alive
+pid              launcher `process`: the shim's pid and start time
+user             launcher `docker`: uid and gid of the worker
+passwd, group    launcher `docker`: their names, as seen inside
+container        launcher `docker`: the name of the container
+exit             how it ended; once it exists, no worker can start here any more
+output.log       what the worker printed
+
+With launcher `process` all of it is the server's. With `docker` the directory is the spawner's, and the server's are `state/`, `models/`
+and, while no worker has it, `workspace/`; the rest it may read.
 """
 
 from __future__ import annotations
@@ -35,7 +40,8 @@ SOCKET_NAME = "worker.sock"
 MODEL_SOCKET_NAME = "model.sock"
 EGRESS_SOCKET_NAME = "egress.sock"
 _TAIL_BYTES = 4096
-_GONE = ".gone-"
+GONE = ".gone-"
+"""Begins the name of what is being deleted."""
 FULL = frozenset({errno.ENOSPC, errno.EDQUOT})
 
 
@@ -65,47 +71,54 @@ class Slot:
         """The directory of the server's sockets for model requests and for the network."""
         return self.path / "models"
 
-    def prepare(self, spec: WorkerSpec) -> None:
-        """Make what is missing. Repeatable, also by two servers at once."""
-        self.make()
-        what_for = {name: value for name, value in asdict(spec).items() if name != "worker"}
-        self._create("worker", json.dumps(asdict(spec.worker) | what_for))
+    @property
+    def state(self) -> Path:
+        """What the server keeps here."""
+        return self.path / "state"
 
     def make(self) -> None:
-        """Make what is there before anybody knows which worker it is for. Repeatable."""
-        for directory in (self.path, self.workspace, self.run):
+        """Make what is there before anybody knows which worker it is for. Repeatable, also by two servers at once."""
+        for directory in (self.path, self.workspace, self.run, self.models, self.state):
             directory.mkdir(mode=0o700, parents=directory == self.path, exist_ok=True)
-        self.prepare_models()
-        (self.path / "lock").touch(mode=0o600)
-        self._create("secret", secrets.token_hex(32))
+        # The agent must be able to pass it, and only that: it is shown read-only, and nothing else of the slot leads there.
+        self.models.chmod(0o755)
+        self.arm()
 
-    def let_worker_stand(self) -> None:
-        """A worker that waits has the workspace as its directory before it is its own. Nobody else gets as far as here."""
-        self.workspace.chmod(0o711)
+    def arm(self) -> None:
+        """Make the lock and the secret. Repeatable."""
+        (self.path / "lock").touch(mode=0o600)
+        self.create("secret", secrets.token_hex(32))
+
+    def describe(self, spec: WorkerSpec) -> None:
+        """This is the slot of that worker. Repeatable, also by two servers at once."""
+        what_for = {name: value for name, value in asdict(spec).items() if name != "worker"}
+        self.create("state/worker", json.dumps(asdict(spec.worker) | what_for))
 
     def ready(self) -> None:
         """A worker waits here for a turn. Repeatable."""
-        self._create("ready", "")
+        self.create("state/ready", "")
 
     @property
     def is_ready(self) -> bool:
         """Whether a worker waits here, or did."""
-        return (self.path / "ready").exists()
-
-    def prepare_models(self) -> None:
-        """Make the directory of the door to models, which slots of earlier versions do not have. Repeatable."""
-        self.models.mkdir(mode=0o700, exist_ok=True)
-        # The agent must be able to pass it, and only that: it is shown read-only, and nothing else of the slot leads there.
-        self.models.chmod(0o755)
+        return (self.state / "ready").exists()
 
     def furnish(self) -> None:
         """The workspace is complete. Repeatable."""
-        self._create("furnished", "")
+        self.create("state/furnished", "")
 
     @property
     def is_furnished(self) -> bool:
         """Whether this is where the worker's workspace was built."""
-        return (self.path / "furnished").exists()
+        return (self.state / "furnished").exists()
+
+    def user(self) -> tuple[int, int] | None:
+        """Uid and gid of its worker, where the slot says them."""
+        try:
+            uid, gid = (self.path / "user").read_text().split()
+        except FileNotFoundError:
+            return None
+        return int(uid), int(gid)
 
     def worker(self) -> WorkerId | None:
         """Whose slot it is; None when it is not complete."""
@@ -115,7 +128,7 @@ class Slot:
     def spec(self) -> WorkerSpec | None:
         """What its worker is for, empty where an earlier version did not say; None when the slot is not complete."""
         try:
-            fields = json.loads((self.path / "worker").read_text())
+            fields = json.loads((self.state / "worker").read_text())
             worker = WorkerId(turn_id=fields["turn_id"], attempt=fields["attempt"])
         except (OSError, ValueError, KeyError):
             return None
@@ -166,15 +179,15 @@ class Slot:
 
     def hold(self, container: str) -> None:
         """From now on a container of that name was started for this slot. Repeatable."""
-        self._create("container", container)
+        self.create("container", container)
 
     def record(self, exit_: WorkerExit) -> None:
         """How its container ended. From now on none can be started here. Repeatable; the first record stays.
         Where the disk is full, only that it ended is kept."""
         try:
             if exit_.log_tail:
-                self._create("output.log", exit_.log_tail)
-            self._create("exit", json.dumps({"code": exit_.code, "oom_killed": exit_.oom_killed, "stopped": exit_.stopped}))
+                self.create("output.log", exit_.log_tail)
+            self.create("exit", json.dumps({"code": exit_.code, "oom_killed": exit_.oom_killed, "stopped": exit_.stopped}))
         except OSError as error:
             if error.errno not in FULL:
                 raise
@@ -199,25 +212,28 @@ class Slot:
                 fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
             except BlockingIOError:
                 return False
-            self._create("exit", json.dumps({"code": None}))
+            self.create("exit", json.dumps({"code": None}))
         return True
 
     def delete(self) -> None:
         """Remove everything. The slot disappears at once, then its files."""
-        doomed = self.path.with_name(_GONE + self.path.name + secrets.token_hex(4))
+        doomed = self.path.with_name(GONE + self.path.name + secrets.token_hex(4))
         with contextlib.suppress(FileNotFoundError):
             self.path.rename(doomed)
             delete_tree(doomed)
 
-    def _create(self, name: str, content: str) -> None:
-        """Write a file that is complete from the moment it exists; whoever is first wins."""
-        draft = self.path / f".{name}.{secrets.token_hex(4)}"
+    def create(self, name: str, content: str, mode: int = 0o640) -> None:
+        """Write a file that is complete from the moment it exists; whoever is first wins. Who gets as far as to the file is decided by the
+        slot's own mode."""
+        place = self.path / name
+        draft = place.with_name(f".{place.name}.{secrets.token_hex(4)}")
         descriptor = os.open(draft, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
         try:
             with os.fdopen(descriptor, "w") as file:
                 file.write(content)
+                os.fchmod(descriptor, mode)
             with contextlib.suppress(FileExistsError):
-                (self.path / name).hardlink_to(draft)
+                place.hardlink_to(draft)
         finally:
             draft.unlink()
 
@@ -236,7 +252,7 @@ def slots(root: Path) -> Iterator[Slot]:
 
 def delete_remains(root: Path) -> None:
     """Finish what a `delete` left behind when its server died."""
-    for path in root.glob(_GONE + "*"):
+    for path in root.glob(GONE + "*"):
         delete_tree(path)
 
 
@@ -275,5 +291,7 @@ def _is_open_directory(parent: int, name: str) -> bool:
     """Whether it is a directory (never what a link leads to); if so, its owner may now do everything with it."""
     if not stat.S_ISDIR(os.stat(name, dir_fd=parent, follow_symlinks=False).st_mode):
         return False
-    os.chmod(name, stat.S_IRWXU, dir_fd=parent)
+    # Nothing keeps root out. And this follows links, of which somebody lesser may put one there just now.
+    if os.geteuid() != 0:
+        os.chmod(name, stat.S_IRWXU, dir_fd=parent)
     return True

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -39,19 +39,33 @@ class SpawnerClient:
         answer: wire.DescribeResponse = await self._answer(self._stub.Describe, wire.DescribeRequest(), seconds)
         return answer
 
-    async def start(self, slot: str, spec: WorkerSpec, *, seconds: float) -> wire.StartOutcome:
-        """Have the slot's container made and started, once. Errors: LaunchFailed."""
+    async def prepare(self, slot: str, waiting: Sequence[str] = (), *, seconds: float) -> str:
+        """Have a slot made, or its name given to one in which a worker waits; returns which. Errors: LaunchFailed."""
+        answer: wire.PrepareResponse = await self._launching(
+            self._stub.Prepare, wire.PrepareRequest(slot=slot, waiting=waiting), "make room for", seconds
+        )
+        return answer.taken
+
+    async def start(self, slot: str, spec: WorkerSpec, *, furnished: bool, seconds: float) -> wire.StartOutcome:
+        """Have the slot's container made and started, once, and the workspace given to it where that is complete. Errors: LaunchFailed."""
         labels = wire.WorkerLabels(
             session_id=spec.session_id, turn_id=spec.worker.turn_id, attempt=spec.worker.attempt, tenant_id=spec.tenant_id
         )
-        request = wire.StartRequest(slot=slot, provider=spec.provider, labels=labels)
-        try:
-            answer: wire.StartResponse = await self._answer(self._stub.Start, request, seconds)
-        except grpc.aio.AioRpcError as error:
-            raise LaunchFailed(error.details() or error.code().name) from error
-        except TimeoutError as error:
-            raise LaunchFailed(f"the spawner did not start the worker within {seconds:g} s: {error}") from error
+        request = wire.StartRequest(slot=slot, provider=spec.provider, labels=labels, furnished=furnished)
+        answer: wire.StartResponse = await self._launching(self._stub.Start, request, "start", seconds)
         return answer.outcome
+
+    async def seal(self, slot: str) -> None:
+        """The worker can put nothing else in the place of its socket any more. Errors: WorkerLost when that cannot be done now."""
+        await self._must(self._stub.Seal, wire.SealRequest(slot=slot), "seal")
+
+    async def occupied(self, slot: str) -> int:
+        """Bytes of the disk that its workspace takes; 0 where nobody can tell."""
+        try:
+            answer: wire.OccupiedResponse = await self._stub.Occupied(wire.OccupiedRequest(slot=slot), timeout=_PATIENCE_SECONDS)
+        except grpc.aio.AioRpcError:
+            return 0
+        return answer.bytes
 
     async def ended(self, slot: str) -> None:
         """Wait until the slot's container has ended, and that is recorded; however long the spawner is away."""
@@ -68,22 +82,30 @@ class SpawnerClient:
 
     async def kill(self, slot: str) -> None:
         """End the slot's container, and wait until that is recorded. Errors: WorkerLost when that cannot be done now."""
-        await self._must(self._stub.Kill, wire.KillRequest(slot=slot))
+        await self._must(self._stub.Kill, wire.KillRequest(slot=slot), "end")
 
     async def remove(self, slot: str) -> None:
-        """Delete the slot's container. Errors: WorkerLost when that cannot be done now."""
-        await self._must(self._stub.Remove, wire.RemoveRequest(slot=slot))
+        """Delete the slot and its container. Errors: WorkerLost when that cannot be done now."""
+        await self._must(self._stub.Remove, wire.RemoveRequest(slot=slot), "remove")
 
     async def close(self) -> None:
         """Hang up; containers go on."""
         await self._channel.close(None)
 
-    async def _must(self, call: Callable[..., Any], request: Any) -> None:
+    async def _launching(self, call: Callable[..., Any], request: Any, what: str, seconds: float) -> Any:
+        try:
+            return await self._answer(call, request, seconds)
+        except grpc.aio.AioRpcError as error:
+            raise LaunchFailed(error.details() or error.code().name) from error
+        except TimeoutError as error:
+            raise LaunchFailed(f"the spawner did not {what} the worker within {seconds:g} s: {error}") from error
+
+    async def _must(self, call: Callable[..., Any], request: Any, what: str) -> None:
         try:
             await self._answer(call, request, _PATIENCE_SECONDS)
         except grpc.aio.AioRpcError as error:
             if error.code() is not grpc.StatusCode.NOT_FOUND:
-                raise WorkerLost(f"the spawner cannot end a worker: {error.details()}") from error
+                raise WorkerLost(f"the spawner cannot {what} a worker: {error.details()}") from error
         except TimeoutError as error:
             raise WorkerLost(f"the spawner does not answer, so a worker may still be there: {error}") from error
 

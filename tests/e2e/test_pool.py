@@ -74,10 +74,10 @@ async def test_a_turn_takes_the_worker_that_waits_and_another_one_takes_its_plac
 ) -> None:
     root = settings.slots_dir
     (first,) = await ready(root)
-    container = first.container()
+    container, user = first.container(), first.user()
     events = await turn(client, url, "one")
     files = pushed_files(git_server.root / "acme/app.git", branch_of(events))
-    assert (files["who"], files["where"], files["made.txt"]) == ("10001", "/workspace", "made")
+    assert (files["who"], files["where"], files["made.txt"]) == (str(user and user[0]), "/workspace", "made")
     (second,) = await ready(root)
     assert second.container() != container
     # One worker, one turn: nothing of the first is left.

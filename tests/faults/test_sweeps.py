@@ -52,8 +52,8 @@ async def test_a_slot_that_a_power_cut_tore_is_removed(
     database: DatabaseUrls, server_data_dir: Path, git_server: GitServer, torn: str
 ) -> None:
     slot = slot_of(server_data_dir / "workers", WorkerId(TURN, 1)).path
-    slot.mkdir(parents=True)
-    (slot / "worker").write_text(json.dumps({"turn_id": TURN, "attempt": 1}))
+    (slot / "state").mkdir(parents=True)
+    (slot / "state" / "worker").write_text(json.dumps({"turn_id": TURN, "attempt": 1}))
     (slot / "lock").touch()
     (slot / "pid").write_text(torn)
     async with in_process(settings_for(database, server_data_dir, git_server)) as (server, client):
@@ -68,8 +68,8 @@ async def test_a_leftover_that_cannot_be_removed_stops_nothing(
     database: DatabaseUrls, server_data_dir: Path, git_server: GitServer
 ) -> None:
     slot = slot_of(server_data_dir / "workers", WorkerId(TURN, 1)).path
-    slot.mkdir(parents=True)
-    (slot / "worker").write_text(json.dumps({"turn_id": TURN, "attempt": 1}))
+    (slot / "state").mkdir(parents=True)
+    (slot / "state" / "worker").write_text(json.dumps({"turn_id": TURN, "attempt": 1}))
     # No lock file: it cannot be closed.
     async with in_process(settings_for(database, server_data_dir, git_server)) as (server, client):
         assert (await run(client, git_server))[-1].turn_completed.pushed

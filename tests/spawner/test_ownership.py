@@ -8,6 +8,7 @@ from pathlib import Path
 import pytest
 from support.requirements import require
 
+from server.spawner import ownership
 from server.spawner.ownership import give
 from server.workers.slot import delete_tree
 
@@ -28,7 +29,7 @@ def test_a_hostile_tree_is_given_and_what_it_links_to_is_not(tmp_path: Path) -> 
     os.mkfifo(tree / "a" / "pipe")
     (tree / "a" / "file").write_text("x")
     (tree / "locked").mkdir(mode=0)
-    give(tree, 1234, 1235)
+    give(tree, 0, (1234, 1235))
     seen = [tree, *tree.rglob("*")]
     assert len(seen) == 8
     assert {(path.lstat().st_uid, path.lstat().st_gid) for path in seen} == {(1234, 1235)}
@@ -44,7 +45,7 @@ def test_a_tree_deeper_than_any_path_is_given(tmp_path: Path) -> None:
         below = os.open("d", os.O_RDONLY, dir_fd=where)
         os.close(where)
         where = below
-    give(tree, 1234, 1235)
+    give(tree, 0, (1234, 1235))
     assert os.fstat(where).st_uid == 1234
     os.close(where)
     delete_tree(tree)
@@ -55,17 +56,57 @@ def test_the_top_is_given_last(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) 
     tree = tmp_path / "tree"
     (tree / "a").mkdir(parents=True)
     (tree / "a" / "file").write_text("x")
-    given: list[str] = []
-    chown = os.chown
+    give_one, given = ownership._give, []
 
-    def dying(name: str, *owner: int, **options: object) -> None:
-        given.append(name)
-        if name == "file":
+    def dying(found: int, source: int, target: tuple[int, int]) -> bool:
+        given.append(Path(f"/proc/self/fd/{found}").readlink().name)
+        if given[-1] == "file":
             raise KeyboardInterrupt
-        chown(name, *owner, **options)
+        return give_one(found, source, target)
 
-    monkeypatch.setattr(os, "chown", dying)
+    monkeypatch.setattr(ownership, "_give", dying)
     with pytest.raises(KeyboardInterrupt):
-        give(tree, 1234, 1235)
+        give(tree, 0, (1234, 1235))
     assert given == ["a", "file"]
     assert tree.stat().st_uid == 0
+
+
+def test_only_what_was_the_givers_is_given(tmp_path: Path) -> None:
+    """Who owned the tree may have put a second name of somebody else's file there, where the kernel lets him."""
+    tree, secret = tmp_path / "tree", tmp_path / "secret"
+    (tree / "theirs").mkdir(parents=True)
+    (tree / "own").write_text("x")
+    secret.write_text("root's")
+    (tree / "theirs" / "inside").write_text("x")
+    (tree / "hard").hardlink_to(secret)
+    for path in (tree, tree / "own"):
+        os.chown(path, 1000, 1000)
+    give(tree, 1000, (1234, 1235))
+    owners = {path.name: path.stat().st_uid for path in (tree, *tree.rglob("*"))}
+    assert owners == {"tree": 1234, "own": 1234, "hard": 0, "theirs": 0, "inside": 0}
+
+
+def test_a_directory_that_is_moved_meanwhile_leads_to_nothing_that_is_not_the_givers(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Its `..` is another directory then."""
+    tree, elsewhere = tmp_path / "tree", tmp_path / "elsewhere"
+    (tree / "a" / "b").mkdir(parents=True)
+    (tree / "a" / "file").write_text("x")
+    for path in (tree, *tree.rglob("*")):
+        os.chown(path, 1000, 1000)
+    elsewhere.mkdir()
+    for name in ("file", "a"):
+        (elsewhere / name).mkdir()
+        (elsewhere / name / "secret").write_text("root's")
+    go = ownership._gone_to
+
+    def moved(here: int, name: str) -> int:
+        if (tree / "a" / "b").exists():
+            (tree / "a" / "b").rename(elsewhere / "b")
+        return go(here, name)
+
+    monkeypatch.setattr(ownership, "_gone_to", moved)
+    give(tree, 1000, (1234, 1235))
+    assert {path.stat().st_uid for path in (elsewhere, *elsewhere.rglob("*")) if path.name != "b"} == {0}
+    assert tree.stat().st_uid == 1234

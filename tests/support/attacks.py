@@ -233,8 +233,9 @@ class Ended(Exception):
     """The attacker was ended by a signal."""
 
 
-def set_user_id(owner: int) -> Callable[[Planted], bool]:
+def set_user_id(whose: int | None = None) -> Callable[[Planted], bool]:
     def attack(_: Planted) -> bool:
+        owner = os.getuid() if whose is None else whose
         path = os.path.join(os.getcwd(), f"suid-{owner}")
         with open("/usr/bin/id", "rb") as source, open(path, "wb") as target:
             target.write(source.read())
@@ -419,7 +420,7 @@ CONTROLS: dict[str, Attack] = {
     "write to its workspace": lambda _: writes("own"),
     "write to /tmp": lambda _: writes("/tmp/own"),
     "write to its home": lambda _: writes(os.path.expanduser("~/own")),  # noqa: PTH111
-    "own a set-user-id program of its own": set_user_id(10001),
+    "own a set-user-id program of its own": set_user_id(),
     "run a program": lambda _: succeeds("true"),
     "write to a device": lambda _: writes("/dev/null"),
     "read its own memory's map": lambda _: reads("/proc/self/maps"),

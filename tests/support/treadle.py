@@ -19,6 +19,7 @@ from google.rpc import error_details_pb2, status_pb2
 from pydantic import SecretStr
 from support.git_server import GitServer, git
 from support.log_checker import check_log
+from support.other_user import as_user
 
 from server.config import Settings
 from server.embedded.postgres_home import DatabaseUrls
@@ -194,8 +195,12 @@ async def nursery(folder: Path) -> AsyncIterator[Nursery]:
 class Killable:
     """The server in a process of its own (tests/support/killable.py), which kills itself with SIGKILL at a named point."""
 
-    def __init__(self, settings: Settings, log: Path, *, nursery: Nursery | None = None, **environment: str) -> None:
+    def __init__(
+        self, settings: Settings, log: Path, *, nursery: Nursery | None = None, user: int | None = None, **environment: str
+    ) -> None:
+        """`user`: as whom it runs, where that is not ours."""
         self._settings = settings
+        self._user = user
         self._environment = environment
         self._log = log
         self._nursery = nursery
@@ -223,11 +228,10 @@ class Killable:
         if self._nursery is not None:
             self.process = await self._nursery.bear(environment, self._log)
         else:
+            command = [sys.executable, "-m", "support.killable"]
             with self._log.open("ab") as log:
                 self.process = await asyncio.create_subprocess_exec(
-                    sys.executable,
-                    "-m",
-                    "support.killable",
+                    *(command if self._user is None else as_user(self._user, *command)),
                     env=environment,
                     stdout=asyncio.subprocess.PIPE,
                     stderr=log,

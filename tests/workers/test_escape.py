@@ -88,6 +88,7 @@ async def outcomes(kind: str, tmp_path_factory: pytest.TempPathFactory) -> Async
                 )
                 yield {
                     **json.loads(output),
+                    "user": (slot_of(launcher._root, worker).user() or (10001,))[0],
                     "owner": (workspace / "suid-0").stat().st_uid,
                     "outside": json.loads(outside.stdout),
                 }
@@ -99,7 +100,7 @@ def test_the_agent_is_a_child_of_the_worker(outcomes: dict[str, Any]) -> None:
 
 
 def test_the_agent_is_nobody_outside(outcomes: dict[str, Any], kind: str) -> None:
-    nobody = 10001 if os.geteuid() == 0 else os.geteuid()
+    nobody = outcomes["user"] if os.geteuid() == 0 else os.geteuid()
     assert outcomes["uid"] == (10001 if kind == "process" else nobody)
     assert outcomes["owner"] == nobody
 

@@ -18,6 +18,7 @@ from claude_agent_sdk._internal.transport.subprocess_cli import SubprocessCLITra
 
 from treadle.session.v1 import event_pb2 as session
 from worker.descendants import kill_tree
+from worker.oom import first_to_go
 from worker.provider import Request, network_of
 from worker.providers.claude_transcript import Transcript
 
@@ -111,7 +112,8 @@ class Program(SubprocessCLITransport):
 
     async def connect(self) -> None:
         """See Transport."""
-        await super().connect()
+        with first_to_go():
+            await super().connect()
         if self._killed:
             # While it was being started there was nothing to kill.
             self.kill()

@@ -48,21 +48,59 @@ class WorkerLabels(_message.Message):
     tenant_id: str
     def __init__(self, session_id: _Optional[str] = ..., turn_id: _Optional[str] = ..., attempt: _Optional[int] = ..., tenant_id: _Optional[str] = ...) -> None: ...
 
+class PrepareRequest(_message.Message):
+    __slots__ = ("slot", "waiting")
+    SLOT_FIELD_NUMBER: _ClassVar[int]
+    WAITING_FIELD_NUMBER: _ClassVar[int]
+    slot: str
+    waiting: _containers.RepeatedScalarFieldContainer[str]
+    def __init__(self, slot: _Optional[str] = ..., waiting: _Optional[_Iterable[str]] = ...) -> None: ...
+
+class PrepareResponse(_message.Message):
+    __slots__ = ("taken",)
+    TAKEN_FIELD_NUMBER: _ClassVar[int]
+    taken: str
+    def __init__(self, taken: _Optional[str] = ...) -> None: ...
+
 class StartRequest(_message.Message):
-    __slots__ = ("slot", "provider", "labels")
+    __slots__ = ("slot", "provider", "labels", "furnished")
     SLOT_FIELD_NUMBER: _ClassVar[int]
     PROVIDER_FIELD_NUMBER: _ClassVar[int]
     LABELS_FIELD_NUMBER: _ClassVar[int]
+    FURNISHED_FIELD_NUMBER: _ClassVar[int]
     slot: str
     provider: str
     labels: WorkerLabels
-    def __init__(self, slot: _Optional[str] = ..., provider: _Optional[str] = ..., labels: _Optional[_Union[WorkerLabels, _Mapping]] = ...) -> None: ...
+    furnished: bool
+    def __init__(self, slot: _Optional[str] = ..., provider: _Optional[str] = ..., labels: _Optional[_Union[WorkerLabels, _Mapping]] = ..., furnished: bool = ...) -> None: ...
 
 class StartResponse(_message.Message):
     __slots__ = ("outcome",)
     OUTCOME_FIELD_NUMBER: _ClassVar[int]
     outcome: StartOutcome
     def __init__(self, outcome: _Optional[_Union[StartOutcome, str]] = ...) -> None: ...
+
+class SealRequest(_message.Message):
+    __slots__ = ("slot",)
+    SLOT_FIELD_NUMBER: _ClassVar[int]
+    slot: str
+    def __init__(self, slot: _Optional[str] = ...) -> None: ...
+
+class SealResponse(_message.Message):
+    __slots__ = ()
+    def __init__(self) -> None: ...
+
+class OccupiedRequest(_message.Message):
+    __slots__ = ("slot",)
+    SLOT_FIELD_NUMBER: _ClassVar[int]
+    slot: str
+    def __init__(self, slot: _Optional[str] = ...) -> None: ...
+
+class OccupiedResponse(_message.Message):
+    __slots__ = ("bytes",)
+    BYTES_FIELD_NUMBER: _ClassVar[int]
+    bytes: int
+    def __init__(self, bytes: _Optional[int] = ...) -> None: ...
 
 class WaitRequest(_message.Message):
     __slots__ = ("slot",)

@@ -26,12 +26,15 @@ if _version_not_supported:
 
 
 class SpawnerServiceStub(object):
-    """SpawnerService makes containers for workers, and is the only one that speaks to the container engine, which is as much as root on its
-    machine. So a request names a slot (a directory below the worker root, by its short name), an agent and labels, and nothing else:
+    """SpawnerService makes slots and containers for workers, and is the only one that speaks to the container engine, which is as much as root
+    on its machine. So a request names a slot (a directory below the worker root, by its short name), an agent and labels, and nothing else:
     image, command, mounts, user and limits are the spawner's own configuration.
 
-    It is private: on a unix socket that only the spawner's own user, who is also the main server's, may open, never behind the gateway, never
-    in reflection.
+    A slot is the spawner's: nobody else can change what a name in it means. The main server may write in its `state/` and `models/`, and,
+    until the worker has it and after its end, in its `workspace/`; it may read what the spawner keeps there (`secret`, `user`, `exit`, the
+    worker's output).
+
+    It is private: on a unix socket that only the main server's user may open, never behind the gateway, never in reflection.
 
     Errors of all calls: INVALID_ARGUMENT for a slot's name or a label that is none; UNAVAILABLE when the engine does not answer.
     """
@@ -47,10 +50,25 @@ class SpawnerServiceStub(object):
                 request_serializer=treadle_dot_spawner_dot_v1_dot_spawner__service__pb2.DescribeRequest.SerializeToString,
                 response_deserializer=treadle_dot_spawner_dot_v1_dot_spawner__service__pb2.DescribeResponse.FromString,
                 _registered_method=True)
+        self.Prepare = channel.unary_unary(
+                '/treadle.spawner.v1.SpawnerService/Prepare',
+                request_serializer=treadle_dot_spawner_dot_v1_dot_spawner__service__pb2.PrepareRequest.SerializeToString,
+                response_deserializer=treadle_dot_spawner_dot_v1_dot_spawner__service__pb2.PrepareResponse.FromString,
+                _registered_method=True)
         self.Start = channel.unary_unary(
                 '/treadle.spawner.v1.SpawnerService/Start',
                 request_serializer=treadle_dot_spawner_dot_v1_dot_spawner__service__pb2.StartRequest.SerializeToString,
                 response_deserializer=treadle_dot_spawner_dot_v1_dot_spawner__service__pb2.StartResponse.FromString,
+                _registered_method=True)
+        self.Seal = channel.unary_unary(
+                '/treadle.spawner.v1.SpawnerService/Seal',
+                request_serializer=treadle_dot_spawner_dot_v1_dot_spawner__service__pb2.SealRequest.SerializeToString,
+                response_deserializer=treadle_dot_spawner_dot_v1_dot_spawner__service__pb2.SealResponse.FromString,
+                _registered_method=True)
+        self.Occupied = channel.unary_unary(
+                '/treadle.spawner.v1.SpawnerService/Occupied',
+                request_serializer=treadle_dot_spawner_dot_v1_dot_spawner__service__pb2.OccupiedRequest.SerializeToString,
+                response_deserializer=treadle_dot_spawner_dot_v1_dot_spawner__service__pb2.OccupiedResponse.FromString,
                 _registered_method=True)
         self.Wait = channel.unary_unary(
                 '/treadle.spawner.v1.SpawnerService/Wait',
@@ -75,12 +93,15 @@ class SpawnerServiceStub(object):
 
 
 class SpawnerServiceServicer(object):
-    """SpawnerService makes containers for workers, and is the only one that speaks to the container engine, which is as much as root on its
-    machine. So a request names a slot (a directory below the worker root, by its short name), an agent and labels, and nothing else:
+    """SpawnerService makes slots and containers for workers, and is the only one that speaks to the container engine, which is as much as root
+    on its machine. So a request names a slot (a directory below the worker root, by its short name), an agent and labels, and nothing else:
     image, command, mounts, user and limits are the spawner's own configuration.
 
-    It is private: on a unix socket that only the spawner's own user, who is also the main server's, may open, never behind the gateway, never
-    in reflection.
+    A slot is the spawner's: nobody else can change what a name in it means. The main server may write in its `state/` and `models/`, and,
+    until the worker has it and after its end, in its `workspace/`; it may read what the spawner keeps there (`secret`, `user`, `exit`, the
+    worker's output).
+
+    It is private: on a unix socket that only the main server's user may open, never behind the gateway, never in reflection.
 
     Errors of all calls: INVALID_ARGUMENT for a slot's name or a label that is none; UNAVAILABLE when the engine does not answer.
     """
@@ -92,19 +113,42 @@ class SpawnerServiceServicer(object):
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
+    def Prepare(self, request, context):
+        """Prepare makes a slot, with a secret and a user of its own, or gives its name to one in which a worker waits. Repeatable.
+        FAILED_PRECONDITION, with what to do, when no user is free.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
     def Start(self, request, context):
         """Start makes and starts the container of a slot, once: whoever else asks is told that it runs, or that it ended. The worker gets its
-        configuration and the slot's secret on standard input, and nowhere else. The directories that the worker writes to are given to its
-        user. FAILED_PRECONDITION, with what to do, when there is no such slot or no image for the agent, the engine refuses, or the slot is not
-        root's alone where the spawner is root.
+        configuration and the slot's secret on standard input, and nowhere else. A workspace that is complete is given to its user.
+        FAILED_PRECONDITION, with what to do, when there is no such slot or no image for the agent, the engine refuses, or the slot was not
+        made by a spawner.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def Seal(self, request, context):
+        """Seal lets the worker put nothing else in the place of its socket any more. Repeatable. NOT_FOUND when there is no such slot.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def Occupied(self, request, context):
+        """Occupied tells how much of the disk the workspace takes, which only the spawner may see while it is the worker's. NOT_FOUND when there is
+        no such slot.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
     def Wait(self, request, context):
-        """Wait answers when the container has ended, all its processes are gone, and how it ended is recorded in the slot. NOT_FOUND when none was
-        started.
+        """Wait answers when the container has ended, all its processes are gone, the main server has the workspace back, and how it ended is
+        recorded in the slot. NOT_FOUND when none was started.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
@@ -119,7 +163,7 @@ class SpawnerServiceServicer(object):
         raise NotImplementedError('Method not implemented!')
 
     def Remove(self, request, context):
-        """Remove deletes the container of a slot, which it ends first if need be. Repeatable.
+        """Remove deletes a slot and its container, which it ends first if need be. Repeatable.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
@@ -140,10 +184,25 @@ def add_SpawnerServiceServicer_to_server(servicer, server):
                     request_deserializer=treadle_dot_spawner_dot_v1_dot_spawner__service__pb2.DescribeRequest.FromString,
                     response_serializer=treadle_dot_spawner_dot_v1_dot_spawner__service__pb2.DescribeResponse.SerializeToString,
             ),
+            'Prepare': grpc.unary_unary_rpc_method_handler(
+                    servicer.Prepare,
+                    request_deserializer=treadle_dot_spawner_dot_v1_dot_spawner__service__pb2.PrepareRequest.FromString,
+                    response_serializer=treadle_dot_spawner_dot_v1_dot_spawner__service__pb2.PrepareResponse.SerializeToString,
+            ),
             'Start': grpc.unary_unary_rpc_method_handler(
                     servicer.Start,
                     request_deserializer=treadle_dot_spawner_dot_v1_dot_spawner__service__pb2.StartRequest.FromString,
                     response_serializer=treadle_dot_spawner_dot_v1_dot_spawner__service__pb2.StartResponse.SerializeToString,
+            ),
+            'Seal': grpc.unary_unary_rpc_method_handler(
+                    servicer.Seal,
+                    request_deserializer=treadle_dot_spawner_dot_v1_dot_spawner__service__pb2.SealRequest.FromString,
+                    response_serializer=treadle_dot_spawner_dot_v1_dot_spawner__service__pb2.SealResponse.SerializeToString,
+            ),
+            'Occupied': grpc.unary_unary_rpc_method_handler(
+                    servicer.Occupied,
+                    request_deserializer=treadle_dot_spawner_dot_v1_dot_spawner__service__pb2.OccupiedRequest.FromString,
+                    response_serializer=treadle_dot_spawner_dot_v1_dot_spawner__service__pb2.OccupiedResponse.SerializeToString,
             ),
             'Wait': grpc.unary_unary_rpc_method_handler(
                     servicer.Wait,
@@ -174,12 +233,15 @@ def add_SpawnerServiceServicer_to_server(servicer, server):
 
  # This class is part of an EXPERIMENTAL API.
 class SpawnerService(object):
-    """SpawnerService makes containers for workers, and is the only one that speaks to the container engine, which is as much as root on its
-    machine. So a request names a slot (a directory below the worker root, by its short name), an agent and labels, and nothing else:
+    """SpawnerService makes slots and containers for workers, and is the only one that speaks to the container engine, which is as much as root
+    on its machine. So a request names a slot (a directory below the worker root, by its short name), an agent and labels, and nothing else:
     image, command, mounts, user and limits are the spawner's own configuration.
 
-    It is private: on a unix socket that only the spawner's own user, who is also the main server's, may open, never behind the gateway, never
-    in reflection.
+    A slot is the spawner's: nobody else can change what a name in it means. The main server may write in its `state/` and `models/`, and,
+    until the worker has it and after its end, in its `workspace/`; it may read what the spawner keeps there (`secret`, `user`, `exit`, the
+    worker's output).
+
+    It is private: on a unix socket that only the main server's user may open, never behind the gateway, never in reflection.
 
     Errors of all calls: INVALID_ARGUMENT for a slot's name or a label that is none; UNAVAILABLE when the engine does not answer.
     """
@@ -212,6 +274,33 @@ class SpawnerService(object):
             _registered_method=True)
 
     @staticmethod
+    def Prepare(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/treadle.spawner.v1.SpawnerService/Prepare',
+            treadle_dot_spawner_dot_v1_dot_spawner__service__pb2.PrepareRequest.SerializeToString,
+            treadle_dot_spawner_dot_v1_dot_spawner__service__pb2.PrepareResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
     def Start(request,
             target,
             options=(),
@@ -228,6 +317,60 @@ class SpawnerService(object):
             '/treadle.spawner.v1.SpawnerService/Start',
             treadle_dot_spawner_dot_v1_dot_spawner__service__pb2.StartRequest.SerializeToString,
             treadle_dot_spawner_dot_v1_dot_spawner__service__pb2.StartResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def Seal(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/treadle.spawner.v1.SpawnerService/Seal',
+            treadle_dot_spawner_dot_v1_dot_spawner__service__pb2.SealRequest.SerializeToString,
+            treadle_dot_spawner_dot_v1_dot_spawner__service__pb2.SealResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def Occupied(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/treadle.spawner.v1.SpawnerService/Occupied',
+            treadle_dot_spawner_dot_v1_dot_spawner__service__pb2.OccupiedRequest.SerializeToString,
+            treadle_dot_spawner_dot_v1_dot_spawner__service__pb2.OccupiedResponse.FromString,
             options,
             channel_credentials,
             insecure,

@@ -27,12 +27,15 @@ GRPC_GENERATED_VERSION: str
 GRPC_VERSION: str
 
 class SpawnerServiceStub:
-    """SpawnerService makes containers for workers, and is the only one that speaks to the container engine, which is as much as root on its
-    machine. So a request names a slot (a directory below the worker root, by its short name), an agent and labels, and nothing else:
+    """SpawnerService makes slots and containers for workers, and is the only one that speaks to the container engine, which is as much as root
+    on its machine. So a request names a slot (a directory below the worker root, by its short name), an agent and labels, and nothing else:
     image, command, mounts, user and limits are the spawner's own configuration.
 
-    It is private: on a unix socket that only the spawner's own user, who is also the main server's, may open, never behind the gateway, never
-    in reflection.
+    A slot is the spawner's: nobody else can change what a name in it means. The main server may write in its `state/` and `models/`, and,
+    until the worker has it and after its end, in its `workspace/`; it may read what the spawner keeps there (`secret`, `user`, `exit`, the
+    worker's output).
+
+    It is private: on a unix socket that only the main server's user may open, never behind the gateway, never in reflection.
 
     Errors of all calls: INVALID_ARGUMENT for a slot's name or a label that is none; UNAVAILABLE when the engine does not answer.
     """
@@ -43,33 +46,46 @@ class SpawnerServiceStub:
     def __new__(cls, channel: _aio.Channel) -> SpawnerServiceAsyncStub: ...
     Describe: _grpc.UnaryUnaryMultiCallable[_spawner_service_pb2.DescribeRequest, _spawner_service_pb2.DescribeResponse]
     """Describe tells what this spawner makes, which it has tried when it started."""
+    Prepare: _grpc.UnaryUnaryMultiCallable[_spawner_service_pb2.PrepareRequest, _spawner_service_pb2.PrepareResponse]
+    """Prepare makes a slot, with a secret and a user of its own, or gives its name to one in which a worker waits. Repeatable.
+    FAILED_PRECONDITION, with what to do, when no user is free.
+    """
     Start: _grpc.UnaryUnaryMultiCallable[_spawner_service_pb2.StartRequest, _spawner_service_pb2.StartResponse]
     """Start makes and starts the container of a slot, once: whoever else asks is told that it runs, or that it ended. The worker gets its
-    configuration and the slot's secret on standard input, and nowhere else. The directories that the worker writes to are given to its
-    user. FAILED_PRECONDITION, with what to do, when there is no such slot or no image for the agent, the engine refuses, or the slot is not
-    root's alone where the spawner is root.
+    configuration and the slot's secret on standard input, and nowhere else. A workspace that is complete is given to its user.
+    FAILED_PRECONDITION, with what to do, when there is no such slot or no image for the agent, the engine refuses, or the slot was not
+    made by a spawner.
+    """
+    Seal: _grpc.UnaryUnaryMultiCallable[_spawner_service_pb2.SealRequest, _spawner_service_pb2.SealResponse]
+    """Seal lets the worker put nothing else in the place of its socket any more. Repeatable. NOT_FOUND when there is no such slot."""
+    Occupied: _grpc.UnaryUnaryMultiCallable[_spawner_service_pb2.OccupiedRequest, _spawner_service_pb2.OccupiedResponse]
+    """Occupied tells how much of the disk the workspace takes, which only the spawner may see while it is the worker's. NOT_FOUND when there is
+    no such slot.
     """
     Wait: _grpc.UnaryUnaryMultiCallable[_spawner_service_pb2.WaitRequest, _spawner_service_pb2.WaitResponse]
-    """Wait answers when the container has ended, all its processes are gone, and how it ended is recorded in the slot. NOT_FOUND when none was
-    started.
+    """Wait answers when the container has ended, all its processes are gone, the main server has the workspace back, and how it ended is
+    recorded in the slot. NOT_FOUND when none was started.
     """
     Kill: _grpc.UnaryUnaryMultiCallable[_spawner_service_pb2.KillRequest, _spawner_service_pb2.KillResponse]
     """Kill ends the container, if there is one, and then does as Wait. Where none was started, none can be started any more. Repeatable.
     NOT_FOUND when there is no such slot.
     """
     Remove: _grpc.UnaryUnaryMultiCallable[_spawner_service_pb2.RemoveRequest, _spawner_service_pb2.RemoveResponse]
-    """Remove deletes the container of a slot, which it ends first if need be. Repeatable."""
+    """Remove deletes a slot and its container, which it ends first if need be. Repeatable."""
     List: _grpc.UnaryUnaryMultiCallable[_spawner_service_pb2.ListRequest, _spawner_service_pb2.ListResponse]
     """List tells the containers of this installation, running or not."""
 
 @_typing.type_check_only
 class SpawnerServiceAsyncStub(SpawnerServiceStub):
-    """SpawnerService makes containers for workers, and is the only one that speaks to the container engine, which is as much as root on its
-    machine. So a request names a slot (a directory below the worker root, by its short name), an agent and labels, and nothing else:
+    """SpawnerService makes slots and containers for workers, and is the only one that speaks to the container engine, which is as much as root
+    on its machine. So a request names a slot (a directory below the worker root, by its short name), an agent and labels, and nothing else:
     image, command, mounts, user and limits are the spawner's own configuration.
 
-    It is private: on a unix socket that only the spawner's own user, who is also the main server's, may open, never behind the gateway, never
-    in reflection.
+    A slot is the spawner's: nobody else can change what a name in it means. The main server may write in its `state/` and `models/`, and,
+    until the worker has it and after its end, in its `workspace/`; it may read what the spawner keeps there (`secret`, `user`, `exit`, the
+    worker's output).
+
+    It is private: on a unix socket that only the main server's user may open, never behind the gateway, never in reflection.
 
     Errors of all calls: INVALID_ARGUMENT for a slot's name or a label that is none; UNAVAILABLE when the engine does not answer.
     """
@@ -77,32 +93,45 @@ class SpawnerServiceAsyncStub(SpawnerServiceStub):
     def __init__(self, channel: _aio.Channel) -> None: ...
     Describe: _aio.UnaryUnaryMultiCallable[_spawner_service_pb2.DescribeRequest, _spawner_service_pb2.DescribeResponse]  # type: ignore[assignment]
     """Describe tells what this spawner makes, which it has tried when it started."""
+    Prepare: _aio.UnaryUnaryMultiCallable[_spawner_service_pb2.PrepareRequest, _spawner_service_pb2.PrepareResponse]  # type: ignore[assignment]
+    """Prepare makes a slot, with a secret and a user of its own, or gives its name to one in which a worker waits. Repeatable.
+    FAILED_PRECONDITION, with what to do, when no user is free.
+    """
     Start: _aio.UnaryUnaryMultiCallable[_spawner_service_pb2.StartRequest, _spawner_service_pb2.StartResponse]  # type: ignore[assignment]
     """Start makes and starts the container of a slot, once: whoever else asks is told that it runs, or that it ended. The worker gets its
-    configuration and the slot's secret on standard input, and nowhere else. The directories that the worker writes to are given to its
-    user. FAILED_PRECONDITION, with what to do, when there is no such slot or no image for the agent, the engine refuses, or the slot is not
-    root's alone where the spawner is root.
+    configuration and the slot's secret on standard input, and nowhere else. A workspace that is complete is given to its user.
+    FAILED_PRECONDITION, with what to do, when there is no such slot or no image for the agent, the engine refuses, or the slot was not
+    made by a spawner.
+    """
+    Seal: _aio.UnaryUnaryMultiCallable[_spawner_service_pb2.SealRequest, _spawner_service_pb2.SealResponse]  # type: ignore[assignment]
+    """Seal lets the worker put nothing else in the place of its socket any more. Repeatable. NOT_FOUND when there is no such slot."""
+    Occupied: _aio.UnaryUnaryMultiCallable[_spawner_service_pb2.OccupiedRequest, _spawner_service_pb2.OccupiedResponse]  # type: ignore[assignment]
+    """Occupied tells how much of the disk the workspace takes, which only the spawner may see while it is the worker's. NOT_FOUND when there is
+    no such slot.
     """
     Wait: _aio.UnaryUnaryMultiCallable[_spawner_service_pb2.WaitRequest, _spawner_service_pb2.WaitResponse]  # type: ignore[assignment]
-    """Wait answers when the container has ended, all its processes are gone, and how it ended is recorded in the slot. NOT_FOUND when none was
-    started.
+    """Wait answers when the container has ended, all its processes are gone, the main server has the workspace back, and how it ended is
+    recorded in the slot. NOT_FOUND when none was started.
     """
     Kill: _aio.UnaryUnaryMultiCallable[_spawner_service_pb2.KillRequest, _spawner_service_pb2.KillResponse]  # type: ignore[assignment]
     """Kill ends the container, if there is one, and then does as Wait. Where none was started, none can be started any more. Repeatable.
     NOT_FOUND when there is no such slot.
     """
     Remove: _aio.UnaryUnaryMultiCallable[_spawner_service_pb2.RemoveRequest, _spawner_service_pb2.RemoveResponse]  # type: ignore[assignment]
-    """Remove deletes the container of a slot, which it ends first if need be. Repeatable."""
+    """Remove deletes a slot and its container, which it ends first if need be. Repeatable."""
     List: _aio.UnaryUnaryMultiCallable[_spawner_service_pb2.ListRequest, _spawner_service_pb2.ListResponse]  # type: ignore[assignment]
     """List tells the containers of this installation, running or not."""
 
 class SpawnerServiceServicer(metaclass=_abc_1.ABCMeta):
-    """SpawnerService makes containers for workers, and is the only one that speaks to the container engine, which is as much as root on its
-    machine. So a request names a slot (a directory below the worker root, by its short name), an agent and labels, and nothing else:
+    """SpawnerService makes slots and containers for workers, and is the only one that speaks to the container engine, which is as much as root
+    on its machine. So a request names a slot (a directory below the worker root, by its short name), an agent and labels, and nothing else:
     image, command, mounts, user and limits are the spawner's own configuration.
 
-    It is private: on a unix socket that only the spawner's own user, who is also the main server's, may open, never behind the gateway, never
-    in reflection.
+    A slot is the spawner's: nobody else can change what a name in it means. The main server may write in its `state/` and `models/`, and,
+    until the worker has it and after its end, in its `workspace/`; it may read what the spawner keeps there (`secret`, `user`, `exit`, the
+    worker's output).
+
+    It is private: on a unix socket that only the main server's user may open, never behind the gateway, never in reflection.
 
     Errors of all calls: INVALID_ARGUMENT for a slot's name or a label that is none; UNAVAILABLE when the engine does not answer.
     """
@@ -116,15 +145,43 @@ class SpawnerServiceServicer(metaclass=_abc_1.ABCMeta):
         """Describe tells what this spawner makes, which it has tried when it started."""
 
     @_abc_1.abstractmethod
+    def Prepare(
+        self,
+        request: _spawner_service_pb2.PrepareRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_spawner_service_pb2.PrepareResponse, _abc.Awaitable[_spawner_service_pb2.PrepareResponse]]:
+        """Prepare makes a slot, with a secret and a user of its own, or gives its name to one in which a worker waits. Repeatable.
+        FAILED_PRECONDITION, with what to do, when no user is free.
+        """
+
+    @_abc_1.abstractmethod
     def Start(
         self,
         request: _spawner_service_pb2.StartRequest,
         context: _ServicerContext,
     ) -> _typing.Union[_spawner_service_pb2.StartResponse, _abc.Awaitable[_spawner_service_pb2.StartResponse]]:
         """Start makes and starts the container of a slot, once: whoever else asks is told that it runs, or that it ended. The worker gets its
-        configuration and the slot's secret on standard input, and nowhere else. The directories that the worker writes to are given to its
-        user. FAILED_PRECONDITION, with what to do, when there is no such slot or no image for the agent, the engine refuses, or the slot is not
-        root's alone where the spawner is root.
+        configuration and the slot's secret on standard input, and nowhere else. A workspace that is complete is given to its user.
+        FAILED_PRECONDITION, with what to do, when there is no such slot or no image for the agent, the engine refuses, or the slot was not
+        made by a spawner.
+        """
+
+    @_abc_1.abstractmethod
+    def Seal(
+        self,
+        request: _spawner_service_pb2.SealRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_spawner_service_pb2.SealResponse, _abc.Awaitable[_spawner_service_pb2.SealResponse]]:
+        """Seal lets the worker put nothing else in the place of its socket any more. Repeatable. NOT_FOUND when there is no such slot."""
+
+    @_abc_1.abstractmethod
+    def Occupied(
+        self,
+        request: _spawner_service_pb2.OccupiedRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_spawner_service_pb2.OccupiedResponse, _abc.Awaitable[_spawner_service_pb2.OccupiedResponse]]:
+        """Occupied tells how much of the disk the workspace takes, which only the spawner may see while it is the worker's. NOT_FOUND when there is
+        no such slot.
         """
 
     @_abc_1.abstractmethod
@@ -133,8 +190,8 @@ class SpawnerServiceServicer(metaclass=_abc_1.ABCMeta):
         request: _spawner_service_pb2.WaitRequest,
         context: _ServicerContext,
     ) -> _typing.Union[_spawner_service_pb2.WaitResponse, _abc.Awaitable[_spawner_service_pb2.WaitResponse]]:
-        """Wait answers when the container has ended, all its processes are gone, and how it ended is recorded in the slot. NOT_FOUND when none was
-        started.
+        """Wait answers when the container has ended, all its processes are gone, the main server has the workspace back, and how it ended is
+        recorded in the slot. NOT_FOUND when none was started.
         """
 
     @_abc_1.abstractmethod
@@ -153,7 +210,7 @@ class SpawnerServiceServicer(metaclass=_abc_1.ABCMeta):
         request: _spawner_service_pb2.RemoveRequest,
         context: _ServicerContext,
     ) -> _typing.Union[_spawner_service_pb2.RemoveResponse, _abc.Awaitable[_spawner_service_pb2.RemoveResponse]]:
-        """Remove deletes the container of a slot, which it ends first if need be. Repeatable."""
+        """Remove deletes a slot and its container, which it ends first if need be. Repeatable."""
 
     @_abc_1.abstractmethod
     def List(

@@ -1,0 +1,146 @@
+"""The slots, as the spawner makes them: nobody else can change what a name in one means, whoever the server is."""
+
+from __future__ import annotations
+
+import os
+import secrets
+import threading
+from collections.abc import Iterable
+from contextlib import suppress
+
+from server.sandbox.bubblewrap import HOME, SANDBOX_ID
+from server.spawner.ownership import give
+from server.spawner.settings import SpawnerSettings
+from server.workers.slot import GONE, Slot, delete_tree
+
+DRAFT = ".new-"
+"""Begins the name of a slot that is being made."""
+
+User = tuple[int, int]
+"""Uid and gid."""
+
+
+class NoUser(Exception):
+    """All users that workers may have are taken; the message says what to do."""
+
+
+class Slots:
+    """Makes slots and deletes them. Each has a user of its own, where the spawner is root, and is known by its own file as long as anything
+    of it is there; so no two live slots share one, over any restart. All methods block; call them from a thread."""
+
+    def __init__(self, settings: SpawnerSettings) -> None:
+        self.root = settings.slots_dir
+        self.server: User = settings.server_ids
+        self._uids = settings.slot_uids
+        self._own: User = (os.geteuid(), os.getegid())
+        self._taken: set[int] = set()
+        # One that was just free is the last to be used again: the kernel keeps some things of a user for a while.
+        self._next = secrets.randbelow(len(self._uids))
+        self._lock = threading.Lock()
+        self._remains: list[Slot] = []
+
+    def begin(self, others: Iterable[int]) -> None:
+        """Before anything else: learn which users are taken, by slots, by what is left of them, and by `others`. Errors: OSError."""
+        with self._lock:
+            self._taken = self._on_disk() | set(others)
+        self._remains = [Slot(path) for path in self.root.glob(f"{GONE}*")]
+
+    def make(self, name: str) -> Slot:
+        """The slot of that name, if it is not there. One at a time for each name. Errors: NoUser, OSError."""
+        slot = Slot(self.root / name)
+        if slot.path.exists():
+            return slot
+        user = self._take()
+        draft = Slot(self.root / f"{DRAFT}{secrets.token_hex(4)}")
+        try:
+            build(draft, server=self.server, user=user)
+            draft.path.rename(slot.path)
+        except BaseException:
+            with suppress(OSError):
+                delete_tree(draft.path)
+            self.free(user[0])
+            raise
+        return slot
+
+    def give(self, slot: Slot, user: User) -> None:
+        """The workspace is the worker's from now on. Errors: OSError."""
+        if os.geteuid() == 0 and slot.workspace.lstat().st_uid != user[0]:
+            give(slot.workspace, self.server[0], user)
+
+    def take_back(self, slot: Slot) -> None:
+        """The workspace is the server's again, which reads it: by itself, or where it is root as the user of its sandbox. Nobody of the
+        worker lives. Errors: OSError."""
+        user = slot.user()
+        if user is not None and os.geteuid() == 0:
+            reader = self.server if self.server[0] != 0 else (SANDBOX_ID, SANDBOX_ID)
+            with suppress(FileNotFoundError):
+                give(slot.workspace, user[0], reader)
+
+    def seal(self, slot: Slot) -> None:
+        """The worker can put nothing else in the place of its socket any more. Errors: OSError."""
+        if os.geteuid() == 0:
+            os.chown(slot.run, 0, 0, follow_symlinks=False)
+            slot.run.chmod(0o755)
+
+    def delete(self, slot: Slot) -> None:
+        """Nothing of the slot is left. Repeatable. Errors: OSError."""
+        user = slot.user()
+        slot.delete()
+        if user is not None:
+            self.free(user[0])
+
+    def clear(self) -> None:
+        """Delete what spawners before this one have left half deleted. Errors: OSError."""
+        while self._remains:
+            user = self._remains[-1].user()
+            delete_tree(self._remains.pop().path)
+            if user is not None:
+                self.free(user[0])
+
+    def free(self, uid: int) -> None:
+        """Nobody is that user any more, unless a slot says so."""
+        with self._lock:
+            self._taken -= {uid} - self._on_disk()
+
+    def _take(self) -> User:
+        if os.geteuid() != 0:
+            return self._own
+        with self._lock:
+            for _ in self._uids:
+                uid = self._uids[self._next % len(self._uids)]
+                self._next += 1
+                if uid not in self._taken:
+                    self._taken.add(uid)
+                    return uid, uid
+        raise NoUser(f"each of the {len(self._uids)} users of TREADLE_WORKER_UIDS has a worker; let workers have more")
+
+    def _on_disk(self) -> set[int]:
+        users = [Slot(path).user() for path in self.root.iterdir() if path.is_dir()]
+        return {user[0] for user in users if user is not None}
+
+
+def build(slot: Slot, *, server: User, user: User) -> None:
+    """Make the directory and what belongs in it. Errors: OSError."""
+    slot.path.mkdir(mode=0o700)
+    uid, gid = user
+    slot.create("user", f"{uid} {gid}")
+    slot.create("passwd", f"root:x:0:0:root:/:/usr/sbin/nologin\nagent:x:{uid}:{gid}:Coding agent:{HOME}:/bin/sh\n", 0o644)
+    slot.create("group", f"root:x:0:\nagent:x:{gid}:\n", 0o644)
+    slot.arm()
+    root = os.geteuid() == 0
+    # One that waits has the workspace as its directory before it has it; and who gets as far as to the slot is decided below.
+    for directory, owner, mode in (
+        (slot.state, server, 0o700),
+        (slot.workspace, server, 0o711),
+        (slot.models, server, 0o755),
+        (slot.run, user, 0o711),
+    ):
+        directory.mkdir(mode=0o700)
+        if root:
+            os.chown(directory, *owner)
+        directory.chmod(mode)
+    if server[0] != os.geteuid():
+        for path in (slot.path, *(slot.path / name for name in ("user", "secret"))):
+            os.chown(path, -1, server[1])
+        # What is recorded here later has the server's group, too.
+        slot.path.chmod(0o2750)
