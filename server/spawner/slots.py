@@ -140,7 +140,7 @@ def build(slot: Slot, *, server: User, user: User) -> None:
             os.chown(directory, *owner)
         directory.chmod(mode)
     if server[0] != os.geteuid():
+        # What is recorded here later has the server's group, too. Set before the group is another's: then it would take CAP_FSETID.
+        slot.path.chmod(0o2750)
         for path in (slot.path, *(slot.path / name for name in ("user", "secret"))):
             os.chown(path, -1, server[1])
-        # What is recorded here later has the server's group, too.
-        slot.path.chmod(0o2750)

@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 from urllib.parse import parse_qs, quote, urlsplit
 
+import grpc
 import pytest
 from support.containers import containers_of, no_containers_left, spawner_process, spawner_settings
 from support.git_server import GitServer
@@ -96,6 +97,30 @@ async def test_a_whole_session(settings: Settings, git_server: GitServer, tmp_pa
     assert server.process.returncode == 0
     await eventually(lambda: not containers_of(settings.slots_dir), limit=30)
     assert [path.name for path in settings.slots_dir.iterdir() if not path.name.startswith(".")] == []
+
+
+async def test_the_next_server_goes_on_with_the_same_container(settings: Settings, git_server: GitServer, tmp_path: Path) -> None:
+    steps = [step for number in range(40) for step in ({"say": f"step {number}"}, {"wait_ms": 50})]
+    git_server.create("acme/long", {"r.jsonl": recording(*steps, {"write": "x", "content": "x\n"})})
+    url = f"{git_server.url}/acme/long.git"
+    asked = {"repository_url": url, "prompt": "go", "provider": "replay", "model": "r.jsonl", "request_id": "1"}
+    server = Killable(settings, tmp_path / "server.log", user=SERVER)
+    await server.start(kill_at="journal.append.after", nth=3)
+    async with connected(server.address, server.key) as client:
+        with pytest.raises(grpc.aio.AioRpcError):
+            await events_of(client.execute(**asked))
+    assert await server.wait_killed() == -9
+    await server.start()
+    try:
+        async with connected(server.address, server.key) as client:
+            events = await events_of(client.execute(**asked))
+            events = await client.log(events[0].session_id)
+    finally:
+        await server.stop()
+    assert events[-1].turn_completed.status == event_pb2.TURN_STATUS_COMPLETED, events[-1]
+    phases = [event.worker_updated.phase for event in events if event.HasField("worker_updated")]
+    assert event_pb2.WORKER_PHASE_ADOPTED in phases
+    assert phases.count(event_pb2.WORKER_PHASE_STARTING) == 1
 
 
 def _who(bare: Path, events: list[event_pb2.Event]) -> str:

@@ -45,11 +45,14 @@ OPEN = """
   times as much. When the machine runs out of it, the kernel takes it from workers first.
 - **The kernel itself.** Both launchers share the host's, and both allow the same system calls (`server/sandbox/calls.py`), most of those
   that there are; `TREADLE_WORKER_RUNTIME` puts another kernel in between.
-- **A worker that its own agent starves.** Behind either wall, an agent that takes all memory with many small processes may lose its own
-  worker to the kernel, and with it its own turn (`OUT_OF_MEMORY` or `WORKER_LOST`); what it did until then is kept.
+- **A worker that its own agent starves.** When memory runs out, the kernel takes what the agent runs before its worker. An agent that fills
+  memory with what is no process of its own (files in /tmp) may still lose its worker, and with it its own turn (`OUT_OF_MEMORY` or
+  `WORKER_LOST`); what it did until then is kept.
+- **Users with launcher `process`.** All its workers are one user, so what the kernel counts per user (inotify, pending signals) they share.
+  With `docker` and a spawner that is root each has a user of its own.
 """
 
-DISK = "tests/e2e/test_disk.py"
+DISK, SLOTS = "tests/e2e/test_disk.py", "tests/spawner/test_slots.py"
 MODELS, HOSTILE, LIFE = "tests/models/test_gateway.py", "tests/workers/test_hostile_worker.py", "tests/workers/test_life_of_a_worker.py"
 DOOR, SPAWNER, CONTROL = "tests/workers/test_model_door.py", "tests/spawner/test_containers.py", "tests/faults/test_hostile_control.py"
 ELSEWHERE = {
@@ -85,6 +88,22 @@ ELSEWHERE = {
     "fork without end": ("stopped, and other workers go on", LIFE, "test_a_fork_bomb_is_stopped_and_its_neighbour_is_not"),
     "outlast an interrupt or the time limit": ("killed", CONTROL, "test_an_interrupt_and_the_time_limit_hold"),
     "talk without end": ("stopped", CONTROL, "test_an_agent_that_never_stops_talking_is_stopped"),
+    "take all memory with many processes": (
+        "they end before the worker does",
+        SLOTS,
+        "test_an_agent_goes_before_its_worker_when_memory_runs_out",
+    ),
+    "use up what the kernel gives each user": (
+        "others have their own (`docker`)",
+        SLOTS,
+        "test_what_the_kernel_counts_by_user_is_each_workers_own",
+    ),
+    "connect to a door as another user": ("hung up on", SLOTS, "test_at_a_door_only_its_owner_is_served"),
+    "as a server that was taken over, have root mount or give away something else": (
+        "nothing but its slot",
+        SLOTS,
+        "test_what_a_hostile_server_puts_into_its_places_gets_nothing_mounted_or_given",
+    ),
     "take all memory": ("`OUT_OF_MEMORY`", SPAWNER, "test_out_of_memory_is_told_apart_though_the_worker_lives"),
     "fill the disk": ("`OUT_OF_DISK`", DISK, "test_a_turn_that_fills_the_disk_is_stopped_and_published"),
     "have more made than a sealed container": ("nothing else can be asked for", SPAWNER, "test_only_slots_can_be_named"),
