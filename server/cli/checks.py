@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import os
 import platform
 import re
@@ -30,6 +31,7 @@ if TYPE_CHECKING:
 _PROGRAM_SECONDS = 10.0
 _ANSWER_SECONDS = 2.0
 _CONTAINER_SECONDS = 60.0
+_SPAWNER_SECONDS = 5.0
 _OTHER_LAUNCHER = "or unset TREADLE_LAUNCHER: workers are then processes in a sandbox"
 _CREDENTIALS = "set ANTHROPIC_API_KEY, CLAUDE_CODE_OAUTH_TOKEN or OPENAI_API_KEY"
 
@@ -125,7 +127,8 @@ def launcher(data_dir: Path) -> Finding:
         return Finding("launcher", Level.FINE, f"{settings.launcher} (TREADLE_LAUNCHER of this shell; Treadle also has: {others})")
     from server.embedded.spawner import spawner_environment
 
-    environment = spawner_environment(settings.model_copy(update={"data_dir": data_dir}))
+    spawner = settings.model_copy(update={"data_dir": data_dir})
+    environment = spawner_environment(spawner)
     command = [sys.executable, "-I", "-m", "server.spawner", "--check"]
     try:
         done = subprocess.run(
@@ -135,8 +138,30 @@ def launcher(data_dir: Path) -> Finding:
         return Finding("launcher", Level.MISSING, f"docker: the engine does not answer within {_CONTAINER_SECONDS:g} s", _OTHER_LAUNCHER)
     if done.returncode:
         said = done.stderr.strip().removeprefix("spawner: ")
+        if "may not be used by this user" in said and (found := _spawner_of_another(spawner.spawner_address)):
+            return Finding("launcher", Level.FINE, f"docker, by the spawner that runs here: {found}")
         return Finding("launcher", Level.MISSING, f"docker: {said}", _OTHER_LAUNCHER)
-    return Finding("launcher", Level.FINE, f"docker, with images for {done.stdout.strip()}")
+    found, *warnings = done.stdout.strip().splitlines()
+    return Finding("launcher", Level.LIMITED if warnings else Level.FINE, f"docker, with images for {found}", "; ".join(warnings))
+
+
+def _spawner_of_another(socket: Path) -> str:
+    """What the spawner says that works for this user, who may not use the engine; empty where there is none."""
+    import grpc
+
+    from server.workers.spawner import SpawnerClient
+
+    async def ask() -> str:
+        spawner = SpawnerClient(socket)
+        try:
+            found = await spawner.describe(seconds=_SPAWNER_SECONDS)
+            return f"images for {', '.join(found.providers)}; {found.detail}"
+        except (TimeoutError, grpc.RpcError):
+            return ""
+        finally:
+            await spawner.close()
+
+    return asyncio.run(ask()) if os.access(socket, os.W_OK) else ""
 
 
 def agents(data_dir: Path) -> Iterator[Finding]:

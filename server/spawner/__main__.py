@@ -55,10 +55,12 @@ def _healthy(settings: SpawnerSettings) -> int:
 
 
 async def _check(settings: SpawnerSettings) -> int:
-    from server.spawner.serve import checked
+    from server.spawner.serve import STALE, checked
 
     ready = await checked(settings)
     print(f"{', '.join(ready.providers)}: {ready.detail}")
+    if ready.stale:
+        print(f"images of another version of the worker than this checkout ({', '.join(ready.stale)}): {STALE}")
     return _DONE
 
 

@@ -102,6 +102,10 @@ class Engine:
 
         return await self._call(look)
 
+    async def label(self, image: str, label: str) -> str:
+        """A label of an image; empty where it has none. Errors: EngineRefused when there is no such image."""
+        return await self._call(lambda api: str((api.inspect_image(image)["Config"].get("Labels") or {}).get(label, "")))
+
     async def create(self, name: str, image: str, configuration: Mapping[str, Any], host: Mapping[str, Any]) -> None:
         """Make a container, which does not run yet. Errors: NameTaken."""
         await self._call(lambda api: api.create_container(image, name=name, host_config=api.create_host_config(**host), **configuration))
@@ -230,7 +234,8 @@ def _told(host: str) -> Iterator[None]:
         said = str(error.explanation or error)
         if error.status_code == 409 and "is already in use" in said:
             raise NameTaken(said) from error
-        if error.is_server_error() and not error.explanation:
+        if error.is_server_error():
+            # Not about what was asked: what it says then (no memory for a process, a timeout of its own, a disk) may be over in a moment.
             raise EngineAway(said) from error
         raise EngineRefused(said) from error
     except (DockerException, RequestException, HTTPError, OSError) as error:

@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+import asyncio
 import contextlib
 import inspect
 import json
 import os
 import secrets
+import subprocess
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -31,6 +33,7 @@ _PID_MAX = Path("/proc/sys/kernel/pid_max")
 _FULL = "no space left on device"
 PROBE_LABEL = "treadle.probe"
 """By it any spawner of this engine deletes what a probe left behind that was killed."""
+_IMAGES = Path(__file__).parents[2] / "tools" / "images"
 _PYTHON = "/opt/treadle/bin/python"
 """Where worker/Dockerfile puts it."""
 
@@ -45,6 +48,8 @@ class Ready:
 
     providers: tuple[str, ...]
     detail: str
+    stale: tuple[str, ...] = ()
+    """Those whose image holds another version of the worker than this checkout."""
 
 
 class NoSpace(EngineUnfit):
@@ -57,9 +62,26 @@ async def look(engine: Engine, template: Template) -> Ready:
         facts = await engine.facts()
         _check_limits(facts, template)
         providers = await _providers(engine, template)
+        stale = await _stale(engine, template, providers)
     except EngineError as error:
         raise EngineUnfit(str(error)) from None
-    return Ready(providers, _detail(facts, template))
+    return Ready(providers, _detail(facts, template), stale)
+
+
+async def _stale(engine: Engine, template: Template, providers: Sequence[str]) -> tuple[str, ...]:
+    """By the mark that `tools/images` gives; images of somebody else's making have none. Errors: EngineError."""
+    marks = {provider: await engine.label(template.image(provider), "treadle.content") for provider in providers}
+    ours = await asyncio.to_thread(_content_of_checkout) if any(marks.values()) else ""
+    return tuple(provider for provider, mark in marks.items() if ours and mark and mark != ours)
+
+
+def _content_of_checkout() -> str:
+    """Empty where this is no checkout."""
+    try:
+        done = subprocess.run([_IMAGES, "--content"], capture_output=True, text=True, timeout=_PROBE_SECONDS, check=True)
+    except (OSError, subprocess.SubprocessError):
+        return ""
+    return done.stdout.strip()
 
 
 def _check_limits(facts: Facts, template: Template) -> None:
@@ -105,10 +127,10 @@ async def check_wall(engine: Engine, template: Template, provider: str) -> None:
     """Make a container as every worker's is, and attack the wall from inside. Errors: EngineUnfit, NoSpace."""
     try:
         await _attack(engine, template, template.image(provider))
-    except EngineUnfit as error:
-        raise NoSpace(f"no container can be tried: {error}") if _FULL in str(error).lower() else error from None
-    except EngineError as error:
-        raise EngineUnfit(str(error)) from None
+    except (EngineUnfit, EngineError) as error:
+        if _FULL in str(error).lower():
+            raise NoSpace(f"no container can be tried: {error}") from None
+        raise (error if isinstance(error, EngineUnfit) else EngineUnfit(str(error))) from None
     except OSError as error:
         kind = NoSpace if error.errno in FULL else EngineUnfit
         raise kind(f"no container can be tried: {error.filename or template.settings.slots_dir}: {error.strerror}") from None

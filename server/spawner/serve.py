@@ -26,6 +26,7 @@ from server.spawner.template import Template
 from treadle.spawner.v1 import spawner_service_pb2_grpc as stubs
 
 _GRACE_SECONDS = 2.0
+STALE = "`make images` builds those of this checkout"
 _OPTIONS = [("grpc.so_reuseport", 0), ("grpc.max_receive_message_length", 64 * 1024)]
 
 log = structlog.get_logger()
@@ -45,6 +46,8 @@ async def serving(settings: SpawnerSettings) -> AsyncIterator[asyncio.Future[Non
         engine, template, slots = Engine(settings.docker_host), Template(settings), Slots(settings)
         stack.callback(engine.close)
         ready = await look(engine, template)
+        if ready.stale:
+            log.warning("images.of_another_version", agents=ready.stale, remedy=STALE)
         wall: Callable[[], Awaitable[None]] | None = partial(check_wall, engine, template, ready.providers[0])
         try:
             await check_wall(engine, template, ready.providers[0])

@@ -16,6 +16,7 @@ from support.containers import environment, require_engine, spawner_settings, sp
 from support.requirements import require
 
 from server.refusal import StartRefused
+from server.spawner import readiness
 from server.spawner.engine import Engine
 from server.spawner.root import held_root
 from server.spawner.serve import checked, serving
@@ -37,6 +38,20 @@ async def test_where_all_is_there_it_says_what_it_makes(tmp_path: Path) -> None:
     assert code == 0, said
     assert "replay" in said.partition(": ")[0].split(", ")
     assert "probed by running it" in said
+
+
+async def test_images_of_another_version_are_told(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "images").write_text("#!/bin/sh\necho 0123456789ab\n")
+    (tmp_path / "images").chmod(0o755)
+    monkeypatch.setattr(readiness, "_IMAGES", tmp_path / "images")
+    for mark, stale in (("0123456789ab", ()), ("", ()), ("ba9876543210", ("replay",))):
+
+        async def marked(self: Engine, image: str, label: str, mark: str = mark) -> str:
+            assert label == "treadle.content"
+            return mark if "replay" in image else ""
+
+        monkeypatch.setattr(Engine, "label", marked)
+        assert (await checked(spawner_settings(tmp_path))).stale == stale
 
 
 async def test_a_user_who_may_not_use_the_engine_is_told_so(tmp_path: Path) -> None:
