@@ -25,6 +25,8 @@ def main() -> int:
     words = "only make the two roles and the tables, by TREADLE_DATABASE_OWNER_URL, which the server itself then needs no more"
     parser.add_argument("--prepare-database", action="store_true", help=words)
     options = parser.parse_args()
+    if options.healthy:
+        return _healthy(os.environ.get("TREADLE_LISTEN", "127.0.0.1:7433"))
     # Read when grpc is imported. We fork only to run other programs; gRPC's own preparations for a fork print warnings then.
     os.environ.setdefault("GRPC_ENABLE_FORK_SUPPORT", "0")
     from server.environment import settings_of_environment
@@ -37,8 +39,6 @@ def main() -> int:
     if not settings.database_url.get_secret_value() or not settings.database_system_url.get_secret_value():
         needed = "TREADLE_DATABASE_URL and TREADLE_DATABASE_SYSTEM_URL are needed (docs/configuration.md)"
         return _complain(f"{needed}; `treadle up` brings a Postgres of its own", _REFUSED)
-    if options.healthy:
-        return _healthy(settings)
     return _prepare(settings) if options.prepare_database else _serve(settings)
 
 
@@ -70,12 +70,12 @@ def _prepare(settings: Settings) -> int:
     return _DONE
 
 
-def _healthy(settings: Settings) -> int:
-    """Whether it takes calls; one that drains does not."""
+def _healthy(listen: str) -> int:
+    """Whether it takes calls; one that drains does not. Asked every few seconds, so nothing is loaded that this does not need."""
     import grpc
     from grpc_health.v1 import health_pb2, health_pb2_grpc
 
-    host, _, port = settings.listen.rpartition(":")
+    host, _, port = listen.rpartition(":")
     address = f"{'127.0.0.1' if host == '0.0.0.0' else host}:{port}"  # noqa: S104
     try:
         with grpc.insecure_channel(address) as channel:

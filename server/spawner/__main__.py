@@ -28,8 +28,12 @@ def main() -> int:
     )
     parser.add_argument("--check", action="store_true", help="only look whether it could serve, say what was found, and end")
     parser.add_argument("--healthy", action="store_true", help="only look whether one serves here")
+    words = "when it is stopped and no server is there any more, end all workers: then nothing of a deployment is left"
+    parser.add_argument("--end-workers", action="store_true", help=words)
     parser.add_argument("--with", type=int, metavar="PID", dest="parent", help="end with the process that started it, which is this one")
     options = parser.parse_args()
+    if options.healthy:
+        return _healthy()
     if options.parent is not None and not _tied_to(options.parent):
         return _DONE
     # Read when grpc is imported. We fork only to run other programs; gRPC's own preparations for a fork print warnings then.
@@ -39,19 +43,20 @@ def main() -> int:
 
     try:
         settings = spawner_settings_of_environment()
-        if options.healthy:
-            return _healthy(settings)
-        return asyncio.run(_check(settings) if options.check else _serve(settings))
+        return asyncio.run(_check(settings) if options.check else _serve(settings, end_workers=options.end_workers))
     except StartRefused as error:
         return _complain(str(error))
 
 
-def _healthy(settings: SpawnerSettings) -> int:
-    """It listens when it has seen a wall that holds, and no sooner."""
+def _healthy() -> int:
+    """It listens when it has seen a wall that holds, and no sooner. Asked often, so nothing is loaded that this does not need."""
+    from server.data_dir import chosen_data_dir
+
+    address = os.environ.get("TREADLE_SPAWNER_SOCKET") or str(chosen_data_dir(None) / "spawner.sock")
     with socket.socket(socket.AF_UNIX) as probe:
         probe.settimeout(_HEALTH_SECONDS)
-        error = probe.connect_ex(str(settings.spawner_address))
-    return _DONE if not error else _complain(f"nobody answers at {settings.spawner_address}: {os.strerror(error)}", _FAILED)
+        error = probe.connect_ex(address)
+    return _DONE if not error else _complain(f"nobody answers at {address}: {os.strerror(error)}", _FAILED)
 
 
 async def _check(settings: SpawnerSettings) -> int:
@@ -64,7 +69,7 @@ async def _check(settings: SpawnerSettings) -> int:
     return _DONE
 
 
-async def _serve(settings: SpawnerSettings) -> int:
+async def _serve(settings: SpawnerSettings, *, end_workers: bool) -> int:
     from server.spawner.serve import serving
     from server.telemetry import configure_logging
 
@@ -72,7 +77,7 @@ async def _serve(settings: SpawnerSettings) -> int:
     stop, loop = asyncio.Event(), asyncio.get_running_loop()
     for number in (signal.SIGTERM, signal.SIGINT):
         loop.add_signal_handler(number, stop.set)
-    async with serving(settings) as failed:
+    async with serving(settings, end_workers=end_workers) as failed:
         stopped = asyncio.create_task(stop.wait())
         watched: list[asyncio.Future[Any]] = [stopped, failed]
         await asyncio.wait(watched, return_when=asyncio.FIRST_COMPLETED)

@@ -242,6 +242,17 @@ class Containers:
                 await to_its_end(asyncio.to_thread(self._slots.delete, slot))
         self._tell()
 
+    async def end_all(self) -> None:
+        """End and delete all containers of this installation; slots stay, with how it ended. Errors: EngineAway."""
+        for state in await self._engine.list(self._mine):
+            try:
+                slot = await asyncio.to_thread(self._slot_of, state)
+                if slot is not None:
+                    await self.kill(slot.path.name)
+                await self._engine.remove(state.name)
+            except (EngineError, NoSlot, Unnameable, OSError) as error:
+                log.warning("container.not_ended", container=state.name, error=str(error))
+
     async def list(self) -> list[Spawned]:
         """All of this installation. Errors: EngineAway."""
         return [

@@ -23,6 +23,7 @@ from server.spawner.service import SpawnerService
 from server.spawner.settings import SpawnerSettings
 from server.spawner.slots import Slots
 from server.spawner.template import Template
+from server.workers.presence import is_anybody_present, make_sign
 from treadle.spawner.v1 import spawner_service_pb2_grpc as stubs
 
 _GRACE_SECONDS = 2.0
@@ -37,9 +38,9 @@ class SocketUnfit(StartRefused):
 
 
 @asynccontextmanager
-async def serving(settings: SpawnerSettings) -> AsyncIterator[asyncio.Future[None]]:
+async def serving(settings: SpawnerSettings, *, end_workers: bool = False) -> AsyncIterator[asyncio.Future[None]]:
     """Serve for the time of the context; what it yields is done, with its error, when the spawner cannot go on. At the end containers are
-    left alone. Errors: StartRefused."""
+    left alone, but with `end_workers` where no server is there any more. Errors: StartRefused."""
     async with AsyncExitStack() as stack:
         apart = settings.server_ids[0] != os.geteuid()
         installation = stack.enter_context(held_root(settings.slots_dir, group=settings.server_ids[1] if apart else None))
@@ -62,6 +63,8 @@ async def serving(settings: SpawnerSettings) -> AsyncIterator[asyncio.Future[Non
         await _listen(stack, SpawnerService(containers, ready, template.settings), settings)
         log.info("spawner.ready", socket=str(settings.spawner_address), installation=installation, providers=ready.providers)
         yield upkeep
+        if end_workers and not upkeep.done() and not await asyncio.to_thread(is_anybody_present, settings.spawner_address):
+            await containers.end_all()
 
 
 async def _begun(containers: Containers) -> None:
@@ -111,6 +114,7 @@ async def _listen(stack: AsyncExitStack, service: SpawnerService, settings: Spaw
     if apart:
         os.chown(unready, uid, gid)
     unready.rename(address)
+    make_sign(address)
     stack.callback(_withdraw, address, address.stat().st_ino)
 
 

@@ -14,6 +14,7 @@ from server.refusal import StartRefused
 from server.workers.liveness import Watch
 from server.workers.local import LocalLauncher
 from server.workers.pool import Pool
+from server.workers.presence import present
 from server.workers.slot import Slot, slot_of
 from server.workers.spawner import ContainerWatch, SpawnerClient
 from treadle.spawner.v1 import spawner_service_pb2 as wire
@@ -100,7 +101,8 @@ async def open_docker_launcher(settings: Settings) -> AsyncIterator[DockerLaunch
         launcher = DockerLauncher(settings, spawner, await _described(spawner, settings))
         keeping = asyncio.create_task(launcher.pool.keep(), name="pool of workers")
         try:
-            yield launcher
+            with present(settings.spawner_address):
+                yield launcher
         finally:
             keeping.cancel()
             # The next server ends what this one could not.

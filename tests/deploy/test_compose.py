@@ -76,6 +76,10 @@ class Turn:
             assert self._news.wait_for(lambda: any(map(seen, self.events)), limit), self.events
             return next(filter(seen, self.events))
 
+    def leave(self) -> None:
+        self._stream.close()
+        self._thread.join()
+
     def ended(self, limit: float = 120) -> event_pb2.TurnCompleted:
         self._thread.join(limit)
         assert not self._thread.is_alive(), self.events[-3:]
@@ -146,6 +150,17 @@ def test_a_session_an_upgrade_a_crash_and_the_end(deployment: Deployment, git: G
         assert (end.status, end.pushed) == (event_pb2.TURN_STATUS_COMPLETED, True), end
     eventually(lambda: not deployment.workers())
 
+    # Nothing is left of a turn either that was not at its end.
+    with deployment.client(key) as treadle:
+        turn = Turn(treadle, url, "long.jsonl")
+        turn.until(commands)
+        turn.leave()
+        assert len(deployment.workers()) == 1
+        deployment.compose("stop", "server")
+        assert len(deployment.workers()) == 1
+        deployment.compose("down")
+        assert deployment.workers() == []
+
 
 def commands_under(heading: str) -> str:
     """What docs/operations.md tells to type."""
@@ -167,7 +182,7 @@ def test_what_was_backed_up_is_restored_by_the_commands_of_the_manual(deployment
         git.refuse_pushes("acme/app", "not today")
         assert not Turn(treadle, url, "more.jsonl", session).ended().pushed
         before = list(treadle.resume(session, follow=False))
-    deployment.shell("bash", "-xeuo", "pipefail", "-c", "export PS4='+ $SECONDS '; " + commands_under("Backup"))
+    deployment.shell("bash", "-euo", "pipefail", "-c", commands_under("Backup"))
     deployment.compose("down", "--volumes")
     deployment.shell("bash", "-euo", "pipefail", "-c", commands_under("Restore"))
     deployment.healthy("server", "gateway")

