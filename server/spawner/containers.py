@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import hashlib
+import hmac
 import os
 import re
 import time
@@ -20,8 +22,8 @@ from server.kernel.ports.launcher import WorkerExit
 from server.refusal import StartRefused
 from server.spawner.engine import Engine, EngineAway, EngineError, EngineRefused, NameTaken, State, to_its_end
 from server.spawner.kernel import FirstProcess, first_process
-from server.spawner.readiness import PROBE_LABEL
-from server.spawner.root import is_roots_alone
+from server.spawner.readiness import PROBE_LABEL, PROBE_NAME
+from server.spawner.root import is_roots_alone, seal_key
 from server.spawner.slots import NoUser, Slots, User
 from server.spawner.template import Template
 from server.workers.disk import occupied
@@ -101,6 +103,7 @@ class Containers:
         self._installation = installation
         self._providers = frozenset(providers)
         self._root = slots.root
+        self._key = seal_key(self._root)
         self._locks: WeakValueDictionary[str, asyncio.Lock] = WeakValueDictionary()
         self._news = asyncio.Event()
         self._starved: set[str] = set()
@@ -217,9 +220,11 @@ class Containers:
                 return
             self._stopping.add(slot.container())
             if seen.kill():
-                # As good as by the engine, which may be away.
-                await seen.ended()
-                return
+                # As good as by the engine, which may be away; but somebody may have paused it, and only the engine can undo that.
+                with contextlib.suppress(TimeoutError):
+                    async with asyncio.timeout(_LAST_WORD_SECONDS):
+                        await seen.ended()
+                        return
         state = await self._container(slot)
         if state is not None and state.running:
             self._stopping.add(state.name)
@@ -258,6 +263,7 @@ class Containers:
         return [
             Spawned(each.labels.get("treadle.slot", ""), each.labels.get("treadle.provider", ""), each.labels, each.running)
             for each in await self._engine.list(self._mine)
+            if self._is_ours(each)
         ]
 
     async def look_after(self) -> None:
@@ -321,7 +327,7 @@ class Containers:
         while True:
             try:
                 for each in await self._engine.list(PROBE_LABEL):
-                    if time.time() - each.created_at > _PROBE_SECONDS:
+                    if each.name.startswith(PROBE_NAME) and time.time() - each.created_at > _PROBE_SECONDS:
                         log.info("container.removed", container=each.name, reason="who tried it is gone")
                         await self._engine.remove(each.name)
                 found = await self._engine.list(self._mine)
@@ -329,7 +335,7 @@ class Containers:
                 for name in [*self._seen]:
                     if name not in {each.name for each in found}:
                         self._forget(name)
-                for each in found:
+                for each in filter(self._is_ours, found):
                     try:
                         await self._sweep_one(each)
                     except (EngineError, NoSlot, Refused, Unnameable, OSError) as error:
@@ -374,6 +380,19 @@ class Containers:
             # Also one whose slot or record is gone: who waits for it sees that.
             self._tell()
 
+    def _is_ours(self, state: State) -> bool:
+        """Whether a spawner of this root has made it. Anybody can write labels; what says that it is ours and is not is left alone. A slot
+        that names it says so too, of what was made by an earlier version."""
+        slot = state.labels.get("treadle.slot", "")
+        sealed = hmac.compare_digest(state.labels.get("treadle.seal", "").encode(), self._seal(state.name).encode())
+        return (sealed and state.name == self._name(slot)) or self._slot_with(state.name) is not None
+
+    def _seal(self, container: str) -> str:
+        return hmac.new(self._key, container.encode(), hashlib.sha256).hexdigest()[:32]
+
+    def _name(self, slot: str) -> str:
+        return f"treadle-{self._installation}-{slot}"
+
     def _slot_of(self, state: State) -> Slot | None:
         """Where a container's slot is now: it moves with its directory, so the name that it was made with says little."""
         if slot := self._slot_with(state.name):
@@ -391,9 +410,9 @@ class Containers:
                 "TREADLE_WORKER_IMAGE names another"
             )
         await self._tried()
-        name, image = f"treadle-{self._installation}-{slot.path.name}", self._template.image(provider)
+        name, image = self._name(slot.path.name), self._template.image(provider)
         mine = {"treadle.installation": self._installation, "treadle.slot": slot.path.name, "treadle.provider": provider}
-        mine[_USER_LABEL] = str(user[0])
+        mine |= {_USER_LABEL: str(user[0]), "treadle.seal": self._seal(name)}
         marked = {f"treadle.{key}": value for key, value in labels.items()} | mine
         try:
             await self._engine.create(name, image, self._template.configuration(user, marked), self._template.host(slot, user))
@@ -414,7 +433,7 @@ class Containers:
 
     async def _container(self, slot: Slot) -> State | None:
         """The slot's container; never one of somebody else."""
-        state = await self._engine.inspect(slot.container() or f"treadle-{self._installation}-{slot.path.name}")
+        state = await self._engine.inspect(slot.container() or self._name(slot.path.name))
         return state if state and state.labels.get("treadle.installation") == self._installation else None
 
     async def _recorded(self, slot: Slot) -> bool:

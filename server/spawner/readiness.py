@@ -31,8 +31,8 @@ _PROBE_SECONDS = 20.0
 _MIB = 1024 * 1024
 _PID_MAX = Path("/proc/sys/kernel/pid_max")
 _FULL = "no space left on device"
-PROBE_LABEL = "treadle.probe"
-"""By it any spawner of this engine deletes what a probe left behind that was killed."""
+PROBE_LABEL, PROBE_NAME = "treadle.probe", "treadle-probe-"
+"""By them any spawner of this engine deletes what a probe left behind that was killed."""
 _IMAGES = Path(__file__).parents[2] / "tools" / "images"
 _PYTHON = "/opt/treadle/bin/python"
 """Where worker/Dockerfile puts it."""

@@ -93,6 +93,22 @@ def _unusable(root: Path, error: OSError) -> RootUnusable:
     return RootUnusable(f"TREADLE_WORKER_ROOT: {error.filename or root} cannot be used: {error.strerror}")
 
 
+def seal_key(root: Path) -> bytes:
+    """By what a spawner of this root knows what a spawner of this root has made: whoever reads the label of the installation can write it,
+    too. Where the disk is too full to keep it, it is this spawner's alone."""
+    file, draft = root / ".seal", root / ".seal.new"
+    with contextlib.suppress(FileNotFoundError):
+        return file.read_bytes()
+    key = secrets.token_bytes(32)
+    with contextlib.suppress(OSError):
+        # By a spawner that was killed: we hold the root.
+        draft.unlink(missing_ok=True)
+        with os.fdopen(os.open(draft, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC, 0o600), "wb") as made:
+            made.write(key)
+        draft.rename(file)
+    return key
+
+
 def _installation(root: Path) -> str:
     """Kept with the slots; complete from the moment it is there. Where it is there, nothing is written, so that a full disk is no reason
     not to serve."""

@@ -19,6 +19,7 @@ import pytest
 from support.containers import containers_of, no_containers_left, socket_for, spawner_process, spawner_settings
 from support.git_server import GitServer, git
 from support.git_server import git_server as serving
+from support.postgres import open_directory
 from support.treadle import Client, Killable, connected, kinds, nursery, pushed_files, recording, settings_for
 from support.workers import eventually
 
@@ -54,6 +55,7 @@ WALKS: dict[str, tuple[int, list[str]]] = {
     "that waited": (1, ["claim.after", *TAKEN, *STARTED, *WORKED, *PUBLISHED[:-2], "end.commit.before", "remove.before", *REMOVED]),
     "both at once": (2, ["claim.after", *TAKEN, *STARTED, *WORKED, *PUBLISHED, *REMOVED]),
 }
+ROLLED = 5
 POINTS = sum(len(points) for _, points in WALKS.values())
 
 
@@ -205,3 +207,54 @@ def check(log: list[event_pb2.Event], bare: Path) -> None:
     assert pushed_files(bare, branch)["journal.txt"].split() == [str(gate) for gate in range(GATES + 1)]
     assert git(bare, "rev-list", "--count", f"main..{branch}") == "1"
     assert git(bare, "rev-parse", branch) == end.commit
+
+
+@pytest.mark.timeout(300)
+async def test_a_server_that_replaces_another_beside_it_takes_its_turns(
+    database: DatabaseUrls, server_data_dir: Path, tmp_path: Path
+) -> None:
+    """A rolling restart: both run for a while, each with a data directory of its own, over one worker root."""
+    server_data_dir.mkdir(mode=0o700)
+    root = server_data_dir / "workers"
+    memory = {"worker_memory_mib": 256}
+    shared = {"launcher": "docker", "spawner_socket": socket_for(server_data_dir), "worker_root": root, "lease_seconds": 3} | memory
+    with serving(tmp_path / "host") as git_server, no_containers_left(root), open_directory() as other:
+        git_server.create("acme/app", {"README.md": "# App\n", "r.jsonl": played()})
+        request = {"repository_url": f"{git_server.url}/acme/app.git", "prompt": "go", "provider": "replay", "model": "r.jsonl"}
+        asked = [Asked(request | {"request_id": f"{number}"}) for number in range(ROLLED)]
+        old, new = (
+            Killable(settings_for(database, folder, git_server, **shared, log_format="json"), tmp_path / f"{name}.log")
+            for name, folder in (("old", server_data_dir), ("new", other / "data"))
+        )
+        spawner = spawner_settings(server_data_dir, "replay", worker_root=root, **memory)
+        async with spawner_process(spawner, tmp_path / "spawner.log"):
+            try:
+                await old.start()
+                world = World(old, old._settings, git_server, database, gates=2)
+                async with connected(old.address, old.key) as client:
+                    following = [asyncio.create_task(each.follow(client)) for each in asked]
+                    async with beside(world.keep_open()):
+                        await eventually(lambda: all("message" in kinds(each.seen) for each in asked), limit=60)
+                        before = {container.id for container in containers_of(root)}
+                        await new.start()
+                        await old.stop()
+                        for ended in await asyncio.gather(*following, return_exceptions=True):
+                            assert isinstance(ended, grpc.aio.AioRpcError), ended
+                        async with connected(new.address, new.key) as successor:
+                            following = [asyncio.create_task(each.follow(successor)) for each in asked]
+                            adopted = event_pb2.WORKER_PHASE_ADOPTED
+                            await eventually(
+                                lambda: all(any(event.worker_updated.phase == adopted for event in each.seen) for each in asked), limit=60
+                            )
+                            assert {container.id for container in containers_of(root)} == before
+                            world.gates = GATES + 1
+                            await asyncio.gather(*following)
+                            for each in asked:
+                                log = await successor.log(each.seen[0].session_id)
+                                assert log == each.seen
+                                check(log, git_server.root / "acme" / "app.git")
+                await eventually(lambda: not containers_of(root), limit=60)
+            finally:
+                await new.stop()
+                await old.stop()
+    assert len(before) == ROLLED

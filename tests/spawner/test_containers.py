@@ -199,6 +199,14 @@ async def test_an_end_is_recorded_though_nobody_waits(launcher: DockerLauncher, 
     await launcher.remove(worker)
 
 
+async def test_a_container_that_somebody_paused_is_ended_too(launcher: DockerLauncher, tmp_path: Path) -> None:
+    """The kernel ends no frozen process."""
+    async with launched(launcher, WAITS) as (worker, _, _):
+        await asyncio.to_thread(container_of(tmp_path / "workers").pause)
+        ended = await launcher.collect(worker)
+        assert (ended.code, ended.stopped) == (137, True)
+
+
 async def test_a_root_spawner_uses_no_slot_that_others_can_change(spawner: Any, tmp_path: Path) -> None:
     """Who owns it could swap what is in it for links, while root gives it away and mounts it."""
     require(os.geteuid() == 0, "root", "run the tests as root")
@@ -512,16 +520,25 @@ async def test_what_has_no_slot_is_removed_and_what_is_others_is_not(tmp_path: P
     engine = require_engine()
     async with spawning(tmp_path) as settings, launcher_in(tmp_path, "docker") as launcher:
         image = settings.worker_image.replace("{provider}", "replay")
+        mine, slot = (tmp_path / "workers" / ".installation").read_text(), "0123456789ab"
+        forged = {"treadle.installation": mine, "treadle.slot": slot, "treadle.seal": "0" * 32}
         strangers = [
-            engine.containers.run(image, ["-c", "import time; time.sleep(60)"], entrypoint="python3", detach=True, labels=labels)
-            for labels in ({}, {"treadle.installation": "another", "treadle.slot": "0123456789ab"})
+            engine.containers.run(image, ["-c", "import time; time.sleep(60)"], entrypoint="python3", detach=True, labels=labels, name=name)
+            for name, labels in (
+                (None, {}),
+                (f"treadle-{mine[::-1]}-{slot}", {"treadle.installation": "another", "treadle.slot": slot}),
+                # By a program that has read our labels.
+                (f"treadle-{mine}-{slot}", forged),
+                (None, forged),
+            )
         ]
         try:
-            worker, slot = await prepared(launcher)
+            worker, made = await prepared(launcher)
             link = await launcher.launch(worker)
             await link.close()
-            slot.delete()
-            await eventually(lambda: not containers_of(tmp_path / "workers"), limit=15)
+            made.delete()
+            others = {stranger.id for stranger in strangers}
+            await eventually(lambda: not {each.id for each in containers_of(tmp_path / "workers")} - others, limit=15)
             for stranger in strangers:
                 stranger.reload()
                 assert stranger.status == "running"

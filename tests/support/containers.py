@@ -88,14 +88,16 @@ async def spawning(folder: Path, provider: str = "replay", **changes: Any) -> As
 
 
 @asynccontextmanager
-async def spawner_process(settings: SpawnerSettings, log: Path) -> AsyncIterator[asyncio.subprocess.Process]:
-    """The real program, `python -m server.spawner`. Its containers are left alone when it ends, as in life."""
+async def spawner_process(settings: SpawnerSettings, log: Path, *, kill_at: str = "") -> AsyncIterator[asyncio.subprocess.Process]:
+    """The real program, `python -m server.spawner`. Its containers are left alone when it ends, as in life. `kill_at`: a point of
+    support/killable_spawner.py, at which it dies."""
+    killed = {"KILL_AT": kill_at, "PYTHONPATH": os.pathsep.join(path for path in sys.path if path)} if kill_at else {}
     with log.open("ab") as output:
         process = await asyncio.create_subprocess_exec(
             sys.executable,
             "-m",
-            "server.spawner",
-            env=environment(settings),
+            "support.killable_spawner" if kill_at else "server.spawner",
+            env=environment(settings) | killed,
             stdin=asyncio.subprocess.DEVNULL,
             stdout=output,
             stderr=output,

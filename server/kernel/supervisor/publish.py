@@ -13,6 +13,7 @@ import structlog
 
 from server.kernel import naming
 from server.kernel.errors import (
+    KernelError,
     ObjectStoreUnavailable,
     PushRefused,
     RepositoryNotAllowed,
@@ -123,8 +124,19 @@ async def _patiently_read_back(drive: Drive) -> Imported:
             if time.monotonic() + pause > deadline:
                 raise
             log.warning("import.retried", error=error.message, pause_s=pause)
+        await _fetch_again(drive)
         await asyncio.sleep(pause)
         pause *= 2
+
+
+async def _fetch_again(drive: Drive) -> None:
+    """What the turn stands on may not be in this replica's mirror, where another one had begun the turn. It is on the turn's branch."""
+    try:
+        await drive.ports.repositories.fetch(
+            drive.repository, branch=drive.session.base_branch, session_branch=drive.turn.branch, head_commit=drive.turn.base_commit
+        )
+    except KernelError as error:
+        log.warning("import.not_fetched", error=error.message)
 
 
 async def _keep_workspace(drive: Drive, error: WorkspaceFailed) -> None:
