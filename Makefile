@@ -16,8 +16,8 @@ demo: ## start Treadle and play the demo session again
 	@tools/setup run
 	@exec .venv/bin/treadle up --demo
 
-images: ## build the container images of server, gateway and workers; BASE=python:3.13-slim-bookworm or the like instead of the default
-	@tools/images $(if $(BASE),--base $(BASE))
+images: ## build the images of server, gateway and workers; BASE=python:3.13-slim-bookworm or the like, PACKAGES="nodejs npm" for workers
+	@tools/images $(if $(BASE),--base $(BASE)) $(if $(PACKAGES),--packages "$(PACKAGES)")
 
 test: ## run all tests, one process more than there are cores; ARGS="-k word" is handed to pytest
 	@tools/setup dev node

