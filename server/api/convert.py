@@ -46,7 +46,12 @@ def session(value: Session) -> session_pb2.Session:
         open_request_ids=value.open_requests,
         waiting_inputs=value.waiting_inputs,
         allowed_hosts=value.allowed_hosts,
+        waiting=_waiting(*value.told_place) if value.told_place else None,
     )
+
+
+def _waiting(ahead: int, reason: str) -> event_pb2.Waiting:
+    return event_pb2.Waiting(ahead=ahead, reason=f"WAIT_REASON_{reason}")
 
 
 def user_input(value: UserInput) -> input_pb2.Input:

@@ -6,6 +6,7 @@ from collections.abc import Iterable
 
 from server.cli.screen import Screen
 from server.cli.summary import Summary, diff_style, show_summary
+from server.cli.waiting import place_in_line
 from treadle.session.v1 import event_pb2 as pb
 
 _OUTPUT = "    "
@@ -73,7 +74,7 @@ class Renderer:
 
     def _session_updated(self, event: pb.Event) -> None:
         if event.session_updated.HasField("waiting"):
-            self._screen.label("waiting", _place_in_line(event.session_updated.waiting), "yellow")
+            self._screen.label("waiting", place_in_line(event.session_updated.waiting), "yellow")
 
     def _user_input(self, event: pb.Event) -> None:
         said = event.user_input
@@ -291,15 +292,6 @@ class Renderer:
 
 def _text(parts: Iterable[pb.Part]) -> str:
     return "\n".join(part.text for part in parts)
-
-
-def _place_in_line(waiting: pb.Waiting) -> str:
-    before = f"{waiting.ahead} before you" if waiting.ahead else "you are next"
-    if waiting.reason == pb.WAIT_REASON_USER_LIMIT:
-        return f"{before}; as many turns of yours run as may"
-    if waiting.reason == pb.WAIT_REASON_TENANT_LIMIT:
-        return f"{before}; as many turns of your tenant run as may"
-    return before
 
 
 def _counts(change: pb.FileChange) -> str:

@@ -12,7 +12,7 @@ from server.cli.connection import connect, find_target
 from server.cli.failure import CommandFailed, ExitCode
 from server.cli.program import typed
 from server.cli.screen import Screen
-from server.cli.waiting import in_words
+from server.cli.waiting import in_words, place_in_line
 from server.data_dir import chosen_data_dir
 from treadle.session.v1.event_pb2 import SESSION_STATE_FAILED, SESSION_STATE_IDLE, SessionState
 from treadle.session.v1.session_pb2 import Session
@@ -58,6 +58,7 @@ def _show(found: list[Session], data_dir: Path) -> None:
             (f"  {created}  ", "dim"),
             (state, _STATE_STYLES.get(state, "yellow")),
             (f", {session.last_seq} events", "dim"),
+            (f", {place_in_line(session.waiting)}" if session.HasField("waiting") else "", "yellow"),
             # A turn that runs will take them up.
             (f", {in_words(session.waiting_inputs)}" if session.waiting_inputs and session.state in _RESTING else "", "yellow"),
             hang=2,

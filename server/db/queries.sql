@@ -139,7 +139,7 @@ SELECT id, request_digest FROM sessions WHERE tenant_id = $1 AND owner_id = $2 A
 
 
 -- get_session --
-SELECT s.*, h.next_seq, t.id AS active_turn_id,
+SELECT s.*, h.next_seq, t.id AS active_turn_id, CASE WHEN t.queued AND t.state = 'QUEUED' THEN t.told_ahead END AS ahead, t.told_reason,
        ARRAY(SELECT r.id FROM requests r WHERE r.session_id = s.id AND r.outcome IS NULL ORDER BY r.seq) AS open_requests,
        (SELECT count(*) FROM inputs i WHERE i.session_id = s.id AND i.state IN ('QUEUED', 'OFFERED') AND i.delivery <> 'INTERRUPT')
          AS waiting_inputs
@@ -151,7 +151,7 @@ WHERE s.tenant_id = $1 AND s.owner_id = $2 AND s.id = $3
 
 -- list_sessions --
 -- By keyset: what is inserted meanwhile is newer than every page's start, and moves nothing.
-SELECT s.*, h.next_seq, t.id AS active_turn_id,
+SELECT s.*, h.next_seq, t.id AS active_turn_id, CASE WHEN t.queued AND t.state = 'QUEUED' THEN t.told_ahead END AS ahead, t.told_reason,
        ARRAY(SELECT r.id FROM requests r WHERE r.session_id = s.id AND r.outcome IS NULL ORDER BY r.seq) AS open_requests,
        (SELECT count(*) FROM inputs i WHERE i.session_id = s.id AND i.state IN ('QUEUED', 'OFFERED') AND i.delivery <> 'INTERRUPT')
          AS waiting_inputs
@@ -243,6 +243,7 @@ SELECT id FROM turns WHERE tenant_id = $1 AND session_id = $2 AND queued AND sta
 -- The fair order of all that wait: by how many turns of its tenant would run if it and those before it began now, then by whose tenant got
 -- a place longer ago, then by age; within a tenant the same by users. Without the second, who comes with a thousand turns would get the
 -- only place again and again, since nobody runs a turn when it becomes free.
+-- `ahead` is within its tenant: how much others have to do is nobody's business.
 -- What a limit ($1 for users, $2 for tenants, 0 for none) holds back is behind all others, and what shall be stopped behind that.
 -- With $4 = 0: those that get the next $3 places, and up to $5 that shall be stopped. Else up to $4 whose logs are to be told where they
 -- stand: each change of the first ten, and of the others a quarter, so that a queue of any length is told in few events.
@@ -274,20 +275,20 @@ WITH running AS MATERIALIZED (
 ), ranked AS MATERIALIZED (
   SELECT *, row_number() OVER (
     ORDER BY stopped, reason <> 'PLACE', of_tenant, nth_of_tenant > 1, tenant_placed_at, created_at, id
-  ) - 1 AS ahead FROM reasoned
+  ) - 1 AS place, nth_of_tenant - 1 AS ahead FROM reasoned
 ), counted AS (
   SELECT count(*) AS waiting, count(*) FILTER (WHERE reason = 'PLACE' AND NOT stopped) AS startable, count(*) FILTER (WHERE stopped) AS stopped
   FROM ranked
 ), chosen AS (
   SELECT id AS turn_id, session_id, ahead, reason FROM ranked, counted
   WHERE CASE WHEN $4::int = 0 THEN
-    CASE WHEN ranked.stopped THEN ahead < counted.waiting - counted.stopped + $5::int ELSE reason = 'PLACE' AND ahead < $3::int END
+    CASE WHEN ranked.stopped THEN place < counted.waiting - counted.stopped + $5::int ELSE reason = 'PLACE' AND place < $3::int END
   ELSE
     NOT ranked.stopped AND (told_ahead IS NULL OR (
       told_at <= clock_timestamp() - interval '1 second'
       AND (reason <> told_reason OR (ahead <> told_ahead AND (ahead < 10 OR abs(ahead - told_ahead) * 4 >= told_ahead)))
     )) END
-  ORDER BY told_ahead IS NOT NULL, ranked.ahead LIMIT nullif($4, 0)
+  ORDER BY told_ahead IS NOT NULL, place LIMIT nullif($4, 0)
 )
 SELECT counted.*, chosen.* FROM counted LEFT JOIN chosen ON true
 

@@ -30,12 +30,12 @@ class PostgresTurnQueue:
         async with self._system.connection() as connection:
             rows = await connection.fetch(SQL["waiting_turns"], *self._running_limits, 0, limit, 0)
             due = {str(row["session_id"]): row for row in rows if row["session_id"] is not None}
-            stands = await load_claimed(connection, list(due)) if due else []
+            stands = {each.turn.session_id: each for each in await load_claimed(connection, list(due))} if due else {}
         return Look(
             waiting=rows[0]["waiting"],
             startable=rows[0]["startable"],
             stopped=rows[0]["stopped"],
-            due=[_waiting(due[each.turn.session_id], each) for each in stands],
+            due=[_waiting(row, stands[session_id]) for session_id, row in due.items() if session_id in stands],
         )
 
     async def tell(self, tellings: Sequence[Telling]) -> frozenset[str]:

@@ -206,7 +206,7 @@ def test_a_turn_that_waits_says_how_many_are_before_it(capsys: pytest.CaptureFix
         pb.Event(session_updated=pb.SessionUpdated(state=pb.SESSION_STATE_PROVISIONING)),
     ) == [
         "waiting   3 before you",
-        "waiting   you are next",
+        "waiting   you are your tenant's next",
         "waiting   1 before you; as many turns of yours run as may",
-        "waiting   you are next; as many turns of your tenant run as may",
+        "waiting   you are your tenant's next; as many turns of your tenant run as may",
     ]

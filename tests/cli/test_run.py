@@ -48,7 +48,7 @@ async def test_run_says_how_many_are_before_it(home) -> None:
     async with home.up(TREADLE_MAX_TURNS="1"), home.started("run", *home.add_gated_recording(), "First") as first:
         await first.says("first.txt")
         async with home.started("run", "--repo", home.sample_url, "Second") as second:
-            await second.says("you are next")
+            await second.says("you are your tenant's next")
             async with home.started("run", "--repo", home.sample_url, "Third") as third:
                 await third.says("1 before you")
                 # What was asked is shown at once.

@@ -32,8 +32,9 @@ async def take(stores: Stores, limit: int, replica: str = "r1") -> list[str]:
 
 
 async def in_order(stores: Stores) -> list[tuple[str, int, WaitReason]]:
+    """Of all of which nothing is told yet: (turn, how many of its tenant are before it, reason)."""
     look = await stores.queue.look(limit=1000)
-    return sorted(((each.stands.turn.id, each.ahead, each.reason) for each in look.due), key=lambda each: each[1])
+    return [(each.stands.turn.id, each.ahead, each.reason) for each in look.due]
 
 
 def ids(turns: Sequence[Turn]) -> list[str]:
@@ -67,7 +68,10 @@ async def test_one_who_asks_for_many_makes_nobody_else_wait_for_them(
     of_mallory = ids(await wait_in_line(stores, mallory, 2))
     # acme and evil take turns; within acme so do alice and bob.
     expected = [many[0], of_mallory[0], of_bob, of_mallory[1], *many[1:]]
-    assert [turn_id for turn_id, _, _ in await in_order(stores)] == expected
+    order = await in_order(stores)
+    assert [turn_id for turn_id, _, _ in order] == expected
+    # Each hears of its own tenant only.
+    assert [ahead for _, ahead, _ in order] == [0, 0, 1, 1, 2, 3, 4, 5]
     assert [await take(stores, 1) for _ in expected] == [[turn_id] for turn_id in expected]
 
 

@@ -125,6 +125,8 @@ async def test_a_turn_without_a_place_waits_and_says_where_it_stands(client: Cli
     assert (session.state, session.title) == (event_pb2.SESSION_STATE_QUEUED, "go")
     third = execute(client, git_server, "quick.jsonl")
     await third.until_ahead(1)
+    listed = (await client.call("ListSessions", pb.ListSessionsRequest())).sessions
+    assert [each.waiting.ahead if each.HasField("waiting") else None for each in listed] == [1, 0, None]
     assert server.supervisor.waiting == 2
     await first.stop()
     assert (await second.end()).status == event_pb2.TURN_STATUS_COMPLETED
@@ -168,9 +170,12 @@ async def test_one_who_asks_for_many_makes_nobody_else_wait_for_them(client: Cli
             await mine[-1].until_ahead(number)
         theirs = execute(mallory, git_server, "quick.jsonl")
         await theirs.until_ahead(0)
+        # What others wait for is not told: before bob's is nobody of his tenant, though mallory's goes first.
         of_bob = execute(bob, git_server, "quick.jsonl")
-        await of_bob.until_ahead(1)
-        await mine[0].until_ahead(2)
+        await of_bob.until_ahead(0)
+        await mine[0].until_ahead(1)
+        session = (await bob.call("GetSession", pb.GetSessionRequest(session_id=of_bob.session_id))).session
+        assert (session.waiting.ahead, session.waiting.reason) == (0, PLACE)
         await running.stop()
         everybody = [theirs, of_bob, *mine]
         order = dict(zip(map(id, everybody), ["theirs", "bob", "m0", "m1", "m2", "m3"], strict=True))

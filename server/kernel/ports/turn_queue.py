@@ -35,7 +35,7 @@ class Waiting:
 
     stands: Claimed
     ahead: int
-    """How many turns begin before it."""
+    """How many turns of its tenant begin before it."""
     reason: WaitReason
 
 
@@ -60,7 +60,7 @@ class Look:
     stopped: int
     """Those of them that shall end without having run; they need no place for it."""
     due: Sequence[Waiting]
-    """Those whose log is to be told."""
+    """Those whose log is to be told, in the order in which they begin; those of which nothing is told yet before all others."""
 
 
 class TurnQueue(Protocol):

@@ -26,7 +26,7 @@ from google.protobuf import timestamp_pb2 as google_dot_protobuf_dot_timestamp__
 from treadle.session.v1 import event_pb2 as treadle_dot_session_dot_v1_dot_event__pb2
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n treadle/session/v1/session.proto\x12\x12treadle.session.v1\x1a\x1fgoogle/protobuf/timestamp.proto\x1a\x1etreadle/session/v1/event.proto\"\xd6\x05\n\x07Session\x12\x1d\n\nsession_id\x18\x01 \x01(\tR\tsessionId\x12\x14\n\x05title\x18\x02 \x01(\tR\x05title\x12%\n\x0erepository_url\x18\x03 \x01(\tR\rrepositoryUrl\x12\x1f\n\x0b\x62\x61se_branch\x18\x04 \x01(\tR\nbaseBranch\x12\x16\n\x06\x62ranch\x18\x05 \x01(\tR\x06\x62ranch\x12\x36\n\x05state\x18\x06 \x01(\x0e\x32 .treadle.session.v1.SessionStateR\x05state\x12?\n\x06labels\x18\x07 \x03(\x0b\x32\'.treadle.session.v1.Session.LabelsEntryR\x06labels\x12\x18\n\x07version\x18\x08 \x01(\x04R\x07version\x12\x19\n\x08last_seq\x18\t \x01(\x04R\x07lastSeq\x12$\n\x0e\x61\x63tive_turn_id\x18\n \x01(\tR\x0c\x61\x63tiveTurnId\x12\x1f\n\x0bhead_commit\x18\x0b \x01(\tR\nheadCommit\x12\x39\n\ncreated_at\x18\x0c \x01(\x0b\x32\x1a.google.protobuf.TimestampR\tcreatedAt\x12\x39\n\nupdated_at\x18\r \x01(\x0b\x32\x1a.google.protobuf.TimestampR\tupdatedAt\x12\x1a\n\x08provider\x18\x0e \x01(\tR\x08provider\x12(\n\x10open_request_ids\x18\x0f \x03(\tR\x0eopenRequestIds\x12%\n\x0ewaiting_inputs\x18\x10 \x01(\x05R\rwaitingInputs\x12#\n\rallowed_hosts\x18\x11 \x03(\tR\x0c\x61llowedHosts\x1a\x39\n\x0bLabelsEntry\x12\x10\n\x03key\x18\x01 \x01(\tR\x03key\x12\x14\n\x05value\x18\x02 \x01(\tR\x05value:\x02\x38\x01\x62\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n treadle/session/v1/session.proto\x12\x12treadle.session.v1\x1a\x1fgoogle/protobuf/timestamp.proto\x1a\x1etreadle/session/v1/event.proto\"\x8d\x06\n\x07Session\x12\x1d\n\nsession_id\x18\x01 \x01(\tR\tsessionId\x12\x14\n\x05title\x18\x02 \x01(\tR\x05title\x12%\n\x0erepository_url\x18\x03 \x01(\tR\rrepositoryUrl\x12\x1f\n\x0b\x62\x61se_branch\x18\x04 \x01(\tR\nbaseBranch\x12\x16\n\x06\x62ranch\x18\x05 \x01(\tR\x06\x62ranch\x12\x36\n\x05state\x18\x06 \x01(\x0e\x32 .treadle.session.v1.SessionStateR\x05state\x12?\n\x06labels\x18\x07 \x03(\x0b\x32\'.treadle.session.v1.Session.LabelsEntryR\x06labels\x12\x18\n\x07version\x18\x08 \x01(\x04R\x07version\x12\x19\n\x08last_seq\x18\t \x01(\x04R\x07lastSeq\x12$\n\x0e\x61\x63tive_turn_id\x18\n \x01(\tR\x0c\x61\x63tiveTurnId\x12\x1f\n\x0bhead_commit\x18\x0b \x01(\tR\nheadCommit\x12\x39\n\ncreated_at\x18\x0c \x01(\x0b\x32\x1a.google.protobuf.TimestampR\tcreatedAt\x12\x39\n\nupdated_at\x18\r \x01(\x0b\x32\x1a.google.protobuf.TimestampR\tupdatedAt\x12\x1a\n\x08provider\x18\x0e \x01(\tR\x08provider\x12(\n\x10open_request_ids\x18\x0f \x03(\tR\x0eopenRequestIds\x12%\n\x0ewaiting_inputs\x18\x10 \x01(\x05R\rwaitingInputs\x12#\n\rallowed_hosts\x18\x11 \x03(\tR\x0c\x61llowedHosts\x12\x35\n\x07waiting\x18\x12 \x01(\x0b\x32\x1b.treadle.session.v1.WaitingR\x07waiting\x1a\x39\n\x0bLabelsEntry\x12\x10\n\x03key\x18\x01 \x01(\tR\x03key\x12\x14\n\x05value\x18\x02 \x01(\tR\x05value:\x02\x38\x01\x62\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
@@ -36,7 +36,7 @@ if not _descriptor._USE_C_DESCRIPTORS:
   _globals['_SESSION_LABELSENTRY']._loaded_options = None
   _globals['_SESSION_LABELSENTRY']._serialized_options = b'8\001'
   _globals['_SESSION']._serialized_start=122
-  _globals['_SESSION']._serialized_end=848
-  _globals['_SESSION_LABELSENTRY']._serialized_start=791
-  _globals['_SESSION_LABELSENTRY']._serialized_end=848
+  _globals['_SESSION']._serialized_end=903
+  _globals['_SESSION_LABELSENTRY']._serialized_start=846
+  _globals['_SESSION_LABELSENTRY']._serialized_end=903
 # @@protoc_insertion_point(module_scope)

@@ -414,7 +414,8 @@ export declare const SessionUpdatedSchema: GenMessage<SessionUpdated>;
  */
 export declare type Waiting = Message$1<"treadle.session.v1.Waiting"> & {
   /**
-   * How many turns begin before it, as it looks now; 0 for the next. It may grow: tenants and users take turns.
+   * How many turns of its tenant begin before it, as it looks now. It may grow: users take turns. So do tenants: turns of others may begin
+   * before it, too, and how many is nobody else's business.
    *
    * @generated from field: uint32 ahead = 1;
    */

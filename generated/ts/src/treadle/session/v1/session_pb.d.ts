@@ -4,7 +4,7 @@
 
 import type { GenFile, GenMessage } from "@bufbuild/protobuf/codegenv2";
 import type { Message } from "@bufbuild/protobuf";
-import type { SessionState } from "./event_pb.js";
+import type { SessionState, Waiting } from "./event_pb.js";
 import type { Timestamp } from "@bufbuild/protobuf/wkt";
 
 /**
@@ -138,6 +138,14 @@ export declare type Session = Message<"treadle.session.v1.Session"> & {
    * @generated from field: repeated string allowed_hosts = 17;
    */
   allowedHosts: string[];
+
+  /**
+   * What the active turn waits for, while it is QUEUED and has no place yet, as the session's log told last. Only GetSession and
+   * ListSessions say it.
+   *
+   * @generated from field: treadle.session.v1.Waiting waiting = 18;
+   */
+  waiting?: Waiting | undefined;
 };
 
 /**
