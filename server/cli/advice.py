@@ -17,7 +17,11 @@ def advice(reason: str, metadata: Mapping[str, str], data_dir: Path | None) -> l
 
 def _turn_active(metadata: Mapping[str, str], data_dir: Path | None) -> list[str]:
     session = metadata.get("session_id", "SESSION")
-    return [f"follow it: {typed(f'resume {session}', data_dir)}", f"stop it:   {typed(f'interrupt {session}', data_dir)}"]
+    return [
+        f"say something, now or for the next turn: {typed(f'send {session} TEXT', data_dir)}",
+        f"follow it: {typed(f'resume {session}', data_dir)}",
+        f"stop it:   {typed(f'interrupt {session}', data_dir)}",
+    ]
 
 
 def _api_key_invalid(_: Mapping[str, str], data_dir: Path | None) -> list[str]:

@@ -12,6 +12,7 @@ from contextlib import asynccontextmanager, suppress
 from server.cli.connection import Connection
 from server.cli.program import typed
 from server.cli.questions import NoAnswer, Reply, command, parse, prompts, request_id, resolves
+from server.cli.render import show_approval
 from server.cli.screen import Screen
 from treadle.session.v1 import event_pb2 as pb
 from treadle_client import AlreadyResolved, CallFailed
@@ -129,7 +130,10 @@ async def ask(event: pb.Event, screen: Screen, *, shown: bool) -> Reply:
     while True:
         answers = []
         for headline, choices in prompts(event):
-            if several or not shown:
+            if not shown and event.HasField("approval_requested"):
+                # Nobody gives leave by the title alone.
+                show_approval(screen, event.approval_requested, "? ")
+            elif several or not shown:
                 screen.parts(("? ", "bold yellow"), (headline, "bold"), hang=2)
             for number, choice in enumerate(choices, 1):
                 screen.parts((f"  {number} ", "cyan"), (choice, ""), hang=4)

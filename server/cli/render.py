@@ -89,22 +89,8 @@ class Renderer:
     # -- what the agent asks ------------------------------------------------------------------------------------------------
 
     def _approval_requested(self, event: pb.Event) -> None:
-        asked = event.approval_requested
         self._screen.line()
-        # The usual title of a short command has all of it.
-        told = asked.tool.command and asked.title == f"{asked.tool.name}: {asked.tool.command}"
-        title = asked.title or "may the agent go on?"
-        self._screen.parts(("▸ ", "bold yellow"), (title, "bold"), hang=None if told else 2)
-        for line in (asked.description if told else asked.tool.command or asked.description).splitlines():
-            self._screen.line(_OUTPUT + line, "cyan" if asked.tool.command and not told else "")
-        for change in asked.changes:
-            self._change(change)
-            for line in change.patch.splitlines():
-                self._screen.line(_OUTPUT + line, diff_style(line))
-        if asked.tool.input_json and not asked.tool.command and not asked.changes:
-            self._screen.line(_OUTPUT + asked.tool.input_json)
-        if asked.tool.input_json == _CUT_INPUT or any(change.patch_truncated or change.binary for change in asked.changes):
-            self._screen.prose(f"{_OUTPUT}this is not all of it: the rest is too large, or no text", "bold red")
+        show_approval(self._screen, event.approval_requested, "▸ ")
 
     def _question_requested(self, event: pb.Event) -> None:
         self._screen.line()
@@ -219,12 +205,7 @@ class Renderer:
         if event.file_changed.turn_total:
             return
         for change in event.file_changed.changes:
-            self._change(change)
-
-    def _change(self, change: pb.FileChange) -> None:
-        mark, style = _OPERATIONS.get(change.operation, ("~", ""))
-        moved = f"{change.old_path} → " if change.old_path else ""
-        self._screen.parts((f"  {mark} ", style), (f"{moved}{change.path}", ""), (_counts(change), "dim"), hang=4)
+            _show_change(self._screen, change)
 
     def _subagent_updated(self, event: pb.Event) -> None:
         agent = event.subagent_updated
@@ -288,6 +269,30 @@ class Renderer:
         self._told[item] = "output"
         for line in lines:
             self._screen.line(_OUTPUT + line, "dim")
+
+
+def show_approval(screen: Screen, asked: pb.ApprovalRequested, mark: str) -> None:
+    """What leave is asked for: all that there is to be seen of it."""
+    # The usual title of a short command has all of it.
+    told = asked.tool.command and asked.title == f"{asked.tool.name}: {asked.tool.command}"
+    title = asked.title or "may the agent go on?"
+    screen.parts((mark, "bold yellow"), (title, "bold"), hang=None if told else 2)
+    for line in (asked.description if told else asked.tool.command or asked.description).splitlines():
+        screen.line(_OUTPUT + line, "cyan" if asked.tool.command and not told else "")
+    for change in asked.changes:
+        _show_change(screen, change)
+        for line in change.patch.splitlines():
+            screen.line(_OUTPUT + line, diff_style(line))
+    if asked.tool.input_json and not asked.tool.command and not asked.changes:
+        screen.line(_OUTPUT + asked.tool.input_json)
+    if asked.tool.input_json == _CUT_INPUT or any(change.patch_truncated or change.binary for change in asked.changes):
+        screen.prose(f"{_OUTPUT}this is not all of it: the rest is too large, or no text", "bold red")
+
+
+def _show_change(screen: Screen, change: pb.FileChange) -> None:
+    mark, style = _OPERATIONS.get(change.operation, ("~", ""))
+    moved = f"{change.old_path} → " if change.old_path else ""
+    screen.parts((f"  {mark} ", style), (f"{moved}{change.path}", ""), (_counts(change), "dim"), hang=4)
 
 
 def _text(parts: Iterable[pb.Part]) -> str:

@@ -43,8 +43,8 @@ FORMATS: Mapping[str, frozenset[Format]] = MappingProxyType(
 )
 """What each agent speaks. One that is not listed may speak whatever this server has a credential for."""
 
-RECORDINGS = frozenset({"replay"})
-"""What they are asked to use as a model is the name of a recording."""
+RECORDINGS: Mapping[str, frozenset[str]] = MappingProxyType({"replay": frozenset({"approvals", "first-session"})})
+"""Agents for which a model is a recording: one that they bring, or a file of the repository."""
 
 log = structlog.get_logger()
 
@@ -65,8 +65,16 @@ class HttpModelGateway:
             wanted = frozenset(Format)
         if wanted and not wanted & self._credentials.keys():
             raise ProviderNotConfigured(provider, [name for form in Format if form in wanted for name in VARIABLES[form]])
-        if model and provider not in RECORDINGS and (reason := why_not(model, self._rules, wanted & self._credentials.keys())):
+        if model and (reason := self._why_not(provider, model, wanted)):
             raise ModelNotAllowed(model, reason)
+
+    def _why_not(self, provider: str, model: str, wanted: frozenset[Format]) -> str:
+        if provider not in RECORDINGS:
+            return why_not(model, self._rules, wanted & self._credentials.keys())
+        if model in RECORDINGS[provider] or model.endswith(".jsonl"):
+            return ""
+        bundled = ", ".join(sorted(RECORDINGS[provider]))
+        return f"is no recording, and {provider} calls no model: it plays {bundled}, or a file of the repository (*.jsonl)"
 
     def serves(self, provider: str) -> bool:
         """See ModelGateway."""

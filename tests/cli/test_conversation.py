@@ -152,6 +152,17 @@ async def test_after_a_restart_of_the_server_it_is_asked_again(home) -> None:
                 await terminal.process.wait()
 
 
+async def test_leave_that_is_asked_for_again_shows_the_command_again(shared) -> None:
+    async with on_a_terminal(shared, "run", "--ask", *shared.add_recording("leave-again", APPROVING), "Go") as terminal:
+        await terminal.says("answer> ")
+        assert terminal.shown.count("make test") == 1
+        await terminal.types("perhaps\n")
+        await terminal.says("answer> ", times=2)
+        assert "? Run the tests\n    make test\n" in terminal.shown
+        await terminal.types("allow\n")
+        await terminal.says("answered allow")
+
+
 async def test_what_was_typed_before_it_was_asked_is_no_answer(shared) -> None:
     async with on_a_terminal(shared, "run", "--ask", *shared.add_recording("ahead", WAITING + APPROVING), "Go") as terminal:
         await terminal.says("$ while")

@@ -138,10 +138,19 @@ async def test_a_request_without_quotes_is_told_so(shared) -> None:
 
 
 async def test_a_failed_turn_is_exit_code_1(shared) -> None:
-    ended = await shared.run("run", "--repo", shared.sample_url, "--model", "no-such-recording", "Fail")
+    ended = await shared.run("run", "--repo", shared.sample_url, "--model", "no-such.jsonl", "Fail")
     assert ended.code == 1
-    assert "there is no recording 'no-such-recording'; bundled are approvals, first-session" in ended.out
+    assert "there is no recording 'no-such.jsonl'; bundled are approvals, first-session" in ended.out
     assert "Errno" not in ended.out
+
+
+async def test_a_model_for_an_agent_that_calls_none_is_refused_before_anything_is_made(shared) -> None:
+    before = (await shared.run("sessions", "--json")).out
+    ended = await shared.run("run", "--repo", shared.sample_url, "--provider", "replay", "--model", "claude-sonnet-5", "Go")
+    assert ended.code == 2
+    assert "is no recording, and replay calls no model: it plays approvals, first-session, or a file" in ended.err
+    assert "reason MODEL_NOT_ALLOWED" in ended.err
+    assert (await shared.run("sessions", "--json")).out == before
 
 
 @pytest.mark.parametrize(("leave", "told"), [(("allow",), "$ wc -w"), (("--decline",), "To the command you said: declined.")])

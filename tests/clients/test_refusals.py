@@ -55,6 +55,18 @@ async def test_an_unknown_session(world: Any, driver: Driver, connect: Callable[
         await driver.call(client, "update_session", NOBODY, title="x")
 
 
+async def test_an_address_of_something_else(driver: Driver, connect: Callable[..., Any]) -> None:
+    other = grpc.aio.server()
+    port = other.add_insecure_port("127.0.0.1:0")
+    await other.start()
+    try:
+        client = connect(f"127.0.0.1:{port}", "trd_key")
+        error = await refused(driver, client.resume(NOBODY), tc.NotTreadle)
+        assert str(error).startswith("what answers there is not Treadle, or an older version of it (")
+    finally:
+        await other.stop(None)
+
+
 async def test_a_sequence_that_is_ahead(world: Any, driver: Driver, connect: Callable[..., Any]) -> None:
     client = connect(world.client.address, world.client.key)
     last = len(world.log)

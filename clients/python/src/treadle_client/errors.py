@@ -75,6 +75,10 @@ class CallFailed(TreadleError):
         self.violations = violations
 
 
+class NotTreadle(CallFailed):
+    """Whoever answers at the address does not know the call: something else than Treadle, or a version before this client's."""
+
+
 class InvalidRequest(CallFailed):
     """The request is wrong in itself; nothing was created. `violations` names the fields."""
 
@@ -283,8 +287,9 @@ _BY_CODE: Mapping[grpc.StatusCode, type[CallFailed]] = {
     grpc.StatusCode.INVALID_ARGUMENT: InvalidRequest,
     grpc.StatusCode.UNAUTHENTICATED: NotAuthenticated,
     grpc.StatusCode.UNAVAILABLE: Unavailable,
+    grpc.StatusCode.UNIMPLEMENTED: NotTreadle,
 }
-"""For reasons that are newer than this client."""
+"""For reasons that are newer than this client, and answers without one."""
 
 _CUT = (
     grpc.StatusCode.UNAVAILABLE,
@@ -307,6 +312,8 @@ def failure_of(error: grpc.RpcError) -> CallFailed:
     call = cast("grpc.Call", error)
     code, message = call.code(), call.details() or call.code().name
     info, violations = _details(call)
+    if not info.reason and code is grpc.StatusCode.UNIMPLEMENTED:
+        message = f"what answers there is not Treadle, or an older version of it ({message})"
     if not info.reason:
         return (Unreachable if code in _CUT else _BY_CODE.get(code, CallFailed))(message, code=code, violations=violations)
     kind = BY_REASON.get(info.reason) or _BY_CODE.get(code, CallFailed)
