@@ -18,6 +18,7 @@ from server.composition import Server, compose
 from server.config import Settings
 from server.listening import require_free
 from server.secrets import known_secrets
+from server.serving import told_others
 
 log = structlog.get_logger()
 
@@ -52,7 +53,7 @@ async def running(settings: Settings, *, mark: Callable[[str], None] | None = No
     require_free({"TREADLE_LISTEN": settings.listen, "TREADLE_METRICS_LISTEN": settings.metrics_listen})
     with logs(settings):
         async with compose(settings, mark=mark) as server:
-            with metrics_page(settings.metrics_listen):
+            with metrics_page(settings.metrics_listen), told_others(settings, server):
                 yield server
 
 

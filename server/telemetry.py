@@ -41,6 +41,12 @@ MODEL_REQUESTS = Counter(
 MODEL_FIRST_BYTE_SECONDS = Histogram(
     "treadle_model_first_byte_seconds", "From an agent's request to the first byte of the model's answer.", ["format"]
 )
+EGRESS_CONNECTIONS = Counter(
+    "treadle_egress_connections_total",
+    "Connections of agents that ended: allowed or denied, and why.",
+    ["decision", "reason"],
+)
+EGRESS_BYTES = Counter("treadle_egress_bytes_total", "Bytes of these connections, in from hosts and out to them.", ["direction"])
 MODEL_TOKENS = Counter("treadle_model_tokens_total", "Tokens that models used.", ["model", "kind"])
 
 

@@ -21,9 +21,9 @@ from typing import TYPE_CHECKING
 from server.data_dir import nearest_existing
 from server.embedded.gateway import envoy
 from server.embedded.room import LITTLE_BYTES, TOO_LITTLE_BYTES, free_bytes, in_words
-from server.embedded.serving import Serving, read_serving
 from server.listening import why_not
 from server.replica import DataDirectoryTaken, DataDirectoryUnusable, held_replica
+from server.serving import Serving, read_serving
 
 if TYPE_CHECKING:
     from server.config import Settings
@@ -117,8 +117,14 @@ def sandbox(_: Path) -> Finding:
 
 
 def launcher(data_dir: Path) -> Finding:
-    """How workers are started; with `docker`, by having the spawner try it."""
+    """How workers are started; with `docker`, by having the spawner try it. Of a server that runs, its own word counts."""
     settings = _settings()
+    if serving := _serving_now(data_dir):
+        other = settings.launcher if settings and settings.launcher != serving.launcher else ""
+        beside = f" (TREADLE_LAUNCHER of this shell is {other})" if other else ""
+        level = Level.LIMITED if serving.workers.startswith("NOT") else Level.FINE
+        told = f"the server that runs has {serving.launcher}, with {', '.join(serving.providers)}: {serving.workers}{beside}"
+        return Finding("launcher", level, told)
     names = sorted(entry_points(group="treadle.launcher").names)
     if settings is None or not names:
         return _installed("launcher", names)
@@ -209,6 +215,35 @@ def models(data_dir: Path) -> Finding:
     return Finding("models", Level.FINE, f"a credential for {' and '.join(here)} in this shell (not tried)")
 
 
+def egress(data_dir: Path) -> Finding:
+    """Whether workers may get out, and whether what lets them out answers."""
+    serving, settings = _serving_now(data_dir), _settings()
+    if serving is None and settings is None:
+        return Finding("egress", Level.LIMITED, "not looked at: a setting does not fit", "see `settings` below")
+    told = serving or settings
+    assert told is not None  # noqa: S101 - one of them is there
+    whose = "the server that runs" if serving else "a server of this shell"
+    if not told.egress_hosts:
+        return Finding("egress", Level.FINE, f"off: with {whose} no session may let its workers connect (TREADLE_EGRESS_HOSTS)")
+    detail = f"{whose} lets sessions allow {told.egress_hosts} (TREADLE_EGRESS_HOSTS)"
+    if not told.egress_proxy:
+        if serving is None and envoy() is not None:
+            return Finding("egress", Level.FINE, f"{detail}; `treadle up` brings the Envoy for it")
+        remedy = "`treadle up` brings one where there is Envoy's wheel and TREADLE_GATEWAY_LISTEN is not empty; or set TREADLE_EGRESS_PROXY"
+        return Finding("egress", Level.LIMITED, f"{detail}, but has no Envoy that lets them out: such sessions are refused", remedy)
+    if not _asks_for_credential(told.egress_proxy):
+        remedy = f"see {data_dir / 'gateway' / 'envoy.log'}" if serving else "start it, or correct TREADLE_EGRESS_PROXY"
+        return Finding("egress", Level.LIMITED, f"{detail}, but no Envoy for it answers at {told.egress_proxy}", remedy)
+    return Finding("egress", Level.FINE, f"{detail}; its Envoy answers at {told.egress_proxy}")
+
+
+def _asks_for_credential(place: str) -> bool:
+    """Whether a proxy listens there that lets nobody through who shows no credential."""
+    from server.egress.proxy import Proxy
+
+    return asyncio.run(Proxy(place, "").asks_for_credential())
+
+
 def _models_of_server(has: list[str], only_here: Sequence[str]) -> Finding:
     """`only_here`: what this shell has a credential for and the server does not."""
     detail = (
@@ -280,7 +315,8 @@ def ports(data_dir: Path) -> Iterator[Finding]:
 
 def _running(data_dir: Path) -> Iterator[Finding]:
     """The parts of the server that runs on the data directory, where others can reach them."""
-    address, gateway = _text(data_dir / "address"), _text(data_dir / "gateway" / "address")
+    serving = read_serving(data_dir)
+    address, gateway = serving.address if serving else "", _text(data_dir / "gateway" / "address")
     if not address:
         yield Finding("server", Level.FINE, f"starting on {data_dir}")
         return

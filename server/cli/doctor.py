@@ -23,6 +23,7 @@ _CHECKS: tuple[Callable[[Path], Finding], ...] = (
     checks.sandbox,
     checks.launcher,
     checks.models,
+    checks.egress,
     checks.data_directory,
     checks.disk,
     checks.sockets,

@@ -48,12 +48,13 @@ class HttpEgress:
         """See Egress."""
         from server.egress.connection import Allowance
         from server.egress.door import listening
+        from server.egress.measured import Measured
 
         asked = parse_rules(hosts)
         # What let them out when the session was made may be gone. Without a door the agent's programs would wait for one.
         rules = asked.within(self._ceiling) if self._way else HostRules()
         refused = HostRules([rule for rule in asked.rules if rule not in rules.rules])
-        async with listening(door, self._way, Allowance(rules, refused, self._turn_bytes), ledger):
+        async with listening(door, self._way, Allowance(rules, refused, self._turn_bytes), Measured(ledger)):
             yield
 
 

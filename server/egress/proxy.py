@@ -48,6 +48,19 @@ class Proxy:
         except (OSError, asyncio.IncompleteReadError, asyncio.LimitOverrunError, ValueError) as error:
             raise NotDialled(EgressReason.UNREACHABLE, "this server's proxy (TREADLE_EGRESS_PROXY) cannot be reached") from error
 
+    async def asks_for_credential(self) -> bool:
+        """Whether it answers, and lets nobody through who shows none. Bounded."""
+        try:
+            async with asyncio.timeout(_SECONDS):
+                reader, writer = await self._connected()
+                try:
+                    writer.write(b"CONNECT 192.0.2.1:443 HTTP/1.1\r\nhost: 192.0.2.1:443\r\n\r\n")
+                    return (await reader.readuntil(b"\r\n")).split(b" ")[1:2] == [b"407"]
+                finally:
+                    writer.transport.abort()
+        except (OSError, TimeoutError, asyncio.IncompleteReadError, asyncio.LimitOverrunError, ValueError):
+            return False
+
     async def _connected(self) -> Streams:
         if not self._place.startswith("/"):
             host, _, port = self._place.rpartition(":")

@@ -14,11 +14,11 @@ from server.embedded.keeping import kept
 from server.embedded.postgres import EmbeddedPostgres
 from server.embedded.room import require_room
 from server.embedded.sample import Sample, sample_repository
-from server.embedded.serving import told_others
 from server.embedded.settings import GATEWAY, asked_settings, embedded_settings
 from server.embedded.spawner import embedded_spawner
 from server.listening import require_free
 from server.replica import held_replica
+from server.serving import told_others
 from server.setting_forms import parts
 
 if TYPE_CHECKING:
@@ -110,7 +110,7 @@ async def _serve(
     key_file = await ensure_local_user(server.stores.keys, settings.data_dir)
     metrics_url = stack.enter_context(metrics_page(settings.metrics_listen))
     gateway_url = await _gateway(stack, settings, server, say)
-    stack.enter_context(told_others(settings.data_dir, settings, server.agent))
+    stack.enter_context(told_others(settings, server))
     address_file = settings.data_dir / "address"
     address_file.write_text(server.api.address + "\n", encoding="utf-8")
     stack.callback(address_file.unlink, missing_ok=True)

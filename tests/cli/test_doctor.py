@@ -68,6 +68,20 @@ async def test_doctor_says_what_pays_for_models(unused) -> None:
     assert "/nowhere/login cannot be read" in wrong.out
 
 
+async def test_doctor_says_whether_workers_get_out(unused) -> None:
+    off = await unused.run("doctor", TREADLE_LISTEN="127.0.0.1:0")
+    assert "ok  egress     off: with a server of this shell no session may let its workers connect" in off.out
+    hosts = {"TREADLE_LISTEN": "127.0.0.1:0", "TREADLE_EGRESS_HOSTS": "index.example.org"}
+    on = await unused.run("doctor", **hosts)
+    assert "a server of this shell lets sessions allow index.example.org (TREADLE_EGRESS_HOSTS); `treadle up` brings the Envoy" in on.out
+    with socket.create_server(("127.0.0.1", 0)) as other:
+        place = f"127.0.0.1:{other.getsockname()[1]}"
+    proxy = {"TREADLE_EGRESS_PROXY": place, "TREADLE_EGRESS_PROXY_CREDENTIAL": "the-credential"}
+    nobody = await unused.run("doctor", **hosts, **proxy)
+    assert f"but no Envoy for it answers at {place}" in nobody.out
+    assert "the-credential" not in nobody.out
+
+
 async def test_doctor_names_a_setting_that_does_not_fit(unused) -> None:
     ended = await unused.run("doctor", TREADLE_MAX_TURNS="many")
     assert ended.code == 1
@@ -96,8 +110,8 @@ async def test_doctor_beside_a_running_server_says_so(shared) -> None:
 
 
 async def test_doctor_tells_what_the_server_has_and_not_this_shell(home) -> None:
-    nothing = {"ANTHROPIC_API_KEY": "", "OPENAI_API_KEY": ""}
-    keys = {"ANTHROPIC_API_KEY": "sk-ant-canary", "TREADLE_DEFAULT_PROVIDER": "replay"}
+    nothing = {"ANTHROPIC_API_KEY": "", "OPENAI_API_KEY": "", "TREADLE_LAUNCHER": "docker"}
+    keys = {"ANTHROPIC_API_KEY": "sk-ant-canary", "TREADLE_DEFAULT_PROVIDER": "replay", "TREADLE_EGRESS_HOSTS": "index.example.org"}
     async with home.started("up", "--listen", "127.0.0.1:0", **keys) as up:
         await up.says("Try, in another terminal")
         ended = await home.run("doctor", **nothing)
@@ -107,10 +121,15 @@ async def test_doctor_tells_what_the_server_has_and_not_this_shell(home) -> None
     assert "ok  models     the server that runs has a credential for anthropic (not tried)" in ended.out
     assert "a session on the server that runs, when it names none, gets replay: TREADLE_DEFAULT_PROVIDER says so" in ended.out
     assert "in this shell" not in ended.out
+    assert "ok  launcher   the server that runs has process, with " in ended.out
+    assert "(TREADLE_LAUNCHER of this shell is docker)" in ended.out
+    assert "ok  egress     the server that runs lets sessions allow index.example.org" in ended.out
+    assert "its Envoy answers at " in ended.out
     assert "this shell has one for openai: stop the server, and start it from here" in more.out
     assert "canary" not in ended.out + more.out
     assert not (home.data_dir / "serving.json").exists()
-    assert "no credential in this shell" in (await home.run("doctor", TREADLE_LISTEN="127.0.0.1:0", **nothing)).out
+    alone = await home.run("doctor", TREADLE_LISTEN="127.0.0.1:0", **nothing | {"TREADLE_LAUNCHER": "process"})
+    assert "no credential in this shell" in alone.out
 
 
 async def test_doctor_is_not_misled_by_what_a_crashed_server_left(unused) -> None:

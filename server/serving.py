@@ -1,4 +1,4 @@
-"""What a running `treadle up` tells commands in other shells, whose environment may be another one than its own."""
+"""What a running server tells commands in other shells, whose environment may be another one than its own."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
-    from server.agents import Choice
+    from server.composition import Server
     from server.config import Settings
 
 
@@ -24,6 +24,18 @@ class Serving:
     why: str
     credentials: list[str]
     """The formats of models that it can pay for."""
+    address: str
+    """Where it speaks gRPC."""
+    launcher: str
+    """By name."""
+    workers: str
+    """In words: how they are walled off."""
+    providers: list[str]
+    """The agents that it can run."""
+    egress_hosts: str
+    """TREADLE_EGRESS_HOSTS."""
+    egress_proxy: str
+    """TREADLE_EGRESS_PROXY."""
 
 
 def paid_formats(settings: Settings) -> list[str]:
@@ -34,10 +46,22 @@ def paid_formats(settings: Settings) -> list[str]:
 
 
 @contextmanager
-def told_others(data_dir: Path, settings: Settings, agent: Choice) -> Iterator[None]:
+def told_others(settings: Settings, server: Server) -> Iterator[None]:
     """While the context is open, `read_serving` finds it."""
-    file = data_dir / "serving.json"
-    text = json.dumps(asdict(Serving(agent.name, agent.why, paid_formats(settings))))
+    file = settings.data_dir / "serving.json"
+    capability = server.launcher.capability
+    serving = Serving(
+        agent=server.agent.name,
+        why=server.agent.why,
+        credentials=paid_formats(settings),
+        address=server.api.address,
+        launcher=capability.name,
+        workers=capability.detail if capability.sandboxed else f"NOT sandboxed: {capability.detail}",
+        providers=list(capability.providers),
+        egress_hosts=settings.egress_hosts,
+        egress_proxy=settings.egress_proxy,
+    )
+    text = json.dumps(asdict(serving))
     with open(file, "w", encoding="utf-8", opener=lambda name, flags: os.open(name, flags, 0o600)) as written:
         written.write(text + "\n")
     try:
