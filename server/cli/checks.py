@@ -131,9 +131,13 @@ def launcher(data_dir: Path) -> Finding:
     if settings.launcher != "docker":
         others = ", ".join(name for name in names if name != settings.launcher)
         return Finding("launcher", Level.FINE, f"{settings.launcher} (TREADLE_LAUNCHER of this shell; Treadle also has: {others})")
+    return _docker(settings.model_copy(update={"data_dir": data_dir}))
+
+
+def _docker(spawner: Settings) -> Finding:
+    """What a spawner with these settings says."""
     from server.embedded.spawner import spawner_environment
 
-    spawner = settings.model_copy(update={"data_dir": data_dir})
     environment = spawner_environment(spawner)
     command = [sys.executable, "-I", "-m", "server.spawner", "--check"]
     try:
