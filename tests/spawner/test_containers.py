@@ -32,6 +32,7 @@ from support.workers import assignment, eventually, launched, launcher_in, liste
 from server.kernel.errors import WorkerLost
 from server.kernel.event import WorkerBatch
 from server.kernel.ports.launcher import WorkerExit, WorkerId
+from server.sandbox.calls import profile
 from server.spawner import containers
 from server.spawner.containers import Containers, Started
 from server.spawner.engine import Engine, EngineAway, State
@@ -87,7 +88,7 @@ async def test_a_workers_container_is_sealed(launcher: DockerLauncher, tmp_path:
     host, config = told["HostConfig"], told["Config"]
     assert (host["NetworkMode"], list(told["NetworkSettings"]["Networks"])) == ("none", ["none"])
     assert (host["CapDrop"], host["CapAdd"], host["Privileged"]) == (["ALL"], None, False)
-    assert host["SecurityOpt"] == ["no-new-privileges:true"], "so the engine's filter for system calls is in force"
+    assert host["SecurityOpt"] == ["no-new-privileges:true", f"seccomp={profile()}"]
     assert (host["ReadonlyRootfs"], host["Init"], host["AutoRemove"]) == (True, True, False)
     assert (host["IpcMode"], host["PidMode"], host["UTSMode"], host["UsernsMode"]) == ("private", "", "", "")
     assert host["Memory"] == host["MemorySwap"] == 8192 * 1024**2
@@ -290,7 +291,7 @@ async def test_a_start_that_was_given_up_while_the_engine_made_it_is_finished_by
 ) -> None:
     """Its server was killed. Found by killing servers."""
     looked, root = held
-    slot, create = furnished(root), Engine.create
+    slot, create = await furnished(looked, root), Engine.create
 
     async def given_up(self: Engine, *arguments: Any) -> None:
         await create(self, *arguments)
@@ -298,9 +299,9 @@ async def test_a_start_that_was_given_up_while_the_engine_made_it_is_finished_by
 
     monkeypatch.setattr(Engine, "create", given_up)
     with pytest.raises(asyncio.CancelledError):
-        await looked.start(slot.path.name, "replay", {})
+        await looked.start(slot.path.name, "replay", {}, furnished=True)
     monkeypatch.setattr(Engine, "create", create)
-    assert await looked.start(slot.path.name, "replay", {}) is Started.NOW
+    assert await looked.start(slot.path.name, "replay", {}, furnished=True) is Started.NOW
     assert container_of(root).status == "running"
     assert slot.container() == container_of(root).name
 
