@@ -170,11 +170,9 @@ class Containers:
         return Started.NOW
 
     async def _give(self, slot: Slot, user: User, *, furnished: bool) -> None:
-        """The workspace, once it is complete; one that waited in the pool has its socket by then."""
+        """The workspace, once it is complete."""
         if furnished:
             await to_its_end(asyncio.to_thread(self._slots.give, slot, user))
-            if slot.socket.exists():
-                await to_its_end(asyncio.to_thread(self._slots.seal, slot))
 
     async def seal(self, name: str) -> None:
         """The worker can put nothing else in the place of its socket any more. Errors: Unnameable, NoSlot, Refused, OSError."""

@@ -5,8 +5,6 @@ from __future__ import annotations
 import ctypes
 import os
 import stat
-from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
 
 _EMPTY_PATH = 0x1000
@@ -63,24 +61,17 @@ def _give_entries(directory: int, source: int, target: tuple[int, int]) -> list[
     """What is in a directory; returns the directories among it that are one of theirs."""
     directories = []
     for name in os.listdir(directory):
-        with _seen(name, directory) as found:
-            if found is not None and _give(found, source, target):
+        try:
+            # Of the thing itself, whatever it is.
+            found = os.open(name, os.O_PATH | os.O_NOFOLLOW | os.O_CLOEXEC, dir_fd=directory)
+        except FileNotFoundError:
+            continue
+        try:
+            if _give(found, source, target):
                 directories.append(name)
+        finally:
+            os.close(found)
     return directories
-
-
-@contextmanager
-def _seen(name: str, directory: int) -> Iterator[int | None]:
-    """A descriptor of the thing itself, whatever it is; None when it is gone."""
-    try:
-        found = os.open(name, os.O_PATH | os.O_NOFOLLOW | os.O_CLOEXEC, dir_fd=directory)
-    except FileNotFoundError:
-        yield None
-        return
-    try:
-        yield found
-    finally:
-        os.close(found)
 
 
 def _give(found: int, source: int, target: tuple[int, int]) -> bool:

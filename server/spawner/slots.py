@@ -63,9 +63,12 @@ class Slots:
         return slot
 
     def give(self, slot: Slot, user: User) -> None:
-        """The workspace is the worker's from now on. Errors: OSError."""
+        """The workspace is the worker's from now on. One that waited for it has its socket by then, and puts no other there. Errors:
+        OSError."""
         if os.geteuid() == 0 and slot.workspace.lstat().st_uid != user[0]:
             give(slot.workspace, self.server[0], user)
+        if os.path.lexists(slot.socket):
+            self.seal(slot)
 
     def take_back(self, slot: Slot) -> None:
         """The workspace is the server's again, which reads it: by itself, or where it is root as the user of its sandbox. Nobody of the

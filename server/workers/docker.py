@@ -8,7 +8,7 @@ from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager, suppress
 
 from server.config import Settings
-from server.kernel.errors import WorkerLost
+from server.kernel.errors import LaunchFailed, WorkerLost
 from server.kernel.ports.launcher import Assignment, Capability, WorkerExit, WorkerId, WorkerSpec
 from server.refusal import StartRefused
 from server.workers.liveness import Watch
@@ -20,6 +20,10 @@ from server.workers.spawner import ContainerWatch, SpawnerClient
 from treadle.spawner.v1 import spawner_service_pb2 as wire
 
 _DESCRIBE_SECONDS = 10.0
+_SAME_ROOT = (
+    "it must be the same directory for the server and the spawner, and a spawner that is root must know whose server it works for "
+    "(TREADLE_SERVER_USER)"
+)
 
 
 class SpawnerUnfit(StartRefused):
@@ -58,7 +62,7 @@ class DockerLauncher(LocalLauncher):
         """See Launcher."""
         slot = slot_of(self._root, worker)
         # What is the worker's another user cannot look into.
-        if os.geteuid() not in (0, self._user(slot)[0]):
+        if (user := slot.user()) is not None and os.geteuid() not in (0, user[0]):
             return await self._spawner.occupied(slot.path.name)
         return await super().occupied(worker)
 
@@ -68,6 +72,8 @@ class DockerLauncher(LocalLauncher):
     async def _prepare(self, slot: Slot, spec: WorkerSpec) -> None:
         if not slot.path.is_dir():
             await self.pool.prepare(slot, spec.provider)
+            if not slot.path.is_dir():
+                raise LaunchFailed(f"the spawner has made a slot that is not seen in {self._root}: {_SAME_ROOT}")
 
     def _user(self, slot: Slot) -> tuple[int, int]:
         user = slot.user()
@@ -114,7 +120,7 @@ async def open_docker_launcher(settings: Settings) -> AsyncIterator[DockerLaunch
 
 async def _described(spawner: SpawnerClient, settings: Settings) -> wire.DescribeResponse:
     socket = settings.spawner_address
-    if socket.exists() and not os.access(socket, os.R_OK | os.W_OK):
+    if os.access(socket, os.F_OK) and not os.access(socket, os.R_OK | os.W_OK):
         raise SpawnerUnfit(
             f"the spawner's socket {socket} may not be used by this user (uid {os.geteuid()}); it is for the spawner's own, or for "
             "TREADLE_SERVER_USER in the environment of a spawner that is root"
@@ -126,6 +132,8 @@ async def _described(spawner: SpawnerClient, settings: Settings) -> wire.Describ
             f"no spawner answers at {socket} ({error}); start `python -m server.spawner` beside the server, as root or as the "
             "same user, who is in the group docker then, with the same TREADLE_DATA_DIR, TREADLE_WORKER_ROOT and TREADLE_SPAWNER_SOCKET"
         ) from None
+    if not os.access(settings.slots_dir, os.R_OK | os.X_OK):
+        raise SpawnerUnfit(f"TREADLE_WORKER_ROOT: this user (uid {os.geteuid()}) sees no {settings.slots_dir}: {_SAME_ROOT}")
     wanted = {"TREADLE_DEFAULT_PROVIDER": [settings.default_provider] * bool(settings.default_provider)}
     wanted["TREADLE_WORKER_POOL"] = [*settings.pool_sizes]
     for setting, providers in wanted.items():
