@@ -83,7 +83,7 @@ def around_the_launcher(mark: Mark) -> None:
     """What lies between the points of the kernel when workers are containers: taking one that waits, furnishing it, the spawner's calls,
     and the way to the worker's socket."""
     for where, name, point in (
-        (pool.Pool, "claim", "claim"),
+        (pool.Pool, "prepare", "claim"),
         (docker.DockerLauncher, "furnished", "furnish"),
         (spawner.SpawnerClient, "start", "start"),
         (local, "dial", "dial"),
