@@ -116,10 +116,10 @@ def test_a_session_an_upgrade_a_crash_and_the_end(deployment: Deployment, git: G
         assert (end.status, end.pushed) == (event_pb2.TURN_STATUS_COMPLETED, True), end
         branch = next(event.body.branch for event in turn.events if isinstance(event.body, event_pb2.GitUpdated) and event.body.branch)
         files = pushed_files(git.root / "acme/app.git", branch)
+        assert int(files.pop("who")) in range(20_000, 30_000), "not the server's user"
         assert {name: files[name] for name in sorted(name for name in files if not name.endswith(".jsonl"))} == {
             "README.md": "# Application",
             "net": "lo",
-            "who": "10000",
         }
         # Everything is replaced while a turn runs: server, and spawner.
         turn = Turn(treadle, url, "long.jsonl")
