@@ -45,7 +45,8 @@ PUBLISHED = [
     *around("transcript", "conclude.commit", "collect", "kill", "import", "import.commit", "push", "push.commit", "snapshot"),
     *around("snapshot.commit", "end.commit"),
 ]
-REMOVED = ["discard.before", *around("release"), "discard.after"]
+REMOVED = ["discard.before", *around("release")]
+"""With the last call the slot is gone, and nothing is left to come back to."""
 WHOLE = [*PREPARED, *TAKEN, *STARTED, *WORKED, *PUBLISHED, *REMOVED]
 GATES = sum(point in SAYING for point in WORKED)
 """The agent goes on at each when the test lets it; one more leads to its end."""
