@@ -5,6 +5,9 @@ from __future__ import annotations
 import os
 from pathlib import Path
 
+import pytest
+from support.requirements import require
+
 from server.workers.slot import delete_tree
 
 
@@ -38,5 +41,20 @@ def test_a_tree_deeper_than_any_path_is_deleted(tmp_path: Path) -> None:
         os.close(where)
         where = below
     os.close(where)
+    delete_tree(doomed)
+    assert not doomed.exists()
+
+
+def test_root_changes_no_mode_by_a_name(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Somebody lesser, whose directory it is, could put a link to anything there between two calls."""
+    require(os.geteuid() == 0, "root", "run the tests as root")
+    doomed = tmp_path / "doomed"
+    (doomed / "closed" / "below").mkdir(parents=True)
+    (doomed / "closed").chmod(0)
+
+    def refused(*_: object, **__: object) -> None:
+        raise AssertionError("this follows links")
+
+    monkeypatch.setattr(os, "chmod", refused)
     delete_tree(doomed)
     assert not doomed.exists()
