@@ -247,7 +247,7 @@ class Containers:
 
     async def end_all(self) -> None:
         """End and delete all containers of this installation; slots stay, with how it ended. Errors: EngineAway."""
-        for state in await self._engine.list(self._mine):
+        for state in filter(self._is_ours, await self._engine.list(self._mine)):
             try:
                 slot = await asyncio.to_thread(self._slot_of, state)
                 if slot is not None:

@@ -78,9 +78,10 @@ async def test_a_turn_whose_worker_is_elsewhere_ends_as_lost_and_changes_nothing
         await first.stop()
 
 
-async def test_a_worker_whose_session_another_replica_drives_is_ended(
+async def test_a_worker_whose_turn_another_replica_has_ended_is_ended(
     database: DatabaseUrls, server_data_dir: Path, git_server: GitServer
 ) -> None:
+    """One on another disk: it does not see the worker, and ends the turn as soon as it has it."""
     git_server.create("acme/app", {"r.jsonl": recording({"say": "x"}, {"run": "sleep 1000.875"})})
     async with in_process(settings_for(database, server_data_dir, git_server, **LEASE)) as (_, client):
         stream = client.execute(repository_url=f"{git_server.url}/acme/app.git", prompt="go", provider="replay", model="r.jsonl")
@@ -93,6 +94,7 @@ async def test_a_worker_whose_session_another_replica_drives_is_ended(
             await admin.execute(
                 "UPDATE session_heads SET epoch = epoch + 1, lease_owner = 'other', lease_expires_at = now() + interval '1 hour'"
             )
+            await admin.execute("UPDATE turns SET state = 'FAILED', imported = true")
         finally:
             await admin.close()
         await eventually(lambda: not processes_with("1000.875"), limit=20)
