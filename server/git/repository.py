@@ -70,6 +70,10 @@ class GitRepositories:
         except (TimeoutError, GitFailed, OSError) as error:
             raise RepositoryUnreachable(_trouble(error)) from error
 
+    async def holds(self, repository: Repository, commit: str) -> bool:
+        """Whether the mirror has it."""
+        return await self._is_ahead(self.mirrors.path(repository), commit, of="")
+
     async def push(self, repository: Repository, *, branch: str, commit: str, create: bool) -> None:
         """Fast-forward the remote's branch."""
         if not is_branch(branch):

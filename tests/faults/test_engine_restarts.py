@@ -105,6 +105,7 @@ async def test_an_engine_that_goes_takes_no_turn_with_it_that_it_does_not_end(
                 return turn
 
             await _its_containers_live(engine, await begun())
+            await _it_hangs(engine, await begun())
             await _it_is_killed_and_not_back(engine, await begun())
             await _it_is_killed_and_then_the_worker(engine, await begun())
             await engine.start()
@@ -130,6 +131,17 @@ async def _its_containers_live(engine: OwnEngine, turn: Turn) -> None:
     turn.go_on()
     await turn.ends(event_pb2.TURN_STATUS_COMPLETED)
     assert not [event for event in turn.seen if event.worker_updated.phase == event_pb2.WORKER_PHASE_LOST]
+
+
+async def _it_hangs(engine: OwnEngine, turn: Turn) -> None:
+    """It takes connections, and answers none."""
+    assert engine.process is not None
+    engine.process.send_signal(signal.SIGSTOP)
+    try:
+        turn.go_on()
+        await turn.ends(event_pb2.TURN_STATUS_COMPLETED)
+    finally:
+        engine.process.send_signal(signal.SIGCONT)
 
 
 async def _it_is_killed_and_not_back(engine: OwnEngine, turn: Turn) -> None:

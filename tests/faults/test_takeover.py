@@ -99,3 +99,30 @@ async def test_a_worker_whose_turn_another_replica_has_ended_is_ended(
             await admin.close()
         await eventually(lambda: not processes_with("1000.875"), limit=20)
         await eventually(lambda: not [*server_data_dir.glob("workers/*/pid")], limit=10)
+
+
+@pytest.mark.parametrize("point", ["journal.append.after", "import.before", "push.before", "snapshot.before"])
+async def test_a_replica_on_the_same_disk_finishes_the_turn(
+    database: DatabaseUrls, server_data_dir: Path, second_dir: Path, tmp_path: Path, git_server: GitServer, point: str
+) -> None:
+    """With a data directory of its own, so its mirror has never seen the repository, and the worker root of both."""
+    bare = git_server.create("acme/app", FILES)
+    shared = LEASE | {"worker_root": server_data_dir / "workers"}
+    request = {"repository_url": f"{git_server.url}/acme/app.git", "prompt": "go", "provider": "replay", "model": "r.jsonl"}
+    first = Killable(settings_for(database, server_data_dir, git_server, log_format="json", **shared), tmp_path / "first.log")
+    try:
+        async with in_process(settings_for(database, second_dir, git_server, **shared)) as (_, client):
+            await first.start(kill_at=point)
+            async with connected(first.address, first.key) as other:
+                with pytest.raises(grpc.aio.AioRpcError):
+                    await events_of(other.execute(**request, request_id="1"))
+            assert await first.wait_killed() == -9
+            events = await events_of(client.execute(**request, request_id="1"))
+            check_log(await client.log(events[0].session_id))
+    finally:
+        await first.stop()
+    end = events[-1].turn_completed
+    assert (end.status, end.pushed) == (event_pb2.TURN_STATUS_COMPLETED, True), end
+    branch = next(event.git_updated.branch for event in events if event.git_updated.branch)
+    assert git(bare, "rev-parse", branch) == end.commit
+    assert git(bare, "show", f"{branch}:new.txt") == "n"

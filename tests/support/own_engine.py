@@ -131,7 +131,7 @@ def _bridge(name: str, number: int) -> Iterator[str]:
     with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as control:
         fcntl.ioctl(control, _ADD_BRIDGE, name.encode() + b"\0")
         try:
-            for request, address in ((_SET_ADDRESS, f"172.29.{number}.1"), (_SET_MASK, "255.255.255.0")):
+            for request, address in ((_SET_ADDRESS, f"172.28.{number}.1"), (_SET_MASK, "255.255.255.0")):
                 wanted = struct.pack("16sH2x4s8x", name.encode(), socket.AF_INET, socket.inet_aton(address))
                 fcntl.ioctl(control, request, wanted)
             yield name

@@ -102,6 +102,10 @@ class Repositories(Protocol):
         Errors: RepositoryUnreachable, BranchUnknown."""
         ...
 
+    async def holds(self, repository: Repository, commit: str) -> bool:
+        """Whether the mirror has this commit, so that it can be pushed from here."""
+        ...
+
     async def push(self, repository: Repository, *, branch: str, commit: str, create: bool) -> None:
         """Make the remote's `branch` point to `commit`: with `create` the branch must not exist yet, otherwise what is there must be
         an ancestor of `commit`. A branch that already points to `commit` is success. Never forced; never the default branch.

@@ -55,6 +55,7 @@ async def publish(drive: Drive) -> None:
             await _keep_workspace(drive, error)
             return
     if drive.turn.commit and not drive.turn.push_attempted:
+        await _have_commit(drive)
         await _push(drive)
     if drive.turn.commit and not drive.turn.snapshot_state:
         await _keep(drive)
@@ -226,6 +227,21 @@ def _git_facts(drive: Drive, imported: Imported, diff: Diff, message: str) -> li
             )
         )
     return facts
+
+
+async def _have_commit(drive: Drive) -> None:
+    """A replica that is gone may have made the commit, and only its own mirror has it. What it was made of is here until the turn has
+    ended, and makes the same commit again, unless a model worded it: then the push fails and says so."""
+    ports, turn = drive.ports, drive.turn
+    if await ports.repositories.holds(drive.repository, turn.commit):
+        return
+    await _fetch_again(drive)
+    try:
+        made = await _read_back(drive)
+    except (WorkspaceFailed, WorkerLost) as error:
+        log.warning("commit.not_made_again", commit=turn.commit, error=error.message)
+    else:
+        log.info("commit.made_again", commit=turn.commit, made=made.commit)
 
 
 async def _push(drive: Drive) -> None:
