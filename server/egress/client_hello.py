@@ -7,6 +7,8 @@ from __future__ import annotations
 
 MAX_HELLO_BYTES = 32 * 1024
 """More than any client's: with post-quantum key shares they have some 2 KiB."""
+MAX_RECORDS = 16
+"""Clients send one; a few split it."""
 
 _HANDSHAKE, _CLIENT_HELLO, _SERVER_NAME, _HOST_NAME = 22, 1, 0, 0
 _MAX_RECORD_BYTES = 16 * 1024
@@ -20,41 +22,59 @@ class _Short(Exception):
     """There is less than it says."""
 
 
-def read_name(data: bytes) -> str | None:
-    """The name that the client asks for, in lower case; empty when it asks for none; None as long as more bytes must come.
-    Errors: NotTls."""
-    hello = _hello(data)
-    if hello is None:
-        if len(data) >= MAX_HELLO_BYTES:
+class HelloReader:
+    """Reads a hello as it comes. A piece costs what it is long, however many came before: each record is looked at twice, when it begins
+    and when it is whole."""
+
+    def __init__(self) -> None:
+        self.said = bytearray()
+        """All that came, for whom it is meant."""
+        self._message = bytearray()
+        """The handshake message, out of as many records as it takes."""
+        self._begin = 0
+        """Where the record begins that is not whole yet."""
+        self._end = 0
+        """Where it ends; 0 as long as that is not known."""
+        self._records = 0
+
+    def add(self, piece: bytes) -> str | None:
+        """The name that the client asks for, in lower case; empty when it asks for none; None as long as more bytes must come.
+        Errors: NotTls."""
+        self.said += piece
+        while self._has_record():
+            self._message += self.said[self._begin + 5 : self._end]
+            self._begin, self._end = self._end, 0
+            hello = self._hello()
+            if hello is not None:
+                return _name_in(hello)
+        if len(self.said) >= MAX_HELLO_BYTES:
             raise NotTls
         return None
-    try:
-        return _server_name(hello)
-    except _Short:
-        raise NotTls from None
 
+    def _has_record(self) -> bool:
+        if not self._end:
+            head = bytes(self.said[self._begin : self._begin + 5])
+            if head[:1] not in (b"", bytes([_HANDSHAKE])) or head[1:2] not in (b"", b"\x03"):
+                raise NotTls
+            if len(head) < 5:
+                return False
+            length = int.from_bytes(head[3:5], "big")
+            self._records += 1
+            if not 0 < length <= _MAX_RECORD_BYTES or self._records > MAX_RECORDS:
+                raise NotTls
+            self._end = self._begin + 5 + length
+        return len(self.said) >= self._end
 
-def _hello(data: bytes) -> bytes | None:
-    """The handshake message, out of as many records as it takes; None while some are missing."""
-    message = b""
-    at = 0
-    while at < len(data):
-        head = data[at : at + 5]
-        if head[0] != _HANDSHAKE or (len(head) > 1 and head[1] != 3):
+    def _hello(self) -> bytes | None:
+        """The message without its head; None while some of it is missing."""
+        if self._message[0] != _CLIENT_HELLO:
             raise NotTls
-        if len(head) < 5:
+        whole = 4 + int.from_bytes(self._message[1:4], "big")
+        if len(self._message) < 4:
             return None
-        length = int.from_bytes(head[3:5], "big")
-        if not 0 < length <= _MAX_RECORD_BYTES:
+        if whole > MAX_HELLO_BYTES:
             raise NotTls
-        message += data[at + 5 : at + 5 + length]
-        if message and message[0] != _CLIENT_HELLO:
-            raise NotTls
-        whole = 4 + int.from_bytes(message[1:4], "big")
-        if len(message) >= max(4, whole):
-            return message[4:whole]
-        at += 5 + length
-    return None
+        return bytes(self._message[4:whole]) if len(self._message) >= whole else None
 
 
 class _Reader:
@@ -76,6 +96,13 @@ class _Reader:
     def vector(self, size: int) -> bytes:
         """What follows a length of `size` bytes."""
         return self.take(self.number(size))
+
+
+def _name_in(hello: bytes) -> str:
+    try:
+        return _server_name(hello)
+    except _Short:
+        raise NotTls from None
 
 
 def _server_name(hello: bytes) -> str:

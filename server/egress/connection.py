@@ -10,7 +10,7 @@ from dataclasses import dataclass, field, replace
 import structlog
 
 from gateway.addresses import Address, Network, is_public
-from server.egress.client_hello import NotTls, read_name
+from server.egress.client_hello import HelloReader, NotTls
 from server.egress.names import Names, NameUnknown
 from server.egress.proxy import NotDialled, Proxy, Streams
 from server.egress.request import MAX_HEAD_BYTES, NotProxying, ProxyRequest, read_request
@@ -204,19 +204,20 @@ class Connection:
         await host[1].drain()
 
     async def _hello(self, host: str) -> bytes:
-        said = b""
+        hello = HelloReader()
+        name: str | None = None
         try:
             async with asyncio.timeout(HELLO_SECONDS):
-                while (name := read_name(said)) is None:
+                while name is None:
                     piece = await self.agent[0].read(_PIECE_BYTES)
                     if not piece:
                         raise NotTls
-                    said += piece
+                    name = hello.add(piece)
         except (NotTls, TimeoutError, OSError):
             raise _Cut(EgressReason.NOT_TLS, "a tunnel is for TLS, and no TLS client spoke") from None
         if name != host:
             raise _Cut(EgressReason.WRONG_NAME, f"in a tunnel to {host}, TLS asked for {ascii(name[:MAX_NAME]) if name else 'no host'}")
-        return said
+        return bytes(hello.said)
 
     # -- what passes ------------------------------------------------------------------------------------------------------------
 

@@ -5,10 +5,11 @@ from __future__ import annotations
 import contextlib
 import random
 import ssl
+import time
 
 import pytest
 
-from server.egress.client_hello import MAX_HELLO_BYTES, NotTls, read_name
+from server.egress.client_hello import MAX_HELLO_BYTES, MAX_RECORDS, HelloReader, NotTls
 
 
 def hello(name: str | None) -> bytes:
@@ -20,6 +21,10 @@ def hello(name: str | None) -> bytes:
     with pytest.raises(ssl.SSLWantReadError):
         client.do_handshake()
     return outgoing.read()
+
+
+def read_name(data: bytes) -> str | None:
+    return HelloReader().add(data)
 
 
 def in_records(data: bytes, size: int) -> bytes:
@@ -35,9 +40,32 @@ def test_the_name_of_a_real_client_is_read_once_it_is_whole() -> None:
     assert read_name(said) == read_name(said + b"more") == "index.example.org"
 
 
-@pytest.mark.parametrize("size", [1, 3, 100])
-def test_a_hello_in_many_records_is_put_together(size: int) -> None:
-    assert read_name(in_records(hello("index.example.org"), size)) == "index.example.org"
+@pytest.mark.parametrize("count", [2, 3, MAX_RECORDS])
+@pytest.mark.parametrize("step", [1, 7, 100_000])
+def test_a_hello_in_some_records_is_put_together_as_it_comes(count: int, step: int) -> None:
+    said = hello("index.example.org")
+    data = in_records(said, -(-(len(said) - 5) // count))
+    reader = HelloReader()
+    names = [reader.add(data[start : start + step]) for start in range(0, len(data), step)]
+    assert names == [None] * (len(names) - 1) + ["index.example.org"]
+    assert reader.said == data
+
+
+def test_a_hello_in_very_many_records_is_refused_at_the_first_one_too_many() -> None:
+    data, reader = in_records(hello("index.example.org"), 1), HelloReader()
+    assert reader.add(data[: 6 * MAX_RECORDS]) is None
+    with pytest.raises(NotTls):
+        reader.add(data[6 * MAX_RECORDS : 6 * MAX_RECORDS + 5])
+
+
+def test_a_byte_costs_the_same_however_many_came_before() -> None:
+    """Were all looked at anew for each, a turn's tunnels would hold up all others for seconds."""
+    data = b"\x16\x03\x01\x40\x00\x01\x00\x7f\x00" + bytes(16 * 1024)
+    began = time.process_time()
+    for _ in range(20):
+        reader = HelloReader()
+        assert [reader.add(data[at : at + 1]) for at in range(16 * 1024)] == [None] * 16 * 1024
+    assert time.process_time() - began < 10, "330,000 bytes, each for itself"
 
 
 def test_a_client_that_names_nobody() -> None:
