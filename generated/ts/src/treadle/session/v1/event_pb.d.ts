@@ -1799,8 +1799,8 @@ export declare const ArtifactAddedSchema: GenMessage<ArtifactAdded>;
 
 /**
  * NetworkAccess tells of a connection that the agent asked for. One that is allowed is told before it is made, and again under the same
- * item_id when it has ended; one that is refused is told once. In a turn with very many, those that came last are told in sums at its end.
- * The end of one that was cut because its server was killed is not told.
+ * item_id when it has ended; one that is refused is told once. In a turn with very many, those that came last are told in sums, with the
+ * first to each host, or by each rule, still before it is made. The end of one that was cut because its server was killed is not told.
  *
  * @generated from message treadle.session.v1.NetworkAccess
  */
