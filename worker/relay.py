@@ -8,6 +8,7 @@ for the agent, too, whose client then asks again.
 from __future__ import annotations
 
 import asyncio
+import socket
 from contextlib import suppress
 from pathlib import Path
 
@@ -20,11 +21,12 @@ Streams = tuple[asyncio.StreamReader, asyncio.StreamWriter]
 
 class Relay:
     """Joins each connection of an agent to the server's socket `door`. One that is away for longer than `away_seconds` is a closed
-    connection."""
+    connection. `answers_last`: an agent that has said all it had to say may still hear the answer; else it is taken to have left."""
 
-    def __init__(self, door: Path, away_seconds: float) -> None:
+    def __init__(self, door: Path, away_seconds: float, *, answers_last: bool = False) -> None:
         self._door = door
         self._away_seconds = away_seconds
+        self._answers_last = answers_last
         self._connections: set[asyncio.Task[None]] = set()
 
     def connected(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
@@ -56,7 +58,7 @@ class Relay:
                 door[1].writelines(said)
                 del said, first
                 await door[1].drain()
-                await _joined(agent, door)
+                await self._joined(agent, door)
             finally:
                 door[1].transport.abort()
         except (OSError, TimeoutError):
@@ -74,7 +76,11 @@ class Relay:
         try:
             async with asyncio.timeout(self._away_seconds):
                 await asyncio.wait({opening, listening}, return_when=asyncio.FIRST_COMPLETED)
-            door = opening.result() if opening.done() and not listening.done() else None
+                if listening.done() and self._answers_last:
+                    # It said all at once. Where the door is there, that takes a moment.
+                    await asyncio.wait({opening}, timeout=_PAUSE_SECONDS)
+            if opening.done() and (self._answers_last or not listening.done()):
+                door = opening.result()
             return door
         finally:
             listening.cancel()
@@ -86,10 +92,33 @@ class Relay:
     async def _opened(self) -> Streams:
         """A connection to the door, once there is one."""
         while True:
+            door = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
             try:
-                return await asyncio.open_unix_connection(self._door)
-            except (FileNotFoundError, ConnectionRefusedError):
+                door.setblocking(False)
+                door.connect(str(self._door))
+            except (FileNotFoundError, ConnectionRefusedError, BlockingIOError):
+                # Away, or too many wait in front of it; what asyncio makes of the latter looks connected, and is not.
+                door.close()
                 await asyncio.sleep(_PAUSE_SECONDS)
+                continue
+            except BaseException:
+                door.close()
+                raise
+            return await asyncio.open_unix_connection(sock=door)
+
+    async def _joined(self, agent: Streams, door: Streams) -> None:
+        """Both ways, until the door, or the agent, has nothing more to say."""
+        asking, answering = asyncio.create_task(_pump(agent[0], door[1])), asyncio.create_task(_pump(door[0], agent[1]))
+        try:
+            await asyncio.wait({asking, answering}, return_when=asyncio.FIRST_COMPLETED)
+            if self._answers_last and asking.done() and asking.result():
+                # The server knows for how long to wait.
+                door[1].write_eof()
+                await asyncio.wait({answering})
+        finally:
+            asking.cancel()
+            answering.cancel()
+            await asyncio.wait({asking, answering})
 
 
 async def _collect(source: asyncio.StreamReader, pieces: list[bytes]) -> None:
@@ -97,17 +126,6 @@ async def _collect(source: asyncio.StreamReader, pieces: list[bytes]) -> None:
     with suppress(OSError):
         while piece := await source.read(_PIECE_BYTES):
             pieces.append(piece)
-
-
-async def _joined(agent: Streams, door: Streams) -> None:
-    """Both ways, until one side has nothing more to say."""
-    ways = {asyncio.create_task(_pump(agent[0], door[1])), asyncio.create_task(_pump(door[0], agent[1]))}
-    try:
-        await asyncio.wait(ways, return_when=asyncio.FIRST_COMPLETED)
-    finally:
-        for way in ways:
-            way.cancel()
-        await asyncio.wait(ways)
 
 
 async def _closed(writer: asyncio.StreamWriter) -> None:
@@ -118,8 +136,11 @@ async def _closed(writer: asyncio.StreamWriter) -> None:
             await writer.wait_closed()
 
 
-async def _pump(source: asyncio.StreamReader, sink: asyncio.StreamWriter) -> None:
+async def _pump(source: asyncio.StreamReader, sink: asyncio.StreamWriter) -> bool:
+    """Whether all was passed on that the source had to say."""
     with suppress(OSError):
         while piece := await source.read(_PIECE_BYTES):
             sink.write(piece)
             await sink.drain()
+        return True
+    return False

@@ -16,7 +16,7 @@ _OWN = "localhost,127.0.0.1,::1"
 @asynccontextmanager
 async def opened_way_out(door: Path, *, away_seconds: float) -> AsyncIterator[Mapping[str, str]]:
     """The environment in which programs find the proxy."""
-    relay = Relay(door, away_seconds)
+    relay = Relay(door, away_seconds, answers_last=True)
     server = await asyncio.start_server(relay.connected, "127.0.0.1", 0)
     try:
         yield _environment(f"http://127.0.0.1:{server.sockets[0].getsockname()[1]}")

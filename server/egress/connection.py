@@ -21,6 +21,9 @@ from server.kernel.ports.egress import Access, Ledger
 REQUEST_SECONDS = 10.0
 HELLO_SECONDS = 15.0
 IDLE_SECONDS = 300.0
+ANSWER_SECONDS = 30.0
+"""The same for an agent that has said all it had to say over plain HTTP: it waits for the answer, or has left, which looks the same. In a
+tunnel it has left: TLS has an end of its own, and its clients close both ways or none."""
 _PIECE_BYTES = 64 * 1024
 _MAX_ADDRESSES = 4
 """How many of a name's addresses are tried, one after the other."""
@@ -80,6 +83,7 @@ class Connection:
     """One too many: it is refused whatever it asks for."""
     _access: Access = field(init=False)
     _began: float = field(init=False)
+    _patience: float = field(init=False, default=0.0)
 
     def __post_init__(self) -> None:
         self._access = Access(self.number, "", 0, "")
@@ -222,35 +226,49 @@ class Connection:
     # -- what passes ------------------------------------------------------------------------------------------------------------
 
     async def _joined(self, host: Streams) -> None:
-        """Both ways, until one side has nothing more to say. Errors: _Cut."""
-        clock = asyncio.timeout(IDLE_SECONDS)
+        """Both ways, until one side has nothing more to say, but for the answer to the last word. Errors: _Cut."""
+        self._patience = IDLE_SECONDS
+        clock = asyncio.timeout(self._patience)
+        asking = asyncio.create_task(self._pump(self.agent[0], host[1], self._count_out, clock))
+        answering = asyncio.create_task(self._pump(host[0], self.agent[1], self._count_in, clock))
+        answers_last = False
         try:
             async with clock:
-                ways = [
-                    asyncio.create_task(self._pump(self.agent[0], host[1], self._count_out, clock)),
-                    asyncio.create_task(self._pump(host[0], self.agent[1], self._count_in, clock)),
-                ]
                 try:
-                    await asyncio.wait(ways, return_when=asyncio.FIRST_COMPLETED)
+                    await asyncio.wait({asking, answering}, return_when=asyncio.FIRST_COMPLETED)
+                    said_all = not answering.done() and asking.exception() is None and asking.result()
+                    answers_last = said_all and self._access.method != "CONNECT"
+                    if answers_last:
+                        # Envoy is not told: it would take the end of one way for that of both.
+                        self._patience = ANSWER_SECONDS
+                        self._go_on(clock)
+                        await asyncio.wait({answering})
                 finally:
-                    for way in ways:
-                        way.cancel()
-                    ends = await asyncio.gather(*ways, return_exceptions=True)
+                    asking.cancel()
+                    answering.cancel()
+                    ends = await asyncio.gather(asking, answering, return_exceptions=True)
         except TimeoutError:
-            raise _Cut(EgressReason.IDLE, f"nothing passed for {IDLE_SECONDS:g} s") from None
+            if not answers_last:
+                raise _Cut(EgressReason.IDLE, f"nothing passed for {IDLE_SECONDS:g} s") from None
         for end in ends:
             if isinstance(end, _Cut):
                 raise end
 
     async def _pump(
         self, source: asyncio.StreamReader, sink: asyncio.StreamWriter, count: Callable[[int], None], clock: asyncio.Timeout
-    ) -> None:
+    ) -> bool:
+        """Whether all was passed on that the source had to say."""
         with suppress(OSError):
             while piece := await source.read(_PIECE_BYTES):
-                clock.reschedule(asyncio.get_running_loop().time() + IDLE_SECONDS)
+                self._go_on(clock)
                 count(len(piece))
                 sink.write(piece)
                 await sink.drain()
+            return True
+        return False
+
+    def _go_on(self, clock: asyncio.Timeout) -> None:
+        clock.reschedule(asyncio.get_running_loop().time() + self._patience)
 
     def _count_in(self, size: int) -> None:
         self._access = replace(self._access, bytes_in=self._access.bytes_in + size)

@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator
+import socket
+from collections.abc import AsyncIterator, Callable
 from contextlib import ExitStack, asynccontextmanager, suppress
 
 import structlog
 
-from server.door_socket import BACKLOG, bound
+from server.door_socket import bound
 from server.egress.connection import Allowance, Connection, WayOut
+from server.egress.proxy import Streams
 from server.egress.request import MAX_HEAD_BYTES
 from server.kernel.errors import LaunchFailed
 from server.kernel.ports.egress import Ledger
@@ -18,7 +20,12 @@ from server.kernel.ports.launcher import EgressDoor
 MAX_CONNECTIONS = 64
 """npm opens some fifteen at a time."""
 _MAX_REFUSALS = 16
-"""How many more are told that they are too many; further ones are closed."""
+"""How many more are told that they are too many. Further ones wait until the kernel lets them in."""
+BURST = 300
+PER_SECOND = 20.0
+"""So many connections are taken as they come, then so many a second; the others wait, and cost nothing while they do. Each takes time of
+the one loop that serves everybody."""
+_AGAIN_SECONDS = 1.0
 _CLOSE_SECONDS = 5.0
 _FLUSH_SECONDS = 5.0
 
@@ -29,22 +36,49 @@ log = structlog.get_logger()
 async def listening(door: EgressDoor, way: WayOut | None, allowance: Allowance, ledger: Ledger) -> AsyncIterator[None]:
     """Answer at the door. Afterwards nobody can connect, every connection is cut, and the ledger has heard of it. Errors: LaunchFailed."""
     connections = _Connections(way, allowance, ledger)
-    accepting: asyncio.Server | None = None
+    accepting: asyncio.Task[None] | None = None
+    listener: socket.socket | None = None
     try:
         with ExitStack() as path:
             try:
                 listener = path.enter_context(bound(door.socket, door.owner))
-                accepting = await asyncio.start_unix_server(connections.connected, sock=listener, limit=MAX_HEAD_BYTES, backlog=BACKLOG)
             except OSError as error:
                 raise LaunchFailed(f"the worker's door to the network cannot be opened: {error.strerror}") from error
+            accepting = asyncio.create_task(connections.accept(listener))
             yield
     finally:
         if accepting is not None:
-            accepting.close()
-            # Connections that were accepted a moment ago are seen in the next rounds of the loop.
-            for _ in range(3):
-                await asyncio.sleep(0)
+            accepting.cancel()
+            await asyncio.wait({accepting})
+        if listener is not None:
+            listener.close()
         await connections.close()
+
+
+class Pace:
+    """So many at once, and so many a second."""
+
+    def __init__(self, burst: int, per_second: float, clock: Callable[[], float]) -> None:
+        self._burst = burst
+        self._per_second = per_second
+        self._clock = clock
+        self._left = float(burst)
+        self._looked = clock()
+
+    def take(self) -> None:
+        """One of them."""
+        self._refill()
+        self._left -= 1
+
+    def seconds(self) -> float:
+        """Until there is one to take."""
+        self._refill()
+        return max(0.0, (1 - self._left) / self._per_second)
+
+    def _refill(self) -> None:
+        now = self._clock()
+        self._left = min(self._burst, self._left + (now - self._looked) * self._per_second)
+        self._looked = now
 
 
 class _Connections:
@@ -53,23 +87,44 @@ class _Connections:
         self._allowance = allowance
         self._ledger = ledger
         self._tasks: set[asyncio.Task[None]] = set()
+        self._left = asyncio.Event()
         self._number = 0
-        self._closed = False
 
-    def connected(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        """A connection of the agent's."""
-        if self._closed or len(self._tasks) >= MAX_CONNECTIONS + _MAX_REFUSALS:
-            writer.transport.abort()
-            return
+    async def accept(self, listener: socket.socket) -> None:
+        """Those of the agent's, one after the other, as long as there is room for more."""
+        pace = Pace(BURST, PER_SECOND, asyncio.get_running_loop().time)
+        while True:
+            await self._room()
+            await asyncio.sleep(pace.seconds())
+            try:
+                agent = await _accepted(listener)
+            except OSError as error:
+                # Out of descriptors: others will give some back.
+                log.warning("egress.not_accepted", error=error.strerror)
+                await asyncio.sleep(_AGAIN_SECONDS)
+                continue
+            pace.take()
+            self._begin(agent)
+
+    async def _room(self) -> None:
+        while len(self._tasks) >= MAX_CONNECTIONS + _MAX_REFUSALS:
+            self._left.clear()
+            await self._left.wait()
+
+    def _begin(self, agent: Streams) -> None:
         self._number += 1
         full = len(self._tasks) >= MAX_CONNECTIONS
-        task = asyncio.create_task(self._serve((reader, writer), self._number, full=full))
+        task = asyncio.create_task(self._serve(agent, self._number, full=full))
         self._tasks.add(task)
-        task.add_done_callback(self._tasks.discard)
+        task.add_done_callback(self._ended)
         # A task that is cancelled before it has begun closes nothing.
-        task.add_done_callback(lambda _: writer.transport.abort())
+        task.add_done_callback(lambda _: agent[1].transport.abort())
 
-    async def _serve(self, agent: tuple[asyncio.StreamReader, asyncio.StreamWriter], number: int, *, full: bool) -> None:
+    def _ended(self, task: asyncio.Task[None]) -> None:
+        self._tasks.discard(task)
+        self._left.set()
+
+    async def _serve(self, agent: Streams, number: int, *, full: bool) -> None:
         await Connection(self._way, self._allowance, self._ledger, agent, number, full=full).serve()
         # What was written is handed over, but nobody waits for long for an agent that does not read.
         agent[1].close()
@@ -79,7 +134,6 @@ class _Connections:
 
     async def close(self) -> None:
         """Cut all. Its own limit, since this must be done after a cancel too; the ledger's store may be away."""
-        self._closed = True
         for task in self._tasks:
             task.cancel()
         if self._tasks:
@@ -88,3 +142,27 @@ class _Connections:
                 task.cancel()
             if left:
                 log.warning("egress.ends_not_recorded", connections=len(left))
+
+
+async def _accepted(listener: socket.socket) -> Streams:
+    """The next connection. Errors: OSError."""
+    loop = asyncio.get_running_loop()
+    while True:
+        try:
+            connection, _ = listener.accept()
+        except BlockingIOError:
+            await _readable(listener)
+            continue
+        # Nothing is awaited in between, so a cancel loses none.
+        reader = asyncio.StreamReader(limit=MAX_HEAD_BYTES)
+        transport, protocol = await loop.connect_accepted_socket(lambda: asyncio.StreamReaderProtocol(reader), connection)  # noqa: B023
+        return reader, asyncio.StreamWriter(transport, protocol, reader, loop)
+
+
+async def _readable(listener: socket.socket) -> None:
+    loop, readable = asyncio.get_running_loop(), asyncio.Event()
+    loop.add_reader(listener, readable.set)
+    try:
+        await readable.wait()
+    finally:
+        loop.remove_reader(listener)

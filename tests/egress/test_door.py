@@ -31,7 +31,8 @@ async def test_a_tunnel_to_a_host_that_is_allowed(net: Internet, doors: Any) -> 
     assert host.heard == [b"hello"], "nothing else is said to it"
 
 
-async def test_plain_http_and_one_request_only(net: Internet, doors: Any) -> None:
+async def test_plain_http_and_one_request_only(net: Internet, doors: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(connection, "ANSWER_SECONDS", 0.2)
     host = await net.host("plain.example.test", tls=False)
     async with doors.open(f"plain.example.test:{host.port}") as agent:
         url = f"http://Plain.Example.Test:{host.port}"
@@ -335,3 +336,100 @@ async def test_a_host_that_breaks_off_is_told_as_that(net: Internet, doors: Any)
         ended = await agent.ledger.end()
     assert (ended.denied, ended.reason) in [(False, None), (False, EgressReason.UNREACHABLE)]
     assert "defect" not in ended.message
+
+
+async def test_an_agent_that_has_said_all_still_hears_the_answer(net: Internet, doors: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    said_all = asyncio.Event()
+
+    async def slow(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        await reader.readuntil(b"\r\n\r\n")
+        await said_all.wait()
+        writer.write(b"HTTP/1.1 200 OK\r\nconnection: close\r\n\r\nanswer")
+        await writer.drain()
+        writer.close()
+
+    async def silent(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        await reader.read()
+        writer.close()
+
+    host = await net.host("half.example.test", tls=False, answer=slow)
+    quiet = await net.host("quiet.example.test", tls=False, answer=silent)
+    async with doors.open(f"half.example.test:{host.port}", f"quiet.example.test:{quiet.port}") as agent:
+        reader, writer = await agent.connected()
+        writer.write(f"GET http://half.example.test:{host.port}/a HTTP/1.0\r\n\r\n".encode())
+        writer.write_eof()
+        # By its answer, the door has heard the end of the one before.
+        with pytest.raises(ConnectionError):
+            await agent.tls("elsewhere.test", 443)
+        said_all.set()
+        async with asyncio.timeout(20):
+            assert (await reader.read()).endswith(b"answer")
+        writer.close()
+        ended = await agent.ledger.end(2)
+        assert (ended.reason, ended.bytes_in > 40) == (None, True)
+        # Nobody answers, and nobody knows whether anybody still waits.
+        monkeypatch.setattr(connection, "ANSWER_SECONDS", 0.2)
+        reader, writer = await agent.connected()
+        writer.write(f"GET http://quiet.example.test:{quiet.port}/a HTTP/1.0\r\n\r\n".encode())
+        writer.write_eof()
+        async with asyncio.timeout(20):
+            assert await reader.read() == b""
+        writer.close()
+        assert (await agent.ledger.end(3)).reason is None
+
+
+async def test_one_after_the_other_at_a_pace(doors: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    """An agent that knocks as fast as it can waits; what waits has not been taken, so nothing is kept from the ledger."""
+    monkeypatch.setattr(door, "BURST", 3)
+    monkeypatch.setattr(door, "PER_SECOND", 0.001)
+    async with doors.open("a.packages.test") as agent:
+        knocks = [await agent.connected() for _ in range(20)]
+        for _, writer in knocks:
+            writer.write(b"CONNECT evil.test:443 HTTP/1.1\r\n\r\n")
+        for reader, _ in knocks[:3]:
+            async with asyncio.timeout(20):
+                assert b" 403 " in await reader.read()
+    assert len(agent.ledger.ends) == 3
+    for reader, writer in knocks[3:]:
+        with pytest.raises(OSError):
+            async with asyncio.timeout(20):
+                assert await reader.read()
+                raise AssertionError("it was answered")
+        writer.close()
+    for _, writer in knocks[:3]:
+        writer.close()
+
+
+def test_a_pace_is_so_many_at_once_and_so_many_a_second() -> None:
+    now = 100.0
+    pace = door.Pace(2, 10.0, lambda: now)
+    pace.take()
+    assert pace.seconds() == 0
+    pace.take()
+    assert pace.seconds() == pytest.approx(0.1)
+    now += 0.15
+    assert pace.seconds() == 0
+    pace.take()
+    assert pace.seconds() == pytest.approx(0.05)
+    now += 1000
+    for _ in range(2):
+        assert pace.seconds() == 0
+        pace.take()
+    assert pace.seconds() == pytest.approx(0.1)
+
+
+async def test_more_than_can_be_told_that_they_are_too_many_wait(net: Internet, doors: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Closed without a word, they would be connections that nobody hears of."""
+    monkeypatch.setattr(door, "MAX_CONNECTIONS", 1)
+    monkeypatch.setattr(door, "_MAX_REFUSALS", 0)
+    host = await net.host("one.test")
+    async with doors.open(f"one.test:{host.port}") as agent:
+        first, _, writer = await agent.tunnel(f"one.test:{host.port}")
+        assert " 200 " in first
+        waiting = asyncio.create_task(agent.ask("CONNECT elsewhere.test:443 HTTP/1.1\r\n\r\n"))
+        # It has connected and asked by now, or will: either way it is answered when the first has gone, and not before.
+        while not waiting.done() and not agent.ledger.ends:
+            await asyncio.sleep(0)
+            writer.close()
+        assert " 403 " in await waiting
+        assert [end.host for end in agent.ledger.ends] == ["one.test", "elsewhere.test"]
