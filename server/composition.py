@@ -19,6 +19,7 @@ from server.api.event_codec import ProtobufEventCodec
 from server.api.server import Api, open_api
 from server.config import Settings
 from server.db.stores import Stores, open_postgres
+from server.descriptors import allow_enough
 from server.egress.egress import open_egress
 from server.git.repository import open_git
 from server.identity.authenticator import ApiKeyAuthenticator
@@ -58,6 +59,7 @@ class Server:
 async def compose(settings: Settings, *, mark: Callable[[str], None] | None = None) -> AsyncIterator[Server]:
     """Everything, opened in order and closed in reverse. `mark` is told at every named point of a turn's life.
     Errors: StartRefused, StoreUnavailable, RuntimeError when an address is taken."""
+    allow_enough(settings)
     async with AsyncExitStack() as stack:
         replica = stack.enter_context(held_replica(settings.data_dir))
         tracer = await stack.enter_async_context(open_tracer(settings.otlp_endpoint, replica=replica))

@@ -21,6 +21,8 @@ MAX_CONNECTIONS = 64
 """npm opens some fifteen at a time."""
 _MAX_REFUSALS = 16
 """How many more are told that they are too many. Further ones wait until the kernel lets them in."""
+MAX_DESCRIPTORS = 2 * MAX_CONNECTIONS + _MAX_REFUSALS + 1
+"""What one turn may have open here: of each connection both ends."""
 BURST = 300
 PER_SECOND = 20.0
 """So many connections are taken as they come, then so many a second; the others wait, and cost nothing while they do. Each takes time of
@@ -50,6 +52,8 @@ async def listening(door: EgressDoor, way: WayOut | None, allowance: Allowance, 
         if accepting is not None:
             accepting.cancel()
             await asyncio.wait({accepting})
+            if not accepting.cancelled():
+                log.error("egress.accepting_broke", exc_info=accepting.exception())
         if listener is not None:
             listener.close()
         await connections.close()
