@@ -49,7 +49,7 @@ _SPECIAL = tuple(
 
 def is_public(address: Address, *, besides: Sequence[Network] = ()) -> bool:
     """Whether it may be dialled; `besides`: the operator's own networks, which may be private."""
-    return _within(address, besides) or (_within(address, _GLOBAL) and not _within(address, _SPECIAL))
+    return within(address, besides) or (within(address, _GLOBAL) and not within(address, _SPECIAL))
 
 
 def parse_networks(text: str) -> tuple[Network, ...]:
@@ -80,5 +80,6 @@ def _is_in(network: Network) -> dict[str, object]:
     return {"matcher": {"name": "envoy.rbac.matchers.upstream_ip_port", "typed_config": matcher}}
 
 
-def _within(address: Address, networks: Iterable[Network]) -> bool:
+def within(address: Address, networks: Iterable[Network]) -> bool:
+    """Whether it is in one of them."""
     return any(address.version == network.version and address in network for network in networks)

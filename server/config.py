@@ -10,6 +10,7 @@ from pydantic_settings import BaseSettings, SettingsConfigDict
 
 from server import setting_forms as forms
 from server.data_dir import default_data_dir
+from server.kernel.egress import parse_ceiling
 
 Seconds = Annotated[float, Field(gt=0, allow_inf_nan=False)]
 _LOWER = BeforeValidator(lambda value: value.lower() if isinstance(value, str) else value)
@@ -221,10 +222,13 @@ class Settings(WorkerSettings):
     egress_hosts: Annotated[str, AfterValidator(forms.egress_hosts)] = Field(
         "",
         description="Where sessions may let their workers connect to, by comma: `index.example.org`, `*.packages.example.org` (all names "
-        "below it), `example.org:80`; without a port 443. `*`: every public host, on ports 443 and 80. Empty for nowhere.",
+        "below it), `example.org:80`; without a port 443. `*`: every public host, on ports 443 and 80. Never addresses of "
+        "this machine's own interfaces, unless they are in TREADLE_EGRESS_NETWORKS. Empty for nowhere.",
     )
     egress_networks: Annotated[str, AfterValidator(forms.networks)] = Field(
-        "", description="Private networks in which such hosts may be, by comma: `10.1.0.0/16`. For a mirror of your own."
+        "",
+        description="Private networks in which hosts may be that TREADLE_EGRESS_HOSTS names, by comma: `10.1.0.0/16`. For a mirror of your "
+        "own. Names that only `*` allows are never there: whoever owns one could point it at any machine of yours.",
     )
     egress_proxy: Annotated[str, AfterValidator(forms.socket_or_address)] = Field(
         "",
@@ -234,7 +238,11 @@ class Settings(WorkerSettings):
     egress_dns: Annotated[str, AfterValidator(forms.addresses)] = Field(
         "", description="Name servers for these hosts, `address:port` by comma; empty for the machine's own."
     )
-    egress_turn_mib: int = Field(4096, ge=1, description="What one turn may send and receive there, in MiB.")
+    egress_turn_mib: int = Field(
+        4096,
+        ge=1,
+        description="What one turn may send and receive there through one server, in MiB; one that takes the turn up counts anew.",
+    )
 
     # -- streams
     heartbeat_seconds: Seconds = Field(15, description="A frame is sent after this much silence.")
@@ -260,6 +268,16 @@ class Settings(WorkerSettings):
             if other != info.field_name and address == info.data.get(other) and address and not address.endswith(":0"):
                 raise ValueError(f"{address} is TREADLE_{other.upper()} already")
         return address
+
+    @field_validator("egress_networks")
+    @classmethod
+    def _somebodys(cls, networks: str, info: ValidationInfo) -> str:
+        hosts = parse_ceiling(info.data.get("egress_hosts", ""))
+        if networks and hosts and not hosts.naming:
+            raise ValueError(
+                "TREADLE_EGRESS_HOSTS has only `*`, which leads to none of them; name those hosts too: *,mirror.example.org:80"
+            )
+        return networks
 
     @field_validator("egress_proxy_credential")
     @classmethod

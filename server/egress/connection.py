@@ -9,9 +9,10 @@ from dataclasses import dataclass, field, replace
 
 import structlog
 
-from gateway.addresses import Address, Network, is_public
+from gateway.addresses import Address, Network, is_public, within
 from server.egress.client_hello import HelloReader, NotTls
 from server.egress.names import Names, NameUnknown
+from server.egress.own_address import is_own
 from server.egress.proxy import NotDialled, Proxy, Streams
 from server.egress.request import MAX_HEAD_BYTES, NotProxying, ProxyRequest, read_request
 from server.kernel.egress import MAX_NAME, PLAIN_PORT, TLS_PORT, EgressReason, HostRule, HostRules, is_name
@@ -40,7 +41,7 @@ class WayOut:
     names: Names
     proxy: Proxy
     networks: Sequence[Network]
-    """The operator's own, which may be private."""
+    """The operator's own, which may be private: for hosts that the operator names."""
 
 
 @dataclass
@@ -50,6 +51,8 @@ class Allowance:
     rules: HostRules
     refused: HostRules
     """Those of the session that the operator does not allow (any more)."""
+    named: HostRules
+    """The operator's own that name hosts: these may be in the operator's networks. Whoever owns any name could point it there."""
     bytes_left: int
 
 
@@ -117,7 +120,7 @@ class Connection:
         self._access = replace(self._access, host=request.host, port=request.port, method=request.method)
         rule = self._admitted(request)
         self._access = replace(self._access, rule=str(rule))
-        addresses = await self._addresses(request.host)
+        addresses = await self._addresses(request.host, request.port)
         # Nothing is dialled before the log says so.
         await self.ledger.opened(self._access)
         host = await self._dialled(addresses, request)
@@ -175,15 +178,18 @@ class Connection:
 
     # -- the way to the host ----------------------------------------------------------------------------------------------------
 
-    async def _addresses(self, host: str) -> Sequence[Address]:
+    async def _addresses(self, host: str, port: int) -> Sequence[Address]:
         """All public. One that is not is no oversight of whoever owns the name: then nothing is dialled. Errors: Refused."""
         assert self.way is not None  # noqa: S101 - a rule let it pass
         try:
             addresses = await self.way.names.addresses(host)
         except NameUnknown:
             raise Refused(EgressReason.NAME_UNKNOWN, f"{host} has no address") from None
-        if not all(is_public(address, besides=self.way.networks) for address in addresses):
+        besides = self.way.networks if self.allowance.named.find(host, port) else ()
+        if not all(is_public(address, besides=besides) for address in addresses):
             raise Refused(EgressReason.ADDRESS_FORBIDDEN, f"{host} has an address that is not a public one")
+        if any(is_own(address) and not within(address, besides) for address in addresses):
+            raise Refused(EgressReason.ADDRESS_FORBIDDEN, f"{host} has an address of this server's own machine")
         return addresses
 
     async def _dialled(self, addresses: Sequence[Address], request: ProxyRequest) -> Streams:

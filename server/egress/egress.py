@@ -54,7 +54,7 @@ class HttpEgress:
         # What let them out when the session was made may be gone. Without a door the agent's programs would wait for one.
         rules = asked.within(self._ceiling) if self._way else HostRules()
         refused = HostRules([rule for rule in asked.rules if rule not in rules.rules])
-        async with listening(door, self._way, Allowance(rules, refused, self._turn_bytes), Measured(ledger)):
+        async with listening(door, self._way, Allowance(rules, refused, self._ceiling.naming, self._turn_bytes), Measured(ledger)):
             yield
 
 

@@ -109,6 +109,11 @@ class HostRules:
         """Those that the ceiling covers."""
         return HostRules([rule for rule in self.rules if ceiling.covers(rule)])
 
+    @property
+    def naming(self) -> HostRules:
+        """Those that name hosts: all but `*`."""
+        return HostRules([rule for rule in self.rules if rule.name])
+
     def covers(self, rule: HostRule) -> bool:
         """Whether one of them covers it."""
         return any(each.covers(rule) for each in self.rules)
@@ -128,10 +133,13 @@ def parse_rules(texts: Iterable[str]) -> HostRules:
 def parse_rule(text: str) -> HostRule:
     """Errors: ValueError, a sentence that names the rule."""
     shown = ascii(text[: MAX_NAME + 10])
+    if not text.isascii():
+        # In lower case some letters of others would be ours.
+        raise ValueError(f"{shown} is not the name of a host in ASCII (xn--… for others)")
     name, separator, digits = text.strip().lower().partition(":")
     port = TLS_PORT
     if separator:
-        if not digits.isascii() or not digits.isdigit() or not 0 < int(digits[:6]) < 65536:
+        if not digits.isdigit() or len(digits) > 5 or not 0 < int(digits) < 65536:
             raise ValueError(f"{shown} has no port behind its colon (only names, like example.org or *.example.org:80)")
         port = int(digits)
     below, name = name.startswith("*."), name.removeprefix("*.")

@@ -81,6 +81,16 @@ def test_a_value_that_the_spawner_cannot_use_is_refused(name: str, value: str, s
     assert says in told
 
 
+def test_networks_for_hosts_that_nobody_names_are_refused() -> None:
+    with pytest.raises(ValidationError) as caught:
+        Settings(egress_hosts="*", egress_networks="10.1.0.0/16")
+    (told,) = invalid_settings(caught.value)
+    assert told.startswith("TREADLE_EGRESS_NETWORKS: ")
+    assert "name those hosts too" in told
+    for hosts in ("", "*,mirror.test:80", "*.corp.test"):
+        Settings(egress_hosts=hosts, egress_networks="10.1.0.0/16")
+
+
 def test_a_proxy_without_its_credential_is_refused() -> None:
     with pytest.raises(ValidationError) as caught:
         Settings(egress_proxy="/run/egress.sock")

@@ -4,12 +4,15 @@ from __future__ import annotations
 
 import asyncio
 import ssl
+from ipaddress import ip_address
 from typing import Any
 
 import pytest
 from support.egress import PRIVATE, PUBLIC, Internet
 
+from gateway import addresses
 from server.egress import connection, door
+from server.egress.own_address import is_own
 from server.kernel.egress import EgressReason
 
 
@@ -114,7 +117,7 @@ async def test_what_is_no_request_for_a_proxy_is_refused(doors: Any, request_: b
 
 
 @pytest.mark.parametrize(
-    "addresses",
+    "answer",
     [
         [PRIVATE],
         ["169.254.169.254"],
@@ -130,14 +133,39 @@ async def test_what_is_no_request_for_a_proxy_is_refused(doors: Any, request_: b
         ["0.0.0.0"],
     ],
 )
-async def test_a_name_with_an_address_that_is_not_public_is_refused(net: Internet, doors: Any, addresses: list[str]) -> None:
-    net.names.say("inner.example.test", addresses)
+async def test_a_name_with_an_address_that_is_not_public_is_refused(net: Internet, doors: Any, answer: list[str]) -> None:
+    net.names.say("inner.example.test", answer)
     async with doors.open("inner.example.test") as agent:
         first, _, writer = await agent.tunnel("inner.example.test:443")
         writer.close()
         ended = await agent.ledger.end()
     assert first == "HTTP/1.1 403 inner.example.test has an address that is not a public one"
     assert (ended.reason, agent.ledger.opens) == (EgressReason.ADDRESS_FORBIDDEN, []), "nothing was dialled"
+
+
+async def test_a_name_that_nobody_chose_leads_to_no_network_of_the_operators(net: Internet, doors: Any) -> None:
+    """Whoever owns a name, of those that `*` allows, could point it at any machine there."""
+    mirror = await net.host("mirror.corp.test", address="127.77.0.8", tls=False)
+    net.names.say("anything.attacker.test", ["127.77.0.8"])
+    named = f"mirror.corp.test:{mirror.port}"
+    async with doors.open("anything.attacker.test:80", named, ceiling=f"*,{named}") as agent:
+        answer = await agent.ask("GET http://anything.attacker.test/ HTTP/1.1\r\n\r\n")
+        assert " 403 anything.attacker.test has an address that is not a public one" in answer
+        assert (agent.ledger.opens, mirror.connected) == ([], 0)
+        reader, writer = await agent.connected()
+        writer.write(f"GET http://{named}/ HTTP/1.1\r\n\r\n".encode())
+        assert (await reader.readexactly(9)) == b"heard GET"
+        writer.close()
+
+
+async def test_a_public_address_that_is_this_machines_own_is_refused(net: Internet, doors: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Its firewall keeps others from what listens there, and not this machine."""
+    monkeypatch.setattr(addresses, "_SPECIAL", ())
+    net.names.say("own.test", ["127.0.0.1"])
+    async with doors.open("own.test") as agent:
+        assert " 403 own.test has an address of this server's own machine" in await agent.ask("CONNECT own.test:443 HTTP/1.1\r\n\r\n")
+    assert agent.ledger.opens == []
+    assert [is_own(ip_address(text)) for text in ("127.0.0.1", "203.0.113.7", "2001:db8::7")] == [True, False, False]
 
 
 async def test_the_address_that_was_looked_at_is_the_one_that_is_dialled(net: Internet, doors: Any) -> None:
