@@ -81,6 +81,7 @@ async def compose(settings: Settings, *, mark: Callable[[str], None] | None = No
             branch_prefix=settings.branch_prefix,
             turn_seconds=settings.turn_timeout_seconds,
             workspace_bytes=settings.worker_disk_mib * 1024 * 1024,
+            workspace_files=settings.worker_files,
             agent_steps=settings.agent_steps,
             lease_seconds=settings.lease_seconds,
             snapshot_retry_seconds=settings.snapshot_retry_seconds,

@@ -154,7 +154,10 @@ class Settings(WorkerSettings):
         20_480,
         ge=0,
         description="Disk in MiB that a workspace may take, its repository counted; a turn that takes more is stopped (looked at every "
-        "2 s, large trees less often). 0 for no limit.",
+        "2 s, large trees less often, at least twice a minute). 0 for no limit.",
+    )
+    worker_files: int = Field(
+        1_000_000, ge=0, description="Files and directories that a workspace may have, those of its repository counted, in the same way."
     )
     worker_start_seconds: Seconds = Field(30, description="Limit for a worker's start.")
     unsandboxed: bool = Field(

@@ -7,15 +7,22 @@ import contextlib
 import os
 from pathlib import Path
 
+from server.kernel.ports.launcher import Occupied
 
-async def occupied(root: Path) -> int:
-    """Bytes, a file with several names once; what may not be read is not counted. `du` does it: it walks a tree of any depth that
+
+async def occupied(root: Path) -> Occupied:
+    """A file with several names counts once; what may not be read is not counted. `du` does it: it walks a tree of any depth that
     somebody changes meanwhile, and not in this process."""
+    size, files = await asyncio.gather(_summed("--block-size=1", root), _summed("--inodes", root))
+    return Occupied(size, files)
+
+
+async def _summed(what: str, root: Path) -> int:
     process = await asyncio.create_subprocess_exec(
         "du",
         "--summarize",
         "--one-file-system",
-        "--block-size=1",
+        what,
         "--",
         root,
         env={"PATH": os.defpath},

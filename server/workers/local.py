@@ -10,7 +10,7 @@ from pathlib import Path
 import grpc
 
 from server.kernel.errors import LaunchFailed, WorkerLost
-from server.kernel.ports.launcher import Assignment, EgressDoor, ModelDoor, WorkerExit, WorkerId, WorkerSpec
+from server.kernel.ports.launcher import Assignment, EgressDoor, ModelDoor, Occupied, WorkerExit, WorkerId, WorkerSpec
 from server.workers.client import WorkerLink
 from server.workers.dial import dial
 from server.workers.disk import occupied
@@ -76,7 +76,7 @@ class LocalLauncher(ABC):
     async def remove(self, worker: WorkerId) -> None:
         """See Launcher."""
 
-    async def occupied(self, worker: WorkerId) -> int:
+    async def occupied(self, worker: WorkerId) -> Occupied:
         """See Launcher."""
         return await occupied(slot_of(self._root, worker).workspace)
 

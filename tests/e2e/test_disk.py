@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import AsyncIterator
 from pathlib import Path
 
@@ -14,6 +15,9 @@ from support.treadle import in_process, pushed_files, recording, settings_for
 
 from server.config import Settings
 from server.embedded.postgres_home import DatabaseUrls
+from server.kernel.ports.launcher import Occupied
+from server.kernel.supervisor import work
+from server.workers import local
 from treadle.session.v1 import event_pb2
 
 pytestmark = pytest.mark.timeout(120)
@@ -25,13 +29,26 @@ FILLS = recording(
 )
 
 
+LITTERS = recording(
+    {"write": "partial.txt", "content": "so far\n"},
+    {"run": "mkdir .git/litter && cd .git/litter && n=0; while :; do n=$((n+1)); for i in 1 2 3 4 5 6 7 8 9; do : > $n.$i; done; done"},
+    {"wait_ms": 60_000},
+)
+
+
 @pytest.fixture(params=KINDS)
 async def settings(
     request: pytest.FixtureRequest, database: DatabaseUrls, server_data_dir: Path, git_server: GitServer
 ) -> AsyncIterator[Settings]:
     server_data_dir.mkdir(mode=0o700)
     given = settings_for(
-        database, server_data_dir, git_server, launcher=request.param, spawner_socket=socket_for(server_data_dir), worker_disk_mib=16
+        database,
+        server_data_dir,
+        git_server,
+        launcher=request.param,
+        spawner_socket=socket_for(server_data_dir),
+        worker_disk_mib=16,
+        worker_files=2000,
     )
     if request.param == "process":
         require_sandbox()
@@ -41,13 +58,37 @@ async def settings(
             yield given
 
 
-async def test_a_turn_that_fills_the_disk_is_stopped_and_published(settings: Settings, git_server: GitServer) -> None:
-    bare = git_server.create("acme/full", {"r.jsonl": FILLS})
+@pytest.mark.parametrize(("fills", "says"), [(FILLS, "16 MiB"), (LITTERS, "2,000 files")], ids=["bytes", "files"])
+async def test_a_turn_that_fills_the_disk_is_stopped_and_published(
+    settings: Settings, git_server: GitServer, fills: str, says: str
+) -> None:
+    bare = git_server.create("acme/full", {"r.jsonl": fills})
     async with in_process(settings) as (_, client):
         events = await client.run(repository_url=f"{git_server.url}/acme/full.git", prompt="go", provider="replay", model="r.jsonl")
         await client.log(events[0].session_id)
     end = events[-1].turn_completed
     assert (end.status, end.code, end.pushed) == (event_pb2.TURN_STATUS_FAILED, event_pb2.TURN_CODE_OUT_OF_DISK, True), end
-    assert "16 MiB" in end.message
+    assert says in end.message
     branch = next(event.git_updated.branch for event in events if event.git_updated.branch)
     assert pushed_files(bare, branch)["partial.txt"] == "so far"
+
+
+async def test_a_workspace_that_cannot_be_counted_is_too_large(
+    database: DatabaseUrls, server_data_dir: Path, git_server: GitServer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async def counting_for_ever(_: Path) -> Occupied:
+        await asyncio.Event().wait()
+        raise AssertionError
+
+    monkeypatch.setattr(work, "DISK_LOOK_SECONDS", 0.1)
+    monkeypatch.setattr(local, "occupied", counting_for_ever)
+    server_data_dir.mkdir(mode=0o700)
+    git_server.create("acme/vast", {"r.jsonl": recording({"wait_ms": 60_000})})
+    require_sandbox()
+    async with in_process(settings_for(database, server_data_dir, git_server)) as (_, client):
+        events = await client.run(repository_url=f"{git_server.url}/acme/vast.git", prompt="go", provider="replay", model="r.jsonl")
+    end = events[-1].turn_completed
+    assert (end.code, end.message) == (
+        event_pb2.TURN_CODE_OUT_OF_DISK,
+        "the workspace could not be counted within 0.1 s and the agent was stopped",
+    )

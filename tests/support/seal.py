@@ -38,9 +38,11 @@ Attacks on the protocol between worker and server, on tokens, and over time. Eac
 OPEN = """
 ## What is not held
 
-- **The disk, to the byte.** A workspace larger than `TREADLE_WORKER_DISK_MIB` ends its turn, but it is looked at every 2 s, so what a
-  disk takes in that time may be written besides; and files that are open and have no name, or that this server may not read (a server
-  that is not root), are not seen. For a wall that holds there, put `TREADLE_WORKER_ROOT` on a file system of its own, or one with quotas.
+- **The disk, to the byte.** A workspace larger than `TREADLE_WORKER_DISK_MIB`, or of more files than `TREADLE_WORKER_FILES`, ends its turn.
+  But it is looked at every 2 s, and where a look takes long, for a twentieth of the time, at least every 30 s; one that takes longer than
+  a minute ends the turn, too. What a disk takes between two looks may be written besides; and files that are open and have no name, or
+  that this server may not read (a server that is not root), are not seen. For a wall that holds there, put `TREADLE_WORKER_ROOT`
+  on a file system of its own, or one with quotas.
 - **Memory with launcher `process`** is bounded for each process, not for all of them together: a thousand processes may take a thousand
   times as much. When the machine runs out of it, the kernel takes it from workers first.
 - **The kernel itself.** Both launchers share the host's, and both allow the same system calls (`server/sandbox/calls.py`), most of those
@@ -106,6 +108,7 @@ ELSEWHERE = {
     ),
     "take all memory": ("`OUT_OF_MEMORY`", SPAWNER, "test_out_of_memory_is_told_apart_though_the_worker_lives"),
     "fill the disk": ("`OUT_OF_DISK`", DISK, "test_a_turn_that_fills_the_disk_is_stopped_and_published"),
+    "fill the disk with empty files": ("`OUT_OF_DISK`", DISK, "test_a_turn_that_fills_the_disk_is_stopped_and_published"),
     "have more made than a sealed container": ("nothing else can be asked for", SPAWNER, "test_only_slots_can_be_named"),
 }
 """Attack, what comes of it, and the file and the test that show it."""

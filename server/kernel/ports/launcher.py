@@ -102,6 +102,14 @@ class WorkerExit:
 
 
 @dataclass(frozen=True)
+class Occupied:
+    """What a workspace takes of the disk: bytes, and files of any kind."""
+
+    bytes: int
+    files: int
+
+
+@dataclass(frozen=True)
 class WorkerResult:
     """The worker's last word. All its events up to `last_worker_seq` were yielded before it."""
 
@@ -260,8 +268,8 @@ class Launcher(Protocol):
         """Forget it, files and all."""
         ...
 
-    async def occupied(self, worker: WorkerId) -> int:
-        """Bytes of the disk that its workspace takes, as far as this server may see."""
+    async def occupied(self, worker: WorkerId) -> Occupied:
+        """What its workspace takes, as far as this server may see."""
         ...
 
     async def leftovers(self) -> list[WorkerId]:

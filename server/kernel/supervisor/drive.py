@@ -86,9 +86,10 @@ class Limits:
     agent_steps: int = 0
     """How often an agent may ask its model in one turn; 0 for no limit."""
     interrupt_grace_seconds: float = 5.0
-    workspace_bytes: int = 0
-    """What a workspace may take of the disk; 0 for no limit."""
     """How long an interrupted worker may take to send its result before it is killed."""
+    workspace_bytes: int = 0
+    workspace_files: int = 0
+    """What a workspace may take of the disk; 0 for no limit."""
     lease_seconds: float = 15.0
     snapshot_retry_seconds: float = 30.0
     import_retry_seconds: float = 60.0

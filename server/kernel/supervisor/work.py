@@ -28,7 +28,11 @@ ACKNOWLEDGE_SECONDS = 0.1
 
 DISK_SECONDS = 2.0
 DISK_PAUSES = 20
-"""The disk that a workspace takes is looked at so often, and no longer than one part of so many of the time."""
+DISK_MOST_SECONDS = 30.0
+"""The disk that a workspace takes is looked at so often, and no longer than one part of so many of the time; but at least so often."""
+
+DISK_LOOK_SECONDS = 60.0
+"""A workspace that cannot be looked at in that time is held to be larger than it may be."""
 
 NOTICE_BYTES = 1024
 """What a notice counts for: it adds little to the log, but each asks the database something."""
@@ -252,15 +256,29 @@ async def _stop_when_due(drive: Drive, worker: Worker, stop: _Stop) -> None:
 
 async def _stop_when_outgrown(drive: Drive, stop: _Stop) -> None:
     """Stop the agent at once when its workspace takes more of the disk than it may."""
-    limit = drive.limits.workspace_bytes
-    while limit:
+    while drive.limits.workspace_bytes or drive.limits.workspace_files:
         began = time.monotonic()
-        if await drive.ports.launcher.occupied(drive.worker_id) > limit:
-            message = f"the workspace took more than {limit >> 20} MiB of the disk and the agent was stopped"
+        if too_much := await _outgrown(drive):
+            message = f"the workspace {too_much} and the agent was stopped"
             stop.outcome = Outcome(TurnState.FAILED, TurnCode.OUT_OF_DISK, message)
             await drive.ports.launcher.collect(drive.worker_id)
             return
-        await asyncio.sleep(max(DISK_SECONDS, DISK_PAUSES * (time.monotonic() - began)))
+        await asyncio.sleep(min(max(DISK_SECONDS, DISK_PAUSES * (time.monotonic() - began)), DISK_MOST_SECONDS))
+
+
+async def _outgrown(drive: Drive) -> str:
+    """What of the disk the workspace has too much of, if anything."""
+    most_bytes, most_files = drive.limits.workspace_bytes, drive.limits.workspace_files
+    try:
+        async with asyncio.timeout(DISK_LOOK_SECONDS):
+            took = await drive.ports.launcher.occupied(drive.worker_id)
+    except TimeoutError:
+        return f"could not be counted within {DISK_LOOK_SECONDS:g} s"
+    if most_bytes and took.bytes > most_bytes:
+        return f"took more than {most_bytes >> 20} MiB of the disk"
+    if most_files and took.files > most_files:
+        return f"had more than {most_files:,} files and directories"
+    return ""
 
 
 async def _due(drive: Drive) -> Outcome:

@@ -2358,7 +2358,7 @@ export enum TurnCode {
   BUDGET = 7,
 
   /**
-   * The workspace grew larger than it may. What the agent had written was saved.
+   * The workspace grew larger than it may, or has more files. What the agent had written was saved.
    *
    * @generated from enum value: TURN_CODE_OUT_OF_DISK = 11;
    */
