@@ -44,6 +44,9 @@ _NAMESPACE = ("--mount", "--pid", "--fork", "--kill-child", "--mount-proc")
 SCRATCH_BYTES = {"/tmp": 512 * 1024 * 1024, str(HOME): 512 * 1024 * 1024, "/dev/shm": 64 * 1024 * 1024}  # noqa: S108
 """What may be written besides the workspace, and how much of it: it is the machine's memory."""
 
+SCRATCH_FILES = 300_000
+"""How many files may be in there: each takes 1 KiB of the kernel's memory. bubblewrap cannot limit it, so the shim looks."""
+
 
 @dataclass(frozen=True)
 class RootTools:

@@ -9,7 +9,7 @@ from typing import Any
 
 from docker.types import LogConfig, Mount, Ulimit
 
-from server.sandbox.bubblewrap import HOME
+from server.sandbox.bubblewrap import HOME, SCRATCH_FILES
 from server.sandbox.calls import profile
 from server.spawner.settings import SpawnerSettings
 from server.workers.inside import ENVIRONMENT, MODELS, RUN, WORKSPACE, configuration
@@ -59,7 +59,7 @@ class Template:
         uid, gid = user
         memory = settings.worker_memory_mib * _MIB
         # Agents build and run programs there, so not `noexec`.
-        tmpfs = f"rw,exec,nosuid,nodev,size={self.scratch[str(HOME)]}"
+        tmpfs = f"rw,exec,nosuid,nodev,nr_inodes={SCRATCH_FILES},size={self.scratch[str(HOME)]}"
         return {
             "network_mode": "none",
             "cap_drop": ["ALL"],

@@ -17,7 +17,7 @@ from server.adapters import installed
 from server.config import Settings
 from server.kernel.errors import LaunchFailed, WorkerLost
 from server.kernel.ports.launcher import Assignment, Capability, WorkerExit, WorkerId, WorkerSpec
-from server.sandbox.bubblewrap import Sandbox
+from server.sandbox.bubblewrap import SCRATCH_BYTES, SCRATCH_FILES, Sandbox
 from server.sandbox.calls import program
 from server.sandbox.mount import Mount
 from server.sandbox.probe import Unavailable, probe
@@ -120,7 +120,7 @@ class ProcessLauncher(LocalLauncher):
                 os.close(descriptor)
 
     def _job(self, slot: Slot) -> dict[str, object]:
-        kept = {"slot": str(slot.path), "memory": self._memory}
+        kept = {"slot": str(slot.path), "memory": self._memory, "files": SCRATCH_FILES}
         if not isinstance(self._wall, Sandbox):
             config = configuration(orphan_seconds=self._orphan_seconds, max_processes=0)
             config["workspace"] = str(slot.workspace)
@@ -129,7 +129,7 @@ class ProcessLauncher(LocalLauncher):
             # Short enough also with the longer name of the socket beside it.
             config["models"] = str(Path(_short(slot.models / EGRESS_SOCKET_NAME)).with_name(MODEL_SOCKET_NAME))
             env = {"PATH": os.environ.get("PATH", os.defpath), "HOME": str(slot.run), **ENVIRONMENT}
-            return {"argv": _WORKER, "env": env, "owner": None, "config": config, "calls": "", **kept}
+            return {"argv": _WORKER, "env": env, "owner": None, "config": config, "calls": "", "scratch": [], **kept}
         mounts = [
             *python_mounts("worker", "treadle"),
             Mount(slot.workspace, WORKSPACE, writable=True),
@@ -139,7 +139,8 @@ class ProcessLauncher(LocalLauncher):
         argv = self._wall.wrap(_WORKER, mounts=mounts, env=ENVIRONMENT, cwd=str(WORKSPACE), calls=shim.CALLS)
         config = configuration(orphan_seconds=self._orphan_seconds, max_processes=_process_limit())
         owner = [self._wall.uid, self._wall.gid]
-        return {"argv": argv, "env": {}, "owner": owner, "config": config, "calls": program().hex(), **kept}
+        walls = {"calls": program().hex(), "scratch": [*SCRATCH_BYTES]}
+        return {"argv": argv, "env": {}, "owner": owner, "config": config, **walls, **kept}
 
 
 @asynccontextmanager

@@ -6,7 +6,7 @@ standard input (see `Job`); the secret goes from the slot to the worker's standa
 
 Every start of a worker waits for this one, so it imports little: no pathlib, no subprocess, no dataclasses (60 ms together).
 """
-# ruff: noqa: PTH104, PTH110, PTH123, PTH208
+# ruff: noqa: PTH104, PTH110, PTH116, PTH123, PTH208
 
 from __future__ import annotations
 
@@ -25,6 +25,7 @@ _JOIN_SESSION_KEYRING = 1
 _EARLY_TO_GO = "500"
 CALLS = 20
 """The descriptor from which the sandbox reads which system calls it allows; none that this process has."""
+_SCRATCH_SECONDS = 0.5
 _LOCK_TRIES = 200
 _LOCK_PAUSE_SECONDS = 0.01
 
@@ -36,7 +37,8 @@ class Job:
 
     `argv` and `env` start the worker, sandbox included; `owner` (uid and gid, or None) is given the workspace and the run directory;
     `config` is the worker's configuration without its secret; `memory` is how many bytes each process may take, 0 for no limit;
-    `calls` (hexadecimal) is what can be read from descriptor CALLS.
+    `calls` (hexadecimal) is what can be read from descriptor CALLS; `scratch` are places inside the sandbox that are file systems in
+    memory, in which there may be `files` files.
     """
 
     def __init__(
@@ -49,7 +51,11 @@ class Job:
         config: dict[str, object],
         memory: int,
         calls: str,
+        scratch: list[str],
+        files: int,
     ) -> None:
+        self.scratch = scratch
+        self.files = files
         self.memory = memory
         self.calls = bytes.fromhex(calls)
         self.slot = slot
@@ -73,8 +79,54 @@ def main() -> None:
     # The server that reads the pid may send a signal at once, also before there is a worker.
     signal.signal(signal.SIGTERM, _stop)
     _record("pid", f"{os.getpid()} {_status(os.getpid())[1]}")
-    code = _wait(_spawn(job))
-    _record("exit", json.dumps({"code": code, "stopped": bool(_stopping)}))
+    worker = _spawn(job)
+    scratch = _Scratch(job)
+    code = _wait(worker)
+    _record("exit", json.dumps({"code": code, "stopped": bool(_stopping), "oom_killed": scratch.is_full}))
+
+
+class _Scratch:
+    """Ends the worker when there are too many files in its memory: they are the kernel's, so no limit of a process counts them, and
+    killing processes frees none as long as one is left.
+
+    Looks by a timer's signal.
+    """
+
+    def __init__(self, job: Job) -> None:
+        self.is_full = False
+        self._job = job
+        self._places: list[int] = []
+        if job.scratch:
+            signal.signal(signal.SIGALRM, self._look)
+            signal.setitimer(signal.ITIMER_REAL, _SCRATCH_SECONDS, _SCRATCH_SECONDS)
+
+    def _look(self, _number: int, _frame: object) -> None:
+        if not self._places:
+            self._places = _found_inside(self._job.scratch)
+        looked = [os.fstatvfs(place) for place in self._places]
+        if sum(each.f_files - each.f_ffree for each in looked) > self._job.files and not self.is_full:
+            self.is_full = True
+            with open("output.log", "a") as log:
+                log.write(f"more than {self._job.files} files in {', '.join(self._job.scratch)}, which are memory\n")
+            _kill_all()
+
+
+def _found_inside(places: list[str]) -> list[int]:
+    """The places as processes inside the sandbox have them, opened; none while it is being built."""
+    for pid in _descendants():
+        opened: list[int] = []
+        try:
+            how = os.O_PATH | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC
+            opened += (os.open(f"/proc/{pid}/root{place}", how) for place in places)
+            # Each is a file system of its own only behind the inner wall.
+            others = {os.stat("/").st_dev, os.stat(f"/proc/{pid}/root").st_dev}
+            if len(others | {os.fstat(each).st_dev for each in opened}) == len(places) + 2:
+                return opened
+        except OSError:
+            pass  # it ended, or is not there yet
+        for each in opened:
+            os.close(each)
+    return []
 
 
 def _restrain(job: Job) -> None:
@@ -153,6 +205,14 @@ def _wait(worker: int) -> int:
 
 def _kill_all() -> None:
     """SIGKILL every descendant. One that is born meanwhile is found when its killed parent is reaped."""
+    for child in _descendants():
+        try:
+            os.kill(child, signal.SIGKILL)
+        except ProcessLookupError:
+            continue
+
+
+def _descendants() -> list[int]:
     children: dict[int, list[int]] = {}
     for entry in os.listdir("/proc"):
         if entry.isdigit():
@@ -160,14 +220,10 @@ def _kill_all() -> None:
                 children.setdefault(_status(int(entry))[0], []).append(int(entry))
             except OSError:
                 continue  # it ended
-    line = [os.getpid()]
-    while line:
-        for child in children.get(line.pop(), []):
-            line.append(child)
-            try:
-                os.kill(child, signal.SIGKILL)
-            except ProcessLookupError:
-                continue
+    found = [os.getpid()]
+    for parent in found:
+        found += children.get(parent, [])
+    return found[1:]
 
 
 def _status(pid: int) -> tuple[int, int]:

@@ -108,6 +108,11 @@ ELSEWHERE = {
     ),
     "take all memory": ("`OUT_OF_MEMORY`", SPAWNER, "test_out_of_memory_is_told_apart_though_the_worker_lives"),
     "fill the disk": ("`OUT_OF_DISK`", DISK, "test_a_turn_that_fills_the_disk_is_stopped_and_published"),
+    "fill the kernel's memory with empty files": (
+        "`OUT_OF_MEMORY`",
+        "tests/workers/test_scratch.py",
+        "test_a_worker_with_too_many_files_in_memory_is_ended",
+    ),
     "fill the disk with empty files": ("`OUT_OF_DISK`", DISK, "test_a_turn_that_fills_the_disk_is_stopped_and_published"),
     "have more made than a sealed container": ("nothing else can be asked for", SPAWNER, "test_only_slots_can_be_named"),
 }
