@@ -18,7 +18,7 @@ from weakref import WeakValueDictionary
 
 import structlog
 
-from server.kernel.ports.launcher import WorkerExit
+from server.kernel.ports.launcher import Occupied, WorkerExit
 from server.refusal import StartRefused
 from server.spawner.engine import Engine, EngineAway, EngineError, EngineRefused, NameTaken, State, to_its_end
 from server.spawner.kernel import FirstProcess, first_process
@@ -182,8 +182,8 @@ class Containers:
             _user(slot)
             await to_its_end(asyncio.to_thread(self._slots.seal, slot))
 
-    async def occupied(self, name: str) -> int:
-        """Bytes of the disk that the workspace takes. Errors: Unnameable, NoSlot."""
+    async def occupied(self, name: str) -> Occupied:
+        """What the workspace takes of the disk. Errors: Unnameable, NoSlot."""
         if not self._named(name).workspace.is_dir():
             raise NoSlot(f"there is no slot {name}")
         return await occupied(self._named(name).workspace)

@@ -64,7 +64,8 @@ class SpawnerService(stubs.SpawnerServiceServicer):
 
     async def Occupied(self, request: wire.OccupiedRequest, context: Context) -> wire.OccupiedResponse:  # noqa: N802
         """As it is now."""
-        return wire.OccupiedResponse(bytes=await _answered(context, self._containers.occupied(request.slot)))
+        took = await _answered(context, self._containers.occupied(request.slot))
+        return wire.OccupiedResponse(bytes=took.bytes, files=took.files, uncounted=not took.counted)
 
     async def Wait(self, request: wire.WaitRequest, context: Context) -> wire.WaitResponse:  # noqa: N802
         """To its end."""

@@ -9,11 +9,18 @@ from pathlib import Path
 
 from server.kernel.ports.launcher import Occupied
 
+LIMIT_SECONDS = 45.0
+"""A million files take two or three."""
+
 
 async def occupied(root: Path) -> Occupied:
     """A file with several names counts once; what may not be read is not counted. `du` does it: it walks a tree of any depth that
     somebody changes meanwhile, and not in this process."""
-    size, files = await asyncio.gather(_summed("--block-size=1", root), _summed("--inodes", root))
+    try:
+        async with asyncio.timeout(LIMIT_SECONDS):
+            size, files = await asyncio.gather(_summed("--block-size=1", root), _summed("--inodes", root))
+    except TimeoutError:
+        return Occupied(0, 0, counted=False)
     return Occupied(size, files)
 
 

@@ -9,7 +9,7 @@ from contextlib import asynccontextmanager, suppress
 
 from server.config import Settings
 from server.kernel.errors import LaunchFailed, WorkerLost
-from server.kernel.ports.launcher import Assignment, Capability, WorkerExit, WorkerId, WorkerSpec
+from server.kernel.ports.launcher import Assignment, Capability, Occupied, WorkerExit, WorkerId, WorkerSpec
 from server.refusal import StartRefused
 from server.workers.liveness import Watch
 from server.workers.local import LocalLauncher
@@ -58,7 +58,7 @@ class DockerLauncher(LocalLauncher):
         """See Launcher."""
         await self._spawner.remove(slot_of(self._root, worker).path.name)
 
-    async def occupied(self, worker: WorkerId) -> int:
+    async def occupied(self, worker: WorkerId) -> Occupied:
         """See Launcher."""
         slot = slot_of(self._root, worker)
         # What is the worker's another user cannot look into.

@@ -10,7 +10,7 @@ from typing import Any
 import grpc
 
 from server.kernel.errors import LaunchFailed, WorkerLost
-from server.kernel.ports.launcher import WorkerSpec
+from server.kernel.ports.launcher import Occupied, WorkerSpec
 from treadle.spawner.v1 import spawner_service_pb2 as wire
 from treadle.spawner.v1 import spawner_service_pb2_grpc as stubs
 
@@ -59,13 +59,13 @@ class SpawnerClient:
         """The worker can put nothing else in the place of its socket any more. Errors: WorkerLost when that cannot be done now."""
         await self._must(self._stub.Seal, wire.SealRequest(slot=slot), "seal")
 
-    async def occupied(self, slot: str) -> int:
-        """Bytes of the disk that its workspace takes; 0 where nobody can tell."""
+    async def occupied(self, slot: str) -> Occupied:
+        """What its workspace takes of the disk; nothing where nobody can tell."""
         try:
             answer: wire.OccupiedResponse = await self._stub.Occupied(wire.OccupiedRequest(slot=slot), timeout=_PATIENCE_SECONDS)
         except grpc.aio.AioRpcError:
-            return 0
-        return answer.bytes
+            return Occupied(0, 0)
+        return Occupied(answer.bytes, answer.files, counted=not answer.uncounted)
 
     async def ended(self, slot: str) -> None:
         """Wait until the slot's container has ended, and that is recorded; however long the spawner is away."""

@@ -15,9 +15,7 @@ from support.treadle import in_process, pushed_files, recording, settings_for
 
 from server.config import Settings
 from server.embedded.postgres_home import DatabaseUrls
-from server.kernel.ports.launcher import Occupied
-from server.kernel.supervisor import work
-from server.workers import local
+from server.workers import disk
 from treadle.session.v1 import event_pb2
 
 pytestmark = pytest.mark.timeout(120)
@@ -76,12 +74,12 @@ async def test_a_turn_that_fills_the_disk_is_stopped_and_published(
 async def test_a_workspace_that_cannot_be_counted_is_too_large(
     database: DatabaseUrls, server_data_dir: Path, git_server: GitServer, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    async def counting_for_ever(_: Path) -> Occupied:
+    async def counting_for_ever(what: str, _: Path) -> int:
         await asyncio.Event().wait()
-        raise AssertionError
+        raise AssertionError(what)
 
-    monkeypatch.setattr(work, "DISK_LOOK_SECONDS", 0.1)
-    monkeypatch.setattr(local, "occupied", counting_for_ever)
+    monkeypatch.setattr(disk, "LIMIT_SECONDS", 0.1)
+    monkeypatch.setattr(disk, "_summed", counting_for_ever)
     server_data_dir.mkdir(mode=0o700)
     git_server.create("acme/vast", {"r.jsonl": recording({"wait_ms": 60_000})})
     require_sandbox()
@@ -90,5 +88,5 @@ async def test_a_workspace_that_cannot_be_counted_is_too_large(
     end = events[-1].turn_completed
     assert (end.code, end.message) == (
         event_pb2.TURN_CODE_OUT_OF_DISK,
-        "the workspace could not be counted within 0.1 s and the agent was stopped",
+        "the workspace has so many files that counting them took too long and the agent was stopped",
     )

@@ -201,6 +201,7 @@ async def test_the_disk_is_seen_by_the_spawner(spawner: Any, settings: SpawnerSe
     (slot.workspace / "closed" / "large").write_bytes(b"x" * 2_000_000)
     told = await spawner.Occupied(wire.OccupiedRequest(slot=slot.path.name), timeout=20)
     assert 2_000_000 <= told.bytes < 4_000_000
+    assert (told.files, told.uncounted) == (3, False)
 
 
 async def test_a_place_for_the_socket_that_others_can_change_is_refused(settings: SpawnerSettings) -> None:

@@ -40,7 +40,7 @@ OPEN = """
 
 - **The disk, to the byte.** A workspace larger than `TREADLE_WORKER_DISK_MIB`, or of more files than `TREADLE_WORKER_FILES`, ends its turn.
   But it is looked at every 2 s, and where a look takes long, for a twentieth of the time, at least every 30 s; one that takes longer than
-  a minute ends the turn, too. What a disk takes between two looks may be written besides; and files that are open and have no name, or
+  45 s ends the turn, too. What a disk takes between two looks may be written besides; and files that are open and have no name, or
   that this server may not read (a server that is not root), are not seen. For a wall that holds there, put `TREADLE_WORKER_ROOT`
   on a file system of its own, or one with quotas.
 - **Memory with launcher `process`** is bounded for each process, not for all of them together: a thousand processes may take a thousand

@@ -103,10 +103,11 @@ class WorkerExit:
 
 @dataclass(frozen=True)
 class Occupied:
-    """What a workspace takes of the disk: bytes, and files of any kind."""
+    """What a workspace takes of the disk: bytes, and files of any kind; not `counted` where that took too long."""
 
     bytes: int
     files: int
+    counted: bool = True
 
 
 @dataclass(frozen=True)

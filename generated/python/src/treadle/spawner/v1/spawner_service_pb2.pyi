@@ -97,10 +97,14 @@ class OccupiedRequest(_message.Message):
     def __init__(self, slot: _Optional[str] = ...) -> None: ...
 
 class OccupiedResponse(_message.Message):
-    __slots__ = ("bytes",)
+    __slots__ = ("bytes", "files", "uncounted")
     BYTES_FIELD_NUMBER: _ClassVar[int]
+    FILES_FIELD_NUMBER: _ClassVar[int]
+    UNCOUNTED_FIELD_NUMBER: _ClassVar[int]
     bytes: int
-    def __init__(self, bytes: _Optional[int] = ...) -> None: ...
+    files: int
+    uncounted: bool
+    def __init__(self, bytes: _Optional[int] = ..., files: _Optional[int] = ..., uncounted: bool = ...) -> None: ...
 
 class WaitRequest(_message.Message):
     __slots__ = ("slot",)
