@@ -135,6 +135,12 @@ class Settings(WorkerSettings):
         description="How many workers wait ready for a turn (launcher `docker`), for each agent, by comma: `claude=2,replay=1`. "
         "A turn that finds none starts its own.",
     )
+    worker_pool_refill_seconds: float = Field(
+        0.5,
+        ge=0,
+        allow_inf_nan=False,
+        description="How long after a turn took a waiting worker the next one is made: the turn starts first.",
+    )
     max_turns: int = Field(64, ge=1, description="Turns that one server runs at a time; others wait for a place.")
     max_turns_per_user: int = Field(0, ge=0, description="Turns of one user that all servers run at a time; 0 for no limit.")
     max_turns_per_tenant: int = Field(0, ge=0, description="The same for all users of a tenant together.")

@@ -135,14 +135,17 @@ class Containers:
                 raise Refused(str(error)) from error
         return ""
 
-    async def start(self, name: str, provider: str, labels: Mapping[str, str], *, furnished: bool) -> Started:
+    async def start(self, name: str, provider: str, labels: Mapping[str, str], *, furnished: bool, unused: bool = False) -> Started:
         """Make and start the container of a slot, unless that was done before. Where the workspace is `furnished`, the worker gets it.
-        Errors: Unnameable, Refused, EngineAway."""
+        Where the slot is `unused`, one that had waited for a turn and has ended is replaced. Errors: Unnameable, Refused, EngineAway."""
         _check(labels)
         async with self._locked(name) as slot:
             if not slot.path.is_dir():
                 raise Refused(f"the spawner sees no slot {name} in {self._root}: TREADLE_WORKER_ROOT must be the same for both")
             user = _user(slot)
+            # By its name: the one that takes its place has the slot's own.
+            if unused and slot.container() not in ("", self._name(name)) and await self._recorded(slot):
+                await self._renew(slot)
             if slot.exit() is not None:
                 return Started.ENDED
             if (seen := self._seen.get(slot.container())) is not None and seen.alive:
@@ -168,6 +171,13 @@ class Containers:
                 await self._watch(slot.container())
         log.info("container.started", slot=name, provider=provider)
         return Started.NOW
+
+    async def _renew(self, slot: Slot) -> None:
+        if (state := await self._container(slot)) is not None:
+            await self._engine.remove(state.name)
+        self._seen.pop(slot.container(), None)
+        await to_its_end(asyncio.to_thread(self._slots.renew, slot))
+        log.info("slot.renewed", slot=slot.path.name)
 
     async def _give(self, slot: Slot, user: User, *, furnished: bool) -> None:
         """The workspace, once it is complete."""

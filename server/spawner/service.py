@@ -54,7 +54,8 @@ class SpawnerService(stubs.SpawnerServiceServicer):
         """Once for each slot."""
         asked = request.labels
         labels = {"session": asked.session_id, "turn": asked.turn_id, "attempt": str(asked.attempt), "tenant": asked.tenant_id}
-        started = await _answered(context, self._containers.start(request.slot, request.provider, labels, furnished=request.furnished))
+        start = self._containers.start(request.slot, request.provider, labels, furnished=request.furnished, unused=request.unused)
+        started = await _answered(context, start)
         return wire.StartResponse(outcome=_OUTCOMES[started])
 
     async def Seal(self, request: wire.SealRequest, context: Context) -> wire.SealResponse:  # noqa: N802

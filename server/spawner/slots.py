@@ -85,6 +85,17 @@ class Slots:
             os.chown(slot.run, 0, 0, follow_symlinks=False)
             slot.run.chmod(0o755)
 
+    def renew(self, slot: Slot) -> None:
+        """Another worker may be started in the place of one that has ended without a turn. Errors: OSError."""
+        user = slot.user()
+        if user is not None and os.geteuid() == 0:
+            if self.server[0] == 0:
+                # It may have been given the workspace, and that been taken back.
+                give(slot.workspace, SANDBOX_ID, self.server)
+            os.chown(slot.run, *user, follow_symlinks=False)
+            slot.run.chmod(0o711)
+        slot.forget()
+
     def delete(self, slot: Slot) -> None:
         """Nothing of the slot is left. Repeatable. Errors: OSError."""
         user = slot.user()

@@ -11,6 +11,7 @@ from server.config import Settings
 from server.kernel.errors import LaunchFailed, WorkerLost
 from server.kernel.ports.launcher import Assignment, Capability, Occupied, WorkerExit, WorkerId, WorkerSpec
 from server.refusal import StartRefused
+from server.workers.client import WorkerLink
 from server.workers.liveness import Watch
 from server.workers.local import LocalLauncher
 from server.workers.pool import Pool
@@ -40,11 +41,24 @@ class DockerLauncher(LocalLauncher):
             self._root,
             spawner,
             settings.pool_sizes,
+            refill_seconds=settings.worker_pool_refill_seconds,
             start_seconds=settings.worker_start_seconds,
             orphan_seconds=settings.worker_orphan_seconds,
             worker_seconds=found.worker_seconds,
         )
         self.capability = Capability("docker", sandboxed=True, detail=found.detail, providers=tuple(found.providers))
+
+    async def launch(self, worker: WorkerId) -> WorkerLink:
+        """See Launcher. One that had waited, and ends before it hears of its turn, is no loss: another one is started."""
+        slot = slot_of(self._root, worker)
+        try:
+            link = await super().launch(worker)
+        except WorkerLost:
+            if not slot.is_ready or slot.exit() is None:
+                raise
+            link = await super().launch(worker)
+        await asyncio.to_thread(slot.used)
+        return link
 
     async def collect(self, worker: WorkerId) -> WorkerExit:
         """See Launcher."""
@@ -90,7 +104,7 @@ class DockerLauncher(LocalLauncher):
         spec = await asyncio.to_thread(slot.spec)
         if spec is None or not spec.provider:
             raise WorkerLost(f"what worker {worker} is for is not known; it was prepared by an earlier version")
-        outcome = await self._spawner.start(slot.path.name, spec, furnished=True, seconds=self._start_seconds)
+        outcome = await self._spawner.start(slot.path.name, spec, furnished=True, unused=slot.is_ready, seconds=self._start_seconds)
         if outcome == wire.START_OUTCOME_ENDED:
             raise WorkerLost(f"worker {worker} has ended")
         return outcome == wire.START_OUTCOME_STARTED

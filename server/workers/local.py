@@ -55,7 +55,8 @@ class LocalLauncher(ABC):
     async def launch(self, worker: WorkerId) -> WorkerLink:
         """See Launcher."""
         slot = self._furnished(worker)
-        if slot.exit() is not None:
+        # One that had only waited is replaced.
+        if slot.exit() is not None and not slot.is_ready:
             raise WorkerLost(f"worker {worker} has ended")
         fresh = await self._started(slot, worker)
         try:

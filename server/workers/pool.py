@@ -23,12 +23,11 @@ from treadle.worker.v1 import worker_service_pb2 as wire
 
 PREFIX = "pool-"
 _LOOK_SECONDS = 15.0
-_REFILL_PAUSE_SECONDS = 0.5
-"""The turn that took a worker starts first: both cores are its own for so long."""
 _AFTER_FAILURE_SECONDS = 30.0
 _POLL_SECONDS = 0.02
 _CALL_SECONDS = 5.0
 _END_SECONDS = 10.0
+_NAMELESS_SECONDS = 60.0
 
 log = structlog.get_logger()
 
@@ -46,6 +45,7 @@ class Pool:
         spawner: SpawnerClient,
         sizes: Mapping[str, int],
         *,
+        refill_seconds: float,
         start_seconds: float,
         orphan_seconds: float,
         worker_seconds: float,
@@ -55,11 +55,14 @@ class Pool:
         self._root = root
         self._spawner = spawner
         self._sizes = sizes
+        self._refill_seconds = refill_seconds
         self._start_seconds = start_seconds
         self._look_seconds = min(_LOOK_SECONDS, orphan_seconds / 3)
         self._oldest_seconds = worker_seconds / 4
         self._news = Wakeup()
         self._mine: dict[str, float] = {}
+        self._doomed: set[str] = set()
+        self._not_before: dict[str, float] = {}
         for provider in sizes:
             telemetry.WORKERS_READY.labels(provider).set(0)
 
@@ -82,6 +85,7 @@ class Pool:
             async with asyncio.timeout(_END_SECONDS):
                 for slot in await asyncio.to_thread(self._waiting):
                     await self._discard(slot)
+                await self._bury()
 
     async def _keep(self) -> None:
         left = True
@@ -90,20 +94,33 @@ class Pool:
             try:
                 if left:
                     # By an earlier server, perhaps of an earlier version. One beside this one makes its own anew.
-                    for slot in await asyncio.to_thread(self._of_anybody):
-                        await self._discard(slot)
+                    self._doomed |= {slot.path.name for slot in await asyncio.to_thread(self._of_anybody)}
                     left = False
+                await self._bury()
                 await self._clear()
                 await self._fill()
-            except (LaunchFailed, WorkerLost, OSError) as error:
-                # Turns start cold meanwhile, and say themselves what is wrong.
-                log.warning("pool.not_filled", error=str(error))
-                await asyncio.sleep(_AFTER_FAILURE_SECONDS)
             except Exception:  # a defect of the pool is no turn's: they start cold
                 log.exception("pool.broke")
                 await asyncio.sleep(_AFTER_FAILURE_SECONDS)
             if await self._news.after(seen, self._look_seconds):
-                await asyncio.sleep(_REFILL_PAUSE_SECONDS)
+                await asyncio.sleep(self._refill_seconds)
+
+    async def _bury(self) -> None:
+        """Remove what was to be removed and could not be, and what was taken for a worker that nobody knows."""
+        for name in [*self._doomed, *await asyncio.to_thread(self._nameless)]:
+            await self._discard(Slot(self._root / name))
+
+    def _nameless(self) -> list[str]:
+        """By a server that was killed between taking a slot and saying for whom, in a turn that never came back for it."""
+        found = []
+        for slot in slots(self._root):
+            if not slot.path.name.startswith(PREFIX) and slot.worker() is None:
+                with contextlib.suppress(OSError):
+                    old = time.time() - slot.path.stat().st_ctime > _NAMELESS_SECONDS
+                    # Else an earlier version has written down for whom, in another way.
+                    if old and not any(slot.workspace.iterdir()):
+                        found.append(slot.path.name)
+        return found
 
     async def _clear(self) -> None:
         for slot in await asyncio.to_thread(self._waiting):
@@ -129,9 +146,17 @@ class Pool:
         for provider, size in self._sizes.items():
             ready = len(await asyncio.to_thread(self._waiting, provider))
             telemetry.WORKERS_READY.labels(provider).set(ready)
-            for _ in range(size - ready):
-                await self._add(provider)
-                telemetry.WORKERS_READY.labels(provider).inc()
+            if time.monotonic() < self._not_before.get(provider, 0.0):
+                continue
+            doomed = sum(_agent(name) == provider for name in self._doomed)
+            try:
+                for _ in range(size - ready - doomed):
+                    await self._add(provider)
+                    telemetry.WORKERS_READY.labels(provider).inc()
+            except (LaunchFailed, WorkerLost, OSError) as error:
+                # Turns start cold meanwhile, and say themselves what is wrong. What is wrong with one agent's worker is not with another's.
+                log.warning("pool.not_filled", provider=provider, error=str(error))
+                self._not_before[provider] = time.monotonic() + _AFTER_FAILURE_SECONDS
 
     async def _add(self, provider: str) -> None:
         slot = Slot(self._root / f"{PREFIX}{provider}-{secrets.token_hex(3)}")
@@ -143,8 +168,7 @@ class Pool:
             async with asyncio.timeout(self._start_seconds):
                 await self._answers(slot)
         except BaseException as error:
-            with contextlib.suppress(WorkerLost):
-                await self._discard(slot)
+            await self._discard(slot)
             if isinstance(error, TimeoutError):
                 raise LaunchFailed(f"a worker for the pool did not answer within {self._start_seconds:g} s") from error
             raise
@@ -163,17 +187,29 @@ class Pool:
             return
 
     async def _discard(self, slot: Slot) -> None:
-        """Where a turn has taken it meanwhile, nothing of that name is left to be removed."""
-        self._mine.pop(slot.path.name, None)
-        await self._spawner.remove(slot.path.name)
+        """Where a turn has taken it meanwhile, nothing of that name is left to be removed. What cannot be removed now is tried again."""
+        name = slot.path.name
+        self._mine.pop(name, None)
+        self._doomed.add(name)
+        try:
+            await self._spawner.remove(name)
+        except WorkerLost as error:
+            log.warning("pool.not_removed", slot=name, error=error.message)
+        else:
+            self._doomed.discard(name)
 
     def _waiting(self, provider: str = "") -> list[Slot]:
         """This pool's slots, for one agent or for all."""
         mine = [slot for slot in self._of_anybody() if slot.path.name in self._mine]
-        return [slot for slot in mine if not provider or slot.path.name.removeprefix(PREFIX).rpartition("-")[0] == provider]
+        return [slot for slot in mine if not provider or _agent(slot.path.name) == provider]
 
     def _of_anybody(self) -> list[Slot]:
         return [slot for slot in slots(self._root) if slot.path.name.startswith(PREFIX)]
+
+
+def _agent(name: str) -> str:
+    """Of a slot of the pool."""
+    return name.removeprefix(PREFIX).rpartition("-")[0]
 
 
 async def _dialled(slot: Slot) -> Connection:

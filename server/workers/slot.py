@@ -2,7 +2,7 @@
 
 state/worker     which worker it is, and what for (JSON)
 state/furnished  the working tree is complete; without it no turn can begin here
-state/ready      pool: a worker waits here, and answers
+state/ready      pool: a worker waits here, and answers; until a turn's server has connected to it
 workspace/       the working tree; belongs to the worker's uid while it runs
 run/             the worker's socket
 models/          the server's sockets for model requests and for the network; the server's own, seen read-only inside
@@ -100,8 +100,12 @@ class Slot:
 
     @property
     def is_ready(self) -> bool:
-        """Whether a worker waits here, or did."""
+        """Whether a worker waits here, or did, and never heard of a turn."""
         return (self.state / "ready").exists()
+
+    def used(self) -> None:
+        """The worker that waited here has its turn. Repeatable."""
+        (self.state / "ready").unlink(missing_ok=True)
 
     def furnish(self) -> None:
         """The workspace is complete. Repeatable."""
@@ -195,6 +199,11 @@ class Slot:
             # is empty, has no use here.
             with contextlib.suppress(FileNotFoundError):
                 (self.path / "lock").rename(self.path / "exit")
+
+    def forget(self) -> None:
+        """That a worker was here and has ended. Where this breaks off, it still has."""
+        for path in (self.socket, self.path / "output.log", self.path / "exit", self.path / "container"):
+            path.unlink(missing_ok=True)
 
     def log_tail(self) -> str:
         """The last 4 KiB that the worker printed."""

@@ -46,12 +46,13 @@ class SpawnerClient:
         )
         return answer.taken
 
-    async def start(self, slot: str, spec: WorkerSpec, *, furnished: bool, seconds: float) -> wire.StartOutcome:
-        """Have the slot's container made and started, once, and the workspace given to it where that is complete. Errors: LaunchFailed."""
+    async def start(self, slot: str, spec: WorkerSpec, *, furnished: bool, unused: bool = False, seconds: float) -> wire.StartOutcome:
+        """Have the slot's container made and started, once (where it is `unused`, again if need be), and the workspace given to it where
+        that is complete. Errors: LaunchFailed."""
         labels = wire.WorkerLabels(
             session_id=spec.session_id, turn_id=spec.worker.turn_id, attempt=spec.worker.attempt, tenant_id=spec.tenant_id
         )
-        request = wire.StartRequest(slot=slot, provider=spec.provider, labels=labels, furnished=furnished)
+        request = wire.StartRequest(slot=slot, provider=spec.provider, labels=labels, furnished=furnished, unused=unused)
         answer: wire.StartResponse = await self._launching(self._stub.Start, request, "start", seconds)
         return answer.outcome
 

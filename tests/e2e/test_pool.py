@@ -15,8 +15,9 @@ from support.workers import eventually
 
 from server.config import Settings
 from server.embedded.postgres_home import DatabaseUrls
+from server.workers.local import LocalLauncher
 from server.workers.pool import PREFIX
-from server.workers.slot import Slot, slots
+from server.workers.slot import Slot, slot_of, slots
 from treadle.session.v1 import event_pb2
 
 pytestmark = pytest.mark.timeout(300)
@@ -147,3 +148,29 @@ async def test_one_that_waits_longer_than_a_worker_waits_for_its_server_lives(cl
     await asyncio.sleep(8)
     assert [slot.container() for slot in waiting(settings.slots_dir)] == [container]
     await turn(client, url)
+
+
+@pytest.mark.parametrize("moment", ["taken", "furnished"])
+async def test_a_worker_that_ends_before_its_turn_is_replaced(
+    settings: Settings, url: str, git_server: GitServer, monkeypatch: pytest.MonkeyPatch, moment: str
+) -> None:
+    """Killed as soon as it was taken, and when its workspace is complete."""
+    root = settings.slots_dir
+    killed: list[str] = []
+    real = LocalLauncher.workspace if moment == "taken" else LocalLauncher.furnished
+
+    async def killing(self: LocalLauncher, what: Any) -> Any:
+        answer = await real(self, what)  # type: ignore[arg-type]
+        slot = slot_of(root, getattr(what, "worker", what))
+        if slot.is_ready:
+            (container,) = [each for each in containers_of(root) if each.name == slot.container()]
+            killed.append(container.name)
+            container.kill()
+        return answer
+
+    monkeypatch.setattr(LocalLauncher, real.__name__, killing)
+    async with in_process(settings) as (_, client):
+        await ready(root)
+        events = await turn(client, url)
+    assert len(killed) == 1
+    assert pushed_files(git_server.root / "acme/app.git", branch_of(events))["made.txt"] == "made"

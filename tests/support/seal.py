@@ -47,6 +47,8 @@ OPEN = """
   times as much. When the machine runs out of it, the kernel takes it from workers first.
 - **The kernel itself.** Both launchers share the host's, and both allow the same system calls (`server/sandbox/calls.py`), most of those
   that there are; `TREADLE_WORKER_RUNTIME` puts another kernel in between.
+- **Names of the host.** `/proc/self/mountinfo` shows where the server's data directory is, and the name of the slot; in a container
+  also the container's. Nothing can be reached by them.
 - **A worker that its own agent starves.** When memory runs out, the kernel takes what the agent runs before its worker. An agent that fills
   memory with what is no process of its own (files in /tmp) may still lose its worker, and with it its own turn (`OUT_OF_MEMORY` or
   `WORKER_LOST`); what it did until then is kept.

@@ -324,9 +324,9 @@ async def _explained(drive: Drive, outcome: Outcome) -> Outcome:
 
 def _loss(error: WorkerLost | LaunchFailed, end: WorkerExit) -> Outcome:
     if end.oom_killed:
-        return Outcome(TurnState.FAILED, TurnCode.OUT_OF_MEMORY, "the worker used more memory than it may; what it had written is saved")
+        return Outcome(TurnState.FAILED, TurnCode.OUT_OF_MEMORY, "the worker used more memory than it may")
     how = f" (exit code {end.code})" if end.code is not None and not end.stopped else ""
-    return Outcome(TurnState.FAILED, TurnCode.WORKER_LOST, f"{error.message}{how}; what it had written is saved")
+    return Outcome(TurnState.FAILED, TurnCode.WORKER_LOST, f"{error.message}{how}")
 
 
 def _assignment(drive: Drive) -> Assignment:

@@ -24,7 +24,7 @@ _sym_db = _symbol_database.Default()
 
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n(treadle/spawner/v1/spawner_service.proto\x12\x12treadle.spawner.v1\"\x11\n\x0f\x44\x65scribeRequest\"\x9b\x01\n\x10\x44\x65scribeResponse\x12\x1c\n\tproviders\x18\x01 \x03(\tR\tproviders\x12\x14\n\x03uid\x18\x02 \x01(\rB\x02\x18\x01R\x03uid\x12\x14\n\x03gid\x18\x03 \x01(\rB\x02\x18\x01R\x03gid\x12\x16\n\x06\x64\x65tail\x18\x04 \x01(\tR\x06\x64\x65tail\x12%\n\x0eworker_seconds\x18\x05 \x01(\x01R\rworkerSeconds\"}\n\x0cWorkerLabels\x12\x1d\n\nsession_id\x18\x01 \x01(\tR\tsessionId\x12\x17\n\x07turn_id\x18\x02 \x01(\tR\x06turnId\x12\x18\n\x07\x61ttempt\x18\x03 \x01(\rR\x07\x61ttempt\x12\x1b\n\ttenant_id\x18\x04 \x01(\tR\x08tenantId\">\n\x0ePrepareRequest\x12\x12\n\x04slot\x18\x01 \x01(\tR\x04slot\x12\x18\n\x07waiting\x18\x02 \x03(\tR\x07waiting\"\'\n\x0fPrepareResponse\x12\x14\n\x05taken\x18\x01 \x01(\tR\x05taken\"\x96\x01\n\x0cStartRequest\x12\x12\n\x04slot\x18\x01 \x01(\tR\x04slot\x12\x1a\n\x08provider\x18\x02 \x01(\tR\x08provider\x12\x38\n\x06labels\x18\x03 \x01(\x0b\x32 .treadle.spawner.v1.WorkerLabelsR\x06labels\x12\x1c\n\tfurnished\x18\x04 \x01(\x08R\tfurnished\"K\n\rStartResponse\x12:\n\x07outcome\x18\x01 \x01(\x0e\x32 .treadle.spawner.v1.StartOutcomeR\x07outcome\"!\n\x0bSealRequest\x12\x12\n\x04slot\x18\x01 \x01(\tR\x04slot\"\x0e\n\x0cSealResponse\"%\n\x0fOccupiedRequest\x12\x12\n\x04slot\x18\x01 \x01(\tR\x04slot\"\\\n\x10OccupiedResponse\x12\x14\n\x05\x62ytes\x18\x01 \x01(\x04R\x05\x62ytes\x12\x14\n\x05\x66iles\x18\x02 \x01(\x04R\x05\x66iles\x12\x1c\n\tuncounted\x18\x03 \x01(\x08R\tuncounted\"!\n\x0bWaitRequest\x12\x12\n\x04slot\x18\x01 \x01(\tR\x04slot\"\x0e\n\x0cWaitResponse\"!\n\x0bKillRequest\x12\x12\n\x04slot\x18\x01 \x01(\tR\x04slot\"\x0e\n\x0cKillResponse\"#\n\rRemoveRequest\x12\x12\n\x04slot\x18\x01 \x01(\tR\x04slot\"\x10\n\x0eRemoveResponse\"\r\n\x0bListRequest\"T\n\x0cListResponse\x12\x44\n\ncontainers\x18\x01 \x03(\x0b\x32$.treadle.spawner.v1.SpawnedContainerR\ncontainers\"\x96\x01\n\x10SpawnedContainer\x12\x12\n\x04slot\x18\x01 \x01(\tR\x04slot\x12\x1a\n\x08provider\x18\x02 \x01(\tR\x08provider\x12\x38\n\x06labels\x18\x03 \x01(\x0b\x32 .treadle.spawner.v1.WorkerLabelsR\x06labels\x12\x18\n\x07running\x18\x04 \x01(\x08R\x07running*|\n\x0cStartOutcome\x12\x1d\n\x19START_OUTCOME_UNSPECIFIED\x10\x00\x12\x19\n\x15START_OUTCOME_STARTED\x10\x01\x12\x19\n\x15START_OUTCOME_RUNNING\x10\x02\x12\x17\n\x13START_OUTCOME_ENDED\x10\x03\x32\xdd\x05\n\x0eSpawnerService\x12U\n\x08\x44\x65scribe\x12#.treadle.spawner.v1.DescribeRequest\x1a$.treadle.spawner.v1.DescribeResponse\x12R\n\x07Prepare\x12\".treadle.spawner.v1.PrepareRequest\x1a#.treadle.spawner.v1.PrepareResponse\x12L\n\x05Start\x12 .treadle.spawner.v1.StartRequest\x1a!.treadle.spawner.v1.StartResponse\x12I\n\x04Seal\x12\x1f.treadle.spawner.v1.SealRequest\x1a .treadle.spawner.v1.SealResponse\x12U\n\x08Occupied\x12#.treadle.spawner.v1.OccupiedRequest\x1a$.treadle.spawner.v1.OccupiedResponse\x12I\n\x04Wait\x12\x1f.treadle.spawner.v1.WaitRequest\x1a .treadle.spawner.v1.WaitResponse\x12I\n\x04Kill\x12\x1f.treadle.spawner.v1.KillRequest\x1a .treadle.spawner.v1.KillResponse\x12O\n\x06Remove\x12!.treadle.spawner.v1.RemoveRequest\x1a\".treadle.spawner.v1.RemoveResponse\x12I\n\x04List\x12\x1f.treadle.spawner.v1.ListRequest\x1a .treadle.spawner.v1.ListResponseb\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n(treadle/spawner/v1/spawner_service.proto\x12\x12treadle.spawner.v1\"\x11\n\x0f\x44\x65scribeRequest\"\x9b\x01\n\x10\x44\x65scribeResponse\x12\x1c\n\tproviders\x18\x01 \x03(\tR\tproviders\x12\x14\n\x03uid\x18\x02 \x01(\rB\x02\x18\x01R\x03uid\x12\x14\n\x03gid\x18\x03 \x01(\rB\x02\x18\x01R\x03gid\x12\x16\n\x06\x64\x65tail\x18\x04 \x01(\tR\x06\x64\x65tail\x12%\n\x0eworker_seconds\x18\x05 \x01(\x01R\rworkerSeconds\"}\n\x0cWorkerLabels\x12\x1d\n\nsession_id\x18\x01 \x01(\tR\tsessionId\x12\x17\n\x07turn_id\x18\x02 \x01(\tR\x06turnId\x12\x18\n\x07\x61ttempt\x18\x03 \x01(\rR\x07\x61ttempt\x12\x1b\n\ttenant_id\x18\x04 \x01(\tR\x08tenantId\">\n\x0ePrepareRequest\x12\x12\n\x04slot\x18\x01 \x01(\tR\x04slot\x12\x18\n\x07waiting\x18\x02 \x03(\tR\x07waiting\"\'\n\x0fPrepareResponse\x12\x14\n\x05taken\x18\x01 \x01(\tR\x05taken\"\xae\x01\n\x0cStartRequest\x12\x12\n\x04slot\x18\x01 \x01(\tR\x04slot\x12\x1a\n\x08provider\x18\x02 \x01(\tR\x08provider\x12\x38\n\x06labels\x18\x03 \x01(\x0b\x32 .treadle.spawner.v1.WorkerLabelsR\x06labels\x12\x1c\n\tfurnished\x18\x04 \x01(\x08R\tfurnished\x12\x16\n\x06unused\x18\x05 \x01(\x08R\x06unused\"K\n\rStartResponse\x12:\n\x07outcome\x18\x01 \x01(\x0e\x32 .treadle.spawner.v1.StartOutcomeR\x07outcome\"!\n\x0bSealRequest\x12\x12\n\x04slot\x18\x01 \x01(\tR\x04slot\"\x0e\n\x0cSealResponse\"%\n\x0fOccupiedRequest\x12\x12\n\x04slot\x18\x01 \x01(\tR\x04slot\"\\\n\x10OccupiedResponse\x12\x14\n\x05\x62ytes\x18\x01 \x01(\x04R\x05\x62ytes\x12\x14\n\x05\x66iles\x18\x02 \x01(\x04R\x05\x66iles\x12\x1c\n\tuncounted\x18\x03 \x01(\x08R\tuncounted\"!\n\x0bWaitRequest\x12\x12\n\x04slot\x18\x01 \x01(\tR\x04slot\"\x0e\n\x0cWaitResponse\"!\n\x0bKillRequest\x12\x12\n\x04slot\x18\x01 \x01(\tR\x04slot\"\x0e\n\x0cKillResponse\"#\n\rRemoveRequest\x12\x12\n\x04slot\x18\x01 \x01(\tR\x04slot\"\x10\n\x0eRemoveResponse\"\r\n\x0bListRequest\"T\n\x0cListResponse\x12\x44\n\ncontainers\x18\x01 \x03(\x0b\x32$.treadle.spawner.v1.SpawnedContainerR\ncontainers\"\x96\x01\n\x10SpawnedContainer\x12\x12\n\x04slot\x18\x01 \x01(\tR\x04slot\x12\x1a\n\x08provider\x18\x02 \x01(\tR\x08provider\x12\x38\n\x06labels\x18\x03 \x01(\x0b\x32 .treadle.spawner.v1.WorkerLabelsR\x06labels\x12\x18\n\x07running\x18\x04 \x01(\x08R\x07running*|\n\x0cStartOutcome\x12\x1d\n\x19START_OUTCOME_UNSPECIFIED\x10\x00\x12\x19\n\x15START_OUTCOME_STARTED\x10\x01\x12\x19\n\x15START_OUTCOME_RUNNING\x10\x02\x12\x17\n\x13START_OUTCOME_ENDED\x10\x03\x32\xdd\x05\n\x0eSpawnerService\x12U\n\x08\x44\x65scribe\x12#.treadle.spawner.v1.DescribeRequest\x1a$.treadle.spawner.v1.DescribeResponse\x12R\n\x07Prepare\x12\".treadle.spawner.v1.PrepareRequest\x1a#.treadle.spawner.v1.PrepareResponse\x12L\n\x05Start\x12 .treadle.spawner.v1.StartRequest\x1a!.treadle.spawner.v1.StartResponse\x12I\n\x04Seal\x12\x1f.treadle.spawner.v1.SealRequest\x1a .treadle.spawner.v1.SealResponse\x12U\n\x08Occupied\x12#.treadle.spawner.v1.OccupiedRequest\x1a$.treadle.spawner.v1.OccupiedResponse\x12I\n\x04Wait\x12\x1f.treadle.spawner.v1.WaitRequest\x1a .treadle.spawner.v1.WaitResponse\x12I\n\x04Kill\x12\x1f.treadle.spawner.v1.KillRequest\x1a .treadle.spawner.v1.KillResponse\x12O\n\x06Remove\x12!.treadle.spawner.v1.RemoveRequest\x1a\".treadle.spawner.v1.RemoveResponse\x12I\n\x04List\x12\x1f.treadle.spawner.v1.ListRequest\x1a .treadle.spawner.v1.ListResponseb\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
@@ -35,8 +35,8 @@ if not _descriptor._USE_C_DESCRIPTORS:
   _globals['_DESCRIBERESPONSE'].fields_by_name['uid']._serialized_options = b'\030\001'
   _globals['_DESCRIBERESPONSE'].fields_by_name['gid']._loaded_options = None
   _globals['_DESCRIBERESPONSE'].fields_by_name['gid']._serialized_options = b'\030\001'
-  _globals['_STARTOUTCOME']._serialized_start=1298
-  _globals['_STARTOUTCOME']._serialized_end=1422
+  _globals['_STARTOUTCOME']._serialized_start=1322
+  _globals['_STARTOUTCOME']._serialized_end=1446
   _globals['_DESCRIBEREQUEST']._serialized_start=64
   _globals['_DESCRIBEREQUEST']._serialized_end=81
   _globals['_DESCRIBERESPONSE']._serialized_start=84
@@ -48,35 +48,35 @@ if not _descriptor._USE_C_DESCRIPTORS:
   _globals['_PREPARERESPONSE']._serialized_start=432
   _globals['_PREPARERESPONSE']._serialized_end=471
   _globals['_STARTREQUEST']._serialized_start=474
-  _globals['_STARTREQUEST']._serialized_end=624
-  _globals['_STARTRESPONSE']._serialized_start=626
-  _globals['_STARTRESPONSE']._serialized_end=701
-  _globals['_SEALREQUEST']._serialized_start=703
-  _globals['_SEALREQUEST']._serialized_end=736
-  _globals['_SEALRESPONSE']._serialized_start=738
-  _globals['_SEALRESPONSE']._serialized_end=752
-  _globals['_OCCUPIEDREQUEST']._serialized_start=754
-  _globals['_OCCUPIEDREQUEST']._serialized_end=791
-  _globals['_OCCUPIEDRESPONSE']._serialized_start=793
-  _globals['_OCCUPIEDRESPONSE']._serialized_end=885
-  _globals['_WAITREQUEST']._serialized_start=887
-  _globals['_WAITREQUEST']._serialized_end=920
-  _globals['_WAITRESPONSE']._serialized_start=922
-  _globals['_WAITRESPONSE']._serialized_end=936
-  _globals['_KILLREQUEST']._serialized_start=938
-  _globals['_KILLREQUEST']._serialized_end=971
-  _globals['_KILLRESPONSE']._serialized_start=973
-  _globals['_KILLRESPONSE']._serialized_end=987
-  _globals['_REMOVEREQUEST']._serialized_start=989
-  _globals['_REMOVEREQUEST']._serialized_end=1024
-  _globals['_REMOVERESPONSE']._serialized_start=1026
-  _globals['_REMOVERESPONSE']._serialized_end=1042
-  _globals['_LISTREQUEST']._serialized_start=1044
-  _globals['_LISTREQUEST']._serialized_end=1057
-  _globals['_LISTRESPONSE']._serialized_start=1059
-  _globals['_LISTRESPONSE']._serialized_end=1143
-  _globals['_SPAWNEDCONTAINER']._serialized_start=1146
-  _globals['_SPAWNEDCONTAINER']._serialized_end=1296
-  _globals['_SPAWNERSERVICE']._serialized_start=1425
-  _globals['_SPAWNERSERVICE']._serialized_end=2158
+  _globals['_STARTREQUEST']._serialized_end=648
+  _globals['_STARTRESPONSE']._serialized_start=650
+  _globals['_STARTRESPONSE']._serialized_end=725
+  _globals['_SEALREQUEST']._serialized_start=727
+  _globals['_SEALREQUEST']._serialized_end=760
+  _globals['_SEALRESPONSE']._serialized_start=762
+  _globals['_SEALRESPONSE']._serialized_end=776
+  _globals['_OCCUPIEDREQUEST']._serialized_start=778
+  _globals['_OCCUPIEDREQUEST']._serialized_end=815
+  _globals['_OCCUPIEDRESPONSE']._serialized_start=817
+  _globals['_OCCUPIEDRESPONSE']._serialized_end=909
+  _globals['_WAITREQUEST']._serialized_start=911
+  _globals['_WAITREQUEST']._serialized_end=944
+  _globals['_WAITRESPONSE']._serialized_start=946
+  _globals['_WAITRESPONSE']._serialized_end=960
+  _globals['_KILLREQUEST']._serialized_start=962
+  _globals['_KILLREQUEST']._serialized_end=995
+  _globals['_KILLRESPONSE']._serialized_start=997
+  _globals['_KILLRESPONSE']._serialized_end=1011
+  _globals['_REMOVEREQUEST']._serialized_start=1013
+  _globals['_REMOVEREQUEST']._serialized_end=1048
+  _globals['_REMOVERESPONSE']._serialized_start=1050
+  _globals['_REMOVERESPONSE']._serialized_end=1066
+  _globals['_LISTREQUEST']._serialized_start=1068
+  _globals['_LISTREQUEST']._serialized_end=1081
+  _globals['_LISTRESPONSE']._serialized_start=1083
+  _globals['_LISTRESPONSE']._serialized_end=1167
+  _globals['_SPAWNEDCONTAINER']._serialized_start=1170
+  _globals['_SPAWNEDCONTAINER']._serialized_end=1320
+  _globals['_SPAWNERSERVICE']._serialized_start=1449
+  _globals['_SPAWNERSERVICE']._serialized_end=2182
 # @@protoc_insertion_point(module_scope)

@@ -63,16 +63,18 @@ class PrepareResponse(_message.Message):
     def __init__(self, taken: _Optional[str] = ...) -> None: ...
 
 class StartRequest(_message.Message):
-    __slots__ = ("slot", "provider", "labels", "furnished")
+    __slots__ = ("slot", "provider", "labels", "furnished", "unused")
     SLOT_FIELD_NUMBER: _ClassVar[int]
     PROVIDER_FIELD_NUMBER: _ClassVar[int]
     LABELS_FIELD_NUMBER: _ClassVar[int]
     FURNISHED_FIELD_NUMBER: _ClassVar[int]
+    UNUSED_FIELD_NUMBER: _ClassVar[int]
     slot: str
     provider: str
     labels: WorkerLabels
     furnished: bool
-    def __init__(self, slot: _Optional[str] = ..., provider: _Optional[str] = ..., labels: _Optional[_Union[WorkerLabels, _Mapping]] = ..., furnished: bool = ...) -> None: ...
+    unused: bool
+    def __init__(self, slot: _Optional[str] = ..., provider: _Optional[str] = ..., labels: _Optional[_Union[WorkerLabels, _Mapping]] = ..., furnished: bool = ..., unused: bool = ...) -> None: ...
 
 class StartResponse(_message.Message):
     __slots__ = ("outcome",)
