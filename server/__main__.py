@@ -60,11 +60,14 @@ def _prepare(settings: Settings) -> int:
 
     from server.db.prepare import prepare_database
     from server.kernel.errors import StoreRejected, StoreUnavailable
+    from server.refusal import StartRefused
 
     if not settings.database_owner_url.get_secret_value():
         return _complain("TREADLE_DATABASE_OWNER_URL is needed to prepare a database", _REFUSED)
     try:
         asyncio.run(prepare_database(settings))
+    except StartRefused as error:
+        return _complain(str(error), _REFUSED)
     except (StoreUnavailable, StoreRejected) as error:
         return _complain(_why(error), _FAILED)
     return _DONE

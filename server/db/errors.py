@@ -19,6 +19,13 @@ class SchemaBehind(DatabaseUnfit):
         )
 
 
+class LoginRefused(DatabaseUnfit):
+    """The database is there, and lets nobody in like this."""
+
+    def __init__(self, setting: str, said: Exception) -> None:
+        super().__init__(f"{setting}: the database lets nobody in ({said}); are user, password and database those that were made there?")
+
+
 class RoleTooPowerful(DatabaseUnfit):
     """A role could see past row-level security."""
 

@@ -8,6 +8,7 @@ from contextlib import asynccontextmanager, contextmanager
 
 import asyncpg
 
+from server.db.errors import LoginRefused
 from server.kernel.errors import StoreRejected, StoreUnavailable
 
 CONNECT_SECONDS = 5.0
@@ -121,9 +122,19 @@ class DedicatedConnection:
                 self._connection.terminate()
 
 
+@contextmanager
+def refused_logins(setting: str) -> Iterator[None]:
+    """Errors: LoginRefused, which names the setting."""
+    try:
+        yield
+    except (asyncpg.InvalidAuthorizationSpecificationError, asyncpg.InvalidCatalogNameError) as error:
+        raise LoginRefused(setting, error) from error
+
+
 @asynccontextmanager
-async def open_database(url: str, *, name: str, size: int) -> AsyncIterator[Database]:
-    """Up to `size` connections, one of them made now. Errors: StoreUnavailable, StoreRejected (also for a wrong password)."""
+async def open_database(url: str, *, name: str, setting: str, size: int) -> AsyncIterator[Database]:
+    """Up to `size` connections, one of them made now. `setting` is where the URL is from. Errors: StoreUnavailable, StoreRejected,
+    LoginRefused."""
     pool = asyncpg.create_pool(
         url,
         min_size=1,
@@ -133,7 +144,7 @@ async def open_database(url: str, *, name: str, size: int) -> AsyncIterator[Data
         reset=_nothing_to_reset,
         server_settings=_session_settings(name),
     )
-    with translated_errors():
+    with translated_errors(), refused_logins(setting):
         await pool
     try:
         yield Database(pool)

@@ -8,16 +8,16 @@ import asyncpg
 
 from server.config import Settings
 from server.db.migrate import migrate
-from server.db.pool import CONNECT_SECONDS, translated_errors
+from server.db.pool import CONNECT_SECONDS, refused_logins, translated_errors
 from server.db.roles import ensure_roles
 
 
 async def prepare_database(settings: Settings) -> None:
     """The roles, with the passwords that the server will show, and the newest tables. Repeatable, also beside a server that runs.
-    Errors: StoreUnavailable, StoreRejected."""
+    Errors: StoreUnavailable, StoreRejected, LoginRefused."""
     owner_url = settings.database_owner_url.get_secret_value()
     passwords = [_password(url.get_secret_value()) for url in (settings.database_url, settings.database_system_url)]
-    with translated_errors():
+    with translated_errors(), refused_logins("TREADLE_DATABASE_OWNER_URL"):
         owner = await asyncpg.connect(owner_url, timeout=CONNECT_SECONDS)
         try:
             await ensure_roles(owner, *passwords)

@@ -57,9 +57,9 @@ async def open_postgres(settings: Settings) -> AsyncIterator[Stores]:
     )
     app_url, system_url = settings.database_url.get_secret_value(), settings.database_system_url.get_secret_value()
     async with (
-        open_database(system_url, name="system", size=_SYSTEM_CONNECTIONS) as system,
+        open_database(system_url, name="system", setting="TREADLE_DATABASE_SYSTEM_URL", size=_SYSTEM_CONNECTIONS) as system,
         _open_journal(system_url) as journal,
-        open_database(app_url, name="app", size=_APP_CONNECTIONS) as app,
+        open_database(app_url, name="app", setting="TREADLE_DATABASE_URL", size=_APP_CONNECTIONS) as app,
     ):
         await _ensure_schema(system, settings.database_owner_url.get_secret_value())
         for database, role in ((app, APP), (system, SYSTEM)):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import os
 import threading
 from collections.abc import AsyncIterator, Iterator, Sequence
@@ -10,6 +11,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import BinaryIO, cast
 
+import structlog
 import urllib3
 from minio import Minio
 from minio.error import MinioException, S3Error
@@ -17,11 +19,14 @@ from minio.error import MinioException, S3Error
 from server.config import Settings
 from server.kernel.errors import ObjectNotFound, ObjectStoreUnavailable
 from server.kernel.ports.object_store import ObjectStore, StoredObject
+from server.refusal import SettingsUnfit
 from server.storage.keys import checked_key, checked_prefix
 from server.storage.reading import PIECE_BYTES, Source, Stopped, verified
 from server.storage.threads import Threads
 
 _THREADS = 8
+
+log = structlog.get_logger()
 
 _PART_BYTES = 8 * 1024 * 1024
 """The SDK holds one part in memory at a time; S3 allows 10,000 parts, which makes 80 GB."""
@@ -38,7 +43,9 @@ class Limits:
 
 @asynccontextmanager
 async def open_s3(settings: Settings, limits: Limits = Limits()) -> AsyncIterator[ObjectStore]:
-    """The bucket `s3_bucket`. Opening it asks the server nothing: a store that is down must not keep Treadle from starting."""
+    """The bucket `s3_bucket`. A store that is down must not keep Treadle from starting: that is only logged. Errors: SettingsUnfit."""
+    if not settings.s3_endpoint:
+        raise SettingsUnfit("TREADLE_S3_ENDPOINT is needed with TREADLE_OBJECT_STORE=s3: host:port of the S3 server")
     threads = Threads("s3", size=_THREADS)
     http = _http(limits)
     client = Minio(
@@ -48,11 +55,24 @@ async def open_s3(settings: Settings, limits: Limits = Limits()) -> AsyncIterato
         secure=settings.s3_secure,
         http_client=http,
     )
+    store = S3Store(client, settings.s3_bucket, threads)
+    looking = asyncio.create_task(_look(store, settings.s3_endpoint), name="first look at the object store")
     try:
-        yield S3Store(client, settings.s3_bucket, threads)
+        yield store
     finally:
+        looking.cancel()
+        await asyncio.wait({looking})
         await threads.close()
         http.clear()
+
+
+async def _look(store: ObjectStore, endpoint: str) -> None:
+    """Else it would be known only at the end of the first turn."""
+    try:
+        async for _ in store.list("first-look/"):
+            break
+    except ObjectStoreUnavailable as error:
+        log.warning("object_store.unusable", endpoint=endpoint, error=error.message, remedy="TREADLE_S3_* name it; snapshots wait for it")
 
 
 class S3Store:

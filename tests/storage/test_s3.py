@@ -12,13 +12,16 @@ from collections.abc import AsyncIterator, Iterator
 from pathlib import Path
 
 import pytest
+from pydantic import SecretStr
 from storage.contract import MIB, ObjectStoreContract, content, file_of, keys, large_file
+from structlog.testing import capture_logs
 from support.seaweedfs import S3Server, seaweedfs
 from support.tcp_gate import tcp_gate
 
 from server.config import Settings
 from server.kernel.errors import ObjectStoreUnavailable
 from server.kernel.ports.object_store import ObjectStore
+from server.refusal import SettingsUnfit
 from server.storage.s3 import Limits, open_s3
 
 PUT = """
@@ -141,3 +144,20 @@ async def test_a_wrong_secret_is_unavailable_and_not_told(server: S3Server, sett
             await store.delete("t/a")
     assert "SignatureDoesNotMatch" in str(caught.value)
     assert "hunter2" not in str(caught.value)
+
+
+@pytest.mark.parametrize(("change", "says"), [("s3_endpoint", "does not answer"), ("s3_secret_key", "refused")])
+async def test_a_store_that_cannot_be_used_is_told_at_the_start(settings: Settings, change: str, says: str) -> None:
+    wrong = settings.model_copy(update={change: {"s3_endpoint": "127.0.0.1:1", "s3_secret_key": SecretStr("wrong")}[change]})
+    with capture_logs() as logs:
+        async with open_s3(wrong, IMPATIENT), asyncio.timeout(10):
+            while not logs:
+                await asyncio.sleep(0.01)
+    assert [each["event"] for each in logs] == ["object_store.unusable"]
+    assert says in logs[0]["error"]
+
+
+async def test_no_address_of_a_store_is_refused(settings: Settings) -> None:
+    with pytest.raises(SettingsUnfit, match="TREADLE_S3_ENDPOINT is needed"):
+        async with open_s3(settings.model_copy(update={"s3_endpoint": ""})):
+            pass
