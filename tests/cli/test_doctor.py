@@ -56,6 +56,15 @@ async def test_doctor_knows_a_directory_that_cannot_be_written(unused) -> None:
     assert "no  data" in ended.out
 
 
+async def test_doctor_looks_at_the_database_that_the_settings_name(unused, postgres, database) -> None:
+    given = {"TREADLE_LISTEN": "127.0.0.1:0", "TREADLE_DATABASE_URL": database.app, "TREADLE_DATABASE_SYSTEM_URL": database.system}
+    found = await unused.run("doctor", **given)
+    assert f"ok  Postgres   {postgres.version}." in found.out
+    gone = await unused.run("doctor", **given | {"TREADLE_DATABASE_SYSTEM_URL": "postgresql://treadle_system@127.0.0.1:1/treadle"})
+    assert gone.code == 1
+    assert "no  Postgres   none by TREADLE_DATABASE_SYSTEM_URL: " in gone.out
+
+
 async def test_doctor_says_what_pays_for_models(unused) -> None:
     none = await unused.run("doctor", TREADLE_LISTEN="127.0.0.1:0")
     assert "no credential in this shell, so only recordings of `replay` run" in none.out
