@@ -174,3 +174,24 @@ async def test_a_worker_that_ends_before_its_turn_is_replaced(
         events = await turn(client, url)
     assert len(killed) == 1
     assert pushed_files(git_server.root / "acme/app.git", branch_of(events))["made.txt"] == "made"
+
+
+LOOK = "ls -A /run/models; ls -A /workspace 2>/dev/null; echo; cat /proc/self/mountinfo; find / -name made.txt 2>/dev/null"
+
+
+@pytest.mark.parametrize("changes", [{"worker_pool": "replay=2"}])
+async def test_a_worker_that_waits_sees_nobody(client: Client, url: str, settings: Settings) -> None:
+    """Neither other workers that wait, nor a turn that runs or has ended."""
+    root = settings.slots_dir
+    await ready(root, 2)
+    await turn(client, url)
+    mine, other = await ready(root, 2)
+    names = {slot.path.name for slot in slots(root)} - {mine.path.name}
+    assert other.path.name in names
+    (container,) = [each for each in containers_of(root) if each.name == mine.container()]
+    _, output = container.exec_run(["sh", "-c", LOOK])
+    seen = output.decode()
+    assert seen.startswith("\n"), "no door, and no file"
+    assert mine.path.name in seen, "its own directories are there"
+    assert not [name for name in names if name in seen]
+    assert "made.txt" not in seen

@@ -4,7 +4,8 @@
 
 What came of it is `DONE`, `refused` (a program or a call said no), the name of the error (`EROFS`), or of the signal that ended the
 attacker. Each attack has the one that shows that the wall held, for both launchers or for `process` and `docker`; any other, also a
-misspelt attack's, is a failure. `OUTSIDE` names attacks that succeed without a wall.
+misspelt attack's, is a failure. `OUTSIDE` names attacks that succeed without a wall. Of those whose result is a look at something, and not
+an error, `SEEN_BY` names the harmless deed by the same look, which succeeds: else nobody would know that it can see.
 
 Argument: a file with JSON, the names of what the test planted (class Planted).
 """
@@ -23,8 +24,10 @@ import signal
 import socket
 import subprocess
 import sys
+import time
 from collections.abc import Callable
 from dataclasses import dataclass
+from itertools import chain
 
 libc = ctypes.CDLL(None, use_errno=True)
 DEVICES = {
@@ -53,6 +56,8 @@ class Planted:
 
     file: str
     slot: str
+    door: str
+    """The directory of another worker's doors."""
     pid: int
     port: int
     socket: str
@@ -85,6 +90,11 @@ def connects(family: int, address: object) -> bool:
     return True
 
 
+def connects_in(folder: str, name: str) -> bool:
+    """To a unix socket whose path may be too long for its address."""
+    return connects(socket.AF_UNIX, f"/proc/self/fd/{os.open(folder, os.O_PATH)}/{name}")
+
+
 def call(name: str, *args: object) -> bool:
     if getattr(libc, name)(*args) != 0:
         raise OSError(ctypes.get_errno(), name)
@@ -114,10 +124,14 @@ NUMBERS = {
     "init_module": (175, 105),
     "keyctl": (250, 219),
     "io_uring_setup": (425, 425),
+    "kcmp": (312, 272),
     "kexec_load": (246, 104),
     "open_by_handle_at": (304, 265),
     "perf_event_open": (298, 241),
+    "pidfd_getfd": (438, 438),
+    "pidfd_open": (434, 434),
     "pivot_root": (155, 41),
+    "process_vm_readv": (310, 270),
     "settimeofday": (164, 170),
     "userfaultfd": (323, 282),
 }
@@ -136,30 +150,53 @@ def calls_in_32_bits() -> bool:
     return ctypes.CFUNCTYPE(ctypes.c_int)(ctypes.addressof(ctypes.c_char.from_buffer(code)))() == os.getpid()
 
 
+def takes_a_descriptor(pid: int) -> bool:
+    process = libc.syscall(NUMBERS["pidfd_open"][0], pid, 0)
+    if process < 0:
+        raise OSError(ctypes.get_errno(), "pidfd_open")
+    return system_call("pidfd_getfd", process, 0, 0)
+
+
+def reads_memory(pid: int, at: ctypes.Array[ctypes.c_char]) -> bool:
+    """What a process has where this one has a buffer with "own"."""
+    target = ctypes.create_string_buffer(4)
+    local, remote = ((ctypes.c_ulong * 2)(ctypes.addressof(each), 4) for each in (target, at))
+    one, none = ctypes.c_ulong(1), ctypes.c_ulong(0)
+    return system_call("process_vm_readv", pid, local, one, remote, one, none) and (pid != os.getpid() or target.value == b"own")
+
+
 def finds_key(description: str) -> bool:
     """A session's keyring is handed down to all that is started in it, whatever its user and namespaces."""
     search, session = 10, -3
     return system_call("keyctl", search, session, b"user", description.encode(), 0)
 
 
-def gains_by_a_set_user_id_program() -> bool:
-    """`su` waits for a password; what it is meanwhile is what it was given."""
-    with subprocess.Popen(["su", "root"], stdin=subprocess.PIPE, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL) as su:
-        with open(f"/proc/{su.pid}/status") as status:
+def runs_as(uid: int, *argv: str) -> bool:
+    """Whether a program that waits for its input, as `su` for a password, does so as that user."""
+    with subprocess.Popen(argv, stdin=subprocess.PIPE, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL) as program:
+        with open(f"/proc/{program.pid}/status") as status:
             effective = status.read().split("\nUid:")[1].split()[1]
-        su.kill()
-    return effective == "0"
+        program.kill()
+    return effective == str(uid)
 
 
-def has_capabilities() -> bool:
-    with open("/proc/self/status") as status:
-        sets = [line.split()[1] for line in status if line.startswith("Cap")]
+def has_capabilities(status: str) -> bool:
+    sets = [line.split()[1] for line in status.splitlines() if line.startswith("Cap")]
     return len(sets) != 5 or any(int(each, 16) for each in sets)
 
 
-def reads_the_workers_input() -> bool:
+def status_with_a_capability() -> str:
+    return content("/proc/self/status").replace("\nCapEff:\t0", "\nCapEff:\t8")
+
+
+def content(path: str) -> str:
+    with open(path) as file:
+        return file.read()
+
+
+def reads_input_of(pid: int) -> bool:
     """What it was told when it started, or whatever will be told."""
-    descriptor = os.open("/proc/1/fd/0", os.O_RDONLY | os.O_NONBLOCK)
+    descriptor = os.open(f"/proc/{pid}/fd/0", os.O_RDONLY | os.O_NONBLOCK)
     try:
         return bool(os.read(descriptor, 64))
     finally:
@@ -169,8 +206,8 @@ def reads_the_workers_input() -> bool:
 def finds(secrets: tuple[str, ...]) -> bool:
     wanted = [secret[::-1].encode() for secret in secrets]
     places = ["/workspace", "/run", "/tmp", "/home", "/etc", "/var", "/root", "/srv", "/mnt", "/dev/shm"]
-    files = [os.path.join(folder, name) for place in places for folder, _, names in os.walk(place) for name in names]
-    for path in [*files, *glob.glob("/proc/[0-9]*/environ"), *glob.glob("/proc/[0-9]*/cmdline")]:
+    files = (os.path.join(folder, name) for place in places for folder, _, names in os.walk(place) for name in names)
+    for path in chain(glob.glob("/proc/[0-9]*/environ"), glob.glob("/proc/[0-9]*/cmdline"), files):
         try:
             if os.path.islink(path) or (path[:6] != "/proc/" and not os.path.isfile(path)):
                 continue
@@ -183,10 +220,40 @@ def finds(secrets: tuple[str, ...]) -> bool:
     return False
 
 
-def strange_mounts() -> bool:
+def finds_in_a_file() -> bool:
+    secret = os.urandom(16).hex()
+    with open("secret", "w") as file:
+        file.write(secret)
+    return finds((secret[::-1],))
+
+
+def finds_in_an_environment() -> bool:
+    secret = os.urandom(16).hex()
+    return with_a_child(lambda _: finds((secret[::-1],)), "cat", SECRET=secret)
+
+
+def with_a_child(look: Callable[[int], bool], *argv: str, **environment: str) -> bool:
+    """What can be seen of a child that has something on its standard input."""
+    with subprocess.Popen(argv, stdin=subprocess.PIPE, env={**os.environ, **environment}, stdout=subprocess.DEVNULL) as child:
+        try:
+            return look(child.pid)
+        finally:
+            child.kill()
+
+
+def reads_input_of_its_child() -> bool:
+    reading, writing = os.pipe()
+    os.write(writing, b"told")
+    with subprocess.Popen(["sleep", "9"], stdin=reading) as child:
+        try:
+            return reads_input_of(child.pid)
+        finally:
+            child.kill()
+
+
+def strange_mounts(table: str) -> bool:
     """Whether more of the machine's disks can be written than the slot's own directories."""
-    with open("/proc/self/mountinfo") as table:
-        mounts = [line.split() for line in table]
+    mounts = [line.split() for line in table.splitlines()]
     disks = [each for each in mounts if each[each.index("-") + 1] not in {"tmpfs", "devtmpfs", "proc", "sysfs", "devpts", "mqueue"}]
     writable = {each[4] for each in disks if "rw" in each[5].split(",")}
     return writable != {"/workspace", "/run/treadle"}
@@ -289,13 +356,17 @@ def own_connection(family: int, address: object) -> bool:
         return connects(family, listening.getsockname())
 
 
-def kills_pid_1() -> bool:
-    os.kill(1, signal.SIGKILL)
-    return not os.path.exists("/proc/1")
+def kills(pid: int) -> bool:
+    os.kill(pid, signal.SIGKILL)
+    for _ in range(100):
+        if not os.path.exists(f"/proc/{pid}") or content(f"/proc/{pid}/stat").rpartition(")")[2].split()[0] == "Z":
+            return True
+        time.sleep(0.01)
+    return False
 
 
-def strange_devices() -> bool:
-    return bool(set(os.listdir("/dev")) - DEVICES)
+def strange_devices(names: list[str]) -> bool:
+    return bool(set(names) - DEVICES)
 
 
 def host_file_through_proc(planted: Planted) -> bool:
@@ -333,11 +404,12 @@ ATTACKS: dict[str, tuple[Attack, set[str]]] = {
     "read the server's files": (lambda p: reads(p.file), {"ENOENT"}),
     "read the server's files through /proc": (host_file_through_proc, {"refused"}),
     "find a planted key or the turn's secret": (lambda p: finds(p.secrets), {"refused"}),
-    "read what the worker is told": (lambda _: reads_the_workers_input(), {"EACCES"}, {"refused"}),
-    "find another disk that can be written": (lambda _: strange_mounts(), {"refused"}),
+    "read what the worker is told": (lambda _: reads_input_of(1), {"EACCES"}, {"refused"}),
+    "find another disk that can be written": (lambda _: strange_mounts(content("/proc/self/mountinfo")), {"refused"}),
+    "connect to another session's door to the network": (lambda p: connects_in(p.door, "egress.sock"), {"ENOENT"}),
     "list another session's slot": (lambda p: bool(os.listdir(p.slot)), {"ENOENT"}),
     "signal a process of the host": (lambda p: os.kill(p.pid, 0) is None, {"ESRCH"}),
-    "signal pid 1 to death": (lambda _: kills_pid_1(), {"refused"}),
+    "signal pid 1 to death": (lambda _: kills(1), {"refused"}),
     "mount a file system": (lambda _: call("mount", b"none", b"/tmp", b"tmpfs", 0, None), {"EPERM"}),
     "remount the system writable": (lambda _: call("mount", b"none", b"/usr", None, 32 | 4096, None), {"EPERM"}),
     "unmount the system": (lambda _: call("umount2", b"/usr", 2), {"EPERM"}),
@@ -347,8 +419,8 @@ ATTACKS: dict[str, tuple[Attack, set[str]]] = {
     "become root": (lambda _: call("setuid", 0), {"EINVAL"}, {"EPERM"}),
     "own a set-user-id program": (set_user_id(0), {"EINVAL"}, {"EPERM"}),
     "run su": (lambda _: succeeds("su", "root", "-c", "true"), {"refused"}),
-    "have a set-user-id program take effect": (lambda _: gains_by_a_set_user_id_program(), {"refused"}),
-    "have a capability": (lambda _: has_capabilities(), {"refused"}),
+    "have a set-user-id program take effect": (lambda _: runs_as(0, "su", "root"), {"refused"}),
+    "have a capability": (lambda _: has_capabilities(content("/proc/self/status")), {"refused"}),
     "find a key of the host's session in the kernel": (lambda p: finds_key(p.key), {"EPERM"}),
     "load a program into the kernel": (lambda _: system_call("bpf", 5, ctypes.create_string_buffer(128), 128), {"EPERM"}),
     "load a module": (lambda _: system_call("init_module", b"", 0, b""), {"EPERM"}),
@@ -374,12 +446,18 @@ ATTACKS: dict[str, tuple[Attack, set[str]]] = {
     "have the host run a program when a group is empty": (lambda _: writes_to_one("/sys/fs/cgroup/*/release_agent"), {"ENOENT"}),
     "have the host run a program for a device": (lambda _: writes("/sys/kernel/uevent_helper"), {"ENOENT"}, {"EROFS", "ENOENT"}),
     "make a device": (lambda _: os.mknod("disk", 0o60600, os.makedev(254, 0)) is None, {"EPERM"}),
-    "find devices of the host": (lambda _: strange_devices(), {"refused"}),
+    "find devices of the host": (lambda _: strange_devices(os.listdir("/dev")), {"refused"}),
     "read the host's memory": (lambda _: reads("/dev/mem"), {"ENOENT"}),
     "read the kernel's memory": (lambda _: reads("/proc/kcore"), {"EACCES", "ENOENT"}),
     "change the root": (lambda _: call("chroot", b"/tmp"), {"EPERM"}),
     "trace the worker": (lambda p: call("ptrace", 16, p.parent, None, None), {"EPERM"}),
     "read the worker's memory": (lambda p: reads(f"/proc/{p.parent}/mem"), {"EACCES"}),
+    "read the worker's memory by a call": (
+        lambda p: reads_memory(p.parent, ctypes.create_string_buffer(b"own")),
+        {"EPERM"},
+    ),
+    "take a descriptor of the worker": (lambda p: takes_a_descriptor(p.parent), {"EPERM"}),
+    "compare itself with the worker": (lambda p: system_call("kcmp", os.getpid(), p.parent, 1, 0, 0), {"EPERM"}),
     "read the worker's environment": (lambda p: reads(f"/proc/{p.parent}/environ"), {"EACCES"}),
     "list the worker's descriptors": (lambda p: bool(os.listdir(f"/proc/{p.parent}/fd")), {"EACCES"}),
     "enter the worker's namespaces": (lambda p: os.open(f"/proc/{p.parent}/ns/user", os.O_RDONLY) > 0, {"EACCES"}),
@@ -405,7 +483,21 @@ OUTSIDE = (
     "list another session's slot",
     "find a key of the host's session in the kernel",
     "signal a process of the host",
+    "find a planted key or the turn's secret",
+    "find another disk that can be written",
+    "connect to another session's door to the network",
 )
+SEEN_BY = {
+    "find a planted key or the turn's secret": "find a secret of its own in an environment",
+    "read what the worker is told": "read what its own child is told",
+    "find another disk that can be written": "see a disk more",
+    "signal pid 1 to death": "see its own child die",
+    "run su": "have su",
+    "have a set-user-id program take effect": "see as whom a program runs",
+    "have a capability": "see a capability",
+    "find devices of the host": "see a device more",
+    "read the server's files through /proc": "read a file through /proc",
+}
 CONTROLS: dict[str, Attack] = {
     "ask for its interfaces": lambda _: raw_socket(socket.AF_NETLINK, socket.SOCK_RAW, 0),
     "make a pair of sockets": lambda _: all(socket.socketpair()),
@@ -422,7 +514,17 @@ CONTROLS: dict[str, Attack] = {
     "write to its home": lambda _: writes(os.path.expanduser("~/own")),  # noqa: PTH111
     "own a set-user-id program of its own": set_user_id(),
     "run a program": lambda _: succeeds("true"),
+    "find a secret of its own in a file": lambda _: finds_in_a_file(),
+    "find a secret of its own in an environment": lambda _: finds_in_an_environment(),
+    "read what its own child is told": lambda _: reads_input_of_its_child(),
+    "see a disk more": lambda _: strange_mounts(content("/proc/self/mountinfo") + "9 9 8:1 / /host rw - ext4 /dev/sda1 rw\n"),
+    "see its own child die": lambda _: with_a_child(kills, "cat"),
+    "have su": lambda _: os.access("/bin/su", os.X_OK),
+    "see as whom a program runs": lambda _: runs_as(os.getuid(), "cat"),
+    "see a capability": lambda _: has_capabilities(status_with_a_capability()),
+    "see a device more": lambda _: strange_devices([*os.listdir("/dev"), "sda"]),
     "write to a device": lambda _: writes("/dev/null"),
+    "read its own memory by a call": lambda _: reads_memory(os.getpid(), ctypes.create_string_buffer(b"own")),
     "read its own memory's map": lambda _: reads("/proc/self/maps"),
     "write files into memory": lambda _: fills("/dev/shm/some", 32 * 1024**2),
     "be the first to be killed when memory runs out": lambda _: open("/proc/self/oom_score_adj").read() == "1000\n",

@@ -1,28 +1,61 @@
-"""What docs/seal.md shows: every attack of the tests, and how it ends in a worker. `python -m support.seal`, in tests/, writes it.
+"""What docs/seal.md shows: every attack of the tests, and how it ended in a run of them. `python -m support.seal`, in tests/, runs them
+(some minutes) and writes docs/seal.json, the record of the run, and the page. With `--page` it writes the page from
+the record that is there.
 
-test_escape.py fails when an attack ends in another way, and tests/contract/test_seal.py when the page says something else.
+The tests fail when an attack ends in a way that it must not, and tests/contract/test_seal.py when the record lacks one, or the page says
+something else than the record.
 """
 
 from __future__ import annotations
 
+import json
+import os
+import platform
 import re
+import subprocess
+import sys
+import tempfile
+from collections.abc import Iterable, Mapping
+from datetime import UTC, datetime
 from pathlib import Path
+from typing import Any
 
+import pytest
 from support.attacks import ATTACKS
+from support.containers import require_engine
+from support.door_attacks import ATTACKS as DOOR_ATTACKS
 
 ROOT = Path(__file__).parents[2]
-PAGE = ROOT / "docs" / "seal.md"
+PAGE, RECORD = ROOT / "docs" / "seal.md", ROOT / "docs" / "seal.json"
+CORPUS = ("tests/workers/test_escape.py", "tests/egress/test_attacks.py")
+_FOLDER = "SEAL_RUN_FOLDER"
+POOLED = "pooled"
+KINDS = ("process", "docker", POOLED)
+DOOR_KINDS = ("door of process", "door of docker")
 
 HEAD = """\
 # The seal
 
 What a hostile agent can do from inside its worker: nothing of what follows. Each attack is run by the tests, as the agent would, in a
-real worker of each launcher, and the table shows how it ends there: the error that the system gives, `refused` where a program or the
-result says no, a signal that ends the attacker. Beside each kind of attack the same tests do the harmless deed of that kind, which
-succeeds; and those that aim at something planted on the host succeed from outside a worker. Made by `tests/support/seal.py` from
-`tests/support/attacks.py`; run by `tests/workers/test_escape.py`.
+real worker of each launcher, and the table shows how it ended there in a run: the error that the system gave, `refused`
+where a program or a look at the result said no, a signal that ended the attacker. `pooled` is a container that had waited for its turn
+(`TREADLE_WORKER_POOL`). Beside each kind of attack the same tests do the harmless deed of that kind, which
+succeeds; and those that aim at something planted on the host succeed from outside a worker. On any other machine the same tests ask for
+the same, but for errors that depend on the kernel; they fail when an attack succeeds. Written by `python -m support.seal` (in `tests/`).
 
-| attack | launcher `process` | launcher `docker` |
+The run: {day}, {where}.
+
+| attack | `process` | `docker` | pooled |
+|---|---|---|---|
+"""
+
+DOOR_HEAD = """
+## At the door to the network
+
+The same for an agent whose session allows some hosts, at the proxy that leads there. A number is the proxy's answer, `cut` a connection
+that ended before a byte had left, `not reached` a request that only a host that is allowed got.
+
+| attack | `process` | `docker` |
 |---|---|---|
 """
 
@@ -54,6 +87,8 @@ OPEN = """
   `WORKER_LOST`); what it did until then is kept.
 - **Users with launcher `process`.** All its workers are one user, so what the kernel counts per user (inotify, pending signals) they share.
   With `docker` and a spawner that is root each has a user of its own.
+- **A turn from its own agent.** It may kill its worker (`WORKER_LOST`, at once), or stop it by a signal: then the turn is silent until
+  its time limit. It is the turn that asked for it, and no other's.
 """
 
 DISK, SLOTS = "tests/e2e/test_disk.py", "tests/spawner/test_slots.py"
@@ -91,6 +126,31 @@ ELSEWHERE = {
     "outlive the turn": ("killed", LIFE, "test_what_got_away_by_forking_twice_is_gone_after_the_turn"),
     "fork without end": ("stopped, and other workers go on", LIFE, "test_a_fork_bomb_is_stopped_and_its_neighbour_is_not"),
     "outlast an interrupt or the time limit": ("killed", CONTROL, "test_an_interrupt_and_the_time_limit_hold"),
+    "keep a connection to the network after the turn": (
+        "cut",
+        "tests/egress/test_door.py",
+        "test_a_connection_ends_with_its_turn",
+    ),
+    "have a network where the session allows none": (
+        "no door, no proxy, no variable",
+        "tests/egress/test_turns.py",
+        "test_a_session_that_allows_nothing_has_no_proxy_at_all",
+    ),
+    "use an address other than the one that was looked at": (
+        "the one that was looked at is dialled",
+        "tests/egress/test_door.py",
+        "test_the_address_that_was_looked_at_is_the_one_that_is_dialled",
+    ),
+    "share a pooled worker with another turn": (
+        "each serves one",
+        "tests/e2e/test_pool.py",
+        "test_a_turn_takes_the_worker_that_waits_and_another_one_takes_its_place",
+    ),
+    "see others from a pooled worker, before or after it is taken": (
+        "it has its own slot alone",
+        "tests/e2e/test_pool.py",
+        "test_a_worker_that_waits_sees_nobody",
+    ),
     "talk without end": ("stopped", CONTROL, "test_an_agent_that_never_stops_talking_is_stopped"),
     "take all memory with many processes": (
         "they end before the worker does",
@@ -124,14 +184,32 @@ ELSEWHERE = {
 def expected(attack: str, kind: str) -> set[str]:
     """How an attack may end in a worker of that launcher."""
     _, *walls = ATTACKS[attack]
-    return walls[-1] if kind == "docker" else walls[0]
+    return walls[0] if kind == "process" else walls[-1]
 
 
-def page() -> str:
+def record(kind: str, outcomes: Mapping[str, str]) -> None:
+    """Keep what a test saw, where this is the run that writes the page."""
+    if folder := os.environ.get(_FOLDER):
+        (Path(folder) / f"{kind}.json").write_text(json.dumps(outcomes))
+
+
+def recorded() -> dict[str, Any]:
+    """The run that the page tells of."""
+    return dict(json.loads(RECORD.read_text()))
+
+
+def page(run: Mapping[str, Any]) -> str:
     """The whole of it."""
-    attacks = [f"| {attack} | {_told(attack, 'process')} | {_told(attack, 'docker')} |\n" for attack in ATTACKS]
-    further = [f"| {attack} | {result} | `{Path(file).name}`: {_words(test)} |\n" for attack, (result, file, test) in ELSEWHERE.items()]
-    return HEAD + "".join(attacks) + FURTHER + "".join(further) + OPEN
+    where = ", ".join(f"{name} {version}" for name, version in run["machine"].items())
+    parts = [
+        HEAD.format(day=run["day"], where=where),
+        _table(ATTACKS, KINDS, run),
+        DOOR_HEAD,
+        _table(DOOR_ATTACKS, DOOR_KINDS, run),
+        FURTHER,
+    ]
+    parts += [f"| {attack} | {result} | `{Path(file).name}`: {_words(test)} |\n" for attack, (result, file, test) in ELSEWHERE.items()]
+    return "".join([*parts, OPEN])
 
 
 def missing() -> list[str]:
@@ -139,13 +217,65 @@ def missing() -> list[str]:
     return [test for _, file, test in ELSEWHERE.values() if not re.search(rf"^(async )?def {test}\(", (ROOT / file).read_text(), re.M)]
 
 
-def _told(attack: str, kind: str) -> str:
-    return " or ".join(f"`{each}`" for each in sorted(expected(attack, kind)))
+def _table(attacks: Iterable[str], kinds: Iterable[str], run: Mapping[str, Any]) -> str:
+    seen = [run["workers"][kind] for kind in kinds]
+    return "".join(f"| {attack} | {' | '.join(f'`{each[attack]}`' for each in seen)} |\n" for attack in attacks)
 
 
 def _words(test: str) -> str:
     return test.removeprefix("test_").replace("_", " ")
 
 
+class _Passed:
+    """What became of the tests."""
+
+    def __init__(self) -> None:
+        self.tests: dict[str, bool] = {}
+
+    def pytest_runtest_logreport(self, report: pytest.TestReport) -> None:
+        name = report.nodeid.partition("[")[0]
+        if report.when == "call" or not report.passed:
+            self.tests[name] = self.tests.get(name, True) and report.passed
+
+
+def run_and_write() -> int:
+    """Run every test that the page tells of, and write what was seen. Nothing is written where one of them fails."""
+    passed = _Passed()
+    named = [f"{file}::{test}" for _, file, test in ELSEWHERE.values()]
+    os.chdir(ROOT)
+    with tempfile.TemporaryDirectory() as folder:
+        os.environ |= {_FOLDER: folder, "TREADLE_REQUIRE": "all"}
+        code = pytest.main(["-q", "-n", "2", "--dist", "loadfile", *CORPUS, *named], plugins=[passed])
+        if code:
+            return int(code)
+        workers = {kind: json.loads((Path(folder) / f"{kind}.json").read_text()) for kind in (*KINDS, *DOOR_KINDS)}
+    run = {
+        "day": f"{datetime.now(tz=UTC):%Y-%m-%d}",
+        "machine": _machine(),
+        "workers": workers,
+        "passed": sorted(set(named) & {*passed.tests}),
+    }
+    RECORD.write_text(json.dumps(run, indent=1) + "\n")
+    PAGE.write_text(page(run))
+    return 0
+
+
+def _machine() -> dict[str, str]:
+    from server.sandbox.probe import Unavailable, probe
+
+    wall = probe()
+    engine = require_engine().version()["Version"]
+    bubblewrap = "" if isinstance(wall, Unavailable) else subprocess.run([wall.bwrap, "--version"], capture_output=True, text=True).stdout
+    return {
+        "Linux": platform.release(),
+        "Docker engine": engine,
+        "bubblewrap": bubblewrap.split()[-1],
+        "Debian": Path("/etc/debian_version").read_text().strip(),
+    }
+
+
 if __name__ == "__main__":
-    PAGE.write_text(page())
+    if sys.argv[1:] == ["--page"]:
+        PAGE.write_text(page(recorded()))
+    else:
+        sys.exit(run_and_write())

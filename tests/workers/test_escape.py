@@ -20,10 +20,11 @@ from support import attacks
 from support.attacks import ATTACKS, CONTROLS, OUTSIDE, Planted
 from support.containers import socket_for
 from support.launchers import KINDS, opened
-from support.seal import expected
-from support.workers import assignment, launched, listen
+from support.seal import POOLED, expected, record
+from support.workers import assignment, eventually, launched, listen
 
-from server.workers.slot import slot_of
+from server.workers.local import LocalLauncher
+from server.workers.slot import slot_of, slots
 
 SCRIPT = Path(attacks.__file__)
 TOLD = "planted.json"
@@ -53,7 +54,25 @@ def planted_in(data: Path, slot: Path) -> Iterator[Planted]:
             if address == str(spawner):
                 stack.callback(spawner.unlink)
         Path(path).chmod(0o666)
-        yield Planted(str(canary), str(slot), os.getpid(), tcp.getsockname()[1], path, abstract, str(spawner), key[:16], (key[::-1],))
+        door = slot.parent / "models"
+        listening = stack.enter_context(socket.socket(socket.AF_UNIX))
+        with at(door) as place:
+            listening.bind(f"{place}/egress.sock")
+        (door / "egress.sock").chmod(0o666)
+        listening.listen()
+        yield Planted(
+            str(canary), str(slot), str(door), os.getpid(), tcp.getsockname()[1], path, abstract, str(spawner), key[:16], (key[::-1],)
+        )
+
+
+@contextmanager
+def at(folder: Path) -> Iterator[str]:
+    """A short path to it."""
+    descriptor = os.open(folder, os.O_PATH)
+    try:
+        yield f"/proc/self/fd/{descriptor}"
+    finally:
+        os.close(descriptor)
 
 
 def tell(place: Path, planted: Planted, *more: str) -> None:
@@ -61,7 +80,7 @@ def tell(place: Path, planted: Planted, *more: str) -> None:
     place.write_text(json.dumps(told | {"secrets": [*planted.secrets, *more]}))
 
 
-@pytest.fixture(scope="module", params=KINDS)
+@pytest.fixture(scope="module", params=[*KINDS, POOLED])
 def kind(request: pytest.FixtureRequest) -> str:
     return str(request.param)
 
@@ -70,28 +89,41 @@ def kind(request: pytest.FixtureRequest) -> str:
 async def outcomes(kind: str, tmp_path_factory: pytest.TempPathFactory) -> AsyncIterator[dict[str, Any]]:
     data = tmp_path_factory.mktemp("data")
     data.chmod(0o755)
+    pool = {"worker_pool": "replay=2"} if kind == POOLED else {}
+    async with opened("docker" if pool else kind, data, worker_memory_mib=1024, **pool) as launcher:
+        ready: set[str] = set()
+        if pool:
+            await eventually(lambda: sum(slot.is_ready for slot in slots(launcher._root)) == 2, limit=60)
+            ready = {slot.container() for slot in slots(launcher._root)}
+        async with launched(launcher) as (_, _, other):
+            with planted_in(data, other) as planted:
+                told = await attacked(launcher, planted, data, kind, ready)
+    record(kind, {attack: told[attack] for attack in ATTACKS})
+    yield told
+
+
+async def attacked(launcher: LocalLauncher, planted: Planted, data: Path, kind: str, ready: set[str]) -> dict[str, Any]:
+    """What comes of it all in a worker; one of those that were `ready`, if any were."""
     # What the image has; behind bubblewrap it is this very Python.
     python = sys.executable if kind == "process" else "python3"
-    async with opened(kind, data, worker_memory_mib=1024) as launcher, launched(launcher) as (_, _, other):
-        with planted_in(data, other) as planted:
-            run = [python, "-I", "-S", SCRIPT.name, TOLD]
-            async with launched(launcher, [{"run": run}]) as (worker, link, workspace):
-                shutil.copy(SCRIPT, workspace)
-                tell(workspace / TOLD, planted, slot_of(launcher._root, worker).secret().hex()[::-1])
-                (workspace / TOLD).chmod(0o644)
-                heard = await listen(link.execute(assignment(worker)), link, limit=60)
-                (code, output), *_ = heard.outputs()
-                assert code == 0, output
-                tell(data / TOLD, planted)
-                outside = subprocess.run(
-                    [sys.executable, "-I", "-S", SCRIPT, data / TOLD, "outside"], capture_output=True, text=True, check=True
-                )
-                yield {
-                    **json.loads(output),
-                    "user": (slot_of(launcher._root, worker).user() or (10001,))[0],
-                    "owner": (workspace / "suid-0").stat().st_uid,
-                    "outside": json.loads(outside.stdout),
-                }
+    async with launched(launcher, [{"run": [python, "-I", "-S", SCRIPT.name, TOLD]}]) as (worker, link, workspace):
+        slot = slot_of(launcher._root, worker)
+        assert not ready or slot.container() in ready
+        shutil.copy(SCRIPT, workspace)
+        tell(workspace / TOLD, planted, slot.secret().hex()[::-1])
+        (workspace / TOLD).chmod(0o644)
+        heard = await listen(link.execute(assignment(worker)), link, limit=60)
+        (code, output), *_ = heard.outputs()
+        assert code == 0, output
+        tell(data / TOLD, planted)
+        command = [sys.executable, "-I", "-S", SCRIPT, data / TOLD, "outside"]
+        outside = subprocess.run(command, capture_output=True, text=True, check=True)
+        return {
+            **json.loads(output),
+            "user": (slot.user() or (10001,))[0],
+            "owner": (workspace / "suid-0").stat().st_uid,
+            "outside": json.loads(outside.stdout),
+        }
 
 
 def test_the_agent_is_a_child_of_the_worker(outcomes: dict[str, Any]) -> None:
