@@ -20,7 +20,7 @@ from support.treadle import pushed_files, recording
 from treadle.session.v1 import event_pb2
 from treadle_client import Event, Treadle, TreadleError
 
-pytestmark = pytest.mark.timeout(400)
+pytestmark = pytest.mark.timeout(900)
 
 JOB = recording(
     {"say": "hello"}, {"run": "id -u > who; ls /sys/class/net > net"}, {"edit": "README.md", "old": "App", "new": "Application"}

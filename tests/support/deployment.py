@@ -23,7 +23,7 @@ from support.requirements import require
 from treadle_client import Treadle
 
 HERE = Path(__file__).parent
-_SECONDS = 180
+_SECONDS = 400
 
 
 class Deployment:
