@@ -126,9 +126,10 @@ class Settings(WorkerSettings):
     )
 
     # -- turns
-    default_provider: Annotated[str, AfterValidator(forms.name_of("provider", optional=True))] = Field(
+    default_provider: str = Field(
         "",
-        description="The agent of a session that names none; empty for `claude` where it is installed and has a credential, else `replay`.",
+        description="The agent of a session that names none; empty for `claude` where it is installed (with launcher `docker`: where it "
+        "has an image) and has a credential, else `replay`.",
     )
     worker_pool: Annotated[str, AfterValidator(forms.worker_pool)] = Field(
         "",
@@ -294,6 +295,11 @@ class Settings(WorkerSettings):
         if info.data.get("egress_proxy") and not credential.get_secret_value():
             raise ValueError("it is needed with TREADLE_EGRESS_PROXY; Envoy lets nobody out who shows none")
         return credential
+
+    @field_validator("default_provider")
+    @classmethod
+    def _agent(cls, name: str, info: ValidationInfo) -> str:
+        return forms.agent(name, info.data)
 
     @field_validator("gateway_tls_key")
     @classmethod

@@ -10,7 +10,7 @@ from typing import Any
 from urllib.parse import urlsplit
 
 from gateway.addresses import parse_networks
-from server.adapters import installed
+from server.adapters import installed, not_installed
 from server.kernel.egress import parse_ceiling
 from server.kernel.errors import InvalidField
 from server.kernel.naming import check_branch_name
@@ -154,15 +154,25 @@ def both_or_none(key: Path | None, others: Mapping[str, Any]) -> Path | None:
     return key
 
 
-def name_of(port: str, *, optional: bool = False) -> Callable[[str], str]:
-    """The name of something that is installed; empty for none, where that is a choice."""
+def name_of(port: str) -> Callable[[str], str]:
+    """The name of something that is installed."""
 
     def check(name: str) -> str:
-        if name not in installed(port) and not (optional and not name):
+        if name not in installed(port):
             raise ValueError(f"{name!r} is not installed; there are: {', '.join(installed(port))}")
         return name
 
     return check
+
+
+def agent(name: str, others: Mapping[str, Any]) -> str:
+    """The name of an agent, or empty for none. Launcher `process` runs what is installed here; others have agents in images."""
+    if name and name not in installed("provider"):
+        if name not in not_installed("provider"):
+            raise ValueError(f"{name!r} is no agent; there are: {', '.join(sorted({*installed('provider'), *not_installed('provider')}))}")
+        if others.get("launcher") == "process":
+            raise ValueError(f"{name!r} is not installed; there are: {', '.join(installed('provider'))}")
+    return name
 
 
 def uids(text: str) -> str:

@@ -7,6 +7,7 @@ from importlib.metadata import PackageNotFoundError, version
 from typing import Any
 
 import pytest
+from pydantic import ValidationError
 
 from server import adapters, agents
 from server.config import Settings
@@ -69,6 +70,13 @@ def test_the_default_is_claude_where_it_can_work(
     assert choice.name == name
     assert why in choice.why
     assert "sk-" not in choice.why
+
+
+@pytest.mark.usefixtures("without_claude")
+def test_an_agent_that_is_in_images_need_not_be_installed_with_the_server(monkeypatch: pytest.MonkeyPatch) -> None:
+    assert settings(monkeypatch, {}, launcher="docker", default_provider="claude").default_provider == "claude"
+    with pytest.raises(ValidationError, match="'claude' is not installed; there are: anthropic, replay"):
+        settings(monkeypatch, {}, launcher="process", default_provider="claude")
 
 
 @pytest.mark.usefixtures("without_claude")

@@ -168,4 +168,4 @@ async def test_doctor_names_where_a_credential_is_from_and_never_the_credential(
 async def test_doctor_says_that_an_agent_is_not_there(unused) -> None:
     ended = await unused.run("doctor", TREADLE_LISTEN="127.0.0.1:0", TREADLE_DEFAULT_PROVIDER="nobody")
     assert ended.code == 1
-    assert "TREADLE_DEFAULT_PROVIDER: 'nobody' is not installed; there are: " in ended.out
+    assert "TREADLE_DEFAULT_PROVIDER: 'nobody' is no agent; there are: " in ended.out

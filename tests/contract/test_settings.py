@@ -23,7 +23,7 @@ from server.spawner.settings import SpawnerSettings
         ("heartbeat_seconds", "nan", "finite"),
         ("turn_timeout_seconds", "soon", "valid number"),
         ("max_turns", "0", "greater than or equal to 1"),
-        ("default_provider", "nobody", "'nobody' is not installed; there are: "),
+        ("default_provider", "nobody", "'nobody' is no agent; there are: anthropic, claude, replay"),
         ("launcher", "nobody", "'nobody' is not installed; there are: docker, process"),
         ("object_store", "nobody", "'nobody' is not installed; there are: filesystem, s3"),
         ("listen", "nonsense", "'nonsense' is not host:port"),
