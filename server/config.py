@@ -37,6 +37,14 @@ class WorkerSettings(BaseSettings):
     spawner_socket: Annotated[Path | None, AfterValidator(forms.socket_path)] = Field(
         None, description="Socket of the spawner (launcher `docker`); default `<data_dir>/spawner.sock`."
     )
+    spawner_tcp: Annotated[str, AfterValidator(forms.optional_address)] = Field(
+        "",
+        description="`host:port` of a spawner on another machine (launcher `swarm`), by which the server calls it and at which it listens; "
+        "empty for its socket.",
+    )
+    spawner_key: Annotated[Path | None, AfterValidator(forms.readable)] = Field(
+        None, description="The certificate and private key (PEM, one file, the same for both) by which they know each other there."
+    )
     worker_orphan_seconds: Seconds = Field(600, description="A worker that hears no server for this long kills its agent and exits.")
     worker_memory_mib: int = Field(
         8192,
@@ -92,7 +100,7 @@ class Settings(WorkerSettings):
 
     # -- adapters, by the name of their entry point
     launcher: Annotated[str, AfterValidator(forms.name_of("launcher"))] = Field(
-        "process", description="How workers are started: `process` or `docker`."
+        "process", description="How workers are started: `process`, `docker` or `swarm`."
     )
     object_store: Annotated[str, AfterValidator(forms.name_of("object_store"))] = Field(
         "filesystem", description="Where snapshots go: `filesystem` or `s3`."

@@ -19,6 +19,8 @@ from server.spawner.settings import SpawnerSettings
 S = TypeVar("S", bound=BaseSettings)
 
 _PREFIX = "TREADLE_"
+_SECRETS = "SECRETS_DIR"
+"""A directory of files that are named as variables are, in small letters, and hold their values: how secrets of a Swarm arrive."""
 _CLIENTS = ("ADDRESS", "API_KEY", "API_KEY_FILE")
 """Read by the commands that call a server, and by the Python client."""
 
@@ -44,9 +46,10 @@ def gateway_settings_of_environment() -> GatewaySettings:
 
 
 def _of_environment(kind: type[S], given: Mapping[str, Any]) -> S:
-    wrong = unknown_settings(os.environ)
+    secrets = os.environ.get(_PREFIX + _SECRETS) or None
+    wrong = unknown_settings(os.environ | _files(secrets))
     try:
-        settings = kind(**given)
+        settings = kind(_secrets_dir=secrets, **given)
     except ValidationError as error:
         wrong = [*invalid_settings(error, kind), *wrong]
     if wrong:
@@ -54,9 +57,15 @@ def _of_environment(kind: type[S], given: Mapping[str, Any]) -> S:
     return settings
 
 
+def _files(secrets: str | None) -> dict[str, str]:
+    """Those that should set something; others may be there, too."""
+    names = os.listdir(secrets) if secrets and os.path.isdir(secrets) else []  # noqa: PTH208, PTH112
+    return {name: "" for name in names if name.upper().startswith(_PREFIX)}
+
+
 def unknown_settings(environment: Mapping[str, str]) -> list[str]:
     """One sentence for each variable that would set nothing: a limit with a slip in its name is none. Their values may be secrets."""
-    known = [*(name.upper() for kind in (Settings, SpawnerSettings, GatewaySettings) for name in kind.model_fields), *_CLIENTS]
+    known = [*(name.upper() for kind in (Settings, SpawnerSettings, GatewaySettings) for name in kind.model_fields), *_CLIENTS, _SECRETS]
     told = []
     for name in sorted(environment):
         # Case makes no difference to those that are known, either.

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import sys
 from collections.abc import Generator
 from typing import TypeVar
 
@@ -14,6 +15,12 @@ pytest_plugins = ["support.postgres"]
 # A key of whoever runs the tests is none of the tests' business.
 for _name in ("ANTHROPIC_API_KEY", "OPENAI_API_KEY", "CLAUDE_CODE_OAUTH_TOKEN"):
     os.environ.pop(_name, None)
+
+
+def pytest_sessionfinish() -> None:
+    """What is shared by all test processes goes with the last."""
+    if (shared := sys.modules.get("support.swarm")) is not None:
+        shared.leave()
 
 
 Report = TypeVar("Report", pytest.TestReport, pytest.CollectReport)

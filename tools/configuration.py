@@ -25,8 +25,9 @@ Every setting of the main server is an environment variable. A value that cannot
 variable whose name begins with `TREADLE_` and is none of these: a slip in a limit's name would be no limit. (`treadle doctor` tells both.)
 Left alone are `TREADLE_ADDRESS`, `TREADLE_API_KEY` and `TREADLE_API_KEY_FILE`, by which clients find a server, and what Kubernetes and
 Docker set for services and links of these names. The commands that call a server do not look at its settings. `treadle up` sets the
-database's URLs itself. Made from `server/config.py`, `server/spawner/settings.py` and
-`server/gateway_settings.py` by `tools/configuration.py`.
+database's URLs itself. With `TREADLE_SECRETS_DIR=/run/secrets`, values are also read from files there that are named as the variables
+are, in small letters (`treadle_database_url`); a variable counts before its file. Made from `server/config.py`,
+`server/spawner/settings.py` and `server/gateway_settings.py` by `tools/configuration.py`.
 
 """
 COLUMNS = """| variable | default | meaning |

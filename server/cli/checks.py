@@ -26,7 +26,7 @@ from server.replica import DataDirectoryTaken, DataDirectoryUnusable, held_repli
 from server.serving import Serving, read_serving
 
 if TYPE_CHECKING:
-    from server.config import Settings
+    from server.config import Settings, WorkerSettings
 
 _PROGRAM_SECONDS = 10.0
 _ANSWER_SECONDS = 2.0
@@ -145,7 +145,8 @@ def sandbox(_: Path) -> Finding:
 
 
 def launcher(data_dir: Path) -> Finding:
-    """How workers are started; with `docker`, by having the spawner try it. Of a server that runs, its own word counts."""
+    """How workers are started; with `docker`, by having the spawner try it, with `swarm` by asking the one that serves. Of a server that
+    runs, its own word counts."""
     settings = _settings()
     if serving := _serving_now(data_dir):
         other = settings.launcher if settings and settings.launcher != serving.launcher else ""
@@ -156,6 +157,8 @@ def launcher(data_dir: Path) -> Finding:
     names = sorted(entry_points(group="treadle.launcher").names)
     if settings is None or not names:
         return _installed("launcher", names)
+    if settings.launcher == "swarm":
+        return _swarm(settings.model_copy(update={"data_dir": data_dir}))
     if settings.launcher != "docker":
         others = ", ".join(name for name in names if name != settings.launcher)
         return Finding("launcher", Level.FINE, f"{settings.launcher} (TREADLE_LAUNCHER of this shell; Treadle also has: {others})")
@@ -176,21 +179,21 @@ def _docker(spawner: Settings) -> Finding:
         return Finding("launcher", Level.MISSING, f"docker: the engine does not answer within {_CONTAINER_SECONDS:g} s", _OTHER_LAUNCHER)
     if done.returncode:
         said = done.stderr.strip().removeprefix("spawner: ")
-        if "may not be used by this user" in said and (found := _spawner_of_another(spawner.spawner_address)):
+        if "may not be used by this user" in said and (found := _spawner_of_another(spawner)):
             return Finding("launcher", Level.FINE, f"docker, by the spawner that runs here: {found}")
         return Finding("launcher", Level.MISSING, f"docker: {said}", _OTHER_LAUNCHER)
     found, *warnings = done.stdout.strip().splitlines()
     return Finding("launcher", Level.LIMITED if warnings else Level.FINE, f"docker, with images for {found}", "; ".join(warnings))
 
 
-def _spawner_of_another(socket: Path) -> str:
+def _spawner_of_another(settings: WorkerSettings) -> str:
     """What the spawner says that works for this user, who may not use the engine; empty where there is none."""
     import grpc
 
     from server.workers.spawner import SpawnerClient
 
     async def ask() -> str:
-        spawner = SpawnerClient(socket)
+        spawner = SpawnerClient(settings)
         try:
             found = await spawner.describe(seconds=_SPAWNER_SECONDS)
             return f"images for {', '.join(found.providers)}; {found.detail}"
@@ -199,7 +202,26 @@ def _spawner_of_another(socket: Path) -> str:
         finally:
             await spawner.close()
 
-    return asyncio.run(ask()) if os.access(socket, os.W_OK) else ""
+    return asyncio.run(ask()) if os.access(settings.spawner_address, os.W_OK) else ""
+
+
+def _swarm(settings: Settings) -> Finding:
+    from server.refusal import StartRefused
+    from server.workers.docker import described
+    from server.workers.spawner import SpawnerClient
+
+    async def ask() -> str:
+        spawner = SpawnerClient(settings)
+        try:
+            found = await described(spawner, settings, carried=True)
+        finally:
+            await spawner.close()
+        return f"swarm, with images for {', '.join(found.providers)}: {found.detail}"
+
+    try:
+        return Finding("launcher", Level.FINE, asyncio.run(ask()))
+    except StartRefused as error:
+        return Finding("launcher", Level.MISSING, f"swarm: {error}", _OTHER_LAUNCHER)
 
 
 def agents(data_dir: Path) -> Iterator[Finding]:

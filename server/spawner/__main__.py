@@ -52,8 +52,11 @@ def _healthy() -> int:
     """It listens when it has seen a wall that holds, and no sooner. Asked often, so nothing is loaded that this does not need."""
     from server.data_dir import chosen_data_dir
 
-    address = os.environ.get("TREADLE_SPAWNER_SOCKET") or str(chosen_data_dir(None) / "spawner.sock")
-    with socket.socket(socket.AF_UNIX) as probe:
+    address: str | tuple[str, int] = os.environ.get("TREADLE_SPAWNER_SOCKET") or str(chosen_data_dir(None) / "spawner.sock")
+    family = socket.AF_UNIX
+    if tcp := os.environ.get("TREADLE_SPAWNER_TCP"):
+        family, address = socket.AF_INET, ("127.0.0.1", int(tcp.rpartition(":")[2]))
+    with socket.socket(family) as probe:
         probe.settimeout(_HEALTH_SECONDS)
         error = probe.connect_ex(address)
     return _DONE if not error else _complain(f"nobody answers at {address}: {os.strerror(error)}", _FAILED)

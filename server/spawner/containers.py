@@ -138,7 +138,7 @@ class Containers:
     async def start(self, name: str, provider: str, labels: Mapping[str, str], *, furnished: bool, unused: bool = False) -> Started:
         """Make and start the container of a slot, unless that was done before. Where the workspace is `furnished`, the worker gets it.
         Where the slot is `unused`, one that had waited for a turn and has ended is replaced. Errors: Unnameable, Refused, EngineAway."""
-        _check(labels)
+        check_labels(labels)
         async with self._locked(name) as slot:
             if not slot.path.is_dir():
                 raise Refused(f"the spawner sees no slot {name} in {self._root}: TREADLE_WORKER_ROOT must be the same for both")
@@ -552,7 +552,13 @@ def _heard(task: asyncio.Future[Any]) -> None:
         task.exception()
 
 
-def _check(labels: Mapping[str, str]) -> None:
+def is_slot(name: str) -> bool:
+    """Whether a slot can have this name."""
+    return _SLOT.fullmatch(name) is not None
+
+
+def check_labels(labels: Mapping[str, str]) -> None:
+    """Errors: Unnameable."""
     for name, value in labels.items():
         if not _LABEL.fullmatch(value):
             raise Unnameable(f"{name}: {value!r} is no label")

@@ -88,7 +88,7 @@ class Engine:
 
     async def facts(self) -> Facts:
         """Whether it is there, and what it can do."""
-        return await self._call(_facts)
+        return await self.call(_facts)
 
     async def has_image(self, image: str) -> bool:
         """Whether an image is there; none is ever pulled."""
@@ -100,15 +100,15 @@ class Engine:
                 return False
             return True
 
-        return await self._call(look)
+        return await self.call(look)
 
     async def label(self, image: str, label: str) -> str:
         """A label of an image; empty where it has none. Errors: EngineRefused when there is no such image."""
-        return await self._call(lambda api: str((api.inspect_image(image)["Config"].get("Labels") or {}).get(label, "")))
+        return await self.call(lambda api: str((api.inspect_image(image)["Config"].get("Labels") or {}).get(label, "")))
 
     async def create(self, name: str, image: str, configuration: Mapping[str, Any], host: Mapping[str, Any]) -> None:
         """Make a container, which does not run yet. Errors: NameTaken."""
-        await self._call(lambda api: api.create_container(image, name=name, host_config=api.create_host_config(**host), **configuration))
+        await self.call(lambda api: api.create_container(image, name=name, host_config=api.create_host_config(**host), **configuration))
 
     async def start(self, name: str, line: bytes) -> None:
         """Start it with `line` on its standard input, which then ends."""
@@ -121,7 +121,7 @@ class Engine:
                 connection.sendall(line)
                 connection.shutdown(socket.SHUT_WR)
 
-        await self._call(start)
+        await self.call(start)
 
     async def inspect(self, name: str) -> State | None:
         """None when there is none."""
@@ -132,7 +132,7 @@ class Engine:
             except NotFound:
                 return None
 
-        return await self._call(look)
+        return await self.call(look)
 
     async def kill(self, name: str) -> None:
         """End all its processes, and wait until they are gone. One that ended by itself, or is gone, will do."""
@@ -146,11 +146,11 @@ class Engine:
                         raise
                 api.wait(name, timeout=_END_SECONDS)
 
-        await self._call(end)
+        await self.call(end)
 
     async def ended(self, name: str, *, seconds: float) -> None:
         """Wait until a container that was started has ended; takes one of the few threads. Errors: EngineAway when it takes longer."""
-        await self._call(lambda api: api.wait(name, timeout=seconds))
+        await self.call(lambda api: api.wait(name, timeout=seconds))
 
     async def output(self, name: str) -> str:
         """What it printed, as far as the engine keeps it."""
@@ -161,7 +161,7 @@ class Engine:
             except NotFound:
                 return ""
 
-        return await self._call(read)
+        return await self.call(read)
 
     async def remove(self, name: str) -> None:
         """Delete it, running or not, if it is there."""
@@ -174,18 +174,18 @@ class Engine:
                     if error.status_code != 409:  # somebody else removes it just now
                         raise
 
-        await self._call(remove)
+        await self.call(remove)
 
     async def list(self, label: str) -> list[State]:
         """All containers that have the label, `name=value`."""
-        return await self._call(lambda api: [_listed(each) for each in api.containers(all=True, filters={"label": label})])
+        return await self.call(lambda api: [_listed(each) for each in api.containers(all=True, filters={"label": label})])
 
     @asynccontextmanager
     async def happenings(self, label: str) -> AsyncIterator[asyncio.Queue[tuple[str, str] | None]]:
         """What happens to containers that have the label, as (what, name) from now on; None when the engine has hung up."""
         loop = asyncio.get_running_loop()
         heard: asyncio.Queue[tuple[str, str] | None] = asyncio.Queue()
-        stream = await self._call(lambda api: api.events(decode=True, filters={"label": label, "type": "container"}))
+        stream = await self.call(lambda api: api.events(decode=True, filters={"label": label, "type": "container"}))
         # Not one of the few threads: it is there as long as this is.
         thread = threading.Thread(target=_tell, args=(stream, lambda each: loop.call_soon_threadsafe(heard.put_nowait, each)), daemon=True)
         thread.start()
@@ -202,7 +202,9 @@ class Engine:
             self._api.close()
         self._threads.shutdown(wait=True, cancel_futures=True)
 
-    async def _call(self, work: Callable[[docker.APIClient], T]) -> T:
+    async def call(self, work: Callable[[docker.APIClient], T]) -> T:
+        """What `work` returns, in a thread."""
+
         def call() -> T:
             with _told(self._host):
                 if self._api is None:

@@ -23,6 +23,7 @@ from server.spawner.engine import Engine, EngineAway, EngineError, EngineRefused
 from server.spawner.root import PROBE
 from server.spawner.settings import SpawnerSettings
 from server.spawner.slots import build
+from server.spawner.swarm_template import SwarmTemplate
 from server.spawner.template import Template
 from server.workers.inside import WORKSPACE
 from server.workers.slot import FULL, Slot, delete_tree
@@ -61,7 +62,7 @@ async def look(engine: Engine, template: Template) -> Ready:
     try:
         facts = await engine.facts()
         _check_limits(facts, template)
-        providers = await _providers(engine, template)
+        providers = await providers_with_image(engine, template)
         stale = await _stale(engine, template, providers)
     except EngineError as error:
         raise EngineUnfit(str(error)) from None
@@ -111,8 +112,8 @@ def _check_limits(facts: Facts, template: Template) -> None:
         raise EngineUnfit("the engine filters no system calls (seccomp), since its kernel or its build cannot; use one that can")
 
 
-async def _providers(engine: Engine, template: Template) -> tuple[str, ...]:
-    """The known agents that have an image."""
+async def providers_with_image(engine: Engine, template: Template | SwarmTemplate) -> tuple[str, ...]:
+    """The known agents that have an image. Errors: EngineUnfit, EngineError."""
     known = sorted({*installed("provider"), *not_installed("provider")})
     found = tuple([provider for provider in known if await engine.has_image(template.image(provider))])
     if not found:

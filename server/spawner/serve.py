@@ -22,9 +22,13 @@ from server.spawner.root import RootUnusable, check_trust, held_root
 from server.spawner.service import SpawnerService
 from server.spawner.settings import SpawnerSettings
 from server.spawner.slots import Slots
+from server.spawner.swarm import Services, Swarm
+from server.spawner.swarm_readiness import look_at_swarm
+from server.spawner.swarm_service import SwarmSpawnerService
 from server.spawner.template import Template
+from server.workers import spawner_key
 from server.workers.presence import is_anybody_present, make_sign
-from treadle.spawner.v1 import spawner_service_pb2_grpc as stubs
+from treadle.spawner.v1.spawner_service_pb2_grpc import SpawnerServiceServicer, add_SpawnerServiceServicer_to_server
 
 _GRACE_SECONDS = 2.0
 STALE = "`make images` builds those of this checkout"
@@ -42,6 +46,9 @@ async def serving(settings: SpawnerSettings, *, end_workers: bool = False) -> As
     """Serve for the time of the context; what it yields is done, with its error, when the spawner cannot go on. At the end containers are
     left alone, but with `end_workers` where no server is there any more. Errors: StartRefused."""
     async with AsyncExitStack() as stack:
+        if settings.spawner_kind == "swarm":
+            yield await _serving_swarm(stack, settings)
+            return
         apart = settings.server_ids[0] != os.geteuid()
         installation = stack.enter_context(held_root(settings.slots_dir, group=settings.server_ids[1] if apart else None))
         engine, template, slots = Engine(settings.docker_host), Template(settings), Slots(settings)
@@ -76,9 +83,25 @@ async def _begun(containers: Containers) -> None:
         raise RootUnusable(f"TREADLE_WORKER_ROOT: {error.filename} cannot be used: {error.strerror}") from None
 
 
+async def _serving_swarm(stack: AsyncExitStack, settings: SpawnerSettings) -> asyncio.Future[None]:
+    engine = Engine(settings.docker_host)
+    stack.callback(engine.close)
+    template, ready = await look_at_swarm(engine, settings)
+    services = Services(Swarm(engine), template, providers=ready.providers)
+    upkeep = asyncio.create_task(services.look_after(), name="services")
+    stack.push_async_callback(_ended, upkeep)
+    await _listen(stack, SwarmSpawnerService(services, ready, settings), settings)
+    log.info("spawner.ready", socket=str(settings.spawner_address), network=settings.swarm_network, providers=ready.providers)
+    return upkeep
+
+
 async def checked(settings: SpawnerSettings) -> Ready:
     """What `serving` would find, without serving; a spawner that serves the root need not stop. Errors: StartRefused."""
     with ExitStack() as stack:
+        if settings.spawner_kind == "swarm":
+            engine = Engine(settings.docker_host)
+            stack.callback(engine.close)
+            return (await look_at_swarm(engine, settings))[1]
         for missing in reversed([path for path in (settings.slots_dir, *settings.slots_dir.parents) if not path.exists()]):
             missing.mkdir(mode=0o700)
             stack.callback(missing.rmdir)
@@ -91,12 +114,15 @@ async def checked(settings: SpawnerSettings) -> Ready:
         return ready
 
 
-async def _listen(stack: AsyncExitStack, service: SpawnerService, settings: SpawnerSettings) -> None:
+async def _listen(stack: AsyncExitStack, service: SpawnerServiceServicer, settings: SpawnerSettings) -> None:
+    if settings.spawner_tcp:
+        await _listen_by_tcp(stack, service, settings)
+        return
     address = settings.spawner_address.absolute()
     if len(os.fsencode(address)) > SOCKET_BYTES:
         raise SocketUnfit(f"TREADLE_SPAWNER_SOCKET: {address} is longer than the {SOCKET_BYTES} bytes that a socket's path may have")
     server = grpc.aio.server(options=_OPTIONS)
-    stubs.add_SpawnerServiceServicer_to_server(service, server)
+    add_SpawnerServiceServicer_to_server(service, server)
     uid, gid = settings.server_ids
     if apart := uid != os.geteuid():
         # It is given away by its name.
@@ -116,6 +142,17 @@ async def _listen(stack: AsyncExitStack, service: SpawnerService, settings: Spaw
     unready.rename(address)
     make_sign(address)
     stack.callback(_withdraw, address, address.stat().st_ino)
+
+
+async def _listen_by_tcp(stack: AsyncExitStack, service: SpawnerServiceServicer, settings: SpawnerSettings) -> None:
+    server = grpc.aio.server(options=_OPTIONS)
+    add_SpawnerServiceServicer_to_server(service, server)
+    try:
+        server.add_secure_port(settings.spawner_tcp, spawner_key.of_spawner(settings.spawner_key))
+    except RuntimeError as error:
+        raise SocketUnfit(f"TREADLE_SPAWNER_TCP: {settings.spawner_tcp} cannot be listened on: {error}") from None
+    await server.start()
+    stack.push_async_callback(server.stop, _GRACE_SECONDS)
 
 
 def _withdraw(address: Path, inode: int) -> None:

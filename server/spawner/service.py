@@ -8,7 +8,7 @@ from typing import Any, TypeVar
 import grpc
 import structlog
 
-from server.spawner.containers import Containers, NoSlot, Refused, Started, Unnameable
+from server.spawner.containers import Containers, NoSlot, Refused, Spawned, Started, Unnameable
 from server.spawner.engine import EngineError
 from server.spawner.readiness import Ready
 from server.spawner.settings import SpawnerSettings
@@ -48,63 +48,63 @@ class SpawnerService(stubs.SpawnerServiceServicer):
 
     async def Prepare(self, request: wire.PrepareRequest, context: Context) -> wire.PrepareResponse:  # noqa: N802
         """A new one, or one that waits."""
-        return wire.PrepareResponse(taken=await _answered(context, self._containers.prepare(request.slot, request.waiting)))
+        return wire.PrepareResponse(taken=await answered(context, self._containers.prepare(request.slot, request.waiting)))
 
     async def Start(self, request: wire.StartRequest, context: Context) -> wire.StartResponse:  # noqa: N802
         """Once for each slot."""
-        asked = request.labels
-        labels = {"session": asked.session_id, "turn": asked.turn_id, "attempt": str(asked.attempt), "tenant": asked.tenant_id}
+        labels = labels_of(request.labels)
         start = self._containers.start(request.slot, request.provider, labels, furnished=request.furnished, unused=request.unused)
-        started = await _answered(context, start)
+        started = await answered(context, start)
         return wire.StartResponse(outcome=_OUTCOMES[started])
 
     async def Seal(self, request: wire.SealRequest, context: Context) -> wire.SealResponse:  # noqa: N802
         """From now on."""
-        await _answered(context, self._containers.seal(request.slot))
+        await answered(context, self._containers.seal(request.slot))
         return wire.SealResponse()
 
     async def Occupied(self, request: wire.OccupiedRequest, context: Context) -> wire.OccupiedResponse:  # noqa: N802
         """As it is now."""
-        took = await _answered(context, self._containers.occupied(request.slot))
+        took = await answered(context, self._containers.occupied(request.slot))
         return wire.OccupiedResponse(bytes=took.bytes, files=took.files, uncounted=not took.counted)
 
     async def Wait(self, request: wire.WaitRequest, context: Context) -> wire.WaitResponse:  # noqa: N802
         """To its end."""
-        await _answered(context, self._containers.wait(request.slot))
+        await answered(context, self._containers.wait(request.slot))
         return wire.WaitResponse()
 
     async def Kill(self, request: wire.KillRequest, context: Context) -> wire.KillResponse:  # noqa: N802
         """Now."""
-        await _answered(context, self._containers.kill(request.slot))
+        await answered(context, self._containers.kill(request.slot))
         return wire.KillResponse()
 
     async def Remove(self, request: wire.RemoveRequest, context: Context) -> wire.RemoveResponse:  # noqa: N802
         """For good."""
-        await _answered(context, self._containers.remove(request.slot))
+        await answered(context, self._containers.remove(request.slot))
         return wire.RemoveResponse()
 
     async def List(self, request: wire.ListRequest, context: Context) -> wire.ListResponse:  # noqa: N802
         """All of them."""
-        found = await _answered(context, self._containers.list())
-        return wire.ListResponse(
-            containers=[
-                wire.SpawnedContainer(
-                    slot=each.slot,
-                    provider=each.provider,
-                    labels=wire.WorkerLabels(
-                        session_id=each.labels.get("treadle.session", ""),
-                        turn_id=each.labels.get("treadle.turn", ""),
-                        attempt=int(each.labels.get("treadle.attempt") or 0),
-                        tenant_id=each.labels.get("treadle.tenant", ""),
-                    ),
-                    running=each.running,
-                )
-                for each in found
-            ]
-        )
+        found = await answered(context, self._containers.list())
+        return wire.ListResponse(containers=[told(each) for each in found])
 
 
-async def _answered(context: Context, work: Awaitable[T]) -> T:
+def labels_of(asked: wire.WorkerLabels) -> dict[str, str]:
+    """As they are written onto a container."""
+    return {"session": asked.session_id, "turn": asked.turn_id, "attempt": str(asked.attempt), "tenant": asked.tenant_id}
+
+
+def told(each: Spawned) -> wire.SpawnedContainer:
+    """As it is answered."""
+    labels = wire.WorkerLabels(
+        session_id=each.labels.get("treadle.session", ""),
+        turn_id=each.labels.get("treadle.turn", ""),
+        attempt=int(each.labels.get("treadle.attempt") or 0),
+        tenant_id=each.labels.get("treadle.tenant", ""),
+    )
+    return wire.SpawnedContainer(slot=each.slot, provider=each.provider, labels=labels, running=each.running)
+
+
+async def answered(context: Context, work: Awaitable[T]) -> T:
     """Its result; what it raises, as a status."""
     try:
         return await work

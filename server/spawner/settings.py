@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from typing import Annotated
+from typing import Annotated, Literal
 
 from pydantic import AfterValidator, Field, ValidationInfo, field_validator
 
@@ -20,6 +20,15 @@ class SpawnerSettings(WorkerSettings):
         "unix:///var/run/docker.sock",
         validation_alias=also("docker_host", "DOCKER_HOST"),
         description="The container engine; also `DOCKER_HOST`.",
+    )
+    spawner_kind: Literal["docker", "swarm"] = Field(
+        "docker",
+        description="What is made for workers: `docker`, containers of this engine; `swarm`, services of the Swarm that it manages. The "
+        "server's launcher must be the same.",
+    )
+    swarm_network: str = Field(
+        "treadle-workers",
+        description="With `swarm`: the overlay network for workers and servers; it must be internal, and is for one installation.",
     )
     worker_image: Annotated[str, AfterValidator(forms.worker_image)] = Field(
         "treadle-worker-{provider}",

@@ -6,6 +6,7 @@ import asyncio
 import os
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager, suppress
+from pathlib import Path
 
 from server.config import Settings
 from server.kernel.errors import LaunchFailed, WorkerLost
@@ -104,7 +105,8 @@ class DockerLauncher(LocalLauncher):
         spec = await asyncio.to_thread(slot.spec)
         if spec is None or not spec.provider:
             raise WorkerLost(f"what worker {worker} is for is not known; it was prepared by an earlier version")
-        outcome = await self._spawner.start(slot.path.name, spec, furnished=True, unused=slot.is_ready, seconds=self._start_seconds)
+        answer = await self._spawner.start(slot.path.name, spec, furnished=True, unused=slot.is_ready, seconds=self._start_seconds)
+        outcome = answer.outcome
         if outcome == wire.START_OUTCOME_ENDED:
             raise WorkerLost(f"worker {worker} has ended")
         return outcome == wire.START_OUTCOME_STARTED
@@ -116,9 +118,9 @@ class DockerLauncher(LocalLauncher):
 @asynccontextmanager
 async def open_docker_launcher(settings: Settings) -> AsyncIterator[DockerLauncher]:
     """The entry point `docker`. Workers are left alone when it closes: the next server finds them. Errors: SpawnerUnfit."""
-    spawner = SpawnerClient(settings.spawner_address)
+    spawner = SpawnerClient(settings)
     try:
-        launcher = DockerLauncher(settings, spawner, await _described(spawner, settings))
+        launcher = DockerLauncher(settings, spawner, await described(spawner, settings))
         keeping = asyncio.create_task(launcher.pool.keep(), name="pool of workers")
         try:
             with present(settings.spawner_address):
@@ -132,9 +134,10 @@ async def open_docker_launcher(settings: Settings) -> AsyncIterator[DockerLaunch
         await spawner.close()
 
 
-async def _described(spawner: SpawnerClient, settings: Settings) -> wire.DescribeResponse:
-    socket = settings.spawner_address
-    if os.access(socket, os.F_OK) and not os.access(socket, os.R_OK | os.W_OK):
+async def described(spawner: SpawnerClient, settings: Settings, *, carried: bool = False) -> wire.DescribeResponse:
+    """What the spawner makes: here, or in a Swarm. Errors: SpawnerUnfit."""
+    socket = settings.spawner_tcp or settings.spawner_address
+    if isinstance(socket, Path) and os.access(socket, os.F_OK) and not os.access(socket, os.R_OK | os.W_OK):
         raise SpawnerUnfit(
             f"the spawner's socket {socket} may not be used by this user (uid {os.geteuid()}); it is for the spawner's own, or for "
             "TREADLE_SERVER_USER in the environment of a spawner that is root"
@@ -143,10 +146,20 @@ async def _described(spawner: SpawnerClient, settings: Settings) -> wire.Describ
         found = await spawner.describe(seconds=_DESCRIBE_SECONDS)
     except TimeoutError as error:
         raise SpawnerUnfit(
-            f"no spawner answers at {socket} ({error}); start `python -m server.spawner` beside the server, as root or as the "
-            "same user, who is in the group docker then, with the same TREADLE_DATA_DIR, TREADLE_WORKER_ROOT and TREADLE_SPAWNER_SOCKET"
+            f"no spawner answers at {socket} ({error}); start `python -m server.spawner` "
+            + (
+                "on a manager of the Swarm, with the same TREADLE_SPAWNER_KEY"
+                if settings.spawner_tcp
+                else "beside the server, as root or as the same user, who is in the group docker then, with the same TREADLE_DATA_DIR, "
+                "TREADLE_WORKER_ROOT and TREADLE_SPAWNER_SOCKET"
+            )
         ) from None
-    if not os.access(settings.slots_dir, os.R_OK | os.X_OK):
+    if found.carried != carried:
+        raise SpawnerUnfit(
+            f"TREADLE_LAUNCHER is {settings.launcher!r}, and the spawner at {socket} makes workers of another kind; its "
+            f"TREADLE_SPAWNER_KIND must be {settings.launcher!r}, too"
+        )
+    if not carried and not os.access(settings.slots_dir, os.R_OK | os.X_OK):
         raise SpawnerUnfit(f"TREADLE_WORKER_ROOT: this user (uid {os.geteuid()}) sees no {settings.slots_dir}: {_SAME_ROOT}")
     wanted = {"TREADLE_DEFAULT_PROVIDER": [settings.default_provider] * bool(settings.default_provider)}
     wanted["TREADLE_WORKER_POOL"] = [*settings.pool_sizes]

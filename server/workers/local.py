@@ -15,7 +15,7 @@ from server.workers.client import WorkerLink
 from server.workers.dial import dial
 from server.workers.disk import occupied
 from server.workers.liveness import Watch
-from server.workers.slot import EGRESS_SOCKET_NAME, MODEL_SOCKET_NAME, Slot, slot_of, slots
+from server.workers.slot import EGRESS_SOCKET_NAME, MODEL_SOCKET_NAME, Slot, delete_remains, slot_of, slots
 
 POLL_SECONDS = 0.005
 
@@ -142,3 +142,9 @@ class LocalLauncher(ABC):
         if not slot.is_furnished:
             raise WorkerLost(f"worker {worker} and its workspace are not on this machine")
         return slot
+
+
+def prepare_root(root: Path) -> None:
+    """Make the directory of the slots, where it is the server's, and finish what a server that was killed had begun to delete."""
+    root.mkdir(mode=0o700, parents=True, exist_ok=True)
+    delete_remains(root)

@@ -26,8 +26,8 @@ from server.setting_forms import SOCKET_BYTES
 from server.workers import shim
 from server.workers.inside import ENVIRONMENT, MODELS, RUN, WORKSPACE, configuration
 from server.workers.liveness import ProcessWatch
-from server.workers.local import POLL_SECONDS, LocalLauncher
-from server.workers.slot import EGRESS_SOCKET_NAME, MODEL_SOCKET_NAME, SOCKET_NAME, Slot, delete_remains, slot_of
+from server.workers.local import POLL_SECONDS, LocalLauncher, prepare_root
+from server.workers.slot import EGRESS_SOCKET_NAME, MODEL_SOCKET_NAME, SOCKET_NAME, Slot, slot_of
 from server.workers.sweep import sweep
 
 _KILL_SECONDS = 10.0
@@ -147,15 +147,9 @@ class ProcessLauncher(LocalLauncher):
 async def open_process_launcher(settings: Settings) -> AsyncIterator[ProcessLauncher]:
     """The entry point `process`. Workers are left alone when it closes: the next server finds them."""
     wall = await asyncio.to_thread(probe)
-    await asyncio.to_thread(_prepare_root, settings.slots_dir)
+    await asyncio.to_thread(prepare_root, settings.slots_dir)
     await asyncio.to_thread(_compile)
     yield ProcessLauncher(settings, wall)
-
-
-def _prepare_root(root: Path) -> None:
-    """Make the directory of the slots, and finish what a server that was killed had begun to delete."""
-    root.mkdir(mode=0o700, parents=True, exist_ok=True)
-    delete_remains(root)
 
 
 def _compile() -> None:

@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Callable, Sequence
-from pathlib import Path
 from typing import Any
 
 import grpc
 
+from server.config import WorkerSettings
 from server.kernel.errors import LaunchFailed, WorkerLost
 from server.kernel.ports.launcher import Occupied, WorkerSpec
+from server.workers import spawner_key
 from treadle.spawner.v1 import spawner_service_pb2 as wire
 from treadle.spawner.v1 import spawner_service_pb2_grpc as stubs
 
@@ -30,8 +31,13 @@ _AWAY = frozenset({grpc.StatusCode.UNAVAILABLE, grpc.StatusCode.CANCELLED})
 class SpawnerClient:
     """One connection. Close it."""
 
-    def __init__(self, socket: Path) -> None:
-        self._channel = grpc.aio.insecure_channel(f"unix:{socket.absolute()}", options=_OPTIONS)
+    def __init__(self, settings: WorkerSettings) -> None:
+        """Errors: KeyUnfit."""
+        if settings.spawner_tcp:
+            options = [*_OPTIONS, ("grpc.ssl_target_name_override", spawner_key.NAME)]
+            self._channel = grpc.aio.secure_channel(settings.spawner_tcp, spawner_key.of_server(settings.spawner_key), options=options)
+        else:
+            self._channel = grpc.aio.insecure_channel(f"unix:{settings.spawner_address.absolute()}", options=_OPTIONS)
         self._stub = stubs.SpawnerServiceStub(self._channel)
 
     async def describe(self, *, seconds: float) -> wire.DescribeResponse:
@@ -46,15 +52,17 @@ class SpawnerClient:
         )
         return answer.taken
 
-    async def start(self, slot: str, spec: WorkerSpec, *, furnished: bool, unused: bool = False, seconds: float) -> wire.StartOutcome:
+    async def start(
+        self, slot: str, spec: WorkerSpec, *, furnished: bool, unused: bool = False, seconds: float, carrier: bytes = b""
+    ) -> wire.StartResponse:
         """Have the slot's container made and started, once (where it is `unused`, again if need be), and the workspace given to it where
-        that is complete. Errors: LaunchFailed."""
+        that is complete; in a Swarm, with what its carrier is told. Errors: LaunchFailed."""
         labels = wire.WorkerLabels(
             session_id=spec.session_id, turn_id=spec.worker.turn_id, attempt=spec.worker.attempt, tenant_id=spec.tenant_id
         )
-        request = wire.StartRequest(slot=slot, provider=spec.provider, labels=labels, furnished=furnished, unused=unused)
+        request = wire.StartRequest(slot=slot, provider=spec.provider, labels=labels, furnished=furnished, unused=unused, carrier=carrier)
         answer: wire.StartResponse = await self._launching(self._stub.Start, request, "start", seconds)
-        return answer.outcome
+        return answer
 
     async def seal(self, slot: str) -> None:
         """The worker can put nothing else in the place of its socket any more. Errors: WorkerLost when that cannot be done now."""
@@ -68,22 +76,24 @@ class SpawnerClient:
             return Occupied(0, 0)
         return Occupied(answer.bytes, answer.files, counted=not answer.uncounted)
 
-    async def ended(self, slot: str) -> None:
+    async def ended(self, slot: str) -> wire.WorkerEnd:
         """Wait until the slot's container has ended, and that is recorded; however long the spawner is away."""
         while True:
             try:
-                await self._stub.Wait(wire.WaitRequest(slot=slot), wait_for_ready=True)
+                answer: wire.WaitResponse = await self._stub.Wait(wire.WaitRequest(slot=slot), wait_for_ready=True)
             except grpc.aio.AioRpcError as error:
                 if error.code() in _AWAY:
                     await asyncio.sleep(_PAUSE_SECONDS)
                     continue
                 if error.code() is not grpc.StatusCode.NOT_FOUND:
                     raise
-            return
+                return wire.WorkerEnd()
+            return answer.end
 
-    async def kill(self, slot: str) -> None:
+    async def kill(self, slot: str) -> wire.WorkerEnd:
         """End the slot's container, and wait until that is recorded. Errors: WorkerLost when that cannot be done now."""
-        await self._must(self._stub.Kill, wire.KillRequest(slot=slot), "end")
+        answer = await self._must(self._stub.Kill, wire.KillRequest(slot=slot), "end")
+        return answer.end if answer else wire.WorkerEnd()
 
     async def remove(self, slot: str) -> None:
         """Delete the slot and its container. Errors: WorkerLost when that cannot be done now."""
@@ -101,12 +111,14 @@ class SpawnerClient:
         except TimeoutError as error:
             raise LaunchFailed(f"the spawner did not {what} the worker within {seconds:g} s: {error}") from error
 
-    async def _must(self, call: Callable[..., Any], request: Any, what: str) -> None:
+    async def _must(self, call: Callable[..., Any], request: Any, what: str) -> Any:
+        """None when there is no such slot."""
         try:
-            await self._answer(call, request, _PATIENCE_SECONDS)
+            return await self._answer(call, request, _PATIENCE_SECONDS)
         except grpc.aio.AioRpcError as error:
             if error.code() is not grpc.StatusCode.NOT_FOUND:
                 raise WorkerLost(f"the spawner cannot {what} a worker: {error.details()}") from error
+            return None
         except TimeoutError as error:
             raise WorkerLost(f"the spawner does not answer, so a worker may still be there: {error}") from error
 
@@ -131,7 +143,7 @@ class ContainerWatch:
     """See Watch. Asks the spawner, since the container's processes may not be visible from here."""
 
     def __init__(self, spawner: SpawnerClient, slot: str) -> None:
-        self._waiting = asyncio.create_task(spawner.ended(slot), name=f"watch on {slot}")
+        self._waiting: asyncio.Task[wire.WorkerEnd] = asyncio.create_task(spawner.ended(slot), name=f"watch on {slot}")
         self._ended = asyncio.Event()
         self._waiting.add_done_callback(self._tell)
 
@@ -148,7 +160,7 @@ class ContainerWatch:
         """See Watch."""
         self._waiting.cancel()
 
-    def _tell(self, waiting: asyncio.Task[None]) -> None:
+    def _tell(self, waiting: asyncio.Task[wire.WorkerEnd]) -> None:
         if not waiting.cancelled():
             # An error is a spawner that does not know what a server of this version asks: then nobody could tell of an end.
             waiting.exception()

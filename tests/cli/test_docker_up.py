@@ -87,7 +87,7 @@ async def test_doctor_tries_a_container(unused, docker) -> None:
     assert "no network" in told.out
     assert not unused.data_dir.exists()
     plain = await unused.run("doctor", TREADLE_LISTEN="127.0.0.1:0")
-    assert "ok  launcher   process (TREADLE_LAUNCHER of this shell; Treadle also has: docker)" in plain.out
+    assert "ok  launcher   process (TREADLE_LAUNCHER of this shell; Treadle also has: docker, swarm)" in plain.out
 
 
 async def test_an_agent_without_an_image_cannot_be_the_default(unused, docker) -> None:

@@ -29,6 +29,7 @@ PLANTS = [
     ("server.workers", "import server.spawner", "server is layered"),
     ("worker", "import server.kernel", "server and worker meet only through protos"),
     ("server.workers", "import worker", "server and worker meet only through protos"),
+    ("carrier", "import worker", "a carrier knows nobody"),
     ("treadle_client", "import server.config", "clients know only protos"),
     ("treadle_client", "import worker", "clients know only protos"),
     ("server.kernel", "import treadle_client", "of the server only the command line is a client"),
@@ -41,7 +42,7 @@ def tree(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A copy of the source tree, with the generated package and the client beside the others."""
     tree = tmp_path_factory.mktemp("tree")
     unwanted = shutil.ignore_patterns("__pycache__", "*.egg-info")
-    for package in ["server", "worker", "generated/python/src/treadle", "clients/python/src/treadle_client"]:
+    for package in ["server", "worker", "carrier", "generated/python/src/treadle", "clients/python/src/treadle_client"]:
         shutil.copytree(ROOT / package, tree / Path(package).name, ignore=unwanted)
     shutil.copy(ROOT / "pyproject.toml", tree)
     return tree

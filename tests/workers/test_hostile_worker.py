@@ -15,6 +15,7 @@ from typing import Any
 import grpc
 import pytest
 from google.protobuf.timestamp_pb2 import Timestamp
+from support.launchers import KINDS
 from support.workers import assignment, launched, launcher_in, listen, new_worker, spec
 
 from server.kernel.agent_request import AgentRequest, RequestKind
@@ -252,6 +253,7 @@ def test_a_link_in_the_place_of_the_socket_is_refused(tmp_path: Path) -> None:
             open_socket(tmp_path / "true.sock", [owners[0] + 1])
 
 
+@pytest.mark.parametrize("launcher", KINDS, indirect=True)
 async def test_another_sessions_socket_does_not_prove_itself(launcher: LocalLauncher, tmp_path: Path) -> None:
     """The socket was swapped for the one of another worker, as an agent with the same uid could do before the directory is sealed."""
     async with launched(launcher) as (first, _, _), launched(launcher) as (second, link, _):

@@ -11,7 +11,7 @@ from contextlib import ExitStack, aclosing
 from pathlib import Path
 
 import pytest
-from support.launchers import KINDS, opened
+from support.launchers import ALL_KINDS, KINDS, opened
 from support.workers import alive, assignment, eventually, launched, launcher_in, listen, new_worker, play, processes_with, python_of, spec
 
 from server.kernel.errors import LaunchFailed, WorkerLost
@@ -33,6 +33,7 @@ async def test_a_turn_runs_and_its_files_are_there(launcher: LocalLauncher) -> N
         assert heard.result is not None
         assert heard.result.outcome.status is TurnState.COMPLETED
         assert heard.result.last_worker_seq == len(heard.bodies)
+        await launcher.collect(worker)
         assert (workspace / "treadle-notes" / "turn-1.md").read_text().count("please do it") == 1
         assert (0, "ok 1 - turn-1.md\n1..1\n") in heard.outputs()
 
@@ -117,8 +118,9 @@ async def test_what_got_away_by_forking_twice_is_gone_after_the_turn(launcher: L
     escape = "(setsid sh -c 'while :; do date +%N > late; sleep 0.01; done' >/dev/null 2>&1 &) ; sleep 0.1"
     async with launched(launcher, [{"run": escape}]) as (worker, link, workspace):
         await listen(link.execute(assignment(worker)), link)
-        last = (workspace / "late").read_bytes()
         await launcher.collect(worker)
+        last = (workspace / "late").read_bytes()
+        await asyncio.sleep(0.1)
         assert (workspace / "late").read_bytes() == last
 
 
@@ -206,6 +208,7 @@ async def test_an_agent_waits_while_nothing_is_acknowledged(launcher: LocalLaunc
         heard = await listen(link.resume(count), link)
         assert heard.result is not None
         assert heard.result.last_worker_seq == count + len(heard.bodies) == 3003
+        await launcher.collect(worker)
         assert (workspace / "after").exists()
 
 
@@ -223,7 +226,7 @@ async def test_a_provider_that_is_not_there_fails_the_turn(launcher: LocalLaunch
         assert "nobody" in heard.result.outcome.message
 
 
-@pytest.mark.parametrize("kind", KINDS)
+@pytest.mark.parametrize("kind", ALL_KINDS)
 async def test_a_worker_without_a_server_gives_up(kind: str, tmp_path: Path) -> None:
     async with opened(kind, tmp_path, worker_orphan_seconds=1) as launcher, launched(launcher) as (_, link, _):
         async with asyncio.timeout(10):
@@ -257,6 +260,7 @@ def has_reader(fifo: Path, opened_files: ExitStack) -> bool:
     return True
 
 
+@pytest.mark.parametrize("launcher", KINDS, indirect=True)
 async def test_a_fork_bomb_is_stopped_and_its_neighbour_is_not(launcher: LocalLauncher) -> None:
     """The limit counts within one sandbox, although all workers have the same uid."""
     bomb = "(i=0; while [ $i -lt 1100 ]; do sleep 1000.375 & i=$((i+1)); done); code=$?; read go < gate; exit $code"

@@ -23,18 +23,20 @@ class DescribeRequest(_message.Message):
     def __init__(self) -> None: ...
 
 class DescribeResponse(_message.Message):
-    __slots__ = ("providers", "uid", "gid", "detail", "worker_seconds")
+    __slots__ = ("providers", "uid", "gid", "detail", "worker_seconds", "carried")
     PROVIDERS_FIELD_NUMBER: _ClassVar[int]
     UID_FIELD_NUMBER: _ClassVar[int]
     GID_FIELD_NUMBER: _ClassVar[int]
     DETAIL_FIELD_NUMBER: _ClassVar[int]
     WORKER_SECONDS_FIELD_NUMBER: _ClassVar[int]
+    CARRIED_FIELD_NUMBER: _ClassVar[int]
     providers: _containers.RepeatedScalarFieldContainer[str]
     uid: int
     gid: int
     detail: str
     worker_seconds: float
-    def __init__(self, providers: _Optional[_Iterable[str]] = ..., uid: _Optional[int] = ..., gid: _Optional[int] = ..., detail: _Optional[str] = ..., worker_seconds: _Optional[float] = ...) -> None: ...
+    carried: bool
+    def __init__(self, providers: _Optional[_Iterable[str]] = ..., uid: _Optional[int] = ..., gid: _Optional[int] = ..., detail: _Optional[str] = ..., worker_seconds: _Optional[float] = ..., carried: bool = ...) -> None: ...
 
 class WorkerLabels(_message.Message):
     __slots__ = ("session_id", "turn_id", "attempt", "tenant_id")
@@ -63,24 +65,36 @@ class PrepareResponse(_message.Message):
     def __init__(self, taken: _Optional[str] = ...) -> None: ...
 
 class StartRequest(_message.Message):
-    __slots__ = ("slot", "provider", "labels", "furnished", "unused")
+    __slots__ = ("slot", "provider", "labels", "furnished", "unused", "carrier")
     SLOT_FIELD_NUMBER: _ClassVar[int]
     PROVIDER_FIELD_NUMBER: _ClassVar[int]
     LABELS_FIELD_NUMBER: _ClassVar[int]
     FURNISHED_FIELD_NUMBER: _ClassVar[int]
     UNUSED_FIELD_NUMBER: _ClassVar[int]
+    CARRIER_FIELD_NUMBER: _ClassVar[int]
     slot: str
     provider: str
     labels: WorkerLabels
     furnished: bool
     unused: bool
-    def __init__(self, slot: _Optional[str] = ..., provider: _Optional[str] = ..., labels: _Optional[_Union[WorkerLabels, _Mapping]] = ..., furnished: bool = ..., unused: bool = ...) -> None: ...
+    carrier: bytes
+    def __init__(self, slot: _Optional[str] = ..., provider: _Optional[str] = ..., labels: _Optional[_Union[WorkerLabels, _Mapping]] = ..., furnished: bool = ..., unused: bool = ..., carrier: _Optional[bytes] = ...) -> None: ...
 
 class StartResponse(_message.Message):
-    __slots__ = ("outcome",)
+    __slots__ = ("outcome", "address")
     OUTCOME_FIELD_NUMBER: _ClassVar[int]
+    ADDRESS_FIELD_NUMBER: _ClassVar[int]
     outcome: StartOutcome
-    def __init__(self, outcome: _Optional[_Union[StartOutcome, str]] = ...) -> None: ...
+    address: str
+    def __init__(self, outcome: _Optional[_Union[StartOutcome, str]] = ..., address: _Optional[str] = ...) -> None: ...
+
+class WorkerEnd(_message.Message):
+    __slots__ = ("code", "message")
+    CODE_FIELD_NUMBER: _ClassVar[int]
+    MESSAGE_FIELD_NUMBER: _ClassVar[int]
+    code: int
+    message: str
+    def __init__(self, code: _Optional[int] = ..., message: _Optional[str] = ...) -> None: ...
 
 class SealRequest(_message.Message):
     __slots__ = ("slot",)
@@ -115,8 +129,10 @@ class WaitRequest(_message.Message):
     def __init__(self, slot: _Optional[str] = ...) -> None: ...
 
 class WaitResponse(_message.Message):
-    __slots__ = ()
-    def __init__(self) -> None: ...
+    __slots__ = ("end",)
+    END_FIELD_NUMBER: _ClassVar[int]
+    end: WorkerEnd
+    def __init__(self, end: _Optional[_Union[WorkerEnd, _Mapping]] = ...) -> None: ...
 
 class KillRequest(_message.Message):
     __slots__ = ("slot",)
@@ -125,8 +141,10 @@ class KillRequest(_message.Message):
     def __init__(self, slot: _Optional[str] = ...) -> None: ...
 
 class KillResponse(_message.Message):
-    __slots__ = ()
-    def __init__(self) -> None: ...
+    __slots__ = ("end",)
+    END_FIELD_NUMBER: _ClassVar[int]
+    end: WorkerEnd
+    def __init__(self, end: _Optional[_Union[WorkerEnd, _Mapping]] = ...) -> None: ...
 
 class RemoveRequest(_message.Message):
     __slots__ = ("slot",)

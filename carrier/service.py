@@ -1,0 +1,371 @@
+"""The carrier: lets in one server, by its certificate, and does for it in the container what a server of the same machine does itself."""
+
+from __future__ import annotations
+
+import asyncio
+import base64
+import json
+import logging
+import os
+import platform
+import signal
+import socket
+import ssl
+import sys
+import tempfile
+from collections.abc import AsyncIterator, Sequence
+from contextlib import asynccontextmanager, suppress
+from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
+from typing import Any, TypeVar
+
+from carrier import words
+from carrier.joined import Streams, joined
+from carrier.wall import filtered
+
+_PYTHON = (sys.executable, "-I", "-B", "-m")
+_WORKSPACE = "/workspace"
+_ON_DISK = (_WORKSPACE, "/tmp", "/home/agent")  # noqa: S108 the container's own
+_SOCKET = Path("/run/treadle/worker.sock")
+_DOORS = Path("/run/models")
+_DOOR_NAMES = ("model.sock", "egress.sock")
+_LEFT_OUT = ".git"
+"""Made for the agent; nobody reads it afterwards."""
+# Children go first when memory runs out: whoever is left can hand out what they did.
+_AS_WORKER = ("/bin/sh", "-c", 'echo 1000 >/proc/self/oom_score_adj; exec "$@"', "sh")
+_PIECE_BYTES = 256 * 1024
+_TAIL_BYTES = 64 * 1024
+_PAUSE_SECONDS = 0.005
+_LOOK_SECONDS = 0.02
+_HELLO_SECONDS = 10.0
+_MAX_CONNECTIONS = 256
+_OOM_EVENTS = (Path("/sys/fs/cgroup/memory.events"), Path("/sys/fs/cgroup/memory/memory.oom_control"))
+
+T = TypeVar("T")
+
+log = logging.getLogger("carrier")
+
+
+@dataclass(frozen=True)
+class Configuration:
+    """See __main__."""
+
+    uid: int
+    port: int
+    certificate: str
+    key: str
+    server: str
+    orphan_seconds: float
+
+
+class Carrier:
+    """One worker's."""
+
+    def __init__(self, configuration: Configuration) -> None:
+        self._configuration = configuration
+        self._server = ssl.PEM_cert_to_DER_cert(configuration.server)
+        self._phase = words.EMPTY
+        self._stopped = self._was_stopped = False
+        self._ended = asyncio.Event()
+        self._over = asyncio.Event()
+        self._code: int | None = None
+        self._worker: asyncio.subprocess.Process | None = None
+        self._tail = bytearray()
+        self._changing = asyncio.Lock()
+        self._kept: dict[str, asyncio.Queue[tuple[Streams, asyncio.Event]]] = {name: asyncio.Queue() for name in _DOOR_NAMES}
+        self._connections: set[asyncio.Task[None]] = set()
+        self._tasks: set[asyncio.Task[None]] = set()
+
+    async def serve(self) -> None:
+        """Until it is told to leave, or nobody was connected for the orphan limit."""
+        for number in (signal.SIGTERM, signal.SIGINT):
+            asyncio.get_running_loop().add_signal_handler(number, self._over.set)
+        for name in _DOOR_NAMES:
+            await asyncio.start_unix_server(partial(self._agent_connected, name), _DOORS / name)
+            (_DOORS / name).chmod(0o666)
+        await asyncio.start_server(self._connected, None, self._configuration.port, ssl=self._context())
+        orphaned = asyncio.create_task(self._orphaned())
+        stopping = asyncio.create_task(self._over.wait())
+        await asyncio.wait({orphaned, stopping}, return_when=asyncio.FIRST_COMPLETED)
+        # The container ends with this process, and all that is in it.
+
+    def _context(self) -> ssl.SSLContext:
+        context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+        context.minimum_version = ssl.TLSVersion.TLSv1_3
+        context.verify_mode = ssl.CERT_REQUIRED
+        context.load_verify_locations(cadata=self._configuration.server)
+        # The module reads its own certificate from files only; this one is gone again, and root's.
+        with tempfile.NamedTemporaryFile("w", dir="/dev/shm") as both:
+            both.write(self._configuration.key + self._configuration.certificate)
+            both.flush()
+            context.load_cert_chain(both.name)
+        return context
+
+    async def _orphaned(self) -> None:
+        alone = 0.0
+        while alone < self._configuration.orphan_seconds:
+            await asyncio.sleep(1)
+            alone = 0.0 if self._connections else alone + 1
+        log.warning("no server was connected for %s s; what is here is given up", self._configuration.orphan_seconds)
+
+    def _keep(self, work: Any) -> None:
+        task = asyncio.create_task(work)
+        self._tasks.add(task)
+        task.add_done_callback(self._tasks.discard)
+
+    # -- the server
+
+    def _connected(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        tls = writer.get_extra_info("ssl_object")
+        if tls.getpeercert(binary_form=True) != self._server or len(self._connections) >= _MAX_CONNECTIONS:
+            writer.transport.abort()
+            return
+        connection: socket.socket = writer.get_extra_info("socket")
+        for option, value in ((socket.TCP_KEEPIDLE, 10), (socket.TCP_KEEPINTVL, 5), (socket.TCP_KEEPCNT, 3)):
+            connection.setsockopt(socket.IPPROTO_TCP, option, value)
+        connection.setsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1)
+        task = asyncio.create_task(self._serve((reader, writer)))
+        self._connections.add(task)
+        task.add_done_callback(self._connections.discard)
+        task.add_done_callback(lambda _: writer.transport.abort())
+
+    async def _serve(self, server: Streams) -> None:
+        reader, writer = server
+        with suppress(OSError, TimeoutError, asyncio.IncompleteReadError):
+            try:
+                async with asyncio.timeout(_HELLO_SECONDS):
+                    asked = words.read(await reader.readline())
+                await getattr(self, f"_do_{asked['do']}")(server, asked)
+            except (words.Unclear, KeyError, AttributeError, _Failed) as error:
+                writer.write(words.line({"error": str(error)}))
+            await writer.drain()
+            writer.close()
+            await writer.wait_closed()
+
+    async def _do_state(self, server: Streams, asked: dict[str, Any]) -> None:
+        server[1].write(words.line({"phase": self._phase, "machine": platform.machine()}))
+
+    async def _do_fill(self, server: Streams, asked: dict[str, Any]) -> None:
+        async with self._changing:
+            if self._phase != words.EMPTY or self._stopped:
+                raise _Failed(f"it is {self._phase}")
+            server[1].write(words.line({}))
+            # A server that died may have begun.
+            await self._run("find", _WORKSPACE, "-mindepth", "1", "-delete")
+            async with self._child(*_PYTHON, "carrier.tree", "unpack", _WORKSPACE, stdin=asyncio.subprocess.PIPE) as child:
+                pumping = asyncio.create_task(_pump(server[0], _there(child.stdin)))
+                ending = asyncio.create_task(child.wait())
+                await asyncio.wait({pumping, ending}, return_when=asyncio.FIRST_COMPLETED)
+                if not ending.done():
+                    # What comes has ended before the tree did.
+                    _there(child.stdin).close()
+                pumping.cancel()
+                if await ending:
+                    raise _Failed("the workspace could not be unpacked")
+            self._phase = words.FULL
+        server[1].write(words.line({"phase": self._phase}))
+
+    async def _do_start(self, server: Streams, asked: dict[str, Any]) -> None:
+        async with self._changing:
+            if self._stopped or self._phase == words.EMPTY:
+                raise _Failed(f"no worker is started in what is {'stopped' if self._stopped else 'empty'}")
+            if self._phase == words.FULL:
+                calls = base64.b64decode(asked["calls"])
+                self._worker = await asyncio.create_subprocess_exec(
+                    *_AS_WORKER,
+                    *_PYTHON,
+                    "worker",
+                    stdin=asyncio.subprocess.PIPE,
+                    stdout=asyncio.subprocess.PIPE,
+                    stderr=asyncio.subprocess.STDOUT,
+                    cwd=_WORKSPACE,
+                    preexec_fn=filtered(calls) if calls else None,
+                    **self._as_worker,
+                )
+                self._phase = words.RUNNING
+                self._keep(self._look_after(self._worker, json.dumps(asked["line"]).encode() + b"\n"))
+        server[1].write(words.line({"phase": self._phase}))
+
+    async def _look_after(self, worker: asyncio.subprocess.Process, line: bytes) -> None:
+        listening = asyncio.create_task(self._listen(_there(worker.stdout)))
+        stdin = _there(worker.stdin)
+        with suppress(OSError):
+            stdin.write(line)
+            await stdin.drain()
+        stdin.close()
+        # Not `wait()`: in some versions it also waits for the end of the output, which what the worker started may keep open.
+        while (code := worker.returncode) is None:  # noqa: ASYNC110
+            await asyncio.sleep(_LOOK_SECONDS)
+        self._code = code if code >= 0 else 128 - code
+        await self._end_all()
+        with suppress(TimeoutError):
+            async with asyncio.timeout(1):
+                await listening
+        self._phase = words.ENDED
+        self._ended.set()
+
+    async def _listen(self, output: asyncio.StreamReader) -> None:
+        while piece := await output.read(_PIECE_BYTES):
+            self._tail += piece
+            del self._tail[:-_TAIL_BYTES]
+
+    async def _do_worker(self, server: Streams, asked: dict[str, Any]) -> None:
+        while not _SOCKET.exists():  # noqa: ASYNC240 a file in memory, which tells nobody that it is there
+            if self._ended.is_set() or self._worker is None:
+                raise _Failed("there is no worker")
+            await asyncio.sleep(_PAUSE_SECONDS)
+        await joined(server, await asyncio.open_unix_connection(_SOCKET))
+
+    async def _do_door(self, server: Streams, asked: dict[str, Any]) -> None:
+        done = asyncio.Event()
+        self._kept[asked["name"]].put_nowait((server, done))
+        await done.wait()
+
+    async def _do_wait(self, server: Streams, asked: dict[str, Any]) -> None:
+        gone = asyncio.create_task(server[0].read(1))
+        ended = asyncio.create_task(self._ended.wait())
+        await asyncio.wait({gone, ended}, return_when=asyncio.FIRST_COMPLETED)
+        gone.cancel()
+        ended.cancel()
+        if self._ended.is_set():
+            server[1].write(words.line(self._end()))
+
+    async def _do_stop(self, server: Streams, asked: dict[str, Any]) -> None:
+        async with self._changing:
+            self._stopped = True
+            # It had not ended by itself.
+            self._was_stopped = self._was_stopped or self._phase == words.RUNNING
+            await self._end_all()
+        if self._worker is not None:
+            await self._ended.wait()
+        server[1].write(words.line(self._end()))
+
+    async def _do_take(self, server: Streams, asked: dict[str, Any]) -> None:
+        async with self._changing:
+            if not self._stopped:
+                raise _Failed("it is not stopped")
+            server[1].write(words.line({}))
+            command = (*_PYTHON, "carrier.tree", "pack", _WORKSPACE, _LEFT_OUT)
+            async with self._child(*command, stdout=asyncio.subprocess.PIPE) as child:
+                await _pump(_there(child.stdout), server[1])
+                if await child.wait():
+                    # It breaks off before its end, by which that is seen.
+                    log.error("what the worker left cannot be read")
+
+    async def _do_leave(self, server: Streams, asked: dict[str, Any]) -> None:
+        server[1].write(words.line({}))
+        await server[1].drain()
+        self._over.set()
+
+    async def _do_occupied(self, server: Streams, asked: dict[str, Any]) -> None:
+        size, files = await asyncio.gather(self._summed("--block-size=1"), self._summed("--inodes"))
+        server[1].write(words.line({"bytes": size, "files": files}))
+
+    def _end(self) -> dict[str, Any]:
+        return {
+            "code": self._code,
+            "stopped": self._was_stopped,
+            "oom_killed": _oom_kills() > 0,
+            "log_tail": bytes(self._tail).decode(errors="replace"),
+        }
+
+    # -- the agent
+
+    def _agent_connected(self, name: str, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        self._keep(self._from_agent(name, (reader, writer)))
+
+    async def _from_agent(self, name: str, agent: Streams) -> None:
+        """A connection to a door of the server's, for which one of the server's is waited as long as a worker waits for a server."""
+        try:
+            async with asyncio.timeout(self._configuration.orphan_seconds):
+                server, done = await self._kept_one(name)
+            try:
+                server[1].write(words.TAKEN)
+                await joined(agent, server)
+            finally:
+                done.set()
+        except (OSError, TimeoutError):
+            pass
+        finally:
+            agent[1].transport.abort()
+
+    async def _kept_one(self, name: str) -> tuple[Streams, asyncio.Event]:
+        while True:
+            server, done = await self._kept[name].get()
+            if not server[0].at_eof() and not server[1].is_closing():
+                return server, done
+            done.set()
+
+    # -- what runs as the worker's user
+
+    @property
+    def _as_worker(self) -> dict[str, Any]:
+        uid = self._configuration.uid
+        return {"user": uid, "group": uid, "extra_groups": (), "start_new_session": True}
+
+    @asynccontextmanager
+    async def _child(
+        self, *command: str, stdin: int = asyncio.subprocess.DEVNULL, stdout: int = asyncio.subprocess.DEVNULL
+    ) -> AsyncIterator[asyncio.subprocess.Process]:
+        child = await asyncio.create_subprocess_exec(*_AS_WORKER, *command, cwd="/", stdin=stdin, stdout=stdout, **self._as_worker)
+        try:
+            yield child
+        finally:
+            if child.returncode is None:
+                with suppress(ProcessLookupError):
+                    child.kill()
+
+    async def _run(self, *command: str) -> bytes:
+        child = await asyncio.create_subprocess_exec(
+            *command, cwd="/", stdout=asyncio.subprocess.PIPE, stderr=asyncio.subprocess.DEVNULL, **self._as_worker
+        )
+        output, _ = await child.communicate()
+        return output
+
+    async def _summed(self, what: str) -> int:
+        output = await self._run("du", "--summarize", "--total", what, "--", *_ON_DISK)
+        return int(output.splitlines()[-1].split(b"\t")[0])
+
+    async def _end_all(self) -> None:
+        """All processes but this one and the first, which is init, until there is none of the worker's user: the kernel signals all at
+        once, also what is being forked."""
+        while _processes_of(self._configuration.uid):
+            os.kill(-1, signal.SIGKILL)
+            await asyncio.sleep(_PAUSE_SECONDS)
+
+
+def _there(pipe: T | None) -> T:
+    if pipe is None:
+        raise RuntimeError("a pipe that was asked for is there")
+    return pipe
+
+
+class _Failed(Exception):
+    """What was asked is not done; the message says why."""
+
+
+async def _pump(source: asyncio.StreamReader, sink: asyncio.StreamWriter) -> None:
+    with suppress(ConnectionError):
+        while piece := await source.read(_PIECE_BYTES):
+            sink.write(piece)
+            await sink.drain()
+
+
+def _processes_of(uid: int) -> Sequence[int]:
+    found = []
+    for entry in Path("/proc").iterdir():
+        if entry.name.isdigit():
+            with suppress(OSError):
+                status = dict(line.split(":\t", 1) for line in (entry / "status").read_text().splitlines() if ":\t" in line)
+                if int(status["Uid"].split()[0]) == uid and not status["State"].startswith(("Z", "X")):
+                    found.append(int(entry.name))
+    return found
+
+
+def _oom_kills() -> int:
+    for events in _OOM_EVENTS:
+        with suppress(OSError):
+            counted = dict(line.split() for line in events.read_text().splitlines())
+            return int(counted.get("oom_kill", 0))
+    return 0

@@ -1,0 +1,40 @@
+"""What must be true before a spawner serves that makes services of a Swarm."""
+
+from __future__ import annotations
+
+from server.spawner.engine import Engine, EngineError
+from server.spawner.readiness import Ready, providers_with_image
+from server.spawner.settings import SpawnerSettings
+from server.spawner.swarm import Swarm, SwarmUnfit
+from server.spawner.swarm_template import UID, SwarmTemplate
+
+
+async def look_at_swarm(engine: Engine, settings: SpawnerSettings) -> tuple[SwarmTemplate, Ready]:
+    """The engine, its Swarm, the network and the images. Errors: StartRefused."""
+    swarm = Swarm(engine)
+    try:
+        facts = await engine.facts()
+        if not await swarm.is_manager():
+            raise SwarmUnfit(
+                "TREADLE_SPAWNER_KIND: the engine is no manager of a Swarm; `docker swarm init` makes one, or run the spawner on one"
+            )
+        network = await swarm.network(settings.swarm_network)
+        if network is None or network["Driver"] != "overlay" or not network["Internal"]:
+            raise SwarmUnfit(
+                f"TREADLE_SWARM_NETWORK: the Swarm has no internal overlay network {settings.swarm_network!r}; "
+                f"`docker network create --driver overlay --internal {settings.swarm_network}` makes it"
+            )
+        if settings.worker_runtime:
+            raise SwarmUnfit("TREADLE_WORKER_RUNTIME: a service of a Swarm has no runtime of its own; make it the default of the engines")
+        if not facts.seccomp:
+            raise SwarmUnfit("the engine filters no system calls (seccomp); it must not be run with --seccomp-profile=unconfined")
+        template = SwarmTemplate(settings, network["Id"])
+        providers = await providers_with_image(engine, template)
+    except EngineError as error:
+        raise SwarmUnfit(str(error)) from None
+    detail = (
+        f"Swarm of Docker {facts.version}, network {settings.swarm_network} for the carrier only, uid {UID}, "
+        f"{settings.worker_cpus:g} CPU, {settings.worker_memory_mib} MiB, {settings.worker_pids} processes; "
+        "/tmp and home on the disk, swap not limited, no runtime of its own"  # noqa: S108
+    )
+    return template, Ready(providers, detail)

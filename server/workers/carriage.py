@@ -1,0 +1,180 @@
+"""The carrier of a worker in a Swarm, as its launcher talks to it (carrier/words.py)."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import socket
+import ssl
+import tempfile
+from collections.abc import AsyncIterator, Callable
+from contextlib import asynccontextmanager, suppress
+from pathlib import Path
+from typing import Any, BinaryIO, TypeVar, cast
+
+from carrier import words
+from carrier.joined import Streams, joined
+from carrier.tree import Limits, pack, unpack
+from server.workers.credentials import Credentials
+
+PORT = 7441
+_CONNECT_SECONDS = 5.0
+_ANSWER_SECONDS = 30.0
+_STILL_SECONDS = 60.0
+"""A tree on its way may stand still for this long."""
+_PAUSE_SECONDS = 0.2
+
+T = TypeVar("T")
+
+
+class CarrierAway(Exception):
+    """Nobody answers there who has the right certificate, or not to the end."""
+
+
+class Carrier:
+    """Where one listens. A connection for each thing that is asked."""
+
+    def __init__(self, address: str, credentials: Credentials) -> None:
+        self._address = address
+        self._expected = ssl.PEM_cert_to_DER_cert(credentials.carrier)
+        self._context = _context(credentials)
+
+    async def ask(self, what: str, *, seconds: float | None = _ANSWER_SECONDS, **more: Any) -> dict[str, Any]:
+        """One question, one answer. Errors: CarrierAway, words.Unclear."""
+        try:
+            async with asyncio.timeout(seconds), self.opened(what, **more) as (reader, _):
+                return await _answer(reader)
+        except TimeoutError:
+            raise CarrierAway(f"the carrier at {self._address} does not answer in time") from None
+
+    @asynccontextmanager
+    async def opened(self, what: str, **more: Any) -> AsyncIterator[Streams]:
+        """A connection on which that was said. Errors, also of what is done with it: CarrierAway."""
+        try:
+            async with asyncio.timeout(_CONNECT_SECONDS):
+                reader, writer = await asyncio.open_connection(
+                    self._address, PORT, ssl=self._context, server_hostname="", limit=words.LINE_BYTES
+                )
+            try:
+                self._check(writer.get_extra_info("ssl_object"))
+                writer.write(words.line({"do": what, **more}))
+                await writer.drain()
+                yield reader, writer
+            finally:
+                writer.transport.abort()
+        except (OSError, TimeoutError) as error:
+            raise CarrierAway(f"the carrier at {self._address} does not answer: {error or 'not in time'}") from error
+
+    async def fill(self, root: Path) -> None:
+        """Hand over a workspace. Errors: CarrierAway, words.Unclear, OSError for what is here."""
+
+        def send(stream: BinaryIO) -> None:
+            pack(root, stream)
+            words.read(stream.readline(words.LINE_BYTES))
+
+        await self._streamed("fill", send)
+
+    async def take(self, root: Path, limits: Limits, owner: tuple[int, int] | None) -> None:
+        """Fetch what the worker left into `root`, an empty directory, and give it to `owner`. Errors: CarrierAway, words.Unclear, BadTree,
+        OSError for what is here."""
+        await self._streamed("take", lambda stream: unpack(stream, root, limits, owner))
+
+    async def _streamed(self, what: str, work: Callable[[BinaryIO], T]) -> T:
+        """In a thread, since trees are read and written there."""
+        connections: list[socket.socket] = []
+
+        def run() -> T:
+            try:
+                raw = socket.create_connection((self._address, PORT), _CONNECT_SECONDS)
+                with self._context.wrap_socket(raw) as connection:
+                    connections.append(connection)
+                    self._check(connection)
+                    connection.settimeout(_STILL_SECONDS)
+                    connection.sendall(words.line({"do": what}))
+                    with connection.makefile("rwb", buffering=1024 * 1024) as stream:
+                        both = cast(BinaryIO, stream)
+                        words.read(both.readline(words.LINE_BYTES))
+                        return work(both)
+            except (ConnectionError, TimeoutError, ssl.SSLError) as error:
+                raise CarrierAway(f"the carrier at {self._address} broke off: {error}") from error
+
+        running = asyncio.ensure_future(asyncio.to_thread(run))
+        try:
+            return await asyncio.shield(running)
+        except asyncio.CancelledError:
+            # The thread ends by what it stumbles over.
+            for connection in connections:
+                with suppress(OSError):
+                    connection.shutdown(socket.SHUT_RDWR)
+            await asyncio.wait({running})
+            if not running.cancelled():
+                running.exception()
+            raise
+
+    def _check(self, connection: Any) -> None:
+        if connection.getpeercert(binary_form=True) != self._expected:
+            raise CarrierAway(f"who listens at {self._address} is not this worker's carrier")
+
+    # -- in the slot's place
+
+    async def pass_on(self, agent: Streams) -> None:
+        """A connection to the worker's socket. Breaks off when that is not possible."""
+        with suppress(CarrierAway):
+            async with self.opened("worker") as there:
+                await joined(agent, there)
+
+    async def hold_door(self, name: str, socket_: Path) -> None:
+        """For the agent, there is always a connection waiting that leads to the server's socket. Runs until it is cancelled."""
+        async with asyncio.TaskGroup() as group:
+            while True:
+                taken = asyncio.Event()
+                group.create_task(self._hold_one(name, socket_, taken))
+                await taken.wait()
+
+    async def _hold_one(self, name: str, socket_: Path, taken: asyncio.Event) -> None:
+        try:
+            while True:
+                with suppress(CarrierAway):
+                    async with self.opened("door", name=name) as there:
+                        if await there[0].read(1) == words.TAKEN:
+                            taken.set()
+                            # A door that is closed closes the agent's connection, too.
+                            await joined(there, await _connected(socket_))
+                            return
+                if taken.is_set():
+                    return
+                await asyncio.sleep(_PAUSE_SECONDS)
+        finally:
+            taken.set()
+
+
+async def _connected(path: Path) -> Streams:
+    """To a socket whose path may be longer than its address can be. Errors: OSError."""
+    directory = os.open(path.parent, os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC)
+    try:
+        return await asyncio.open_unix_connection(f"/proc/self/fd/{directory}/{path.name}")
+    finally:
+        os.close(directory)
+
+
+async def _answer(reader: asyncio.StreamReader) -> dict[str, Any]:
+    try:
+        said = await reader.readline()
+    except ValueError as error:
+        raise words.Unclear("the answer is too long") from error
+    if not said:
+        raise CarrierAway("it hung up")
+    return words.read(said)
+
+
+def _context(credentials: Credentials) -> ssl.SSLContext:
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
+    context.minimum_version = ssl.TLSVersion.TLSv1_3
+    # By what it is, and not by a name: see _check.
+    context.check_hostname = False
+    context.load_verify_locations(cadata=credentials.carrier)
+    with tempfile.NamedTemporaryFile("w") as both:
+        both.write(credentials.server_key + credentials.server)
+        both.flush()
+        context.load_cert_chain(both.name)
+    return context

@@ -1,0 +1,167 @@
+"""swarm.yml on a Swarm of one machine: a whole session through the gateway over TLS, and a rolling upgrade under a running turn."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import subprocess
+import threading
+import time
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+from support.containers import ROOT, images
+from support.deployment import support_images
+from support.git_server import GitServer, git_server
+from support.swarm import HOST, client, load, swarm
+from support.treadle import pushed_files, recording
+
+from treadle.session.v1 import event_pb2
+from treadle_client import Event, Treadle
+
+pytestmark = pytest.mark.timeout(500)
+
+STACK, PORT = "tstack", 17430
+JOB = recording({"say": "hello"}, {"run": "id -u > who"}, {"edit": "README.md", "old": "App", "new": "Application"})
+LONG = recording(
+    {"say": "working"}, {"run": "while [ ! -e go ]; do sleep 0.1; done; rm go"}, {"write": "made.txt", "content": "made\n"}, {"say": "done"}
+)
+
+
+def eventually(condition: Any, limit: float = 120) -> Any:
+    deadline = time.monotonic() + limit
+    while not (found := condition()):
+        assert time.monotonic() < deadline, states()
+        time.sleep(0.2)
+    return found
+
+
+def states() -> str:
+    """For whoever reads why it failed."""
+    shown = [docker("stack", "ps", "--no-trunc", "--format", "{{.Name}} {{.CurrentState}} {{.Error}}", STACK, check=False)]
+    services = ("server", "database", "gateway", "spawner")
+    shown += [docker("service", "logs", "--raw", "--tail", "8", f"{STACK}_{service}", check=False) for service in services]
+    return "\n".join(shown)
+
+
+def docker(*words: str, check: bool = True, **environment: str) -> str:
+    command = ["docker", *words]
+    given = os.environ | {"DOCKER_HOST": HOST} | environment
+    done = subprocess.run(command, env=given, capture_output=True, text=True, timeout=120, check=False)
+    assert not check or done.returncode == 0, f"{' '.join(command)}: {done.stderr}"
+    return done.stdout + (done.stderr if not check else "")
+
+
+def containers(service: str) -> list[Any]:
+    """Healthy ones."""
+    found = client().containers.list(ignore_removed=True, filters={"label": f"com.docker.swarm.service.name={STACK}_{service}"})
+    return [each for each in found if each.attrs["State"].get("Health", {}).get("Status") == "healthy"]
+
+
+def workers() -> list[Any]:
+    return client().containers.list(ignore_removed=True, filters={"label": "treadle.slot"})
+
+
+@pytest.fixture
+def git(tmp_path: Path) -> Iterator[GitServer]:
+    swarm()
+    # This machine, as containers on a network with a way out see it.
+    host = client().networks.get("docker_gwbridge").attrs["IPAM"]["Config"][0]["Gateway"]
+    with git_server(tmp_path / "host", host=host) as server:
+        server.create("acme/app", {"README.md": "# App\n", "job.jsonl": JOB, "long.jsonl": LONG})
+        yield server
+
+
+@pytest.fixture
+def stack(git: GitServer, tmp_path: Path) -> Iterator[Path]:
+    """Deployed; the certificate to trust."""
+    found = images("server", "gateway", "replay") | support_images()
+    for image in found.values():
+        load(image.replace("{provider}", "replay"))
+    subprocess.run([ROOT / "tools" / "swarm-secrets"], cwd=tmp_path, env=os.environ | {"DOCKER_HOST": HOST}, check=True, timeout=60)
+    values = {
+        **found,
+        "GATEWAY_PORT": str(PORT),
+        "DOCKER_SOCKET": HOST.removeprefix("unix://"),
+        "TREADLE_SWARM_NETWORK": f"{STACK}-workers",
+        "DATA_VOLUME": f"{STACK}-data",
+        "WORKERS_SUBNET": "172.29.208.0/22",
+        "TREADLE_WORKER_MEMORY_MIB": "512",
+        "TREADLE_GIT_ALLOWED_PREFIXES": f"{git.url.rstrip('/')}/",
+    }
+    docker("stack", "deploy", "--compose-file", str(ROOT / "swarm.yml"), "--resolve-image", "never", STACK, **values)
+    try:
+        eventually(lambda: len(containers("server")) == 2 and containers("gateway"), limit=180)
+        yield tmp_path / "gateway.crt"
+    finally:
+        print(states())
+        docker("stack", "rm", STACK, check=False)
+        for worker in docker("service", "ls", "--quiet", "--filter", "label=treadle.slot").split():
+            docker("service", "rm", worker, check=False)
+        deadline = time.monotonic() + 60
+        while time.monotonic() < deadline and client().containers.list(filters={"label": f"com.docker.stack.namespace={STACK}"}):
+            time.sleep(0.2)
+        # With the passwords of this deployment in them.
+        for volume in docker("volume", "ls", "--quiet", "--filter", f"name={STACK}", check=False).split():
+            docker("volume", "rm", "--force", volume, check=False)
+        for secret in client().secrets.list(filters={"label": "treadle"}):
+            secret.remove()
+
+
+class Turn:
+    """One that somebody follows, in a thread of its own."""
+
+    def __init__(self, treadle: Treadle, url: str, model: str) -> None:
+        self.events: list[Event] = []
+        self._news = threading.Condition()
+        self._stream = treadle.execute(url, "go", provider="replay", model=model)
+        self._thread = threading.Thread(target=self._follow, daemon=True)
+        self._thread.start()
+
+    def _follow(self) -> None:
+        for event in self._stream:
+            with self._news:
+                self.events.append(event)
+                self._news.notify_all()
+
+    def until_it_runs(self) -> None:
+        with self._news:
+            assert self._news.wait_for(lambda: any(isinstance(each.body, event_pb2.ToolCall) for each in self.events), 90), states()
+
+    def end(self) -> event_pb2.TurnCompleted:
+        self._thread.join(180)
+        assert not self._thread.is_alive(), states()
+        assert [event.seq for event in self.events] == list(range(1, len(self.events) + 1))
+        return self.events[-1].body
+
+    def branch(self) -> str:
+        return next(each.body.branch for each in self.events if isinstance(each.body, event_pb2.GitUpdated) and each.body.branch)
+
+
+@pytest.mark.skipif(shutil.which("docker") is None, reason="no docker client")
+def test_a_session_and_a_rolling_upgrade(stack: Path, git: GitServer) -> None:
+    key = containers("server")[0].exec_run(["treadle", "key", "ada", "--email", "ada@example.org"]).output.decode().split()[-1]
+    url = f"{git.url.rstrip('/')}/acme/app.git"
+    with Treadle(f"https://localhost:{PORT}", key, ca_file=stack) as treadle:
+        turn = Turn(treadle, url, "job.jsonl")
+        end = turn.end()
+        assert (end.status, end.pushed) == (event_pb2.TURN_STATUS_COMPLETED, True), (end, states())
+        files = pushed_files(git.root / "acme/app.git", turn.branch())
+        assert (files["README.md"], files["who"]) == ("# Application", "10001")
+
+        # Both replicas are replaced, one after the other, while a turn runs.
+        turn = Turn(treadle, url, "long.jsonl")
+        turn.until_it_runs()
+        (worker,), before = workers(), {each.id for each in containers("server")}
+        docker("service", "update", "--detach", "--force", "--env-add", "TREADLE_LOG_LEVEL=info", f"{STACK}_server")
+        eventually(lambda: len(now := {each.id for each in containers("server")}) == 2 and not now & before, limit=240)
+        assert worker.exec_run(["touch", "/workspace/go"], user="10001").exit_code == 0
+        end = turn.end()
+        assert (end.status, end.pushed) == (event_pb2.TURN_STATUS_COMPLETED, True), (end, states())
+        assert pushed_files(git.root / "acme/app.git", turn.branch())["made.txt"] == "made"
+        phases = [each.body.phase for each in turn.events if isinstance(each.body, event_pb2.WorkerUpdated)]
+        assert phases.count(event_pb2.WORKER_PHASE_STARTING) == 1
+        assert phases.count(event_pb2.WORKER_PHASE_ADOPTED) == 1
+        eventually(lambda: not workers(), limit=30)

@@ -1,0 +1,240 @@
+"""Workers in a Swarm: what is true of them alone."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import signal
+import ssl
+import subprocess
+import time
+from collections.abc import AsyncIterator
+from contextlib import aclosing
+from dataclasses import replace
+from pathlib import Path
+
+import grpc
+import pytest
+from support.containers import require_engine
+from support.launchers import opened
+from support.swarm import container_of_slot, containers_of_slot, services_of, swarm_spawning
+from support.workers import assignment, eventually, launched, launcher_in, listen, new_worker, play, processes_with, python_of, spec
+
+from server.kernel.errors import WorkerLost
+from server.kernel.event import WorkerBatch
+from server.refusal import StartRefused
+from server.workers import docker, spawner_key
+from server.workers.carriage import PORT, Carrier, CarrierAway
+from server.workers.credentials import kept_credentials, new_credentials
+from server.workers.local import LocalLauncher
+from server.workers.slot import Slot, slot_of
+from treadle.spawner.v1.spawner_service_pb2 import DescribeRequest
+from treadle.spawner.v1.spawner_service_pb2_grpc import SpawnerServiceStub
+
+pytestmark = pytest.mark.timeout(300)
+
+CONNECT = """
+import socket, ssl, sys
+for address in sys.argv[1:]:
+    try:
+        with socket.create_connection((address, {port}), 5) as raw:
+            context = ssl._create_unverified_context()
+            with context.wrap_socket(raw) as tls:
+                tls.sendall(b'{{"do": "state"}}\\n')
+                print("answered" if tls.recv(100) else "hung up")
+    except OSError as error:
+        print(type(error).__name__, error.errno)
+"""
+
+
+@pytest.fixture
+async def launcher(tmp_path: Path) -> AsyncIterator[LocalLauncher]:
+    async with opened("swarm", tmp_path) as launcher:
+        yield launcher
+
+
+def carrier_of(slot: Slot) -> Carrier:
+    return Carrier((slot.path / "address").read_text(), kept_credentials((slot.path / "carrier").read_text()))
+
+
+async def test_the_whole_tree_goes_there_and_comes_back(launcher: LocalLauncher) -> None:
+    def furnish(_: object, workspace: Path) -> None:
+        (workspace / "a" / "b").mkdir(parents=True)
+        (workspace / "a" / "b" / "run.sh").write_text("#!/bin/sh\necho ran\n")
+        (workspace / "a" / "b" / "run.sh").chmod(0o755)
+        (workspace / "link").symlink_to("a/b/run.sh")
+        (workspace / "big").write_bytes(os.urandom(3_000_000))
+        with (workspace / "sparse").open("wb") as sparse:
+            sparse.truncate(1 << 40)
+
+    changes = "./link; mkdir new; mv a new/a; ln -s /etc/passwd out; mkfifo pipe; cp big copy; chmod 000 big"
+    changes += "; mkdir shut; touch shut/x; chmod 0 shut"
+    async with launched(launcher, [{"run": changes}], furnish) as (worker, link, workspace):
+        big = (workspace / "big").read_bytes()
+        heard = await listen(link.execute(assignment(worker)), link)
+        assert heard.outputs() == [(0, "ran\n")]
+        assert (workspace / "a").exists(), "what is there is not here"
+        await launcher.collect(worker)
+        assert await launcher.left(worker) == workspace
+        found = sorted(str(path.relative_to(workspace)) for path in workspace.rglob("*"))
+        names = "big copy link new new/a new/a/b new/a/b/run.sh out shut shut/x sparse .recording.jsonl"
+        assert found == sorted(names.split())
+        assert (workspace / "big").read_bytes() == (workspace / "copy").read_bytes() == big
+        assert (workspace / "out").readlink() == Path("/etc/passwd")
+        assert (workspace / "new/a/b/run.sh").stat().st_mode & 0o777 == 0o755
+        assert (workspace / "sparse").stat().st_size == 1 << 40
+
+
+async def test_cancel_ends_the_container_within_ten_seconds(launcher: LocalLauncher, tmp_path: Path) -> None:
+    """A job's container would live on; so this looks at the engine, and not at what the Swarm says."""
+    async with launched(launcher, [{"run": "echo so far > partial; (setsid sleep 1000.125 &); echo up; sleep 1000.125"}]) as (
+        worker,
+        link,
+        workspace,
+    ):
+        async with aclosing(link.execute(assignment(worker))) as items:
+            seen = b""
+            while b"up" not in seen:
+                item = await anext(items)
+                assert isinstance(item, WorkerBatch)
+                seen += b"".join(item.bodies)
+            slot = slot_of(tmp_path / "workers", worker).path.name
+            begun = time.monotonic()
+            assert (await launcher.collect(worker)).code == 137
+            assert not processes_with("1000.125")
+        await eventually(lambda: not any(each.status == "running" for each in containers_of_slot(slot)), limit=10)
+        print(f"no container ran {time.monotonic() - begun:.1f} s after the cancel")
+        await eventually(lambda: not containers_of_slot(slot), limit=30)
+        assert (workspace / "partial").read_text() == "so far\n"
+        assert services_of(tmp_path / "workers") == []
+
+
+async def test_a_carrier_that_was_killed_is_a_lost_worker(launcher: LocalLauncher, tmp_path: Path) -> None:
+    async with launched(launcher, [{"say": "hello"}, {"wait_ms": 60_000}]) as (worker, link, _):
+        async with aclosing(link.execute(assignment(worker))) as items:
+            assert isinstance(await anext(items), WorkerBatch)
+            container_of_slot(slot_of(tmp_path / "workers", worker).path.name).kill()
+            killed = time.monotonic()
+            with pytest.raises(WorkerLost):
+                await listen(items)
+            assert time.monotonic() - killed < 5
+        await launcher.collect(worker)
+        with pytest.raises(WorkerLost, match="not fetched"):
+            await launcher.left(worker)
+
+
+async def test_a_worker_that_was_killed_leaves_what_it_did(launcher: LocalLauncher) -> None:
+    async with launched(launcher, [{"write": "partial", "content": "so far\n"}, {"say": "x"}, {"wait_ms": 60_000}]) as (
+        worker,
+        link,
+        workspace,
+    ):
+        async with aclosing(link.execute(assignment(worker))) as items:
+            while b"partial" not in b"".join((await anext(items)).bodies):
+                pass
+            os.kill(python_of(launcher, worker), signal.SIGKILL)
+            with pytest.raises(WorkerLost):
+                await listen(items)
+        assert (await launcher.collect(worker)).code == 137
+        assert (workspace / "partial").read_text() == "so far\n"
+
+
+async def test_out_of_memory_is_told_and_the_work_is_not_lost(launcher: LocalLauncher) -> None:
+    steps = [{"write": "partial", "content": "so far\n"}, {"run": ["python3", "-c", "bytearray(700 << 20)"]}]
+    async with launched(launcher, steps) as (worker, link, workspace):
+        with_result = await listen(link.execute(assignment(worker)), link)
+        assert with_result.result is not None
+        assert (await launcher.collect(worker)).oom_killed
+        assert (workspace / "partial").read_text() == "so far\n"
+
+
+async def test_who_has_another_certificate_is_refused_on_both_sides(launcher: LocalLauncher, tmp_path: Path) -> None:
+    async with launched(launcher) as (first, _, _), launched(launcher) as (second, _, _):
+        ours, theirs = (slot_of(tmp_path / "workers", worker) for worker in (first, second))
+        assert (await carrier_of(ours).ask("state"))["phase"] == "running"
+        address, right = (ours.path / "address").read_text(), kept_credentials((ours.path / "carrier").read_text())
+        wrong, others = new_credentials(), kept_credentials((theirs.path / "carrier").read_text())
+        for stranger in (wrong, others):
+            # The carrier lets in nobody but its server, whatever they know of the carrier.
+            with pytest.raises(CarrierAway):
+                await Carrier(address, replace(right, server=stranger.server, server_key=stranger.server_key)).ask("state")
+            # And the server speaks to nobody but this worker's carrier.
+            with pytest.raises(CarrierAway):
+                await Carrier(address, replace(right, carrier=stranger.carrier)).ask("state")
+        # Nor without any certificate.
+        context = ssl.create_default_context()
+        context.check_hostname, context.verify_mode = False, ssl.CERT_NONE
+        with pytest.raises(OSError):
+            reader, writer = await asyncio.open_connection(address, PORT, ssl=context)
+            writer.write(b'{"do": "state"}\n')
+            if not await reader.read():
+                raise ConnectionResetError
+        writer.close()
+
+
+async def test_the_agent_reaches_no_carrier(launcher: LocalLauncher, tmp_path: Path) -> None:
+    async with launched(launcher) as (other, _, _):
+        address = (slot_of(tmp_path / "workers", other).path / "address").read_text()
+        run = {"run": ["python3", "-c", CONNECT.format(port=PORT), address, "172.29.239.250", "127.0.0.1"]}
+        async with launched(launcher, [run]) as (worker, link, _):
+            ((code, output),) = (await listen(link.execute(assignment(worker)), link)).outputs()
+    assert code == 0, output
+    anothers, servers, own = output.splitlines()
+    assert anothers == servers == "OSError 101", "no route"
+    assert "answered" not in own
+
+
+async def test_nothing_is_left(launcher: LocalLauncher, tmp_path: Path) -> None:
+    worker = new_worker()
+    await launcher.workspace(spec(worker))
+    await launcher.furnished(worker)
+    await (await launcher.launch(worker)).close()
+    slot = slot_of(tmp_path / "workers", worker)
+    client = container_of_slot(slot.path.name).client
+    volumes = {mount["Name"] for mount in container_of_slot(slot.path.name).attrs["Mounts"] if mount["Type"] == "volume"}
+    assert len(volumes) == 3
+    await launcher.remove(worker)
+    await eventually(lambda: not containers_of_slot(slot.path.name), limit=10)
+    assert not volumes & {volume.name for volume in client.volumes.list()}
+    assert not [secret for secret in client.secrets.list() if slot.path.name in secret.name]
+    assert not slot.path.exists()
+
+
+def new_key(folder: Path) -> Path:
+    """As the words of the refusal say."""
+    folder.mkdir()
+    subprocess.run(["sh", "-c", spawner_key.COMMAND], cwd=folder, check=True, capture_output=True)
+    return folder / "spawner.pem"
+
+
+async def test_a_spawner_on_another_machine_lets_in_who_has_its_key(
+    tmp_path: Path, unused_tcp_port: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(docker, "_DESCRIBE_SECONDS", 2.0)
+    there = {"spawner_tcp": f"127.0.0.1:{unused_tcp_port}", "spawner_key": new_key(tmp_path / "key")}
+    data = tmp_path / "data"
+    async with swarm_spawning(data, **there):
+        async with launcher_in(data, "swarm", **there) as launcher:
+            heard = await play(launcher, {"say": "hello"})
+            assert heard.result is not None
+        for wrong in ({**there, "spawner_key": new_key(tmp_path / "other")}, {**there, "spawner_key": None}):
+            with pytest.raises(StartRefused, match="SPAWNER_KEY"):
+                async with launcher_in(data, "swarm", **wrong):
+                    pass
+        channel = grpc.aio.insecure_channel(there["spawner_tcp"])
+        with pytest.raises(grpc.aio.AioRpcError):
+            await SpawnerServiceStub(channel).Describe(DescribeRequest(), timeout=2)
+        await channel.close()
+
+
+async def test_what_the_launcher_needs_and_is_not_there_stops_the_start(tmp_path: Path, launcher: LocalLauncher) -> None:
+    with pytest.raises(StartRefused, match=r"TREADLE_SWARM_NETWORK.*docker network create"):
+        async with swarm_spawning(tmp_path / "a", swarm_network="no-such-network"):
+            pass
+    with pytest.raises(StartRefused, match="TREADLE_SPAWNER_KIND must be 'docker'"):
+        async with launcher_in(tmp_path, "docker"):
+            pass
+    require_engine()
+    with pytest.raises(StartRefused, match=r"no manager of a Swarm.*docker swarm init"):
+        async with swarm_spawning(tmp_path / "b", docker_host="unix:///var/run/docker.sock"):
+            pass
