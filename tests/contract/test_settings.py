@@ -178,6 +178,8 @@ def test_what_a_variable_with_our_prefix_may_be(name: str, value: str, known: bo
 
 
 def test_secrets_are_files_too_and_a_slip_in_their_names_is_told(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    for name in [name for name in os.environ if name.startswith("TREADLE_")]:
+        monkeypatch.delenv(name)
     monkeypatch.setenv("TREADLE_SECRETS_DIR", str(tmp_path))
     for name, value in {"treadle_s3_secret_key": "of the file\n", "treadle_max_turns": "3", "anothers": "x"}.items():
         (tmp_path / name).write_text(value)
