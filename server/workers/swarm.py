@@ -20,6 +20,7 @@ import time
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager, suppress
 from pathlib import Path
+from weakref import WeakValueDictionary
 
 import structlog
 
@@ -59,6 +60,7 @@ class SwarmLauncher(LocalLauncher):
     def __init__(self, settings: Settings, spawner: SpawnerClient, found: wire.DescribeResponse) -> None:
         super().__init__(settings.slots_dir, start_seconds=settings.worker_start_seconds)
         self._spawner = spawner
+        self._bringing: WeakValueDictionary[str, asyncio.Lock] = WeakValueDictionary()
         self._orphan_seconds = settings.worker_orphan_seconds
         self._limits = Limits(settings.worker_disk_mib * _MIB or _UNLIMITED_BYTES, _MOST_ENTRIES)
         self.capability = Capability("swarm", sandboxed=True, detail=found.detail, providers=tuple(found.providers))
@@ -75,8 +77,11 @@ class SwarmLauncher(LocalLauncher):
         slot = slot_of(self._root, worker)
         if not slot.path.is_dir():
             return WorkerExit(code=None)
-        if _has(slot, "given") and not (_has(slot, "returned") or _has(slot, "lost")):
-            await self._bring_back(slot)
+        # Whoever stops a turn and whoever loses its worker may both come here.
+        lock = self._bringing.setdefault(slot.path.name, asyncio.Lock())
+        async with lock:
+            if _has(slot, "given") and not (_has(slot, "returned") or _has(slot, "lost")):
+                await self._bring_back(slot)
         end = await self._spawner.kill(slot.path.name)
         await asyncio.to_thread(slot.record, _exit_of(end))
         return slot.exit() or WorkerExit(code=None)

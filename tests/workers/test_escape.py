@@ -149,9 +149,13 @@ def test_it_cannot(attack: str, outcomes: dict[str, Any], kind: str) -> None:
 
 
 @pytest.mark.parametrize("deed", CONTROLS)
-def test_it_can(deed: str, outcomes: dict[str, Any]) -> None:
+def test_it_can(deed: str, outcomes: dict[str, Any], kind: str) -> None:
     """Of each kind of attack, the harmless deed: so the attacks are not held by being misspelt."""
-    assert outcomes[deed] == "DONE"
+    if (kind, deed) == ("swarm", "read its own memory by a call"):
+        # A service has the engine's own filter besides ours, and that forbids it.
+        assert outcomes[deed] == "EPERM"
+    else:
+        assert outcomes[deed] == "DONE"
 
 
 @pytest.mark.parametrize("attack", OUTSIDE)

@@ -124,13 +124,13 @@ async def test_a_carrier_that_was_killed_is_a_lost_worker(launcher: LocalLaunche
 
 
 async def test_a_worker_that_was_killed_leaves_what_it_did(launcher: LocalLauncher) -> None:
-    async with launched(launcher, [{"write": "partial", "content": "so far\n"}, {"say": "x"}, {"wait_ms": 60_000}]) as (
+    async with launched(launcher, [{"write": "partial", "content": "so far\n"}, {"say": "it is written"}, {"wait_ms": 60_000}]) as (
         worker,
         link,
         workspace,
     ):
         async with aclosing(link.execute(assignment(worker))) as items:
-            while b"partial" not in b"".join((await anext(items)).bodies):
+            while b"it is written" not in b"".join((await anext(items)).bodies):
                 pass
             os.kill(python_of(launcher, worker), signal.SIGKILL)
             with pytest.raises(WorkerLost):
