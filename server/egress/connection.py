@@ -23,8 +23,8 @@ REQUEST_SECONDS = 10.0
 HELLO_SECONDS = 15.0
 IDLE_SECONDS = 300.0
 ANSWER_SECONDS = 30.0
-"""The same for an agent that has said all it had to say over plain HTTP: it waits for the answer, or has left, which looks the same. In a
-tunnel it has left: TLS has an end of its own, and its clients close both ways or none."""
+"""The same for an agent that has said all it had to say over plain HTTP, before an answer: it waits for it, or has left, which looks the
+same. In a tunnel it has left: TLS has an end of its own, and its clients close both ways or none."""
 _PIECE_BYTES = 64 * 1024
 _MAX_ADDRESSES = 4
 """How many of a name's addresses are tried, one after the other."""
@@ -243,7 +243,8 @@ class Connection:
                 try:
                     await asyncio.wait({asking, answering}, return_when=asyncio.FIRST_COMPLETED)
                     said_all = not answering.done() and asking.exception() is None and asking.result()
-                    answers_last = said_all and self._access.method != "CONNECT"
+                    # Who had an answer before is no such agent: it has left.
+                    answers_last = said_all and self._access.method != "CONNECT" and not self._access.bytes_in
                     if answers_last:
                         # Envoy is not told: it would take the end of one way for that of both.
                         self._patience = ANSWER_SECONDS

@@ -101,7 +101,9 @@ def stack(git: GitServer, tmp_path: Path) -> Iterator[Path]:
         for worker in docker("service", "ls", "--quiet", "--filter", "label=treadle.slot").split():
             docker("service", "rm", worker, check=False)
         deadline = time.monotonic() + 60
-        while time.monotonic() < deadline and client().containers.list(filters={"label": f"com.docker.stack.namespace={STACK}"}):
+        while time.monotonic() < deadline and client().containers.list(
+            filters={"label": f"com.docker.stack.namespace={STACK}"}, ignore_removed=True
+        ):
             time.sleep(0.2)
         # With the passwords of this deployment in them.
         for volume in docker("volume", "ls", "--quiet", "--filter", f"name={STACK}", check=False).split():

@@ -337,7 +337,8 @@ async def test_a_turns_used_up_budget_ends_it_with_that_reason(
 async def test_a_call_that_the_budget_cuts_off_is_cancelled_and_nobody_is_said_to_have_stopped_it(
     client: Client, fake: FakeAnthropic, bare: Path, git_server: GitServer
 ) -> None:
-    mark = fake.plays("spend", [use("Bash", command="sleep 30"), say("and much more of this " * 2000)])
+    # So slowly that the program has begun with the call when the budget is used up, a third of the way.
+    mark = fake.plays("spend", [use("Bash", command="sleep 30"), say("and much more of this " * 2000)]).replace("]]", " delay=0.002]]")
     events = await client.run(**ask(git_server, mark))
     assert ended(events).code == event_pb2.TURN_CODE_BUDGET
     results = [event.tool_result for event in events if event.HasField("tool_result")]

@@ -95,7 +95,7 @@ async def test_work_that_cannot_be_read_back_is_kept_and_named(
     # Nor does the next start take it for a leftover.
     async with in_process(settings) as (server, _):
         assert await server.launcher.leftovers() == [WorkerId(seen[0].turn_id, 1)]
-        await server.supervisor._remove_leftover(WorkerId(seen[0].turn_id, 1))
+        await server.supervisor._settle_leftover(WorkerId(seen[0].turn_id, 1))
         assert (slot / "workspace/work.txt").read_text() == "hours of work\n"
 
 

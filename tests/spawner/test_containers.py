@@ -353,6 +353,7 @@ async def test_an_end_that_takes_long_to_record_keeps_nobody_else_waiting(
         return await output(self, name)
 
     monkeypatch.setattr(Engine, "output", slow_for_one)
+    monkeypatch.setattr(containers, "_LAST_WORD_SECONDS", 60.0)
     waiting = asyncio.create_task(looked.wait(quick.path.name))
     by_slot = {each.labels["treadle.slot"]: each for each in containers_of(root)}
     await asyncio.to_thread(by_slot[slow.path.name].kill)
