@@ -233,9 +233,14 @@ def finds_in_an_environment() -> bool:
 
 
 def with_a_child(look: Callable[[int], bool], *argv: str, **environment: str) -> bool:
-    """What can be seen of a child that has something on its standard input."""
-    with subprocess.Popen(argv, stdin=subprocess.PIPE, env={**os.environ, **environment}, stdout=subprocess.DEVNULL) as child:
+    """What can be seen of a child that repeats what it is told."""
+    with subprocess.Popen(argv, stdin=subprocess.PIPE, env={**os.environ, **environment}, stdout=subprocess.PIPE) as child:
+        assert child.stdin is not None
+        assert child.stdout is not None
         try:
+            # Before it answers, its program may not be there yet, and what it was given neither.
+            os.write(child.stdin.fileno(), b"here")
+            os.read(child.stdout.fileno(), 4)
             return look(child.pid)
         finally:
             child.kill()
