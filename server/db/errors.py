@@ -17,6 +17,8 @@ class SchemaBehind(DatabaseUnfit):
             f"the database is at schema {found or 'none'}, this server needs {needed}; "
             "set TREADLE_DATABASE_OWNER_URL so that it can migrate, or run the version of Treadle that fits"
         )
+        self.older = found is not None and found < needed
+        """There are tables, and who prepares databases can bring them up to date."""
 
 
 class LoginRefused(DatabaseUnfit):

@@ -2,9 +2,13 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
+
+import asyncpg
+import structlog
 
 from server.config import Settings
 from server.db.desk_store import PostgresDeskStore
@@ -28,6 +32,10 @@ from server.kernel.ports.turn_queue import QueueLimits, TurnQueue
 from server.kernel.ports.turn_store import TurnStore
 from server.kernel.ports.usage_store import UsageStore
 
+log = structlog.get_logger()
+
+_MIGRATED_SECONDS = 300.0
+_MIGRATED_POLL_SECONDS = 0.5
 _APP_CONNECTIONS = 8
 _SYSTEM_CONNECTIONS = 4
 
@@ -86,13 +94,29 @@ async def _open_journal(system_url: str) -> AsyncIterator[DedicatedConnection]:
         await connection.close()
 
 
+async def _until_migrated(connection: asyncpg.Connection, error: SchemaBehind) -> None:
+    """Whoever upgrades may start the new server and what prepares its database at one time, as a Swarm does; a server that ended would be
+    a failed upgrade. Errors: SchemaBehind."""
+    log.warning("database.waiting_for_migration", why=str(error), seconds=_MIGRATED_SECONDS)
+    deadline = asyncio.get_running_loop().time() + _MIGRATED_SECONDS
+    while True:
+        await asyncio.sleep(_MIGRATED_POLL_SECONDS)
+        try:
+            return await check_revision(connection)
+        except SchemaBehind as still:
+            if not still.older or asyncio.get_running_loop().time() >= deadline:
+                raise
+
+
 async def _ensure_schema(system: Database, owner_url: str) -> None:
     async with system.connection() as connection:
         try:
             return await check_revision(connection)
-        except SchemaBehind:
+        except SchemaBehind as error:
             if not owner_url:
-                raise
+                if not error.older:
+                    raise
+                return await _until_migrated(connection, error)
     await migrate(owner_url)
     async with system.connection() as connection:
         await check_revision(connection)

@@ -12,10 +12,12 @@ import pytest
 from alembic.config import Config
 from alembic.script import ScriptDirectory
 from pydantic import SecretStr
+from structlog.testing import capture_logs
 from support.postgres import PostgresServer, database_settings
 
 from server.config import Settings
 from server.db import migrate as module
+from server.db import stores as stores_module
 from server.db.errors import SchemaBehind
 from server.db.migrate import check_revision, migrate, newest_revision
 from server.db.queries import SQL
@@ -79,3 +81,39 @@ async def test_every_statement_is_one_that_postgres_understands(database: Databa
     finally:
         await system.close()
         await app.close()
+
+
+async def test_a_server_that_is_not_the_owner_waits_for_older_tables_to_be_migrated(empty: DatabaseUrls) -> None:
+    await migrate(empty.owner)
+    owner = await asyncpg.connect(empty.owner)
+    try:
+        await owner.execute("UPDATE alembic_version SET version_num = $1", f"{int(newest_revision()) - 1:04}")
+        settings = Settings(database_url=SecretStr(empty.app), database_system_url=SecretStr(empty.system))
+        with capture_logs() as logs:
+            opening = asyncio.create_task(_opened(settings))
+            async with asyncio.timeout(30):
+                while not logs and not opening.done():
+                    await asyncio.sleep(0.01)
+        assert [line["event"] for line in logs] == ["database.waiting_for_migration"]
+        assert "TREADLE_DATABASE_OWNER_URL" in logs[0]["why"]
+        await owner.execute("UPDATE alembic_version SET version_num = $1", newest_revision())
+        await opening
+    finally:
+        await owner.close()
+
+
+async def test_it_does_not_wait_for_ever(empty: DatabaseUrls, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(stores_module, "_MIGRATED_SECONDS", 0.0)
+    await migrate(empty.owner)
+    owner = await asyncpg.connect(empty.owner)
+    try:
+        await owner.execute("UPDATE alembic_version SET version_num = '0001'")
+        with pytest.raises(SchemaBehind, match="0001"):
+            await _opened(Settings(database_url=SecretStr(empty.app), database_system_url=SecretStr(empty.system)))
+    finally:
+        await owner.close()
+
+
+async def _opened(settings: Settings) -> None:
+    async with open_postgres(settings):
+        pass
