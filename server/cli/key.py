@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import argparse
 import asyncio
+from datetime import UTC
+from typing import TYPE_CHECKING
 
 from server.cli.aside import aside
 from server.cli.failure import CommandFailed, ExitCode
@@ -11,12 +13,17 @@ from server.kernel.errors import StoreRejected, StoreUnavailable
 from server.kernel.identity import Principal
 from server.refusal import SettingsUnfit, StartRefused
 
+if TYPE_CHECKING:
+    from server.kernel.ports.key_store import KeyStore
+
 _PREFIX = 8
 _SETTING = "TREADLE_DATABASE_SYSTEM_URL"
 
 
 def run(options: argparse.Namespace) -> ExitCode:
     """Print the key alone, so that a script can keep it. Errors: CommandFailed."""
+    if not options.user and not options.list:
+        raise CommandFailed("whose key? `treadle key USER`", ExitCode.REFUSED)
     from server.environment import settings_of_environment
 
     try:
@@ -27,7 +34,7 @@ def run(options: argparse.Namespace) -> ExitCode:
         raise CommandFailed(f"{_SETTING} is needed; run it where the server's settings are", ExitCode.REFUSED)
     user = Principal(options.tenant, options.user, options.name or options.user, options.email or f"{options.user}@treadle.invalid")
     try:
-        return asyncio.run(_revoke(url, user, options.revoke) if options.revoke else _make(url, user))
+        return asyncio.run(_asked(options, url, user))
     except StartRefused as error:
         raise CommandFailed(str(error), ExitCode.REFUSED) from None
     except StoreUnavailable as error:
@@ -36,25 +43,43 @@ def run(options: argparse.Namespace) -> ExitCode:
         raise CommandFailed(error.message, ExitCode.REFUSED) from None
 
 
-async def _make(url: str, user: Principal) -> ExitCode:
+async def _asked(options: argparse.Namespace, url: str, user: Principal) -> ExitCode:
     from server.db.key_store import PostgresKeyStore
     from server.db.pool import open_database
-    from server.identity.keys import create_key
 
     async with open_database(url, name="key", setting=_SETTING, size=1) as database:
         keys = PostgresKeyStore(database)
-        await keys.ensure_user(user)
-        print(await create_key(keys, user))
+        if options.list:
+            await _list(keys, user)
+        elif options.revoke or options.revoke_all:
+            await _revoke(keys, user, options.revoke)
+        else:
+            await _make(keys, user)
     return ExitCode.DONE
 
 
-async def _revoke(url: str, user: Principal, key: str) -> ExitCode:
-    from server.db.key_store import PostgresKeyStore
-    from server.db.pool import open_database
+async def _make(keys: KeyStore, user: Principal) -> None:
+    from server.identity.keys import create_key
+
+    await keys.ensure_user(user)
+    print(await create_key(keys, user))
+
+
+async def _list(keys: KeyStore, user: Principal) -> None:
+    """A line each: how the key begins, whose it is, since when."""
+    for key in await keys.of_tenant(user.tenant_id):
+        if user.user_id in ("", key.user_id):
+            print(f"trd_{key.prefix}  {key.created_at.astimezone(UTC):%Y-%m-%dT%H:%M:%SZ}  {key.user_id}")
+
+
+async def _revoke(keys: KeyStore, user: Principal, key: str) -> None:
+    """That key, or all of the user's."""
     from server.identity.keys import revoke_key
 
-    async with open_database(url, name="key", setting=_SETTING, size=1) as database:
-        if not await revoke_key(PostgresKeyStore(database), user, key.removeprefix("trd_")[:_PREFIX]):
-            raise CommandFailed(f"{user.user_id} of tenant {user.tenant_id} has no such key", ExitCode.REFUSED)
-    aside("revoked; every server knows within a minute")
-    return ExitCode.DONE
+    prefixes = [key.removeprefix("trd_")[:_PREFIX]]
+    if not key:
+        prefixes = [each.prefix for each in await keys.of_tenant(user.tenant_id) if each.user_id == user.user_id]
+    ended = [prefix for prefix in prefixes if await revoke_key(keys, user, prefix)]
+    if not ended:
+        raise CommandFailed(f"{user.user_id} of tenant {user.tenant_id} has no {'such ' if key else ''}key", ExitCode.REFUSED)
+    aside(f"{'revoked' if key else f'{len(ended)} revoked'}; every server knows within a minute")

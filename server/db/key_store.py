@@ -5,7 +5,7 @@ from __future__ import annotations
 from server.db.pool import Database
 from server.db.queries import SQL
 from server.kernel.identity import Principal
-from server.kernel.ports.key_store import KeyRecord
+from server.kernel.ports.key_store import KeyInForce, KeyRecord
 
 
 class PostgresKeyStore:
@@ -26,6 +26,12 @@ class PostgresKeyStore:
         """See KeyStore."""
         async with self._system.connection() as connection:
             await connection.execute(SQL["insert_key"], owner.tenant_id, owner.user_id, prefix, secret_sha256)
+
+    async def of_tenant(self, tenant_id: str) -> list[KeyInForce]:
+        """See KeyStore."""
+        async with self._system.connection() as connection:
+            rows = await connection.fetch(SQL["keys_of_tenant"], tenant_id)
+        return [KeyInForce(row["prefix"], row["user_id"], row["created_at"]) for row in rows]
 
     async def revoke(self, owner: Principal, prefix: str) -> bool:
         """See KeyStore."""

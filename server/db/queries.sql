@@ -626,6 +626,10 @@ WHERE k.prefix = $1 AND k.revoked_at IS NULL
 INSERT INTO api_keys (tenant_id, user_id, prefix, secret_sha256) VALUES ($1, $2, $3, $4)
 
 
+-- keys_of_tenant --
+SELECT prefix, user_id, created_at FROM api_keys WHERE tenant_id = $1 AND revoked_at IS NULL ORDER BY user_id, created_at, prefix
+
+
 -- revoke_key --
 UPDATE api_keys SET revoked_at = now() WHERE tenant_id = $1 AND user_id = $2 AND prefix = $3 AND revoked_at IS NULL RETURNING id
 

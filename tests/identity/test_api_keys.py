@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import asyncio
+import os
 import secrets
+import sys
 from pathlib import Path
 
 import asyncpg
@@ -142,3 +144,40 @@ async def test_a_key_file_of_another_database_is_replaced(stores: Stores, tmp_pa
     (tmp_path / "api-key").write_text("trd_aaaaaaaa_" + "a" * 43)
     path = await ensure_local_user(stores.keys, tmp_path)
     await ApiKeyAuthenticator(stores.keys).authenticate(path.read_text().strip())
+
+
+async def key_command(database: DatabaseUrls, home: Path, *words: str) -> tuple[int, str, str]:
+    """`treadle key`, as an operator calls it; exit code, output, errors."""
+    kept = {name: value for name, value in os.environ.items() if not name.startswith("TREADLE_")}
+    environment = kept | {"TREADLE_DATABASE_SYSTEM_URL": database.system, "TREADLE_DATA_DIR": str(home)}
+    process = await asyncio.create_subprocess_exec(
+        sys.executable, "-m", "server.cli", "key", *words, env=environment, stdout=asyncio.subprocess.PIPE, stderr=asyncio.subprocess.PIPE
+    )
+    out, err = await process.communicate()
+    return process.returncode or 0, out.decode(), err.decode()
+
+
+async def test_an_operator_sees_the_keys_and_ends_all_of_a_user(stores: Stores, database: DatabaseUrls, tmp_path: Path) -> None:
+    made = [(await key_command(database, tmp_path, user, "--tenant", "acme"))[1].strip() for user in ("ada", "ada", "bob")]
+    code, listed, _ = await key_command(database, tmp_path, "--list", "--tenant", "acme")
+    assert code == 0
+    assert sorted((line.split()[0], line.split()[2]) for line in listed.splitlines()) == sorted(
+        zip([key[:12] for key in made], ["ada", "ada", "bob"], strict=True)
+    )
+    assert not any(key[13:] in listed for key in made)
+    assert (await key_command(database, tmp_path, "ada", "--tenant", "acme", "--revoke-all"))[::2] == (
+        0,
+        "treadle: 2 revoked; every server knows within a minute\n",
+    )
+    authenticator = ApiKeyAuthenticator(stores.keys)
+    for key in made[:2]:
+        with pytest.raises(ApiKeyInvalid):
+            await authenticator.authenticate(key)
+    assert (await authenticator.authenticate(made[2])).user_id == "bob"
+    assert [line.split()[0] for line in (await key_command(database, tmp_path, "--list", "--tenant", "acme"))[1].splitlines()] == [
+        made[2][:12]
+    ]
+    code, _, told = await key_command(database, tmp_path, "ada", "--tenant", "acme", "--revoke-all")
+    assert (code != 0, "ada of tenant acme has no key" in told) == (True, True)
+    code, _, told = await key_command(database, tmp_path)
+    assert (code != 0, "whose key?" in told) == (True, True)

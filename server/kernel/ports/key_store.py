@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from datetime import datetime
 from typing import Protocol
 
 from server.kernel.identity import Principal
@@ -14,6 +15,15 @@ class KeyRecord:
 
     owner: Principal
     secret_sha256: bytes
+
+
+@dataclass(frozen=True)
+class KeyInForce:
+    """What an operator may see of a key."""
+
+    prefix: str
+    user_id: str
+    created_at: datetime
 
 
 class KeyStore(Protocol):
@@ -28,6 +38,10 @@ class KeyStore(Protocol):
 
     async def add(self, owner: Principal, *, prefix: str, secret_sha256: bytes) -> None:
         """Store a new key. Errors: StoreRejected when the prefix is taken or the owner does not exist."""
+        ...
+
+    async def of_tenant(self, tenant_id: str) -> list[KeyInForce]:
+        """All keys of a tenant's users that are not revoked, by user and age."""
         ...
 
     async def revoke(self, owner: Principal, prefix: str) -> bool:
