@@ -83,7 +83,7 @@ def metrics_page(listen: str) -> Iterator[str]:
         yield ""
         return
     host, _, port = listen.rpartition(":")
-    page, thread = start_http_server(int(port), host)
+    page, thread = start_http_server(int(port), host.strip("[]"))
     try:
         yield f"http://{host}:{page.server_port}/metrics"
     finally:
