@@ -29,7 +29,7 @@ def main() -> int:
         return _healthy(os.environ.get("TREADLE_LISTEN", "127.0.0.1:7433"))
     # Read when grpc is imported. We fork only to run other programs; gRPC's own preparations for a fork print warnings then.
     os.environ.setdefault("GRPC_ENABLE_FORK_SUPPORT", "0")
-    from server.environment import settings_of_environment
+    from server.environment import set_in_vain, settings_of_environment
     from server.refusal import SettingsUnfit
 
     try:
@@ -39,7 +39,11 @@ def main() -> int:
     if not settings.database_url.get_secret_value() or not settings.database_system_url.get_secret_value():
         needed = "TREADLE_DATABASE_URL and TREADLE_DATABASE_SYSTEM_URL are needed (docs/configuration.md)"
         return _complain(f"{needed}; `treadle up` brings a Postgres of its own", _REFUSED)
-    return _prepare(settings) if options.prepare_database else _serve(settings)
+    if options.prepare_database:
+        return _prepare(settings)
+    if misplaced := set_in_vain(settings):
+        return _complain("\n  ".join(misplaced), _REFUSED)
+    return _serve(settings)
 
 
 def _serve(settings: Settings) -> int:

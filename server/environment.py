@@ -45,6 +45,19 @@ def gateway_settings_of_environment() -> GatewaySettings:
     return _of_environment(GatewaySettings, {})
 
 
+def set_in_vain(settings: Settings) -> list[str]:
+    """One sentence for each variable that only a spawner reads, where that has an environment of its own: a limit that is set here only
+    is none."""
+    if settings.launcher == "process" or not (settings.spawner_socket or settings.spawner_tcp):
+        return []
+    spawners = {*SpawnerSettings.model_fields} - {*Settings.model_fields} | {"worker_memory_mib"}
+    return [
+        f"{name}: the spawner reads it, and not this server; set it where the spawner gets its settings (docs/operations.md), and not here"
+        for name in sorted(os.environ)
+        if name.upper().startswith(_PREFIX) and name.upper().removeprefix(_PREFIX).lower() in spawners
+    ]
+
+
 def _of_environment(kind: type[S], given: Mapping[str, Any]) -> S:
     secrets = os.environ.get(_PREFIX + _SECRETS) or None
     wrong = unknown_settings(os.environ | _files(secrets))

@@ -155,6 +155,17 @@ def test_the_server_alone_does_not_start_with_a_setting_that_it_does_not_know(tm
     assert told.stderr.startswith("server: TREADLE_MAX_TURNS: ")
 
 
+def test_a_server_refuses_what_only_its_spawner_elsewhere_would_read(tmp_path: Path) -> None:
+    """In its environment alone it would limit nobody."""
+    nowhere = f"postgresql://nobody@/none?host={tmp_path}"
+    given = {"TREADLE_DATABASE_URL": nowhere, "TREADLE_DATABASE_SYSTEM_URL": nowhere, "TREADLE_LAUNCHER": "docker"}
+    given |= {"TREADLE_SPAWNER_SOCKET": str(tmp_path / "spawner"), "TREADLE_WORKER_MEMORY_MIB": "512", "TREADLE_WORKER_RUNTIME": "runsc"}
+    told = server(tmp_path=tmp_path, **given)
+    assert told.returncode == 2
+    assert [line.split(":")[-2].strip() for line in told.stderr.splitlines()] == ["TREADLE_WORKER_MEMORY_MIB", "TREADLE_WORKER_RUNTIME"]
+    assert "the spawner reads it, and not this server" in told.stderr
+
+
 @pytest.mark.parametrize(
     ("name", "value", "known"),
     [
