@@ -38,7 +38,9 @@ SPAWNER = """
 
 Read by the spawner alone (`python -m server.spawner`, which `treadle up` starts), beside the variables of the table above that it shares
 with the server: `TREADLE_DATA_DIR`, `TREADLE_WORKER_ROOT`, `TREADLE_SPAWNER_SOCKET`, `TREADLE_WORKER_ORPHAN_SECONDS`,
-`TREADLE_WORKER_MEMORY_MIB`, `TREADLE_LOG_FORMAT` and `TREADLE_LOG_LEVEL`.
+`TREADLE_WORKER_MEMORY_MIB`, `TREADLE_LOG_FORMAT` and `TREADLE_LOG_LEVEL`. A server (`python -m server`) for which
+`TREADLE_SPAWNER_SOCKET` or `TREADLE_SPAWNER_TCP` is set does not start with one of these variables,
+or `TREADLE_WORKER_MEMORY_MIB`, in its own environment.
 
 """
 GATEWAY = """
