@@ -5,17 +5,21 @@ from __future__ import annotations
 
 import fcntl
 import hashlib
+import http
 import os
+import random
 import shutil
 import socket
+import ssl
 import subprocess
 import tempfile
 import time
 from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from functools import cache
 from pathlib import Path
 from typing import Any
+from urllib.request import urlopen
 
 from support.containers import BASE, ROOT, containers_of, images, require_engine
 from support.requirements import require
@@ -64,12 +68,23 @@ class Deployment:
         return found
 
     def healthy(self, *services: str) -> None:
-        """Wait until these say that they are."""
+        """Wait until these say that they are; a gateway, until it has a server, too."""
         waiting, deadline = set(services), time.monotonic() + _SECONDS
         while waiting:
             assert time.monotonic() < deadline, f"{waiting}: {self.compose('logs', '--no-color', '--tail', '20', *waiting)}"
             waiting = {each for each in waiting if self.container(each).attrs["State"].get("Health", {}).get("Status") != "healthy"}
             time.sleep(0.1)
+        while "gateway" in services and not self._serves():
+            assert time.monotonic() < deadline, self.compose("logs", "--no-color", "--tail", "20", "gateway")
+            time.sleep(0.1)
+
+    def _serves(self) -> bool:
+        context = ssl.create_default_context(cafile=self.home / "tls" / "certificate.pem")
+        try:
+            with urlopen(f"https://localhost:{self.port}/healthz", context=context, timeout=10) as answer:
+                return bool(answer.status == http.HTTPStatus.OK)
+        except OSError:
+            return False
 
     def this_machine(self) -> str:
         """This machine, as the server sees it, whatever becomes of the project's networks."""
@@ -99,7 +114,8 @@ def deployed(home: Path, **values: str) -> Iterator[Deployment]:
     deployment = Deployment(home, name, worker_root)
     home.mkdir(exist_ok=True)
     shutil.copy(ROOT / "docker-compose.yml", home)
-    deployment.shell(str(ROOT / "tools" / "compose-env"))
+    (home / "tools").symlink_to(ROOT / "tools")
+    deployment.shell("tools/compose-env")
     deployment.set(
         **images("server", "gateway", "replay"),
         **support_images(),
@@ -146,5 +162,8 @@ def support_images() -> Mapping[str, str]:
 
 
 def _free_port() -> int:
-    with socket.create_server(("127.0.0.1", 0)) as probe:
-        return int(probe.getsockname()[1])
+    """Below those that the kernel hands out, since it is free again for a while in the middle of a test."""
+    while True:
+        port = random.randrange(20_000, 32_000)
+        with suppress(OSError), socket.create_server(("127.0.0.1", port)):
+            return port

@@ -1,0 +1,108 @@
+"""Which settings of an operator's files reach whom, as docker-compose itself reads docker-compose.yml. No engine is asked."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import subprocess
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+from support.containers import ROOT
+from support.requirements import require
+
+from server.config import Settings
+from server.spawner.settings import SpawnerSettings
+
+GIVEN = {
+    "docker_host",
+    "server_user",
+    "worker_root",
+    "spawner_socket",
+    "data_dir",
+    "spawner_kind",
+    "swarm_network",
+    "spawner_tcp",
+    "spawner_key",
+}
+"""Those of the spawner that the file itself decides, and those of a Swarm."""
+
+
+@pytest.fixture
+def home(tmp_path: Path) -> Path:
+    require(shutil.which("docker-compose"), "docker-compose", "apt-get install docker-compose")
+    shutil.copy(ROOT / "docker-compose.yml", tmp_path)
+    made(tmp_path)
+    return tmp_path
+
+
+def made(home: Path, *names: str, path: str = os.environ["PATH"]) -> subprocess.CompletedProcess[str]:
+    command = ["/bin/bash", str(ROOT / "tools" / "compose-env"), *names]
+    return subprocess.run(command, cwd=home, env={"PATH": path}, capture_output=True, text=True, timeout=60, check=False)
+
+
+def environments(home: Path) -> dict[str, dict[str, Any]]:
+    """What each service would have."""
+    command = ["docker-compose", "config"]
+    done = subprocess.run(command, cwd=home, env={"PATH": os.environ["PATH"]}, capture_output=True, text=True, timeout=60, check=False)
+    assert done.returncode == 0, done.stderr
+    return {name: service.get("environment", {}) for name, service in yaml.safe_load(done.stdout)["services"].items()}
+
+
+def add(file: Path, **values: str) -> None:
+    with file.open("a") as settings:
+        settings.writelines(f"{name}={value}\n" for name, value in values.items())
+
+
+def test_what_nobody_set_is_not_set(home: Path) -> None:
+    """A limit that is set must be one that the machine has; the default is less, where the machine is small."""
+    found = environments(home)
+    for name in set(found["spawner"]) - {"TREADLE_SERVER_USER", "TREADLE_WORKER_ROOT", "TREADLE_SPAWNER_SOCKET"}:
+        assert found["spawner"][name] is None, name
+    assert found["gateway"]["TREADLE_EGRESS_NETWORKS"] is None
+    assert not {f"TREADLE_{name.upper()}" for name in SpawnerSettings.model_fields if name not in Settings.model_fields} & {
+        *found["server"]
+    }
+    assert "TREADLE_WORKER_MEMORY_MIB" not in found["server"]
+
+
+def test_every_setting_of_the_spawner_reaches_it(home: Path) -> None:
+    wanted = {f"TREADLE_{name.upper()}": f"x{name}" for name in set(SpawnerSettings.model_fields) - GIVEN}
+    add(home / ".env", **wanted)
+    found = environments(home)["spawner"]
+    assert {name: found.get(name) for name in wanted} == wanted
+
+
+def test_what_the_servers_file_says_nothing_takes_away(home: Path) -> None:
+    wanted = {"TREADLE_EGRESS_NETWORKS": "10.1.0.0/16", "TREADLE_EGRESS_HOSTS": "*", "TREADLE_LOG_FORMAT": "json", "ANTHROPIC_API_KEY": "k"}
+    add(home / "server.env", **wanted)
+    found = environments(home)
+    assert {name: found["server"][name] for name in wanted} == wanted
+    assert [name for name in found if "ANTHROPIC_API_KEY" in found[name]] == ["server"]
+
+
+def test_a_certificate_is_for_names_and_addresses_and_no_key_is_written_over(tmp_path: Path) -> None:
+    assert made(tmp_path, "treadle.example.org", "192.0.2.7", "2001:db8::7").returncode == 0
+    command = ["openssl", "x509", "-noout", "-ext", "subjectAltName", "-in", "tls/certificate.pem"]
+    shown = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, check=True).stdout
+    for name in ("DNS:treadle.example.org", "IP Address:192.0.2.7", "IP Address:2001:DB8:0:0:0:0:0:7", "IP Address:127.0.0.1"):
+        assert name in shown
+    key = (tmp_path / "tls" / "key.pem").read_bytes()
+    (tmp_path / "tls" / "certificate.pem").unlink()
+    again = made(tmp_path)
+    assert again.returncode == 1
+    assert "tls/key.pem is there and its certificate is not" in again.stderr
+    assert (tmp_path / "tls" / "key.pem").read_bytes() == key
+
+
+def test_a_machine_without_openssl_is_told_so(tmp_path: Path) -> None:
+    (tmp_path / "bin").mkdir()
+    for program in ("dirname", "realpath"):
+        (tmp_path / "bin" / program).symlink_to(str(shutil.which(program)))
+    told = made(tmp_path, path=str(tmp_path / "bin"))
+    assert (told.returncode, told.stderr) == (
+        1,
+        "compose-env: openssl is not installed. On Debian or Ubuntu: apt-get install openssl\n",
+    )
