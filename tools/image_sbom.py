@@ -1,5 +1,5 @@
-"""Prints what is in the image that it runs in, as CycloneDX JSON: Debian's packages and Python's. The Dockerfiles run it; `tools/sbom`
-shows what it wrote."""
+"""Prints what is in the image that it runs in, as CycloneDX JSON: Debian's packages, Python's, and Claude's program. The Dockerfiles
+run it; `tools/sbom` shows what it wrote."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ import json
 import re
 import subprocess
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from importlib.metadata import Distribution, distributions, version
 from pathlib import Path
 from typing import Any
@@ -19,7 +19,8 @@ _FORMAT = "${Package}\\t${Version}\\t${Architecture}\\t${db:Status-Abbrev}\\n"
 def main(image: str) -> None:
     """No date and no random number, so that the same content has the same list."""
     system = _system()
-    components = sorted([*_debian(system), *_python()], key=lambda each: each["bom-ref"])
+    found = {each["bom-ref"]: each for each in (*_debian(system), *_interpreter(), *_python(distributions()), *_claude())}
+    components = [found[ref] for ref in sorted(found)]
     subject = {"type": "container", "bom-ref": image, "name": image, "version": version("treadle")}
     about = {
         "bomFormat": "CycloneDX",
@@ -47,8 +48,28 @@ def _debian(system: dict[str, str]) -> Iterator[dict[str, Any]]:
             yield {"type": "library", "bom-ref": purl, "name": name, "version": version_, "purl": purl}
 
 
-def _python() -> Iterator[dict[str, Any]]:
-    for found in {_name(each): each for each in distributions()}.values():
+def _interpreter() -> Iterator[dict[str, Any]]:
+    """A Python that no package of Debian's brought, as official images have it, and what is installed beside it."""
+    if Path(sys.base_prefix) == Path("/usr"):
+        return
+    version_ = ".".join(map(str, sys.version_info[:3]))
+    purl = f"pkg:generic/python@{version_}"
+    yield {"type": "application", "bom-ref": purl, "name": "python", "version": version_, "purl": purl}
+    place = Path(sys.base_prefix, "lib", f"python{sys.version_info[0]}.{sys.version_info[1]}", "site-packages")
+    yield from _python(distributions(path=[str(place)]))
+
+
+def _claude() -> Iterator[dict[str, Any]]:
+    """The program inside of the Claude Agent SDK."""
+    for sdk in distributions(name="claude-agent-sdk"):
+        told = re.search(r'"([^"]+)"$', Path(str(sdk.locate_file("claude_agent_sdk/_cli_version.py"))).read_text(), re.MULTILINE)
+        if told:
+            purl = f"pkg:npm/%40anthropic-ai/claude-code@{quote(told[1])}"
+            yield {"type": "application", "bom-ref": purl, "name": "claude-code", "version": told[1], "purl": purl}
+
+
+def _python(installed: Iterable[Distribution]) -> Iterator[dict[str, Any]]:
+    for found in {_name(each): each for each in installed}.values():
         name = _name(found)
         purl = f"pkg:pypi/{name}@{quote(found.version)}"
         yield {"type": "library", "bom-ref": purl, "name": name, "version": found.version, "purl": purl} | _licence(found)

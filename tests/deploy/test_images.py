@@ -28,13 +28,13 @@ def told_inside(image: str, *command: str) -> list[str]:
     )
 
 
-@pytest.mark.parametrize("name", ["server", "gateway", "replay"])
+@pytest.mark.parametrize("name", ["server", "gateway", "replay", "claude"])
 def test_an_image_lists_all_that_is_installed_in_it(name: str) -> None:
     image = image_of(name)
     shown = subprocess.run([ROOT / "tools" / "sbom", image], capture_output=True, text=True, check=True)
     listed = json.loads(shown.stdout)
     assert (listed["bomFormat"], listed["specVersion"]) == ("CycloneDX", "1.5")
-    found = {kind: set[tuple[str, str]]() for kind in ("deb", "pypi")}
+    found = {kind: set[tuple[str, str]]() for kind in ("deb", "pypi", "npm")}
     for each in listed["components"]:
         found[each["purl"].removeprefix("pkg:").partition("/")[0]].add((each["name"], each["version"]))
     debian = told_inside(image, "dpkg-query", "--show", "--showformat=${Package} ${Version}\\n")
@@ -43,6 +43,8 @@ def test_an_image_lists_all_that_is_installed_in_it(name: str) -> None:
     assert found["pypi"] == {
         (named.lower().replace("_", "-").replace(".", "-"), version) for named, version in map(str.split, filter(None, python))
     }
+    # The program that the Agent SDK brings is no package.
+    assert {program for program, _ in found["npm"]} == ({"claude-code"} if name == "claude" else set())
     assert {"treadle", "protobuf"} <= {named for named, _ in found["pypi"]}
 
 
