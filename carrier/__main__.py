@@ -9,6 +9,7 @@ from __future__ import annotations
 import asyncio
 import json
 import logging
+import socket
 import sys
 from pathlib import Path
 
@@ -16,6 +17,7 @@ from carrier.service import Carrier, Configuration
 from carrier.wall import raise_wall
 
 _GIVEN = ("/workspace", "/tmp", "/home/agent", "/run/treadle")  # noqa: S108 the container's own
+_BACKLOG = 128
 
 
 def main() -> None:
@@ -23,8 +25,10 @@ def main() -> None:
     logging.basicConfig(stream=sys.stderr, level=logging.INFO, format="%(levelname)s %(name)s: %(message)s")
     path, uid = Path(sys.argv[1]), int(sys.argv[2])
     configuration = Configuration(uid=uid, **json.loads(path.read_text(encoding="ascii")))
+    # While there is a network to listen on.
+    listener = socket.create_server(("", configuration.port), backlog=_BACKLOG)
     raise_wall(uid, _GIVEN)
-    asyncio.run(Carrier(configuration).serve())
+    asyncio.run(Carrier(configuration, listener).serve())
 
 
 if __name__ == "__main__":

@@ -15,14 +15,14 @@ import sys
 import tempfile
 from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager, suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
 from typing import Any, TypeVar
 
 from carrier import words
 from carrier.joined import Streams, joined
-from carrier.wall import filtered
+from carrier.wall import confined
 
 _PYTHON = (sys.executable, "-I", "-B", "-m")
 _WORKSPACE = "/workspace"
@@ -38,8 +38,12 @@ _PIECE_BYTES = 256 * 1024
 _TAIL_BYTES = 64 * 1024
 _PAUSE_SECONDS = 0.005
 _LOOK_SECONDS = 0.02
+_GONE_SECONDS = 1.0
 _HELLO_SECONDS = 10.0
+_HANDSHAKE_SECONDS = 10.0
 _MAX_CONNECTIONS = 256
+_MAX_AGENT_CONNECTIONS = 512
+"""At each door. Together they leave descriptors for everything else."""
 _OOM_EVENTS = (Path("/sys/fs/cgroup/memory.events"), Path("/sys/fs/cgroup/memory/memory.oom_control"))
 
 T = TypeVar("T")
@@ -62,8 +66,9 @@ class Configuration:
 class Carrier:
     """One worker's."""
 
-    def __init__(self, configuration: Configuration) -> None:
+    def __init__(self, configuration: Configuration, listener: socket.socket) -> None:
         self._configuration = configuration
+        self._listener = listener
         self._server = ssl.PEM_cert_to_DER_cert(configuration.server)
         self._phase = words.EMPTY
         self._stopped = self._was_stopped = False
@@ -71,9 +76,13 @@ class Carrier:
         self._over = asyncio.Event()
         self._code: int | None = None
         self._worker: asyncio.subprocess.Process | None = None
+        self._calls = b""
+        self._worker_socket: int | None = None
         self._tail = bytearray()
         self._changing = asyncio.Lock()
-        self._kept: dict[str, asyncio.Queue[tuple[Streams, asyncio.Event]]] = {name: asyncio.Queue() for name in _DOOR_NAMES}
+        self._taking: asyncio.Task[Any] | None = None
+        self._kept: dict[str, asyncio.Queue[_Kept]] = {name: asyncio.Queue() for name in _DOOR_NAMES}
+        self._agents = dict.fromkeys(_DOOR_NAMES, 0)
         self._connections: set[asyncio.Task[None]] = set()
         self._tasks: set[asyncio.Task[None]] = set()
 
@@ -84,7 +93,8 @@ class Carrier:
         for name in _DOOR_NAMES:
             await asyncio.start_unix_server(partial(self._agent_connected, name), _DOORS / name)
             (_DOORS / name).chmod(0o666)
-        await asyncio.start_server(self._connected, None, self._configuration.port, ssl=self._context())
+        context = self._context()
+        await asyncio.start_server(self._connected, sock=self._listener, ssl=context, ssl_handshake_timeout=_HANDSHAKE_SECONDS)
         orphaned = asyncio.create_task(self._orphaned())
         stopping = asyncio.create_task(self._over.wait())
         await asyncio.wait({orphaned, stopping}, return_when=asyncio.FIRST_COMPLETED)
@@ -152,7 +162,8 @@ class Carrier:
                 raise _Failed(f"it is {self._phase}")
             server[1].write(words.line({}))
             # A server that died may have begun.
-            await self._run("find", _WORKSPACE, "-mindepth", "1", "-delete")
+            async with self._child("find", _WORKSPACE, "-mindepth", "1", "-delete") as child:
+                await child.wait()
             async with self._child(*_PYTHON, "carrier.tree", "unpack", _WORKSPACE, stdin=asyncio.subprocess.PIPE) as child:
                 pumping = asyncio.create_task(_pump(server[0], _there(child.stdin)))
                 ending = asyncio.create_task(child.wait())
@@ -171,7 +182,9 @@ class Carrier:
             if self._stopped or self._phase == words.EMPTY:
                 raise _Failed(f"no worker is started in what is {'stopped' if self._stopped else 'empty'}")
             if self._phase == words.FULL:
-                calls = base64.b64decode(asked["calls"])
+                self._calls = base64.b64decode(asked["calls"])
+                if not self._calls:
+                    raise _Failed("no worker is started without a filter of system calls")
                 self._worker = await asyncio.create_subprocess_exec(
                     *_AS_WORKER,
                     *_PYTHON,
@@ -180,7 +193,6 @@ class Carrier:
                     stdout=asyncio.subprocess.PIPE,
                     stderr=asyncio.subprocess.STDOUT,
                     cwd=_WORKSPACE,
-                    preexec_fn=filtered(calls) if calls else None,
                     **self._as_worker,
                 )
                 self._phase = words.RUNNING
@@ -211,16 +223,23 @@ class Carrier:
             del self._tail[:-_TAIL_BYTES]
 
     async def _do_worker(self, server: Streams, asked: dict[str, Any]) -> None:
-        while not _SOCKET.exists():  # noqa: ASYNC240 a file in memory, which tells nobody that it is there
+        while self._worker_socket is None and not _SOCKET.exists():  # noqa: ASYNC240 a file in memory, which tells nobody that it is there
             if self._ended.is_set() or self._worker is None:
                 raise _Failed("there is no worker")
+            if _is_gone(server):
+                return
             await asyncio.sleep(_PAUSE_SECONDS)
-        await joined(server, await asyncio.open_unix_connection(_SOCKET))
+        if self._worker_socket is None:
+            # The first one, which was there before an agent was: that can put another in its place, but not here.
+            self._worker_socket = os.open(_SOCKET, os.O_PATH | os.O_NOFOLLOW | os.O_CLOEXEC)
+        await joined(server, await asyncio.open_unix_connection(f"/proc/self/fd/{self._worker_socket}"))
 
     async def _do_door(self, server: Streams, asked: dict[str, Any]) -> None:
-        done = asyncio.Event()
-        self._kept[asked["name"]].put_nowait((server, done))
-        await done.wait()
+        kept = _Kept(server)
+        self._kept[asked["name"]].put_nowait(kept)
+        await _until(kept.taken.wait(), server)
+        if kept.taken.is_set():
+            await kept.done.wait()
 
     async def _do_wait(self, server: Streams, asked: dict[str, Any]) -> None:
         gone = asyncio.create_task(server[0].read(1))
@@ -231,7 +250,13 @@ class Carrier:
         if self._ended.is_set():
             server[1].write(words.line(self._end()))
 
+    def _hand_out_no_more(self) -> None:
+        """Who asks anew has lost the connection by which it was handed out before, of which nobody may have told this side."""
+        if self._taking is not None:
+            self._taking.cancel()
+
     async def _do_stop(self, server: Streams, asked: dict[str, Any]) -> None:
+        self._hand_out_no_more()
         async with self._changing:
             self._stopped = True
             # It had not ended by itself.
@@ -242,14 +267,16 @@ class Carrier:
         server[1].write(words.line(self._end()))
 
     async def _do_take(self, server: Streams, asked: dict[str, Any]) -> None:
+        self._hand_out_no_more()
+        self._taking = asyncio.current_task()
         async with self._changing:
             if not self._stopped:
                 raise _Failed("it is not stopped")
             server[1].write(words.line({}))
             command = (*_PYTHON, "carrier.tree", "pack", _WORKSPACE, _LEFT_OUT)
             async with self._child(*command, stdout=asyncio.subprocess.PIPE) as child:
-                await _pump(_there(child.stdout), server[1])
-                if await child.wait():
+                # Where nobody reads any more, it is not waited for either.
+                if await _pump(_there(child.stdout), server[1]) and await child.wait():
                     # It breaks off before its end, by which that is seen.
                     log.error("what the worker left cannot be read")
 
@@ -259,8 +286,11 @@ class Carrier:
         self._over.set()
 
     async def _do_occupied(self, server: Streams, asked: dict[str, Any]) -> None:
-        size, files = await asyncio.gather(self._summed("--block-size=1"), self._summed("--inodes"))
-        server[1].write(words.line({"bytes": size, "files": files}))
+        counting = asyncio.gather(self._summed("--block-size=1"), self._summed("--inodes"))
+        await _until(counting, server)
+        if counting.done() and not counting.cancelled():
+            size, files = counting.result()
+            server[1].write(words.line({"bytes": size, "files": files}))
 
     def _end(self) -> dict[str, Any]:
         return {
@@ -273,36 +303,42 @@ class Carrier:
     # -- the agent
 
     def _agent_connected(self, name: str, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        if self._agents[name] >= _MAX_AGENT_CONNECTIONS:
+            writer.transport.abort()
+            return
+        self._agents[name] += 1
         self._keep(self._from_agent(name, (reader, writer)))
 
     async def _from_agent(self, name: str, agent: Streams) -> None:
         """A connection to a door of the server's, for which one of the server's is waited as long as a worker waits for a server."""
         try:
             async with asyncio.timeout(self._configuration.orphan_seconds):
-                server, done = await self._kept_one(name)
+                kept = await self._kept_one(name)
             try:
-                server[1].write(words.TAKEN)
-                await joined(agent, server)
+                kept.server[1].write(words.TAKEN)
+                await joined(agent, kept.server)
             finally:
-                done.set()
+                kept.done.set()
         except (OSError, TimeoutError):
             pass
         finally:
+            self._agents[name] -= 1
             agent[1].transport.abort()
 
-    async def _kept_one(self, name: str) -> tuple[Streams, asyncio.Event]:
+    async def _kept_one(self, name: str) -> _Kept:
         while True:
-            server, done = await self._kept[name].get()
-            if not server[0].at_eof() and not server[1].is_closing():
-                return server, done
-            done.set()
+            kept = await self._kept[name].get()
+            if not _is_gone(kept.server):
+                kept.taken.set()
+                return kept
 
-    # -- what runs as the worker's user
+    # -- what runs
 
     @property
     def _as_worker(self) -> dict[str, Any]:
         uid = self._configuration.uid
-        return {"user": uid, "group": uid, "extra_groups": (), "start_new_session": True}
+        # What is unpacked before there is an agent needs no filter, and nobody has said which.
+        return {"user": uid, "group": uid, "extra_groups": (), "start_new_session": True, "preexec_fn": confined(self._calls)}
 
     @asynccontextmanager
     async def _child(
@@ -316,15 +352,24 @@ class Carrier:
                 with suppress(ProcessLookupError):
                     child.kill()
 
-    async def _run(self, *command: str) -> bytes:
-        child = await asyncio.create_subprocess_exec(
-            *command, cwd="/", stdout=asyncio.subprocess.PIPE, stderr=asyncio.subprocess.DEVNULL, **self._as_worker
-        )
-        output, _ = await child.communicate()
-        return output
-
     async def _summed(self, what: str) -> int:
-        output = await self._run("du", "--summarize", "--total", what, "--", *_ON_DISK)
+        """As root, whom the agent can neither lock out, nor stop, nor trace."""
+        child = await asyncio.create_subprocess_exec(
+            *("du", "--summarize", "--total", what, "--", *_ON_DISK),
+            cwd="/",
+            stdin=asyncio.subprocess.DEVNULL,
+            stdout=asyncio.subprocess.PIPE,
+            stderr=asyncio.subprocess.DEVNULL,
+        )
+        try:
+            output, _ = await child.communicate()
+        finally:
+            if child.returncode is None:
+                with suppress(ProcessLookupError):
+                    child.kill()
+        # Not how it ended: it complains of what goes while it looks.
+        if not output.endswith(b"\ttotal\n"):
+            raise _Failed("the files could not be counted")
         return int(output.splitlines()[-1].split(b"\t")[0])
 
     async def _end_all(self) -> None:
@@ -345,11 +390,38 @@ class _Failed(Exception):
     """What was asked is not done; the message says why."""
 
 
-async def _pump(source: asyncio.StreamReader, sink: asyncio.StreamWriter) -> None:
-    with suppress(ConnectionError):
+@dataclass(frozen=True, eq=False)
+class _Kept:
+    """A connection of a server's that waits for the agent."""
+
+    server: Streams
+    taken: asyncio.Event = field(default_factory=asyncio.Event)
+    done: asyncio.Event = field(default_factory=asyncio.Event)
+
+
+def _is_gone(server: Streams) -> bool:
+    return server[0].at_eof() or server[0].exception() is not None or server[1].is_closing()
+
+
+async def _until(work: Any, server: Streams) -> None:
+    """Wait for `work`, but no longer than the server is there."""
+    working = asyncio.ensure_future(work)
+    try:
+        while not working.done() and not _is_gone(server):
+            # Not by reading: what comes is for who takes the connection.
+            await asyncio.wait({working}, timeout=_GONE_SECONDS)
+    finally:
+        working.cancel()
+
+
+async def _pump(source: asyncio.StreamReader, sink: asyncio.StreamWriter) -> bool:
+    """Whether all of it got there."""
+    with suppress(OSError):
         while piece := await source.read(_PIECE_BYTES):
             sink.write(piece)
             await sink.drain()
+        return True
+    return False
 
 
 def _processes_of(uid: int) -> Sequence[int]:

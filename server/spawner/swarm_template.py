@@ -23,9 +23,9 @@ _GRACE_NANOSECONDS = 1_000_000_000
 UID = 10001
 """That has a name in the images. What the kernel counts per user, workers of one machine share."""
 _SECRET = "treadle"  # noqa: S105 the name of a file
-# To make the directories the worker's, take the network from its user and keep it from ever being another; then only what the carrier's
-# wall.py keeps is left, and for the worker nothing.
-_CAPABILITIES = ("CHOWN", "DAC_OVERRIDE", "FOWNER", "KILL", "NET_ADMIN", "SETGID", "SETPCAP", "SETUID")
+# To make the directories the worker's, go to a network without a way out (SYS_ADMIN, and NET_ADMIN for loopback) and keep the worker's user
+# from ever being another; then only what the carrier's wall.py keeps is left, and for the worker nothing.
+_CAPABILITIES = ("CHOWN", "DAC_OVERRIDE", "FOWNER", "KILL", "NET_ADMIN", "SETGID", "SETPCAP", "SETUID", "SYS_ADMIN")
 
 
 @dataclass(frozen=True)

@@ -185,6 +185,8 @@ ELSEWHERE = {
 
 
 IN_A_SWARM = {
+    # A network of the kernel's own making, and not of the engine's, which turns IPv6 off.
+    "connect to the internet by IPv6": {"ENETUNREACH", "EADDRNOTAVAIL"},
     # A Swarm limits no tmpfs by which programs can be started, so both are on the disk, and counted with the workspace.
     "find another disk that can be written": {"DONE"},
     "fill the memory with files in /tmp": {"DONE"},

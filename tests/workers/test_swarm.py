@@ -3,15 +3,18 @@
 from __future__ import annotations
 
 import asyncio
+import errno
+import json
 import os
 import signal
 import ssl
 import subprocess
 import time
 from collections.abc import AsyncIterator
-from contextlib import aclosing
+from contextlib import AsyncExitStack, aclosing
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import grpc
 import pytest
@@ -45,6 +48,50 @@ for address in sys.argv[1:]:
     except OSError as error:
         print(type(error).__name__, error.errno)
 """
+
+
+PAST_ROUTES = """
+import json, os, socket, sys
+found = {{"interfaces": [name for _, name in socket.if_nameindex()]}}
+def tried(name, deed):
+    try:
+        found[name] = deed() or "DONE"
+    except OSError as error:
+        found[name] = type(error).__name__ if error.errno is None else os.strerror(error.errno)
+def bound(kind=socket.SOCK_STREAM, device=b"eth0"):
+    made = socket.socket(socket.AF_INET, kind)
+    made.settimeout(5)
+    made.setsockopt(socket.SOL_SOCKET, socket.SO_BINDTODEVICE, device)
+    return made
+def to(kind=socket.SOCK_DGRAM):
+    made = socket.socket(socket.AF_INET, kind)
+    made.setsockopt(socket.SOL_SOCKET, socket.SO_BROADCAST, 1)
+    made.settimeout(5)
+    return made
+other = sys.argv[1]
+tried("by a device", lambda: bound().connect((other, {port})))
+number = (socket.IPPROTO_IP, 8, (2).to_bytes(4, sys.byteorder) + bytes(8))
+tried("by its number", lambda: to().sendmsg([b"x"], [number], 0, (other, 9)) and None)
+tried("to all", lambda: to().sendto(b"x", ("255.255.255.255", 9)) and None)
+tried("to a group", lambda: to().sendto(b"x", ("224.0.0.1", 9)) and None)
+tried("to the engine's resolver", lambda: to(socket.SOCK_STREAM).connect(("127.0.0.11", 53)))
+open("found.json", "w").write(json.dumps(found))
+"""
+
+SWAPS = """
+import os, socket
+os.rename("/run/treadle/worker.sock", "/run/treadle/old")
+listener = socket.socket(socket.AF_UNIX)
+listener.bind("/run/treadle/worker.sock")
+listener.listen()
+print("swapped", flush=True)
+while True:
+    listener.accept()[0].sendall(b"mine")
+"""
+HIDES = (
+    "echo up; head -c 20M /dev/urandom > seen; mkdir hidden; head -c 20M /dev/urandom > hidden/a; chmod 0 hidden; "
+    "while :; do pkill -STOP du; pkill -KILL du; done & sleep 1000.375"
+)
 
 
 @pytest.fixture
@@ -182,6 +229,87 @@ async def test_the_agent_reaches_no_carrier(launcher: LocalLauncher, tmp_path: P
     anothers, servers, own = output.splitlines()
     assert anothers == servers == "OSError 101", "no route"
     assert "answered" not in own
+
+
+async def test_no_way_past_the_routes_leads_out(launcher: LocalLauncher, tmp_path: Path) -> None:
+    """Binding to a device, naming it with a datagram, and speaking to all or to a group need neither a route nor a capability."""
+    async with launched(launcher) as (other, _, _):
+        address = (slot_of(tmp_path / "workers", other).path / "address").read_text()
+        async with launched(launcher, [{"run": ["python3", "-c", PAST_ROUTES.format(port=PORT), address]}]) as (worker, link, workspace):
+            ((code, output),) = (await listen(link.execute(assignment(worker)), link)).outputs()
+            assert code == 0, output
+            await launcher.collect(worker)
+            found = json.loads((workspace / "found.json").read_text())
+    assert "eth0" not in found.pop("interfaces")
+    # Kernels with tunnels have some of their own there, which lead nowhere either.
+    assert found.pop("by its number") in {os.strerror(errno.ENODEV), os.strerror(errno.ENETUNREACH)}
+    assert found == {
+        "by a device": os.strerror(errno.ENODEV),
+        "to all": os.strerror(errno.ENETUNREACH),
+        "to a group": os.strerror(errno.ENETUNREACH),
+        "to the engine's resolver": os.strerror(errno.ECONNREFUSED),
+    }
+
+
+async def test_what_the_agent_hides_is_counted(launcher: LocalLauncher) -> None:
+    async with launched(launcher, [{"run": HIDES}]) as (worker, link, _), aclosing(link.execute(assignment(worker))) as items:
+        assert isinstance(await anext(items), WorkerBatch)
+        seen = 0
+        async with asyncio.timeout(30):
+            while seen < 40 << 20:
+                took = await launcher.occupied(worker)
+                assert took.counted
+                seen = took.bytes
+        await launcher.collect(worker)
+
+
+async def test_another_socket_in_the_place_of_the_workers_gets_no_connection(launcher: LocalLauncher, tmp_path: Path) -> None:
+    run = {"run": ["python3", "-c", SWAPS]}
+    async with launched(launcher, [run]) as (worker, link, _), aclosing(link.execute(assignment(worker))) as items:
+        seen = b""
+        while b"swapped" not in seen:
+            item = await anext(items)
+            assert isinstance(item, WorkerBatch)
+            seen += b"".join(item.bodies)
+        async with carrier_of(slot_of(tmp_path / "workers", worker)).opened("worker") as (reader, _), asyncio.timeout(10):
+            # The worker itself, by the settings of HTTP/2.
+            assert await reader.read(1) == b"\0"
+        await launcher.collect(worker)
+
+
+async def test_what_the_worker_left_is_fetched_again_where_that_broke_off(launcher: LocalLauncher, monkeypatch: pytest.MonkeyPatch) -> None:
+    take, broken = Carrier.take, []
+
+    async with AsyncExitStack() as stuck:
+
+        async def breaks_off(carrier: Carrier, *given: Any) -> None:
+            if broken:
+                return await take(carrier, *given)
+            # And nobody has told the carrier: it still tries to hand out the rest.
+            reader, _ = await stuck.enter_async_context(carrier.opened("take"))
+            broken.append(await reader.readexactly(1000))
+            raise CarrierAway("it broke off")
+
+        monkeypatch.setattr(Carrier, "take", breaks_off)
+        async with launched(launcher, [{"run": "head -c 40M /dev/zero > large"}]) as (worker, link, workspace):
+            await listen(link.execute(assignment(worker)), link)
+            await launcher.collect(worker)
+            assert broken
+            assert await launcher.left(worker) == workspace
+            assert (workspace / "large").stat().st_size == 40 << 20
+
+
+async def test_a_carrier_without_a_server_gives_up(tmp_path: Path) -> None:
+    async with opened("swarm", tmp_path, worker_orphan_seconds=2) as launcher:
+        worker = new_worker()
+        await launcher.workspace(spec(worker))
+        await launcher.furnished(worker)
+        link = await launcher.launch(worker)
+        container = container_of_slot(slot_of(tmp_path / "workers", worker).path.name)
+        assert container.status == "running"
+        await link.close()
+        await asyncio.to_thread(container.wait, timeout=60)
+        await launcher.remove(worker)
 
 
 async def test_nothing_is_left(launcher: LocalLauncher, tmp_path: Path) -> None:
