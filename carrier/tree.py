@@ -13,6 +13,7 @@ E                               the end
 from __future__ import annotations
 
 import argparse
+import errno
 import os
 import stat
 import struct
@@ -25,6 +26,9 @@ _PIECE_BYTES = 256 * 1024
 _LONGEST_NAME = 255
 _LONGEST_TARGET = 4095
 _LATEST = 2**62
+_BLOCK_BYTES = 4096
+_IMPOSSIBLE = frozenset({errno.EFBIG, errno.EINVAL, errno.ENAMETOOLONG, errno.EOVERFLOW, errno.EILSEQ, errno.ENOTDIR, errno.ELOOP})
+"""Errors that come of what is in a tree, and would come again."""
 _NAME = struct.Struct(">H")
 _MODE = struct.Struct(">H")
 _FILE = struct.Struct(">HqQ")
@@ -36,9 +40,13 @@ class BadTree(Exception):
     """The stream is no tree, or a larger one than may be."""
 
 
+class BrokenOff(BadTree):
+    """The stream has ended before the tree did."""
+
+
 @dataclass
 class Limits:
-    """How much of a tree is taken."""
+    """How much of a tree is taken: bytes of the disk, in whole blocks, one of which each entry takes for itself."""
 
     bytes: int
     entries: int
@@ -146,8 +154,9 @@ def unpack(source: BinaryIO, root: Path, limits: Limits, owner: tuple[int, int] 
                 here, depth = _gone_to(here, b".."), depth - 1
                 continue
             left.entries -= 1
-            if left.entries < 0:
-                raise BadTree(f"it has more than {limits.entries:,} entries")
+            left.bytes -= _BLOCK_BYTES
+            if left.entries < 0 or left.bytes < 0:
+                raise BadTree(f"it has more than {limits.entries:,} entries, or is larger than it may be")
             name = _unpack_entry(what, source, here, left)
             if owner:
                 os.chown(name, *owner, dir_fd=here, follow_symlinks=False)
@@ -159,6 +168,10 @@ def unpack(source: BinaryIO, root: Path, limits: Limits, owner: tuple[int, int] 
             os.fchown(here, *owner)
     except FileExistsError as error:
         raise BadTree(str(error)) from error
+    except OSError as error:
+        if error.errno in _IMPOSSIBLE:
+            raise BadTree(str(error)) from error
+        raise
     finally:
         os.close(here)
 
@@ -185,14 +198,16 @@ def _unpack_file(source: BinaryIO, directory: int, name: bytes, left: Limits) ->
     try:
         if not (0 <= time <= _LATEST and size <= _LATEST):
             raise BadTree("it has a file with an impossible size or time")
+        end = 0
         while True:
             length, at = _PIECE.unpack(_exactly(source, _PIECE.size))
             if not length:
                 break
-            left.bytes -= length
-            if length > _PIECE_BYTES or at + length > size or left.bytes < 0:
+            left.bytes -= (-(-(at + length) // _BLOCK_BYTES) - at // _BLOCK_BYTES) * _BLOCK_BYTES
+            if length > _PIECE_BYTES or at < end or at + length > size or left.bytes < 0:
                 raise BadTree("it has a file that is larger than it says, or the tree is larger than it may be")
             _write(file, _exactly(source, length), at)
+            end = at + length
         os.ftruncate(file, size)
         os.fchmod(file, (mode & 0o777) | stat.S_IRUSR | stat.S_IWUSR)
         os.utime(file, ns=(time, time))
@@ -226,7 +241,7 @@ def _read_target(source: BinaryIO) -> bytes:
 def _exactly(source: BinaryIO, length: int) -> bytes:
     data = source.read(length)
     if len(data) != length:
-        raise BadTree("it breaks off")
+        raise BrokenOff("it breaks off")
     return data
 
 

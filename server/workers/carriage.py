@@ -14,7 +14,7 @@ from typing import Any, BinaryIO, TypeVar, cast
 
 from carrier import words
 from carrier.joined import Streams, joined
-from carrier.tree import Limits, pack, unpack
+from carrier.tree import BrokenOff, Limits, pack, unpack
 from server.workers.credentials import Credentials
 
 PORT = 7441
@@ -75,8 +75,8 @@ class Carrier:
         await self._streamed("fill", send)
 
     async def take(self, root: Path, limits: Limits, owner: tuple[int, int] | None) -> None:
-        """Fetch what the worker left into `root`, an empty directory, and give it to `owner`. Errors: CarrierAway, words.Unclear, BadTree,
-        OSError for what is here."""
+        """Fetch what the worker left into `root`, an empty directory, and give it to `owner`. Errors: CarrierAway, also where it breaks
+        off, words.Unclear, BadTree, OSError for what is here."""
         await self._streamed("take", lambda stream: unpack(stream, root, limits, owner))
 
     async def _streamed(self, what: str, work: Callable[[BinaryIO], T]) -> T:
@@ -84,6 +84,7 @@ class Carrier:
         connections: list[socket.socket] = []
 
         def run() -> T:
+            begun = False
             try:
                 raw = socket.create_connection((self._address, PORT), _CONNECT_SECONDS)
                 with self._context.wrap_socket(raw) as connection:
@@ -92,10 +93,16 @@ class Carrier:
                     connection.settimeout(_STILL_SECONDS)
                     connection.sendall(words.line({"do": what}))
                     with connection.makefile("rwb", buffering=1024 * 1024) as stream:
-                        both = cast(BinaryIO, stream)
+                        both = cast(BinaryIO, _Wire(stream))
                         words.read(both.readline(words.LINE_BYTES))
+                        begun = True
                         return work(both)
-            except (ConnectionError, TimeoutError, ssl.SSLError) as error:
+            except (_WireCut, BrokenOff) as error:
+                raise CarrierAway(f"the carrier at {self._address} broke off: {error}") from error
+            except OSError as error:
+                # Of the tree that is here; before, and in closing, of the connection.
+                if begun and not isinstance(error, (ConnectionError, TimeoutError, ssl.SSLError)):
+                    raise
                 raise CarrierAway(f"the carrier at {self._address} broke off: {error}") from error
 
         running = asyncio.ensure_future(asyncio.to_thread(run))
@@ -146,6 +153,35 @@ class Carrier:
                 await asyncio.sleep(_PAUSE_SECONDS)
         finally:
             taken.set()
+
+
+class _WireCut(Exception):
+    """A connection has an error, which is none of the files here, whatever its number."""
+
+
+class _Wire:
+    """What `pack` and `unpack` use of a stream."""
+
+    def __init__(self, stream: Any) -> None:
+        self._stream = stream
+
+    def read(self, size: int) -> bytes:
+        return bytes(self._cut(self._stream.read, size))
+
+    def readline(self, size: int) -> bytes:
+        return bytes(self._cut(self._stream.readline, size))
+
+    def write(self, data: bytes) -> int:
+        return int(self._cut(self._stream.write, data))
+
+    def flush(self) -> None:
+        self._cut(self._stream.flush)
+
+    def _cut(self, do: Callable[..., Any], *given: Any) -> Any:
+        try:
+            return do(*given)
+        except OSError as error:
+            raise _WireCut(str(error)) from error
 
 
 async def _connected(path: Path) -> Streams:

@@ -48,8 +48,16 @@ _MIB = 1024 * 1024
 _MOST_ENTRIES = 5_000_000
 _UNLIMITED_BYTES = 1 << 40
 _RETRY_SECONDS = 0.1
-_AWAY_SECONDS = 30.0
+_AWAY_SECONDS = 120.0
 """A carrier that runs and does not answer for so long will not any more."""
+_TAKES, _TAKE_PAUSE_SECONDS = 8, 5.0
+"""So often it is fetched what a worker left, where the carrier answers and the tree breaks off, or there is no room for it here."""
+_LOOKS = 5
+"""So many looks at the disk in a row that fail are one at a disk that nobody can count."""
+_MORE = 2
+_MORE_BYTES, _MORE_FILES = 4 << 30, 1_000_000
+"""What is fetched may be so many times as large as it may become, and that: the agent was stopped when it had become too large, and
+what it did until then is wanted."""
 
 log = structlog.get_logger()
 
@@ -62,7 +70,11 @@ class SwarmLauncher(LocalLauncher):
         self._spawner = spawner
         self._bringing: WeakValueDictionary[str, asyncio.Lock] = WeakValueDictionary()
         self._orphan_seconds = settings.worker_orphan_seconds
-        self._limits = Limits(settings.worker_disk_mib * _MIB or _UNLIMITED_BYTES, _MOST_ENTRIES)
+        most, files = settings.worker_disk_mib * _MIB, settings.worker_files
+        self._limits = Limits(
+            most * _MORE + _MORE_BYTES if most else _UNLIMITED_BYTES, files * _MORE + _MORE_FILES if files else _MOST_ENTRIES
+        )
+        self._failed_looks: dict[str, int] = {}
         self.capability = Capability("swarm", sandboxed=True, detail=found.detail, providers=tuple(found.providers))
 
     async def left(self, worker: WorkerId) -> Path:
@@ -92,6 +104,7 @@ class SwarmLauncher(LocalLauncher):
         # Nobody wants any more what it left.
         await self._spawner.kill(slot.path.name)
         await self._spawner.remove(slot.path.name)
+        self._failed_looks.pop(slot.path.name, None)
         await asyncio.to_thread(slot.delete)
 
     async def occupied(self, worker: WorkerId) -> Occupied:
@@ -102,11 +115,24 @@ class SwarmLauncher(LocalLauncher):
         try:
             async with asyncio.timeout(LIMIT_SECONDS):
                 found = await self._carrier(slot).ask("occupied", seconds=None)
-            return Occupied(int(found["bytes"]), int(found["files"]))
+            took = Occupied(int(found["bytes"]), int(found["files"]))
         except TimeoutError:
             return Occupied(0, 0, counted=False)
-        except (CarrierAway, words.Unclear, KeyError, ValueError):
-            return Occupied(0, 0)
+        except (CarrierAway, words.Unclear, KeyError, ValueError, TypeError, OSError) as error:
+            if not await self._is_there(slot):
+                # That is noticed by others.
+                return Occupied(0, 0)
+            # It cannot count: somebody may keep it from that.
+            failed = self._failed_looks[slot.path.name] = self._failed_looks.get(slot.path.name, 0) + 1
+            log.warning("disk.not_counted", slot=slot.path.name, error=str(error), failed=failed)
+            return Occupied(0, 0, counted=failed < _LOOKS)
+        self._failed_looks.pop(slot.path.name, None)
+        return took
+
+    async def _is_there(self, slot: Slot) -> bool:
+        with suppress(CarrierAway, words.Unclear, OSError):
+            return (await self._carrier(slot).ask("state")).get("phase") == words.RUNNING
+        return False
 
     def admit(self, assignment: Assignment) -> None:
         """Any: the container is the wall, and its image holds the one agent that it was made for."""
@@ -158,6 +184,8 @@ class SwarmLauncher(LocalLauncher):
         line = configuration(orphan_seconds=self._orphan_seconds, max_processes=0) | {"secret": slot.secret().hex()}
         # A Swarm has the engine's own filter of system calls only, which lets workers out by AF_VSOCK.
         calls = base64.b64encode(calls_of(str(found["machine"]))).decode()
+        if not calls:
+            raise LaunchFailed(f"the worker's machine is {found['machine']}, for which there is no filter of system calls")
         await carrier.ask("start", line=line, calls=calls)
         return True
 
@@ -185,25 +213,32 @@ class SwarmLauncher(LocalLauncher):
         """The end of the worker, and what it left. Where that is not to be had any more, it says so in the slot."""
         carrier = self._carrier(slot)
         ended = asyncio.create_task(self._spawner.ended(slot.path.name))
-        deadline = time.monotonic() + _AWAY_SECONDS
+        answered, takes, taken, pause = time.monotonic(), 0, 0, _RETRY_SECONDS
         why = ""
         try:
             while True:
                 try:
-                    await asyncio.to_thread(slot.record, _exit_told(await carrier.ask("stop")))
+                    end = _exit_told(await carrier.ask("stop"))
+                    answered, takes = time.monotonic(), takes + 1
+                    await asyncio.to_thread(slot.record, end)
                     await self._take(slot, carrier)
-                    # The Swarm would take its time.
-                    await carrier.ask("leave")
-                except CarrierAway as error:
-                    why = str(error)
                 except (words.Unclear, BadTree) as error:
                     why = f"what it hands out is no tree: {error}"
                     break
+                except (CarrierAway, OSError) as error:
+                    if takes > taken:
+                        # A large workspace may have been on its way for long.
+                        answered, taken = time.monotonic(), takes
+                    why = str(error)
                 else:
+                    # The Swarm would take its time. Where it does not hear it, the service is removed all the same.
+                    with suppress(CarrierAway, words.Unclear):
+                        await carrier.ask("leave")
                     return
-                if ended.done() or time.monotonic() > deadline:
+                if ended.done() or takes >= _TAKES or time.monotonic() - answered > _AWAY_SECONDS:
                     break
-                await asyncio.sleep(_RETRY_SECONDS)
+                await asyncio.wait({ended}, timeout=pause)
+                pause = min(pause * 2, _TAKE_PAUSE_SECONDS)
         finally:
             ended.cancel()
         log.error("workspace.lost", slot=slot.path.name, error=why)

@@ -23,14 +23,17 @@ pytestmark = pytest.mark.timeout(120)
 
 FILLS = recording(
     {"write": "partial.txt", "content": "so far\n"},
-    {"run": "while head -c 4M /dev/zero >> .git/full; do sleep 0.1; done"},
+    # Where it would travel back from another machine.
+    {"write": ".gitignore", "content": "full\nlitter\n"},
+    {"run": "while head -c 4M /dev/zero >> full; do sleep 0.1; done"},
     {"wait_ms": 60_000},
 )
 
 
 LITTERS = recording(
     {"write": "partial.txt", "content": "so far\n"},
-    {"run": "mkdir .git/litter && cd .git/litter && n=0; while :; do n=$((n+1)); for i in 1 2 3 4 5 6 7 8 9; do : > $n.$i; done; done"},
+    {"write": ".gitignore", "content": "full\nlitter\n"},
+    {"run": "mkdir litter && cd litter && n=0; while :; do n=$((n+1)); for i in 1 2 3 4 5 6 7 8 9; do : > $n.$i; done; done"},
     {"wait_ms": 60_000},
 )
 

@@ -53,6 +53,7 @@ BAD = {
     "more than it says": file(b"a", b"xyz", size=2) + b"E",
     "beyond its end": file(b"a", b"x", size=1, at=2**63) + b"E",
     "a size that there is not": file(b"a", b"x", size=2**63) + b"E",
+    "pieces that go back": b"F" + name(b"a") + struct.pack(">HqQIQ", 0o644, 0, 9, 1, 4) + b"x" + struct.pack(">IQ", 1, 4) + b"yE",
     "a piece that is too large": b"F" + name(b"a") + struct.pack(">HqQ", 0o644, 0, 2**40) + struct.pack(">IQ", 2**31, 0) + b"E",
 }
 
@@ -66,10 +67,21 @@ def test_what_is_no_tree_is_refused(bad: str, tmp_path: Path) -> None:
     assert [path.name for path in tmp_path.iterdir()] == ["root"]
 
 
-@pytest.mark.parametrize("limits", [Limits(2, 10), Limits(100, 1)])
+@pytest.mark.parametrize("limits", [Limits(4 * 4096 - 1, 10), Limits(1 << 20, 1)])
 def test_a_tree_that_is_too_large_is_refused(limits: Limits, tmp_path: Path) -> None:
     with pytest.raises(BadTree):
         unpack(io.BytesIO(file(b"a", b"xy") + file(b"b", b"z") + b"E"), tmp_path, limits)
+
+
+def test_a_byte_takes_a_block(tmp_path: Path) -> None:
+    """So that few bytes on the way are not many on the disk."""
+    pieces = b"".join(struct.pack(">IQ", 1, at << 12) + b"x" for at in range(100))
+    stream = b"F" + name(b"a") + struct.pack(">HqQ", 0o644, 0, 100 << 12) + pieces + struct.pack(">IQ", 0, 0) + b"E"
+    with pytest.raises(BadTree):
+        unpack(io.BytesIO(stream), tmp_path, Limits(100 * 4096, 10))
+    (tmp_path / "a").unlink()
+    unpack(io.BytesIO(stream), tmp_path, Limits(101 * 4096, 10))
+    assert (tmp_path / "a").stat().st_blocks * 512 == 100 * 4096
 
 
 def test_a_deep_tree_takes_no_descriptor_per_level(tmp_path: Path) -> None:
