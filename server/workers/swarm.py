@@ -235,9 +235,11 @@ class SwarmLauncher(LocalLauncher):
                     with suppress(CarrierAway, words.Unclear):
                         await carrier.ask("leave")
                     return
-                if ended.done() or takes >= _TAKES or time.monotonic() - answered > _AWAY_SECONDS:
+                # A spawner that cannot tell has not said that it has ended.
+                known = ended.done() and ended.exception() is None
+                if known or takes >= _TAKES or time.monotonic() - answered > _AWAY_SECONDS:
                     break
-                await asyncio.wait({ended}, timeout=pause)
+                await asyncio.sleep(pause)
                 pause = min(pause * 2, _TAKE_PAUSE_SECONDS)
         finally:
             ended.cancel()

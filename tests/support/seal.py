@@ -87,9 +87,11 @@ OPEN = """
   `WORKER_LOST`); what it did until then is kept.
 - **Users with launcher `process`.** All its workers are one user, so what the kernel counts per user (inotify, pending signals) they share.
   With `docker` and a spawner that is root each has a user of its own.
-- **In a Swarm** the same attacks end as in a container of `docker`, but that a worker's /tmp and home are on the disk of its machine: they
-  are counted with the workspace, and go with the container. Swap is not limited there, a service cannot be given a runtime of its own,
-  and all workers are one user.
+- **In a Swarm** the same attacks are tried by the same tests, and end as in a container of `docker`, but that a worker's /tmp and home are
+  on the disk of its machine: they are counted with the workspace, and go with the container. Swap is not limited there, a service cannot be
+  given a runtime of its own, and all workers are one user. The wall is made inside the container, by its first process, which has powers
+  of root for that (SYS_ADMIN among them) until the worker starts, and four of them afterwards. An agent that uses up the container's
+  processes can keep its files from being counted for as long as five looks take; then its turn ends.
 - **A turn from its own agent.** It may kill its worker (`WORKER_LOST`, at once), or stop it by a signal: then the turn is silent until
   its time limit. It is the turn that asked for it, and no other's.
 """
