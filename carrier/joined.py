@@ -27,7 +27,14 @@ async def joined(one: Streams, other: Streams) -> None:
                 for _, writer in (one, other):
                     await writer.wait_closed()
         for _, writer in (one, other):
-            writer.transport.abort()
+            cut(writer)
+
+
+def cut(writer: asyncio.StreamWriter) -> None:
+    """End a connection at once, if it has not ended."""
+    # In Python 3.11 a TLS connection that was closed after it had ended has forgotten what there was to end.
+    with suppress(AttributeError):
+        writer.transport.abort()
 
 
 async def _pump(source: asyncio.StreamReader, sink: asyncio.StreamWriter) -> None:

@@ -21,7 +21,7 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 from carrier import words
-from carrier.joined import Streams, joined
+from carrier.joined import Streams, cut, joined
 from carrier.wall import confined
 
 _PYTHON = (sys.executable, "-I", "-B", "-m")
@@ -129,7 +129,7 @@ class Carrier:
     def _connected(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         tls = writer.get_extra_info("ssl_object")
         if tls.getpeercert(binary_form=True) != self._server or len(self._connections) >= _MAX_CONNECTIONS:
-            writer.transport.abort()
+            cut(writer)
             return
         connection: socket.socket = writer.get_extra_info("socket")
         for option, value in ((socket.TCP_KEEPIDLE, 10), (socket.TCP_KEEPINTVL, 5), (socket.TCP_KEEPCNT, 3)):
@@ -138,7 +138,7 @@ class Carrier:
         task = asyncio.create_task(self._serve((reader, writer)))
         self._connections.add(task)
         task.add_done_callback(self._connections.discard)
-        task.add_done_callback(lambda _: writer.transport.abort())
+        task.add_done_callback(lambda _: cut(writer))
 
     async def _serve(self, server: Streams) -> None:
         reader, writer = server
@@ -304,7 +304,7 @@ class Carrier:
 
     def _agent_connected(self, name: str, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         if self._agents[name] >= _MAX_AGENT_CONNECTIONS:
-            writer.transport.abort()
+            cut(writer)
             return
         self._agents[name] += 1
         self._keep(self._from_agent(name, (reader, writer)))
@@ -323,7 +323,7 @@ class Carrier:
             pass
         finally:
             self._agents[name] -= 1
-            agent[1].transport.abort()
+            cut(agent[1])
 
     async def _kept_one(self, name: str) -> _Kept:
         while True:

@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Any, BinaryIO, TypeVar, cast
 
 from carrier import words
-from carrier.joined import Streams, joined
+from carrier.joined import Streams, cut, joined
 from carrier.tree import BrokenOff, Limits, pack, unpack
 from server.workers.credentials import Credentials
 
@@ -61,7 +61,7 @@ class Carrier:
                 await writer.drain()
                 yield reader, writer
             finally:
-                writer.transport.abort()
+                cut(writer)
         except (OSError, TimeoutError) as error:
             raise CarrierAway(f"the carrier at {self._address} does not answer: {error or 'not in time'}") from error
 

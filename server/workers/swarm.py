@@ -25,7 +25,7 @@ from weakref import WeakValueDictionary
 import structlog
 
 from carrier import words
-from carrier.joined import Streams
+from carrier.joined import Streams, cut
 from carrier.tree import BadTree, Limits
 from server.config import Settings
 from server.door_socket import BACKLOG, bound
@@ -331,7 +331,7 @@ class CarrierWatch:
         try:
             await self._carrier.pass_on(streams)
         finally:
-            streams[1].transport.abort()
+            cut(streams[1])
 
     async def _hear_of_worker(self) -> None:
         while True:
