@@ -15,6 +15,7 @@ import pytest
 from support.containers import ROOT, images
 from support.deployment import support_images
 from support.git_server import GitServer, git_server
+from support.requirements import require
 from support.swarm import HOST, client, load, swarm
 from support.treadle import pushed_files, recording
 
@@ -23,7 +24,7 @@ from treadle_client import Event, Treadle
 
 pytestmark = pytest.mark.timeout(500)
 
-STACK, PORT = "tstack", 17430
+STACK, PORT = "tstack", 27430
 JOB = recording({"say": "hello"}, {"run": "id -u > who"}, {"edit": "README.md", "old": "App", "new": "Application"})
 LONG = recording(
     {"say": "working"}, {"run": "while [ ! -e go ]; do sleep 0.1; done; rm go"}, {"write": "made.txt", "content": "made\n"}, {"say": "done"}
@@ -78,6 +79,7 @@ def worker_services() -> list[Any]:
 
 @pytest.fixture
 def git(tmp_path: Path) -> Iterator[GitServer]:
+    require(shutil.which("docker"), "the docker command", "apt-get install docker.io")
     swarm()
     # This machine, as containers on a network with a way out see it.
     host = client().networks.get("docker_gwbridge").attrs["IPAM"]["Config"][0]["Gateway"]
@@ -159,7 +161,6 @@ class Turn:
         return next(each.body.branch for each in self.events if isinstance(each.body, event_pb2.GitUpdated) and each.body.branch)
 
 
-@pytest.mark.skipif(shutil.which("docker") is None, reason="no docker client")
 def test_a_session_and_a_rolling_upgrade(stack: Path, git: GitServer) -> None:
     key = containers("server")[0].exec_run(["treadle", "key", "ada", "--email", "ada@example.org"]).output.decode().split()[-1]
     url = f"{git.url.rstrip('/')}/acme/app.git"

@@ -17,7 +17,7 @@ import pytest
 from support.fake_anthropic import Cut, FakeAnthropic, fake_anthropic, say, think, use
 from support.git_server import GitServer, git
 from support.sandbox import require_sandbox
-from support.treadle import Client, error_info, events_of, in_process, kinds, pushed_files, settings_for
+from support.treadle import Client, branch_of, error_info, events_of, in_process, kinds, pushed_files, settings_for
 from support.workers import alive, eventually, processes_with
 
 from server.embedded.postgres_home import DatabaseUrls
@@ -65,10 +65,6 @@ def bash(command: str) -> str:
 def ended(events: list[event_pb2.Event]) -> event_pb2.TurnCompleted:
     assert kinds(events)[-1] == "turn_completed"
     return events[-1].turn_completed
-
-
-def branch_of(events: list[event_pb2.Event]) -> str:
-    return next(event.git_updated.branch for event in events if event.git_updated.branch)
 
 
 def texts(events: list[event_pb2.Event]) -> list[str]:

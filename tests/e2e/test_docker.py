@@ -12,7 +12,19 @@ import pytest
 from support.containers import containers_of, no_containers_left, socket_for, spawner_process, spawner_settings
 from support.fake_anthropic import FakeAnthropic, fake_anthropic, say, use
 from support.git_server import GitServer, git
-from support.treadle import Client, Killable, connected, events_of, in_process, kinds, pushed_files, recording, settings_for
+from support.treadle import (
+    Client,
+    Killable,
+    branch_of,
+    connected,
+    events_of,
+    in_process,
+    kinds,
+    pushed_files,
+    recording,
+    settings_for,
+    workers,
+)
 from support.workers import eventually
 
 from server.config import Settings
@@ -68,14 +80,6 @@ def bare(git_server: GitServer) -> Path:
 
 def ask(git_server: GitServer, model: str = "job.jsonl") -> dict[str, str]:
     return {"repository_url": f"{git_server.url}/acme/app.git", "prompt": "go", "provider": "replay", "model": model}
-
-
-def branch_of(events: list[event_pb2.Event]) -> str:
-    return next(event.git_updated.branch for event in events if event.git_updated.branch)
-
-
-def workers(events: list[event_pb2.Event]) -> list[event_pb2.WorkerUpdated]:
-    return [event.worker_updated for event in events if event.HasField("worker_updated")]
 
 
 async def test_a_whole_turn_in_a_container(client: Client, bare: Path, git_server: GitServer, server_data_dir: Path) -> None:

@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 from support.containers import containers_of, no_containers_left, socket_for, spawner_process, spawner_settings
 from support.git_server import GitServer
-from support.treadle import Client, Killable, in_process, pushed_files, recording, settings_for
+from support.treadle import Client, Killable, branch_of, in_process, pushed_files, recording, settings_for
 from support.workers import eventually
 
 from server.config import Settings
@@ -64,10 +64,6 @@ async def turn(client: Client, url: str, prompt: str = "go", **fields: Any) -> l
     events = await client.run(**({"repository_url": url, "prompt": prompt, "provider": "replay", "model": "job.jsonl"} | fields))
     assert events[-1].turn_completed.status == event_pb2.TURN_STATUS_COMPLETED, events[-1]
     return events
-
-
-def branch_of(events: list[event_pb2.Event]) -> str:
-    return next(event.git_updated.branch for event in events if event.git_updated.branch)
 
 
 async def test_a_turn_takes_the_worker_that_waits_and_another_one_takes_its_place(

@@ -11,7 +11,7 @@ from typing import Any
 import grpc
 import pytest
 from support.git_server import GitServer, git
-from support.treadle import Client, error_info, events_of, kinds, pushed_files, recording
+from support.treadle import Client, branch_of, error_info, events_of, kinds, pushed_files, recording
 
 from server.kernel.ports.launcher import WorkerId
 from treadle.session.v1 import event_pb2
@@ -59,10 +59,6 @@ async def test_interrupt_stops_the_agent_and_publishes_its_work(client: Client, 
     assert pushed_files(bare, "refs/heads/" + branch_of(seen))["partial.txt"] == "so far"
     assert await client.log(session_id) == seen
     assert (await client.call("Interrupt", pb.InterruptRequest(session_id=session_id))).turn_id == ""
-
-
-def branch_of(events: list[event_pb2.Event]) -> str:
-    return next(event.git_updated.branch for event in events if event.git_updated.branch)
 
 
 async def test_a_killed_worker_is_told_within_five_seconds_and_its_work_is_pushed(

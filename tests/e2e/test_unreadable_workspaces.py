@@ -12,7 +12,7 @@ from typing import Any
 
 import pytest
 from support.git_server import GitServer
-from support.treadle import Client, events_of, in_process, kinds, pushed_files, recording, settings_for
+from support.treadle import Client, branch_of, events_of, in_process, kinds, pushed_files, recording, settings_for
 
 from server.embedded.postgres_home import DatabaseUrls
 from server.git import diff
@@ -113,7 +113,3 @@ async def test_a_change_that_cannot_be_summed_up_is_pushed_all_the_same(
     end = seen[-1].turn_completed
     assert (end.status, end.pushed) == (event_pb2.TURN_STATUS_INTERRUPTED, True)
     assert pushed_files(bare, branch_of(seen))["work.txt"] == "hours of work"
-
-
-def branch_of(events: list[event_pb2.Event]) -> str:
-    return next(event.git_updated.branch for event in events if event.git_updated.branch)

@@ -71,6 +71,16 @@ def recording(*steps: dict[str, Any]) -> str:
     return "".join(json.dumps(step) + "\n" for step in steps)
 
 
+def branch_of(events: list[event_pb2.Event]) -> str:
+    """The session's branch, as its log tells it."""
+    return next(event.git_updated.branch for event in events if event.git_updated.branch)
+
+
+def workers(events: list[event_pb2.Event]) -> list[event_pb2.WorkerUpdated]:
+    """All that was told of workers."""
+    return [event.worker_updated for event in events if event.HasField("worker_updated")]
+
+
 def kinds(events: list[event_pb2.Event]) -> list[str]:
     return [event.WhichOneof("body") or "" for event in events]
 
