@@ -43,7 +43,9 @@ class WorkerSettings(BaseSettings):
         "empty for its socket.",
     )
     spawner_key: Annotated[Path | None, AfterValidator(forms.readable)] = Field(
-        None, description="The certificate and private key (PEM, one file, the same for both) by which they know each other there."
+        None,
+        description="By what they know each other there (PEM, one file for each): private key and certificate of its own, then the "
+        "other's certificate. `tools/swarm-secrets` makes both, for a Swarm.",
     )
     worker_orphan_seconds: Seconds = Field(600, description="A worker that hears no server for this long kills its agent and exits.")
     worker_memory_mib: int = Field(

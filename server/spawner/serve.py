@@ -116,7 +116,7 @@ async def checked(settings: SpawnerSettings) -> Ready:
 
 async def _listen(stack: AsyncExitStack, service: SpawnerServiceServicer, settings: SpawnerSettings) -> None:
     if settings.spawner_tcp:
-        await _listen_by_tcp(stack, service, settings)
+        await listen_by_tcp(stack, service, settings)
         return
     address = settings.spawner_address.absolute()
     if len(os.fsencode(address)) > SOCKET_BYTES:
@@ -144,8 +144,15 @@ async def _listen(stack: AsyncExitStack, service: SpawnerServiceServicer, settin
     stack.callback(_withdraw, address, address.stat().st_ino)
 
 
-async def _listen_by_tcp(stack: AsyncExitStack, service: SpawnerServiceServicer, settings: SpawnerSettings) -> None:
-    server = grpc.aio.server(options=_OPTIONS)
+async def listen_by_tcp(
+    stack: AsyncExitStack,
+    service: SpawnerServiceServicer,
+    settings: SpawnerSettings,
+    *,
+    silence_seconds: float = spawner_key.SILENCE_SECONDS,
+) -> None:
+    """For servers on other machines; those that say nothing for so long are hung up on. Errors: StartRefused."""
+    server = grpc.aio.server(options=[*_OPTIONS, *spawner_key.keepalive(silence_seconds).items()])
     add_SpawnerServiceServicer_to_server(service, server)
     try:
         server.add_secure_port(settings.spawner_tcp, spawner_key.of_spawner(settings.spawner_key))

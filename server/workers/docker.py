@@ -148,7 +148,7 @@ async def described(spawner: SpawnerClient, settings: Settings, *, carried: bool
         raise SpawnerUnfit(
             f"no spawner answers at {socket} ({error}); start `python -m server.spawner` "
             + (
-                "on a manager of the Swarm, with the same TREADLE_SPAWNER_KEY"
+                "on a manager of the Swarm, with the TREADLE_SPAWNER_KEY that belongs to this one"
                 if settings.spawner_tcp
                 else "beside the server, as root or as the same user, who is in the group docker then, with the same TREADLE_DATA_DIR, "
                 "TREADLE_WORKER_ROOT and TREADLE_SPAWNER_SOCKET"

@@ -18,26 +18,29 @@ from treadle.spawner.v1 import spawner_service_pb2_grpc as stubs
 _PATIENCE_SECONDS = 60.0
 """For a spawner or an engine that is away: longer than either takes to be started again."""
 _PAUSE_SECONDS = 0.2
-_OPTIONS: list[tuple[str, Any]] = [
-    ("grpc.use_local_subchannel_pool", 1),
-    ("grpc.enable_retries", 0),
-    ("grpc.initial_reconnect_backoff_ms", 50),
-    ("grpc.min_reconnect_backoff_ms", 50),
-    ("grpc.max_reconnect_backoff_ms", 500),
-]
+_OPTIONS: dict[str, Any] = {
+    "grpc.use_local_subchannel_pool": 1,
+    "grpc.enable_retries": 0,
+    "grpc.initial_reconnect_backoff_ms": 50,
+    # Also how long a connection may take at least.
+    "grpc.min_reconnect_backoff_ms": 50,
+    "grpc.max_reconnect_backoff_ms": 500,
+}
+_BY_TCP: dict[str, Any] = {"grpc.ssl_target_name_override": spawner_key.SPAWNER, "grpc.min_reconnect_backoff_ms": 5000}
 _AWAY = frozenset({grpc.StatusCode.UNAVAILABLE, grpc.StatusCode.CANCELLED})
 
 
 class SpawnerClient:
     """One connection. Close it."""
 
-    def __init__(self, settings: WorkerSettings) -> None:
-        """Errors: KeyUnfit."""
+    def __init__(self, settings: WorkerSettings, *, silence_seconds: float = spawner_key.SILENCE_SECONDS) -> None:
+        """`silence_seconds`: a spawner on another machine that says nothing for so long is called anew. Errors: KeyUnfit."""
         if settings.spawner_tcp:
-            options = [*_OPTIONS, ("grpc.ssl_target_name_override", spawner_key.NAME)]
-            self._channel = grpc.aio.secure_channel(settings.spawner_tcp, spawner_key.of_server(settings.spawner_key), options=options)
+            options = _OPTIONS | _BY_TCP | spawner_key.keepalive(silence_seconds)
+            credentials = spawner_key.of_server(settings.spawner_key)
+            self._channel = grpc.aio.secure_channel(settings.spawner_tcp, credentials, options=[*options.items()])
         else:
-            self._channel = grpc.aio.insecure_channel(f"unix:{settings.spawner_address.absolute()}", options=_OPTIONS)
+            self._channel = grpc.aio.insecure_channel(f"unix:{settings.spawner_address.absolute()}", options=[*_OPTIONS.items()])
         self._stub = stubs.SpawnerServiceStub(self._channel)
 
     async def describe(self, *, seconds: float) -> wire.DescribeResponse:

@@ -16,7 +16,6 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-import grpc
 import pytest
 from support.containers import require_engine
 from support.launchers import opened
@@ -26,13 +25,11 @@ from support.workers import assignment, eventually, launched, launcher_in, liste
 from server.kernel.errors import WorkerLost
 from server.kernel.event import WorkerBatch
 from server.refusal import StartRefused
-from server.workers import docker, spawner_key
+from server.workers import spawner_key
 from server.workers.carriage import PORT, Carrier, CarrierAway
 from server.workers.credentials import kept_credentials, new_credentials
 from server.workers.local import LocalLauncher
 from server.workers.slot import Slot, slot_of
-from treadle.spawner.v1.spawner_service_pb2 import DescribeRequest
-from treadle.spawner.v1.spawner_service_pb2_grpc import SpawnerServiceStub
 
 pytestmark = pytest.mark.timeout(300)
 
@@ -328,31 +325,15 @@ async def test_nothing_is_left(launcher: LocalLauncher, tmp_path: Path) -> None:
     assert not slot.path.exists()
 
 
-def new_key(folder: Path) -> Path:
-    """As the words of the refusal say."""
-    folder.mkdir()
-    subprocess.run(["sh", "-c", spawner_key.COMMAND], cwd=folder, check=True, capture_output=True)
-    return folder / "spawner.pem"
-
-
-async def test_a_spawner_on_another_machine_lets_in_who_has_its_key(
-    tmp_path: Path, unused_tcp_port: int, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr(docker, "_DESCRIBE_SECONDS", 2.0)
-    there = {"spawner_tcp": f"127.0.0.1:{unused_tcp_port}", "spawner_key": new_key(tmp_path / "key")}
-    data = tmp_path / "data"
-    async with swarm_spawning(data, **there):
-        async with launcher_in(data, "swarm", **there) as launcher:
-            heard = await play(launcher, {"say": "hello"})
-            assert heard.result is not None
-        for wrong in ({**there, "spawner_key": new_key(tmp_path / "other")}, {**there, "spawner_key": None}):
-            with pytest.raises(StartRefused, match="SPAWNER_KEY"):
-                async with launcher_in(data, "swarm", **wrong):
-                    pass
-        channel = grpc.aio.insecure_channel(there["spawner_tcp"])
-        with pytest.raises(grpc.aio.AioRpcError):
-            await SpawnerServiceStub(channel).Describe(DescribeRequest(), timeout=2)
-        await channel.close()
+async def test_a_spawner_on_another_machine_lets_in_who_has_the_servers_key(tmp_path: Path, unused_tcp_port: int) -> None:
+    """Who else is not let in: tests/spawner/test_by_tcp.py."""
+    subprocess.run(["sh", "-c", spawner_key.COMMAND], cwd=tmp_path, check=True, capture_output=True)
+    there, data = f"127.0.0.1:{unused_tcp_port}", tmp_path / "data"
+    async with (
+        swarm_spawning(data, spawner_tcp=there, spawner_key=tmp_path / "spawner.pem"),
+        launcher_in(data, "swarm", spawner_tcp=there, spawner_key=tmp_path / "server.pem") as launcher,
+    ):
+        assert (await play(launcher, {"say": "hello"})).result is not None
 
 
 async def test_what_the_launcher_needs_and_is_not_there_stops_the_start(tmp_path: Path, launcher: LocalLauncher) -> None:

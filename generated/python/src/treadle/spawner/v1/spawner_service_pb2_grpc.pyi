@@ -38,8 +38,8 @@ class SpawnerServiceStub:
     It is private: on a unix socket that only the main server's user may open, never behind the gateway, never in reflection.
 
     A spawner of a Swarm makes services, on any machine, and has no slots: so it tells where a worker's carrier listens and how it ended, and
-    takes what only that carrier may know; Prepare, Seal and Occupied are UNIMPLEMENTED. It is on a socket as above, or on TCP for those who have
-    its key (TREADLE_SPAWNER_KEY).
+    takes what only that carrier may know; Prepare, Seal and Occupied are UNIMPLEMENTED. It is on a socket as above, or on TCP for who has
+    the server's key (TREADLE_SPAWNER_KEY).
 
     Errors of all calls: INVALID_ARGUMENT for a slot's name or a label that is none; UNAVAILABLE when the engine does not answer.
     """
@@ -92,8 +92,8 @@ class SpawnerServiceAsyncStub(SpawnerServiceStub):
     It is private: on a unix socket that only the main server's user may open, never behind the gateway, never in reflection.
 
     A spawner of a Swarm makes services, on any machine, and has no slots: so it tells where a worker's carrier listens and how it ended, and
-    takes what only that carrier may know; Prepare, Seal and Occupied are UNIMPLEMENTED. It is on a socket as above, or on TCP for those who have
-    its key (TREADLE_SPAWNER_KEY).
+    takes what only that carrier may know; Prepare, Seal and Occupied are UNIMPLEMENTED. It is on a socket as above, or on TCP for who has
+    the server's key (TREADLE_SPAWNER_KEY).
 
     Errors of all calls: INVALID_ARGUMENT for a slot's name or a label that is none; UNAVAILABLE when the engine does not answer.
     """
@@ -142,8 +142,8 @@ class SpawnerServiceServicer(metaclass=_abc_1.ABCMeta):
     It is private: on a unix socket that only the main server's user may open, never behind the gateway, never in reflection.
 
     A spawner of a Swarm makes services, on any machine, and has no slots: so it tells where a worker's carrier listens and how it ended, and
-    takes what only that carrier may know; Prepare, Seal and Occupied are UNIMPLEMENTED. It is on a socket as above, or on TCP for those who have
-    its key (TREADLE_SPAWNER_KEY).
+    takes what only that carrier may know; Prepare, Seal and Occupied are UNIMPLEMENTED. It is on a socket as above, or on TCP for who has
+    the server's key (TREADLE_SPAWNER_KEY).
 
     Errors of all calls: INVALID_ARGUMENT for a slot's name or a label that is none; UNAVAILABLE when the engine does not answer.
     """
