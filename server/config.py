@@ -261,7 +261,7 @@ class Settings(WorkerSettings):
     egress_turn_mib: int = Field(
         4096,
         ge=1,
-        description="What one turn may send and receive there through one server, in MiB; one that takes the turn up counts anew.",
+        description="What one turn may send and receive there, in MiB. What was open when a server was killed is not counted.",
     )
 
     # -- streams

@@ -76,6 +76,7 @@ def turn_from(row: asyncpg.Record) -> Turn:
         awaiting=Awaiting(row["awaiting"]),
         waiting_since=row["waiting_since"],
         waited_seconds=row["waited_seconds"],
+        network_bytes=row["network_bytes"],
         outcome=_outcome_from(row),
         imported=row["imported"],
         commit=row["commit"],

@@ -72,6 +72,7 @@ async def commit_step(
         turn.awaiting,
         turn.waiting_since,
         turn.waited_seconds,
+        turn.network_bytes,
     )
     if written is None:
         raise Fenced(turn.session_id, epoch)

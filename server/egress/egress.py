@@ -44,7 +44,7 @@ class HttpEgress:
         return tuple(map(str, rules.rules))
 
     @asynccontextmanager
-    async def open(self, door: EgressDoor, *, hosts: Sequence[str], ledger: Ledger) -> AsyncIterator[None]:
+    async def open(self, door: EgressDoor, *, hosts: Sequence[str], passed: int, ledger: Ledger) -> AsyncIterator[None]:
         """See Egress."""
         from server.egress.connection import Allowance
         from server.egress.door import listening
@@ -54,7 +54,8 @@ class HttpEgress:
         # What let them out when the session was made may be gone. Without a door the agent's programs would wait for one.
         rules = asked.within(self._ceiling) if self._way else HostRules()
         refused = HostRules([rule for rule in asked.rules if rule not in rules.rules])
-        async with listening(door, self._way, Allowance(rules, refused, self._ceiling.naming, self._turn_bytes), Measured(ledger)):
+        allowance = Allowance(rules, refused, self._ceiling.naming, self._turn_bytes - passed)
+        async with listening(door, self._way, allowance, Measured(ledger)):
             yield
 
 

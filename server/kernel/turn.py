@@ -128,6 +128,8 @@ class Turn:
     """Since when the agent waits for somebody; None while it does not."""
     waited_seconds: float = 0.0
     """For how long it has waited before. The turn's time limit does not run while it waits."""
+    network_bytes: int = 0
+    """What its connections have sent and received, as far as the log tells of them."""
     outcome: Outcome | None = None
     imported: bool = False
     """True once the workspace was read back (also when nothing had changed)."""

@@ -77,7 +77,7 @@ class Doors:
         agent = Agent(self._folder / name, self._net.ca)
         async with (
             open_egress(settings_with(self._net, self._folder, ceiling or ",".join(hosts), **changes)) as egress,
-            egress.open(EgressDoor(agent.door, None), hosts=hosts, ledger=agent.ledger),
+            egress.open(EgressDoor(agent.door, None), hosts=hosts, passed=0, ledger=agent.ledger),
         ):
             yield agent
 

@@ -246,9 +246,23 @@ def connected():
     assert b" 200 " in answer, answer
     return context.wrap_socket(door, server_hostname=target.partition(":")[0])
 
+def passed(door, bytes):
+    left = bytes
+    while left > 0:
+        door.sendall(b"x" * 10_000)
+        left -= 10_000
+        heard = 0
+        while heard < 10_000:
+            piece = door.recv(65536)
+            if not piece:
+                return f"cut after {bytes - left}"
+            heard += len(piece)
+    return "all"
+
 first = connected()
 first.sendall(b"one")
 print(first.recv(100))
+assert passed(first, 400_000) == "all"
 pathlib.Path("asked").touch()
 try:
     print("then", first.recv(100))
@@ -257,16 +271,22 @@ except OSError as error:
 second = connected()
 second.sendall(b"two")
 print(second.recv(100))
+try:
+    print(passed(second, 400_000))
+except OSError as error:
+    print("cut")
 """
 
 
 async def test_a_server_that_goes_cuts_what_is_open_and_the_next_one_opens_the_door_again(
     database: DatabaseUrls, server_data_dir: Path, repositories: GitServer, net: Internet
 ) -> None:
-    """The worker's proxy stays, and holds new connections until there is a server again."""
+    """The worker's proxy stays, and holds new connections until there is a server again. What has passed stays counted."""
     require_sandbox()
     host = await net.host("lasting.egress.test", address="127.77.0.7", port=PORT)
-    settings = settings_for(database, server_data_dir, repositories, egress_hosts=f"*.egress.test:{PORT}", **net.settings)
+    settings = settings_for(
+        database, server_data_dir, repositories, egress_hosts=f"*.egress.test:{PORT}", egress_turn_mib=1, **net.settings
+    )
     target = f"lasting.egress.test:{PORT}"
     fields = request(
         repositories, {"run": ["python3", "across.py", target]}, hosts=[target], **{"across.py": ACROSS, "ca.pem": net.ca.read_text()}
@@ -286,9 +306,12 @@ async def test_a_server_that_goes_cuts_what_is_open_and_the_next_one_opens_the_d
         events = await client.log(session_id)
     assert outputs(events).splitlines()[0] == "b'heard one'"
     assert outputs(events).splitlines()[2] == "b'heard two'"
+    assert outputs(events).splitlines()[3].startswith("cut")
     told = [(each.ended, each.reason) for each in accesses(events)]
     assert told[:3] == [(False, ""), (True, "TURN_ENDED"), (False, "")]
     assert host.connected == 2
+    assert accesses(events)[-1].reason == "TOO_MUCH"
+    assert sum(each.bytes_in + each.bytes_out for each in accesses(events) if each.ended) > 1 << 20
 
 
 SAY_SECRET = """

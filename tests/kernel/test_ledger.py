@@ -29,7 +29,7 @@ class SlowDrive:
         self.begun = asyncio.Event()
         self.steps: list[str] = []
 
-    async def step(self, _: str, *facts: Fact, key: str) -> None:
+    async def step(self, _: str, *facts: Fact, key: str, passed: int) -> None:
         self.begun.set()
         await self.go.wait()
         self.steps.append(key)
@@ -60,7 +60,8 @@ class Drive:
         default_factory=lambda: SimpleNamespace(codec=SimpleNamespace(network_access=lambda _, access, count=0: (access, count)))
     )
 
-    async def step(self, _: str, *facts: Any, key: str) -> None:
+    async def step(self, _: str, *facts: Any, key: str, passed: int) -> None:
+        assert passed == sum(access.bytes_in + access.bytes_out for access, _ in facts), "as the log tells of it"
         assert key not in self.keys, "another step by that key would be taken for the same one"
         self.keys.append(key)
         self.told.append([*facts])

@@ -71,6 +71,7 @@ class Egress(Protocol):
         EgressNotConfigured when nobody gets out of this server."""
         ...
 
-    def open(self, door: EgressDoor, *, hosts: Sequence[str], ledger: Ledger) -> AbstractAsyncContextManager[None]:
-        """Listen at the door. Rules that the operator does not allow any more are none. Errors: LaunchFailed when that is not possible."""
+    def open(self, door: EgressDoor, *, hosts: Sequence[str], passed: int, ledger: Ledger) -> AbstractAsyncContextManager[None]:
+        """Listen at the door. `passed`: bytes that the turn has had before. Rules that the operator does not allow any more are none.
+        Errors: LaunchFailed when that is not possible."""
         ...

@@ -209,10 +209,12 @@ class Drive:
         head_commit: str | None = None,
         uses: Sequence[UseRecord] = (),
         transcript: bytes = b"",
+        passed: int = 0,
         **progress: Any,
     ) -> None:
         """Take a durable step: the turn's new state and progress, the session's fields, the events and what models were used, in one
-        transaction. One at a time: what happens beside the turn's own story (an answer of a model, a word of the user) takes steps too."""
+        transaction. `passed`: bytes of the network, besides those before. One at a time: what happens beside the turn's own story (an
+        answer of a model, a word of the user) takes steps too."""
         async with self._stepping:
             await self._take(
                 name,
@@ -225,6 +227,7 @@ class Drive:
                 head_commit=head_commit,
                 uses=uses,
                 transcript=transcript,
+                passed=passed,
                 **progress,
             )
 
@@ -243,13 +246,14 @@ class Drive:
         transcript: bytes = b"",
         heard: WorkerBatch | None = None,
         changes: Changes | None = None,
+        passed: int = 0,
         **progress: Any,
     ) -> None:
         """A step, by whoever has `_stepping`: each stands on the turn as the one before has left it."""
         new_state = state or self.turn.state
         if not can_advance(self.turn.state, new_state):
             raise ValueError(f"a turn cannot go from {self.turn.state} to {new_state}")
-        turn = replace(self.turn, state=new_state, **progress)
+        turn = replace(self.turn, state=new_state, network_bytes=self.turn.network_bytes + passed, **progress)
         if awaiting is not None:
             turn = turn.waiting_for(awaiting, now())
         shown = [self.redactor.fact(fact) for fact in facts]

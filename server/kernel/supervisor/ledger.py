@@ -161,7 +161,7 @@ class TurnLedger:
             self._refusals.add(access)
             return
         try:
-            await self._tell("ended", access.number, self._fact(access))
+            await self._tell("ended", access.number, self._fact(access), passed=access.bytes_in + access.bytes_out)
         except Fenced as error:
             # Another server has the turn: this one cannot write for it any more.
             log.warning("egress.end_not_recorded", error=error.message)
@@ -180,13 +180,14 @@ class TurnLedger:
             await self._tell_sums(self._connections)
 
     async def _tell_sums(self, *sums: _Sums) -> None:
+        passed = sum(each.bytes for each in sums)
         taken = [each for kinds in sums for each in kinds.taken()]
         if not taken:
             return
         self._sums += 1
         self._summed = asyncio.get_running_loop().time()
         try:
-            await self._tell("sums", self._sums, *(self._fact(total, count) for total, count in taken))
+            await self._tell("sums", self._sums, *(self._fact(total, count) for total, count in taken), passed=passed)
         except Fenced as error:
             log.warning("egress.sums_not_recorded", error=error.message, connections=sum(count for _, count in taken))
 
@@ -194,7 +195,7 @@ class TurnLedger:
         item_id = f"{self._drive.turn.id}/network/{self._drive.log.epoch}.{access.number}"
         return self._drive.ports.codec.network_access(item_id, access, count=count)
 
-    async def _tell(self, what: str, number: int, *facts: Fact) -> None:
+    async def _tell(self, what: str, number: int, *facts: Fact, passed: int = 0) -> None:
         key = f"network.{self._drive.log.epoch}.{number}.{what}"
         # A step that was begun is taken: were it cut with its connection, nobody would know whether it is written.
-        await self._finishing.run(self._drive.step("network", *facts, key=key))
+        await self._finishing.run(self._drive.step("network", *facts, key=key, passed=passed))

@@ -82,7 +82,8 @@ async def _door_to_network(drive: Drive) -> AsyncIterator[None]:
         yield
         return
     door = await drive.ports.launcher.egress(drive.worker_id)
-    async with kept_ledger(drive) as ledger, drive.ports.egress.open(door, hosts=hosts, ledger=ledger):
+    egress, passed = drive.ports.egress, drive.turn.network_bytes
+    async with kept_ledger(drive) as ledger, egress.open(door, hosts=hosts, passed=passed, ledger=ledger):
         yield
 
 

@@ -1,0 +1,1 @@
+ALTER TABLE turns ADD COLUMN network_bytes bigint NOT NULL DEFAULT 0;
