@@ -189,7 +189,7 @@ class Containers:
         async with self._locked(name) as slot:
             if not slot.path.is_dir():
                 raise NoSlot(f"there is no slot {name}")
-            _user(slot)
+            _check(slot)
             await to_its_end(asyncio.to_thread(self._slots.seal, slot))
 
     async def occupied(self, name: str) -> Occupied:
@@ -217,7 +217,7 @@ class Containers:
         async with self._locked(name) as slot:
             if not slot.path.is_dir():
                 raise NoSlot(f"there is no slot {name}")
-            _user(slot)
+            _check(slot)
             await self._end(slot)
             await self._recorded(slot)
 
@@ -245,7 +245,7 @@ class Containers:
         async with self._locked(name) as slot:
             there = slot.path.is_dir()
             if there:
-                _user(slot)
+                _check(slot)
             state = await self._container(slot)
             # Where the slot has another name by now, so has whoever its container works for.
             if state is not None and (there or await asyncio.to_thread(self._slot_of, state) is None):
@@ -564,11 +564,18 @@ def check_labels(labels: Mapping[str, str]) -> None:
             raise Unnameable(f"{name}: {value!r} is no label")
 
 
-def _user(slot: Slot) -> User:
-    """Uid and gid of the slot's worker. Errors: Refused where that is not a spawner's word: see check_trust."""
-    user = slot.user() if os.geteuid() != 0 or is_roots_alone(slot.path) else None
-    if user is None:
+def _check(slot: Slot) -> None:
+    """Errors: Refused where what the slot says is not a spawner's word: see check_trust."""
+    if not slot.is_spawners or (os.geteuid() == 0 and not is_roots_alone(slot.path)):
         raise Refused(f"slot {slot.path.name} was not made by a spawner, or others can change it; nothing is done there")
+
+
+def _user(slot: Slot) -> User:
+    """Uid and gid of the slot's worker. Errors: Refused."""
+    _check(slot)
+    user = slot.user()
+    if user is None:
+        raise Refused(f"slot {slot.path.name} does not say any more whose it is (a power cut?); no worker is started there")
     return user
 
 

@@ -8,10 +8,14 @@ import threading
 from collections.abc import Iterable
 from contextlib import suppress
 
+import structlog
+
 from server.sandbox.bubblewrap import HOME, SANDBOX_ID
 from server.spawner.ownership import give
 from server.spawner.settings import SpawnerSettings
 from server.workers.slot import GONE, Slot, delete_tree
+
+log = structlog.get_logger()
 
 DRAFT = ".new-"
 """Begins the name of a slot that is being made."""
@@ -41,6 +45,10 @@ class Slots:
 
     def begin(self, others: Iterable[int]) -> None:
         """Before anything else: learn which users are taken, by slots, by what is left of them, and by `others`. Errors: OSError."""
+        for path in self.root.iterdir():
+            if (slot := Slot(path)).is_spawners and slot.user() is None:
+                # Its containers say it, if there are any, and they are among the others.
+                log.warning("slot.torn", slot=path.name)
         with self._lock:
             self._taken = self._on_disk() | set(others)
         self._remains = [Slot(path) for path in self.root.glob(f"{GONE}*")]
@@ -73,11 +81,14 @@ class Slots:
     def take_back(self, slot: Slot) -> None:
         """The workspace is the server's again, which reads it: by itself, or where it is root as the user of its sandbox. Nobody of the
         worker lives. Errors: OSError."""
-        user = slot.user()
-        if user is not None and os.geteuid() == 0:
-            reader = self.server if self.server[0] != 0 else (SANDBOX_ID, SANDBOX_ID)
-            with suppress(FileNotFoundError):
-                give(slot.workspace, user[0], reader)
+        if os.geteuid() != 0:
+            return
+        with suppress(FileNotFoundError):
+            user = slot.user()
+            # Where that was torn: whoever has the workspace, if it was given to anybody.
+            worker = user[0] if user else slot.workspace.lstat().st_uid
+            if user or worker in self._uids:
+                give(slot.workspace, worker, self.server if self.server[0] != 0 else (SANDBOX_ID, SANDBOX_ID))
 
     def seal(self, slot: Slot) -> None:
         """The worker can put nothing else in the place of its socket any more. Errors: OSError."""

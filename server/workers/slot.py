@@ -117,12 +117,17 @@ class Slot:
         return (self.state / "furnished").exists()
 
     def user(self) -> tuple[int, int] | None:
-        """Uid and gid of its worker, where the slot says them."""
+        """Uid and gid of its worker; None where the slot does not say them, also when a power cut tore the file."""
         try:
             uid, gid = (self.path / "user").read_text().split()
-        except FileNotFoundError:
+            return int(uid), int(gid)
+        except (FileNotFoundError, ValueError):
             return None
-        return int(uid), int(gid)
+
+    @property
+    def is_spawners(self) -> bool:
+        """Whether a spawner has made it."""
+        return (self.path / "user").exists()
 
     def worker(self) -> WorkerId | None:
         """Whose slot it is; None when it is not complete."""

@@ -176,6 +176,30 @@ async def test_what_a_killed_spawner_was_making_or_deleting_is_cleared(settings:
     assert user is not None
 
 
+@pytest.mark.parametrize("torn", ["", "\0" * 11])
+async def test_a_slot_whose_user_a_power_cut_has_torn_is_no_others_trouble(settings: SpawnerSettings, torn: str) -> None:
+    async with serving(settings), called(settings) as spawner:
+        slot = await prepared(spawner, settings, "torn")
+        await prepared(spawner, settings, "other")
+    user = slot.user()
+    assert user is not None
+    (slot.workspace / "work").write_text("done")
+    for given in (slot.workspace / "work", slot.workspace):
+        os.chown(given, *user)
+    (slot.path / "user").write_text(torn)
+    async with serving(settings), called(settings) as spawner:
+        started = await spawner.Start(wire.StartRequest(slot="other", provider="replay", furnished=True), timeout=30)
+        assert started.outcome == wire.START_OUTCOME_STARTED
+        with pytest.raises(grpc.aio.AioRpcError, match="slot torn does not say any more whose it is"):
+            await spawner.Start(wire.StartRequest(slot="torn", provider="replay", furnished=True), timeout=30)
+        # What is in it is wanted all the same.
+        await spawner.Kill(wire.KillRequest(slot="torn"), timeout=30)
+        assert (slot.workspace / "work").stat().st_uid == slot.workspace.stat().st_uid == SERVER
+        for name in ("torn", "other"):
+            await spawner.Remove(wire.RemoveRequest(slot=name), timeout=30)
+        assert not slot.path.exists()
+
+
 async def test_a_slot_that_waits_is_taken_once(spawner: Any, settings: SpawnerSettings) -> None:
     waiting = await prepared(spawner, settings, "pool-replay-1")
     # Nobody waits there yet.
