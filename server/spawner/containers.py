@@ -115,7 +115,8 @@ class Containers:
 
     async def begin(self) -> None:
         """Before anything else: learn which users have workers. Errors: EngineAway, OSError."""
-        others = [int(each.labels.get(_USER_LABEL) or 0) for each in await self._engine.list(self._mine)]
+        mine = filter(self._is_ours, await self._engine.list(self._mine))
+        others = [int(each.labels.get(_USER_LABEL) or 0) for each in mine]
         await asyncio.to_thread(self._slots.begin, others)
 
     async def prepare(self, name: str, waiting: Sequence[str] = ()) -> str:
@@ -374,14 +375,14 @@ class Containers:
     async def _record_dead(self, container: str) -> None:
         """Where that fails, the next look does it, or whoever waits."""
         try:
-            async with self._recording:
-                slot = await asyncio.to_thread(self._slot_with, container)
-                if slot is None:
-                    state = await self._engine.inspect(container)
-                    slot = await asyncio.to_thread(self._slot_of, state) if state else None
-                if slot is not None:
-                    async with self._locked(slot.path.name) as locked:
-                        await self._recorded(locked)
+            slot = await asyncio.to_thread(self._slot_with, container)
+            if slot is None:
+                state = await self._engine.inspect(container)
+                slot = await asyncio.to_thread(self._slot_of, state) if state else None
+            if slot is not None:
+                # In this order: a slot may be busy for as long as the engine takes, and that is no other's business.
+                async with self._locked(slot.path.name) as locked, self._recording:
+                    await self._recorded(locked)
         except (EngineError, Unnameable, OSError) as error:
             log.warning("container.not_recorded", container=container, error=str(error))
         finally:
@@ -536,10 +537,14 @@ async def _in_time(work: Coroutine[Any, Any, T], otherwise: T) -> T:
     """What it returns; `otherwise` when it takes too long or the engine does not say. Then it is left to itself: a thread that waits for an
     engine cannot be stopped, and changes nothing."""
     task = asyncio.ensure_future(work)
-    await asyncio.wait({task}, timeout=_LAST_WORD_SECONDS)
+    try:
+        await asyncio.wait({task}, timeout=_LAST_WORD_SECONDS)
+    finally:
+        # Also where nobody wants to know any more: else it would ask on and on.
+        if not task.done():
+            task.add_done_callback(_heard)
+            task.cancel()
     if not task.done():
-        task.add_done_callback(_heard)
-        task.cancel()
         return otherwise
     try:
         return task.result()

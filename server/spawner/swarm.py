@@ -14,6 +14,7 @@ from dataclasses import dataclass
 from datetime import UTC, datetime
 from enum import Enum
 from typing import Any
+from weakref import WeakValueDictionary
 
 import docker
 import structlog
@@ -121,7 +122,11 @@ class Swarm:
             except APIError as error:
                 if error.status_code != 409:
                     raise
-            return next(str(each["ID"]) for each in api.secrets(filters={"name": name}) if each["Spec"]["Name"] == name)
+            for each in api.secrets(filters={"name": name}):
+                if each["Spec"]["Name"] == name:
+                    return str(each["ID"])
+            # Not StopIteration, which no future can hold: whoever waits for it would wait for ever.
+            raise EngineAway(f"the secret {name} was just removed; try again")
 
         return await self._engine.call(make)
 
@@ -207,6 +212,7 @@ class Services:
         self._template = template
         self._providers = frozenset(providers)
         self._installation = template.network[:12]
+        self._locks: WeakValueDictionary[str, asyncio.Lock] = WeakValueDictionary()
 
     async def start(self, slot: str, provider: str, labels: Mapping[str, str], carrier: bytes) -> tuple[Birth, str]:
         """Make the service of a slot, unless that was done before; its address, once it runs. Errors: Unnameable, Refused, EngineAway."""
@@ -215,8 +221,9 @@ class Services:
         if not 0 < len(carrier) <= _MAX_CARRIER_BYTES:
             raise Unnameable("what the carrier is told is missing or too long; is the server's TREADLE_LAUNCHER swarm?")
         fresh = False
-        if await self._swarm.service(name) is None:
-            fresh = await self._make(slot, name, provider, labels, carrier)
+        async with self._lock(name):
+            if await self._swarm.service(name) is None:
+                fresh = await self._make(slot, name, provider, labels, carrier)
         while True:
             task = await self._task(slot)
             if task is None and await self._swarm.service(name) is None:
@@ -262,9 +269,11 @@ class Services:
     async def kill(self, slot: str) -> End:
         """Remove the slot's service, and wait until its container is gone. Repeatable. Errors: Unnameable, EngineError."""
         name = self._name(slot)
-        task = await self._task(slot)
+        # Of a start that was given up nobody knows whether it has made it yet.
+        async with self._lock(name):
+            task = await self._task(slot)
+            await self._swarm.remove_service(name)
         end = task.end if task is not None and task.over else End()
-        await self._swarm.remove_service(name)
         deadline = time.monotonic() + _END_SECONDS
         while task is not None and not task.over:
             if time.monotonic() > deadline:
@@ -320,6 +329,9 @@ class Services:
         service = await self._swarm.service(self._name(slot))
         mine = [task for task in found if service is not None and task.service == service.id]
         return max(mine, key=lambda task: task.changed_at, default=None)
+
+    def _lock(self, name: str) -> asyncio.Lock:
+        return self._locks.setdefault(name, asyncio.Lock())
 
     def _name(self, slot: str) -> str:
         if not is_slot(slot):
