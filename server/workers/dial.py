@@ -65,10 +65,13 @@ class Connection:
 
     async def close(self) -> None:
         """Drop the connection."""
-        await self._channel.close(None)
-        if self._descriptor >= 0:
-            os.close(self._descriptor)
-            self._descriptor = -1
+        try:
+            await self._channel.close(None)
+        finally:
+            # Also where whoever closes it is cancelled.
+            if self._descriptor >= 0:
+                os.close(self._descriptor)
+                self._descriptor = -1
 
 
 async def dial(path: Path, secret: bytes, owners: Collection[int]) -> Connection:
