@@ -5,13 +5,15 @@ from __future__ import annotations
 import asyncio
 import os
 import signal
+from contextlib import ExitStack
 from pathlib import Path
 from typing import Any
 
 import pytest
+from structlog.testing import capture_logs
 from support.git_server import git_server as serving
 from support.treadle import events_of, in_process, kinds, recording, settings_for
-from support.workers import python_of
+from support.workers import eventually, python_of
 
 from server.embedded.postgres_home import DatabaseUrls
 from server.kernel.errors import WorkerLost
@@ -83,10 +85,11 @@ async def test_a_worker_that_cannot_be_ended_in_the_end_is_told_of_and_its_work_
     """It may still write, so nobody reads what it wrote. When it can be ended it is, and its files stay for a person."""
     again: list[bool] = []
     ended = asyncio.Event()
-    with serving(tmp_path / "host") as git_server:
+    with ExitStack() as stack, serving(tmp_path / "host") as git_server:
         git_server.create("acme/app", {"r.jsonl": recording({"write": "partial.txt", "content": "so far\n"}), "later.jsonl": recording()})
         settings = settings_for(database, server_data_dir, git_server, import_retry_seconds=0.6, lease_seconds=3)
         async with in_process(settings) as (server, client):
+            logs = stack.enter_context(capture_logs())
             collect = server.launcher.collect
 
             async def hung(worker: Any) -> Any:
@@ -101,7 +104,8 @@ async def test_a_worker_that_cannot_be_ended_in_the_end_is_told_of_and_its_work_
             seen = await client.run(**request, model="r.jsonl")
             end = seen[-1].turn_completed
             assert (end.status, end.code, end.pushed) == (event_pb2.TURN_STATUS_FAILED, event_pb2.TURN_CODE_WORKER_LOST, False)
-            slot = slot_of(server_data_dir / "workers", WorkerId(seen[0].turn_id, 1))
+            worker = WorkerId(seen[0].turn_id, 1)
+            slot = slot_of(server_data_dir / "workers", worker)
             for words in ("the spawner does not answer", "see that the spawner and the container engine answer", slot.path.name):
                 assert words in end.message
             assert [event.error.code for event in seen if event.HasField("error")] == ["WORKSPACE"]
@@ -110,6 +114,8 @@ async def test_a_worker_that_cannot_be_ended_in_the_end_is_told_of_and_its_work_
             async with asyncio.timeout(20):
                 await ended.wait()
             assert slot.exit() is not None
+            told = {"event": "worker.kept", "worker_id": str(worker), "workspace": str(slot.workspace)}
+            await eventually(lambda: any(told.items() <= each.items() for each in logs), limit=20)
             assert (slot.workspace / "partial.txt").read_text() == "so far\n"
             # The session goes on.
             after = await client.run(session_id=seen[0].session_id, prompt="go on", provider="replay", model="later.jsonl")

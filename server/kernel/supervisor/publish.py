@@ -107,7 +107,8 @@ async def _keep_slot(drive: Drive, error: _NotEnded) -> None:
     log.error("worker.given_up", worker_id=str(drive.worker_id), error=error.message, workspace=str(kept))
     message = (
         f"the worker could not be ended, so its work was not published: {error.message}; see that the spawner and the container engine "
-        f"answer; the work is not lost: the server keeps it in {'/'.join(kept.parts[-2:])}"
+        f"answer; the work is not lost: the server keeps it in {'/'.join(kept.parts[-2:])} below TREADLE_WORKER_ROOT, and its log says "
+        "worker.kept when the worker has been ended and an operator can take it"
     )
     told = ports.codec.error("WORKSPACE", message, retryable=False, fatal=False)
     await end(drive, _worse(drive.turn.outcome, TurnCode.WORKER_LOST, message), told)
@@ -145,7 +146,7 @@ async def _keep_workspace(drive: Drive, error: WorkspaceFailed) -> None:
     ports, outcome = drive.ports, drive.turn.outcome
     kept = await ports.launcher.left(drive.worker_id)
     log.error("import.failed", error=error.message, workspace=str(kept))
-    message = f"{error.message}; the work is not lost: the server keeps it in {'/'.join(kept.parts[-2:])}"
+    message = f"{error.message}; the work is not lost: the server keeps it in {'/'.join(kept.parts[-2:])} below TREADLE_WORKER_ROOT"
     told = ports.codec.error("WORKSPACE", message, retryable=False, fatal=False)
     ended = await ports.launcher.collect(drive.worker_id)
     await end(drive, _worse(outcome, TurnCode.WORKSPACE, message), _exited(drive, ended), told)

@@ -50,6 +50,7 @@ class Supervisor:
         self._drives: dict[str, Drive] = {}
         self._sessions: dict[str, str] = {}
         self._stops: dict[str, str] = {}
+        self._kept: set[WorkerId] = set()
         self._stop_all = ""
         self._draining = False
         self._recovered = asyncio.Event()
@@ -349,6 +350,10 @@ class Supervisor:
         if left is Leftover.NOBODYS:
             log.info("worker.leftover_removed", worker_id=str(worker))
             await self._ports.launcher.remove(worker)
+        elif worker not in self._kept:
+            self._kept.add(worker)
+            # Nobody writes there any more, and a person must come for it. Told once by each process.
+            log.warning("worker.kept", worker_id=str(worker), workspace=str(await self._ports.launcher.left(worker)))
 
     async def _keep_leases(self) -> None:
         while True:
