@@ -9,7 +9,6 @@ from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
     from server.config import Settings
-    from server.kernel.errors import StoreRejected, StoreUnavailable
 
 _DONE, _FAILED, _REFUSED = 0, 1, 2
 
@@ -47,6 +46,7 @@ def main() -> int:
 
 
 def _serve(settings: Settings) -> int:
+    from server.db.errors import with_cause
     from server.kernel.errors import StoreRejected, StoreUnavailable
     from server.refusal import StartRefused
     from server.serve import serve_until_signal
@@ -56,12 +56,13 @@ def _serve(settings: Settings) -> int:
     except StartRefused as error:
         return _complain(str(error), _REFUSED)
     except (StoreUnavailable, StoreRejected) as error:
-        return _complain(_why(error), _FAILED)
+        return _complain(with_cause(error), _FAILED)
 
 
 def _prepare(settings: Settings) -> int:
     import asyncio
 
+    from server.db.errors import with_cause
     from server.db.prepare import prepare_database
     from server.kernel.errors import StoreRejected, StoreUnavailable
     from server.refusal import StartRefused
@@ -73,7 +74,7 @@ def _prepare(settings: Settings) -> int:
     except StartRefused as error:
         return _complain(str(error), _REFUSED)
     except (StoreUnavailable, StoreRejected) as error:
-        return _complain(_why(error), _FAILED)
+        return _complain(with_cause(error), _FAILED)
     return _DONE
 
 
@@ -91,10 +92,6 @@ def _healthy(listen: str) -> int:
     except grpc.RpcError as error:
         return _complain(f"it does not answer at {address}: {error.details()}", _FAILED)
     return _DONE if found.status == health_pb2.HealthCheckResponse.SERVING else _complain("it takes no calls", _FAILED)
-
-
-def _why(error: StoreUnavailable | StoreRejected) -> str:
-    return f"{error.message}{f' ({error.__cause__})' if error.__cause__ else ''}"
 
 
 def _complain(words: str, exit_code: int) -> int:

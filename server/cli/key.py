@@ -24,6 +24,7 @@ def run(options: argparse.Namespace) -> ExitCode:
     """Print the key alone, so that a script can keep it. Errors: CommandFailed."""
     if not options.user and not options.list:
         raise CommandFailed("whose key? `treadle key USER`", ExitCode.REFUSED)
+    from server.db.errors import with_cause
     from server.environment import settings_of_environment
 
     try:
@@ -38,7 +39,7 @@ def run(options: argparse.Namespace) -> ExitCode:
     except StartRefused as error:
         raise CommandFailed(str(error), ExitCode.REFUSED) from None
     except StoreUnavailable as error:
-        raise CommandFailed(f"{error.message}{f' ({error.__cause__})' if error.__cause__ else ''}", ExitCode.UNREACHABLE) from None
+        raise CommandFailed(with_cause(error), ExitCode.UNREACHABLE) from None
     except StoreRejected as error:
         raise CommandFailed(error.message, ExitCode.REFUSED) from None
 

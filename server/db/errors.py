@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from server.kernel.errors import KernelError
 from server.refusal import StartRefused
 
 
@@ -33,3 +34,10 @@ class RoleTooPowerful(DatabaseUnfit):
 
     def __init__(self, role: str, reason: str) -> None:
         super().__init__(f"refusing to start: the database role {role!r} {reason}, so row-level security would not hold")
+
+
+def with_cause(error: KernelError) -> str:
+    """For an operator: what was behind it, too; where that has no words (a connection that timed out, or was cut while it was made), its
+    kind."""
+    cause = error.__cause__
+    return error.message if cause is None else f"{error.message} ({str(cause) or type(cause).__name__})"

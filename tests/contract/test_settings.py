@@ -11,7 +11,9 @@ import pytest
 from pydantic import ValidationError
 
 from server.config import Settings, invalid_settings
+from server.db.errors import with_cause
 from server.environment import settings_of_environment, unknown_settings
+from server.kernel.errors import StoreUnavailable
 from server.refusal import SettingsUnfit
 from server.spawner.settings import SpawnerSettings
 
@@ -201,6 +203,14 @@ def test_secrets_are_files_too_and_a_slip_in_their_names_is_told(tmp_path: Path,
     with pytest.raises(SettingsUnfit, match=r"treadle_database_ulr: there is no such setting; is TREADLE_DATABASE_URL meant") as told:
         settings_of_environment()
     assert "canary" not in str(told.value)
+
+
+@pytest.mark.parametrize(("cause", "words"), [(TimeoutError(), " (TimeoutError)"), (OSError(113, "No route"), " ([Errno 113] No route)")])
+def test_why_a_database_does_not_answer_is_said_also_where_that_has_no_words(cause: Exception, words: str) -> None:
+    error = StoreUnavailable()
+    error.__cause__ = cause
+    assert with_cause(error) == f"the database does not answer; try again{words}"
+    assert with_cause(StoreUnavailable()) == "the database does not answer; try again"
 
 
 def test_the_server_alone_says_what_does_not_work(tmp_path: Path) -> None:
