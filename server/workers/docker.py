@@ -127,9 +127,11 @@ async def open_docker_launcher(settings: Settings) -> AsyncIterator[DockerLaunch
                 yield launcher
         finally:
             keeping.cancel()
+            # Not awaited itself: a cancel of ours would look like its.
+            await asyncio.wait({keeping})
             # The next server ends what this one could not.
             with suppress(asyncio.CancelledError, TimeoutError, WorkerLost):
-                await keeping
+                keeping.result()
     finally:
         await spawner.close()
 

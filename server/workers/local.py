@@ -67,7 +67,8 @@ class LocalLauncher(ABC):
                 raise LaunchFailed(lost.message) from lost
             raise
         except TimeoutError:
-            raise LaunchFailed(f"the worker did not answer within {self._start_seconds:g} s: {slot.log_tail()[-500:]}") from None
+            said = await asyncio.to_thread(slot.log_tail)
+            raise LaunchFailed(f"the worker did not answer within {self._start_seconds:g} s: {said[-500:]}") from None
 
     @abstractmethod
     async def collect(self, worker: WorkerId) -> WorkerExit:
@@ -127,7 +128,8 @@ class LocalLauncher(ABC):
                     await connection.close()
                     raise
                 return WorkerLink(slot, watch, connection, owners=owners, admit=self.admit)
-            raise WorkerLost(f"worker {worker} ended before it answered: {slot.log_tail()[-500:]}")
+            said = await asyncio.to_thread(slot.log_tail)
+            raise WorkerLost(f"worker {worker} ended before it answered: {said[-500:]}")
         except BaseException:
             watch.close()
             raise

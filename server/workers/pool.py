@@ -129,7 +129,8 @@ class Pool:
 
     async def _is_good(self, slot: Slot) -> bool:
         made = self._mine.get(slot.path.name, 0.0)
-        if not slot.is_ready or slot.exit() is not None or time.monotonic() - made > self._oldest_seconds:
+        waits = await asyncio.to_thread(lambda: slot.is_ready and slot.exit() is None)
+        if not waits or time.monotonic() - made > self._oldest_seconds:
             return False
         # A worker that hears nobody gives up.
         with contextlib.suppress(OSError, WorkerLost, grpc.aio.AioRpcError):
@@ -176,8 +177,8 @@ class Pool:
 
     async def _answers(self, slot: Slot) -> None:
         while True:
-            if slot.exit() is not None:
-                raise WorkerLost(f"a worker for the pool ended before it answered: {slot.log_tail()[-500:]}")
+            if (ended := await asyncio.to_thread(slot.exit)) is not None:
+                raise WorkerLost(f"a worker for the pool ended before it answered: {ended.log_tail[-500:]}")
             try:
                 connection = await _dialled(slot)
             except (FileNotFoundError, grpc.aio.AioRpcError):
@@ -214,7 +215,7 @@ def _agent(name: str) -> str:
 
 async def _dialled(slot: Slot) -> Connection:
     """Errors: see dial."""
-    user = slot.user()
+    user, secret = await asyncio.to_thread(lambda: (slot.user(), slot.secret()))
     if user is None:
         raise FileNotFoundError(slot.path)
-    return await dial(slot.socket, slot.secret(), {user[0]})
+    return await dial(slot.socket, secret, {user[0]})
