@@ -68,7 +68,7 @@ async def _check(settings: SpawnerSettings) -> int:
     ready = await checked(settings)
     print(f"{', '.join(ready.providers)}: {ready.detail}")
     if ready.stale:
-        print(f"images of another version of the worker than this checkout ({', '.join(ready.stale)}): {STALE}")
+        print(f"images of another version of the worker than this ({', '.join(ready.stale)}): {STALE}")
     return _DONE
 
 

@@ -35,6 +35,8 @@ _FULL = "no space left on device"
 PROBE_LABEL, PROBE_NAME = "treadle.probe", "treadle-probe-"
 """By them any spawner of this engine deletes what a probe left behind that was killed."""
 _IMAGES = Path(__file__).parents[2] / "tools" / "images"
+_MARK = Path("/usr/share/treadle/worker-content")
+"""In the server's image: the mark of the workers' images that were built with it."""
 _PYTHON = "/opt/treadle/bin/python"
 """Where worker/Dockerfile puts it."""
 
@@ -50,7 +52,7 @@ class Ready:
     providers: tuple[str, ...]
     detail: str
     stale: tuple[str, ...] = ()
-    """Those whose image holds another version of the worker than this checkout."""
+    """Those whose image holds another version of the worker than this checkout, or than was built with the server's image."""
 
 
 class NoSpace(EngineUnfit):
@@ -63,21 +65,23 @@ async def look(engine: Engine, template: Template) -> Ready:
         facts = await engine.facts()
         _check_limits(facts, template)
         providers = await providers_with_image(engine, template)
-        stale = await _stale(engine, template, providers)
+        stale = await stale_images(engine, template, providers)
     except EngineError as error:
         raise EngineUnfit(str(error)) from None
     return Ready(providers, _detail(facts, template), stale)
 
 
-async def _stale(engine: Engine, template: Template, providers: Sequence[str]) -> tuple[str, ...]:
+async def stale_images(engine: Engine, template: Template | SwarmTemplate, providers: Sequence[str]) -> tuple[str, ...]:
     """By the mark that `tools/images` gives; images of somebody else's making have none. Errors: EngineError."""
     marks = {provider: await engine.label(template.image(provider), "treadle.content") for provider in providers}
-    ours = await asyncio.to_thread(_content_of_checkout) if any(marks.values()) else ""
+    ours = await asyncio.to_thread(_content) if any(marks.values()) else ""
     return tuple(provider for provider, mark in marks.items() if ours and mark and mark != ours)
 
 
-def _content_of_checkout() -> str:
-    """Empty where this is no checkout."""
+def _content() -> str:
+    """Empty where this is neither our image nor a checkout."""
+    if _MARK.exists():
+        return _MARK.read_text().strip()
     try:
         done = subprocess.run([_IMAGES, "--content"], capture_output=True, text=True, timeout=_PROBE_SECONDS, check=True)
     except (OSError, subprocess.SubprocessError):

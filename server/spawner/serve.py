@@ -31,7 +31,7 @@ from server.workers.presence import is_anybody_present, make_sign
 from treadle.spawner.v1.spawner_service_pb2_grpc import SpawnerServiceServicer, add_SpawnerServiceServicer_to_server
 
 _GRACE_SECONDS = 2.0
-STALE = "`make images` builds those of this checkout"
+STALE = "`make images` builds those of this checkout; where this runs in an image, take SERVER_IMAGE and TREADLE_WORKER_IMAGE of one build"
 _OPTIONS = [("grpc.so_reuseport", 0), ("grpc.max_receive_message_length", 64 * 1024)]
 
 log = structlog.get_logger()
@@ -54,8 +54,7 @@ async def serving(settings: SpawnerSettings, *, end_workers: bool = False) -> As
         engine, template, slots = Engine(settings.docker_host), Template(settings), Slots(settings)
         stack.callback(engine.close)
         ready = await look(engine, template)
-        if ready.stale:
-            log.warning("images.of_another_version", agents=ready.stale, remedy=STALE)
+        _tell_of(ready)
         wall: Callable[[], Awaitable[None]] | None = partial(check_wall, engine, template, ready.providers[0])
         try:
             await check_wall(engine, template, ready.providers[0])
@@ -74,6 +73,11 @@ async def serving(settings: SpawnerSettings, *, end_workers: bool = False) -> As
             await containers.end_all()
 
 
+def _tell_of(ready: Ready) -> None:
+    if ready.stale:
+        log.warning("images.of_another_version", agents=ready.stale, remedy=STALE)
+
+
 async def _begun(containers: Containers) -> None:
     try:
         await containers.begin()
@@ -87,6 +91,7 @@ async def _serving_swarm(stack: AsyncExitStack, settings: SpawnerSettings) -> as
     engine = Engine(settings.docker_host)
     stack.callback(engine.close)
     template, ready = await look_at_swarm(engine, settings)
+    _tell_of(ready)
     services = Services(Swarm(engine), template, providers=ready.providers)
     upkeep = asyncio.create_task(services.look_after(), name="services")
     stack.push_async_callback(_ended, upkeep)

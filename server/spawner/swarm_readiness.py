@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from server.spawner.engine import Engine, EngineError
-from server.spawner.readiness import Ready, providers_with_image
+from server.spawner.readiness import Ready, providers_with_image, stale_images
 from server.spawner.settings import SpawnerSettings
 from server.spawner.swarm import Swarm, SwarmUnfit
 from server.spawner.swarm_template import UID, SwarmTemplate
@@ -30,6 +30,7 @@ async def look_at_swarm(engine: Engine, settings: SpawnerSettings) -> tuple[Swar
             raise SwarmUnfit("the engine filters no system calls (seccomp); it must not be run with --seccomp-profile=unconfined")
         template = SwarmTemplate(settings, network["Id"])
         providers = await providers_with_image(engine, template)
+        stale = await stale_images(engine, template, providers)
     except EngineError as error:
         raise SwarmUnfit(str(error)) from None
     detail = (
@@ -37,4 +38,4 @@ async def look_at_swarm(engine: Engine, settings: SpawnerSettings) -> tuple[Swar
         f"{settings.worker_cpus:g} CPU, {settings.worker_memory_mib} MiB, {settings.worker_pids} processes; "
         "/tmp and home on the disk, swap not limited, no runtime of its own"  # noqa: S108
     )
-    return template, Ready(providers, detail)
+    return template, Ready(providers, detail, stale)

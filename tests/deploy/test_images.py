@@ -28,6 +28,12 @@ def told_inside(image: str, *command: str) -> list[str]:
     )
 
 
+def test_the_servers_image_knows_the_workers_of_its_version() -> None:
+    shown = subprocess.run([ROOT / "tools" / "images", "--content"], capture_output=True, text=True, check=True).stdout.strip()
+    assert told_inside(image_of("server"), "cat", "/usr/share/treadle/worker-content") == [shown, ""]
+    assert require_engine().images.get(image_of("replay")).labels["treadle.content"] == shown
+
+
 @pytest.mark.parametrize("name", ["server", "gateway", "replay", "claude"])
 def test_an_image_lists_all_that_is_installed_in_it(name: str) -> None:
     image = image_of(name)

@@ -44,6 +44,7 @@ async def test_images_of_another_version_are_told(tmp_path: Path, monkeypatch: p
     (tmp_path / "images").write_text("#!/bin/sh\necho 0123456789ab\n")
     (tmp_path / "images").chmod(0o755)
     monkeypatch.setattr(readiness, "_IMAGES", tmp_path / "images")
+    monkeypatch.setattr(readiness, "_MARK", tmp_path / "mark")
     for mark, stale in (("0123456789ab", ()), ("", ()), ("ba9876543210", ("replay",))):
 
         async def marked(self: Engine, image: str, label: str, mark: str = mark) -> str:
@@ -52,6 +53,9 @@ async def test_images_of_another_version_are_told(tmp_path: Path, monkeypatch: p
 
         monkeypatch.setattr(Engine, "label", marked)
         assert (await checked(spawner_settings(tmp_path))).stale == stale
+    # In the server's image there is no checkout.
+    (tmp_path / "mark").write_text("ba9876543210\n")
+    assert (await checked(spawner_settings(tmp_path))).stale == ()
 
 
 async def test_a_user_who_may_not_use_the_engine_is_told_so(tmp_path: Path) -> None:
