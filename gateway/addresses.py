@@ -48,7 +48,7 @@ _SPECIAL = tuple(
 
 
 def is_public(address: Address, *, besides: Sequence[Network] = ()) -> bool:
-    """Whether it may be dialled; `besides`: the operator's own networks, which may be private."""
+    """Whether it may be dialled, unless it is denied; `besides`: the operator's own networks, which may be private."""
     return within(address, besides) or (within(address, _GLOBAL) and not within(address, _SPECIAL))
 
 
@@ -62,10 +62,12 @@ def parse_address(text: str) -> Address:
     return ip_address(text.strip("[]"))
 
 
-def permission(besides: Sequence[Network] = ()) -> dict[str, object]:
-    """`is_public`, as a permission of Envoy's RBAC filter on the address that was dialled for. An address that is not known is none."""
+def permission(besides: Sequence[Network] = (), denied: Sequence[Network] = ()) -> dict[str, object]:
+    """`is_public`, and not denied, as a permission of Envoy's RBAC filter on the address that was dialled for. An address that is not
+    known is none."""
     public = {"and_rules": {"rules": [_any_of(_GLOBAL), {"not_rule": _any_of(_SPECIAL)}]}}
-    return {"or_rules": {"rules": [*(map(_is_in, besides)), public]}}
+    allowed: dict[str, object] = {"or_rules": {"rules": [*(map(_is_in, besides)), public]}}
+    return {"and_rules": {"rules": [allowed, {"not_rule": _any_of(denied)}]}} if denied else allowed
 
 
 def _any_of(networks: Iterable[Network]) -> dict[str, object]:

@@ -96,6 +96,8 @@ class Gateway:
     """What they show; empty: nobody gets out."""
     egress_networks: Sequence[Network] = ()
     """Private networks that they may reach all the same."""
+    egress_denied_networks: Sequence[Network] = ()
+    """What they never reach, public or not."""
     egress_idle_seconds: int = 300
     egress_connect_seconds: int = 5
     max_egress_connections: int = 4096
@@ -142,7 +144,7 @@ def render(gateway: Gateway) -> str:
         "failures": failures(),
         "egress": _place(gateway.egress),
         "egress_credential": proxy_authorization(gateway.egress_credential or secrets.token_hex(32)),
-        "egress_permission": permission(gateway.egress_networks),
+        "egress_permission": permission(gateway.egress_networks, gateway.egress_denied_networks),
         "egress_addresses": _EGRESS_ADDRESSES,
         "egress_idle_timeout": f"{gateway.egress_idle_seconds}s",
         "egress_connect_timeout": f"{gateway.egress_connect_seconds}s",

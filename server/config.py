@@ -250,6 +250,11 @@ class Settings(WorkerSettings):
         description="Private networks in which hosts may be that TREADLE_EGRESS_HOSTS names, by comma: `10.1.0.0/16`. For a mirror of your "
         "own. Names that only `*` allows are never there: whoever owns one could point it at any machine of yours.",
     )
+    egress_denied_networks: Annotated[str, AfterValidator(forms.networks)] = Field(
+        "",
+        description="Networks and addresses that no worker reaches, whatever else allows them, by comma: `192.0.2.7,2001:db8::/64`. For "
+        "public addresses of machines of yours that others are kept from by a firewall.",
+    )
     egress_proxy: Annotated[str, AfterValidator(forms.socket_or_address)] = Field(
         "",
         description="Envoy's listener for workers' connections: the path of its unix socket, or `host:port`. `treadle up` brings its own.",

@@ -43,6 +43,9 @@ class GatewaySettings(BaseSettings):
     egress_networks: Annotated[str, AfterValidator(forms.networks)] = Field(
         "", description="Private networks that workers may be let into, by comma."
     )
+    egress_denied_networks: Annotated[str, AfterValidator(forms.networks)] = Field(
+        "", description="Networks and addresses that no worker reaches, by comma."
+    )
     heartbeat_seconds: Seconds = Field(15, description="That of the servers: a stream that is silent for longer is not being read.")
 
     @field_validator("gateway_tls_certificate", "gateway_tls_key", mode="before")

@@ -42,6 +42,8 @@ class WayOut:
     proxy: Proxy
     networks: Sequence[Network]
     """The operator's own, which may be private: for hosts that the operator names."""
+    denied: Sequence[Network] = ()
+    """What nobody reaches."""
 
 
 @dataclass
@@ -190,6 +192,8 @@ class Connection:
             raise Refused(EgressReason.ADDRESS_FORBIDDEN, f"{host} has an address that is not a public one")
         if any(is_own(address) and not within(address, besides) for address in addresses):
             raise Refused(EgressReason.ADDRESS_FORBIDDEN, f"{host} has an address of this server's own machine")
+        if any(within(address, self.way.denied) for address in addresses):
+            raise Refused(EgressReason.ADDRESS_FORBIDDEN, f"{host} has an address that this server's operator denies")
         return addresses
 
     async def _dialled(self, addresses: Sequence[Address], request: ProxyRequest) -> Streams:

@@ -76,5 +76,5 @@ async def open_egress(settings: Settings) -> AsyncIterator[Egress]:
             names = Names(parts(settings.egress_dns))
             stack.push_async_callback(names.close)
             proxy = Proxy(settings.egress_proxy, settings.egress_proxy_credential.get_secret_value())
-            way = WayOut(names, proxy, parse_networks(settings.egress_networks))
+            way = WayOut(names, proxy, parse_networks(settings.egress_networks), parse_networks(settings.egress_denied_networks))
         yield HttpEgress(ceiling, way, turn_bytes=turn_bytes)

@@ -76,6 +76,7 @@ def _wanted(settings: GatewaySettings) -> Gateway:
         egress=settings.gateway_egress_listen or Gateway.egress,
         egress_credential=settings.egress_proxy_credential.get_secret_value(),
         egress_networks=parse_networks(settings.egress_networks),
+        egress_denied_networks=parse_networks(settings.egress_denied_networks),
         tls_certificate=settings.gateway_tls_certificate,
         tls_key=settings.gateway_tls_key,
         silent_seconds=max(Gateway.silent_seconds, math.ceil(4 * settings.heartbeat_seconds)),

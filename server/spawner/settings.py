@@ -49,6 +49,12 @@ class SpawnerSettings(WorkerSettings):
     worker_tmp_mib: int = Field(
         512, ge=16, description="Size of a worker's /tmp and of its home, in MiB each; what is in them counts as its memory."
     )
+    worker_reserved_mib: int = Field(
+        512,
+        ge=0,
+        description="With `swarm`: memory in MiB that a machine must have free for a worker, and then keeps for it; no more than "
+        "TREADLE_WORKER_MEMORY_MIB. A turn for which no machine has that ends, so all servers' TREADLE_MAX_TURNS together must find room.",
+    )
     worker_runtime: str = Field("", description="The engine's runtime for workers, for example `runsc`; empty for its default.")
     worker_seconds: Seconds = Field(172_800, description="A worker that is older than this is ended, whatever its turn's limit says.")
 

@@ -27,6 +27,8 @@ from server.spawner.swarm_template import SwarmTemplate
 
 _LOOK_SECONDS = 0.2
 _END_SECONDS = 30.0
+_ROOM_SECONDS = 20.0
+"""So long a start waits for a machine that has room; its server waits a little longer (TREADLE_WORKER_START_SECONDS)."""
 _SWEEP_SECONDS = 30.0
 _KEPT_SECONDS = 3600.0
 """A service whose task has ended is kept for its server to see; afterwards nobody will come."""
@@ -76,6 +78,11 @@ class Task:
     def over(self) -> bool:
         """Whether its container is gone, or never was."""
         return self.state in _OVER
+
+    @property
+    def unplaced(self) -> bool:
+        """Whether no machine has been found for it, and why is known."""
+        return self.state == "pending" and bool(self.message)
 
     @property
     def end(self) -> End:
@@ -220,7 +227,7 @@ class Services:
         name = self._name(slot)
         if not 0 < len(carrier) <= _MAX_CARRIER_BYTES:
             raise Unnameable("what the carrier is told is missing or too long; is the server's TREADLE_LAUNCHER swarm?")
-        fresh = False
+        fresh, began = False, time.monotonic()
         async with self._lock(name):
             if await self._swarm.service(name) is None:
                 fresh = await self._make(slot, name, provider, labels, carrier)
@@ -234,6 +241,11 @@ class Services:
                 return Birth.ENDED, ""
             if task is not None and task.state == "running" and task.address:
                 return (Birth.NOW if fresh else Birth.RUNNING), task.address
+            if task is not None and task.unplaced and time.monotonic() - began > _ROOM_SECONDS:
+                raise Refused(
+                    f"no machine of the Swarm takes the worker: {task.message}; each keeps TREADLE_WORKER_RESERVED_MIB for it, and all "
+                    "servers' TREADLE_MAX_TURNS together may be more than there is room for"
+                )
             await asyncio.sleep(_LOOK_SECONDS)
 
     async def _make(self, slot: str, name: str, provider: str, labels: Mapping[str, str], carrier: bytes) -> bool:

@@ -85,7 +85,9 @@ class SwarmTemplate:
                     "MemoryBytes": settings.worker_memory_mib * _MIB,
                     "NanoCPUs": round(settings.worker_cpus * 1_000_000_000),
                     "Pids": settings.worker_pids,
-                }
+                },
+                # By this the scheduler sees how full a machine is.
+                "Reservations": {"MemoryBytes": min(settings.worker_reserved_mib, settings.worker_memory_mib) * _MIB},
             },
             # Once, and not again in another place: what was done is gone with the first.
             "RestartPolicy": {"Condition": "none", "MaxAttempts": 0},

@@ -46,6 +46,7 @@ from server.spawner.settings import SpawnerSettings
         ("spawner_socket", "/" + "x" * 107, "longer than the 107 bytes"),
         ("egress_hosts", "a.test,10.0.0.1", "'10.0.0.1' is not the name of a host"),
         ("egress_networks", "10.0.0.1/8", "has host bits set; a network is 10.1.0.0/16"),
+        ("egress_denied_networks", "me", "'me' does not appear to be an IPv4 or IPv6 network; a network is"),
         ("egress_proxy", "envoy", "'envoy' is not host:port"),
         ("egress_dns", "1.1.1.1", "'1.1.1.1' is not host:port"),
     ],

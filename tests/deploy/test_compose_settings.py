@@ -24,6 +24,7 @@ GIVEN = {
     "data_dir",
     "spawner_kind",
     "swarm_network",
+    "worker_reserved_mib",
     "spawner_tcp",
     "spawner_key",
 }
@@ -43,12 +44,18 @@ def made(home: Path, *names: str, path: str = os.environ["PATH"]) -> subprocess.
     return subprocess.run(command, cwd=home, env={"PATH": path}, capture_output=True, text=True, timeout=60, check=False)
 
 
-def environments(home: Path) -> dict[str, dict[str, Any]]:
-    """What each service would have."""
+def services(home: Path) -> dict[str, dict[str, Any]]:
+    """What each would be."""
     command = ["docker-compose", "config"]
     done = subprocess.run(command, cwd=home, env={"PATH": os.environ["PATH"]}, capture_output=True, text=True, timeout=60, check=False)
     assert done.returncode == 0, done.stderr
-    return {name: service.get("environment", {}) for name, service in yaml.safe_load(done.stdout)["services"].items()}
+    found: dict[str, dict[str, Any]] = yaml.safe_load(done.stdout)["services"]
+    return found
+
+
+def environments(home: Path) -> dict[str, dict[str, Any]]:
+    """What each service would have."""
+    return {name: service.get("environment", {}) for name, service in services(home).items()}
 
 
 def add(file: Path, **values: str) -> None:
@@ -81,6 +88,28 @@ def test_what_the_servers_file_says_nothing_takes_away(home: Path) -> None:
     found = environments(home)
     assert {name: found["server"][name] for name in wanted} == wanted
     assert [name for name in found if "ANTHROPIC_API_KEY" in found[name]] == ["server"]
+
+
+def test_no_service_can_take_the_machines_memory(home: Path) -> None:
+    add(home / ".env", SERVER_MEMORY="3g")
+    found = {name: service.get("mem_limit") for name, service in services(home).items()}
+    assert all(found.values()), found
+    assert found["server"] == "3g"
+
+
+def test_this_machines_own_public_addresses_are_denied_to_workers(home: Path) -> None:
+    """A container does not know them, so the server inside cannot see that they are its machine's."""
+    require(os.geteuid() == 0 and shutil.which("ip"), "root and iproute2", "apt-get install iproute2")
+    settings = home / ".env"
+    # Of a deployment that was made before there was this setting.
+    kept = [line for line in settings.read_text().splitlines() if not line.startswith("TREADLE_EGRESS_DENIED_NETWORKS")]
+    settings.write_text("\n".join(kept) + "\n")
+    add = [f"ip address add {address} dev lo" for address in ("198.51.100.77/32", "10.9.9.9/8", "2001:db8:5::7/128", "fd00::7/128")]
+    command = " && ".join(["ip link set lo up", *add, str(ROOT / "tools" / "compose-env")])
+    subprocess.run(["unshare", "--net", "bash", "-c", command], cwd=home, check=True, timeout=60)
+    assert settings.read_text().splitlines()[:-1] == kept
+    found = environments(home)
+    assert {found[name]["TREADLE_EGRESS_DENIED_NETWORKS"] for name in ("server", "gateway")} == {"198.51.100.77,2001:0db8:0005:0000::/64"}
 
 
 def test_a_certificate_is_for_names_and_addresses_and_no_key_is_written_over(tmp_path: Path) -> None:

@@ -168,6 +168,17 @@ async def test_a_public_address_that_is_this_machines_own_is_refused(net: Intern
     assert [is_own(ip_address(text)) for text in ("127.0.0.1", "203.0.113.7", "2001:db8::7")] == [True, False, False]
 
 
+async def test_an_address_that_the_operator_denies_is_reached_by_neither_wall(net: Internet, doors: Any) -> None:
+    """Also where another setting would let it pass."""
+    host = await net.host("denied.test", address="127.77.66.6", tls=False)
+    async with doors.open(f"denied.test:{host.port}") as agent:
+        answer = await agent.ask(f"CONNECT denied.test:{host.port} HTTP/1.1\r\n\r\n")
+        assert " 403 denied.test has an address that this server's operator denies" in answer
+        assert ((await agent.ledger.end()).reason, agent.ledger.opens) == (EgressReason.ADDRESS_FORBIDDEN, [])
+    status, said = await asked_of_envoy(net, f"{host.address}:{host.port}")
+    assert (status, "rbac_access_denied" in said, host.connected) == ("403", True, 0), said
+
+
 async def test_the_address_that_was_looked_at_is_the_one_that_is_dialled(net: Internet, doors: Any) -> None:
     """DNS that changes its mind between two questions: there is only one question, and its answer is dialled."""
     host = await net.host("rebinding.test")

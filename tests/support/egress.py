@@ -26,6 +26,7 @@ from server.kernel.ports.egress import Access
 PUBLIC, PRIVATE = "127.77.0.1", "127.0.0.9"
 """Both loopback; the first is in the network that the operator allows."""
 NETWORKS = "127.77.0.0/16"
+DENIED = "127.77.66.0/24"
 _A, _AAAA = 1, 28
 _CA = "openssl req -x509 -newkey ec -pkeyopt ec_paramgen_curve:P-256 -nodes -days 2 -subj /CN=test-ca -keyout ca.key -out ca.pem"
 _REQUEST = "openssl req -newkey ec -pkeyopt ec_paramgen_curve:P-256 -nodes -subj /CN=host -keyout host.key -out host.csr"
@@ -106,6 +107,7 @@ class Internet:
             "egress_proxy": self.proxy,
             "egress_proxy_credential": self.credential,
             "egress_networks": NETWORKS,
+            "egress_denied_networks": DENIED,
             "egress_dns": self.names.address,
         }
 
@@ -155,7 +157,12 @@ async def internet(folder: Path, home: Path) -> AsyncIterator[Internet]:
     assert program is not None
     subprocess.run(_CA.split(), cwd=folder, check=True, capture_output=True)
     gateway = Gateway(
-        listen="127.0.0.1:0", upstream="127.0.0.1:9", admin="", egress_credential="the-credential", egress_networks=parse_networks(NETWORKS)
+        listen="127.0.0.1:0",
+        upstream="127.0.0.1:9",
+        admin="",
+        egress_credential="the-credential",
+        egress_networks=parse_networks(NETWORKS),
+        egress_denied_networks=parse_networks(DENIED),
     )
     async with AsyncExitStack() as stack:
         await stack.enter_async_context(embedded_gateway(program, gateway, home, drain_seconds=0.1))

@@ -22,9 +22,10 @@ from support.launchers import opened
 from support.swarm import container_of_slot, containers_of_slot, services_of, swarm_spawning
 from support.workers import assignment, eventually, launched, launcher_in, listen, new_worker, play, processes_with, python_of, spec
 
-from server.kernel.errors import WorkerLost
+from server.kernel.errors import LaunchFailed, WorkerLost
 from server.kernel.event import WorkerBatch
 from server.refusal import StartRefused
+from server.spawner import swarm as spawned
 from server.workers import spawner_key
 from server.workers.carriage import PORT, Carrier, CarrierAway
 from server.workers.credentials import kept_credentials, new_credentials
@@ -334,6 +335,15 @@ async def test_a_spawner_on_another_machine_lets_in_who_has_the_servers_key(tmp_
         launcher_in(data, "swarm", spawner_tcp=there, spawner_key=tmp_path / "server.pem") as launcher,
     ):
         assert (await play(launcher, {"say": "hello"})).result is not None
+
+
+async def test_a_worker_for_which_no_machine_has_room_says_so(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(spawned, "_ROOM_SECONDS", 0.5)
+    # Of memory that no machine has.
+    most = {"worker_memory_mib": 50_000_000, "worker_reserved_mib": 50_000_000}
+    async with swarm_spawning(tmp_path, **most), launcher_in(tmp_path, "swarm") as launcher:
+        with pytest.raises(LaunchFailed, match=r"no machine of the Swarm takes the worker: .*insufficient resources.*_RESERVED_MIB"):
+            await play(launcher, {"say": "hello"})
 
 
 async def test_what_the_launcher_needs_and_is_not_there_stops_the_start(tmp_path: Path, launcher: LocalLauncher) -> None:
