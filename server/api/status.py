@@ -43,6 +43,7 @@ STATUS: Mapping[type[KernelError], tuple[grpc.StatusCode, str]] = {
     errors.TooManyStreams: (grpc.StatusCode.RESOURCE_EXHAUSTED, "TOO_MANY_STREAMS"),
     errors.ApiKeyMissing: (grpc.StatusCode.UNAUTHENTICATED, "API_KEY_MISSING"),
     errors.ApiKeyInvalid: (grpc.StatusCode.UNAUTHENTICATED, "API_KEY_INVALID"),
+    errors.ApiKeyExpired: (grpc.StatusCode.UNAUTHENTICATED, "API_KEY_EXPIRED"),
     errors.TicketInvalid: (grpc.StatusCode.UNAUTHENTICATED, "TICKET_INVALID"),
     errors.ShuttingDown: (grpc.StatusCode.UNAVAILABLE, "SHUTTING_DOWN"),
     errors.StoreUnavailable: (grpc.StatusCode.UNAVAILABLE, "STORE_UNAVAILABLE"),

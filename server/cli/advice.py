@@ -35,4 +35,5 @@ def _api_key_invalid(_: Mapping[str, str], data_dir: Path | None) -> list[str]:
 _ADVICE: Mapping[str, Callable[[Mapping[str, str], Path | None], list[str]]] = {
     "TURN_ACTIVE": _turn_active,
     "API_KEY_INVALID": _api_key_invalid,
+    "API_KEY_EXPIRED": _api_key_invalid,
 }

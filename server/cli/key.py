@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import argparse
 import asyncio
-from datetime import UTC
+from datetime import UTC, datetime, timedelta
 from typing import TYPE_CHECKING
 
 from server.cli.aside import aside
@@ -55,22 +55,33 @@ async def _asked(options: argparse.Namespace, url: str, user: Principal) -> Exit
         elif options.revoke or options.revoke_all:
             await _revoke(keys, user, options.revoke)
         else:
-            await _make(keys, user)
+            await _make(keys, user, options.days)
     return ExitCode.DONE
 
 
-async def _make(keys: KeyStore, user: Principal) -> None:
+async def _make(keys: KeyStore, user: Principal, days: int | None) -> None:
     from server.identity.keys import create_key
 
     await keys.ensure_user(user)
-    print(await create_key(keys, user))
+    print(await create_key(keys, user, expires_at=datetime.now(UTC) + timedelta(days=days) if days else None))
 
 
 async def _list(keys: KeyStore, user: Principal) -> None:
-    """A line each: how the key begins, whose it is, since when."""
+    """A line each: how the key begins, since when it is there, whose it is, when it ends and when it was last used."""
     for key in await keys.of_tenant(user.tenant_id):
         if user.user_id in ("", key.user_id):
-            print(f"trd_{key.prefix}  {key.created_at.astimezone(UTC):%Y-%m-%dT%H:%M:%SZ}  {key.user_id}")
+            used = f"used {_time(key.last_used_at)}" if key.last_used_at else "never used"
+            print(f"trd_{key.prefix}  {_time(key.created_at)}  {key.user_id}  {_end(key.expires_at)}  {used}")
+
+
+def _end(expires_at: datetime | None) -> str:
+    if expires_at is None:
+        return "does not expire"
+    return f"{'EXPIRED' if expires_at <= datetime.now(UTC) else 'expires'} {_time(expires_at)}"
+
+
+def _time(moment: datetime) -> str:
+    return f"{moment.astimezone(UTC):%Y-%m-%dT%H:%M:%SZ}"
 
 
 async def _revoke(keys: KeyStore, user: Principal, key: str) -> None:

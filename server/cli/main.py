@@ -22,6 +22,7 @@ or the file TREADLE_API_KEY_FILE, else <data dir>/api-key
 
 exit codes:
 """
+_MOST_DAYS = 36_500
 _EXIT_CODES = {
     ExitCode.DONE: "done",
     ExitCode.TURN_FAILED: "the server had a defect",
@@ -196,13 +197,22 @@ def _add_key(commands: argparse._SubParsersAction[_Parser]) -> None:
     key.add_argument("--tenant", metavar="ID", default="local", help="whose user it is (default local)")
     key.add_argument("--name", metavar="NAME", default="", help="the name under which the user's commits are made (default: the id)")
     key.add_argument("--email", metavar="ADDRESS", default="", help="the same for the address")
+    key.add_argument("--days", metavar="N", type=_days, help="days for which the key works (default: until it is revoked)")
     instead = key.add_mutually_exclusive_group()
     instead.add_argument(
         "--revoke", metavar="KEY", default="", help="instead, end this key of the user's (its first 12 characters are enough)"
     )
     instead.add_argument("--revoke-all", action="store_true", help="instead, end all keys of the user's")
-    instead.add_argument("--list", action="store_true", help="instead, list the keys that are in force, of the tenant or of the user alone")
+    instead.add_argument(
+        "--list", action="store_true", help="instead, list the keys that are not revoked, of the tenant or of the user alone"
+    )
     key.epilog = "It needs TREADLE_DATABASE_SYSTEM_URL, as the server has it. The key is printed this once."
+
+
+def _days(text: str) -> int:
+    if not text.isdigit() or not 1 <= int(text) <= _MOST_DAYS:
+        raise argparse.ArgumentTypeError(f"{text!r} is no number of days from 1 to {_MOST_DAYS}")
+    return int(text)
 
 
 def _add_doctor(commands: argparse._SubParsersAction[_Parser]) -> None:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from datetime import datetime
+
 from server.db.pool import Database
 from server.db.queries import SQL
 from server.kernel.identity import Principal
@@ -20,18 +22,24 @@ class PostgresKeyStore:
             row = await connection.fetchrow(SQL["find_key"], prefix)
         if row is None:
             return None
-        return KeyRecord(Principal(row["tenant_id"], row["user_id"], row["name"], row["email"]), row["secret_sha256"])
+        owner = Principal(row["tenant_id"], row["user_id"], row["name"], row["email"])
+        return KeyRecord(owner, row["secret_sha256"], row["expires_at"], row["last_used_at"])
 
-    async def add(self, owner: Principal, *, prefix: str, secret_sha256: bytes) -> None:
+    async def used(self, prefix: str, *, seconds: float) -> None:
         """See KeyStore."""
         async with self._system.connection() as connection:
-            await connection.execute(SQL["insert_key"], owner.tenant_id, owner.user_id, prefix, secret_sha256)
+            await connection.execute(SQL["key_used"], prefix, seconds)
+
+    async def add(self, owner: Principal, *, prefix: str, secret_sha256: bytes, expires_at: datetime | None) -> None:
+        """See KeyStore."""
+        async with self._system.connection() as connection:
+            await connection.execute(SQL["insert_key"], owner.tenant_id, owner.user_id, prefix, secret_sha256, expires_at)
 
     async def of_tenant(self, tenant_id: str) -> list[KeyInForce]:
         """See KeyStore."""
         async with self._system.connection() as connection:
             rows = await connection.fetch(SQL["keys_of_tenant"], tenant_id)
-        return [KeyInForce(row["prefix"], row["user_id"], row["created_at"]) for row in rows]
+        return [KeyInForce(row["prefix"], row["user_id"], row["created_at"], row["expires_at"], row["last_used_at"]) for row in rows]
 
     async def revoke(self, owner: Principal, prefix: str) -> bool:
         """See KeyStore."""

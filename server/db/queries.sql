@@ -617,17 +617,22 @@ WHERE tenant_id = $1 AND id = $2 AND NOT active
 
 
 -- find_key --
-SELECT k.secret_sha256, u.tenant_id, u.id AS user_id, u.name, u.email
+SELECT k.secret_sha256, k.expires_at, k.last_used_at, u.tenant_id, u.id AS user_id, u.name, u.email
 FROM api_keys k JOIN users u ON u.tenant_id = k.tenant_id AND u.id = k.user_id
 WHERE k.prefix = $1 AND k.revoked_at IS NULL
 
 
 -- insert_key --
-INSERT INTO api_keys (tenant_id, user_id, prefix, secret_sha256) VALUES ($1, $2, $3, $4)
+INSERT INTO api_keys (tenant_id, user_id, prefix, secret_sha256, expires_at) VALUES ($1, $2, $3, $4, $5)
+
+
+-- key_used --
+-- Several servers may have seen it at once.
+UPDATE api_keys SET last_used_at = now() WHERE prefix = $1 AND (last_used_at IS NULL OR last_used_at < now() - $2 * interval '1 second')
 
 
 -- keys_of_tenant --
-SELECT prefix, user_id, created_at FROM api_keys WHERE tenant_id = $1 AND revoked_at IS NULL ORDER BY user_id, created_at, prefix
+SELECT prefix, user_id, created_at, expires_at, last_used_at FROM api_keys WHERE tenant_id = $1 AND revoked_at IS NULL ORDER BY user_id, created_at, prefix
 
 
 -- revoke_key --

@@ -11,6 +11,7 @@ import re
 import secrets
 import string
 from dataclasses import dataclass
+from datetime import datetime
 from typing import Self
 
 from server.kernel.identity import Principal
@@ -39,11 +40,11 @@ class ApiKey:
         return hmac.compare_digest(self.secret_sha256, secret_sha256)
 
 
-async def create_key(keys: KeyStore, owner: Principal) -> str:
+async def create_key(keys: KeyStore, owner: Principal, *, expires_at: datetime | None = None) -> str:
     """A new key for `owner`. It is returned this once and cannot be read again. Errors: StoreUnavailable, StoreRejected."""
     prefix = "".join(secrets.choice(_PREFIX_CHARACTERS) for _ in range(8))
     secret = secrets.token_urlsafe(32)
-    await keys.add(owner, prefix=prefix, secret_sha256=hashlib.sha256(secret.encode()).digest())
+    await keys.add(owner, prefix=prefix, secret_sha256=hashlib.sha256(secret.encode()).digest(), expires_at=expires_at)
     return f"trd_{prefix}_{secret}"
 
 

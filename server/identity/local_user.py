@@ -30,10 +30,10 @@ async def ensure_local_user(keys: KeyStore, data_dir: Path) -> Path:
 
 
 async def _works(keys: KeyStore, text: str) -> bool:
-    """A key of another database does not."""
+    """A key of another database does not, and one that ends will not."""
     key = ApiKey.parse(text)
-    record = key and await keys.find(key.prefix)
-    return key is not None and record is not None and key.matches(record.secret_sha256)
+    record = await keys.find(key.prefix) if key is not None else None
+    return key is not None and record is not None and key.matches(record.secret_sha256) and record.expires_at is None
 
 
 async def _git_config(name: str) -> str:

@@ -6,6 +6,8 @@ vary are also in `metadata`, for programs.
 
 from __future__ import annotations
 
+from datetime import UTC, datetime
+
 MESSAGE_BYTES = 1000
 VALUE_BYTES = 300
 """Longer ones are cut: they may hold what a caller sent, and an answer's headers have room for 8 KiB, in which a byte can take four."""
@@ -253,8 +255,15 @@ class ApiKeyInvalid(KernelError):
         super().__init__("the API key is not valid")
 
 
+class ApiKeyExpired(KernelError):
+    """The API key has ended. Only who has all of it is told."""
+
+    def __init__(self, expired_at: datetime) -> None:
+        super().__init__(f"the API key expired at {expired_at.astimezone(UTC):%Y-%m-%dT%H:%M:%SZ}")
+
+
 class TicketInvalid(KernelError):
-    """The ticket is malformed, over, for another session, or of a key that was revoked; which of these is not told."""
+    """The ticket is malformed, over, for another session, or of a key that was revoked or has expired; which of these is not told."""
 
     def __init__(self) -> None:
         super().__init__("the ticket is not valid for this session, or is over; ask for a new one with CreateStreamTicket")

@@ -6,6 +6,7 @@ import asyncio
 import os
 import secrets
 import sys
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
 import asyncpg
@@ -17,7 +18,7 @@ from server.embedded.postgres_home import DatabaseUrls
 from server.identity.authenticator import LOOKUPS, REMEMBER_KEYS, ApiKeyAuthenticator
 from server.identity.keys import ApiKey, create_key, revoke_key
 from server.identity.local_user import ensure_local_user
-from server.kernel.errors import ApiKeyInvalid
+from server.kernel.errors import ApiKeyExpired, ApiKeyInvalid, TicketInvalid
 from server.kernel.identity import Principal
 from server.kernel.ports.key_store import KeyRecord, KeyStore
 
@@ -80,12 +81,46 @@ async def test_a_remembered_key_costs_no_query(stores: Stores, alice: Principal,
     assert await authenticator.authenticate(key) == alice
 
 
+async def test_a_key_that_has_expired_says_so_to_who_has_it(stores: Stores, alice: Principal) -> None:
+    now = datetime.now(UTC)
+    over, young = [await create_key(stores.keys, alice, expires_at=now + timedelta(days=days)) for days in (-1, 1)]
+    authenticator = ApiKeyAuthenticator(stores.keys)
+    assert await authenticator.authenticate(young) == alice
+    with pytest.raises(ApiKeyExpired, match=f"the API key expired at {now - timedelta(days=1):%Y-%m-%dT%H:%M}"):
+        await authenticator.authenticate(over)
+    with pytest.raises(ApiKeyInvalid):
+        await authenticator.authenticate(over[:-1] + ("A" if over[-1] != "A" else "B"))
+    ticket, _ = authenticator.issue_ticket(over, "s")
+    with pytest.raises(TicketInvalid):
+        await authenticator.admit(ticket, "s")
+
+
+async def test_the_last_use_of_a_key_is_noted_beside_the_call_and_not_again_and_again(stores: Stores, alice: Principal) -> None:
+    """Also where nobody remembers a key, so that each call looks it up."""
+    key, unused = await create_key(stores.keys, alice), await create_key(stores.keys, alice)
+    watched, begun = Watched(stores.keys), datetime.now(UTC)
+    for authenticator in (ApiKeyAuthenticator(watched), ApiKeyAuthenticator(watched, remember_seconds=-1)):  # type: ignore[arg-type]
+        for _ in range(5):
+            assert await authenticator.authenticate(key) == alice
+            await asyncio.gather(*authenticator._notes.values())
+    assert watched.used_at == [key[4:12]]
+    found = {each.prefix: each.last_used_at for each in await stores.keys.of_tenant(alice.tenant_id)}
+    assert found[unused[4:12]] is None
+    assert (last := found[key[4:12]])
+    assert last >= begun - timedelta(seconds=5)
+
+
 class Watched:
     """The real store, and how often and how many times at once it is asked."""
 
     def __init__(self, keys: KeyStore) -> None:
         self._keys = keys
         self.asked = self.open = self.most = 0
+        self.used_at: list[str] = []
+
+    async def used(self, prefix: str, *, seconds: float) -> None:
+        self.used_at.append(prefix)
+        await self._keys.used(prefix, seconds=seconds)
 
     async def find(self, prefix: str) -> KeyRecord | None:
         self.asked += 1
@@ -158,13 +193,18 @@ async def key_command(database: DatabaseUrls, home: Path, *words: str) -> tuple[
 
 
 async def test_an_operator_sees_the_keys_and_ends_all_of_a_user(stores: Stores, database: DatabaseUrls, tmp_path: Path) -> None:
-    made = [(await key_command(database, tmp_path, user, "--tenant", "acme"))[1].strip() for user in ("ada", "ada", "bob")]
+    given = [("ada",), ("ada", "--days", "7"), ("bob",)]
+    made = [(await key_command(database, tmp_path, *words, "--tenant", "acme"))[1].strip() for words in given]
     code, listed, _ = await key_command(database, tmp_path, "--list", "--tenant", "acme")
     assert code == 0
     assert sorted((line.split()[0], line.split()[2]) for line in listed.splitlines()) == sorted(
         zip([key[:12] for key in made], ["ada", "ada", "bob"], strict=True)
     )
     assert not any(key[13:] in listed for key in made)
+    ends = {line.split()[0]: line.partition("ada")[2] for line in listed.splitlines() if " ada " in line}
+    assert ends[made[0][:12]] == "  does not expire  never used"
+    week = datetime.now(UTC) + timedelta(days=7)
+    assert ends[made[1][:12]].startswith(f"  expires {week:%Y-%m-%d}T")
     assert (await key_command(database, tmp_path, "ada", "--tenant", "acme", "--revoke-all"))[::2] == (
         0,
         "treadle: 2 revoked; every server knows within a minute\n",
@@ -179,5 +219,7 @@ async def test_an_operator_sees_the_keys_and_ends_all_of_a_user(stores: Stores, 
     ]
     code, _, told = await key_command(database, tmp_path, "ada", "--tenant", "acme", "--revoke-all")
     assert (code != 0, "ada of tenant acme has no key" in told) == (True, True)
+    code, _, told = await key_command(database, tmp_path, "ada", "--days", "0")
+    assert (code != 0, "'0' is no number of days" in told) == (True, True)
     code, _, told = await key_command(database, tmp_path)
     assert (code != 0, "whose key?" in told) == (True, True)

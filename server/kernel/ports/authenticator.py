@@ -12,7 +12,7 @@ class Authenticator(Protocol):
     """API keys. Only hashes are stored; comparison is constant-time; a revoked key fails within a minute everywhere."""
 
     async def authenticate(self, api_key: str) -> Principal:
-        """Errors: ApiKeyInvalid (malformed, unknown, revoked: not told apart), StoreUnavailable."""
+        """Errors: ApiKeyInvalid (malformed, unknown, revoked: not told apart), ApiKeyExpired, StoreUnavailable."""
         ...
 
     def issue_ticket(self, api_key: str, session_id: str) -> tuple[str, datetime]:
@@ -21,5 +21,5 @@ class Authenticator(Protocol):
         ...
 
     async def admit(self, ticket: str, session_id: str) -> Principal:
-        """Errors: TicketInvalid (malformed, over, another session's, of a key that was revoked: not told apart), StoreUnavailable."""
+        """Errors: TicketInvalid (malformed, over, another session's, of a key that is over: not told apart), StoreUnavailable."""
         ...

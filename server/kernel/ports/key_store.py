@@ -15,6 +15,10 @@ class KeyRecord:
 
     owner: Principal
     secret_sha256: bytes
+    expires_at: datetime | None = None
+    """None for one that does not end by itself."""
+    last_used_at: datetime | None = None
+    """See `used`."""
 
 
 @dataclass(frozen=True)
@@ -24,6 +28,9 @@ class KeyInForce:
     prefix: str
     user_id: str
     created_at: datetime
+    expires_at: datetime | None
+    last_used_at: datetime | None
+    """Not to the minute: see `used`."""
 
 
 class KeyStore(Protocol):
@@ -36,12 +43,16 @@ class KeyStore(Protocol):
         """The key with this prefix; None when there is none or it is revoked."""
         ...
 
-    async def add(self, owner: Principal, *, prefix: str, secret_sha256: bytes) -> None:
+    async def used(self, prefix: str, *, seconds: float) -> None:
+        """Note that a key is in use, unless that was noted in so many seconds."""
+        ...
+
+    async def add(self, owner: Principal, *, prefix: str, secret_sha256: bytes, expires_at: datetime | None) -> None:
         """Store a new key. Errors: StoreRejected when the prefix is taken or the owner does not exist."""
         ...
 
     async def of_tenant(self, tenant_id: str) -> list[KeyInForce]:
-        """All keys of a tenant's users that are not revoked, by user and age."""
+        """All keys of a tenant's users that are not revoked, expired ones too, by user and age."""
         ...
 
     async def revoke(self, owner: Principal, prefix: str) -> bool:

@@ -76,6 +76,7 @@ from treadle_client.aio_stream import AsyncEventStream
 from treadle_client.client import Treadle
 from treadle_client.errors import (
     AlreadyResolved,
+    ApiKeyExpired,
     ApiKeyInvalid,
     ApiKeyMissing,
     BranchUnknown,
@@ -132,6 +133,7 @@ __all__ = [
     "ActorKind",
     "AlreadyResolved",
     "Answer",
+    "ApiKeyExpired",
     "ApiKeyInvalid",
     "ApiKeyMissing",
     "ApprovalOption",

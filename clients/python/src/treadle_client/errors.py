@@ -195,6 +195,10 @@ class ApiKeyInvalid(NotAuthenticated):
     """The API key is malformed, unknown or revoked."""
 
 
+class ApiKeyExpired(NotAuthenticated):
+    """The API key was made for a time, which is over."""
+
+
 class TicketInvalid(NotAuthenticated):
     """The ticket for an event stream is not valid for this session, or is over."""
 
@@ -267,6 +271,7 @@ BY_REASON: Mapping[str, type[CallFailed]] = {
     "TOO_MANY_TURNS": TooManyTurns,
     "API_KEY_MISSING": ApiKeyMissing,
     "API_KEY_INVALID": ApiKeyInvalid,
+    "API_KEY_EXPIRED": ApiKeyExpired,
     "TICKET_INVALID": TicketInvalid,
     "INTERNAL": ServerDefect,
     "SHUTTING_DOWN": ShuttingDown,

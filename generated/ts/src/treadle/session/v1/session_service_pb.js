@@ -251,9 +251,9 @@ export const ListEventsResponseSchema = /*@__PURE__*/
  *
  * Failures carry google.rpc.ErrorInfo with the reason named below, domain `treadle`; bad input also carries
  * google.rpc.BadRequest with the field. A session of somebody else answers as a session that does not exist.
- * Reasons of every call: UNAUTHENTICATED/API_KEY_MISSING, UNAUTHENTICATED/API_KEY_INVALID, INVALID_ARGUMENT/INVALID_FIELD,
- * INVALID_ARGUMENT/REQUEST_MALFORMED (the bytes are no message), UNAVAILABLE/SHUTTING_DOWN, UNAVAILABLE/STORE_UNAVAILABLE,
- * INTERNAL/INTERNAL (its log line has the same error_id).
+ * Reasons of every call: UNAUTHENTICATED/API_KEY_MISSING, UNAUTHENTICATED/API_KEY_INVALID, UNAUTHENTICATED/API_KEY_EXPIRED,
+ * INVALID_ARGUMENT/INVALID_FIELD, INVALID_ARGUMENT/REQUEST_MALFORMED (the bytes are no message), UNAVAILABLE/SHUTTING_DOWN,
+ * UNAVAILABLE/STORE_UNAVAILABLE, INTERNAL/INTERNAL (its log line has the same error_id).
  *
  * @generated from service treadle.session.v1.SessionService
  */
