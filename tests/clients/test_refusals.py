@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
 
@@ -12,12 +13,14 @@ import pytest
 from support.clients import Driver, environment
 from support.frame_relay import FrameRelay
 from support.requirements import require
+from support.treadle import connected, error_info
 
 import treadle_client as tc
 from gateway.config import Gateway
 from gateway.local_replies import LOCAL_REPLIES
 from server.api.status import STATUS
 from server.embedded.gateway import embedded_gateway, envoy
+from server.identity.keys import create_key
 from treadle_client.errors import BY_REASON
 from treadle_client.target import find_target, parse_address
 
@@ -42,6 +45,22 @@ async def test_a_wrong_key(world: Any, relay: FrameRelay, driver: Driver, connec
         await driver.call(client, "list_sessions")
     # Each was asked for once.
     assert relay.asked == ["Resume", "ExecuteSession", "ListSessions"]
+
+
+async def test_a_stream_ends_with_the_key_that_opened_it(world: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("server.api.streams.LOOK_SECONDS", 0.1)
+    keys = world.server.stores.keys
+    owner = (await keys.find(world.client.key[4:12])).owner
+    wanted = world.repository("acme/long", {"burst": 1000, "text": "x", "per_second": 100})
+    wanted["repository_url"] = wanted.pop("repository")
+    key = await create_key(keys, owner, expires_at=datetime.now(UTC) + timedelta(seconds=3))
+    seen = 0
+    async with connected(world.client.address, key) as client:
+        with pytest.raises(grpc.aio.AioRpcError) as caught:
+            async for _ in client.execute(**wanted):
+                seen += 1
+    assert error_info(caught.value)[:2] == (grpc.StatusCode.UNAUTHENTICATED, "API_KEY_EXPIRED")
+    assert seen
 
 
 async def test_an_unknown_session(world: Any, driver: Driver, connect: Callable[..., Any]) -> None:

@@ -20,6 +20,7 @@ class Authenticator(Protocol):
         owner has such a session is not asked here. Errors: ApiKeyInvalid for what is no key."""
         ...
 
-    async def admit(self, ticket: str, session_id: str) -> Principal:
-        """Errors: TicketInvalid (malformed, over, another session's, of a key that is over: not told apart), StoreUnavailable."""
+    async def admit(self, ticket: str, session_id: str, *, before: bool = False) -> Principal:
+        """`before`: it was let in, and its stream is still open, for which it need not last. Errors: TicketInvalid (malformed, over,
+        another session's, of a key that is over: not told apart), StoreUnavailable."""
         ...
