@@ -25,6 +25,8 @@ _AWAY = (
     asyncpg.InsufficientResourcesError,  # too many connections, disk full
     asyncpg.TransactionRollbackError,  # deadlock or serialization failure: nothing was written
     asyncpg.ReadOnlySQLTransactionError,  # a replica, before it is promoted
+    # Of a server that was let in before: its password is being changed, and another one with the new password will take its place.
+    asyncpg.InvalidAuthorizationSpecificationError,
 )
 
 

@@ -23,6 +23,7 @@ from server.db.session_store import PostgresSessionStore
 from server.db.turn_queue import PostgresTurnQueue
 from server.db.turn_store import PostgresTurnStore
 from server.db.usage_store import PostgresUsageStore
+from server.kernel.errors import StoreUnavailable
 from server.kernel.ports.desk_store import DeskStore
 from server.kernel.ports.event_store import EventStore
 from server.kernel.ports.input_store import InputStore
@@ -34,6 +35,7 @@ from server.kernel.ports.usage_store import UsageStore
 
 log = structlog.get_logger()
 
+_THERE_SECONDS = 30.0
 _MIGRATED_SECONDS = 300.0
 _MIGRATED_POLL_SECONDS = 0.5
 _APP_CONNECTIONS = 8
@@ -64,6 +66,8 @@ async def open_postgres(settings: Settings) -> AsyncIterator[Stores]:
         waiting_of_tenant=settings.max_waiting_turns_per_tenant,
     )
     app_url, system_url = settings.database_url.get_secret_value(), settings.database_system_url.get_secret_value()
+    if not settings.database_owner_url.get_secret_value():
+        await _until_there(system_url)
     async with (
         open_database(system_url, name="system", setting="TREADLE_DATABASE_SYSTEM_URL", size=_SYSTEM_CONNECTIONS) as system,
         _open_journal(system_url) as journal,
@@ -92,6 +96,23 @@ async def _open_journal(system_url: str) -> AsyncIterator[DedicatedConnection]:
         yield connection
     finally:
         await connection.close()
+
+
+async def _until_there(system_url: str) -> None:
+    """Whoever upgrades may start it anew at the same time; a server that ended would be a failed upgrade. After that time it is for others
+    to tell why. Errors: LoginRefused."""
+    deadline, told = asyncio.get_running_loop().time() + _THERE_SECONDS, False
+    while True:
+        try:
+            async with open_database(system_url, name="system", setting="TREADLE_DATABASE_SYSTEM_URL", size=1):
+                return
+        except StoreUnavailable as error:
+            if asyncio.get_running_loop().time() >= deadline:
+                return
+            if not told:
+                log.warning("database.waiting", why=repr(error.__cause__), seconds=_THERE_SECONDS)
+                told = True
+        await asyncio.sleep(_MIGRATED_POLL_SECONDS)
 
 
 async def _until_migrated(connection: asyncpg.Connection, error: SchemaBehind) -> None:
