@@ -102,6 +102,11 @@ class Engine:
 
         return await self.call(look)
 
+    async def digest_in_registry(self, image: str) -> str:
+        """By which its registry has it, with whatever `docker login` left in DOCKER_CONFIG. Errors: EngineAway, EngineRefused; the message
+        says whose."""
+        return await self.call(lambda api: str(api.inspect_distribution(image)["Descriptor"]["digest"]))
+
     async def label(self, image: str, label: str) -> str:
         """A label of an image; empty where it has none. Errors: EngineRefused when there is no such image."""
         return await self.call(lambda api: str((api.inspect_image(image)["Config"].get("Labels") or {}).get(label, "")))

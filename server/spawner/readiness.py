@@ -116,11 +116,16 @@ def _check_limits(facts: Facts, template: Template) -> None:
         raise EngineUnfit("the engine filters no system calls (seccomp), since its kernel or its build cannot; use one that can")
 
 
-async def providers_with_image(engine: Engine, template: Template | SwarmTemplate) -> tuple[str, ...]:
-    """The known agents that have an image. Errors: EngineUnfit, EngineError."""
-    known = sorted({*installed("provider"), *not_installed("provider")})
+def known_providers() -> Sequence[str]:
+    """All agents, whether or not they are installed here: they are in their images."""
+    return sorted({*installed("provider"), *not_installed("provider")})
+
+
+async def providers_with_image(engine: Engine, template: Template | SwarmTemplate, *, needed: bool = True) -> tuple[str, ...]:
+    """The known agents that have an image here. Errors: EngineUnfit where one is needed, EngineError."""
+    known = known_providers()
     found = tuple([provider for provider in known if await engine.has_image(template.image(provider))])
-    if not found:
+    if needed and not found:
         raise EngineUnfit(
             f"the engine has no image for any worker ({', '.join(map(template.image, known))}): `make images` builds them, and "
             "TREADLE_WORKER_IMAGE names others"

@@ -2,11 +2,35 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
+import structlog
+
 from server.spawner.engine import Engine, EngineError
-from server.spawner.readiness import Ready, providers_with_image, stale_images
+from server.spawner.readiness import Ready, known_providers, providers_with_image, stale_images
 from server.spawner.settings import SpawnerSettings
 from server.spawner.swarm import Swarm, SwarmUnfit
 from server.spawner.swarm_template import UID, SwarmTemplate
+
+log = structlog.get_logger()
+
+
+def names_registry(image: str) -> bool:
+    """By the rule of engines: what has no dot and no port in its first part is one of their own, or of their default registry."""
+    first, _, rest = image.partition("/")
+    return bool(rest) and ("." in first or ":" in first or first == "localhost")
+
+
+async def _digests(engine: Engine, template: SwarmTemplate) -> dict[str, str]:
+    """Of the agents whose image the registry has. Errors: EngineError."""
+    found = {}
+    for provider in known_providers():
+        try:
+            found[provider] = await engine.digest_in_registry(template.image(provider))
+        except EngineError as error:
+            # Also where it cannot be reached. No registry need have every agent.
+            log.info("image.not_in_registry", image=template.image(provider), why=str(error))
+    return found
 
 
 async def look_at_swarm(engine: Engine, settings: SpawnerSettings) -> tuple[SwarmTemplate, Ready]:
@@ -29,8 +53,12 @@ async def look_at_swarm(engine: Engine, settings: SpawnerSettings) -> tuple[Swar
         if not facts.seccomp:
             raise SwarmUnfit("the engine filters no system calls (seccomp); it must not be run with --seccomp-profile=unconfined")
         template = SwarmTemplate(settings, network["Id"])
-        providers = await providers_with_image(engine, template)
-        stale = await stale_images(engine, template, providers)
+        if names_registry(settings.worker_image):
+            template = replace(template, digests=await _digests(engine, template))
+        # An image need not be on this machine, but then nothing is known of it.
+        here = await providers_with_image(engine, template, needed=not template.digests)
+        stale = await stale_images(engine, template, here)
+        providers = tuple(sorted({*here, *template.digests}))
     except EngineError as error:
         raise SwarmUnfit(str(error)) from None
     detail = (

@@ -8,7 +8,7 @@ The carrier also gives the worker the filter of system calls that other launcher
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 from server.sandbox.bubblewrap import HOME
@@ -35,10 +35,13 @@ class SwarmTemplate:
     settings: SpawnerSettings
     network: str
     """Its id."""
+    digests: Mapping[str, str] = field(default_factory=dict)
+    """Of the images that are in a registry: each machine shall have the same."""
 
     def image(self, provider: str) -> str:
         """The image of an agent."""
-        return self.settings.worker_image.replace("{provider}", provider)
+        named = self.settings.worker_image.replace("{provider}", provider)
+        return f"{named}@{self.digests[provider]}" if provider in self.digests else named
 
     def task(self, provider: str, labels: Mapping[str, str], secret: tuple[str, str]) -> dict[str, Any]:
         """The task template; `secret`: its id and name."""

@@ -86,7 +86,9 @@ def swarm_settings(folder: Path, provider: str = "replay", **changes: Any) -> Sp
     """For a server whose data directory is `folder`."""
     known = {name: value for name, value in changes.items() if name in SpawnerSettings.model_fields}
     given = {"data_dir": folder, "spawner_kind": "swarm", "docker_host": HOST, "worker_memory_mib": 512} | known
-    return SpawnerSettings(**given | {"worker_image": swarm_image(provider), "spawner_socket": socket_for(folder)})
+    if "worker_image" not in known:
+        given["worker_image"] = swarm_image(provider)
+    return SpawnerSettings(**given | {"spawner_socket": socket_for(folder)})
 
 
 @asynccontextmanager

@@ -11,7 +11,7 @@ import ssl
 import subprocess
 import time
 from collections.abc import AsyncIterator
-from contextlib import AsyncExitStack, aclosing
+from contextlib import AsyncExitStack, aclosing, closing, suppress
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -19,13 +19,17 @@ from typing import Any
 import pytest
 from support.containers import require_engine
 from support.launchers import opened
-from support.swarm import container_of_slot, containers_of_slot, services_of, swarm_spawning
+from support.registry import registry
+from support.swarm import client, container_of_slot, containers_of_slot, services_of, swarm, swarm_settings, swarm_spawning
 from support.workers import assignment, eventually, launched, launcher_in, listen, new_worker, play, processes_with, python_of, spec
 
 from server.kernel.errors import LaunchFailed, WorkerLost
 from server.kernel.event import WorkerBatch
 from server.refusal import StartRefused
 from server.spawner import swarm as spawned
+from server.spawner.containers import Refused
+from server.spawner.engine import Engine
+from server.spawner.swarm_readiness import look_at_swarm
 from server.workers import spawner_key
 from server.workers.carriage import PORT, Carrier, CarrierAway
 from server.workers.credentials import kept_credentials, new_credentials
@@ -335,6 +339,28 @@ async def test_a_spawner_on_another_machine_lets_in_who_has_the_servers_key(tmp_
         launcher_in(data, "swarm", spawner_tcp=there, spawner_key=tmp_path / "server.pem") as launcher,
     ):
         assert (await play(launcher, {"say": "hello"})).result is not None
+
+
+async def test_images_are_pulled_from_a_registry_that_asks_who_comes(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """By whatever machine of the Swarm the worker is on; the spawner's own has no such image."""
+    swarm()
+    monkeypatch.setenv("DOCKER_CONFIG", str(tmp_path / "docker"))
+    with registry("ada:secret") as images:
+        settings = swarm_settings(tmp_path / "data", worker_image=f"{images.address}/treadle-worker-{{provider}}:1")
+        with closing(Engine(settings.docker_host)) as engine, pytest.raises(StartRefused, match="the engine has no image for any worker"):
+            await look_at_swarm(engine, settings)
+        images.login(tmp_path / "docker")
+        with closing(Engine(settings.docker_host)) as engine:
+            template, ready = await look_at_swarm(engine, settings)
+            assert ready.providers == ("replay",)
+            services, slot = spawned.Services(spawned.Swarm(engine), template, providers=ready.providers), new_worker().turn_id
+            # There is no program in it.
+            with suppress(Refused):
+                await services.start(slot, "replay", {}, b"told")
+            await services.kill(slot)
+        image = client().images.get(f"{images.address}/treadle-worker-replay@{images.digest}")
+        client().images.remove(image.id, force=True)
+    assert {*images.handed_out} == {*images.blobs}
 
 
 async def test_a_worker_for_which_no_machine_has_room_says_so(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
