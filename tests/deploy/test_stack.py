@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import fcntl
 import os
 import shutil
 import subprocess
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -16,15 +18,16 @@ from support.containers import ROOT, images
 from support.deployment import support_images
 from support.git_server import GitServer, git_server
 from support.requirements import require
-from support.swarm import HOST, client, load, swarm
+from support.swarm import HOME, HOST, client, load, swarm
 from support.treadle import pushed_files, recording
 
 from treadle.session.v1 import event_pb2
 from treadle_client import Event, Treadle
 
-pytestmark = pytest.mark.timeout(500)
+pytestmark = pytest.mark.timeout(900)
 
-STACK, PORT = "tstack", 27430
+# A port that neither the kernel nor support/deployment.py hands out.
+STACK, PORT = "tstack", 32_000 + os.getpid() % 700
 JOB = recording({"say": "hello"}, {"run": "id -u > who"}, {"edit": "README.md", "old": "App", "new": "Application"})
 LONG = recording(
     {"say": "working"}, {"run": "while [ ! -e go ]; do sleep 0.1; done; rm go"}, {"write": "made.txt", "content": "made\n"}, {"say": "done"}
@@ -89,13 +92,22 @@ def git(tmp_path: Path) -> Iterator[GitServer]:
 
 
 @pytest.fixture
-def stack(git: GitServer, tmp_path: Path) -> Iterator[Path]:
-    """Deployed; the certificate to trust."""
+def stack(git: GitServer, tmp_path: Path) -> Iterator[tuple[Path, Callable[[], None]]]:
+    """Deployed; its directory, and how to deploy it again, with the secrets that it has by then."""
+    # Secrets have fixed names, so another process that has this test waits.
+    with Path(f"{HOME}.stack.lock").open("w") as alone:
+        fcntl.flock(alone, fcntl.LOCK_EX)
+        with _deployed(git, tmp_path) as deployed:
+            yield deployed
+
+
+@contextmanager
+def _deployed(git: GitServer, tmp_path: Path) -> Iterator[tuple[Path, Callable[[], None]]]:
     found = images("server", "gateway", "replay") | support_images()
     for image in found.values():
         load(image.replace("{provider}", "replay"))
     shutil.copy(ROOT / "swarm.yml", tmp_path)
-    subprocess.run([ROOT / "tools" / "swarm-secrets"], cwd=tmp_path, env=os.environ | {"DOCKER_HOST": HOST}, check=True, timeout=60)
+    made_secrets(tmp_path)
     values = {
         **found,
         "GATEWAY_PORT": str(PORT),
@@ -109,10 +121,15 @@ def stack(git: GitServer, tmp_path: Path) -> Iterator[Path]:
         settings.write(f"TREADLE_GIT_ALLOWED_PREFIXES={git.url.rstrip('/')}/\n")
     label = [word for part in ("postgres", "objects", "gateway") for word in ("--label-add", f"treadle.{part}=true")]
     docker("node", "update", *label, docker("node", "ls", "--quiet").strip())
-    docker("stack", "deploy", "--compose-file", str(tmp_path / "swarm.yml"), "--resolve-image", "never", STACK, **values)
+
+    def deploy() -> None:
+        command = ("stack", "deploy", "--compose-file", str(tmp_path / "swarm.yml"), "--resolve-image", "never", STACK)
+        docker(*command, **values, **secrets_of(tmp_path))
+
+    deploy()
     try:
         eventually(lambda: len(containers("server")) == 2 and containers("gateway"), limit=180)
-        yield tmp_path / "gateway.crt"
+        yield tmp_path, deploy
     finally:
         print(states())
         left = worker_services()
@@ -129,6 +146,16 @@ def stack(git: GitServer, tmp_path: Path) -> Iterator[Path]:
             docker("volume", "rm", "--force", volume, check=False)
         for secret in client().secrets.list(filters={"label": "treadle"}):
             secret.remove()
+
+
+def made_secrets(home: Path, *words: str) -> None:
+    command, given = [ROOT / "tools" / "swarm-secrets", *words], os.environ | {"DOCKER_HOST": HOST, "STACK": STACK}
+    done = subprocess.run(command, cwd=home, env=given, capture_output=True, text=True, timeout=180, check=False)
+    assert done.returncode == 0, done.stdout + done.stderr
+
+
+def secrets_of(home: Path) -> dict[str, str]:
+    return dict(line.split("=", 1) for line in (home / "secrets.env").read_text().splitlines())
 
 
 class Turn:
@@ -161,21 +188,25 @@ class Turn:
         return next(each.body.branch for each in self.events if isinstance(each.body, event_pb2.GitUpdated) and each.body.branch)
 
 
-def test_a_session_and_a_rolling_upgrade(stack: Path, git: GitServer) -> None:
+def test_a_session_and_a_rolling_upgrade_with_other_secrets(stack: tuple[Path, Callable[[], None]], git: GitServer) -> None:
+    home, deploy = stack
     key = containers("server")[0].exec_run(["treadle", "key", "ada", "--email", "ada@example.org"]).output.decode().split()[-1]
     url = f"{git.url.rstrip('/')}/acme/app.git"
-    with Treadle(f"https://localhost:{PORT}", key, ca_file=stack) as treadle:
+    with Treadle(f"https://localhost:{PORT}", key, ca_file=home / "gateway.crt") as treadle:
         turn = Turn(treadle, url, "job.jsonl")
         end = turn.end()
         assert (end.status, end.pushed) == (event_pb2.TURN_STATUS_COMPLETED, True), (end, states())
         files = pushed_files(git.root / "acme/app.git", turn.branch())
         assert (files["README.md"], files["who"]) == ("# Application", "10001")
 
-        # Both replicas are replaced, one after the other, while a turn runs.
+        # Both replicas are replaced, one after the other, while a turn runs; with them change all passwords and certificates but the
+        # gateway's, by which this client knows it.
         turn = Turn(treadle, url, "long.jsonl")
         turn.until_it_runs()
         worker, before = the_worker(), {each.id for each in containers("server")}
-        docker("service", "update", "--detach", "--force", "--env-add", "TREADLE_LOG_LEVEL=info", f"{STACK}_server")
+        for part in ("database", "spawner", "egress", "objects"):
+            made_secrets(home, "--rotate", part)
+        deploy()
         eventually(lambda: len(now := {each.id for each in containers("server")}) == 2 and not now & before, limit=240)
         assert worker.exec_run(["touch", "/workspace/go"], user="10001").exit_code == 0
         end = turn.end()
