@@ -43,6 +43,8 @@ def test_an_image_lists_all_that_is_installed_in_it(name: str) -> None:
     found = {kind: set[tuple[str, str]]() for kind in ("deb", "pypi", "npm")}
     for each in listed["components"]:
         found[each["purl"].removeprefix("pkg:").partition("/")[0]].add((each["name"], each["version"]))
+    if name in {"server", "gateway"}:
+        assert told_inside(image, "sh", "-c", "find / -xdev -type f -perm /6000 2>/dev/null || true") == [""]
     debian = told_inside(image, "dpkg-query", "--show", "--showformat=${Package} ${Version}\\n")
     assert found["deb"] == {tuple(line.split()) for line in debian if line}
     python = told_inside(image, "/opt/treadle/bin/python", "-I", "-c", LIST_PYTHON)
