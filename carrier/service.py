@@ -12,16 +12,15 @@ import signal
 import socket
 import ssl
 import sys
-import tempfile
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import AsyncIterator, Awaitable, Sequence
 from contextlib import asynccontextmanager, suppress
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 from typing import Any, TypeVar
 
-from carrier import words
-from carrier.joined import Streams, cut, joined
+from carrier import tls, words
+from carrier.joined import Streams, cut, is_gone, joined
 from carrier.wall import confined
 
 _PYTHON = (sys.executable, "-I", "-B", "-m")
@@ -35,15 +34,17 @@ _LEFT_OUT = ".git"
 # Children go first when memory runs out: whoever is left can hand out what they did.
 _AS_WORKER = ("/bin/sh", "-c", 'echo 1000 >/proc/self/oom_score_adj; exec "$@"', "sh")
 _PIECE_BYTES = 256 * 1024
-_TAIL_BYTES = 64 * 1024
+_TAIL_BYTES = words.LINE_BYTES // 8
+"""Of what the worker prints. In JSON a byte takes six at most."""
 _PAUSE_SECONDS = 0.005
 _LOOK_SECONDS = 0.02
 _GONE_SECONDS = 1.0
 _HELLO_SECONDS = 10.0
 _HANDSHAKE_SECONDS = 10.0
-_MAX_CONNECTIONS = 256
-_MAX_AGENT_CONNECTIONS = 512
-"""At each door. Together they leave descriptors for everything else."""
+_MAX_CONNECTIONS = 384
+"""Of servers: two may be there while one follows another, each with 64 at each door (server/workers/carriage.py)."""
+_MAX_AGENT_CONNECTIONS = 128
+"""At each door; what they say is held here until a server takes them."""
 _OOM_EVENTS = (Path("/sys/fs/cgroup/memory.events"), Path("/sys/fs/cgroup/memory/memory.oom_control"))
 
 T = TypeVar("T")
@@ -81,10 +82,10 @@ class Carrier:
         self._tail = bytearray()
         self._changing = asyncio.Lock()
         self._taking: asyncio.Task[Any] | None = None
-        self._kept: dict[str, asyncio.Queue[_Kept]] = {name: asyncio.Queue() for name in _DOOR_NAMES}
+        self._waiting: dict[str, asyncio.Queue[Streams]] = {name: asyncio.Queue() for name in _DOOR_NAMES}
         self._agents = dict.fromkeys(_DOOR_NAMES, 0)
         self._connections: set[asyncio.Task[None]] = set()
-        self._tasks: set[asyncio.Task[None]] = set()
+        self._looking: asyncio.Task[None] | None = None
 
     async def serve(self) -> None:
         """Until it is told to leave, or nobody was connected for the orphan limit."""
@@ -93,24 +94,15 @@ class Carrier:
         for name in _DOOR_NAMES:
             await asyncio.start_unix_server(partial(self._agent_connected, name), _DOORS / name)
             (_DOORS / name).chmod(0o666)
-        context = self._context()
-        await asyncio.start_server(self._connected, sock=self._listener, ssl=context, ssl_handshake_timeout=_HANDSHAKE_SECONDS)
+        mine = self._configuration
+        context = tls.context(ssl.PROTOCOL_TLS_SERVER, certificate=mine.certificate, key=mine.key, other=mine.server)
+        await asyncio.start_server(
+            self._connected, sock=self._listener, limit=words.LINE_BYTES, ssl=context, ssl_handshake_timeout=_HANDSHAKE_SECONDS
+        )
         orphaned = asyncio.create_task(self._orphaned())
         stopping = asyncio.create_task(self._over.wait())
         await asyncio.wait({orphaned, stopping}, return_when=asyncio.FIRST_COMPLETED)
         # The container ends with this process, and all that is in it.
-
-    def _context(self) -> ssl.SSLContext:
-        context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
-        context.minimum_version = ssl.TLSVersion.TLSv1_3
-        context.verify_mode = ssl.CERT_REQUIRED
-        context.load_verify_locations(cadata=self._configuration.server)
-        # The module reads its own certificate from files only; this one is gone again, and root's.
-        with tempfile.NamedTemporaryFile("w", dir="/dev/shm") as both:
-            both.write(self._configuration.key + self._configuration.certificate)
-            both.flush()
-            context.load_cert_chain(both.name)
-        return context
 
     async def _orphaned(self) -> None:
         alone = 0.0
@@ -119,22 +111,13 @@ class Carrier:
             alone = 0.0 if self._connections else alone + 1
         log.warning("no server was connected for %s s; what is here is given up", self._configuration.orphan_seconds)
 
-    def _keep(self, work: Any) -> None:
-        task = asyncio.create_task(work)
-        self._tasks.add(task)
-        task.add_done_callback(self._tasks.discard)
-
     # -- the server
 
     def _connected(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        tls = writer.get_extra_info("ssl_object")
-        if tls.getpeercert(binary_form=True) != self._server or len(self._connections) >= _MAX_CONNECTIONS:
+        known = writer.get_extra_info("ssl_object").getpeercert(binary_form=True) == self._server
+        if not known or len(self._connections) >= _MAX_CONNECTIONS:
             cut(writer)
             return
-        connection: socket.socket = writer.get_extra_info("socket")
-        for option, value in ((socket.TCP_KEEPIDLE, 10), (socket.TCP_KEEPINTVL, 5), (socket.TCP_KEEPCNT, 3)):
-            connection.setsockopt(socket.IPPROTO_TCP, option, value)
-        connection.setsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1)
         task = asyncio.create_task(self._serve((reader, writer)))
         self._connections.add(task)
         task.add_done_callback(self._connections.discard)
@@ -144,10 +127,11 @@ class Carrier:
         reader, writer = server
         with suppress(OSError, TimeoutError, asyncio.IncompleteReadError):
             try:
+                tls.keep_alive(writer)
                 async with asyncio.timeout(_HELLO_SECONDS):
                     asked = words.read(await reader.readline())
                 await getattr(self, f"_do_{asked['do']}")(server, asked)
-            except (words.Unclear, KeyError, AttributeError, _Failed) as error:
+            except (words.Unclear, ValueError, KeyError, AttributeError, _Failed) as error:
                 writer.write(words.line({"error": str(error)}))
             await writer.drain()
             writer.close()
@@ -182,7 +166,7 @@ class Carrier:
             if self._stopped or self._phase == words.EMPTY:
                 raise _Failed(f"no worker is started in what is {'stopped' if self._stopped else 'empty'}")
             if self._phase == words.FULL:
-                self._calls = base64.b64decode(asked["calls"])
+                self._calls, line = base64.b64decode(asked["calls"]), json.dumps(asked["line"]).encode() + b"\n"
                 if not self._calls:
                     raise _Failed("no worker is started without a filter of system calls")
                 self._worker = await asyncio.create_subprocess_exec(
@@ -196,7 +180,8 @@ class Carrier:
                     **self._as_worker,
                 )
                 self._phase = words.RUNNING
-                self._keep(self._look_after(self._worker, json.dumps(asked["line"]).encode() + b"\n"))
+                self._looking = asyncio.create_task(self._look_after(self._worker, line))
+                self._looking.add_done_callback(self._looked)
         server[1].write(words.line({"phase": self._phase}))
 
     async def _look_after(self, worker: asyncio.subprocess.Process, line: bytes) -> None:
@@ -217,6 +202,12 @@ class Carrier:
         self._phase = words.ENDED
         self._ended.set()
 
+    def _looked(self, looking: asyncio.Task[None]) -> None:
+        if not looking.cancelled() and (error := looking.exception()):
+            # Nobody would ever hear of an end: then the container's is better.
+            log.error("the worker cannot be looked after", exc_info=error)
+            self._over.set()
+
     async def _listen(self, output: asyncio.StreamReader) -> None:
         while piece := await output.read(_PIECE_BYTES):
             self._tail += piece
@@ -232,22 +223,27 @@ class Carrier:
         if self._worker_socket is None:
             # The first one, which was there before an agent was: that can put another in its place, but not here.
             self._worker_socket = os.open(_SOCKET, os.O_PATH | os.O_NOFOLLOW | os.O_CLOEXEC)
-        await joined(server, await asyncio.open_unix_connection(f"/proc/self/fd/{self._worker_socket}"))
+        await joined(await asyncio.open_unix_connection(f"/proc/self/fd/{self._worker_socket}"), server)
 
     async def _do_door(self, server: Streams, asked: dict[str, Any]) -> None:
-        kept = _Kept(server)
-        self._kept[asked["name"]].put_nowait(kept)
-        await _until(kept.taken.wait(), server)
-        if kept.taken.is_set():
-            await kept.done.wait()
+        name = asked["name"]
+        while agent := await _until(self._waiting[name].get(), server):
+            if _is_gone(server):
+                self._waiting[name].put_nowait(agent)
+                return
+            try:
+                if is_gone(agent[1]):
+                    # This one costs no connection.
+                    continue
+                server[1].write(words.TAKEN)
+                await joined(agent, server)
+                return
+            finally:
+                cut(agent[1])
+                self._agents[name] -= 1
 
     async def _do_wait(self, server: Streams, asked: dict[str, Any]) -> None:
-        gone = asyncio.create_task(server[0].read(1))
-        ended = asyncio.create_task(self._ended.wait())
-        await asyncio.wait({gone, ended}, return_when=asyncio.FIRST_COMPLETED)
-        gone.cancel()
-        ended.cancel()
-        if self._ended.is_set():
+        if await _until(self._ended.wait(), server):
             server[1].write(words.line(self._end()))
 
     def _hand_out_no_more(self) -> None:
@@ -286,11 +282,9 @@ class Carrier:
         self._over.set()
 
     async def _do_occupied(self, server: Streams, asked: dict[str, Any]) -> None:
-        counting = asyncio.gather(self._summed("--block-size=1"), self._summed("--inodes"))
-        await _until(counting, server)
-        if counting.done() and not counting.cancelled():
-            size, files = counting.result()
-            server[1].write(words.line({"bytes": size, "files": files}))
+        counted = await _until(asyncio.gather(self._summed("--block-size=1"), self._summed("--inodes")), server)
+        if counted:
+            server[1].write(words.line(dict(zip(("bytes", "files"), counted, strict=True))))
 
     def _end(self) -> dict[str, Any]:
         return {
@@ -303,34 +297,12 @@ class Carrier:
     # -- the agent
 
     def _agent_connected(self, name: str, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        """At a door of the server's. It waits for one of the server's connections, or until all of this ends."""
         if self._agents[name] >= _MAX_AGENT_CONNECTIONS:
             cut(writer)
             return
         self._agents[name] += 1
-        self._keep(self._from_agent(name, (reader, writer)))
-
-    async def _from_agent(self, name: str, agent: Streams) -> None:
-        """A connection to a door of the server's, for which one of the server's is waited as long as a worker waits for a server."""
-        try:
-            async with asyncio.timeout(self._configuration.orphan_seconds):
-                kept = await self._kept_one(name)
-            try:
-                kept.server[1].write(words.TAKEN)
-                await joined(agent, kept.server)
-            finally:
-                kept.done.set()
-        except (OSError, TimeoutError):
-            pass
-        finally:
-            self._agents[name] -= 1
-            cut(agent[1])
-
-    async def _kept_one(self, name: str) -> _Kept:
-        while True:
-            kept = await self._kept[name].get()
-            if not _is_gone(kept.server):
-                kept.taken.set()
-                return kept
+        self._waiting[name].put_nowait((reader, writer))
 
     # -- what runs
 
@@ -376,7 +348,9 @@ class Carrier:
         """All processes but this one and the first, which is init, until there is none of the worker's user: the kernel signals all at
         once, also what is being forked."""
         while _processes_of(self._configuration.uid):
-            os.kill(-1, signal.SIGKILL)
+            # They may have ended by themselves meanwhile.
+            with suppress(ProcessLookupError):
+                os.kill(-1, signal.SIGKILL)
             await asyncio.sleep(_PAUSE_SECONDS)
 
 
@@ -390,26 +364,18 @@ class _Failed(Exception):
     """What was asked is not done; the message says why."""
 
 
-@dataclass(frozen=True, eq=False)
-class _Kept:
-    """A connection of a server's that waits for the agent."""
-
-    server: Streams
-    taken: asyncio.Event = field(default_factory=asyncio.Event)
-    done: asyncio.Event = field(default_factory=asyncio.Event)
-
-
 def _is_gone(server: Streams) -> bool:
     return server[0].at_eof() or server[0].exception() is not None or server[1].is_closing()
 
 
-async def _until(work: Any, server: Streams) -> None:
-    """Wait for `work`, but no longer than the server is there."""
+async def _until(work: Awaitable[T], server: Streams) -> T | None:
+    """What `work` comes to; None where the server leaves before."""
     working = asyncio.ensure_future(work)
     try:
         while not working.done() and not _is_gone(server):
             # Not by reading: what comes is for who takes the connection.
             await asyncio.wait({working}, timeout=_GONE_SECONDS)
+        return working.result() if working.done() else None
     finally:
         working.cancel()
 

@@ -3,8 +3,8 @@
 state                how far it is: {"phase": …, "machine": …}
 fill                 then a tree (tree.py); answered when all of it is there
 start   line, calls  start the worker, with `line` on its standard input, unless that happened; `calls` filters its system calls
-worker               from here on this is a connection to the worker's socket
-door    name         kept until the agent connects to that door of the server's; then it is that connection
+worker               from here on this is a connection to the worker's socket (joined.py)
+door    name         kept until the agent connects to that door of the server's; then TAKEN, and from here on it is that connection
 wait                 answered when the worker, and all that it started, has ended: {"code", "stopped", "oom_killed",
                      "log_tail"}
 stop                 end it, then as wait; from now on none is started
@@ -19,6 +19,7 @@ import json
 from typing import Any
 
 LINE_BYTES = 256 * 1024
+"""No line is longer."""
 EMPTY, FULL, RUNNING, ENDED = "empty", "full", "running", "ended"
 TAKEN = b"!"
 """The agent has connected to the door that a connection was kept for."""

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import socket
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator
 from contextlib import ExitStack, asynccontextmanager, suppress
 
 import structlog
@@ -16,6 +16,7 @@ from server.egress.request import MAX_HEAD_BYTES
 from server.kernel.errors import LaunchFailed
 from server.kernel.ports.egress import Ledger
 from server.kernel.ports.launcher import EgressDoor
+from server.pace import Pace
 
 MAX_CONNECTIONS = 64
 """npm opens some fifteen at a time."""
@@ -57,32 +58,6 @@ async def listening(door: EgressDoor, way: WayOut | None, allowance: Allowance, 
         if listener is not None:
             listener.close()
         await connections.close()
-
-
-class Pace:
-    """So many at once, and so many a second."""
-
-    def __init__(self, burst: int, per_second: float, clock: Callable[[], float]) -> None:
-        self._burst = burst
-        self._per_second = per_second
-        self._clock = clock
-        self._left = float(burst)
-        self._looked = clock()
-
-    def take(self) -> None:
-        """One of them."""
-        self._refill()
-        self._left -= 1
-
-    def seconds(self) -> float:
-        """Until there is one to take."""
-        self._refill()
-        return max(0.0, (1 - self._left) / self._per_second)
-
-    def _refill(self) -> None:
-        now = self._clock()
-        self._left = min(self._burst, self._left + (now - self._looked) * self._per_second)
-        self._looked = now
 
 
 class _Connections:

@@ -6,15 +6,18 @@ import asyncio
 import os
 import socket
 import ssl
-import tempfile
+import threading
+import time
 from collections.abc import AsyncIterator, Callable
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import asynccontextmanager, suppress
 from pathlib import Path
 from typing import Any, BinaryIO, TypeVar, cast
 
-from carrier import words
+from carrier import tls, words
 from carrier.joined import Streams, cut, joined
 from carrier.tree import BrokenOff, Limits, pack, unpack
+from server.pace import Pace
 from server.workers.credentials import Credentials
 
 PORT = 7441
@@ -22,7 +25,14 @@ _CONNECT_SECONDS = 5.0
 _ANSWER_SECONDS = 30.0
 _STILL_SECONDS = 60.0
 """A tree on its way may stand still for this long."""
+_TREE_SECONDS = 1800.0
+"""And take this long in all."""
 _PAUSE_SECONDS = 0.2
+_AT_A_DOOR = 64
+"""As many as the doors themselves serve at once (server/models/door.py, server/egress/door.py)."""
+_BURST, _PER_SECOND = 100, 10.0
+"""So many connections for the doors of a turn are made at once, then so many a second. Each is a handshake of TLS on the one loop that
+serves everybody, and it is the agent who uses them up. What connects meanwhile waits on its own machine."""
 
 T = TypeVar("T")
 
@@ -32,12 +42,15 @@ class CarrierAway(Exception):
 
 
 class Carrier:
-    """Where one listens. A connection for each thing that is asked."""
+    """Where one listens. A connection for each thing that is asked. Making one blocks briefly."""
 
     def __init__(self, address: str, credentials: Credentials) -> None:
         self._address = address
         self._expected = ssl.PEM_cert_to_DER_cert(credentials.carrier)
-        self._context = _context(credentials)
+        self._context = tls.context(
+            ssl.PROTOCOL_TLS_CLIENT, certificate=credentials.server, key=credentials.server_key, other=credentials.carrier
+        )
+        self._pace = Pace(_BURST, _PER_SECOND, time.monotonic)
 
     async def ask(self, what: str, *, seconds: float | None = _ANSWER_SECONDS, **more: Any) -> dict[str, Any]:
         """One question, one answer. Errors: CarrierAway, words.Unclear."""
@@ -57,6 +70,7 @@ class Carrier:
                 )
             try:
                 self._check(writer.get_extra_info("ssl_object"))
+                tls.keep_alive(writer)
                 writer.write(words.line({"do": what, **more}))
                 await writer.drain()
                 yield reader, writer
@@ -80,15 +94,19 @@ class Carrier:
         await self._streamed("take", lambda stream: unpack(stream, root, limits, owner))
 
     async def _streamed(self, what: str, work: Callable[[BinaryIO], T]) -> T:
-        """In a thread, since trees are read and written there."""
+        """In a thread, since trees are read and written there, which the network and the other side may keep for long."""
         connections: list[socket.socket] = []
+        left = threading.Event()
 
         def run() -> T:
             begun = False
             try:
                 raw = socket.create_connection((self._address, PORT), _CONNECT_SECONDS)
-                with self._context.wrap_socket(raw) as connection:
+                with self._context.wrap_socket(raw, do_handshake_on_connect=False) as connection:
                     connections.append(connection)
+                    if left.is_set():
+                        raise ConnectionAbortedError("nobody waits for it any more")
+                    connection.do_handshake()
                     self._check(connection)
                     connection.settimeout(_STILL_SECONDS)
                     connection.sendall(words.line({"do": what}))
@@ -105,18 +123,19 @@ class Carrier:
                     raise
                 raise CarrierAway(f"the carrier at {self._address} broke off: {error}") from error
 
-        running = asyncio.ensure_future(asyncio.to_thread(run))
-        try:
-            return await asyncio.shield(running)
-        except asyncio.CancelledError:
+        def stop() -> None:
             # The thread ends by what it stumbles over.
+            left.set()
             for connection in connections:
                 with suppress(OSError):
-                    connection.shutdown(socket.SHUT_RDWR)
-            await asyncio.wait({running})
-            if not running.cancelled():
-                running.exception()
-            raise
+                    # Not its own method, by which a connection of TLS first forgets that it is one.
+                    socket.socket.shutdown(connection, socket.SHUT_RDWR)
+
+        try:
+            async with asyncio.timeout(_TREE_SECONDS):
+                return await in_own_thread(run, stop)
+        except TimeoutError as error:
+            raise CarrierAway(f"what goes to or from the carrier at {self._address} takes too long") from error
 
     def _check(self, connection: Any) -> None:
         if connection.getpeercert(binary_form=True) != self._expected:
@@ -131,28 +150,53 @@ class Carrier:
                 await joined(agent, there)
 
     async def hold_door(self, name: str, socket_: Path) -> None:
-        """For the agent, there is always a connection waiting that leads to the server's socket. Runs until it is cancelled."""
+        """For the agent, there is a connection waiting that leads to the server's socket, unless it has enough of them. Runs until it is
+        cancelled."""
+        room = asyncio.Semaphore(_AT_A_DOOR)
         async with asyncio.TaskGroup() as group:
             while True:
+                await room.acquire()
                 taken = asyncio.Event()
-                group.create_task(self._hold_one(name, socket_, taken))
+                group.create_task(self._hold_one(name, socket_, taken)).add_done_callback(lambda _: room.release())
                 await taken.wait()
 
     async def _hold_one(self, name: str, socket_: Path, taken: asyncio.Event) -> None:
         try:
             while True:
+                await self._paced()
                 with suppress(CarrierAway):
                     async with self.opened("door", name=name) as there:
                         if await there[0].read(1) == words.TAKEN:
                             taken.set()
                             # A door that is closed closes the agent's connection, too.
-                            await joined(there, await _connected(socket_))
+                            await joined(await _connected(socket_), there)
                             return
                 if taken.is_set():
                     return
                 await asyncio.sleep(_PAUSE_SECONDS)
         finally:
             taken.set()
+
+    async def _paced(self) -> None:
+        wait = self._pace.seconds()
+        self._pace.take()
+        await asyncio.sleep(wait)
+
+
+async def in_own_thread(call: Callable[[], T], stop: Callable[[], None] = lambda: None) -> T:
+    """What may take long; a turn has one at a time. The few threads that all of the server shares are for what is quickly done.
+    A cancelled caller calls `stop`, and leaves only when the call has ended: what it works on may be removed after that."""
+    thread = ThreadPoolExecutor(1, "tree")
+    running = asyncio.get_running_loop().run_in_executor(thread, call)
+    thread.shutdown(wait=False)
+    try:
+        return await asyncio.shield(running)
+    except asyncio.CancelledError:
+        stop()
+        await asyncio.wait({running})
+        if not running.cancelled():
+            running.exception()
+        raise
 
 
 class _WireCut(Exception):
@@ -201,16 +245,3 @@ async def _answer(reader: asyncio.StreamReader) -> dict[str, Any]:
     if not said:
         raise CarrierAway("it hung up")
     return words.read(said)
-
-
-def _context(credentials: Credentials) -> ssl.SSLContext:
-    context = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
-    context.minimum_version = ssl.TLSVersion.TLSv1_3
-    # By what it is, and not by a name: see _check.
-    context.check_hostname = False
-    context.load_verify_locations(cadata=credentials.carrier)
-    with tempfile.NamedTemporaryFile("w") as both:
-        both.write(credentials.server_key + credentials.server)
-        both.flush()
-        context.load_cert_chain(both.name)
-    return context

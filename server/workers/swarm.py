@@ -17,15 +17,16 @@ import asyncio
 import base64
 import os
 import time
-from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager, suppress
+from collections.abc import AsyncIterator, Coroutine
+from contextlib import ExitStack, asynccontextmanager, suppress
 from pathlib import Path
+from typing import Any
 from weakref import WeakValueDictionary
 
 import structlog
 
 from carrier import words
-from carrier.joined import Streams, cut
+from carrier.joined import cut
 from carrier.tree import BadTree, Limits
 from server.config import Settings
 from server.door_socket import BACKLOG, bound
@@ -33,8 +34,8 @@ from server.kernel.errors import LaunchFailed, WorkerLost
 from server.kernel.ports.launcher import Assignment, Capability, Occupied, WorkerExit, WorkerId, WorkerSpec
 from server.sandbox.bubblewrap import SANDBOX_ID
 from server.sandbox.calls import program as calls_of
-from server.workers.carriage import PORT, Carrier, CarrierAway
-from server.workers.credentials import kept_credentials, new_credentials
+from server.workers.carriage import PORT, Carrier, CarrierAway, in_own_thread
+from server.workers.credentials import Credentials, kept_credentials, new_credentials
 from server.workers.disk import LIMIT_SECONDS
 from server.workers.docker import SpawnerUnfit, described
 from server.workers.inside import configuration
@@ -52,6 +53,8 @@ _AWAY_SECONDS = 120.0
 """A carrier that runs and does not answer for so long will not any more."""
 _TAKES, _TAKE_PAUSE_SECONDS = 8, 5.0
 """So often it is fetched what a worker left, where the carrier answers and the tree breaks off, or there is no room for it here."""
+_BRING_SECONDS = 3600.0
+"""After so long it is not tried again."""
 _LOOKS = 5
 """So many looks at the disk in a row that fail are one at a disk that nobody can count."""
 _MORE = 2
@@ -69,6 +72,7 @@ class SwarmLauncher(LocalLauncher):
         super().__init__(settings.slots_dir, start_seconds=settings.worker_start_seconds)
         self._spawner = spawner
         self._bringing: WeakValueDictionary[str, asyncio.Lock] = WeakValueDictionary()
+        self._carriers: WeakValueDictionary[str, Carrier] = WeakValueDictionary()
         self._orphan_seconds = settings.worker_orphan_seconds
         most, files = settings.worker_disk_mib * _MIB, settings.worker_files
         self._limits = Limits(
@@ -105,7 +109,7 @@ class SwarmLauncher(LocalLauncher):
         await self._spawner.kill(slot.path.name)
         await self._spawner.remove(slot.path.name)
         self._failed_looks.pop(slot.path.name, None)
-        await asyncio.to_thread(slot.delete)
+        await in_own_thread(slot.delete)
 
     async def occupied(self, worker: WorkerId) -> Occupied:
         """See Launcher."""
@@ -114,7 +118,7 @@ class SwarmLauncher(LocalLauncher):
             return await super().occupied(worker)
         try:
             async with asyncio.timeout(LIMIT_SECONDS):
-                found = await self._carrier(slot).ask("occupied", seconds=None)
+                found = await (await self._carrier(slot)).ask("occupied", seconds=None)
             took = Occupied(int(found["bytes"]), int(found["files"]))
         except TimeoutError:
             return Occupied(0, 0, counted=False)
@@ -131,7 +135,7 @@ class SwarmLauncher(LocalLauncher):
 
     async def _is_there(self, slot: Slot) -> bool:
         with suppress(CarrierAway, words.Unclear, OSError):
-            return (await self._carrier(slot).ask("state")).get("phase") == words.RUNNING
+            return (await (await self._carrier(slot)).ask("state")).get("phase") == words.RUNNING
         return False
 
     def admit(self, assignment: Assignment) -> None:
@@ -151,9 +155,7 @@ class SwarmLauncher(LocalLauncher):
         spec = await asyncio.to_thread(slot.spec)
         if spec is None or not spec.provider:
             raise WorkerLost(f"what worker {worker} is for is not known")
-        if not _has(slot, "carrier"):
-            await asyncio.to_thread(lambda: slot.create("carrier", new_credentials().kept(), 0o600))
-        credentials = kept_credentials((slot.path / "carrier").read_text())
+        credentials = await asyncio.to_thread(_credentials_of, slot)
         told = credentials.told(port=PORT, orphan_seconds=self._orphan_seconds)
         answer = await self._spawner.start(slot.path.name, spec, furnished=True, seconds=self._start_seconds, carrier=told)
         if answer.outcome == wire.START_OUTCOME_ENDED:
@@ -165,7 +167,7 @@ class SwarmLauncher(LocalLauncher):
             raise LaunchFailed(f"the worker's carrier does not do its part: {error}") from error
 
     async def _under_way(self, slot: Slot, worker: WorkerId) -> bool:
-        carrier = self._carrier(slot)
+        carrier = await self._carrier(slot)
         # Before looking: another server may be doing the same.
         given = _has(slot, "given")
         found = await self._patiently(carrier)
@@ -201,7 +203,7 @@ class SwarmLauncher(LocalLauncher):
             await asyncio.sleep(_RETRY_SECONDS)
 
     async def _watch(self, slot: Slot) -> Watch:
-        watch = CarrierWatch(self._spawner, self._carrier(slot), slot)
+        watch = CarrierWatch(self._spawner, await self._carrier(slot), slot)
         try:
             await watch.open()
         except BaseException:
@@ -211,14 +213,15 @@ class SwarmLauncher(LocalLauncher):
 
     async def _bring_back(self, slot: Slot) -> None:
         """The end of the worker, and what it left. Where that is not to be had any more, it says so in the slot."""
-        carrier = self._carrier(slot)
+        carrier = await self._carrier(slot)
         ended = asyncio.create_task(self._spawner.ended(slot.path.name))
-        answered, takes, taken, pause = time.monotonic(), 0, 0, _RETRY_SECONDS
+        begun = answered = time.monotonic()
+        takes, taken, pause = 0, 0, _RETRY_SECONDS
         why = ""
         try:
             while True:
                 try:
-                    end = _exit_told(await carrier.ask("stop"))
+                    end = await self._stopped(carrier)
                     answered, takes = time.monotonic(), takes + 1
                     await asyncio.to_thread(slot.record, end)
                     await self._take(slot, carrier)
@@ -237,7 +240,8 @@ class SwarmLauncher(LocalLauncher):
                     return
                 # A spawner that cannot tell has not said that it has ended.
                 known = ended.done() and ended.exception() is None
-                if known or takes >= _TAKES or time.monotonic() - answered > _AWAY_SECONDS:
+                now = time.monotonic()
+                if known or takes >= _TAKES or now - answered > _AWAY_SECONDS or now - begun > _BRING_SECONDS:
                     break
                 await asyncio.sleep(pause)
                 pause = min(pause * 2, _TAKE_PAUSE_SECONDS)
@@ -245,6 +249,15 @@ class SwarmLauncher(LocalLauncher):
             ended.cancel()
         log.error("workspace.lost", slot=slot.path.name, error=why)
         await asyncio.to_thread(slot.create, "lost", why)
+
+    async def _stopped(self, carrier: Carrier) -> WorkerExit:
+        """How it ended, as far as that can be understood. Errors: CarrierAway."""
+        try:
+            return _exit_told(await carrier.ask("stop"))
+        except words.Unclear as error:
+            # What it left is worth more. If it has not stopped, it hands out nothing.
+            log.warning("worker.end_not_understood", error=str(error))
+            return WorkerExit(code=None)
 
     async def _take(self, slot: Slot, carrier: Carrier) -> None:
         incoming, outgoing = slot.path / "incoming", slot.path / "outgoing"
@@ -262,15 +275,21 @@ class SwarmLauncher(LocalLauncher):
             if outgoing.exists():
                 delete_tree(outgoing)
 
-        await asyncio.to_thread(cleared)
+        await in_own_thread(cleared)
         incoming.mkdir(mode=0o700)
         # As from every other worker: what reads it back does not do so as root.
         owner = (SANDBOX_ID, SANDBOX_ID) if os.geteuid() == 0 else None
         await carrier.take(incoming, self._limits, owner)
-        await asyncio.to_thread(swapped)
+        await in_own_thread(swapped)
 
-    def _carrier(self, slot: Slot) -> Carrier:
-        return Carrier((slot.path / "address").read_text(), kept_credentials((slot.path / "carrier").read_text()))
+    async def _carrier(self, slot: Slot) -> Carrier:
+        """The one that is in use; by the watch, while there is a worker. Errors: OSError when there is no such slot."""
+        name = slot.path.name
+        carrier = self._carriers.get(name)
+        if carrier is None:
+            made = await asyncio.to_thread(lambda: Carrier((slot.path / "address").read_text(), _credentials_of(slot)))
+            carrier = self._carriers.setdefault(name, made)
+        return carrier
 
 
 class CarrierWatch:
@@ -282,7 +301,7 @@ class CarrierWatch:
         self._slot = slot
         self._ended = asyncio.Event()
         self._tasks: set[asyncio.Task[None]] = set()
-        self._closing = asyncio.Event()
+        self._listening = ExitStack()
 
     @property
     def alive(self) -> bool:
@@ -295,13 +314,10 @@ class CarrierWatch:
 
     async def open(self) -> None:
         """From now on the slot has the worker's socket. Errors: OSError."""
-        listening = asyncio.Event()
-        serving = self._begin(self._listen(listening))
-        waiting = asyncio.create_task(listening.wait())
-        await asyncio.wait({serving, waiting}, return_when=asyncio.FIRST_COMPLETED)
-        waiting.cancel()
-        if serving.done():
-            serving.result()
+        listener = self._listening.enter_context(bound(self._slot.socket, None))
+        self._listening.callback(listener.close)
+        server = await asyncio.start_unix_server(self._connected, sock=listener, backlog=BACKLOG)
+        self._listening.callback(server.close)
         for name in (MODEL_SOCKET_NAME, EGRESS_SOCKET_NAME):
             self._begin(self._carrier.hold_door(name, self._slot.models / name))
         self._begin(self._hear_of_worker())
@@ -309,29 +325,26 @@ class CarrierWatch:
 
     def close(self) -> None:
         """See Watch."""
+        self._listening.close()
         for task in self._tasks:
             task.cancel()
 
-    def _begin(self, work: object) -> asyncio.Task[None]:
-        task: asyncio.Task[None] = asyncio.create_task(work, name=f"carrier of {self._slot.path.name}")  # type: ignore[arg-type]
+    def _begin(self, work: Coroutine[Any, Any, None]) -> asyncio.Task[None]:
+        task = asyncio.create_task(work, name=f"carrier of {self._slot.path.name}")
         self._tasks.add(task)
-        task.add_done_callback(self._tasks.discard)
+        task.add_done_callback(self._done)
         return task
 
-    async def _listen(self, listening: asyncio.Event) -> None:
-        def connected(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-            self._begin(self._pass_on((reader, writer)))
+    def _done(self, task: asyncio.Task[None]) -> None:
+        self._tasks.discard(task)
+        if not task.cancelled() and (error := task.exception()):
+            # The worker may be well, but the turn would wait for what does not come.
+            log.error("worker.not_watched", slot=self._slot.path.name, exc_info=error)
+            self._ended.set()
 
-        with bound(self._slot.socket, None) as listener:
-            async with await asyncio.start_unix_server(connected, sock=listener, backlog=BACKLOG):
-                listening.set()
-                await asyncio.Event().wait()
-
-    async def _pass_on(self, streams: Streams) -> None:
-        try:
-            await self._carrier.pass_on(streams)
-        finally:
-            cut(streams[1])
+    def _connected(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        # A task that is cancelled before it has begun closes nothing.
+        self._begin(self._carrier.pass_on((reader, writer))).add_done_callback(lambda _: cut(writer))
 
     async def _hear_of_worker(self) -> None:
         while True:
@@ -366,13 +379,21 @@ def _has(slot: Slot, name: str) -> bool:
     return (slot.path / name).exists()
 
 
+def _credentials_of(slot: Slot) -> Credentials:
+    """Of the slot's turn; made when they are asked for first."""
+    if not _has(slot, "carrier"):
+        slot.create("carrier", new_credentials().kept(), 0o600)
+    return kept_credentials((slot.path / "carrier").read_text())
+
+
 def _exit_told(said: dict[str, object]) -> WorkerExit:
     """By the carrier, whose words are hostile as far as an agent could write them."""
     code, tail = said.get("code"), said.get("log_tail")
     return WorkerExit(
-        code if isinstance(code, int) else None,
+        code if isinstance(code, int) and 0 <= code < 256 else None,
         bool(said.get("oom_killed")),
-        tail if isinstance(tail, str) else "",
+        # JSON has halves of characters, which no file takes.
+        tail.encode(errors="replace").decode() if isinstance(tail, str) else "",
         stopped=bool(said.get("stopped")),
     )
 

@@ -14,6 +14,7 @@ from gateway import addresses
 from server.egress import connection, door
 from server.egress.own_address import is_own
 from server.kernel.egress import EgressReason
+from server.pace import Pace
 
 
 async def test_a_tunnel_to_a_host_that_is_allowed(net: Internet, doors: Any) -> None:
@@ -441,7 +442,7 @@ async def test_one_after_the_other_at_a_pace(doors: Any, monkeypatch: pytest.Mon
 
 def test_a_pace_is_so_many_at_once_and_so_many_a_second() -> None:
     now = 100.0
-    pace = door.Pace(2, 10.0, lambda: now)
+    pace = Pace(2, 10.0, lambda: now)
     pace.take()
     assert pace.seconds() == 0
     pace.take()

@@ -23,6 +23,7 @@ from support.registry import registry
 from support.swarm import client, container_of_slot, containers_of_slot, services_of, swarm, swarm_settings, swarm_spawning
 from support.workers import assignment, eventually, launched, launcher_in, listen, new_worker, play, processes_with, python_of, spec
 
+from server.door_socket import bound
 from server.kernel.errors import LaunchFailed, WorkerLost
 from server.kernel.event import WorkerBatch
 from server.refusal import StartRefused
@@ -34,7 +35,7 @@ from server.workers import spawner_key
 from server.workers.carriage import PORT, Carrier, CarrierAway
 from server.workers.credentials import kept_credentials, new_credentials
 from server.workers.local import LocalLauncher
-from server.workers.slot import Slot, slot_of
+from server.workers.slot import EGRESS_SOCKET_NAME, MODEL_SOCKET_NAME, Slot, slot_of
 
 pytestmark = pytest.mark.timeout(300)
 
@@ -89,6 +90,15 @@ listener.listen()
 print("swapped", flush=True)
 while True:
     listener.accept()[0].sendall(b"mine")
+"""
+ASKS = """
+import socket
+for name in ("model", "egress"):
+    door = socket.socket(socket.AF_UNIX)
+    door.connect(f"/run/models/{name}.sock")
+    door.sendall(b"all that I have to say")
+    door.shutdown(socket.SHUT_WR)
+    print(door.makefile("rb").read().decode())
 """
 HIDES = (
     "echo up; head -c 20M /dev/urandom > seen; mkdir hidden; head -c 20M /dev/urandom > hidden/a; chmod 0 hidden; "
@@ -277,6 +287,19 @@ async def test_another_socket_in_the_place_of_the_workers_gets_no_connection(lau
             # The worker itself, by the settings of HTTP/2.
             assert await reader.read(1) == b"\0"
         await launcher.collect(worker)
+
+
+async def test_an_agent_that_has_said_all_hears_the_answer_at_a_door(launcher: LocalLauncher, tmp_path: Path) -> None:
+    async def answer(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        writer.write(b"to: " + await reader.read())
+        writer.close()
+
+    async with launched(launcher, [{"run": ["python3", "-c", ASKS]}]) as (worker, link, _), AsyncExitStack() as doors:
+        for name in (MODEL_SOCKET_NAME, EGRESS_SOCKET_NAME):
+            listener = doors.enter_context(bound(slot_of(tmp_path / "workers", worker).models / name, None))
+            await doors.enter_async_context(await asyncio.start_unix_server(answer, sock=listener))
+        heard = await listen(link.execute(assignment(worker)), link)
+    assert heard.outputs() == [(0, "to: all that I have to say\n" * 2)]
 
 
 async def test_what_the_worker_left_is_fetched_again_where_that_broke_off(launcher: LocalLauncher, monkeypatch: pytest.MonkeyPatch) -> None:
