@@ -38,10 +38,11 @@ def read(data: bytes) -> dict[str, Any]:
     """As it was received. Errors: Unclear."""
     try:
         words = json.loads(data)
-    except ValueError as error:
+    except (ValueError, RecursionError) as error:
         raise Unclear("what was said is no line of JSON, or breaks off") from error
     if not isinstance(words, dict):
         raise Unclear("what was said is no object")
     if "error" in words:
-        raise Unclear(str(words["error"])[:500])
+        # JSON has halves of characters, which no file takes.
+        raise Unclear(str(words["error"])[:500].encode(errors="replace").decode())
     return words

@@ -27,7 +27,7 @@ def allow_enough(settings: Settings) -> None:
     if soft != resource.RLIM_INFINITY and soft < most:
         resource.setrlimit(resource.RLIMIT_NOFILE, (most, hard))
         soft = most
-    each = _PER_TURN + _way_out(settings)
+    each = _PER_TURN + _way_out(settings) + _carried(settings)
     needed = _OWN + settings.max_turns * each
     if soft != resource.RLIM_INFINITY and soft < needed:
         fitting = (soft - _OWN) // each
@@ -43,5 +43,13 @@ def _way_out(settings: Settings) -> int:
         return 0
     # Where nobody may get out, what lets them out need not be loaded.
     from server.egress.door import MAX_DESCRIPTORS
+
+    return MAX_DESCRIPTORS
+
+
+def _carried(settings: Settings) -> int:
+    if settings.launcher != "swarm":
+        return 0
+    from server.workers.carriage import MAX_DESCRIPTORS
 
     return MAX_DESCRIPTORS

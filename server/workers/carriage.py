@@ -28,8 +28,11 @@ _STILL_SECONDS = 60.0
 _TREE_SECONDS = 1800.0
 """And take this long in all."""
 _PAUSE_SECONDS = 0.2
+_PIECE_BYTES = 64 * 1024
 _AT_A_DOOR = 64
 """As many as the doors themselves serve at once (server/models/door.py, server/egress/door.py)."""
+MAX_DESCRIPTORS = 2 * 2 * _AT_A_DOOR + 8
+"""What one turn may have open here: at two doors both ends of each connection, and what is asked besides."""
 _BURST, _PER_SECOND = 100, 10.0
 """So many connections for the doors of a turn are made at once, then so many a second. Each is a handshake of TLS on the one loop that
 serves everybody, and it is the agent who uses them up. What connects meanwhile waits on its own machine."""
@@ -55,19 +58,18 @@ class Carrier:
     async def ask(self, what: str, *, seconds: float | None = _ANSWER_SECONDS, **more: Any) -> dict[str, Any]:
         """One question, one answer. Errors: CarrierAway, words.Unclear."""
         try:
-            async with asyncio.timeout(seconds), self.opened(what, **more) as (reader, _):
+            async with asyncio.timeout(seconds), self.opened(what, longest=words.LINE_BYTES, **more) as (reader, _):
                 return await _answer(reader)
         except TimeoutError:
             raise CarrierAway(f"the carrier at {self._address} does not answer in time") from None
 
     @asynccontextmanager
-    async def opened(self, what: str, **more: Any) -> AsyncIterator[Streams]:
-        """A connection on which that was said. Errors, also of what is done with it: CarrierAway."""
+    async def opened(self, what: str, *, longest: int = _PIECE_BYTES, **more: Any) -> AsyncIterator[Streams]:
+        """A connection on which that was said, and about so many bytes are held here at a time. Errors, also of what is done with it:
+        CarrierAway."""
         try:
             async with asyncio.timeout(_CONNECT_SECONDS):
-                reader, writer = await asyncio.open_connection(
-                    self._address, PORT, ssl=self._context, server_hostname="", limit=words.LINE_BYTES
-                )
+                reader, writer = await asyncio.open_connection(self._address, PORT, ssl=self._context, server_hostname="", limit=longest)
             try:
                 self._check(writer.get_extra_info("ssl_object"))
                 tls.keep_alive(writer)

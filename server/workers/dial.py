@@ -26,7 +26,8 @@ _OPTIONS: list[tuple[str, Any]] = [
     ("grpc.max_send_message_length", 17 * 1024 * 1024),
     ("grpc.enable_retries", 0),
     ("grpc.initial_reconnect_backoff_ms", 50),
-    ("grpc.min_reconnect_backoff_ms", 50),
+    # For how long an attempt to connect may take at least: in a Swarm TLS and another machine are part of it.
+    ("grpc.min_reconnect_backoff_ms", 2000),
     ("grpc.max_reconnect_backoff_ms", 500),
 ]
 

@@ -48,7 +48,7 @@ from treadle.spawner.v1 import spawner_service_pb2 as wire
 _MIB = 1024 * 1024
 _MOST_ENTRIES = 5_000_000
 _UNLIMITED_BYTES = 1 << 40
-_RETRY_SECONDS = 0.1
+_RETRY_SECONDS, _AGAIN_SECONDS = 0.1, 1.0
 _AWAY_SECONDS = 120.0
 """A carrier that runs and does not answer for so long will not any more."""
 _TAKES, _TAKE_PAUSE_SECONDS = 8, 5.0
@@ -122,7 +122,7 @@ class SwarmLauncher(LocalLauncher):
             took = Occupied(int(found["bytes"]), int(found["files"]))
         except TimeoutError:
             return Occupied(0, 0, counted=False)
-        except (CarrierAway, words.Unclear, KeyError, ValueError, TypeError, OSError) as error:
+        except (CarrierAway, words.Unclear, KeyError, ValueError, TypeError, OverflowError, OSError) as error:
             if not await self._is_there(slot):
                 # That is noticed by others.
                 return Occupied(0, 0)
@@ -348,10 +348,10 @@ class CarrierWatch:
 
     async def _hear_of_worker(self) -> None:
         while True:
-            with suppress(CarrierAway, words.Unclear):
+            with suppress(CarrierAway):
                 await self._tell(_exit_told(await self._carrier.ask("wait", seconds=None)))
                 return
-            await asyncio.sleep(_RETRY_SECONDS)
+            await asyncio.sleep(_AGAIN_SECONDS)
 
     async def _hear_of_container(self) -> None:
         await self._tell(_exit_of(await self._spawner.ended(self._slot.path.name)))

@@ -322,6 +322,8 @@ LAST_WORDS = {
     "too many": b'{"code": 0, "log_tail": "' + b"x" * words.LINE_BYTES,
     "half a character": b'{"code": 1e99, "log_tail": "\\ud800"}',
     "none": b"[]",
+    "none that ends": b"[" * 100_000,
+    "half an error": b'{"error": "\\ud800"}',
 }
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import hashlib
 import hmac
 import itertools
@@ -238,6 +239,27 @@ async def test_a_listener_without_the_secret_is_refused(tmp_path: Path) -> None:
     async with impostor(path, [], None):
         with pytest.raises(WorkerLost):
             await dial(path, b"the secret", [path.stat().st_uid])
+
+
+async def test_a_worker_that_is_some_way_off_is_reached(tmp_path: Path) -> None:
+    """In a Swarm the socket leads to another machine, and any of them may be busy."""
+    near, far = (Path("/tmp") / f"treadle-{new_worker().turn_id[:8]}.sock" for _ in range(2))
+
+    async def passed(there: asyncio.StreamReader, back: asyncio.StreamWriter) -> None:
+        await asyncio.sleep(0.3)
+        reader, writer = await asyncio.open_unix_connection(far)
+
+        async def pump(source: asyncio.StreamReader, sink: asyncio.StreamWriter) -> None:
+            while piece := await source.read(65536):
+                sink.write(piece)
+            sink.close()
+
+        await asyncio.gather(pump(there, writer), pump(reader, back))
+
+    async with impostor(far, [], b"the secret"), await asyncio.start_unix_server(passed, near):
+        connection = await dial(near, b"the secret", [near.stat().st_uid])
+        await connection.close()
+    near.unlink(missing_ok=True)
 
 
 def test_a_link_in_the_place_of_the_socket_is_refused(tmp_path: Path) -> None:

@@ -348,7 +348,8 @@ async def test_nothing_is_left(launcher: LocalLauncher, tmp_path: Path) -> None:
     assert len(volumes) == 3
     await launcher.remove(worker)
     await eventually(lambda: not containers_of_slot(slot.path.name), limit=10)
-    assert not volumes & {volume.name for volume in client.volumes.list()}
+    # The engine takes them away after the container.
+    await eventually(lambda: not volumes & {volume.name for volume in client.volumes.list()}, limit=30)
     assert not [secret for secret in client.secrets.list() if slot.path.name in secret.name]
     assert not slot.path.exists()
 
