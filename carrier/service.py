@@ -41,8 +41,8 @@ _LOOK_SECONDS = 0.02
 _GONE_SECONDS = 1.0
 _HELLO_SECONDS = 10.0
 _HANDSHAKE_SECONDS = 10.0
-_MAX_CONNECTIONS = 384
-"""Of servers: two may be there while one follows another, each with 64 at each door (server/workers/carriage.py)."""
+_MAX_CONNECTIONS = 256
+"""Of servers: two may be there while one follows another, each with 32 at each door (server/workers/carriage.py)."""
 _MAX_AGENT_CONNECTIONS = 128
 """At each door; what they say is held here until a server takes them."""
 _OOM_EVENTS = (Path("/sys/fs/cgroup/memory.events"), Path("/sys/fs/cgroup/memory/memory.oom_control"))

@@ -29,8 +29,8 @@ _TREE_SECONDS = 1800.0
 """And take this long in all."""
 _PAUSE_SECONDS = 0.2
 _PIECE_BYTES = 64 * 1024
-_AT_A_DOOR = 64
-"""As many as the doors themselves serve at once (server/models/door.py, server/egress/door.py)."""
+_AT_A_DOOR = 32
+"""So many connections of an agent's at once; npm opens some fifteen."""
 MAX_DESCRIPTORS = 2 * 2 * _AT_A_DOOR + 8
 """What one turn may have open here: at two doors both ends of each connection, and what is asked besides."""
 _BURST, _PER_SECOND = 100, 10.0

@@ -34,5 +34,5 @@ def test_more_turns_than_there_are_descriptors_for_stop_the_start() -> None:
     assert limits == "1000 1000"
     assert "this process may open 1,000 files and connections, and 64 turns at a time may need 10,048" in told
     assert told.endswith("or set TREADLE_MAX_TURNS to 4")
-    assert "64 turns at a time may need 17,664" in allowed(256, 1000, 64, launcher="swarm")[0]
+    assert "64 turns at a time may need 9,472" in allowed(256, 1000, 64, launcher="swarm")[0]
     assert "TREADLE_MAX_TURNS" not in allowed(256, 300, 2, "a.test")[0], "not even one would fit"

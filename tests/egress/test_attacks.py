@@ -16,10 +16,11 @@ from support.containers import no_containers_left, socket_for, spawner_process, 
 from support.door_attacks import ATTACKS, CONTROLS, Told
 from support.egress import PRIVATE, PUBLIC, Internet, free_port
 from support.git_server import git_server as serving
-from support.launchers import KINDS
+from support.launchers import ALL_KINDS
 from support.model_script import files
 from support.sandbox import require_sandbox
 from support.seal import record
+from support.swarm import swarm_spawning
 from support.treadle import in_process, settings_for
 from support.workers import eventually
 
@@ -31,7 +32,7 @@ SCRIPT = Path(door_attacks.__file__)
 WAIT = {"run": "while [ ! -e go ]; do sleep 0.1; done"}
 
 
-@pytest.fixture(params=KINDS)
+@pytest.fixture(params=ALL_KINDS)
 def kind(request: pytest.FixtureRequest) -> str:
     return str(request.param)
 
@@ -73,6 +74,10 @@ async def launcher_settings(kind: str, data: Path, log: Path) -> AsyncIterator[d
         yield {}
         return
     data.mkdir(mode=0o700)
+    if kind == "swarm":
+        async with swarm_spawning(data, worker_memory_mib=256):
+            yield {"launcher": "swarm", "spawner_socket": socket_for(data)}
+        return
     spawner = spawner_settings(data, worker_memory_mib=256)
     with no_containers_left(spawner.slots_dir):
         async with spawner_process(spawner, log):
