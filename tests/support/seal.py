@@ -30,8 +30,8 @@ PAGE, RECORD = ROOT / "docs" / "seal.md", ROOT / "docs" / "seal.json"
 CORPUS = ("tests/workers/test_escape.py", "tests/egress/test_attacks.py")
 _FOLDER = "SEAL_RUN_FOLDER"
 POOLED = "pooled"
-KINDS = ("process", "docker", POOLED)
-DOOR_KINDS = ("door of process", "door of docker")
+KINDS = ("process", "docker", POOLED, "swarm")
+DOOR_KINDS = ("door of process", "door of docker", "door of swarm")
 
 HEAD = """\
 # The seal
@@ -39,14 +39,16 @@ HEAD = """\
 What a hostile agent can do from inside its worker: nothing of what follows. Each attack is run by the tests, as the agent would, in a
 real worker of each launcher, and the table shows how it ended there in a run: the error that the system gave, `refused`
 where a program or a look at the result said no, a signal that ended the attacker. `pooled` is a container that had waited for its turn
-(`TREADLE_WORKER_POOL`). Beside each kind of attack the same tests do the harmless deed of that kind, which
+(`TREADLE_WORKER_POOL`), `swarm` a service of a Swarm of one machine. `DONE` is there twice: in a Swarm /tmp and home are on the machine's
+disk, so what is written there takes no memory, and is counted and limited together with the workspace. Beside each kind of attack the same
+tests do the harmless deed of that kind, which
 succeeds; and those that aim at something planted on the host succeed from outside a worker. On any other machine the same tests ask for
 the same, but for errors that depend on the kernel; they fail when an attack succeeds. Written by `python -m support.seal` (in `tests/`).
 
 The run: {day}, {where}.
 
-| attack | `process` | `docker` | pooled |
-|---|---|---|---|
+| attack | `process` | `docker` | pooled | `swarm` |
+|---|---|---|---|---|
 """
 
 DOOR_HEAD = """
@@ -55,8 +57,8 @@ DOOR_HEAD = """
 The same for an agent whose session allows some hosts, at the proxy that leads there. A number is the proxy's answer, `cut` a connection
 that ended before a byte had left, `not reached` a request that only a host that is allowed got.
 
-| attack | `process` | `docker` |
-|---|---|---|
+| attack | `process` | `docker` | `swarm` |
+|---|---|---|---|
 """
 
 FURTHER = """
@@ -87,8 +89,8 @@ OPEN = """
   `WORKER_LOST`); what it did until then is kept.
 - **Users with launcher `process`.** All its workers are one user, so what the kernel counts per user (inotify, pending signals) they share.
   With `docker` and a spawner that is root each has a user of its own.
-- **In a Swarm** the same attacks are tried by the same tests, and end as in a container of `docker`, but that a worker's /tmp and home are
-  on the disk of its machine: they are counted with the workspace, and go with the container. Swap is not limited there, a service cannot be
+- **In a Swarm** a worker's /tmp and home are on the disk of its machine: they are counted with the workspace, and go with the container.
+  Swap is not limited there, a service cannot be
   given a runtime of its own, and all workers are one user. The wall is made inside the container, by its first process, which has powers
   of root for that (SYS_ADMIN among them) until the worker starts, and four of them afterwards. An agent that uses up the container's
   processes can keep its files from being counted for as long as five looks take; then its turn ends.
