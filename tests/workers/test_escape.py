@@ -27,6 +27,7 @@ from server.kernel.ports.launcher import WorkerId
 from server.workers.local import LocalLauncher
 from server.workers.slot import slot_of, slots
 
+pytestmark = pytest.mark.timeout(300)
 SCRIPT = Path(attacks.__file__)
 TOLD = "planted.json"
 JOIN_SESSION_KEYRING, SESSION_KEYRING = 1, -3
@@ -116,7 +117,7 @@ async def attacked(launcher: LocalLauncher, planted: Planted, data: Path, kind: 
     async with launched(launcher, [{"run": [python, "-I", "-S", SCRIPT.name, TOLD]}], furnish) as (worker, link, workspace):
         slot = slot_of(launcher._root, worker)
         assert not ready or slot.container() in ready
-        heard = await listen(link.execute(assignment(worker)), link, limit=60)
+        heard = await listen(link.execute(assignment(worker)), link, limit=200)
         (code, output), *_ = heard.outputs()
         assert code == 0, output
         tell(data / TOLD, planted)
