@@ -111,6 +111,8 @@ class Renderer:
         if worker.phase == pb.WORKER_PHASE_READY:
             wall, style = ("sandboxed", "") if worker.sandboxed else ("NOT sandboxed", "bold yellow")
             self._screen.label("worker", f"{worker.launcher}, {wall}", style)
+        elif worker.phase == pb.WORKER_PHASE_WAITING:
+            self._screen.label("worker", "waits until a machine has room for it")
         elif worker.phase == pb.WORKER_PHASE_ADOPTED:
             self._screen.label("worker", "goes on after a restart of the server")
         elif worker.phase == pb.WORKER_PHASE_LOST:

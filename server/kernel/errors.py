@@ -318,6 +318,10 @@ class LaunchFailed(KernelError):
     """No worker could be started."""
 
 
+class NoRoom(LaunchFailed):
+    """No machine has room for the worker yet: whoever launches it again later may find it started."""
+
+
 class WorkerLost(KernelError):
     """The worker died, or cannot be reached although it should be alive."""
 

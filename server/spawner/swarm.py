@@ -27,8 +27,8 @@ from server.spawner.swarm_template import SwarmTemplate
 
 _LOOK_SECONDS = 0.2
 _END_SECONDS = 30.0
-_ROOM_SECONDS = 20.0
-"""So long a start waits for a machine that has room; its server waits a little longer (TREADLE_WORKER_START_SECONDS)."""
+_ROOM_SECONDS = 3.0
+"""So long a start waits for a machine that has room before it says that there is none."""
 _SWEEP_SECONDS = 30.0
 _KEPT_SECONDS = 3600.0
 """A service whose task has ended is kept for its server to see; afterwards nobody will come."""
@@ -51,6 +51,8 @@ class Birth(Enum):
     NOW = "now"
     RUNNING = "running"
     ENDED = "ended"
+    NO_ROOM = "no room"
+    """Yet: it starts when there is."""
 
 
 @dataclass(frozen=True)
@@ -222,7 +224,8 @@ class Services:
         self._locks: WeakValueDictionary[str, asyncio.Lock] = WeakValueDictionary()
 
     async def start(self, slot: str, provider: str, labels: Mapping[str, str], carrier: bytes) -> tuple[Birth, str]:
-        """Make the service of a slot, unless that was done before; its address, once it runs. Errors: Unnameable, Refused, EngineAway."""
+        """Make the service of a slot, unless that was done before; its address, once it runs, or why no machine takes it now.
+        Errors: Unnameable, Refused, EngineAway."""
         check_labels(labels)
         name = self._name(slot)
         if not 0 < len(carrier) <= _MAX_CARRIER_BYTES:
@@ -242,10 +245,7 @@ class Services:
             if task is not None and task.state == "running" and task.address:
                 return (Birth.NOW if fresh else Birth.RUNNING), task.address
             if task is not None and task.unplaced and time.monotonic() - began > _ROOM_SECONDS:
-                raise Refused(
-                    f"no machine of the Swarm takes the worker: {task.message}; each keeps TREADLE_WORKER_RESERVED_MIB for it, and all "
-                    "servers' TREADLE_MAX_TURNS together may be more than there is room for"
-                )
+                return Birth.NO_ROOM, task.message
             await asyncio.sleep(_LOOK_SECONDS)
 
     async def _make(self, slot: str, name: str, provider: str, labels: Mapping[str, str], carrier: bytes) -> bool:

@@ -17,6 +17,7 @@ _OUTCOMES = {
     Birth.NOW: wire.START_OUTCOME_STARTED,
     Birth.RUNNING: wire.START_OUTCOME_RUNNING,
     Birth.ENDED: wire.START_OUTCOME_ENDED,
+    Birth.NO_ROOM: wire.START_OUTCOME_NO_ROOM,
 }
 
 
@@ -40,8 +41,9 @@ class SwarmSpawnerService(SpawnerServiceServicer):
     async def Start(self, request: wire.StartRequest, context: Context) -> wire.StartResponse:  # noqa: N802
         """Once for each slot."""
         starting = self._services.start(request.slot, request.provider, labels_of(request.labels), request.carrier)
-        birth, address = await answered(context, starting)
-        return wire.StartResponse(outcome=_OUTCOMES[birth], address=address)
+        birth, told = await answered(context, starting)
+        where = {"reason": told} if birth is Birth.NO_ROOM else {"address": told}
+        return wire.StartResponse(outcome=_OUTCOMES[birth], **where)
 
     async def Prepare(self, request: wire.PrepareRequest, context: Context) -> wire.PrepareResponse:  # noqa: N802
         """Slots are the servers'."""

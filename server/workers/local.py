@@ -11,10 +11,12 @@ import grpc
 
 from server.kernel.errors import LaunchFailed, WorkerLost
 from server.kernel.ports.launcher import Assignment, EgressDoor, ModelDoor, Occupied, WorkerExit, WorkerId, WorkerSpec
+from server.sandbox.bubblewrap import SANDBOX_ID
 from server.workers.client import WorkerLink
 from server.workers.dial import dial
 from server.workers.disk import occupied
 from server.workers.liveness import Watch
+from server.workers.shim import give
 from server.workers.slot import EGRESS_SOCKET_NAME, MODEL_SOCKET_NAME, Slot, delete_remains, slot_of, slots
 
 POLL_SECONDS = 0.005
@@ -40,7 +42,9 @@ class LocalLauncher(ABC):
 
     async def left(self, worker: WorkerId) -> Path:
         """See Launcher."""
-        return self._furnished(worker).workspace
+        slot = self._furnished(worker)
+        await asyncio.to_thread(_hand_over, slot.workspace)
+        return slot.workspace
 
     async def models(self, worker: WorkerId) -> ModelDoor:
         """See Launcher."""
@@ -144,6 +148,12 @@ class LocalLauncher(ABC):
         if not slot.is_furnished:
             raise WorkerLost(f"worker {worker} and its workspace are not on this machine")
         return slot
+
+
+def _hand_over(workspace: Path) -> None:
+    """One that never had a worker is root's, where the server is; what reads it back is not root, and can read what workers leave."""
+    if os.geteuid() == 0 == workspace.stat().st_uid:
+        give(str(workspace), SANDBOX_ID, SANDBOX_ID)
 
 
 def prepare_root(root: Path) -> None:

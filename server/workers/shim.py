@@ -74,8 +74,8 @@ def main() -> None:
     _restrain(job)
     ctypes.CDLL(None).prctl(_PR_SET_CHILD_SUBREAPER, 1)
     if job.owner:
-        _give("workspace", *job.owner)
-        _give("run", *job.owner)
+        give("workspace", *job.owner)
+        give("run", *job.owner)
     # The server that reads the pid may send a signal at once, also before there is a worker.
     signal.signal(signal.SIGTERM, _stop)
     _record("pid", f"{os.getpid()} {_status(os.getpid())[1]}")
@@ -233,7 +233,8 @@ def _status(pid: int) -> tuple[int, int]:
     return int(fields[1]), int(fields[19])
 
 
-def _give(directory: str, uid: int, gid: int) -> None:
+def give(directory: str, uid: int, gid: int) -> None:
+    """All that is in it, too. Nobody writes there."""
     for _, directories, files, handle in os.fwalk(directory, follow_symlinks=False):
         os.fchown(handle, uid, gid)
         for name in (*directories, *files):

@@ -30,7 +30,7 @@ from carrier.joined import cut
 from carrier.tree import BadTree, Limits
 from server.config import Settings
 from server.door_socket import BACKLOG, bound
-from server.kernel.errors import LaunchFailed, WorkerLost
+from server.kernel.errors import LaunchFailed, NoRoom, WorkerLost
 from server.kernel.ports.launcher import Assignment, Capability, Occupied, WorkerExit, WorkerId, WorkerSpec
 from server.sandbox.bubblewrap import SANDBOX_ID
 from server.sandbox.calls import program as calls_of
@@ -86,7 +86,7 @@ class SwarmLauncher(LocalLauncher):
         slot = self._furnished(worker)
         if _has(slot, "lost") or (_has(slot, "given") and not _has(slot, "returned")):
             raise WorkerLost(f"what worker {worker} left was not fetched from its machine")
-        return slot.workspace
+        return await super().left(worker)
 
     async def collect(self, worker: WorkerId) -> WorkerExit:
         """See Launcher."""
@@ -160,6 +160,8 @@ class SwarmLauncher(LocalLauncher):
         answer = await self._spawner.start(slot.path.name, spec, furnished=True, seconds=self._start_seconds, carrier=told)
         if answer.outcome == wire.START_OUTCOME_ENDED:
             raise WorkerLost(f"worker {worker} has ended")
+        if answer.outcome == wire.START_OUTCOME_NO_ROOM:
+            raise NoRoom(f"no machine of the Swarm takes the worker: {answer.reason}")
         await asyncio.to_thread(slot.create, "address", answer.address)
         try:
             return await self._under_way(slot, worker)

@@ -82,6 +82,24 @@ def ask(git_server: GitServer, model: str = "job.jsonl") -> dict[str, str]:
     return {"repository_url": f"{git_server.url}/acme/app.git", "prompt": "go", "provider": "replay", "model": model}
 
 
+async def test_a_spawner_that_is_away_is_why_a_turn_cannot_begin(
+    database: DatabaseUrls, server_data_dir: Path, bare: Path, git_server: GitServer, tmp_path: Path
+) -> None:
+    server_data_dir.mkdir(mode=0o700)
+    spawner = spawner_settings(server_data_dir, "replay", worker_memory_mib=256)
+    given = {"launcher": "docker", "spawner_socket": socket_for(server_data_dir), "worker_memory_mib": 256, "worker_start_seconds": 1}
+    async with (
+        spawner_process(spawner, tmp_path / "spawner.log") as process,
+        in_process(settings_for(database, server_data_dir, git_server, **given)) as (_, client),
+    ):
+        process.terminate()
+        await process.wait()
+        events = await client.run(**ask(git_server))
+    end = events[-1].turn_completed
+    assert (end.status, end.code) == (event_pb2.TURN_STATUS_FAILED, event_pb2.TURN_CODE_LAUNCH), end
+    assert "the spawner" in end.message
+
+
 async def test_a_whole_turn_in_a_container(client: Client, bare: Path, git_server: GitServer, server_data_dir: Path) -> None:
     events = await client.run(**ask(git_server))
     end = events[-1].turn_completed

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import asyncio
+import subprocess
 import time
 from collections.abc import AsyncIterator
 from pathlib import Path
@@ -12,7 +14,7 @@ import pytest
 from support.containers import socket_for, spawner_process
 from support.fake_anthropic import FakeAnthropic, fake_anthropic, say, use
 from support.git_server import GitServer
-from support.swarm import containers_of_slot, no_services_left, services_of, swarm_settings
+from support.swarm import HOST, containers_of_slot, no_services_left, services_of, swarm_settings
 from support.treadle import (
     Client,
     Killable,
@@ -50,12 +52,24 @@ def provider() -> str:
 
 
 @pytest.fixture
+def limits() -> dict[str, Any]:
+    """Settings of the spawner."""
+    return {}
+
+
+@pytest.fixture
 async def settings(
-    database: DatabaseUrls, server_data_dir: Path, git_server: GitServer, provider: str, changes: dict[str, Any], tmp_path: Path
+    database: DatabaseUrls,
+    server_data_dir: Path,
+    git_server: GitServer,
+    provider: str,
+    changes: dict[str, Any],
+    limits: dict[str, Any],
+    tmp_path: Path,
 ) -> AsyncIterator[Settings]:
     """For a server beside a spawner that runs."""
     server_data_dir.mkdir(mode=0o700)
-    spawner = swarm_settings(server_data_dir, provider)
+    spawner = swarm_settings(server_data_dir, provider, **limits)
     with no_services_left(spawner.slots_dir):
         async with spawner_process(spawner, tmp_path / "spawner.log"):
             given = {"launcher": "swarm", "spawner_socket": socket_for(server_data_dir)}
@@ -138,6 +152,45 @@ async def test_the_next_server_goes_on_with_the_same_service(settings: Settings,
         event_pb2.WORKER_PHASE_ADOPTED,
         event_pb2.WORKER_PHASE_EXITED,
     ]
+
+
+class TestNoRoom:
+    """Workers that want more memory than any machine has, until somebody asks for less of it."""
+
+    @pytest.fixture
+    def limits(self) -> dict[str, Any]:
+        return {"worker_memory_mib": 1 << 20, "worker_reserved_mib": 1 << 20}
+
+    async def test_a_turn_waits_for_room_and_begins_when_there_is_some(
+        self, client: Client, bare: Path, git_server: GitServer, server_data_dir: Path
+    ) -> None:
+        events: list[event_pb2.Event] = []
+        async for frame in client.execute(**ask(git_server)):
+            events += frame.events.events
+            if any(each.phase == event_pb2.WORKER_PHASE_WAITING for each in workers(frame.events.events)):
+                (service,) = services_of(server_data_dir / "workers")
+                room = ["docker", "--host", HOST, "service", "update", "--quiet", "--detach", "--reserve-memory", "16m", service.id]
+                await asyncio.to_thread(subprocess.run, room, check=True, capture_output=True)
+        assert events[-1].turn_completed.status == event_pb2.TURN_STATUS_COMPLETED, events[-1]
+        assert [each.phase for each in workers(events)] == [
+            event_pb2.WORKER_PHASE_STARTING,
+            event_pb2.WORKER_PHASE_WAITING,
+            event_pb2.WORKER_PHASE_READY,
+            event_pb2.WORKER_PHASE_EXITED,
+        ]
+        assert pushed_files(bare, branch_of(events))["made.txt"] == "made"
+
+    async def test_a_turn_that_waits_for_room_can_be_stopped(
+        self, client: Client, bare: Path, git_server: GitServer, server_data_dir: Path
+    ) -> None:
+        events: list[event_pb2.Event] = []
+        async for frame in client.execute(**ask(git_server)):
+            events += frame.events.events
+            if any(each.phase == event_pb2.WORKER_PHASE_WAITING for each in workers(frame.events.events)):
+                assert services_of(server_data_dir / "workers")
+                await client.call("Interrupt", pb.InterruptRequest(session_id=events[0].session_id))
+        assert events[-1].turn_completed.status == event_pb2.TURN_STATUS_INTERRUPTED, events[-1]
+        await eventually(lambda: not services_of(server_data_dir / "workers"), limit=30)
 
 
 class TestModels:

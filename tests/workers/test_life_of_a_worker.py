@@ -18,6 +18,7 @@ from server.kernel.errors import LaunchFailed, WorkerLost
 from server.kernel.event import WorkerBatch
 from server.kernel.ports.launcher import WorkerExit, WorkerId, WorkerResult
 from server.kernel.turn import TurnCode, TurnState
+from server.sandbox.bubblewrap import SANDBOX_ID
 from server.sandbox.probe import Unavailable
 from server.workers import process
 from server.workers.local import LocalLauncher
@@ -36,6 +37,20 @@ async def test_a_turn_runs_and_its_files_are_there(launcher: LocalLauncher) -> N
         await launcher.collect(worker)
         assert (workspace / "treadle-notes" / "turn-1.md").read_text().count("please do it") == 1
         assert (0, "ok 1 - turn-1.md\n1..1\n") in heard.outputs()
+
+
+async def test_the_workspace_of_a_worker_that_never_started_can_be_read_back(launcher: LocalLauncher) -> None:
+    worker = new_worker()
+    workspace = await launcher.workspace(spec(worker))
+    (workspace / "docs").mkdir()
+    (workspace / "docs" / "a.md").write_text("a\n")
+    await launcher.furnished(worker)
+    assert (await launcher.collect(worker)).code is None
+    left = await launcher.left(worker)
+    # Whoever reads hostile trees.
+    reader = SANDBOX_ID if os.geteuid() == 0 else os.geteuid()
+    assert {path.stat().st_uid for path in (left, left / "docs", left / "docs" / "a.md")} == {reader}
+    await launcher.remove(worker)
 
 
 async def test_every_event_can_be_resumed_from(launcher: LocalLauncher) -> None:

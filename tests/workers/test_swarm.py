@@ -24,7 +24,7 @@ from support.swarm import client, container_of_slot, containers_of_slot, service
 from support.workers import assignment, eventually, launched, launcher_in, listen, new_worker, play, processes_with, python_of, spec
 
 from server.door_socket import bound
-from server.kernel.errors import LaunchFailed, WorkerLost
+from server.kernel.errors import NoRoom, WorkerLost
 from server.kernel.event import WorkerBatch
 from server.refusal import StartRefused
 from server.spawner import swarm as spawned
@@ -387,12 +387,11 @@ async def test_images_are_pulled_from_a_registry_that_asks_who_comes(tmp_path: P
     assert {*images.handed_out} == {*images.blobs}
 
 
-async def test_a_worker_for_which_no_machine_has_room_says_so(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(spawned, "_ROOM_SECONDS", 0.5)
+async def test_a_worker_for_which_no_machine_has_room_says_so(tmp_path: Path) -> None:
     # Of memory that no machine has.
     most = {"worker_memory_mib": 50_000_000, "worker_reserved_mib": 50_000_000}
     async with swarm_spawning(tmp_path, **most), launcher_in(tmp_path, "swarm") as launcher:
-        with pytest.raises(LaunchFailed, match=r"no machine of the Swarm takes the worker: .*insufficient resources.*_RESERVED_MIB"):
+        with pytest.raises(NoRoom, match=r"no machine of the Swarm takes the worker: .*insufficient resources"):
             await play(launcher, {"say": "hello"})
 
 

@@ -229,7 +229,7 @@ class Launcher(Protocol):
     - `remove` deletes everything of the worker. Repeatable.
     - `leftovers` lists workers whose files are still on this machine.
 
-    Errors: LaunchFailed (could not start or not connect within the start limit), WorkerLost.
+    Errors: LaunchFailed (could not start or not connect within the start limit), NoRoom (not yet: launch it again), WorkerLost.
     """
 
     @property

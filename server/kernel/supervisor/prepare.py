@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from server.kernel import naming
-from server.kernel.errors import BranchUnknown, PushRefused, RepositoryNotAllowed, RepositoryUnreachable, WorkspaceFailed
+from server.kernel.errors import BranchUnknown, LaunchFailed, PushRefused, RepositoryNotAllowed, RepositoryUnreachable, WorkspaceFailed
 from server.kernel.event import Fact
 from server.kernel.ports.event_codec import EventCodec
 from server.kernel.ports.launcher import WorkerId, WorkerSpec
@@ -37,6 +37,8 @@ async def prepare(drive: Drive) -> None:
         await drive.conclude(Outcome(TurnState.FAILED, TurnCode.REPOSITORY, error.message))
     except WorkspaceFailed as error:
         await drive.conclude(Outcome(TurnState.FAILED, TurnCode.WORKSPACE, error.message))
+    except LaunchFailed as error:
+        await drive.conclude(Outcome(TurnState.FAILED, TurnCode.LAUNCH, error.message))
 
 
 def first_facts(codec: EventCodec, turn: Turn) -> list[Fact]:

@@ -11,7 +11,7 @@ from typing import Any
 
 import structlog
 
-from server.kernel.errors import LaunchFailed, StoreUnavailable, WorkerLost, WorkerProtocolBroken
+from server.kernel.errors import LaunchFailed, NoRoom, StoreUnavailable, WorkerLost, WorkerProtocolBroken
 from server.kernel.event import Fact
 from server.kernel.journal.writer import RETRY_SECONDS
 from server.kernel.ports.launcher import Assignment, Worker, WorkerExit, WorkerItem, WorkerNotice, WorkerRequest, WorkerResult
@@ -30,6 +30,9 @@ DISK_SECONDS = 2.0
 DISK_PAUSES = 20
 DISK_MOST_SECONDS = 30.0
 """The disk that a workspace takes is looked at so often, and no longer than one part of so many of the time; but at least so often."""
+
+ROOM_SECONDS = 1.0
+"""So long after it was said that no machine has room for a worker, it is asked again."""
 
 NOTICE_BYTES = 1024
 """What a notice counts for: it adds little to the log, but each asks the database something."""
@@ -90,13 +93,36 @@ async def _door_to_network(drive: Drive) -> AsyncIterator[None]:
 async def _agents_part(drive: Drive) -> None:
     """Start the worker, or find it again, and follow it to its result or its end. Errors: LaunchFailed, WorkerLost when there is none."""
     with drive.passing("spawn"):
-        worker = await drive.ports.launcher.launch(drive.worker_id)
+        worker = await _launched(drive)
+    if worker is None:
+        await drive.conclude(drive.stopped_as)
+        return
     try:
         with drive.ports.tracer.span("agent", provider=drive.turn.provider, attempt=drive.turn.attempt, adopted=worker.has_turn):
             drive.agent_trace = drive.ports.tracer.current()
             await _follow(drive, worker)
     finally:
         await worker.close()
+
+
+async def _launched(drive: Drive) -> Worker | None:
+    """The worker, however long it takes until a machine has room for it; None when the turn shall stop before. Errors: LaunchFailed,
+    WorkerLost."""
+    waits = False
+    while True:
+        try:
+            return await drive.ports.launcher.launch(drive.worker_id)
+        except NoRoom as error:
+            if drive.stop_requested.is_set():
+                return None
+            if not waits:
+                log.warning("worker.waits", worker_id=str(drive.worker_id), why=error.message)
+                told = drive.ports.codec.worker_updated(str(drive.worker_id), "WAITING", launcher=drive.ports.launcher.capability)
+                await drive.step("wait", told, key=f"wait.{drive.log.epoch}")
+                waits = True
+        with suppress(TimeoutError):
+            async with asyncio.timeout(ROOM_SECONDS):
+                await drive.stop_requested.wait()
 
 
 async def _follow(drive: Drive, worker: Worker) -> None:

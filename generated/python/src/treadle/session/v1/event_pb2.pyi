@@ -49,6 +49,7 @@ class WorkerPhase(int, metaclass=_enum_type_wrapper.EnumTypeWrapper):
     __slots__ = ()
     WORKER_PHASE_UNSPECIFIED: _ClassVar[WorkerPhase]
     WORKER_PHASE_STARTING: _ClassVar[WorkerPhase]
+    WORKER_PHASE_WAITING: _ClassVar[WorkerPhase]
     WORKER_PHASE_READY: _ClassVar[WorkerPhase]
     WORKER_PHASE_ADOPTED: _ClassVar[WorkerPhase]
     WORKER_PHASE_EXITED: _ClassVar[WorkerPhase]
@@ -246,6 +247,7 @@ WAIT_REASON_USER_LIMIT: WaitReason
 WAIT_REASON_TENANT_LIMIT: WaitReason
 WORKER_PHASE_UNSPECIFIED: WorkerPhase
 WORKER_PHASE_STARTING: WorkerPhase
+WORKER_PHASE_WAITING: WorkerPhase
 WORKER_PHASE_READY: WorkerPhase
 WORKER_PHASE_ADOPTED: WorkerPhase
 WORKER_PHASE_EXITED: WorkerPhase

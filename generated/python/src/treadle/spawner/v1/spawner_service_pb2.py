@@ -24,7 +24,7 @@ _sym_db = _symbol_database.Default()
 
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n(treadle/spawner/v1/spawner_service.proto\x12\x12treadle.spawner.v1\"\x11\n\x0f\x44\x65scribeRequest\"\xb5\x01\n\x10\x44\x65scribeResponse\x12\x1c\n\tproviders\x18\x01 \x03(\tR\tproviders\x12\x14\n\x03uid\x18\x02 \x01(\rB\x02\x18\x01R\x03uid\x12\x14\n\x03gid\x18\x03 \x01(\rB\x02\x18\x01R\x03gid\x12\x16\n\x06\x64\x65tail\x18\x04 \x01(\tR\x06\x64\x65tail\x12%\n\x0eworker_seconds\x18\x05 \x01(\x01R\rworkerSeconds\x12\x18\n\x07\x63\x61rried\x18\x06 \x01(\x08R\x07\x63\x61rried\"}\n\x0cWorkerLabels\x12\x1d\n\nsession_id\x18\x01 \x01(\tR\tsessionId\x12\x17\n\x07turn_id\x18\x02 \x01(\tR\x06turnId\x12\x18\n\x07\x61ttempt\x18\x03 \x01(\rR\x07\x61ttempt\x12\x1b\n\ttenant_id\x18\x04 \x01(\tR\x08tenantId\">\n\x0ePrepareRequest\x12\x12\n\x04slot\x18\x01 \x01(\tR\x04slot\x12\x18\n\x07waiting\x18\x02 \x03(\tR\x07waiting\"\'\n\x0fPrepareResponse\x12\x14\n\x05taken\x18\x01 \x01(\tR\x05taken\"\xc8\x01\n\x0cStartRequest\x12\x12\n\x04slot\x18\x01 \x01(\tR\x04slot\x12\x1a\n\x08provider\x18\x02 \x01(\tR\x08provider\x12\x38\n\x06labels\x18\x03 \x01(\x0b\x32 .treadle.spawner.v1.WorkerLabelsR\x06labels\x12\x1c\n\tfurnished\x18\x04 \x01(\x08R\tfurnished\x12\x16\n\x06unused\x18\x05 \x01(\x08R\x06unused\x12\x18\n\x07\x63\x61rrier\x18\x06 \x01(\x0cR\x07\x63\x61rrier\"e\n\rStartResponse\x12:\n\x07outcome\x18\x01 \x01(\x0e\x32 .treadle.spawner.v1.StartOutcomeR\x07outcome\x12\x18\n\x07\x61\x64\x64ress\x18\x02 \x01(\tR\x07\x61\x64\x64ress\"G\n\tWorkerEnd\x12\x17\n\x04\x63ode\x18\x01 \x01(\x05H\x00R\x04\x63ode\x88\x01\x01\x12\x18\n\x07message\x18\x02 \x01(\tR\x07messageB\x07\n\x05_code\"!\n\x0bSealRequest\x12\x12\n\x04slot\x18\x01 \x01(\tR\x04slot\"\x0e\n\x0cSealResponse\"%\n\x0fOccupiedRequest\x12\x12\n\x04slot\x18\x01 \x01(\tR\x04slot\"\\\n\x10OccupiedResponse\x12\x14\n\x05\x62ytes\x18\x01 \x01(\x04R\x05\x62ytes\x12\x14\n\x05\x66iles\x18\x02 \x01(\x04R\x05\x66iles\x12\x1c\n\tuncounted\x18\x03 \x01(\x08R\tuncounted\"!\n\x0bWaitRequest\x12\x12\n\x04slot\x18\x01 \x01(\tR\x04slot\"?\n\x0cWaitResponse\x12/\n\x03\x65nd\x18\x01 \x01(\x0b\x32\x1d.treadle.spawner.v1.WorkerEndR\x03\x65nd\"!\n\x0bKillRequest\x12\x12\n\x04slot\x18\x01 \x01(\tR\x04slot\"?\n\x0cKillResponse\x12/\n\x03\x65nd\x18\x01 \x01(\x0b\x32\x1d.treadle.spawner.v1.WorkerEndR\x03\x65nd\"#\n\rRemoveRequest\x12\x12\n\x04slot\x18\x01 \x01(\tR\x04slot\"\x10\n\x0eRemoveResponse\"\r\n\x0bListRequest\"T\n\x0cListResponse\x12\x44\n\ncontainers\x18\x01 \x03(\x0b\x32$.treadle.spawner.v1.SpawnedContainerR\ncontainers\"\x96\x01\n\x10SpawnedContainer\x12\x12\n\x04slot\x18\x01 \x01(\tR\x04slot\x12\x1a\n\x08provider\x18\x02 \x01(\tR\x08provider\x12\x38\n\x06labels\x18\x03 \x01(\x0b\x32 .treadle.spawner.v1.WorkerLabelsR\x06labels\x12\x18\n\x07running\x18\x04 \x01(\x08R\x07running*|\n\x0cStartOutcome\x12\x1d\n\x19START_OUTCOME_UNSPECIFIED\x10\x00\x12\x19\n\x15START_OUTCOME_STARTED\x10\x01\x12\x19\n\x15START_OUTCOME_RUNNING\x10\x02\x12\x17\n\x13START_OUTCOME_ENDED\x10\x03\x32\xdd\x05\n\x0eSpawnerService\x12U\n\x08\x44\x65scribe\x12#.treadle.spawner.v1.DescribeRequest\x1a$.treadle.spawner.v1.DescribeResponse\x12R\n\x07Prepare\x12\".treadle.spawner.v1.PrepareRequest\x1a#.treadle.spawner.v1.PrepareResponse\x12L\n\x05Start\x12 .treadle.spawner.v1.StartRequest\x1a!.treadle.spawner.v1.StartResponse\x12I\n\x04Seal\x12\x1f.treadle.spawner.v1.SealRequest\x1a .treadle.spawner.v1.SealResponse\x12U\n\x08Occupied\x12#.treadle.spawner.v1.OccupiedRequest\x1a$.treadle.spawner.v1.OccupiedResponse\x12I\n\x04Wait\x12\x1f.treadle.spawner.v1.WaitRequest\x1a .treadle.spawner.v1.WaitResponse\x12I\n\x04Kill\x12\x1f.treadle.spawner.v1.KillRequest\x1a .treadle.spawner.v1.KillResponse\x12O\n\x06Remove\x12!.treadle.spawner.v1.RemoveRequest\x1a\".treadle.spawner.v1.RemoveResponse\x12I\n\x04List\x12\x1f.treadle.spawner.v1.ListRequest\x1a .treadle.spawner.v1.ListResponseb\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n(treadle/spawner/v1/spawner_service.proto\x12\x12treadle.spawner.v1\"\x11\n\x0f\x44\x65scribeRequest\"\xb5\x01\n\x10\x44\x65scribeResponse\x12\x1c\n\tproviders\x18\x01 \x03(\tR\tproviders\x12\x14\n\x03uid\x18\x02 \x01(\rB\x02\x18\x01R\x03uid\x12\x14\n\x03gid\x18\x03 \x01(\rB\x02\x18\x01R\x03gid\x12\x16\n\x06\x64\x65tail\x18\x04 \x01(\tR\x06\x64\x65tail\x12%\n\x0eworker_seconds\x18\x05 \x01(\x01R\rworkerSeconds\x12\x18\n\x07\x63\x61rried\x18\x06 \x01(\x08R\x07\x63\x61rried\"}\n\x0cWorkerLabels\x12\x1d\n\nsession_id\x18\x01 \x01(\tR\tsessionId\x12\x17\n\x07turn_id\x18\x02 \x01(\tR\x06turnId\x12\x18\n\x07\x61ttempt\x18\x03 \x01(\rR\x07\x61ttempt\x12\x1b\n\ttenant_id\x18\x04 \x01(\tR\x08tenantId\">\n\x0ePrepareRequest\x12\x12\n\x04slot\x18\x01 \x01(\tR\x04slot\x12\x18\n\x07waiting\x18\x02 \x03(\tR\x07waiting\"\'\n\x0fPrepareResponse\x12\x14\n\x05taken\x18\x01 \x01(\tR\x05taken\"\xc8\x01\n\x0cStartRequest\x12\x12\n\x04slot\x18\x01 \x01(\tR\x04slot\x12\x1a\n\x08provider\x18\x02 \x01(\tR\x08provider\x12\x38\n\x06labels\x18\x03 \x01(\x0b\x32 .treadle.spawner.v1.WorkerLabelsR\x06labels\x12\x1c\n\tfurnished\x18\x04 \x01(\x08R\tfurnished\x12\x16\n\x06unused\x18\x05 \x01(\x08R\x06unused\x12\x18\n\x07\x63\x61rrier\x18\x06 \x01(\x0cR\x07\x63\x61rrier\"}\n\rStartResponse\x12:\n\x07outcome\x18\x01 \x01(\x0e\x32 .treadle.spawner.v1.StartOutcomeR\x07outcome\x12\x18\n\x07\x61\x64\x64ress\x18\x02 \x01(\tR\x07\x61\x64\x64ress\x12\x16\n\x06reason\x18\x03 \x01(\tR\x06reason\"G\n\tWorkerEnd\x12\x17\n\x04\x63ode\x18\x01 \x01(\x05H\x00R\x04\x63ode\x88\x01\x01\x12\x18\n\x07message\x18\x02 \x01(\tR\x07messageB\x07\n\x05_code\"!\n\x0bSealRequest\x12\x12\n\x04slot\x18\x01 \x01(\tR\x04slot\"\x0e\n\x0cSealResponse\"%\n\x0fOccupiedRequest\x12\x12\n\x04slot\x18\x01 \x01(\tR\x04slot\"\\\n\x10OccupiedResponse\x12\x14\n\x05\x62ytes\x18\x01 \x01(\x04R\x05\x62ytes\x12\x14\n\x05\x66iles\x18\x02 \x01(\x04R\x05\x66iles\x12\x1c\n\tuncounted\x18\x03 \x01(\x08R\tuncounted\"!\n\x0bWaitRequest\x12\x12\n\x04slot\x18\x01 \x01(\tR\x04slot\"?\n\x0cWaitResponse\x12/\n\x03\x65nd\x18\x01 \x01(\x0b\x32\x1d.treadle.spawner.v1.WorkerEndR\x03\x65nd\"!\n\x0bKillRequest\x12\x12\n\x04slot\x18\x01 \x01(\tR\x04slot\"?\n\x0cKillResponse\x12/\n\x03\x65nd\x18\x01 \x01(\x0b\x32\x1d.treadle.spawner.v1.WorkerEndR\x03\x65nd\"#\n\rRemoveRequest\x12\x12\n\x04slot\x18\x01 \x01(\tR\x04slot\"\x10\n\x0eRemoveResponse\"\r\n\x0bListRequest\"T\n\x0cListResponse\x12\x44\n\ncontainers\x18\x01 \x03(\x0b\x32$.treadle.spawner.v1.SpawnedContainerR\ncontainers\"\x96\x01\n\x10SpawnedContainer\x12\x12\n\x04slot\x18\x01 \x01(\tR\x04slot\x12\x1a\n\x08provider\x18\x02 \x01(\tR\x08provider\x12\x38\n\x06labels\x18\x03 \x01(\x0b\x32 .treadle.spawner.v1.WorkerLabelsR\x06labels\x12\x18\n\x07running\x18\x04 \x01(\x08R\x07running*\x97\x01\n\x0cStartOutcome\x12\x1d\n\x19START_OUTCOME_UNSPECIFIED\x10\x00\x12\x19\n\x15START_OUTCOME_STARTED\x10\x01\x12\x19\n\x15START_OUTCOME_RUNNING\x10\x02\x12\x17\n\x13START_OUTCOME_ENDED\x10\x03\x12\x19\n\x15START_OUTCOME_NO_ROOM\x10\x04\x32\xdd\x05\n\x0eSpawnerService\x12U\n\x08\x44\x65scribe\x12#.treadle.spawner.v1.DescribeRequest\x1a$.treadle.spawner.v1.DescribeResponse\x12R\n\x07Prepare\x12\".treadle.spawner.v1.PrepareRequest\x1a#.treadle.spawner.v1.PrepareResponse\x12L\n\x05Start\x12 .treadle.spawner.v1.StartRequest\x1a!.treadle.spawner.v1.StartResponse\x12I\n\x04Seal\x12\x1f.treadle.spawner.v1.SealRequest\x1a .treadle.spawner.v1.SealResponse\x12U\n\x08Occupied\x12#.treadle.spawner.v1.OccupiedRequest\x1a$.treadle.spawner.v1.OccupiedResponse\x12I\n\x04Wait\x12\x1f.treadle.spawner.v1.WaitRequest\x1a .treadle.spawner.v1.WaitResponse\x12I\n\x04Kill\x12\x1f.treadle.spawner.v1.KillRequest\x1a .treadle.spawner.v1.KillResponse\x12O\n\x06Remove\x12!.treadle.spawner.v1.RemoveRequest\x1a\".treadle.spawner.v1.RemoveResponse\x12I\n\x04List\x12\x1f.treadle.spawner.v1.ListRequest\x1a .treadle.spawner.v1.ListResponseb\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
@@ -35,8 +35,8 @@ if not _descriptor._USE_C_DESCRIPTORS:
   _globals['_DESCRIBERESPONSE'].fields_by_name['uid']._serialized_options = b'\030\001'
   _globals['_DESCRIBERESPONSE'].fields_by_name['gid']._loaded_options = None
   _globals['_DESCRIBERESPONSE'].fields_by_name['gid']._serialized_options = b'\030\001'
-  _globals['_STARTOUTCOME']._serialized_start=1571
-  _globals['_STARTOUTCOME']._serialized_end=1695
+  _globals['_STARTOUTCOME']._serialized_start=1596
+  _globals['_STARTOUTCOME']._serialized_end=1747
   _globals['_DESCRIBEREQUEST']._serialized_start=64
   _globals['_DESCRIBEREQUEST']._serialized_end=81
   _globals['_DESCRIBERESPONSE']._serialized_start=84
@@ -50,35 +50,35 @@ if not _descriptor._USE_C_DESCRIPTORS:
   _globals['_STARTREQUEST']._serialized_start=500
   _globals['_STARTREQUEST']._serialized_end=700
   _globals['_STARTRESPONSE']._serialized_start=702
-  _globals['_STARTRESPONSE']._serialized_end=803
-  _globals['_WORKEREND']._serialized_start=805
-  _globals['_WORKEREND']._serialized_end=876
-  _globals['_SEALREQUEST']._serialized_start=878
-  _globals['_SEALREQUEST']._serialized_end=911
-  _globals['_SEALRESPONSE']._serialized_start=913
-  _globals['_SEALRESPONSE']._serialized_end=927
-  _globals['_OCCUPIEDREQUEST']._serialized_start=929
-  _globals['_OCCUPIEDREQUEST']._serialized_end=966
-  _globals['_OCCUPIEDRESPONSE']._serialized_start=968
-  _globals['_OCCUPIEDRESPONSE']._serialized_end=1060
-  _globals['_WAITREQUEST']._serialized_start=1062
-  _globals['_WAITREQUEST']._serialized_end=1095
-  _globals['_WAITRESPONSE']._serialized_start=1097
-  _globals['_WAITRESPONSE']._serialized_end=1160
-  _globals['_KILLREQUEST']._serialized_start=1162
-  _globals['_KILLREQUEST']._serialized_end=1195
-  _globals['_KILLRESPONSE']._serialized_start=1197
-  _globals['_KILLRESPONSE']._serialized_end=1260
-  _globals['_REMOVEREQUEST']._serialized_start=1262
-  _globals['_REMOVEREQUEST']._serialized_end=1297
-  _globals['_REMOVERESPONSE']._serialized_start=1299
-  _globals['_REMOVERESPONSE']._serialized_end=1315
-  _globals['_LISTREQUEST']._serialized_start=1317
-  _globals['_LISTREQUEST']._serialized_end=1330
-  _globals['_LISTRESPONSE']._serialized_start=1332
-  _globals['_LISTRESPONSE']._serialized_end=1416
-  _globals['_SPAWNEDCONTAINER']._serialized_start=1419
-  _globals['_SPAWNEDCONTAINER']._serialized_end=1569
-  _globals['_SPAWNERSERVICE']._serialized_start=1698
-  _globals['_SPAWNERSERVICE']._serialized_end=2431
+  _globals['_STARTRESPONSE']._serialized_end=827
+  _globals['_WORKEREND']._serialized_start=829
+  _globals['_WORKEREND']._serialized_end=900
+  _globals['_SEALREQUEST']._serialized_start=902
+  _globals['_SEALREQUEST']._serialized_end=935
+  _globals['_SEALRESPONSE']._serialized_start=937
+  _globals['_SEALRESPONSE']._serialized_end=951
+  _globals['_OCCUPIEDREQUEST']._serialized_start=953
+  _globals['_OCCUPIEDREQUEST']._serialized_end=990
+  _globals['_OCCUPIEDRESPONSE']._serialized_start=992
+  _globals['_OCCUPIEDRESPONSE']._serialized_end=1084
+  _globals['_WAITREQUEST']._serialized_start=1086
+  _globals['_WAITREQUEST']._serialized_end=1119
+  _globals['_WAITRESPONSE']._serialized_start=1121
+  _globals['_WAITRESPONSE']._serialized_end=1184
+  _globals['_KILLREQUEST']._serialized_start=1186
+  _globals['_KILLREQUEST']._serialized_end=1219
+  _globals['_KILLRESPONSE']._serialized_start=1221
+  _globals['_KILLRESPONSE']._serialized_end=1284
+  _globals['_REMOVEREQUEST']._serialized_start=1286
+  _globals['_REMOVEREQUEST']._serialized_end=1321
+  _globals['_REMOVERESPONSE']._serialized_start=1323
+  _globals['_REMOVERESPONSE']._serialized_end=1339
+  _globals['_LISTREQUEST']._serialized_start=1341
+  _globals['_LISTREQUEST']._serialized_end=1354
+  _globals['_LISTRESPONSE']._serialized_start=1356
+  _globals['_LISTRESPONSE']._serialized_end=1440
+  _globals['_SPAWNEDCONTAINER']._serialized_start=1443
+  _globals['_SPAWNEDCONTAINER']._serialized_end=1593
+  _globals['_SPAWNERSERVICE']._serialized_start=1750
+  _globals['_SPAWNERSERVICE']._serialized_end=2483
 # @@protoc_insertion_point(module_scope)

@@ -13,10 +13,12 @@ class StartOutcome(int, metaclass=_enum_type_wrapper.EnumTypeWrapper):
     START_OUTCOME_STARTED: _ClassVar[StartOutcome]
     START_OUTCOME_RUNNING: _ClassVar[StartOutcome]
     START_OUTCOME_ENDED: _ClassVar[StartOutcome]
+    START_OUTCOME_NO_ROOM: _ClassVar[StartOutcome]
 START_OUTCOME_UNSPECIFIED: StartOutcome
 START_OUTCOME_STARTED: StartOutcome
 START_OUTCOME_RUNNING: StartOutcome
 START_OUTCOME_ENDED: StartOutcome
+START_OUTCOME_NO_ROOM: StartOutcome
 
 class DescribeRequest(_message.Message):
     __slots__ = ()
@@ -81,12 +83,14 @@ class StartRequest(_message.Message):
     def __init__(self, slot: _Optional[str] = ..., provider: _Optional[str] = ..., labels: _Optional[_Union[WorkerLabels, _Mapping]] = ..., furnished: bool = ..., unused: bool = ..., carrier: _Optional[bytes] = ...) -> None: ...
 
 class StartResponse(_message.Message):
-    __slots__ = ("outcome", "address")
+    __slots__ = ("outcome", "address", "reason")
     OUTCOME_FIELD_NUMBER: _ClassVar[int]
     ADDRESS_FIELD_NUMBER: _ClassVar[int]
+    REASON_FIELD_NUMBER: _ClassVar[int]
     outcome: StartOutcome
     address: str
-    def __init__(self, outcome: _Optional[_Union[StartOutcome, str]] = ..., address: _Optional[str] = ...) -> None: ...
+    reason: str
+    def __init__(self, outcome: _Optional[_Union[StartOutcome, str]] = ..., address: _Optional[str] = ..., reason: _Optional[str] = ...) -> None: ...
 
 class WorkerEnd(_message.Message):
     __slots__ = ("code", "message")

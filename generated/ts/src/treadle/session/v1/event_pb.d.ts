@@ -2175,6 +2175,13 @@ export enum WorkerPhase {
   STARTING = 3,
 
   /**
+   * No machine has room for it; it starts when one has. That time does not count as the turn's.
+   *
+   * @generated from enum value: WORKER_PHASE_WAITING = 10;
+   */
+  WAITING = 10,
+
+  /**
    * The worker answered and got its assignment.
    *
    * @generated from enum value: WORKER_PHASE_READY = 5;
