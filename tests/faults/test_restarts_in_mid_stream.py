@@ -156,7 +156,8 @@ async def test_postgres_restarted_five_times(git_server: GitServer, passable: Pa
             restartable_postgres(directory / "data") as postgres,
             # Nobody takes a turn over while the leases cannot be renewed.
             in_process(settings_for(postgres.urls, directory / "data", git_server, lease_seconds=60)) as (_, client),
-            in_process(settings_for(postgres.urls, other / "data", git_server, lease_seconds=60)) as (_, reader),
+            # Followers there learn that the database is gone when they ask it again: after a heartbeat's time.
+            in_process(settings_for(postgres.urls, other / "data", git_server, lease_seconds=60, heartbeat_seconds=0.5)) as (_, reader),
             _gateway(near, client.address, passable / "near"),
             _gateway(far, reader.address, passable / "far"),
         ):
