@@ -69,13 +69,13 @@ async def test_a_server_that_is_killed_takes_its_spawner_along(unused, docker) -
     ],
     ids=["engine", "image", "runtime", "processors", "memory"],
 )
-async def test_what_cannot_work_stops_the_start_and_doctor_says_the_same(unused, docker, wrong, says) -> None:
-    up = await unused.run("up", "--listen", "127.0.0.1:0", **(docker | wrong))
+async def test_what_cannot_work_stops_the_start_and_doctor_says_the_same(home, docker, wrong, says) -> None:
+    up = await home.run("up", "--listen", "127.0.0.1:0", **(docker | wrong))
     assert up.code == 2, up
     assert says in up.err
     assert "Traceback" not in up.err
-    assert unused.processes() == []
-    doctor = await unused.run("doctor", TREADLE_LISTEN="127.0.0.1:0", **(docker | wrong))
+    assert home.processes() == []
+    doctor = await home.run("doctor", TREADLE_LISTEN="127.0.0.1:0", **(docker | wrong))
     assert doctor.code == 1
     assert f"no  launcher   docker: {says}" in doctor.out
 
@@ -90,12 +90,12 @@ async def test_doctor_tries_a_container(unused, docker) -> None:
     assert "ok  launcher   process (TREADLE_LAUNCHER of this shell; Treadle also has: docker, swarm)" in plain.out
 
 
-async def test_an_agent_without_an_image_cannot_be_the_default(unused, docker) -> None:
+async def test_an_agent_without_an_image_cannot_be_the_default(home, docker) -> None:
     image = require_engine().images.get(docker["TREADLE_WORKER_IMAGE"].replace("{provider}", "replay"))
     image.tag("treadle-test-only-replay")
     try:
         only = docker | {"TREADLE_WORKER_IMAGE": "treadle-test-only-{provider}"}
-        up = await unused.run("up", "--listen", "127.0.0.1:0", **only, TREADLE_DEFAULT_PROVIDER="claude")
+        up = await home.run("up", "--listen", "127.0.0.1:0", **only, TREADLE_DEFAULT_PROVIDER="claude")
     finally:
         require_engine().images.remove("treadle-test-only-replay", noprune=True)
     assert up.code == 2, up

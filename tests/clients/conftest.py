@@ -46,14 +46,10 @@ def request(url: str) -> dict[str, str]:
 @asynccontextmanager
 async def opened(postgres: PostgresServer, **changes: Any) -> AsyncIterator[World]:
     """A server with a database of its own."""
-    name = f"clients_{uuid.uuid4().hex}"
-    await postgres.execute(f"CREATE DATABASE {name} TEMPLATE template")
-    try:
+    async with postgres.fresh(f"clients_{uuid.uuid4().hex}") as urls:
         with open_directory() as directory, serving(directory / "host") as git:
-            async with in_process(settings_for(postgres.urls(name), directory / "data", git, **changes)) as (server, client):
+            async with in_process(settings_for(urls, directory / "data", git, **changes)) as (server, client):
                 yield World(server, client, git)
-    finally:
-        await postgres.execute(f"DROP DATABASE {name} WITH (FORCE)")
 
 
 @pytest.fixture(scope="module")

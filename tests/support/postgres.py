@@ -15,7 +15,7 @@ import subprocess
 import tempfile
 import time
 from collections.abc import AsyncIterator, Iterator
-from contextlib import contextmanager
+from contextlib import asynccontextmanager, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from urllib.parse import quote
@@ -110,6 +110,16 @@ class PostgresServer:
         finally:
             await connection.close()
 
+    @asynccontextmanager
+    async def fresh(self, name: str) -> AsyncIterator[DatabaseUrls]:
+        """A migrated database, for the time of the context."""
+        # Its files are copied, which is half the work of having each page in the log; the checkpoint that this takes costs nothing here.
+        await self.execute(f"CREATE DATABASE {name} TEMPLATE template STRATEGY FILE_COPY")
+        try:
+            yield self.urls(name)
+        finally:
+            await self.execute(f"DROP DATABASE {name} WITH (FORCE)")
+
     async def prepare(self) -> PostgresServer:
         connection = await asyncpg.connect(self.url(OWNER, "postgres"))
         try:
@@ -172,12 +182,8 @@ def postgres(postgres18: PostgresServer) -> PostgresServer:
 @pytest.fixture
 async def database(postgres: PostgresServer) -> AsyncIterator[DatabaseUrls]:
     """A fresh, migrated database."""
-    name = f"test_{next(_numbers)}"
-    await postgres.execute(f"CREATE DATABASE {name} TEMPLATE template")
-    try:
-        yield postgres.urls(name)
-    finally:
-        await postgres.execute(f"DROP DATABASE {name} WITH (FORCE)")
+    async with postgres.fresh(f"test_{next(_numbers)}") as urls:
+        yield urls
 
 
 def database_settings(urls: DatabaseUrls) -> Settings:
