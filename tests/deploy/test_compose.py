@@ -8,7 +8,6 @@ import signal
 import threading
 import time
 from collections.abc import Callable, Iterator
-from pathlib import Path
 
 import pytest
 from support.containers import ROOT
@@ -34,20 +33,33 @@ LONG = recording(
 MORE = recording({"write": "more.txt", "content": "more\n"})
 
 
-@pytest.fixture
-def deployment(tmp_path: Path) -> Iterator[Deployment]:
+@pytest.fixture(scope="module")
+def made(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Deployment]:
     require(os.geteuid() == 0, "root", "the tests of deployments end containers' processes")
-    with deployed(tmp_path / "home") as made:
-        yield made
+    with deployed(tmp_path_factory.mktemp("deployment") / "home") as deployment:
+        yield deployment
 
 
-@pytest.fixture
-def git(deployment: Deployment, tmp_path: Path) -> Iterator[GitServer]:
+@pytest.fixture(scope="module")
+def git(made: Deployment, tmp_path_factory: pytest.TempPathFactory) -> Iterator[GitServer]:
     """A Git host that the server's container reaches, as far as the settings allow it."""
-    with git_server(tmp_path / "host", host=deployment.this_machine()) as server:
+    with git_server(tmp_path_factory.mktemp("host"), host=made.this_machine()) as server:
         server.create("acme/app", {"README.md": "# App\n", "job.jsonl": JOB, "long.jsonl": LONG, "more.jsonl": MORE})
-        deployment.set("server.env", TREADLE_GIT_ALLOWED_PREFIXES=server.url)
+        made.set("server.env", TREADLE_GIT_ALLOWED_PREFIXES=server.url)
         yield server
+
+
+@pytest.fixture(scope="module")
+def deployment(made: Deployment, git: GitServer) -> Deployment:
+    """Up, and so it is left by each test: to come up takes as long as many a test."""
+    made.compose("up", "--detach")
+    made.healthy("server", "gateway")
+    return made
+
+
+@pytest.fixture(scope="module")
+def key(deployment: Deployment) -> str:
+    return deployment.new_key("ada")
 
 
 class Turn:
@@ -105,10 +117,7 @@ def eventually(condition: Callable[[], bool], limit: float = 60) -> None:
         time.sleep(0.05)
 
 
-def test_a_session_an_upgrade_a_crash_and_the_end(deployment: Deployment, git: GitServer) -> None:
-    deployment.compose("up", "--detach")
-    deployment.healthy("server", "gateway")
-    key = deployment.new_key("ada")
+def test_a_session_an_upgrade_and_a_crash(deployment: Deployment, git: GitServer, key: str) -> None:
     with deployment.client(key) as treadle:
         url = f"{git.url}acme/app.git"
         turn = Turn(treadle, url, "job.jsonl")
@@ -150,17 +159,6 @@ def test_a_session_an_upgrade_a_crash_and_the_end(deployment: Deployment, git: G
         assert (end.status, end.pushed) == (event_pb2.TURN_STATUS_COMPLETED, True), end
     eventually(lambda: not deployment.workers())
 
-    # Nothing is left of a turn either that was not at its end.
-    with deployment.client(key) as treadle:
-        turn = Turn(treadle, url, "long.jsonl")
-        turn.until(commands)
-        turn.leave()
-        assert len(deployment.workers()) == 1
-        deployment.compose("stop", "server")
-        assert len(deployment.workers()) == 1
-        deployment.compose("down")
-        assert deployment.workers() == []
-
 
 def commands_under(heading: str) -> str:
     """What docs/operations.md tells to type."""
@@ -169,10 +167,10 @@ def commands_under(heading: str) -> str:
     return str(block)
 
 
-def test_what_was_backed_up_is_restored_by_the_commands_of_the_manual(deployment: Deployment, git: GitServer) -> None:
-    deployment.compose("up", "--detach")
-    deployment.healthy("server", "gateway")
-    key, url = deployment.new_key("ada"), f"{git.url}acme/app.git"
+def test_after_the_end_what_was_backed_up_is_restored_by_the_commands_of_the_manual(
+    deployment: Deployment, git: GitServer, key: str
+) -> None:
+    url = f"{git.url}acme/app.git"
     bare = git.root / "acme" / "app.git"
     with deployment.client(key) as treadle:
         turn = Turn(treadle, url, "job.jsonl")
@@ -183,7 +181,21 @@ def test_what_was_backed_up_is_restored_by_the_commands_of_the_manual(deployment
         assert not Turn(treadle, url, "more.jsonl", session).ended().pushed
         before = list(treadle.resume(session, follow=False))
     deployment.shell("bash", "-euo", "pipefail", "-c", commands_under("Backup"))
-    deployment.compose("down", "--volumes")
+
+    # Nothing is left of a turn either that was not at its end.
+    deployment.healthy("server", "gateway")
+    with deployment.client(key) as treadle:
+        # In a repository whose host takes its branch.
+        git.create("acme/other", {"other.jsonl": LONG})
+        turn = Turn(treadle, f"{git.url}acme/other.git", "other.jsonl")
+        turn.until(commands)
+        turn.leave()
+        assert len(deployment.workers()) == 1
+        deployment.compose("stop", "server")
+        assert len(deployment.workers()) == 1
+        deployment.compose("down", "--volumes")
+        assert deployment.workers() == []
+
     deployment.shell("bash", "-euo", "pipefail", "-c", commands_under("Restore"))
     deployment.healthy("server", "gateway")
     with deployment.client(key) as treadle:
