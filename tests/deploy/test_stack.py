@@ -104,8 +104,7 @@ def stack(git: GitServer, tmp_path: Path) -> Iterator[tuple[Path, Callable[[], N
 @contextmanager
 def _deployed(git: GitServer, tmp_path: Path) -> Iterator[tuple[Path, Callable[[], None]]]:
     found = images("server", "gateway", "replay") | support_images()
-    for image in found.values():
-        load(image.replace("{provider}", "replay"))
+    load(*(image.replace("{provider}", "replay") for image in found.values()))
     shutil.copy(ROOT / "swarm.yml", tmp_path)
     made_secrets(tmp_path)
     values = {
