@@ -11,7 +11,7 @@ from typing import TypeVar
 import pytest
 from support.requirements import all_required
 
-pytest_plugins = ["support.postgres"]
+pytest_plugins = ["support.nursery", "support.postgres"]
 
 # A key of whoever runs the tests is none of the tests' business.
 for _name in ("ANTHROPIC_API_KEY", "OPENAI_API_KEY", "CLAUDE_CODE_OAUTH_TOKEN"):

@@ -12,6 +12,7 @@ from typing import Any
 import pytest
 from support.clients import Driver
 from support.git_server import git_server as serving
+from support.nursery import Nursery
 from support.requirements import require
 from support.treadle import Killable, connected, recording, settings_for
 
@@ -34,12 +35,14 @@ class Host:
 
 
 @pytest.fixture
-async def host(database: DatabaseUrls, server_data_dir: Path, tmp_path: Path) -> AsyncIterator[Host]:
+async def host(database: DatabaseUrls, server_data_dir: Path, tmp_path: Path, nursery: Nursery) -> AsyncIterator[Host]:
     with socket.create_server(("127.0.0.1", 0)) as free:
         address = f"127.0.0.1:{free.getsockname()[1]}"
     with serving(tmp_path / "host") as git:
         git.create("acme/app", {"README.md": "# App\n", "r.jsonl": recording(*STEPS)})
-        server = Killable(settings_for(database, server_data_dir, git, log_format="json", listen=address), tmp_path / "server.log")
+        server = Killable(
+            settings_for(database, server_data_dir, git, log_format="json", listen=address), tmp_path / "server.log", nursery=nursery
+        )
         fields = {"repository": f"{git.url}/acme/app.git", "prompt": "go", "provider": "replay", "model": "r.jsonl"}
         try:
             yield Host(server, address, fields)

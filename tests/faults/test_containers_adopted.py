@@ -19,8 +19,9 @@ import pytest
 from support.containers import containers_of, no_containers_left, socket_for, spawner_process, spawner_settings
 from support.git_server import GitServer, git
 from support.git_server import git_server as serving
+from support.nursery import Nursery
 from support.postgres import open_directory
-from support.treadle import Client, Killable, connected, kinds, nursery, pushed_files, recording, settings_for
+from support.treadle import Client, Killable, connected, kinds, pushed_files, recording, settings_for
 from support.workers import eventually
 
 from server.config import Settings
@@ -136,16 +137,16 @@ class World:
 
 
 @pytest.fixture
-async def world(database: DatabaseUrls, server_data_dir: Path, tmp_path: Path) -> AsyncIterator[World]:
+async def world(database: DatabaseUrls, server_data_dir: Path, tmp_path: Path, nursery: Nursery) -> AsyncIterator[World]:
     server_data_dir.mkdir(mode=0o700)
     memory = {"worker_memory_mib": 256}
     spawner = spawner_settings(server_data_dir, "replay", **memory)
     with serving(tmp_path / "host") as git_server, no_containers_left(spawner.slots_dir):
         git_server.create("acme/app", {"README.md": "# App\n", "r.jsonl": played()})
-        async with spawner_process(spawner, tmp_path / "spawner.log"), nursery(tmp_path) as born:
+        async with spawner_process(spawner, tmp_path / "spawner.log"):
             given = {"launcher": "docker", "spawner_socket": socket_for(server_data_dir), "log_format": "json"} | memory
             settings = settings_for(database, server_data_dir, git_server, **given)
-            server = Killable(settings, tmp_path / "server.log", nursery=born)
+            server = Killable(settings, tmp_path / "server.log", nursery=nursery)
             try:
                 yield World(server, settings, git_server, database)
             finally:

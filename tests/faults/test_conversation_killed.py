@@ -11,6 +11,7 @@ import grpc
 import pytest
 from support.git_server import GitServer
 from support.git_server import git_server as serving
+from support.nursery import Nursery
 from support.treadle import Client, Killable, connected, events_of, recording, settings_for
 
 from server.embedded.postgres_home import DatabaseUrls
@@ -48,9 +49,10 @@ class World:
 
 
 @pytest.fixture
-async def world(database: DatabaseUrls, server_data_dir: Path, tmp_path: Path) -> AsyncIterator[World]:
+async def world(database: DatabaseUrls, server_data_dir: Path, tmp_path: Path, nursery: Nursery) -> AsyncIterator[World]:
     with serving(tmp_path / "host") as git_server:
-        server = Killable(settings_for(database, server_data_dir, git_server, log_format="json"), tmp_path / "server.log")
+        settings = settings_for(database, server_data_dir, git_server, log_format="json")
+        server = Killable(settings, tmp_path / "server.log", nursery=nursery)
         git_server.create("acme/app", {"README.md": "# App\n", "r.jsonl": RECORDING, "later.jsonl": LATER})
         try:
             yield World(server, git_server)

@@ -12,6 +12,7 @@ import pytest
 from support.git_server import GitServer
 from support.git_server import git_server as serving
 from support.log_checker import check_log
+from support.nursery import Nursery
 from support.postgres import open_directory
 from support.treadle import Client, Killable, connected, events_of, in_process, recording, settings_for
 from support.workers import eventually
@@ -75,9 +76,9 @@ def begun_at(events: list[event_pb2.Event]) -> int:
 
 
 async def test_a_restart_keeps_the_queue_and_its_order(
-    database: DatabaseUrls, server_data_dir: Path, tmp_path: Path, git_server: GitServer
+    database: DatabaseUrls, server_data_dir: Path, tmp_path: Path, git_server: GitServer, nursery: Nursery
 ) -> None:
-    server = Killable(settings_for(database, server_data_dir, git_server, max_turns=1), tmp_path / "log")
+    server = Killable(settings_for(database, server_data_dir, git_server, max_turns=1), tmp_path / "log", nursery=nursery)
     try:
         await server.start()
         async with connected(server.address, server.key) as client:
@@ -101,9 +102,9 @@ async def test_a_restart_keeps_the_queue_and_its_order(
 
 @pytest.mark.parametrize("point", ["take.before", "take.after", "admit.commit.before", "admit.commit.after"])
 async def test_killed_while_a_waiting_turn_gets_its_place_it_runs_once(
-    database: DatabaseUrls, server_data_dir: Path, tmp_path: Path, git_server: GitServer, point: str
+    database: DatabaseUrls, server_data_dir: Path, tmp_path: Path, git_server: GitServer, nursery: Nursery, point: str
 ) -> None:
-    server = Killable(settings_for(database, server_data_dir, git_server, max_turns=1), tmp_path / "log")
+    server = Killable(settings_for(database, server_data_dir, git_server, max_turns=1), tmp_path / "log", nursery=nursery)
     try:
         # The first turn passes `admit` as well; a place is taken for the second only.
         await server.start(kill_at=point, nth=2 if point.startswith("admit") else 1)
@@ -123,9 +124,9 @@ async def test_killed_while_a_waiting_turn_gets_its_place_it_runs_once(
 
 
 async def test_killed_before_its_log_was_told_of_it_a_waiting_turn_is_told_of_after_the_restart(
-    database: DatabaseUrls, server_data_dir: Path, tmp_path: Path, git_server: GitServer
+    database: DatabaseUrls, server_data_dir: Path, tmp_path: Path, git_server: GitServer, nursery: Nursery
 ) -> None:
-    server = Killable(settings_for(database, server_data_dir, git_server, max_turns=1), tmp_path / "log")
+    server = Killable(settings_for(database, server_data_dir, git_server, max_turns=1), tmp_path / "log", nursery=nursery)
     try:
         await server.start(kill_at="queue.tell.before")
         async with connected(server.address, server.key) as client:

@@ -16,6 +16,7 @@ import pytest
 from support.followers import SECONDS, Followers
 from support.git_server import GitServer
 from support.git_server import git_server as serving
+from support.nursery import Nursery
 from support.postgres import open_directory
 from support.requirements import require
 from support.restartable_postgres import restartable_postgres
@@ -181,11 +182,12 @@ async def test_postgres_restarted_five_times(git_server: GitServer, passable: Pa
 
 @pytest.mark.timeout(300)
 async def test_the_main_server_killed_twice(
-    database: DatabaseUrls, server_data_dir: Path, git_server: GitServer, tmp_path: Path, passable: Path
+    database: DatabaseUrls, server_data_dir: Path, git_server: GitServer, nursery: Nursery, tmp_path: Path, passable: Path
 ) -> None:
     """SIGKILL with six turns and eighteen followers at work."""
     talk, listen, upstream = Conversations(git_server, KILLS_OF_THE_SERVER), _free_address(), _free_address()
-    server = Killable(settings_for(database, server_data_dir, git_server, log_format="json", listen=upstream), tmp_path / "server.log")
+    settings = settings_for(database, server_data_dir, git_server, log_format="json", listen=upstream)
+    server = Killable(settings, tmp_path / "server.log", nursery=nursery)
     await server.start()
     try:
         async with _gateway(listen, upstream, passable / "gateway"):

@@ -15,6 +15,7 @@ import grpc
 import pytest
 from support.git_server import GitServer, git
 from support.git_server import git_server as serving
+from support.nursery import Nursery
 from support.treadle import Client, Killable, connected, kinds, pushed_files, settings_for
 
 from server.embedded.postgres_home import DatabaseUrls
@@ -101,10 +102,10 @@ class World:
 
 
 @pytest.fixture
-async def world(database: DatabaseUrls, server_data_dir: Path, tmp_path: Path) -> AsyncIterator[World]:
+async def world(database: DatabaseUrls, server_data_dir: Path, tmp_path: Path, nursery: Nursery) -> AsyncIterator[World]:
     with _git(tmp_path) as git_server:
         settings = settings_for(database, server_data_dir, git_server, log_format="json")
-        server = Killable(settings, tmp_path / "server.log")
+        server = Killable(settings, tmp_path / "server.log", nursery=nursery)
         git_server.create("acme/app", {"README.md": "# App\n", "r.jsonl": recording()})
         try:
             yield World(server, git_server, database, server_data_dir)

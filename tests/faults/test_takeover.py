@@ -11,6 +11,7 @@ import pytest
 from support.git_server import GitServer, git
 from support.git_server import git_server as serving
 from support.log_checker import check_log
+from support.nursery import Nursery
 from support.postgres import open_directory
 from support.treadle import Killable, connected, events_of, in_process, recording, settings_for
 from support.workers import eventually, processes_with
@@ -45,11 +46,21 @@ def second_dir() -> Iterator[Path]:
     [("spawn.before", 1, ""), ("journal.append.after", 3, ""), ("journal.append.after", 3, "r.jsonl"), ("import.before", 1, "r.jsonl")],
 )
 async def test_a_turn_whose_worker_is_elsewhere_ends_as_lost_and_changes_nothing(
-    database: DatabaseUrls, server_data_dir: Path, second_dir: Path, tmp_path: Path, git_server: GitServer, point: str, nth: int, model: str
+    database: DatabaseUrls,
+    server_data_dir: Path,
+    second_dir: Path,
+    tmp_path: Path,
+    git_server: GitServer,
+    nursery: Nursery,
+    point: str,
+    nth: int,
+    model: str,
 ) -> None:
     bare = git_server.create("acme/app", FILES)
     request = {"repository_url": f"{git_server.url}/acme/app.git", "prompt": "go", "provider": "replay"}
-    first = Killable(settings_for(database, server_data_dir, git_server, log_format="json", **LEASE), tmp_path / "first.log")
+    first = Killable(
+        settings_for(database, server_data_dir, git_server, log_format="json", **LEASE), tmp_path / "first.log", nursery=nursery
+    )
     try:
         async with in_process(settings_for(database, second_dir, git_server, **LEASE)) as (_, client):
             # It has worked on this repository before: its mirror has everything that an import would stand on.
@@ -103,13 +114,15 @@ async def test_a_worker_whose_turn_another_replica_has_ended_is_ended(
 
 @pytest.mark.parametrize("point", ["journal.append.after", "import.before", "push.before", "snapshot.before"])
 async def test_a_replica_on_the_same_disk_finishes_the_turn(
-    database: DatabaseUrls, server_data_dir: Path, second_dir: Path, tmp_path: Path, git_server: GitServer, point: str
+    database: DatabaseUrls, server_data_dir: Path, second_dir: Path, tmp_path: Path, git_server: GitServer, nursery: Nursery, point: str
 ) -> None:
     """With a data directory of its own, so its mirror has never seen the repository, and the worker root of both."""
     bare = git_server.create("acme/app", FILES)
     shared = LEASE | {"worker_root": server_data_dir / "workers"}
     request = {"repository_url": f"{git_server.url}/acme/app.git", "prompt": "go", "provider": "replay", "model": "r.jsonl"}
-    first = Killable(settings_for(database, server_data_dir, git_server, log_format="json", **shared), tmp_path / "first.log")
+    first = Killable(
+        settings_for(database, server_data_dir, git_server, log_format="json", **shared), tmp_path / "first.log", nursery=nursery
+    )
     try:
         async with in_process(settings_for(database, second_dir, git_server, **shared)) as (_, client):
             await first.start(kill_at=point)

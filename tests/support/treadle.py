@@ -5,9 +5,7 @@ from __future__ import annotations
 import asyncio
 import json
 import os
-import signal
 import sys
-import time
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
@@ -19,6 +17,7 @@ from google.rpc import error_details_pb2, status_pb2
 from pydantic import SecretStr
 from support.git_server import GitServer, git
 from support.log_checker import check_log
+from support.nursery import Child, Nursery
 from support.other_user import as_user
 
 from server.config import Settings
@@ -126,80 +125,6 @@ async def in_process(settings: Settings, *, mark: Callable[[str], None] | None =
         key = (await ensure_local_user(server.stores.keys, settings.data_dir)).read_text().strip()
         async with connected(server.api.address, key) as client:
             yield server, client
-
-
-class Nursery:
-    """A process that has loaded all code, and of which each server is a child: half a second less for each."""
-
-    def __init__(self, process: asyncio.subprocess.Process, folder: Path) -> None:
-        self._process = process
-        self._folder = folder
-
-    async def bear(self, environment: dict[str, str], log: Path) -> Child:
-        """One server at a time."""
-        assert self._process.stdin is not None
-        assert self._process.stdout is not None
-        output = self._folder / f"said.{time.monotonic_ns()}"
-        os.mkfifo(output)
-        # Held open by this end until the child has opened it.
-        held = os.open(output, os.O_RDWR | os.O_NONBLOCK)
-        reader = asyncio.StreamReader()
-        pipe = os.fdopen(os.open(output, os.O_RDONLY | os.O_NONBLOCK), "rb", buffering=0)
-        await asyncio.get_running_loop().connect_read_pipe(lambda: asyncio.StreamReaderProtocol(reader), pipe)
-        asked = {"environment": environment, "output": str(output), "log": str(log)}
-        self._process.stdin.write(json.dumps(asked).encode() + b"\n")
-        pid = int(await self._process.stdout.readline())
-        return Child(pid, reader, self._process.stdout, held)
-
-
-class Child:
-    """As much of asyncio.subprocess.Process as is needed of it."""
-
-    def __init__(self, pid: int, stdout: asyncio.StreamReader, ends: asyncio.StreamReader, held: int) -> None:
-        self.pid = pid
-        self.stdout = stdout
-        self._held = held
-        self._waiting = asyncio.create_task(self._wait(ends))
-
-    @property
-    def returncode(self) -> int | None:
-        return self._waiting.result() if self._waiting.done() else None
-
-    async def wait(self) -> int:
-        return await asyncio.shield(self._waiting)
-
-    def kill(self) -> None:
-        os.kill(self.pid, signal.SIGKILL)
-
-    def terminate(self) -> None:
-        os.kill(self.pid, signal.SIGTERM)
-
-    async def _wait(self, ends: asyncio.StreamReader) -> int:
-        code = int(await ends.readline())
-        # Whoever reads what it said comes to the end of it.
-        os.close(self._held)
-        return code
-
-
-@asynccontextmanager
-async def nursery(folder: Path) -> AsyncIterator[Nursery]:
-    process = await asyncio.create_subprocess_exec(
-        sys.executable,
-        "-m",
-        "support.killable",
-        "--parent",
-        env={"PATH": os.environ["PATH"], "PYTHONPATH": os.pathsep.join(path for path in sys.path if path), "GRPC_ENABLE_FORK_SUPPORT": "0"},
-        stdin=asyncio.subprocess.PIPE,
-        stdout=asyncio.subprocess.PIPE,
-        cwd=Path(__file__).parents[1],
-    )
-    try:
-        yield Nursery(process, folder)
-    finally:
-        assert process.stdin is not None
-        process.stdin.close()
-        async with asyncio.timeout(30):
-            await process.wait()
 
 
 class Killable:
