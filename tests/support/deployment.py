@@ -136,11 +136,14 @@ def deployed(home: Path, **values: str) -> Iterator[Deployment]:
 
 @cache
 def support_images() -> Mapping[str, str]:
-    """Postgres and the object store."""
+    """Postgres and the object store. They are built beside those of the tree, which other tests wait for."""
     client = require_engine()
     base = client.images.get(BASE).id if client.images.list(BASE) else "debian:bookworm-slim"
     found = {}
-    with tempfile.TemporaryDirectory() as scratch, (Path(tempfile.gettempdir()) / f"treadle-images-{os.geteuid()}").open("w") as lock:
+    with (
+        tempfile.TemporaryDirectory() as scratch,
+        (Path(tempfile.gettempdir()) / f"treadle-support-images-{os.geteuid()}").open("w") as lock,
+    ):
         fcntl.flock(lock, fcntl.LOCK_EX)
         for setting, name in (("POSTGRES_IMAGE", "postgres"), ("OBJECTS_IMAGE", "objects")):
             context = Path(scratch, name)
