@@ -39,6 +39,7 @@ MAX_REQUEST_BYTES = 16 * 1024 * 1024
 
 KEY_CHECK = "/treadle.gateway/CheckKey"
 
+_LOOK_SECONDS = 2.0
 _SHOWN_PATH = 200
 """Characters of a path that nobody serves: what refuses it carries it twice, in headers that have room for 8 KiB."""
 
@@ -247,9 +248,10 @@ async def _ticketed(authenticator: Authenticator, context: Context, read: Read) 
 
 
 async def _looked_again(look: Callable[[], Awaitable[Principal]]) -> None:
-    """Who was let in stays while nobody can tell."""
-    with suppress(StoreUnavailable):
-        await look()
+    """Who was let in stays while nobody can tell, and waits no longer for it: the stream stands still meanwhile."""
+    with suppress(StoreUnavailable, TimeoutError):
+        async with asyncio.timeout(_LOOK_SECONDS):
+            await look()
 
 
 def api_key(context: Context) -> str:

@@ -20,7 +20,7 @@ Dress = Callable[[Frame], Awaitable[bytes]]
 DRAIN_SECONDS = 2.0
 """A message that is on its way when the server drains may still get there; a client that does not read is not waited for longer."""
 
-LOOK_SECONDS = 30.0
+LOOK_SECONDS = 15.0
 """So often it is looked whether who follows may still: keys are revoked, and expire."""
 
 LAST_WORD_SECONDS = 5.0
