@@ -26,6 +26,7 @@ from support.workers import eventually
 
 from server.config import Settings
 from server.embedded.postgres_home import DatabaseUrls
+from server.workers.inside import MODELS
 from server.workers.pool import PREFIX
 from server.workers.slot import Slot, slots
 from treadle.session.v1 import event_pb2
@@ -64,7 +65,7 @@ POINTS = sum(len(points) for _, points in WALKS.values())
 def played() -> str:
     steps: list[dict[str, object]] = []
     for gate in range(GATES + 1):
-        steps.append({"run": f"until test -e .git/gate{gate}; do sleep 0.02; done; echo {gate} >> journal.txt"})
+        steps.append({"run": f"until test -e {MODELS}/gate{gate}; do sleep 0.02; done; echo {gate} >> journal.txt"})
         steps += [{"say": f"{gate} {number}"} for number in range(3)]
     return recording(*steps)
 
@@ -118,12 +119,12 @@ class World:
                 self.containers.setdefault(str(slot.worker()), set()).add(name)
 
     async def keep_open(self) -> None:
-        """All gates up to now, in every workspace: also in one that is made only later. Runs beside."""
+        """All gates up to now, in every slot: also in one that is made only later. Runs beside, so not where a server builds something."""
         while True:
             for slot in self.slots:
                 for gate in range(self.gates):
                     with suppress(FileNotFoundError):
-                        (slot.workspace / ".git" / f"gate{gate}").touch()
+                        (slot.models / f"gate{gate}").touch()
             await asyncio.sleep(0.1)
 
     @property

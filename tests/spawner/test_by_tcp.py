@@ -20,6 +20,7 @@ from server.spawner.settings import SpawnerSettings
 from server.spawner.swarm import End, Services, Swarm
 from server.spawner.swarm_service import SwarmSpawnerService
 from server.spawner.swarm_template import SwarmTemplate
+from server.workers import spawner as spawner_client
 from server.workers import spawner_key
 from server.workers.spawner import SpawnerClient
 from treadle.spawner.v1.spawner_service_pb2 import DescribeRequest
@@ -98,6 +99,10 @@ async def test_who_has_a_servers_key_is_no_spawner(
         blind.setattr(spawner_key, "SPAWNER", spawner_key.SERVER)
         playing = spawner(stolen, unused_tcp_port)
         await playing.__aenter__()
+        # It answers whoever takes it for one.
+        blind.setitem(spawner_client._BY_TCP, "grpc.ssl_target_name_override", spawner_key.SERVER)
+        async with calling(stolen, unused_tcp_port, "spawner.pem") as accomplice:
+            assert (await accomplice.describe(seconds=10)).carried
     try:
         async with calling(keys, unused_tcp_port) as server:
             with pytest.raises(TimeoutError):

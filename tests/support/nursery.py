@@ -21,9 +21,11 @@ class Nursery:
     def __init__(self, process: asyncio.subprocess.Process, folder: Path) -> None:
         self._process = process
         self._folder = folder
+        self._child: Child | None = None
 
     async def bear(self, environment: dict[str, str], log: Path) -> Child:
-        """One server at a time."""
+        """One server at a time: what a test that failed has left is ended."""
+        await self.end()
         assert self._process.stdin is not None
         assert self._process.stdout is not None
         output = self._folder / f"said.{time.monotonic_ns()}"
@@ -36,7 +38,14 @@ class Nursery:
         asked = {"environment": environment, "output": str(output), "log": str(log)}
         self._process.stdin.write(json.dumps(asked).encode() + b"\n")
         pid = int(await self._process.stdout.readline())
-        return Child(pid, reader, self._process.stdout, held)
+        self._child = Child(pid, reader, self._process.stdout, held)
+        return self._child
+
+    async def end(self) -> None:
+        """The server that is there, if there is one."""
+        if self._child is not None and self._child.returncode is None:
+            self._child.kill()
+            await self._child.wait()
 
 
 class Child:
@@ -81,9 +90,11 @@ async def nursery(tmp_path_factory: pytest.TempPathFactory) -> AsyncIterator[Nur
         stdout=asyncio.subprocess.PIPE,
         cwd=Path(__file__).parents[1],
     )
+    nursery = Nursery(process, tmp_path_factory.mktemp("nursery"))
     try:
-        yield Nursery(process, tmp_path_factory.mktemp("nursery"))
+        yield nursery
     finally:
+        await nursery.end()
         assert process.stdin is not None
         process.stdin.close()
         async with asyncio.timeout(30):
