@@ -236,10 +236,11 @@ class Renderer:
         access = event.network_access
         host = f"{access.host}:{access.port}" if access.host else "the network"
         times = f", {access.count} times" if access.count > 1 else ""
+        why = access.message.removeprefix(f"{host}: ")
         if access.decision == pb.NETWORK_DECISION_DENIED:
-            self._screen.label("refused", f"{host}{times}: {access.message}", "yellow")
+            self._screen.label("refused", f"{host}{times}: {why}", "yellow")
         elif access.reason:
-            self._screen.label("network", f"{host}{times}: {access.message}", "dim")
+            self._screen.label("network", f"{host}{times}: {why}", "dim")
         elif access.ended:
             self._screen.label("network", f"{host}{times}, {access.bytes_in:,} bytes in, {access.bytes_out:,} out", "dim")
 

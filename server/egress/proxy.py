@@ -14,6 +14,8 @@ Streams = tuple[asyncio.StreamReader, asyncio.StreamWriter]
 
 _SECONDS = 15.0
 _HEAD_BYTES = 8 * 1024
+# Where it has the server's settings, it refuses nothing that is asked here.
+_REFUSED = "the gateway refuses its address: TREADLE_EGRESS_NETWORKS is a setting of the gateway, too (with docker-compose: in .env)"
 _DETAILS = {"Connection_refused": "the connection was refused", "connection_timeout": "it does not answer"}
 
 
@@ -82,7 +84,7 @@ class Proxy:
         headers = {name.lower(): value.strip() for name, _, value in (line.partition(":") for line in lines)}
         status = first.split(" ", 2)[1:2]
         if status == ["403"]:
-            raise NotDialled(EgressReason.ADDRESS_FORBIDDEN, "its address is not a public one")
+            raise NotDialled(EgressReason.ADDRESS_FORBIDDEN, _REFUSED)
         if status == ["407"]:
             raise NotDialled(EgressReason.UNREACHABLE, "this server's proxy does not take TREADLE_EGRESS_PROXY_CREDENTIAL")
         if status != ["200"]:

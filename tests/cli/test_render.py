@@ -141,6 +141,13 @@ def test_what_the_agent_forgets_is_shown(capsys: pytest.CaptureFixture[str]) -> 
     assert "anew" in second
 
 
+def test_a_host_that_was_refused_is_named_once(capsys: pytest.CaptureFixture[str]) -> None:
+    for decision, label in ((pb.NETWORK_DECISION_DENIED, "refused"), (pb.NETWORK_DECISION_ALLOWED, "network")):
+        access = pb.NetworkAccess(host="a.test", port=443, decision=decision, reason="r", message="a.test:443: it does not answer")
+        (line,) = shown(capsys, pb.Event(network_access=access))
+        assert line.split() == [label, "a.test:443:", "it", "does", "not", "answer"]
+
+
 def test_what_nobody_knows_is_named(capsys: pytest.CaptureFixture[str]) -> None:
     raw = pb.ProviderRaw(provider="claude", native_type="telepathy", payload="{}")
     assert shown(capsys, pb.Event(provider_raw=raw)) == ["· claude said something that this version does not know: telepathy"]

@@ -13,6 +13,7 @@ from support.egress import PRIVATE, PUBLIC, Internet
 from gateway import addresses
 from server.egress import connection, door
 from server.egress.own_address import is_own
+from server.egress.proxy import NotDialled, Proxy
 from server.kernel.egress import EgressReason
 from server.pace import Pace
 
@@ -224,6 +225,8 @@ async def test_envoy_looks_at_the_address_once_more(net: Internet, authority: st
     """The second wall, without the first: as if the door had been talked into it."""
     status, said = await asked_of_envoy(net, f"{authority}:443")
     assert (status, "rbac_access_denied" in said) == ("403", True), said
+    with pytest.raises(NotDialled, match="the gateway refuses its address: TREADLE_EGRESS_NETWORKS"):
+        await Proxy(net.proxy, net.credential).dial(ip_address(authority.strip("[]")), 443)
 
 
 async def test_envoy_answers_to_the_servers_credential_alone_and_resolves_no_name(net: Internet) -> None:
