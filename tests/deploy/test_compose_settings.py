@@ -90,11 +90,24 @@ def test_what_the_servers_file_says_nothing_takes_away(home: Path) -> None:
     assert [name for name in found if "ANTHROPIC_API_KEY" in found[name]] == ["server"]
 
 
-def test_no_service_can_take_the_machines_memory(home: Path) -> None:
+def test_no_service_can_take_the_machines_memory_or_its_processes(home: Path) -> None:
     add(home / ".env", SERVER_MEMORY="3g")
-    found = {name: service.get("mem_limit") for name, service in services(home).items()}
-    assert all(found.values()), found
-    assert found["server"] == "3g"
+    found = services(home)
+    assert all(service.get("mem_limit") and service.get("pids_limit") for service in found.values()), found
+    assert found["server"]["mem_limit"] == "3g"
+
+
+def test_who_reads_metrics_is_in_no_network_with_a_way_out_nor_with_the_database(home: Path) -> None:
+    found = {name: [*(service.get("networks") or ())] for name, service in services(home).items()}
+    assert [name for name in found if "metrics" in found[name]] == ["gateway", "server"]
+    assert sorted(found["gateway"]) == ["metrics", "outside"]
+
+
+def test_logs_can_be_json(home: Path) -> None:
+    for file in (".env", "server.env"):
+        add(home / file, TREADLE_LOG_FORMAT="json")
+    found = environments(home)
+    assert [name for name in found if found[name].get("TREADLE_LOG_FORMAT") == "json"] == ["gateway", "server", "spawner"]
 
 
 def test_this_machines_own_public_addresses_are_denied_to_workers(home: Path) -> None:
@@ -116,7 +129,13 @@ def test_a_certificate_is_for_names_and_addresses_and_no_key_is_written_over(tmp
     assert made(tmp_path, "treadle.example.org", "192.0.2.7", "2001:db8::7").returncode == 0
     command = ["openssl", "x509", "-noout", "-ext", "subjectAltName", "-in", "tls/certificate.pem"]
     shown = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, check=True).stdout
-    for name in ("DNS:treadle.example.org", "IP Address:192.0.2.7", "IP Address:2001:DB8:0:0:0:0:0:7", "IP Address:127.0.0.1"):
+    for name in (
+        "DNS:treadle.example.org",
+        "DNS:localhost",
+        "IP Address:192.0.2.7",
+        "IP Address:2001:DB8:0:0:0:0:0:7",
+        "IP Address:127.0.0.1",
+    ):
         assert name in shown
     key = (tmp_path / "tls" / "key.pem").read_bytes()
     (tmp_path / "tls" / "certificate.pem").unlink()

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import json
 import re
+import ssl
 from contextlib import aclosing
 from pathlib import Path
 from typing import Any
@@ -13,7 +14,7 @@ import aiohttp
 import grpc
 import pytest
 import yaml
-from support.gateway import Http, control
+from support.gateway import Http, control, own_certificate
 from support.tcp_gate import tcp_gate
 from support.treadle import Client
 from support.ways_in import STREAMS, Cut, Door
@@ -23,7 +24,9 @@ from gateway.draining import open_requests
 from server.embedded.gateway import embedded_gateway
 from treadle.session.v1 import session_service_pb2 as pb
 
-BOARD = Path(__file__).parents[2] / "docs" / "grafana" / "treadle.json"
+DOCS = Path(__file__).parents[2] / "docs"
+SHOWN = (DOCS / "grafana" / "treadle.json", DOCS / "prometheus" / "alerts.yml")
+LABELS = {"envoy_cluster_name", "envoy_http_conn_manager_prefix", "envoy_response_code_class"}
 
 
 def lines(home: Path) -> list[dict[str, Any]]:
@@ -63,20 +66,35 @@ async def test_each_call_that_failed_has_a_line_and_no_other(http: Http, through
     assert not [secret for secret in ("sec-ret", "hid-den", treadle[1].key) if secret in text]
 
 
-async def test_prometheus_has_what_the_board_shows(program: Path, http: Http, passable: Path) -> None:
-    wanted = Gateway(listen="127.0.0.1:0", upstream=http.upstream, admin="", metrics="127.0.0.1:0", client_requests_per_second=1)
+async def test_prometheus_has_what_the_board_shows_and_the_alerts_ask_for(
+    program: Path, http: Http, passable: Path, tmp_path: Path
+) -> None:
+    certificate, key = await own_certificate(tmp_path)
+    wanted = Gateway(
+        listen="127.0.0.1:0",
+        upstream=http.upstream,
+        admin="",
+        metrics="127.0.0.1:0",
+        client_requests_per_second=1,
+        tls_certificate=certificate,
+        tls_key=key,
+    )
+    trust = ssl.create_default_context(cafile=certificate)
     async with embedded_gateway(program, wanted, passable / "own") as address, aiohttp.ClientSession() as session:
         for _ in range(4):
-            async with session.get(f"http://{address}/nothing") as answer:
+            async with session.get(f"https://{address}/nothing", ssl=trust) as answer:
                 await answer.read()
         page = metrics_of(passable / "own")
         async with session.get(page) as answer:
             assert answer.status == 200
             text = await answer.text()
         names = {line.partition("{")[0].partition(" ")[0] for line in text.splitlines()}
-        shown = set(re.findall(r"envoy_\w+(?=[{[])", BOARD.read_text()))
-        assert shown
+        shown = {name for path in SHOWN for name in re.findall(r"envoy_\w+", path.read_text())} - LABELS
+        assert {"envoy_server_live", "envoy_http_downstream_rq_xx"} < shown
         assert shown <= names, shown - names
+        assert 'envoy_cluster_membership_healthy{envoy_cluster_name="server"} 1' in text
+        # It has two days at first.
+        assert re.search(r"^envoy_server_days_until_first_cert_expiring\{\} [12]$", text, re.MULTILINE)
         # Nothing else of Envoy's control is there.
         for method, path in (("POST", "/metrics"), ("GET", "/config_dump"), ("POST", "/quitquitquit"), ("GET", "/metrics/../config_dump")):
             async with session.request(method, page.removesuffix("/metrics") + path) as answer:
