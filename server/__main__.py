@@ -95,7 +95,9 @@ def _healthy(listen: str) -> int:
 
 
 def _complain(words: str, exit_code: int) -> int:
-    print(f"server: {words}", file=sys.stderr)
+    from server.refusal import tell
+
+    tell("server", words)
     return exit_code
 
 

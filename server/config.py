@@ -14,6 +14,7 @@ from server.kernel.egress import parse_ceiling
 
 Seconds = Annotated[float, Field(gt=0, allow_inf_nan=False)]
 _LOWER = BeforeValidator(lambda value: value.lower() if isinstance(value, str) else value)
+LogFormat = Annotated[Literal["console", "json"], _LOWER]
 
 
 def also(name: str, usual: str) -> AliasChoices:
@@ -55,7 +56,7 @@ class WorkerSettings(BaseSettings):
         "(launcher `process`: RLIMIT_DATA, 0 for no limit).",
     )
 
-    log_format: Annotated[Literal["console", "json"], _LOWER] = Field("console", description="`console` or `json`.")
+    log_format: LogFormat = Field("console", description="`console` or `json`.")
     log_level: Annotated[Literal["debug", "info", "warning", "error"], _LOWER] = Field(
         "info", description="`debug`, `info`, `warning` or `error`."
     )

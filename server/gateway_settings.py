@@ -9,7 +9,7 @@ from pydantic import AfterValidator, Field, SecretStr, ValidationInfo, field_val
 from pydantic_settings import BaseSettings, SettingsConfigDict
 
 from server import setting_forms as forms
-from server.config import Seconds
+from server.config import LogFormat, Seconds
 
 
 class GatewaySettings(BaseSettings):
@@ -46,6 +46,7 @@ class GatewaySettings(BaseSettings):
     egress_denied_networks: Annotated[str, AfterValidator(forms.networks)] = Field(
         "", description="Networks and addresses that no worker reaches, by comma."
     )
+    log_format: LogFormat = Field("console", description="`console` or `json`, what Envoy says among it.")
     heartbeat_seconds: Seconds = Field(15, description="That of the servers: a stream that is silent for longer is not being read.")
 
     @field_validator("gateway_tls_certificate", "gateway_tls_key", mode="before")

@@ -1,6 +1,11 @@
-"""What stops a start."""
+"""What stops a start, and how a program says so."""
 
 from __future__ import annotations
+
+import json
+import os
+import sys
+from datetime import UTC, datetime
 
 
 class StartRefused(Exception):
@@ -9,3 +14,12 @@ class StartRefused(Exception):
 
 class SettingsUnfit(StartRefused):
     """The settings do not work here; the message says which, and what to do."""
+
+
+def tell(program: str, words: str, *, level: str = "error") -> None:
+    """On stderr, where no log is set up yet: for people, or as the log would have it."""
+    if os.environ.get("TREADLE_LOG_FORMAT", "").lower() == "json":
+        words = json.dumps({"message": words, "event": f"{program}.says", "level": level, "timestamp": datetime.now(UTC).isoformat()})
+    else:
+        words = f"{program}: {words}"
+    print(words, file=sys.stderr, flush=True)

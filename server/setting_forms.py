@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import os
 import re
 from collections.abc import Callable, Mapping
@@ -142,9 +143,18 @@ def worker_image(text: str) -> str:
 
 def readable(path: Path | None) -> Path | None:
     """A file that can be read."""
-    if path is not None and not (path.is_file() and os.access(path, os.R_OK)):
-        raise ValueError(f"{path} cannot be read")
+    if path is not None:
+        try:
+            path.open("rb").close()
+        except OSError as error:
+            raise ValueError(unreadable(path, error)) from None
     return path
+
+
+def unreadable(path: Path, error: OSError) -> str:
+    """Why a file cannot be read, and who must be able to: in a container nobody knows as whom a program runs."""
+    whom = f" (this runs as uid {os.geteuid()}: chown {os.geteuid()})" if error.errno == errno.EACCES else ""
+    return f"{path} cannot be read: {os.strerror(error.errno or 0)}{whom}"
 
 
 def both_or_none(key: Path | None, others: Mapping[str, Any]) -> Path | None:

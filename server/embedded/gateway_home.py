@@ -14,6 +14,7 @@ from gateway.config import Gateway, render, render_secret
 from server.embedded.postgres_process import open_private
 from server.embedded.postgres_runtime import ACCOUNTS, choose_account
 from server.refusal import SettingsUnfit
+from server.setting_forms import unreadable
 
 ADMIN = Path("run/admin.sock")
 EGRESS = Path("run/egress.sock")
@@ -151,4 +152,4 @@ def _read(path: Path) -> bytes:
     try:
         return path.read_bytes()
     except OSError as error:
-        raise SettingsUnfit(f"{path} cannot be read: {os.strerror(error.errno or 0)}") from None
+        raise SettingsUnfit(unreadable(path, error)) from None

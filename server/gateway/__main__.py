@@ -35,7 +35,7 @@ def main() -> int:
             return validate(program, settings)
         return _DONE if asyncio.run(serve(program, settings, _say)) else _FAILED
     except StartRefused as error:
-        _say(str(error))
+        _say(str(error), level="error")
         return _REFUSED
 
 
@@ -53,15 +53,17 @@ def _healthy() -> int:
         connection.request("GET", "/healthz")
         connection.getresponse()
     except (OSError, http.client.HTTPException) as error:
-        _say(f"it does not answer: {error}")
+        _say(f"it does not answer: {error}", level="error")
         return _FAILED
     finally:
         connection.close()
     return _DONE
 
 
-def _say(words: str) -> None:
-    print(f"gateway: {words}", file=sys.stderr, flush=True)
+def _say(words: str, *, level: str = "info") -> None:
+    from server.refusal import tell
+
+    tell("gateway", words, level=level)
 
 
 if __name__ == "__main__":

@@ -6,11 +6,16 @@ import asyncio
 import math
 import signal
 import subprocess
+import sys
 import tempfile
 from collections.abc import Callable
 from contextlib import suppress
 from dataclasses import replace
 from pathlib import Path
+
+import structlog
+from structlog import WriteLoggerFactory
+from structlog.processors import JSONRenderer, TimeStamper, add_log_level
 
 from gateway.addresses import parse_networks
 from gateway.config import Gateway, render
@@ -21,6 +26,8 @@ from server.embedded.gateway_upkeep import looked_after
 from server.gateway_settings import GatewaySettings
 from server.refusal import SettingsUnfit
 from server.setting_forms import parts
+
+_ENVOYS_JSON = '{"message": "%j", "event": "envoy.says", "logger": "%n", "level": "%l", "timestamp": "%Y-%m-%dT%T.%e%z"}'
 
 
 def found_envoy() -> Path:
@@ -33,6 +40,10 @@ def found_envoy() -> Path:
 
 async def serve(program: Path, settings: GatewaySettings, say: Callable[[str], None]) -> bool:
     """Until SIGTERM or SIGINT; False when Envoy ended by itself. Works in the current directory. Errors: SettingsUnfit."""
+    if settings.log_format == "json":
+        structlog.configure(
+            processors=[add_log_level, TimeStamper(fmt="iso", utc=True), JSONRenderer()], logger_factory=WriteLoggerFactory(sys.stderr)
+        )
     stop, loop = asyncio.Event(), asyncio.get_running_loop()
     for number in (signal.SIGTERM, signal.SIGINT):
         loop.add_signal_handler(number, stop.set)
@@ -42,6 +53,8 @@ async def serve(program: Path, settings: GatewaySettings, say: Callable[[str], N
     if wanted.tls_certificate is None:
         say("it serves without TLS; TREADLE_GATEWAY_TLS_CERTIFICATE and TREADLE_GATEWAY_TLS_KEY name a certificate")
     options = ["-c", str(CONFIGURATION), "--disable-hot-restart", "--log-level", "warning", "--drain-strategy", "immediate"]
+    if settings.log_format == "json":
+        options += ["--log-format", _ENVOYS_JSON]
     # Signals are for this process, which ends Envoy in order.
     process = await asyncio.create_subprocess_exec(str(program), *options, env={}, cwd=home.root, start_new_session=True)
     ended, stopped = asyncio.create_task(process.wait()), asyncio.create_task(stop.wait())

@@ -97,7 +97,9 @@ def _tied_to(parent: int) -> bool:
 
 
 def _complain(words: str, exit_code: int = _REFUSED) -> int:
-    print(f"spawner: {words}", file=sys.stderr)
+    from server.refusal import tell
+
+    tell("spawner", words)
     return exit_code
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import subprocess
 import sys
@@ -38,7 +39,8 @@ from server.spawner.settings import SpawnerSettings
         ("gateway_origins", "https://a.example,foo", "'foo' is not an origin"),
         ("gateway_origins", "https://a.example/", "'https://a.example/' is not an origin"),
         ("gateway_tls_key", "/etc/hostname", "only together with TREADLE_GATEWAY_TLS_CERTIFICATE"),
-        ("gateway_tls_certificate", "/nowhere", "/nowhere cannot be read"),
+        ("gateway_tls_certificate", "/nowhere", "/nowhere cannot be read: No such file or directory"),
+        ("gateway_tls_certificate", "/", "/ cannot be read: Is a directory"),
         ("log_level", "bogus", "'debug', 'info', 'warning' or 'error'"),
         ("log_format", "bogus", "'console' or 'json'"),
         ("git_allowed_prefixes", "http://x", "'http://x' is not an http or https URL that ends with /"),
@@ -125,9 +127,13 @@ def test_secrets_are_never_repeated() -> None:
 
 
 def server(*arguments: str, tmp_path: Path, **environment: str) -> subprocess.CompletedProcess[str]:
+    return run("server", *arguments, tmp_path=tmp_path, **environment)
+
+
+def run(program: str, *arguments: str, tmp_path: Path, **environment: str) -> subprocess.CompletedProcess[str]:
     inherited = {name: value for name, value in os.environ.items() if not name.startswith("TREADLE_")}
     return subprocess.run(
-        [sys.executable, "-m", "server", *arguments], env=inherited | {"TREADLE_DATA_DIR": str(tmp_path)} | environment,
+        [sys.executable, "-m", program, *arguments], env=inherited | {"TREADLE_DATA_DIR": str(tmp_path)} | environment,
         capture_output=True, text=True, timeout=60, check=False, cwd=Path(__file__).parents[2],
     )  # fmt: skip
 
@@ -146,6 +152,19 @@ def test_the_server_alone_says_what_it_needs(tmp_path: Path) -> None:
     assert "docs/configuration.md" in help_.stdout
     for each in (told, both, help_):
         assert "Traceback" not in each.stderr
+
+
+@pytest.mark.parametrize(
+    ("program", "wrong"),
+    [("server", "TREADLE_MAX_TURNS"), ("server.spawner", "TREADLE_WORKER_UIDS"), ("server.gateway", "TREADLE_GATEWAY_TLS_KEY")],
+)
+def test_where_logs_are_json_a_start_that_is_refused_is_told_so_too(program: str, wrong: str, tmp_path: Path) -> None:
+    told = run(program, tmp_path=tmp_path, TREADLE_LOG_FORMAT="JSON", **{wrong: "/nowhere"})
+    assert told.returncode == 2
+    (line,) = told.stderr.splitlines()
+    said = json.loads(line)
+    assert (said["event"], said["level"]) == (f"{program.removeprefix('server.')}.says", "error")
+    assert said["message"].startswith(f"{wrong}: ")
 
 
 def test_the_server_alone_does_not_start_with_a_setting_that_it_does_not_know(tmp_path: Path) -> None:

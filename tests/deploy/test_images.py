@@ -70,17 +70,20 @@ def test_an_image_runs_as_nobody_special_and_without_what_it_does_not_need(name:
         assert seen[0] == "None", absent
 
 
-def test_a_gateway_without_its_certificate_says_what_to_do(tmp_path: Path) -> None:
+def test_a_gateway_that_cannot_read_its_certificate_says_why(tmp_path: Path) -> None:
+    tmp_path.chmod(0o755)
+    (tmp_path / "key.pem").touch(0o600)
     environment = {
         "TREADLE_GATEWAY_TLS_CERTIFICATE": "/etc/treadle/tls/certificate.pem",
         "TREADLE_GATEWAY_TLS_KEY": "/etc/treadle/tls/key.pem",
     }
+    mounted = ["--volume", f"{tmp_path}:/etc/treadle/tls:ro"]
     given = [word for name, value in environment.items() for word in ("--env", f"{name}={value}")]
     done = subprocess.run(
-        ["docker", "run", "--rm", "--network", "none", *given, image_of("gateway")], capture_output=True, text=True, check=False
+        ["docker", "run", "--rm", "--network", "none", *mounted, *given, image_of("gateway")], capture_output=True, text=True, check=False
     )
     assert done.returncode == 2
     assert done.stderr.splitlines() == [
-        "gateway: TREADLE_GATEWAY_TLS_CERTIFICATE: /etc/treadle/tls/certificate.pem cannot be read",
-        "  TREADLE_GATEWAY_TLS_KEY: /etc/treadle/tls/key.pem cannot be read",
+        "gateway: TREADLE_GATEWAY_TLS_CERTIFICATE: /etc/treadle/tls/certificate.pem cannot be read: No such file or directory",
+        "  TREADLE_GATEWAY_TLS_KEY: /etc/treadle/tls/key.pem cannot be read: Permission denied (this runs as uid 10002: chown 10002)",
     ]

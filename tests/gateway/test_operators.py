@@ -4,9 +4,14 @@ from __future__ import annotations
 
 import asyncio
 import json
+import os
 import re
+import socket
 import ssl
+import subprocess
+import sys
 from contextlib import aclosing
+from datetime import datetime
 from pathlib import Path
 from typing import Any
 
@@ -99,6 +104,27 @@ async def test_prometheus_has_what_the_board_shows_and_the_alerts_ask_for(
         for method, path in (("POST", "/metrics"), ("GET", "/config_dump"), ("POST", "/quitquitquit"), ("GET", "/metrics/../config_dump")):
             async with session.request(method, page.removesuffix("/metrics") + path) as answer:
                 assert answer.status == 404, path
+
+
+async def test_all_that_it_says_can_be_json(passable: Path) -> None:
+    with socket.create_server(("127.0.0.1", 0)) as taken:
+        listen = f"127.0.0.1:{taken.getsockname()[1]}"
+        environment = {
+            "PATH": os.environ["PATH"],
+            "PYTHONPATH": str(DOCS.parent),
+            "TREADLE_LOG_FORMAT": "json",
+            "TREADLE_GATEWAY_LISTEN": listen,
+        }
+        process = await asyncio.create_subprocess_exec(
+            sys.executable, "-m", "server.gateway", cwd=passable, env=environment, stdout=subprocess.PIPE, stderr=subprocess.STDOUT
+        )
+        out, _ = await asyncio.wait_for(process.communicate(), 60)
+    # Envoy repeats its last words, outside of its log.
+    said = [json.loads(line) for line in out.splitlines() if not line.startswith(b"cannot bind")]
+    assert process.returncode == 1, said
+    assert {line["event"] for line in said} == {"gateway.says", "envoy.says"}
+    assert [line for line in said if listen in line["message"] and line["event"] == "envoy.says"]
+    assert all(datetime.fromisoformat(line["timestamp"]) and line["level"] for line in said)
 
 
 async def test_load_balancers_hear_whether_it_serves(http: Http, treadle: tuple[Any, Client]) -> None:
