@@ -7,7 +7,7 @@ import subprocess
 from pathlib import Path
 
 import pytest
-from support.containers import ROOT, images, require_engine
+from support.containers import BASE, ROOT, images, require_engine
 
 pytestmark = pytest.mark.timeout(300)
 
@@ -40,6 +40,8 @@ def test_an_image_lists_all_that_is_installed_in_it(name: str) -> None:
     shown = subprocess.run([ROOT / "tools" / "sbom", image], capture_output=True, text=True, check=True)
     listed = json.loads(shown.stdout)
     assert (listed["bomFormat"], listed["specVersion"]) == ("CycloneDX", "1.5")
+    about = {each["name"]: each["value"] for each in listed["metadata"]["component"]["properties"]}
+    assert about == {"treadle:image": image, "treadle:image-id": require_engine().images.get(image).id}
     found = {kind: set[tuple[str, str]]() for kind in ("deb", "pypi", "npm")}
     for each in listed["components"]:
         found[each["purl"].removeprefix("pkg:").partition("/")[0]].add((each["name"], each["version"]))
@@ -54,6 +56,14 @@ def test_an_image_lists_all_that_is_installed_in_it(name: str) -> None:
     # The program that the Agent SDK brings is no package.
     assert {program for program, _ in found["npm"]} == ({"claude-code"} if name == "claude" else set())
     assert {"treadle", "protobuf"} <= {named for named, _ in found["pypi"]}
+
+
+def test_what_is_no_image_of_ours_has_no_list() -> None:
+    base = require_engine().images.get(BASE).id
+    for image, says in (("treadle-nope:1", "docker has no image treadle-nope:1 ("), (base, f"{base} has no list of what is in it")):
+        shown = subprocess.run([ROOT / "tools" / "sbom", image], capture_output=True, text=True, check=False)
+        assert (shown.returncode, shown.stdout, shown.stderr.count("\n")) == (1, "", 1), shown.stderr
+        assert shown.stderr.startswith(f"sbom: {says}")
 
 
 @pytest.mark.parametrize(("name", "uid"), [("server", "10000"), ("gateway", "10002"), ("replay", "10001")])
