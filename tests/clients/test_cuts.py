@@ -275,3 +275,20 @@ async def test_frames_of_a_newer_server_are_passed_over(world: Any, relay: Frame
     relay.tamper = add_unknown
     client = connect(relay.address, world.client.key)
     assert protos(await driver.read(client.resume(world.session_id))) == world.log
+
+
+async def test_a_line_that_goes_silent_is_given_up(
+    world: Any, driver: Driver, connect: Callable[..., Any], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """By a question that nobody answers, and not by the call's own limit."""
+    monkeypatch.setattr("treadle_client.target._SILENCE_MS", 500)
+    monkeypatch.setattr("treadle_client.target._ANSWER_MS", 500)
+    once = Retry(unanswered_seconds=0, away_seconds=0)
+    async with tcp_gate(int(world.client.address.rpartition(":")[2])) as gate:
+        client = connect(f"127.0.0.1:{gate.port}", world.client.key, retry=once, timeout_seconds=50)
+        assert (await driver.call(client, "get_session", world.session_id)).session_id == world.session_id
+        gate.go_silent()
+        async with asyncio.timeout(25):
+            with pytest.raises(Unreachable) as caught:
+                await driver.call(client, "get_session", world.session_id)
+    assert caught.value.code is grpc.StatusCode.UNAVAILABLE

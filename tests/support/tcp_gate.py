@@ -68,6 +68,10 @@ class TcpGate:
                 raise ConnectionResetError
         target.close()
 
+    def go_silent(self) -> None:
+        """From now on nothing of what clients send is passed, and nobody is told."""
+        self._left = 0
+
     async def hang_up(self) -> None:
         """End all connections."""
         for task in self._connections:

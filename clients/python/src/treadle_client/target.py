@@ -15,6 +15,8 @@ from treadle_client.errors import ConfigurationError
 VERSION = "0.1.0"
 
 _MAX_FRAME_BYTES = 16 * 1024 * 1024
+_SILENCE_MS = 20_000
+_ANSWER_MS = 10_000
 _DEFAULT_PORTS = {"https": 443, "http": 80}
 
 
@@ -44,8 +46,10 @@ class Target:
             # A server in plain text is on one's own machine or network: a proxy for the internet only stands in the way.
             ("grpc.enable_http_proxy", int(self.credentials is not None)),
             # A dead connection is noticed within half a minute, also while nothing is sent on it.
-            ("grpc.keepalive_time_ms", 20_000),
-            ("grpc.keepalive_timeout_ms", 10_000),
+            ("grpc.keepalive_time_ms", _SILENCE_MS),
+            ("grpc.keepalive_timeout_ms", _ANSWER_MS),
+            # The same for newer grpcio: by the line above alone, 1.85 waits for a minute.
+            ("grpc.http2.ping_timeout_ms", _ANSWER_MS),
             ("grpc.http2.max_pings_without_data", 0),
             # A server that was restarted is found again at once.
             ("grpc.initial_reconnect_backoff_ms", 200),
