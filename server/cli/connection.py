@@ -13,6 +13,7 @@ from server.cli.advice import advice
 from server.cli.aside import aside
 from server.cli.failure import CommandFailed, ExitCode
 from server.cli.program import typed
+from server.cli.tls import tls_problem
 from server.data_dir import chosen_data_dir
 from treadle_client import AsyncTreadle, CallFailed, ConfigurationError, Retry, ServerDefect, TreadleError, Unavailable, Unreachable
 
@@ -27,7 +28,11 @@ class Target:
     address: str
     api_key: str
     data_dir: Path | None = None
-    """Where the two came from; part of the hints that say what to type next."""
+    """Part of the hints that say what to type next; where the two came from, unless something else names them."""
+    named_by: str = ""
+    """What named the address; empty for the file that `treadle up` wrote."""
+    ca_file: str | None = None
+    """Certificates to trust; else those that TREADLE_CA_FILE names, else the public ones."""
 
 
 class Notice:
@@ -56,18 +61,19 @@ class Connection:
 def find_target(options: argparse.Namespace) -> Target:
     """The option first, then the environment, then what `treadle up` wrote. Errors: CommandFailed(UNREACHABLE, REFUSED)."""
     data_dir = chosen_data_dir(options.data_dir)
-    address = options.server or os.environ.get("TREADLE_ADDRESS") or _read(data_dir / "address")
+    named = {"--server": options.server, "TREADLE_ADDRESS": os.environ.get("TREADLE_ADDRESS"), "": _read(data_dir / "address")}
+    named_by, address = next(((by, address) for by, address in named.items() if address), ("", ""))
     if not address:
         raise CommandFailed(
             f"no server is known: {data_dir / 'address'} is not there\n"
-            f"  start one with `{typed('up', data_dir)}`, or name one with --server",
+            f"  start one with `{typed('up', data_dir)}`, or name one with --server or TREADLE_ADDRESS",
             ExitCode.UNREACHABLE,
         )
     key_file = Path(os.environ.get("TREADLE_API_KEY_FILE") or data_dir / "api-key")
     api_key = os.environ.get("TREADLE_API_KEY") or _read(key_file)
     if not api_key:
         raise CommandFailed(f"no API key: set TREADLE_API_KEY ({key_file} cannot be read)", ExitCode.REFUSED)
-    return Target(address, api_key, data_dir)
+    return Target(address, api_key, data_dir, named_by, options.ca_file)
 
 
 @asynccontextmanager
@@ -81,7 +87,7 @@ async def connect(target: Target) -> AsyncIterator[Connection]:
             notice.connected()
 
     try:
-        async with AsyncTreadle(target.address, target.api_key, retry=RETRY, on_connection=told) as treadle:
+        async with AsyncTreadle(target.address, target.api_key, ca_file=target.ca_file, retry=RETRY, on_connection=told) as treadle:
             yield Connection(treadle, target, notice)
     except TreadleError as error:
         raise explain(error, target) from None
@@ -94,11 +100,8 @@ def explain(error: TreadleError, target: Target) -> CommandFailed:
         said = f"the server at {target.address} cannot do it now: {error.message}\n  reason {error.reason or error.code.name}"
         return CommandFailed(said, ExitCode.UNREACHABLE)
     if isinstance(error, Unavailable):
-        return CommandFailed(
-            f"the server at {target.address} cannot be reached: {error.message}\n"
-            f"  start it with `{typed('up', target.data_dir)}`, or name another with --server",
-            ExitCode.UNREACHABLE,
-        )
+        said = f"the server at {target.address} cannot be reached: {error.message}\n  {_why_not(target)}"
+        return CommandFailed(said, ExitCode.UNREACHABLE)
     if isinstance(error, CallFailed):
         facts = [f"reason {error.reason}" if error.reason else error.code.name]
         facts += [f"field {violation.field}" for violation in error.violations]
@@ -106,6 +109,13 @@ def explain(error: TreadleError, target: Target) -> CommandFailed:
         lines = [error.message, *advice(error.reason, error.metadata, target.data_dir), ", ".join(facts)]
         return CommandFailed("\n  ".join(lines), exit_code)
     return CommandFailed(str(error), ExitCode.REFUSED if isinstance(error, ConfigurationError) else ExitCode.TURN_FAILED)
+
+
+def _why_not(target: Target) -> str:
+    if target.named_by:
+        trusted = target.ca_file or os.environ.get("TREADLE_CA_FILE")
+        return tls_problem(target.address, trusted) or f"{target.named_by} names it: does it run, and can it be reached from here?"
+    return f"start it with `{typed('up', target.data_dir)}`, or name another with --server"
 
 
 def _read(path: Path) -> str:

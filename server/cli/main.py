@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import os
 import sys
 import time
 from collections.abc import Sequence
@@ -54,6 +55,9 @@ def main(argv: Sequence[str] | None = None) -> int:
     if options.runs is None:
         parser.print_help(sys.stderr)
         return ExitCode.REFUSED
+    if "server" in options:
+        # Read when grpc is imported. What it would say of a failed connection is in the command's own words.
+        os.environ.setdefault("GRPC_VERBOSITY", "NONE")
     module, _, function = options.runs.partition(":")
     try:
         return int(getattr(import_module(module), function)(options))
@@ -233,7 +237,8 @@ def _command(commands: argparse._SubParsersAction[_Parser], name: str, words: st
 
 def _connection(command: _Parser, *, turn: bool = False) -> None:
     """`turn`: the command follows one, and ends as it does."""
-    command.add_argument("--server", metavar="HOST:PORT", help="address of the server")
+    command.add_argument("--server", metavar="ADDRESS", help="the server: HOST:PORT, or https://HOST[:PORT] for one with TLS")
+    command.add_argument("--ca-file", metavar="FILE", help="certificates (PEM) to trust instead of the public ones (TREADLE_CA_FILE)")
     _data_dir(command)
     codes = _EXIT_CODES_OF_A_TURN if turn else _EXIT_CODES
     command.epilog = _CONNECTION_HELP + "\n".join(f"  {code.value:<3} {words}" for code, words in codes.items())

@@ -6,10 +6,13 @@ from pathlib import Path
 
 import grpc
 import pytest
+from support.frame_relay import frame_relay
+from support.gateway import own_certificate
 
 from server.api.status import status_of
 from server.cli.connection import Target, explain
 from server.cli.failure import ExitCode
+from server.cli.program import typed
 from server.kernel.errors import KernelError, ShuttingDown, StoreUnavailable
 from treadle_client.errors import failure_of
 
@@ -52,3 +55,36 @@ async def test_a_wrong_key_is_told_with_its_place(shared, unused) -> None:
     ended = await unused.run("sessions", "--server", address)
     assert ended.code == 2
     assert str(unused.data_dir / "api-key") in ended.err
+
+
+async def test_a_server_with_a_certificate_of_its_own(shared, unused, tmp_path: Path) -> None:
+    """It is trusted by --ca-file or TREADLE_CA_FILE; else the command says what is missing."""
+    certificate, key = await own_certificate(tmp_path)
+    credentials = grpc.ssl_server_credentials([(key.read_bytes(), certificate.read_bytes())])
+    given = {"TREADLE_API_KEY": (shared.data_dir / "api-key").read_text().strip()}
+    plain = (shared.data_dir / "address").read_text().strip()
+    async with frame_relay(plain, credentials=credentials) as relay:
+        port = relay.address.rpartition(":")[2]
+        with_tls = ("sessions", "--server", f"https://127.0.0.1:{port}")
+        for ended in (
+            await unused.run(*with_tls, "--ca-file", str(certificate), **given),
+            await unused.run("sessions", **given, TREADLE_ADDRESS=with_tls[2], TREADLE_CA_FILE=str(certificate)),
+        ):
+            assert (ended.code, ended.err) == (0, "")
+        wrong = {
+            with_tls: ("its certificate is not accepted: self-signed certificate\n", "--ca-file FILE or TREADLE_CA_FILE"),
+            ("sessions", "--server", f"127.0.0.1:{port}"): (f"it speaks TLS: name it as https://127.0.0.1:{port}\n",),
+            ("sessions", "--server", f"https://{plain}"): ("a server in plain text is named without https://\n",),
+        }
+        for command, says in wrong.items():
+            ended = await unused.run(*command, **given)
+            assert ended.code == 3
+            assert ended.err.startswith("treadle: the server at ")
+            assert all(each in ended.err for each in says), ended.err
+            assert "treadle up" not in ended.err
+    away = await unused.run(*with_tls, **given)
+    assert away.err.endswith("  --server names it: does it run, and can it be reached from here?\n")
+    unused.data_dir.mkdir()
+    (unused.data_dir / "address").write_text("127.0.0.1:1\n")
+    ours = await unused.run("sessions", **given)
+    assert f"start it with `{typed('up', unused.data_dir)}`" in ours.err

@@ -187,6 +187,11 @@ def test_what_is_missing_is_said(make: Any, monkeypatch: pytest.MonkeyPatch, tmp
         make("127.0.0.1:1", "key", ca_file="ca.pem")
     with pytest.raises(tc.ConfigurationError, match=r"ca.pem: No such file"):
         make("https://localhost", "key", ca_file=tmp_path / "ca.pem")
+    (tmp_path / "key.pem").write_text("no certificate")
+    with environment(monkeypatch, TREADLE_CA_FILE=str(tmp_path / "key.pem")):
+        with pytest.raises(tc.ConfigurationError, match=r"key.pem holds no certificates in PEM"):
+            make("https://localhost", "key")
+        assert make("127.0.0.1:1", "key").address == "127.0.0.1:1"
 
 
 def test_arguments_before_variables_before_files(tmp_path: Path) -> None:

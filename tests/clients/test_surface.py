@@ -17,7 +17,7 @@ from typing import Any, get_args
 import grpc
 import pytest
 from google.protobuf.descriptor import EnumDescriptor
-from support.clients import Driver
+from support.clients import Driver, environment
 from support.frame_relay import frame_relay
 from support.requirements import require
 
@@ -187,13 +187,16 @@ async def tls(world: Any, tmp_path: Path) -> AsyncIterator[tuple[str, Path]]:
         yield relay.address, tmp_path / "cert.pem"
 
 
-async def test_tls(world: Any, driver: Driver, connect: Callable[..., Any], tls: tuple[str, Path]) -> None:
+async def test_tls(world: Any, driver: Driver, connect: Callable[..., Any], tls: tuple[str, Path], monkeypatch: pytest.MonkeyPatch) -> None:
     address, certificate = tls
     client = connect(address, world.client.key, ca_file=certificate)
     assert [event.proto for event in await driver.read(client.resume(world.session_id))] == world.log
     given = connect(address, world.client.key, credentials=grpc.ssl_channel_credentials(certificate.read_bytes()))
     assert (await driver.call(given, "get_session", world.session_id)).session_id == world.session_id
     once = tc.Retry(unanswered_seconds=0)
+    with environment(monkeypatch, TREADLE_CA_FILE=str(certificate)):
+        named = connect(address, world.client.key)
+    assert (await driver.call(named, "get_session", world.session_id)).session_id == world.session_id
     for wrong in (connect(address, world.client.key, retry=once), connect(address.removeprefix("https://"), world.client.key, retry=once)):
         with pytest.raises(tc.Unreachable):
             await driver.call(wrong, "get_session", world.session_id)

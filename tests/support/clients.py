@@ -76,7 +76,7 @@ async def _of(each: Each, event: Event) -> None:
 def environment(monkeypatch: Any, **values: str) -> Iterator[None]:
     """Exactly these TREADLE_ variables."""
     with monkeypatch.context() as patch:
-        for name in ("TREADLE_ADDRESS", "TREADLE_API_KEY", "TREADLE_API_KEY_FILE"):
+        for name in ("TREADLE_ADDRESS", "TREADLE_API_KEY", "TREADLE_API_KEY_FILE", "TREADLE_CA_FILE"):
             patch.delenv(name, raising=False)
         for name, value in values.items():
             patch.setenv(name, value)

@@ -39,9 +39,10 @@ class Treadle:
     """A connection to a Treadle server, for `with`. May be used by many threads at a time, and needs no event loop.
 
     `address`: `host:port`, or `https://host[:port]` for TLS; else TREADLE_ADDRESS. `api_key`: else TREADLE_API_KEY, else the content of the
-    file that TREADLE_API_KEY_FILE names. `ca_file`: certificates (PEM) to trust instead of the public ones; `credentials`: anything else
-    that gRPC can do, client certificates for example. `retry`: how long a server may be away. `heartbeat_seconds`: the server's setting;
-    a stream that is silent for three times as long is taken for dead. `timeout_seconds`: limit for a call that is no stream.
+    file that TREADLE_API_KEY_FILE names. `ca_file`: certificates (PEM) to trust instead of the public ones, else TREADLE_CA_FILE;
+    `credentials`: anything else that gRPC can do, client certificates for example. `retry`: how long a server may be away.
+    `heartbeat_seconds`: the server's setting; a stream that is silent for three times as long is taken for dead.
+    `timeout_seconds`: limit for a call that is no stream.
     `on_connection` is told when a stream loses its connection (why), and when it has it again (None).
 
     Errors: ConfigurationError. Nothing is sent before the first call.

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import ssl
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -75,7 +76,8 @@ def find_target(
     if not tls and (ca_file is not None or credentials is not None):
         raise ConfigurationError(f"ca_file and credentials are for TLS, and {where!r} is not an https:// address")
     if tls and credentials is None:
-        credentials = grpc.ssl_channel_credentials(_read(Path(ca_file)) if ca_file is not None else None)
+        trusted = ca_file or environment.get("TREADLE_CA_FILE")
+        credentials = grpc.ssl_channel_credentials(_certificates(Path(trusted).expanduser()) if trusted else None)
     return Target(host_and_port, find_api_key(api_key, environment), credentials)
 
 
@@ -108,6 +110,16 @@ def find_api_key(api_key: str | None, environment: Mapping[str, str] = os.enviro
         # Not shown: most of it may be the real one.
         raise ConfigurationError("the API key holds characters that no key has")
     return key
+
+
+def _certificates(path: Path) -> bytes:
+    pem = _read(path)
+    try:
+        # gRPC would tell of a bad file no sooner than by a failed connection.
+        ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT).load_verify_locations(cadata=pem.decode())
+    except (ssl.SSLError, ValueError):
+        raise ConfigurationError(f"{path} holds no certificates in PEM") from None
+    return pem
 
 
 def _read(path: Path) -> bytes:
