@@ -198,17 +198,17 @@ def _add_interrupt(commands: argparse._SubParsersAction[_Parser]) -> None:
 def _add_key(commands: argparse._SubParsersAction[_Parser]) -> None:
     key = _command(commands, "key", "make an API key for a user, in the server's database", runs="server.cli.key:run")
     key.add_argument("user", nargs="?", default="", help="the user's id; one that is new is made")
-    key.add_argument("--tenant", metavar="ID", default="local", help="whose user it is (default local)")
+    key.add_argument("--tenant", metavar="ID", default="", help="whose user it is (default local; of --list and --revoke: any)")
     key.add_argument("--name", metavar="NAME", default="", help="the name under which the user's commits are made (default: the id)")
     key.add_argument("--email", metavar="ADDRESS", default="", help="the same for the address")
     key.add_argument("--days", metavar="N", type=_days, help="days for which the key works (default: until it is revoked)")
     instead = key.add_mutually_exclusive_group()
     instead.add_argument(
-        "--revoke", metavar="KEY", default="", help="instead, end this key of the user's (its first 12 characters are enough)"
+        "--revoke", metavar="KEY", default="", help="instead, end this key (its first 12 characters are enough), whosever it is"
     )
     instead.add_argument("--revoke-all", action="store_true", help="instead, end all keys of the user's")
     instead.add_argument(
-        "--list", action="store_true", help="instead, list the keys that are not revoked, of the tenant or of the user alone"
+        "--list", action="store_true", help="instead, list the keys that are not revoked: all, or those of the tenant or the user"
     )
     key.epilog = "It needs TREADLE_DATABASE_SYSTEM_URL, as the server has it. The key is printed this once."
 

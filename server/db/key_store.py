@@ -35,11 +35,11 @@ class PostgresKeyStore:
         async with self._system.connection() as connection:
             await connection.execute(SQL["insert_key"], owner.tenant_id, owner.user_id, prefix, secret_sha256, expires_at)
 
-    async def of_tenant(self, tenant_id: str) -> list[KeyInForce]:
+    async def in_force(self, tenant_id: str = "", user_id: str = "") -> list[KeyInForce]:
         """See KeyStore."""
         async with self._system.connection() as connection:
-            rows = await connection.fetch(SQL["keys_of_tenant"], tenant_id)
-        return [KeyInForce(row["prefix"], row["user_id"], row["created_at"], row["expires_at"], row["last_used_at"]) for row in rows]
+            rows = await connection.fetch(SQL["keys_in_force"], tenant_id, user_id)
+        return [KeyInForce(*row.values()) for row in rows]
 
     async def revoke(self, owner: Principal, prefix: str) -> bool:
         """See KeyStore."""

@@ -631,8 +631,9 @@ INSERT INTO api_keys (tenant_id, user_id, prefix, secret_sha256, expires_at) VAL
 UPDATE api_keys SET last_used_at = now() WHERE prefix = $1 AND (last_used_at IS NULL OR last_used_at < now() - $2 * interval '1 second')
 
 
--- keys_of_tenant --
-SELECT prefix, user_id, created_at, expires_at, last_used_at FROM api_keys WHERE tenant_id = $1 AND revoked_at IS NULL ORDER BY user_id, created_at, prefix
+-- keys_in_force --
+SELECT prefix, tenant_id, user_id, created_at, expires_at, last_used_at FROM api_keys
+WHERE ($1 = '' OR tenant_id = $1) AND ($2 = '' OR user_id = $2) AND revoked_at IS NULL ORDER BY tenant_id, user_id, created_at, prefix
 
 
 -- revoke_key --

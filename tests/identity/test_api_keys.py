@@ -104,7 +104,7 @@ async def test_the_last_use_of_a_key_is_noted_beside_the_call_and_not_again_and_
             assert await authenticator.authenticate(key) == alice
             await asyncio.gather(*authenticator._notes.values())
     assert watched.used_at == [key[4:12]]
-    found = {each.prefix: each.last_used_at for each in await stores.keys.of_tenant(alice.tenant_id)}
+    found = {each.prefix: each.last_used_at for each in await stores.keys.in_force(alice.tenant_id)}
     assert found[unused[4:12]] is None
     assert (last := found[key[4:12]])
     assert last >= begun - timedelta(seconds=5)
@@ -197,8 +197,8 @@ async def test_an_operator_sees_the_keys_and_ends_all_of_a_user(stores: Stores, 
     made = [(await key_command(database, tmp_path, *words, "--tenant", "acme"))[1].strip() for words in given]
     code, listed, _ = await key_command(database, tmp_path, "--list", "--tenant", "acme")
     assert code == 0
-    assert sorted((line.split()[0], line.split()[2]) for line in listed.splitlines()) == sorted(
-        zip([key[:12] for key in made], ["ada", "ada", "bob"], strict=True)
+    assert sorted((line.split()[0], *line.split()[2:4]) for line in listed.splitlines()) == sorted(
+        zip([key[:12] for key in made], ["acme"] * 3, ["ada", "ada", "bob"], strict=True)
     )
     assert not any(key[13:] in listed for key in made)
     ends = {line.split()[0]: line.partition("ada")[2] for line in listed.splitlines() if " ada " in line}
@@ -218,8 +218,25 @@ async def test_an_operator_sees_the_keys_and_ends_all_of_a_user(stores: Stores, 
         made[2][:12]
     ]
     code, _, told = await key_command(database, tmp_path, "ada", "--tenant", "acme", "--revoke-all")
-    assert (code != 0, "ada of tenant acme has no key" in told) == (True, True)
+    assert (code != 0, "there is no key of ada in tenant acme" in told) == (True, True)
     code, _, told = await key_command(database, tmp_path, "ada", "--days", "0")
     assert (code != 0, "'0' is no number of days" in told) == (True, True)
     code, _, told = await key_command(database, tmp_path)
     assert (code != 0, "whose key?" in told) == (True, True)
+
+
+async def test_a_key_is_ended_by_whoever_finds_it_and_no_tenant_is_left_out(stores: Stores, database: DatabaseUrls, tmp_path: Path) -> None:
+    """Somebody who holds a leaked key does not know whose it is."""
+    at_home = (await key_command(database, tmp_path, "ada"))[1].strip()
+    leaked = (await key_command(database, tmp_path, "ada", "--tenant", "acme"))[1].strip()
+    listed = [line.split() for line in (await key_command(database, tmp_path, "--list"))[1].splitlines()]
+    assert [(line[0], *line[2:4]) for line in listed] == [(leaked[:12], "acme", "ada"), (at_home[:12], "local", "ada")]
+    elsewhere = await key_command(database, tmp_path, "ada", "--tenant", "other", "--revoke", leaked)
+    assert elsewhere == (2, "", "treadle: there is no such key of ada in tenant other\n")
+    ended = await key_command(database, tmp_path, "--revoke", leaked)
+    assert ended == (0, "", "treadle: revoked: a key of ada (tenant acme); every server knows within a minute\n")
+    assert await key_command(database, tmp_path, "--revoke", leaked) == (2, "", "treadle: there is no such key\n")
+    assert await key_command(database, tmp_path, "--list", "nobody") == (2, "", "treadle: there is no key of nobody\n")
+    assert (await ApiKeyAuthenticator(stores.keys).authenticate(at_home)).tenant_id == "local"
+    assert (await key_command(database, tmp_path, "ada", "--revoke", at_home[:12]))[0] == 0
+    assert await key_command(database, tmp_path, "--list") == (2, "", "treadle: there is no key\n")

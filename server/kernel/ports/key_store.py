@@ -26,6 +26,7 @@ class KeyInForce:
     """What an operator may see of a key."""
 
     prefix: str
+    tenant_id: str
     user_id: str
     created_at: datetime
     expires_at: datetime | None
@@ -51,8 +52,8 @@ class KeyStore(Protocol):
         """Store a new key. Errors: StoreRejected when the prefix is taken or the owner does not exist."""
         ...
 
-    async def of_tenant(self, tenant_id: str) -> list[KeyInForce]:
-        """All keys of a tenant's users that are not revoked, expired ones too, by user and age."""
+    async def in_force(self, tenant_id: str = "", user_id: str = "") -> list[KeyInForce]:
+        """All keys, or those of one tenant, or of one user name, that are not revoked, expired ones too; by tenant, user and age."""
         ...
 
     async def revoke(self, owner: Principal, prefix: str) -> bool:
