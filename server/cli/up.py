@@ -17,6 +17,7 @@ from server.cli.program import typed
 from server.cli.undeterred import undeterred
 from server.cli.up_screen import UpScreen
 from server.data_dir import chosen_data_dir
+from server.embedded.sample import came_up
 from server.embedded.stack import Stack, running_stack
 from server.embedded.stopping import Stopped, StopSignals, end_turns, unless
 from server.refusal import StartRefused
@@ -59,7 +60,8 @@ async def _up(data_dir: Path, options: argparse.Namespace) -> ExitCode:
 
         keep_what_stays()
         screen.ready(stack, seconds=time.monotonic() - STARTED)
-        exit_code = await _serve(stack, screen, signals, demo=options.demo or stack.sample.made)
+        came_up(data_dir)
+        exit_code = await _serve(stack, screen, signals, demo=options.demo or stack.sample.new)
     screen.stopped()
     return exit_code
 

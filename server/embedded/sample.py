@@ -16,6 +16,7 @@ from server.refusal import StartRefused
 
 _KEPT_PORTS = 8
 NAME = "sample.git"
+_NEW = "new"
 _GIT_SECONDS = 30.0
 _ENVIRONMENT = {"PATH": "/usr/local/bin:/usr/bin:/bin", "HOME": "/nonexistent", "GIT_CONFIG_NOSYSTEM": "1", "GIT_CONFIG_GLOBAL": os.devnull}
 
@@ -54,8 +55,8 @@ class Sample:
     """The only prefixes on loopback that the server may fetch from and push to: all are ours, now."""
     moved: bool
     """Whether somebody else has the port that was asked for."""
-    made: bool
-    """Whether this start made it: the first one."""
+    new: bool
+    """Whether no start came up with it yet; see `came_up`."""
 
 
 @contextmanager
@@ -64,14 +65,18 @@ def sample_repository(data_dir: Path, port: int) -> Iterator[Sample]:
     it had once is part of sessions' URLs: it is served there too, while it can be. Errors: SampleUnusable."""
     home = data_dir / "sample"
     root = home / "repositories"
-    made = not (root / NAME).exists()
-    if made:
+    if not (root / NAME).exists():
         _make(root)
     with ExitStack() as stack:
         prefixes = _serve(stack, root, home / "port", port)
         url = f"{prefixes[0]}{NAME}"
         (home / "url").write_text(url + "\n", encoding="utf-8")
-        yield Sample(url, prefixes, moved=port != 0 and f":{port}/" not in url, made=made)
+        yield Sample(url, prefixes, moved=port != 0 and f":{port}/" not in url, new=(home / _NEW).exists())
+
+
+def came_up(data_dir: Path) -> None:
+    """The start was none that failed, so it was the first one, and the next is not."""
+    (data_dir / "sample" / _NEW).unlink(missing_ok=True)
 
 
 def _serve(stack: ExitStack, root: Path, ports_file: Path, wanted: int) -> tuple[str, ...]:
@@ -117,6 +122,7 @@ def _make(root: Path) -> None:
     unfinished.mkdir(parents=True)
     _git(unfinished, "init", "--quiet", "--bare", "--template=", "--initial-branch=main", ".")
     _git(unfinished, "fast-import", "--quiet", "--date-format=now", stdin=_history().encode())
+    (root.parent / _NEW).touch()
     unfinished.rename(root / NAME)
 
 

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from server.embedded.sample import sample_repository
+from server.embedded.sample import came_up, sample_repository
 
 
 @pytest.fixture
@@ -57,3 +57,13 @@ def test_any_port_is_kept(tmp_path: Path) -> None:
         assert not first.moved
     with sample_repository(tmp_path, 0) as second:
         assert second.url == first.url
+
+
+def test_it_is_new_until_a_start_came_up_with_it(tmp_path: Path) -> None:
+    """So that the demo is not used up by a start that failed, and an older installation plays none."""
+    for _ in range(2):
+        with sample_repository(tmp_path, 0) as served:
+            assert served.new
+    came_up(tmp_path)
+    with sample_repository(tmp_path, 0) as served:
+        assert not served.new
