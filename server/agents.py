@@ -48,13 +48,14 @@ def default_agent(settings: Settings, available: Collection[str]) -> Choice:
     if not credential:
         return Choice(FALLBACK, "it calls no model; with ANTHROPIC_API_KEY it would be claude")
     if PREFERRED not in available:
-        remedy = "`make images` builds its image" if settings.launcher == "docker" else how_to_install(PREFERRED)
-        return Choice(FALLBACK, f"{credential} is set, but claude is not installed: {remedy}")
+        return Choice(FALLBACK, f"{credential} is set, but claude is not installed: {how_to_install(PREFERRED, settings.launcher)}")
     return Choice(PREFERRED, f"{credential} is set")
 
 
-def how_to_install(agent: str) -> str:
+def how_to_install(agent: str, launcher: str) -> str:
     """What to do about an agent that is not there."""
+    if launcher != "process":
+        return "`make images` builds its image"
     if agent not in agents_to_install():
         return f"there is no such agent; there are: {', '.join(installed_agents())}"
     return f"`make run` installs it, or: pip install 'treadle[{agents_to_install()[agent]}]'"

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import socket
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass
@@ -36,6 +37,10 @@ class Serving:
     """TREADLE_EGRESS_HOSTS."""
     egress_proxy: str
     """TREADLE_EGRESS_PROXY."""
+    spawner: str = ""
+    """Where its spawner is called: a socket's path or `host:port`; empty for a launcher that has none."""
+    host: str = ""
+    """The name of the machine, or container, that it runs in."""
 
 
 def paid_formats(settings: Settings) -> list[str]:
@@ -60,6 +65,8 @@ def told_others(settings: Settings, server: Server) -> Iterator[None]:
         providers=list(capability.providers),
         egress_hosts=settings.egress_hosts,
         egress_proxy=settings.egress_proxy,
+        spawner="" if capability.name == "process" else settings.spawner_tcp or str(settings.spawner_address.absolute()),
+        host=socket.gethostname(),
     )
     text = json.dumps(asdict(serving))
     with open(file, "w", encoding="utf-8", opener=lambda name, flags: os.open(name, flags, 0o600)) as written:

@@ -18,6 +18,7 @@ from importlib.metadata import entry_points
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from server.cli.program import typed
 from server.data_dir import nearest_existing
 from server.embedded.gateway import envoy
 from server.embedded.room import LITTLE_BYTES, TOO_LITTLE_BYTES, free_bytes, in_words
@@ -27,6 +28,7 @@ from server.serving import Serving, read_serving
 
 if TYPE_CHECKING:
     from server.config import Settings, WorkerSettings
+    from treadle.spawner.v1.spawner_service_pb2 import DescribeResponse
 
 _PROGRAM_SECONDS = 10.0
 _ANSWER_SECONDS = 2.0
@@ -149,6 +151,9 @@ def launcher(data_dir: Path) -> Finding:
     runs, its own word counts."""
     settings = _settings()
     if serving := _serving_now(data_dir):
+        if settings and (away := _spawner_away(serving, settings)):
+            detail = f"the server that runs has {serving.launcher}, but {away}: no turn can start"
+            return Finding("launcher", Level.MISSING, detail, _spawner_remedy(serving, data_dir))
         other = settings.launcher if settings and settings.launcher != serving.launcher else ""
         beside = f" (TREADLE_LAUNCHER of this shell is {other})" if other else ""
         level = Level.LIMITED if serving.workers.startswith("NOT") else Level.FINE
@@ -179,7 +184,7 @@ def _docker(spawner: Settings) -> Finding:
         return Finding("launcher", Level.MISSING, f"docker: the engine does not answer within {_CONTAINER_SECONDS:g} s", _OTHER_LAUNCHER)
     if done.returncode:
         said = done.stderr.strip().removeprefix("spawner: ")
-        if "may not be used by this user" in said and (found := _spawner_of_another(spawner)):
+        if found := _spawner_of_another(spawner):
             return Finding("launcher", Level.FINE, f"docker, by the spawner that runs here: {found}")
         return Finding("launcher", Level.MISSING, f"docker: {said}", _OTHER_LAUNCHER)
     found, *warnings = done.stdout.strip().splitlines()
@@ -187,22 +192,55 @@ def _docker(spawner: Settings) -> Finding:
 
 
 def _spawner_of_another(settings: WorkerSettings) -> str:
-    """What the spawner says that works for this user, who may not use the engine; empty where there is none."""
+    """What the spawner says that works for this user, who may not use the engine or does not see it; empty where there is none."""
     import grpc
 
+    if not os.access(settings.spawner_address, os.W_OK):
+        return ""
+    try:
+        found = asyncio.run(_describe(settings))
+    except (TimeoutError, grpc.RpcError):
+        return ""
+    return f"images for {', '.join(found.providers)}; {found.detail}"
+
+
+def _spawner_away(serving: Serving, settings: Settings) -> str:
+    """Of a server that has one: why it does not answer now. Empty also where this shell may not ask it."""
+    import grpc
+
+    from server.refusal import StartRefused
+
+    by_socket = serving.spawner.startswith("/")
+    place = {"spawner_tcp": "", "spawner_socket": Path(serving.spawner)} if by_socket else {"spawner_tcp": serving.spawner}
+    try:
+        if not serving.spawner or (by_socket and Path(serving.spawner).stat() and not os.access(serving.spawner, os.W_OK)):
+            return ""
+        asyncio.run(_describe(settings.model_copy(update=place)))
+    except FileNotFoundError:
+        return f"there is no socket of a spawner at {serving.spawner}"
+    except TimeoutError as error:
+        return f"its spawner does not answer at {serving.spawner} ({error})"
+    except (OSError, StartRefused, grpc.RpcError):  # the socket is hidden from this user, or the key is
+        return ""
+    return ""
+
+
+async def _describe(settings: WorkerSettings) -> DescribeResponse:
     from server.workers.spawner import SpawnerClient
 
-    async def ask() -> str:
-        spawner = SpawnerClient(settings)
-        try:
-            found = await spawner.describe(seconds=_SPAWNER_SECONDS)
-            return f"images for {', '.join(found.providers)}; {found.detail}"
-        except (TimeoutError, grpc.RpcError):
-            return ""
-        finally:
-            await spawner.close()
+    spawner = SpawnerClient(settings)
+    try:
+        return await spawner.describe(seconds=_SPAWNER_SECONDS)
+    finally:
+        await spawner.close()
 
-    return asyncio.run(ask()) if os.access(settings.spawner_address, os.W_OK) else ""
+
+def _spawner_remedy(serving: Serving, data_dir: Path) -> str:
+    if serving.launcher == "swarm":
+        return "see what `docker service ps` and `docker service logs` say of the service spawner, on a manager"
+    if _embedded(data_dir):
+        return f"`treadle up` starts it again by itself; see {data_dir / 'spawner.log'}"
+    return "see its log and start it again: `docker-compose up -d spawner`, or `python -m server.spawner`"
 
 
 def _swarm(settings: Settings) -> Finding:
@@ -226,24 +264,28 @@ def _swarm(settings: Settings) -> Finding:
 
 def agents(data_dir: Path) -> Iterator[Finding]:
     """The agents, and which one a session gets. Of a credential only the variable's name is told."""
-    from server.agents import Choice, agents_to_install, claude_credential, default_agent, how_to_install, installed_agents
+    from server.agents import Choice, claude_credential, default_agent, how_to_install, installed_agents
 
-    settings = _settings()
+    settings, serving = _settings(), _serving_now(data_dir)
     if settings is None:
         return
-    choice, credential, whose = (
-        default_agent(settings, installed_agents()),
-        bool(claude_credential(settings)),
-        "a session that names none gets",
-    )
-    if serving := _serving_now(data_dir):
+    if serving:
+        # In containers they are those of the images, whatever is installed here.
+        there, launcher = tuple(serving.providers), serving.launcher
         choice, credential = Choice(serving.agent, serving.why), "anthropic" in serving.credentials
         whose = "a session on the server that runs, when it names none, gets"
-    detail = f"{', '.join(installed_agents())}; {whose} {choice.name}: {choice.why}"
-    if choice.name not in installed_agents():
-        yield Finding("agents", Level.MISSING, f"{choice.name} is not installed", how_to_install(choice.name))
-    elif credential and "claude" in agents_to_install():
-        yield Finding("agents", Level.LIMITED, detail, how_to_install("claude"))
+    elif settings.launcher != "process":
+        yield Finding("agents", Level.FINE, "those that have an image: see `launcher` above")
+        return
+    else:
+        there, launcher = installed_agents(), settings.launcher
+        choice, credential = default_agent(settings, there), bool(claude_credential(settings))
+        whose = "a session that names none gets"
+    detail = f"{', '.join(there)}; {whose} {choice.name}: {choice.why}"
+    if choice.name not in there:
+        yield Finding("agents", Level.MISSING, f"{choice.name} is not installed", how_to_install(choice.name, launcher))
+    elif credential and "claude" not in there:
+        yield Finding("agents", Level.LIMITED, detail, how_to_install("claude", launcher))
     else:
         yield Finding("agents", Level.FINE, detail)
 
@@ -286,7 +328,7 @@ def egress(data_dir: Path) -> Finding:
         remedy = "`treadle up` brings one where there is Envoy's wheel and TREADLE_GATEWAY_LISTEN is not empty; or set TREADLE_EGRESS_PROXY"
         return Finding("egress", Level.LIMITED, f"{detail}, but has no Envoy that lets them out: such sessions are refused", remedy)
     if not _asks_for_credential(told.egress_proxy):
-        remedy = f"see {data_dir / 'gateway' / 'envoy.log'}" if serving else "start it, or correct TREADLE_EGRESS_PROXY"
+        remedy = f"see {data_dir / 'gateway' / 'envoy.log'}" if _embedded(data_dir) else "start it, or correct TREADLE_EGRESS_PROXY"
         return Finding("egress", Level.LIMITED, f"{detail}, but no Envoy for it answers at {told.egress_proxy}", remedy)
     return Finding("egress", Level.FINE, f"{detail}; its Envoy answers at {told.egress_proxy}")
 
@@ -374,7 +416,10 @@ def _running(data_dir: Path) -> Iterator[Finding]:
     if not address:
         yield Finding("server", Level.FINE, f"starting on {data_dir}")
         return
-    log = f"see {data_dir / 'server.log'}"
+    if serving and serving.host not in ("", socket.gethostname()):
+        yield Finding("server", Level.FINE, f"runs in another container, or on another machine: {serving.host}, {address}")
+        return
+    log = f"see {data_dir / 'server.log'}" if _embedded(data_dir) else "see what it wrote to standard error (`docker-compose logs server`)"
     yield Finding("server", Level.FINE, f"running on {address}") if _answers(address) else _silent("server", address, log)
     if gateway:
         yield Finding("gateway", Level.FINE, f"answers on {gateway}") if _answers(gateway) else _silent("gateway", gateway, log)
@@ -436,6 +481,21 @@ def _serving(data_dir: Path) -> bool:
 def _serving_now(data_dir: Path) -> Serving | None:
     """What a server that runs on the data directory says of itself."""
     return read_serving(data_dir) if _serving(data_dir) else None
+
+
+def _embedded(data_dir: Path) -> bool:
+    """Whether the server that runs there is `treadle up`'s, and not one by itself."""
+    return _serving(data_dir) and (data_dir / "address").exists()
+
+
+def can_run(data_dir: Path) -> str:
+    """The last word when nothing is missing."""
+    settings = _settings()
+    if _serving_now(data_dir):
+        return "The server that runs has what it needs."
+    if settings and settings.database_url.get_secret_value():
+        return "A server with these settings can run here."
+    return f"Treadle can run here: `{typed('up', data_dir)}`."
 
 
 def _text(path: Path) -> str:

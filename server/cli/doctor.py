@@ -9,7 +9,6 @@ from pathlib import Path
 from server.cli import checks
 from server.cli.checks import Finding, Level
 from server.cli.failure import ExitCode
-from server.cli.program import typed
 from server.cli.screen import Screen
 from server.data_dir import chosen_data_dir
 
@@ -44,7 +43,7 @@ def run(options: argparse.Namespace) -> ExitCode:
             f"{missing} thing{'s' if missing > 1 else ''} that Treadle needs {'are' if missing > 1 else 'is'} missing.", "bold red"
         )
         return ExitCode.TURN_FAILED
-    screen.prose(f"Treadle can run here: `{typed('up', data_dir)}`.", "bold")
+    screen.prose(checks.can_run(data_dir), "bold")
     return ExitCode.DONE
 
 

@@ -34,7 +34,10 @@ def _allow_namespaces(kernel: Path) -> str:
     for name, closed, open_ in (("unprivileged_userns_clone", "0", "1"), ("apparmor_restrict_unprivileged_userns", "1", "0")):
         if _read(kernel / name) == closed:
             return f"allow user namespaces: sysctl -w kernel.{name}={open_}"
-    return "allow user namespaces; in a container: run it with --security-opt seccomp=unconfined, or use a host"
+    return (
+        "allow user namespaces; in a container: run it with --security-opt seccomp=unconfined --security-opt systempaths=unconfined "
+        "(docs/operations.md), or use a host"
+    )
 
 
 def _read(path: Path) -> str:

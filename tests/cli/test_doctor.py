@@ -3,11 +3,23 @@
 from __future__ import annotations
 
 import asyncio
+import json
 import socket
 import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
 
+import grpc
 import pytest
 from support.requirements import require
+
+from server.replica import held_replica
+from server.serving import Serving
+from treadle.spawner.v1 import spawner_service_pb2 as wire
+from treadle.spawner.v1 import spawner_service_pb2_grpc as stubs
 
 
 async def test_doctor_says_that_this_machine_will_do(unused) -> None:
@@ -169,3 +181,48 @@ async def test_doctor_says_that_an_agent_is_not_there(unused) -> None:
     ended = await unused.run("doctor", TREADLE_LISTEN="127.0.0.1:0", TREADLE_DEFAULT_PROVIDER="nobody")
     assert ended.code == 1
     assert "TREADLE_DEFAULT_PROVIDER: 'nobody' is no agent; there are: " in ended.out
+
+
+@contextmanager
+def said_to_serve(data_dir: Path, **facts: Any) -> Iterator[None]:
+    """What a server with containers, started by itself, leaves for others to see while it runs."""
+    serving = Serving(
+        agent="only-in-an-image", why="ANTHROPIC_API_KEY is set", credentials=["anthropic"], address="127.0.0.1:1", launcher="docker",
+        workers="sealed", providers=["claude", "only-in-an-image"], egress_hosts="", egress_proxy="",
+        spawner=str(data_dir / "spawner.sock"), host=socket.gethostname(),
+    )  # fmt: skip
+    with held_replica(data_dir):
+        (data_dir / "serving.json").write_text(json.dumps(asdict(serving) | facts))
+        yield
+
+
+async def test_doctor_asks_the_spawner_of_a_server_now_and_advises_for_how_it_runs(unused) -> None:
+    class Spawner(stubs.SpawnerServiceServicer):
+        async def Describe(self, request: Any, context: Any) -> wire.DescribeResponse:  # noqa: N802
+            return wire.DescribeResponse(providers=["claude"], detail="sealed")
+
+    with said_to_serve(unused.data_dir):
+        no_socket = await unused.run("doctor")
+        spawner = grpc.aio.server()
+        stubs.add_SpawnerServiceServicer_to_server(Spawner(), spawner)
+        spawner.add_insecure_port(f"unix:{unused.data_dir / 'spawner.sock'}")
+        await spawner.start()
+        answers = await unused.run("doctor")
+        await spawner.stop(None)
+        with socket.socket(socket.AF_UNIX) as left:  # as one that was killed leaves it
+            (unused.data_dir / "spawner.sock").unlink(missing_ok=True)
+            left.bind(str(unused.data_dir / "spawner.sock"))
+        killed = await unused.run("doctor")
+    with said_to_serve(unused.data_dir, host="a-container"):
+        beside = await unused.run("doctor")
+    assert (no_socket.code, answers.code, killed.code) == (1, 0, 1), answers
+    assert "no  launcher   the server that runs has docker, but there is no socket of a spawner at " in no_socket.out
+    assert f"its spawner does not answer at {unused.data_dir / 'spawner.sock'}" in " ".join(killed.out.split())
+    assert "docker-compose up -d spawner" in killed.out
+    assert "ok  launcher   the server that runs has docker, with claude, only-in-an-image: sealed" in answers.out
+    assert "ok  agents     claude, only-in-an-image; a session on the server that runs" in answers.out
+    assert "The server that runs has what it needs." in answers.out
+    assert "!   server     127.0.0.1:1 does not answer\n" in answers.out
+    assert "`docker-compose logs server`" in answers.out
+    assert "treadle up" not in answers.out
+    assert "ok  server     runs in another container, or on another machine: a-container, 127.0.0.1:1" in beside.out

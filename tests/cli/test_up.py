@@ -56,7 +56,7 @@ async def test_the_three_commands_that_it_prints_work(home) -> None:
         commands = [line.strip() for line in up.out.split("Try, in another terminal:")[1].splitlines() if line.strip()]
         assert len(commands) == 3
         # One after the other: the second lists what the first made.
-        told = ["Add a note", "Add a note", "Treadle can run here"]
+        told = ["Add a note", "Add a note", "The server that runs has what it needs"]
         widest = commands[0].replace(f"--data-dir {home.data_dir} ", "").replace(commands[0].split(" run ")[0], ".venv/bin/treadle")
         assert re.sub(r":\d+/", ":7435/", widest) == '.venv/bin/treadle run --repo http://127.0.0.1:7435/sample.git "Add a note"'
         assert len(f"  {widest}") < 80, "broken in mid-word it could not be copied"
