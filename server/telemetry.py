@@ -27,6 +27,7 @@ TURN_WAIT_SECONDS = Histogram(
     "For how long turns waited that found no place, until this replica gave them one.",
     buckets=(0.1, 0.5, 1, 5, 10, 30, 60, 300, 900, 3600, 4 * 3600, 24 * 3600),
 )
+SPAWNER_UP = Gauge("treadle_spawner_up", "Whether the spawner answers, with a launcher that needs one.", ["launcher"])
 WORKERS_READY = Gauge("treadle_workers_ready", "Workers that wait in the pool for a turn.", ["provider"])
 POOL_CLAIMS = Counter(
     "treadle_pool_claims_total", "Workers that turns took from the pool (warm), or had to start (cold).", ["provider", "start"]

@@ -49,6 +49,11 @@ class DockerLauncher(LocalLauncher):
         )
         self.capability = Capability("docker", sandboxed=True, detail=found.detail, providers=tuple(found.providers))
 
+    @property
+    def available(self) -> bool:
+        """See Launcher."""
+        return self._spawner.answers
+
     async def launch(self, worker: WorkerId) -> WorkerLink:
         """See Launcher. One that had waited, and ends before it hears of its turn, is no loss: another one is started."""
         slot = slot_of(self._root, worker)
@@ -123,8 +128,9 @@ async def open_docker_launcher(settings: Settings) -> AsyncIterator[DockerLaunch
         launcher = DockerLauncher(settings, spawner, await described(spawner, settings))
         keeping = asyncio.create_task(launcher.pool.keep(), name="pool of workers")
         try:
-            with present(settings.spawner_address):
-                yield launcher
+            async with spawner.watched(launcher.capability.name):
+                with present(settings.spawner_address):
+                    yield launcher
         finally:
             keeping.cancel()
             # Not awaited itself: a cancel of ours would look like its.

@@ -29,6 +29,11 @@ class LocalLauncher(ABC):
         self._root = root
         self._start_seconds = start_seconds
 
+    @property
+    def available(self) -> bool:
+        """See Launcher."""
+        return True
+
     async def workspace(self, spec: WorkerSpec) -> Path:
         """See Launcher."""
         slot = slot_of(self._root, spec.worker)

@@ -3,11 +3,15 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable, Sequence
+from collections.abc import AsyncIterator, Callable, Sequence
+from contextlib import asynccontextmanager
 from typing import Any
 
 import grpc
+import structlog
+from prometheus_client import Gauge
 
+from server import telemetry
 from server.config import WorkerSettings
 from server.kernel.errors import LaunchFailed, WorkerLost
 from server.kernel.ports.launcher import Occupied, WorkerSpec
@@ -18,6 +22,9 @@ from treadle.spawner.v1 import spawner_service_pb2_grpc as stubs
 _PATIENCE_SECONDS = 60.0
 """For a spawner or an engine that is away: longer than either takes to be started again."""
 _PAUSE_SECONDS = 0.2
+_LOOK_SECONDS, _LOOK_AGAIN_SECONDS = 15.0, 1.0
+"""It is looked so often whether the spawner answers, and so often while it does not."""
+_ANSWER_SECONDS = 10.0
 _OPTIONS: dict[str, Any] = {
     "grpc.use_local_subchannel_pool": 1,
     "grpc.enable_retries": 0,
@@ -29,12 +36,17 @@ _OPTIONS: dict[str, Any] = {
 _BY_TCP: dict[str, Any] = {"grpc.ssl_target_name_override": spawner_key.SPAWNER, "grpc.min_reconnect_backoff_ms": 5000}
 _AWAY = frozenset({grpc.StatusCode.UNAVAILABLE, grpc.StatusCode.CANCELLED})
 
+log = structlog.get_logger()
+
 
 class SpawnerClient:
     """One connection. Close it."""
 
     def __init__(self, settings: WorkerSettings, *, silence_seconds: float = spawner_key.SILENCE_SECONDS) -> None:
         """`silence_seconds`: a spawner on another machine that says nothing for so long is called anew. Errors: KeyUnfit."""
+        self.answers = True
+        """Whether it did when it was looked last."""
+        self._where = settings.spawner_tcp or str(settings.spawner_address)
         if settings.spawner_tcp:
             options = _OPTIONS | _BY_TCP | spawner_key.keepalive(silence_seconds)
             credentials = spawner_key.of_server(settings.spawner_key)
@@ -47,6 +59,34 @@ class SpawnerClient:
         """What is made there. Errors: TimeoutError."""
         answer: wire.DescribeResponse = await self._answer(self._stub.Describe, wire.DescribeRequest(), seconds)
         return answer
+
+    @asynccontextmanager
+    async def watched(self, launcher: str) -> AsyncIterator[None]:
+        """For the time of the context, it is looked whether the spawner answers."""
+        up = telemetry.SPAWNER_UP.labels(launcher)
+        up.set(self.answers)
+        watching = asyncio.create_task(self._watch(up), name="watch on the spawner")
+        try:
+            yield
+        finally:
+            watching.cancel()
+            await asyncio.wait({watching})
+
+    async def _watch(self, up: Gauge) -> None:
+        while True:
+            await asyncio.sleep(_LOOK_SECONDS if self.answers else _LOOK_AGAIN_SECONDS)
+            why = ""
+            try:
+                await self.describe(seconds=_ANSWER_SECONDS)
+            except (TimeoutError, grpc.aio.AioRpcError) as error:
+                why = str(error)
+            if self.answers is bool(why):
+                self.answers = not why
+                up.set(self.answers)
+                if why:
+                    log.error("spawner.away", spawner=self._where, error=why)
+                else:
+                    log.info("spawner.back", spawner=self._where)
 
     async def prepare(self, slot: str, waiting: Sequence[str] = (), *, seconds: float) -> str:
         """Have a slot made, or its name given to one in which a worker waits; returns which. Errors: LaunchFailed."""
@@ -112,7 +152,7 @@ class SpawnerClient:
         except grpc.aio.AioRpcError as error:
             raise LaunchFailed(error.details() or error.code().name) from error
         except TimeoutError as error:
-            raise LaunchFailed(f"the spawner did not {what} the worker within {seconds:g} s: {error}") from error
+            raise LaunchFailed(f"the spawner at {self._where} did not {what} the worker within {seconds:g} s: {error}") from error
 
     async def _must(self, call: Callable[..., Any], request: Any, what: str) -> Any:
         """None when there is no such slot."""
@@ -123,7 +163,7 @@ class SpawnerClient:
                 raise WorkerLost(f"the spawner cannot {what} a worker: {error.details()}") from error
             return None
         except TimeoutError as error:
-            raise WorkerLost(f"the spawner does not answer, so a worker may still be there: {error}") from error
+            raise WorkerLost(f"the spawner at {self._where} does not answer, so a worker may still be there: {error}") from error
 
     async def _answer(self, call: Callable[..., Any], request: Any, seconds: float) -> Any:
         """The calls are repeatable. Errors: TimeoutError, which tells the last reason; AioRpcError."""

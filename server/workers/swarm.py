@@ -81,6 +81,11 @@ class SwarmLauncher(LocalLauncher):
         self._failed_looks: dict[str, int] = {}
         self.capability = Capability("swarm", sandboxed=True, detail=found.detail, providers=tuple(found.providers))
 
+    @property
+    def available(self) -> bool:
+        """See Launcher."""
+        return self._spawner.answers
+
     async def left(self, worker: WorkerId) -> Path:
         """See Launcher."""
         slot = self._furnished(worker)
@@ -372,7 +377,9 @@ async def open_swarm_launcher(settings: Settings) -> AsyncIterator[SwarmLauncher
     await asyncio.to_thread(prepare_root, settings.slots_dir)
     spawner = SpawnerClient(settings)
     try:
-        yield SwarmLauncher(settings, spawner, await described(spawner, settings, carried=True))
+        launcher = SwarmLauncher(settings, spawner, await described(spawner, settings, carried=True))
+        async with spawner.watched(launcher.capability.name):
+            yield launcher
     finally:
         await spawner.close()
 

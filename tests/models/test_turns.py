@@ -16,9 +16,10 @@ from support.git_server import GitServer, git
 from support.git_server import git_server as serving
 from support.model_script import asking, files, hand_out_tokens, recordings_reach_models
 from support.sandbox import require_sandbox
-from support.treadle import Killable, connected, error_info, events_of, in_process, kinds, pushed_files, settings_for
+from support.treadle import Killable, branch_of, connected, error_info, events_of, in_process, kinds, pushed_files, settings_for
 
 from server.embedded.postgres_home import DatabaseUrls
+from server.workers.local import LocalLauncher
 from treadle.session.v1 import event_pb2 as pb
 
 KEY = "sk-ant-the-real-key"
@@ -254,6 +255,19 @@ async def test_without_a_name_in_time_the_rules_name_it(
     assert errors(events) == []
     branch = f"treadle/add-a-file-{events[0].session_id[-8:]}"
     assert git(host.root / "acme" / "app.git", "log", "-1", "--format=%s", branch) == "Add a file"
+
+
+async def test_a_turn_that_will_hardly_get_a_worker_asks_for_no_names(
+    started: Any, host: GitServer, upstream: FakeUpstream, changes: dict[str, Any], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As when the spawner is away."""
+    changes |= {"naming": True}
+    monkeypatch.setattr(LocalLauncher, "available", False)
+    asked = request(host, {"say": "hello"})
+    async with started() as (_, client):
+        events = await client.run(**asked)
+    assert branch_of(events) == f"treadle/add-a-file-{events[0].session_id[-8:]}"
+    assert upstream.seen == []
 
 
 async def test_a_recording_calls_no_model(

@@ -11,7 +11,10 @@ from typing import Any
 
 import grpc
 import pytest
+from prometheus_client import REGISTRY
+from support.workers import eventually
 
+from server.kernel.errors import LaunchFailed
 from server.refusal import StartRefused
 from server.spawner.engine import Engine
 from server.spawner.readiness import Ready
@@ -144,6 +147,24 @@ async def test_a_connection_whose_other_end_is_gone_is_given_up_by_both(keys: Pa
         line.broken = False
         await server.describe(seconds=10)
         assert not waiting.done()
+
+
+async def test_a_metric_says_whether_the_spawner_answers(keys: Path, unused_tcp_port: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("server.workers.spawner._LOOK_SECONDS", 0.1)
+    monkeypatch.setattr("server.workers.spawner._ANSWER_SECONDS", 0.5)
+
+    def told() -> float | None:
+        return REGISTRY.get_sample_value("treadle_spawner_up", {"launcher": "swarm"})
+
+    async with calling(keys, unused_tcp_port) as server:
+        async with spawner(keys, unused_tcp_port), server.watched("swarm"):
+            assert (told(), server.answers) == (1, True)
+        async with server.watched("swarm"):
+            await eventually(lambda: (told(), server.answers) == (0, False), limit=30)
+            with pytest.raises(LaunchFailed, match=rf"the spawner at 127.0.0.1:{unused_tcp_port} did not make room for the worker within"):
+                await server.prepare("slot", seconds=0.2)
+            async with spawner(keys, unused_tcp_port):
+                await eventually(lambda: (told(), server.answers) == (1, True), limit=30)
 
 
 class _Line:

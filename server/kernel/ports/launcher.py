@@ -237,6 +237,11 @@ class Launcher(Protocol):
         """What this launcher can do here; probed once, by running it."""
         ...
 
+    @property
+    def available(self) -> bool:
+        """Whether, as far as is known, a worker can be made now."""
+        ...
+
     async def workspace(self, spec: WorkerSpec) -> Path:
         """The workspace directory of this worker, created if needed."""
         ...

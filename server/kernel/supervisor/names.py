@@ -25,7 +25,7 @@ Wanted = Callable[[], Awaitable[Names | None]]
 @asynccontextmanager
 async def asking_for_names(drive: Drive) -> AsyncIterator[Wanted]:
     """Ask for a title and a branch name while something else is done; what is given waits for them. A turn whose agent reaches no model,
-    and a session that has its names, ask nobody."""
+    one that will hardly get a worker, and a session that has its names, ask nobody."""
     asking = asyncio.create_task(_names(drive)) if _wants_names(drive) else None
 
     async def names() -> Names | None:
@@ -41,6 +41,8 @@ async def asking_for_names(drive: Drive) -> AsyncIterator[Wanted]:
 
 def _wants_names(drive: Drive) -> bool:
     ports, session = drive.ports, drive.session
+    if not ports.launcher.available:
+        return False
     return ports.namer is not None and ports.models.serves(drive.turn.provider) and not session.branch and not drive.turn.branch
 
 
