@@ -14,6 +14,7 @@ import pytest
 from support.containers import socket_for, spawner_process
 from support.fake_anthropic import FakeAnthropic, fake_anthropic, say, use
 from support.git_server import GitServer
+from support.nursery import Nursery
 from support.swarm import HOST, containers_of_slot, no_services_left, services_of, swarm_settings
 from support.treadle import (
     Client,
@@ -154,6 +155,11 @@ async def test_the_next_server_goes_on_with_the_same_service(settings: Settings,
     ]
 
 
+def make_room(service: str) -> None:
+    command = ["docker", "--host", HOST, "service", "update", "--quiet", "--detach", "--reserve-memory", "16m", service]
+    subprocess.run(command, check=True, capture_output=True)
+
+
 class TestNoRoom:
     """Workers that want more memory than any machine has, until somebody asks for less of it."""
 
@@ -162,18 +168,34 @@ class TestNoRoom:
         return {"worker_memory_mib": 1 << 20, "worker_reserved_mib": 1 << 20}
 
     async def test_a_turn_waits_for_room_and_begins_when_there_is_some(
-        self, client: Client, bare: Path, git_server: GitServer, server_data_dir: Path
+        self, settings: Settings, bare: Path, git_server: GitServer, tmp_path: Path, nursery: Nursery
     ) -> None:
-        events: list[event_pb2.Event] = []
-        async for frame in client.execute(**ask(git_server)):
-            events += frame.events.events
-            if any(each.phase == event_pb2.WORKER_PHASE_WAITING for each in workers(frame.events.events)):
-                (service,) = services_of(server_data_dir / "workers")
-                room = ["docker", "--host", HOST, "service", "update", "--quiet", "--detach", "--reserve-memory", "16m", service.id]
-                await asyncio.to_thread(subprocess.run, room, check=True, capture_output=True)
+        """The server that waits with it is killed meanwhile; the next one waits on, for the same service."""
+        killable = Killable(settings, tmp_path / "server.log", nursery=nursery)
+        asked = ask(git_server) | {"request_id": "1"}
+        await killable.start()
+        try:
+            async with connected(killable.address, killable.key) as client:
+                with pytest.raises(grpc.aio.AioRpcError):
+                    async for frame in client.execute(**asked):
+                        if any(each.phase == event_pb2.WORKER_PHASE_WAITING for each in workers(frame.events.events)):
+                            await killable.stop(kill=True)
+            (service,) = services_of(settings.slots_dir)
+            await killable.start()
+            async with connected(killable.address, killable.key) as client:
+                events: list[event_pb2.Event] = []
+                async for frame in client.execute(**asked):
+                    events += frame.events.events
+                    if [each.phase for each in workers(events)][-1:] == [event_pb2.WORKER_PHASE_WAITING]:
+                        assert [each.id for each in services_of(settings.slots_dir)] == [service.id]
+                        if len(workers(events)) == 3:
+                            await asyncio.to_thread(make_room, service.id)
+        finally:
+            await killable.stop()
         assert events[-1].turn_completed.status == event_pb2.TURN_STATUS_COMPLETED, events[-1]
         assert [each.phase for each in workers(events)] == [
             event_pb2.WORKER_PHASE_STARTING,
+            event_pb2.WORKER_PHASE_WAITING,
             event_pb2.WORKER_PHASE_WAITING,
             event_pb2.WORKER_PHASE_READY,
             event_pb2.WORKER_PHASE_EXITED,
