@@ -97,7 +97,7 @@ async def test_pip_and_npm_install_what_is_allowed_and_a_session_that_allows_not
     assert jq.startswith("jq-")
     assert {(each.host, each.decision) for each in accesses(installed)} == {
         (name.partition(":")[0], pb.NETWORK_DECISION_ALLOWED) for name in (INDEX, REGISTRY)
-    }
+    }, accesses(installed)
     looked = await turn(LOOK, [])
     seen, pip = outputs(looked)
     assert seen == "looked\n", "no variable, no door, no listener"
