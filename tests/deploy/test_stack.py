@@ -132,6 +132,7 @@ def _deployed(git: GitServer, tmp_path: Path) -> Iterator[tuple[Path, Callable[[
     finally:
         print(states())
         left = worker_services()
+        docker("service", "rm", f"{STACK}_rotation", check=False)
         docker("stack", "rm", STACK, check=False)
         for worker in left:
             docker("service", "rm", worker.id, check=False)
@@ -144,13 +145,26 @@ def _deployed(git: GitServer, tmp_path: Path) -> Iterator[tuple[Path, Callable[[
         for volume in docker("volume", "ls", "--quiet", "--filter", f"name={STACK}", check=False).split():
             docker("volume", "rm", "--force", volume, check=False)
         for secret in client().secrets.list(filters={"label": "treadle"}):
-            secret.remove()
+            print(docker("secret", "rm", secret.id, check=False))
 
 
-def made_secrets(home: Path, *words: str) -> None:
+def made_secrets(home: Path, *words: str, refused: str = "") -> None:
     command, given = [ROOT / "tools" / "swarm-secrets", *words], os.environ | {"DOCKER_HOST": HOST, "STACK": STACK}
-    done = subprocess.run(command, cwd=home, env=given, capture_output=True, text=True, timeout=180, check=False)
-    assert done.returncode == 0, done.stdout + done.stderr
+    done = subprocess.run(command, cwd=home, env=given, capture_output=True, text=True, timeout=300, check=False)
+    assert (done.returncode, refused in done.stderr) == (1 if refused else 0, True), done.stdout + done.stderr
+
+
+def a_rotation_that_is_refused_changes_nothing(home: Path) -> None:
+    """Afterwards it is as if nobody had seen the end of one: Postgres has the owner's password of a version that does not count."""
+    there, told = docker("secret", "ls", "--format", "{{.Name}}"), secrets_of(home)
+    (postgres,) = containers("postgres")
+    command = ["psql", "--username", "postgres", "--command", "ALTER ROLE postgres PASSWORD 'another'", "treadle"]
+    assert postgres.exec_run(command).exit_code == 0
+    made_secrets(home, "--rotate", "database", refused="Postgres was not given its new passwords")
+    assert (docker("secret", "ls", "--format", "{{.Name}}"), secrets_of(home)) == (there, told)
+    # What the next one makes of it.
+    (home / "url").write_text("postgresql://postgres:another@postgres/treadle")
+    docker("secret", "create", "--label", "treadle", "treadle_database_owner_url_2", str(home / "url"))
 
 
 def secrets_of(home: Path) -> dict[str, str]:
@@ -203,6 +217,7 @@ def test_a_session_and_a_rolling_upgrade_with_other_secrets(stack: tuple[Path, C
         turn = Turn(treadle, url, "long.jsonl")
         turn.until_it_runs()
         worker, before = the_worker(), {each.id for each in containers("server")}
+        a_rotation_that_is_refused_changes_nothing(home)
         for part in ("database", "spawner", "egress", "objects"):
             made_secrets(home, "--rotate", part)
         deploy()
