@@ -114,15 +114,18 @@ def test_this_machines_own_public_addresses_are_denied_to_workers(home: Path) ->
     """A container does not know them, so the server inside cannot see that they are its machine's."""
     require(os.geteuid() == 0 and shutil.which("ip"), "root and iproute2", "apt-get install iproute2")
     settings = home / ".env"
-    # Of a deployment that was made before there was this setting.
-    kept = [line for line in settings.read_text().splitlines() if not line.startswith("TREADLE_EGRESS_DENIED_NETWORKS")]
-    settings.write_text("\n".join(kept) + "\n")
-    add = [f"ip address add {address} dev lo" for address in ("198.51.100.77/32", "10.9.9.9/8", "2001:db8:5::7/128", "fd00::7/128")]
-    command = " && ".join(["ip link set lo up", *add, str(ROOT / "tools" / "compose-env")])
+    # As after a restore: of another machine, beside what the operator denies, which stays.
+    kept = [line for line in settings.read_text().splitlines() if not line.startswith("MACHINE_ADDRESSES")]
+    settings.write_text("\n".join(["MACHINE_ADDRESSES=198.51.100.1", *kept]) + "\n")
+    add(settings, TREADLE_EGRESS_DENIED_NETWORKS="192.0.2.9")
+    give = [f"ip address add {address} dev lo" for address in ("198.51.100.77/32", "10.9.9.9/8", "2001:db8:5::7/128", "fd00::7/128")]
+    command = " && ".join(["ip link set lo up", *give, str(ROOT / "tools" / "compose-env")])
     subprocess.run(["unshare", "--net", "bash", "-c", command], cwd=home, check=True, timeout=60)
-    assert settings.read_text().splitlines()[:-1] == kept
+    assert settings.read_text().splitlines()[:-1] == [*kept, "TREADLE_EGRESS_DENIED_NETWORKS=192.0.2.9"]
     found = environments(home)
-    assert {found[name]["TREADLE_EGRESS_DENIED_NETWORKS"] for name in ("server", "gateway")} == {"198.51.100.77,2001:0db8:0005:0000::/64"}
+    assert {found[name]["TREADLE_EGRESS_DENIED_NETWORKS"] for name in ("server", "gateway")} == {
+        "198.51.100.77,2001:0db8:0005:0000::/64,192.0.2.9"
+    }
 
 
 def test_a_certificate_is_for_names_and_addresses_and_no_key_is_written_over(tmp_path: Path) -> None:
