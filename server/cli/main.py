@@ -201,8 +201,8 @@ def _add_key(commands: argparse._SubParsersAction[_Parser]) -> None:
     key.add_argument("--tenant", metavar="ID", default="", help="whose user it is (default local; of --list and --revoke: any)")
     key.add_argument("--name", metavar="NAME", default="", help="the name under which the user's commits are made (default: the id)")
     key.add_argument("--email", metavar="ADDRESS", default="", help="the same for the address")
-    key.add_argument("--days", metavar="N", type=_days, help="days for which the key works (default: until it is revoked)")
     instead = key.add_mutually_exclusive_group()
+    instead.add_argument("--days", metavar="N", type=_days, help="days for which the key works (default: until it is revoked)")
     instead.add_argument(
         "--revoke", metavar="KEY", default="", help="instead, end this key (its first 12 characters are enough), whosever it is"
     )

@@ -221,6 +221,8 @@ async def test_an_operator_sees_the_keys_and_ends_all_of_a_user(stores: Stores, 
     assert (code != 0, "there is no key of ada in tenant acme" in told) == (True, True)
     code, _, told = await key_command(database, tmp_path, "ada", "--days", "0")
     assert (code != 0, "'0' is no number of days" in told) == (True, True)
+    code, _, told = await key_command(database, tmp_path, "ada", "--revoke", made[0], "--days", "3")
+    assert (code != 0, "--days: not allowed with argument --revoke" in told) == (True, True)
     code, _, told = await key_command(database, tmp_path)
     assert (code != 0, "whose key?" in told) == (True, True)
 
