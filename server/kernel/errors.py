@@ -319,7 +319,7 @@ class LaunchFailed(KernelError):
 
 
 class NoRoom(LaunchFailed):
-    """No machine has room for the worker yet: whoever launches it again later may find it started."""
+    """The worker does not run yet, mostly since no machine has room for it: whoever launches it again later may find it started."""
 
 
 class WorkerLost(KernelError):

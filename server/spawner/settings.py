@@ -53,7 +53,7 @@ class SpawnerSettings(WorkerSettings):
         512,
         ge=0,
         description="With `swarm`: memory in MiB that a machine must have free for a worker, and then keeps for it; no more than "
-        "TREADLE_WORKER_MEMORY_MIB. A turn for which no machine has that waits until one has.",
+        "TREADLE_WORKER_MEMORY_MIB. A turn for which no machine has that waits for one, no longer than a turn may take.",
     )
     worker_runtime: str = Field("", description="The engine's runtime for workers, for example `runsc`; empty for its default.")
     worker_seconds: Seconds = Field(172_800, description="A worker that is older than this is ended, whatever its turn's limit says.")

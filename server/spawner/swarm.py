@@ -29,6 +29,13 @@ _LOOK_SECONDS = 0.2
 _END_SECONDS = 30.0
 _ROOM_SECONDS = 3.0
 """So long a start waits for a machine that has room before it says that there is none."""
+_PASSING = ("insufficient resources", "not available for new tasks")
+"""In the scheduler's words: why a machine takes no worker now, and may later. All else stays as it is (its platform, a missing plugin)."""
+_PREPARED_SECONDS, _MOST_PREPARED_SECONDS = 8.0, 1800.0
+"""So long a start waits for a machine that prepares the container before it says that it does, and so long it may do that: it may have an
+image to fetch."""
+_PAUSES = 5
+"""The Swarm is looked at for no more than one part of so many of the time."""
 _SWEEP_SECONDS = 30.0
 _KEPT_SECONDS = 3600.0
 """A service whose task has ended is kept for its server to see; afterwards nobody will come."""
@@ -52,7 +59,7 @@ class Birth(Enum):
     RUNNING = "running"
     ENDED = "ended"
     NO_ROOM = "no room"
-    """Yet: it starts when there is."""
+    """Yet, or it is being prepared: it starts by itself."""
 
 
 @dataclass(frozen=True)
@@ -75,6 +82,8 @@ class Task:
     code: int | None
     address: str
     changed_at: float
+    ran: bool
+    """Whether its program was ever started."""
 
     @property
     def over(self) -> bool:
@@ -176,6 +185,15 @@ class Swarm:
         found = await self._engine.call(lambda api: api.tasks(filters={"label": label}))
         return [_task(each) for each in found]
 
+    async def largest_machine(self) -> int:
+        """The memory in bytes of the largest that takes tasks; 0 where none does."""
+
+        def look(api: docker.APIClient) -> int:
+            ready = [each for each in api.nodes() if each["Status"]["State"] == "ready" and each["Spec"]["Availability"] == "active"]
+            return max((int(each["Description"]["Resources"]["MemoryBytes"]) for each in ready), default=0)
+
+        return await self._engine.call(look)
+
     async def task(self, id_: str) -> Task | None:
         """By its id."""
 
@@ -222,9 +240,12 @@ class Services:
         self._providers = frozenset(providers)
         self._installation = template.network[:12]
         self._locks: WeakValueDictionary[str, asyncio.Lock] = WeakValueDictionary()
+        self._looking = asyncio.Lock()
+        self._look: asyncio.Task[Mapping[str, Task | None]] | None = None
+        self._next_look = 0.0
 
     async def start(self, slot: str, provider: str, labels: Mapping[str, str], carrier: bytes) -> tuple[Birth, str]:
-        """Make the service of a slot, unless that was done before; its address, once it runs, or why no machine takes it now.
+        """Make the service of a slot, unless that was done before; its address, once it runs, or why it does not yet.
         Errors: Unnameable, Refused, EngineAway."""
         check_labels(labels)
         name = self._name(slot)
@@ -235,18 +256,19 @@ class Services:
             if await self._swarm.service(name) is None:
                 fresh = await self._make(slot, name, provider, labels, carrier)
         while True:
-            task = await self._task(slot)
-            if task is None and await self._swarm.service(name) is None:
+            seen = await self._seen()
+            task = seen.get(name)
+            if name not in seen:
                 return Birth.ENDED, ""
             if task is not None and task.over:
-                if fresh:
+                # It may have waited for room meanwhile, so that this call did not make it.
+                if fresh or not task.ran:
                     raise Refused(f"the Swarm does not start the worker: {task.message or task.state}")
                 return Birth.ENDED, ""
             if task is not None and task.state == "running" and task.address:
                 return (Birth.NOW if fresh else Birth.RUNNING), task.address
-            if task is not None and task.unplaced and time.monotonic() - began > _ROOM_SECONDS:
-                return Birth.NO_ROOM, task.message
-            await asyncio.sleep(_LOOK_SECONDS)
+            if task is not None and (why := _waits(task, time.monotonic() - began)):
+                return Birth.NO_ROOM, why
 
     async def _make(self, slot: str, name: str, provider: str, labels: Mapping[str, str], carrier: bytes) -> bool:
         if provider not in self._providers:
@@ -271,8 +293,9 @@ class Services:
         self._name(slot)
         while True:
             with contextlib.suppress(EngineAway):
-                task = await self._task(slot)
-                if task is None and await self._swarm.service(self._name(slot)) is None:
+                seen = await self._seen()
+                task = seen.get(self._name(slot))
+                if self._name(slot) not in seen:
                     return End()
                 if task is not None and task.over:
                     return task.end
@@ -300,7 +323,7 @@ class Services:
 
     async def list(self) -> list[Spawned]:
         """All of this installation. Errors: EngineAway."""
-        tasks = {task.service: task for task in await self._swarm.tasks(self._mine)}
+        tasks = _newest(await self._swarm.tasks(self._mine))
         return [
             Spawned(
                 each.labels.get("treadle.slot", ""),
@@ -322,7 +345,7 @@ class Services:
 
     async def _sweep(self) -> None:
         now = time.time()
-        tasks = {task.service: task for task in await self._swarm.tasks(self._mine)}
+        tasks = _newest(await self._swarm.tasks(self._mine))
         names = set()
         for each in await self._swarm.services(self._mine):
             names.add(each.name)
@@ -339,8 +362,27 @@ class Services:
         """Its newest. Errors: EngineError."""
         found = await self._swarm.tasks(f"treadle.slot={slot}")
         service = await self._swarm.service(self._name(slot))
-        mine = [task for task in found if service is not None and task.service == service.id]
-        return max(mine, key=lambda task: task.changed_at, default=None)
+        return _newest(found).get(service.id) if service is not None else None
+
+    async def _seen(self) -> Mapping[str, Task | None]:
+        """All services by their names, and the newest task of each, as they are after this was called; asked once for all who wait.
+        Errors: EngineError."""
+        if self._look is None:
+            self._look = asyncio.create_task(self._looked())
+        return await asyncio.shield(self._look)
+
+    async def _looked(self) -> Mapping[str, Task | None]:
+        async with self._looking:
+            await asyncio.sleep(self._next_look - time.monotonic())
+            # Whoever comes from here on wants to know what is later.
+            self._look = None
+            began = time.monotonic()
+            try:
+                tasks = _newest(await self._swarm.tasks(self._mine))
+                return {each.name: tasks.get(each.id) for each in await self._swarm.services(self._mine)}
+            finally:
+                ended = time.monotonic()
+                self._next_look = ended + max(_LOOK_SECONDS, _PAUSES * (ended - began))
 
     def _lock(self, name: str) -> asyncio.Lock:
         return self._locks.setdefault(name, asyncio.Lock())
@@ -353,6 +395,24 @@ class Services:
     @property
     def _mine(self) -> str:
         return f"treadle.installation={self._installation}"
+
+
+def _newest(tasks: Sequence[Task]) -> dict[str, Task]:
+    """Of each service, by its id; one that is not over, if there is one."""
+    return {task.service: task for task in sorted(tasks, key=lambda task: (not task.over, task.changed_at))}
+
+
+def _waits(task: Task, waited: float) -> str:
+    """Why it does not run yet, where it has been waited for that. Errors: Refused where it will hardly ever run."""
+    if task.unplaced and waited > _ROOM_SECONDS:
+        if not any(words in task.message for words in _PASSING):
+            raise Refused(f"no machine of the Swarm can take the worker: {task.message}")
+        return f"no machine of the Swarm takes the worker: {task.message}"
+    if task.state == "preparing" and waited > _PREPARED_SECONDS:
+        if time.time() - task.changed_at > _MOST_PREPARED_SECONDS:
+            raise Refused(f"its machine has not prepared the worker in {_MOST_PREPARED_SECONDS / 60:g} minutes; can it fetch the image?")
+        return "its machine prepares the worker; it may have to fetch the image"
+    return ""
 
 
 def _task(told: Mapping[str, Any]) -> Task:
@@ -368,6 +428,8 @@ def _task(told: Mapping[str, Any]) -> Task:
         code=container.get("ExitCode") if over and container else None,
         address=addresses[0].partition("/")[0] if addresses else "",
         changed_at=_seconds(status["Timestamp"]),
+        # One that cannot be started has failed, and what was done last is "starting".
+        ran=status["State"] != "rejected" and status.get("Message") not in {"starting", "preparing"},
     )
 
 

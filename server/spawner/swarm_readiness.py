@@ -12,6 +12,8 @@ from server.spawner.settings import SpawnerSettings
 from server.spawner.swarm import Swarm, SwarmUnfit
 from server.spawner.swarm_template import UID, SwarmTemplate
 
+_MIB = 1024 * 1024
+
 log = structlog.get_logger()
 
 
@@ -53,6 +55,9 @@ async def look_at_swarm(engine: Engine, settings: SpawnerSettings) -> tuple[Swar
         if not facts.seccomp:
             raise SwarmUnfit("the engine filters no system calls (seccomp); it must not be run with --seccomp-profile=unconfined")
         template = SwarmTemplate(settings, network["Id"])
+        if template.reserved_mib > (most := await swarm.largest_machine() // _MIB):
+            remedy = "no turn begins before a machine that takes tasks has that much; lower TREADLE_WORKER_RESERVED_MIB, or add a machine"
+            log.warning("reservation.too_large", reserved_mib=template.reserved_mib, largest_machine_mib=most, remedy=remedy)
         if names_registry(settings.worker_image):
             template = replace(template, digests=await _digests(engine, template))
         # An image need not be on this machine, but then nothing is known of it.

@@ -38,6 +38,11 @@ class SwarmTemplate:
     digests: Mapping[str, str] = field(default_factory=dict)
     """Of the images that are in a registry: each machine shall have the same."""
 
+    @property
+    def reserved_mib(self) -> int:
+        """The memory that a machine must have free for a worker."""
+        return min(self.settings.worker_reserved_mib, self.settings.worker_memory_mib)
+
     def image(self, provider: str) -> str:
         """The image of an agent."""
         named = self.settings.worker_image.replace("{provider}", provider)
@@ -90,7 +95,7 @@ class SwarmTemplate:
                     "Pids": settings.worker_pids,
                 },
                 # By this the scheduler sees how full a machine is.
-                "Reservations": {"MemoryBytes": min(settings.worker_reserved_mib, settings.worker_memory_mib) * _MIB},
+                "Reservations": {"MemoryBytes": self.reserved_mib * _MIB},
             },
             # Once, and not again in another place: what was done is gone with the first.
             "RestartPolicy": {"Condition": "none", "MaxAttempts": 0},

@@ -166,7 +166,7 @@ class SwarmLauncher(LocalLauncher):
         if answer.outcome == wire.START_OUTCOME_ENDED:
             raise WorkerLost(f"worker {worker} has ended")
         if answer.outcome == wire.START_OUTCOME_NO_ROOM:
-            raise NoRoom(f"no machine of the Swarm takes the worker: {answer.reason}")
+            raise NoRoom(answer.reason)
         await asyncio.to_thread(slot.create, "address", answer.address)
         try:
             return await self._under_way(slot, worker)

@@ -202,6 +202,12 @@ class TestNoRoom:
         ]
         assert pushed_files(bare, branch_of(events))["made.txt"] == "made"
 
+    @pytest.mark.parametrize("changes", [{"turn_timeout_seconds": 1.0}])
+    async def test_a_turn_waits_for_room_no_longer_than_it_may_take(self, client: Client, bare: Path, git_server: GitServer) -> None:
+        end = (await client.run(**ask(git_server)))[-1].turn_completed
+        assert (end.status, end.code) == (event_pb2.TURN_STATUS_FAILED, event_pb2.TURN_CODE_LAUNCH), end
+        assert "insufficient resources" in end.message
+
     async def test_a_turn_that_waits_for_room_can_be_stopped(
         self, client: Client, bare: Path, git_server: GitServer, server_data_dir: Path
     ) -> None:

@@ -106,9 +106,9 @@ async def _agents_part(drive: Drive) -> None:
 
 
 async def _launched(drive: Drive) -> Worker | None:
-    """The worker, however long it takes until a machine has room for it; None when the turn shall stop before. Errors: LaunchFailed,
-    WorkerLost."""
-    waits = False
+    """The worker; one that has to wait for a machine with room may do so for as long as a turn may take. None when the turn shall stop
+    before. Errors: LaunchFailed, WorkerLost."""
+    waits, deadline = False, 0.0
     while True:
         try:
             return await drive.ports.launcher.launch(drive.worker_id)
@@ -119,7 +119,9 @@ async def _launched(drive: Drive) -> Worker | None:
                 log.warning("worker.waits", worker_id=str(drive.worker_id), why=error.message)
                 told = drive.ports.codec.worker_updated(str(drive.worker_id), "WAITING", launcher=drive.ports.launcher.capability)
                 await drive.step("wait", told, key=f"wait.{drive.log.epoch}")
-                waits = True
+                waits, deadline = True, time.monotonic() + drive.limits.turn_seconds
+            elif time.monotonic() > deadline:
+                raise LaunchFailed(f"{error.message}; it was waited for that for {drive.limits.turn_seconds:g} s") from error
         with suppress(TimeoutError):
             async with asyncio.timeout(ROOM_SECONDS):
                 await drive.stop_requested.wait()

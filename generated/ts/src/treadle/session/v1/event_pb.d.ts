@@ -2175,7 +2175,8 @@ export enum WorkerPhase {
   STARTING = 3,
 
   /**
-   * No machine has room for it; it starts when one has. That time does not count as the turn's.
+   * No machine has room for it, or its machine fetches the image; it starts by itself. That time does not count as the turn's, which ends as
+   * LAUNCH when it is as long as a turn may take.
    *
    * @generated from enum value: WORKER_PHASE_WAITING = 10;
    */
