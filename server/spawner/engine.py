@@ -38,6 +38,10 @@ class EngineRefused(EngineError):
     """The engine will not do it, however often it is asked."""
 
 
+class RegistryDenies(EngineRefused):
+    """The image's registry does not show it to who comes like this. Some say so, too, of what they do not have."""
+
+
 class NameTaken(EngineRefused):
     """There is a container of that name."""
 
@@ -103,9 +107,20 @@ class Engine:
         return await self.call(look)
 
     async def digest_in_registry(self, image: str) -> str:
-        """By which its registry has it, with whatever `docker login` left in DOCKER_CONFIG. Errors: EngineAway, EngineRefused; the message
-        says whose."""
-        return await self.call(lambda api: str(api.inspect_distribution(image)["Descriptor"]["digest"]))
+        """By which its registry has it, with whatever `docker login` left in DOCKER_CONFIG; empty where it says that it has not. Errors:
+        RegistryDenies, EngineAway, EngineRefused; the message says whose."""
+
+        def ask(api: docker.APIClient) -> str:
+            try:
+                return str(api.inspect_distribution(image)["Descriptor"]["digest"])
+            except NotFound:
+                return ""
+            except APIError as error:
+                if error.status_code in {401, 403}:
+                    raise RegistryDenies(str(error.explanation)) from error
+                raise
+
+        return await self.call(ask)
 
     async def label(self, image: str, label: str) -> str:
         """A label of an image; empty where it has none. Errors: EngineRefused when there is no such image."""

@@ -2,16 +2,18 @@
 
 from __future__ import annotations
 
+import asyncio
 from dataclasses import replace
 
 import structlog
 
-from server.spawner.engine import Engine, EngineError
+from server.spawner.engine import Engine, EngineError, RegistryDenies
 from server.spawner.readiness import Ready, known_providers, providers_with_image, stale_images
 from server.spawner.settings import SpawnerSettings
 from server.spawner.swarm import Swarm, SwarmUnfit
 from server.spawner.swarm_template import UID, SwarmTemplate
 
+_TRIES, _PAUSE_SECONDS = 3, 2.0
 _MIB = 1024 * 1024
 
 log = structlog.get_logger()
@@ -24,15 +26,34 @@ def names_registry(image: str) -> bool:
 
 
 async def _digests(engine: Engine, template: SwarmTemplate) -> dict[str, str]:
-    """Of the agents whose image the registry has. Errors: EngineError."""
-    found = {}
-    for provider in known_providers():
-        try:
-            found[provider] = await engine.digest_in_registry(template.image(provider))
-        except EngineError as error:
-            # Also where it cannot be reached. No registry need have every agent.
-            log.info("image.not_in_registry", image=template.image(provider), why=str(error))
+    """Of the agents whose image the registry has; it need not have all. Errors: SwarmUnfit where it does not say whether it has one."""
+    known = known_providers()
+    answers = await asyncio.gather(*(_digest(engine, template.image(provider)) for provider in known))
+    found = {provider: answer for provider, answer in zip(known, answers, strict=True) if isinstance(answer, str) and answer}
+    for provider, answer in zip(known, answers, strict=True):
+        image = template.image(provider)
+        # One that shows us others, and denies this, has none for us.
+        if isinstance(answer, EngineError) and not (found and isinstance(answer, RegistryDenies)):
+            raise SwarmUnfit(
+                f"the registry does not say whether it has {image}: {answer}; where it asks who comes, `docker login` and DOCKER_CONFIG, "
+                "or the secret for it, tell that"
+            )
+        if provider not in found:
+            log.info("image.not_in_registry", image=image, why=str(answer))
     return found
+
+
+async def _digest(engine: Engine, image: str) -> str | EngineError:
+    """As the engine tells it, asked again where it may have been an accident."""
+    tried = 0
+    while True:
+        try:
+            return await engine.digest_in_registry(image)
+        except EngineError as error:
+            tried += 1
+            if isinstance(error, RegistryDenies) or tried == _TRIES:
+                return error
+        await asyncio.sleep(_PAUSE_SECONDS)
 
 
 async def look_at_swarm(engine: Engine, settings: SpawnerSettings) -> tuple[SwarmTemplate, Ready]:

@@ -56,7 +56,7 @@ class Registry:
         if kind == "blobs" and name in self.blobs:
             self.handed_out.append(name)
             return 200, "application/octet-stream", self.blobs[name]
-        return 404, "text/plain", b""
+        return 404, "application/json", b'{"errors": [{"code": "MANIFEST_UNKNOWN", "message": "manifest unknown"}]}'
 
 
 @contextmanager

@@ -11,7 +11,7 @@ import ssl
 import subprocess
 import time
 from collections.abc import AsyncIterator
-from contextlib import AsyncExitStack, aclosing, closing, suppress
+from contextlib import AsyncExitStack, aclosing, closing
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -369,19 +369,25 @@ async def test_images_are_pulled_from_a_registry_that_asks_who_comes(tmp_path: P
     """By whatever machine of the Swarm the worker is on; the spawner's own has no such image."""
     swarm()
     monkeypatch.setenv("DOCKER_CONFIG", str(tmp_path / "docker"))
+    slot_for = {provider: new_worker().turn_id for provider in ("replay", "claude")}
     with registry("ada:secret") as images:
         settings = swarm_settings(tmp_path / "data", worker_image=f"{images.address}/treadle-worker-{{provider}}:1")
-        with closing(Engine(settings.docker_host)) as engine, pytest.raises(StartRefused, match="the engine has no image for any worker"):
+        with (
+            closing(Engine(settings.docker_host)) as engine,
+            pytest.raises(StartRefused, match=r"the registry does not say whether it has .*docker login"),
+        ):
             await look_at_swarm(engine, settings)
         images.login(tmp_path / "docker")
         with closing(Engine(settings.docker_host)) as engine:
             template, ready = await look_at_swarm(engine, settings)
             assert ready.providers == ("replay",)
-            services, slot = spawned.Services(spawned.Swarm(engine), template, providers=ready.providers), new_worker().turn_id
-            # There is no program in it.
-            with suppress(Refused):
-                await services.start(slot, "replay", {}, b"told")
-            await services.kill(slot)
+            services = spawned.Services(spawned.Swarm(engine), template, providers=[*ready.providers, "claude"])
+            # There is no program in it, and none of the other. Whoever asks for that later hears of it, too.
+            for provider, said in ("replay", "127"), ("claude", "No such image"), ("claude", "No such image"):
+                with pytest.raises(Refused, match=said):
+                    await services.start(slot_for[provider], provider, {}, b"told")
+            for slot in slot_for.values():
+                await services.kill(slot)
         image = client().images.get(f"{images.address}/treadle-worker-replay@{images.digest}")
         client().images.remove(image.id, force=True)
     assert {*images.handed_out} == {*images.blobs}
