@@ -1,9 +1,8 @@
 # All set-up is done here, in .venv (and .venv-proto for code generation); a second call adds a few milliseconds.
 # Needs Python 3.11+ with venv, git and make. PYTHON=... names another interpreter.
 .DEFAULT_GOAL := help
-# Most of a test is waiting, for processes, containers and time limits, so twice as many as there are cores, and one, keep them busy.
-# What was compiled once is not compiled again by each of the thousands of processes that they start, whatever the environment says.
-JOBS ?= $(shell expr $$(nproc) \* 2 + 1)
+# Most tests wait for processes to start, so one more than there are cores keeps them busy.
+JOBS ?= $(shell expr $$(nproc) + 1)
 .PHONY: help run demo images test proto lint check bench clean
 
 help: ## list the targets
@@ -20,8 +19,9 @@ demo: ## start Treadle and play the demo session again
 images: ## build the images of server, gateway and workers; BASE=python:3.13-slim-bookworm or the like, PACKAGES="nodejs npm" for workers
 	@tools/images $(if $(BASE),--base $(BASE)) $(if $(PACKAGES),--packages "$(PACKAGES)")
 
-test: ## run all tests, by twice as many processes as there are cores, and one; ARGS="-k word" is handed to pytest
+test: ## run all tests, one process more than there are cores; ARGS="-k word" is handed to pytest
 	@tools/setup dev node
+	@# What was compiled once is not compiled again by each of the thousands of processes that tests start.
 	@env -u PYTHONDONTWRITEBYTECODE .venv/bin/python -m pytest -n $(JOBS) --dist worksteal $(ARGS)
 
 proto: ## generate generated/ and the gateway's descriptors from protos

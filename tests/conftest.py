@@ -8,6 +8,9 @@ from collections.abc import Generator
 from pathlib import Path
 from typing import TypeVar
 
+# As in our programs, before gRPC is loaded: its handlers of fork() let children die that its other threads happen to meet.
+os.environ["GRPC_ENABLE_FORK_SUPPORT"] = "0"
+
 import pytest
 from support.requirements import all_required
 
