@@ -5,6 +5,7 @@ from __future__ import annotations
 import errno
 import os
 import re
+import stat
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
@@ -145,6 +146,9 @@ def readable(path: Path | None) -> Path | None:
     """A file that can be read."""
     if path is not None:
         try:
+            # Opening a FIFO would wait for somebody who writes to it.
+            if stat.S_ISFIFO(path.stat().st_mode):
+                raise ValueError(f"{path} cannot be read: it is a FIFO")
             path.open("rb").close()
         except OSError as error:
             raise ValueError(unreadable(path, error)) from None

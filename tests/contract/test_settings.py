@@ -87,6 +87,12 @@ def test_a_value_that_the_spawner_cannot_use_is_refused(name: str, value: str, s
     assert says in told
 
 
+def test_a_fifo_is_refused_and_not_waited_for(tmp_path: Path) -> None:
+    os.mkfifo(tmp_path / "key.pem")
+    with pytest.raises(ValidationError, match="cannot be read: it is a FIFO"):
+        Settings(gateway_tls_certificate=tmp_path / "key.pem")
+
+
 def test_networks_for_hosts_that_nobody_names_are_refused() -> None:
     with pytest.raises(ValidationError) as caught:
         Settings(egress_hosts="*", egress_networks="10.1.0.0/16")
