@@ -33,7 +33,7 @@ class Parentage:
 
 
 class Importer:
-    """Imports workspaces into mirrors. The caller holds the mirror's lock."""
+    """Imports workspaces into mirrors. The caller uses the mirror, or has it alone."""
 
     def __init__(self, git: Git, sandbox: Sandbox | None, limits: Limits, *, seconds: float) -> None:
         self._git = git

@@ -8,10 +8,9 @@ import hashlib
 import os
 import shutil
 import time
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable, Iterable
 from contextlib import asynccontextmanager
 from pathlib import Path
-from weakref import WeakValueDictionary
 
 from server.git.command import HELD_LOCKS, Git
 from server.git.refs import session_ref
@@ -19,15 +18,20 @@ from server.kernel.ports.repositories import Repository
 
 _POLL_SECONDS = 0.02
 _FORGOTTEN = ".forgotten"
+_STALE_SECONDS = 20.0
+"""A ref is locked for milliseconds; one that is locked for so long is locked by a git that is no more."""
 
 
 class Mirrors:
-    """Finds or makes a repository's mirror. Writers of one mirror take turns, in this process and against others."""
+    """Finds or makes a repository's mirror, and locks it, in this process and against others.
+
+    Two locks: whoever works in a mirror *uses* it, beside others; who removes from it uses it *alone*. Of those who fetch into it there
+    is one at a time, beside the others. A git that outlives its server still has its locks.
+    """
 
     def __init__(self, root: Path, git: Git) -> None:
         self._root = root
         self._git = git
-        self._locks: WeakValueDictionary[Path, asyncio.Lock] = WeakValueDictionary()
 
     def path(self, repository: Repository) -> Path:
         """Where the mirror is; no part of its name is chosen by a caller."""
@@ -35,10 +39,30 @@ class Mirrors:
         return self._root / f"{hashlib.sha256(key.encode()).hexdigest()}.git"
 
     @asynccontextmanager
-    async def locked(self, repository: Repository, *, seconds: float) -> AsyncIterator[Path]:
-        """The mirror, made if needed, for one writer. Errors: TimeoutError when others hold it for `seconds`."""
-        async with self.held(self.path(repository), seconds=seconds) as path:
-            (path.with_suffix(".lock")).touch()
+    async def used(self, repository: Repository, *, seconds: float) -> AsyncIterator[Path]:
+        """The mirror, made if needed, for reading and for adding to it; others may do so, too. What a killed git left is removed as soon
+        as nobody else is in it. Errors: TimeoutError when somebody has it alone for `seconds`."""
+        path = self.path(repository)
+        async with self._opened(path.with_suffix(".lock")) as lock:
+            os.utime(lock)
+            await self._share(lock, path, seconds)
+            yield path
+
+    @asynccontextmanager
+    async def fetching(self, repository: Repository, *, seconds: float) -> AsyncIterator[Path]:
+        """The same for the one who may write what the remote has (`fetched_ref`). Errors: TimeoutError."""
+        async with self._opened(self.path(repository).with_suffix(".fetch")) as lock:
+            await _flock(lock, seconds)
+            async with self.used(repository, seconds=seconds) as path:
+                await _to_its_end(lambda: _unlink(path.glob("refs/treadle/fetched/*.lock")))
+                yield path
+
+    @asynccontextmanager
+    async def alone(self, path: Path, *, seconds: float) -> AsyncIterator[Path]:
+        """The mirror at `path`, and nobody else in it: no git works there, and none left anything half-done. Errors: TimeoutError."""
+        async with self._opened(path.with_suffix(".lock")) as lock:
+            await _flock(lock, seconds)
+            await self._clean(path)
             yield path
 
     def all(self) -> list[Path]:
@@ -62,32 +86,39 @@ class Mirrors:
         return sorted(path.with_suffix(_FORGOTTEN).glob("*"))
 
     @asynccontextmanager
-    async def held(self, path: Path, *, seconds: float) -> AsyncIterator[Path]:
-        """The same for the mirror at `path`. Whoever gets it can be sure that no git works in it, and that none left anything
-        half-done: a git that outlived its server still has the lock, and what a killed one left is removed."""
-        lock = self._locks.setdefault(path, asyncio.Lock())
-        async with asyncio.timeout(seconds):
-            await lock.acquire()
+    async def _opened(self, name: Path) -> AsyncIterator[int]:
+        """The file of a lock; what is locked by it stays so until the last of its holders, and of the programs they started, has ended."""
+        self._root.mkdir(parents=True, exist_ok=True, mode=0o700)
+        descriptor = os.open(name, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+        token = HELD_LOCKS.set((*HELD_LOCKS.get(), descriptor))
         try:
-            self._root.mkdir(parents=True, exist_ok=True, mode=0o700)
-            descriptor = os.open(path.with_suffix(".lock"), os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
-            try:
-                await _flock(descriptor, seconds)
-                token = HELD_LOCKS.set((*HELD_LOCKS.get(), descriptor))
-                try:
-                    await self._ensure(path)
-                    await asyncio.to_thread(sweep, path)
-                    yield path
-                finally:
-                    HELD_LOCKS.reset(token)
-            finally:
-                os.close(descriptor)
+            yield descriptor
         finally:
-            lock.release()
+            HELD_LOCKS.reset(token)
+            os.close(descriptor)
+
+    async def _share(self, lock: int, path: Path, seconds: float) -> None:
+        """The first one cleans up. To share its lock then, it lets go of it for a moment, in which the mirror may even be removed."""
+        deadline = time.monotonic() + seconds
+        while True:
+            if _locked(lock, fcntl.LOCK_EX):
+                await self._clean(path)
+            if _locked(lock, fcntl.LOCK_SH):
+                if _is_made(path):
+                    break
+                fcntl.flock(lock, fcntl.LOCK_UN)
+            if time.monotonic() > deadline:
+                raise TimeoutError
+            await asyncio.sleep(_POLL_SECONDS)
+        await _to_its_end(lambda: _unlink(_stale(path)))
+
+    async def _clean(self, path: Path) -> None:
+        await self._ensure(path)
+        await _to_its_end(lambda: sweep(path))
 
     async def _ensure(self, path: Path) -> None:
         """Made beside it and renamed: a mirror is whole, or is not there (or half-made by an older Treadle, and holds nothing)."""
-        if (path / "objects" / "pack").is_dir():
+        if _is_made(path):
             return
         draft = path.with_suffix(".new")
         for directory in (draft, path):
@@ -97,22 +128,58 @@ class Mirrors:
 
 
 def sweep(mirror: Path) -> None:
-    """Remove what a git, or an import, leaves that was killed. Only under the mirror's lock."""
+    """Remove what a git, or an import, leaves that was killed. Only when nobody else is in the mirror."""
     for directory in mirror.glob("import-*"):
         shutil.rmtree(directory)
     locks = [*mirror.glob("*.lock"), *mirror.glob("refs/**/*.lock"), *mirror.glob("objects/info/*.lock")]
     packs = [path for path in mirror.glob("objects/pack/*") if path.name.startswith(("tmp_", ".tmp-")) or path.suffix == ".keep"]
-    for path in (*locks, *packs):
-        path.unlink()
+    _unlink([*locks, *packs])
+
+
+def _stale(mirror: Path) -> list[Path]:
+    """Of the lock files that stop a session's next import, those that a killed git left while others work."""
+    before = time.time() - _STALE_SECONDS
+    return [lock for lock in mirror.glob("refs/treadle/sessions/*.lock") if _changed(lock) < before]
+
+
+def _changed(path: Path) -> float:
+    try:
+        return path.stat().st_mtime
+    except FileNotFoundError:  # it was no leftover
+        return float("inf")
+
+
+def _unlink(paths: Iterable[Path]) -> None:
+    for path in paths:
+        path.unlink(missing_ok=True)
+
+
+def _is_made(mirror: Path) -> bool:
+    return (mirror / "objects" / "pack").is_dir()
+
+
+def _locked(descriptor: int, kind: int) -> bool:
+    try:
+        fcntl.flock(descriptor, kind | fcntl.LOCK_NB)
+    except BlockingIOError:
+        return False
+    return True
 
 
 async def _flock(descriptor: int, seconds: float) -> None:
     """Another process's lock cannot be awaited without a thread that no cancel reaches; hence the polling."""
     async with asyncio.timeout(seconds):
-        while True:
-            try:
-                fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            except BlockingIOError:
-                await asyncio.sleep(_POLL_SECONDS)
-            else:
-                return
+        while not _locked(descriptor, fcntl.LOCK_EX):  # noqa: ASYNC110
+            await asyncio.sleep(_POLL_SECONDS)
+
+
+async def _to_its_end(call: Callable[[], None]) -> None:
+    """In a thread. Who is cancelled meanwhile leaves, and lets go of the lock, when it has ended."""
+    running = asyncio.create_task(asyncio.to_thread(call))
+    try:
+        await asyncio.shield(running)
+    except asyncio.CancelledError:
+        await asyncio.wait({running})
+        if not running.cancelled():
+            running.exception()  # nobody is left to hear it
+        raise

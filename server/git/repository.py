@@ -62,7 +62,7 @@ class GitRepositories:
         if not branches:
             raise BranchUnknown(branch)
         try:
-            async with self.mirrors.locked(repository, seconds=self.lock_seconds) as mirror:
+            async with self.mirrors.fetching(repository, seconds=self.lock_seconds) as mirror:
                 await self.remote.fetch(repository.url, mirror, branches)
                 tip = (await self.git.run("rev-parse", "--verify", "--end-of-options", fetched_ref(branches[0]), git_dir=mirror)).text
                 published = tip if branches[0] == session_branch else ""
@@ -72,7 +72,11 @@ class GitRepositories:
 
     async def holds(self, repository: Repository, commit: str) -> bool:
         """Whether the mirror has it."""
-        return await self._is_ahead(self.mirrors.path(repository), commit, of="")
+        try:
+            async with self.mirrors.used(repository, seconds=self.lock_seconds) as mirror:
+                return await self._is_ahead(mirror, commit, of="")
+        except (TimeoutError, GitFailed, OSError):
+            return False
 
     async def push(self, repository: Repository, *, branch: str, commit: str, create: bool) -> None:
         """Fast-forward the remote's branch."""
@@ -87,7 +91,7 @@ class GitRepositories:
         if now and create:
             raise PushRefused(f"the repository has a branch {branch!r} already, at {now[:12]}")
         try:
-            async with self.mirrors.locked(repository, seconds=self.lock_seconds) as mirror:
+            async with self.mirrors.used(repository, seconds=self.lock_seconds) as mirror:
                 if not await self._is_ahead(mirror, commit, of=now):
                     raise PushRefused(f"non-fast-forward: {branch!r} is at {now[:12] or 'no commit'}, which {commit[:12]} does not follow")
                 await self.remote.push(repository.url, mirror, branch=branch, commit=commit, expected=now)
@@ -109,7 +113,7 @@ class GitRepositories:
     async def build_workspace(self, repository: Repository, *, commit: str, branch: str, base_branch: str, into: Path) -> None:
         """Check a commit out into an empty directory."""
         try:
-            async with self.mirrors.locked(repository, seconds=self.lock_seconds) as mirror:
+            async with self.mirrors.used(repository, seconds=self.lock_seconds) as mirror:
                 await workspace.build(self.git, mirror, commit=commit, branch=branch, base_branch=base_branch, into=into)
         except (TimeoutError, GitFailed, OSError) as error:
             raise WorkspaceFailed(_trouble(error)) from error
@@ -128,7 +132,7 @@ class GitRepositories:
         """Commit what the workspace holds."""
         over = Parentage(parent, message, author, at)
         try:
-            async with self.mirrors.locked(repository, seconds=self.lock_seconds) as mirror:
+            async with self.mirrors.used(repository, seconds=self.lock_seconds) as mirror:
                 return await self.importer.run(mirror, session_id=session_id, workspace=workspace, over=over)
         except (TimeoutError, GitFailed, OSError) as error:
             raise WorkspaceFailed(_trouble(error)) from error
@@ -136,16 +140,18 @@ class GitRepositories:
     async def reword(self, repository: Repository, *, session_id: str, commit: str, message: str) -> str:
         """The same commit with another message."""
         try:
-            async with self.mirrors.locked(repository, seconds=self.lock_seconds) as mirror:
+            async with self.mirrors.used(repository, seconds=self.lock_seconds) as mirror:
                 return await self.importer.reword(mirror, session_id=session_id, commit=commit_id(commit), message=message)
         except (TimeoutError, GitFailed, OSError) as error:
             raise WorkspaceFailed(_trouble(error)) from error
 
     async def diff(self, repository: Repository, *, base: str, head: str, max_patch_bytes: int, max_files: int) -> Diff:
         """The difference between two commits."""
-        mirror = self.mirrors.path(repository)
         try:
-            return await diff.compare(self.git, mirror, base=base, head=head, max_patch_bytes=max_patch_bytes, max_files=max_files)
+            async with self.mirrors.used(repository, seconds=self.lock_seconds) as mirror:
+                return await diff.compare(self.git, mirror, base=base, head=head, max_patch_bytes=max_patch_bytes, max_files=max_files)
+        except TimeoutError as error:
+            raise WorkspaceFailed(_trouble(error)) from error
         except (GitFailed, OSError, ValueError) as error:
             raise WorkspaceFailed(f"the commits cannot be compared: {error}") from error
 
@@ -153,7 +159,10 @@ class GitRepositories:
         """Write a bundle of base..head."""
         del session_id  # the mirror and the two commits say it all
         try:
-            await bundle.write_bundle(self.git, self.mirrors.path(repository), base=base, head=head, into=into)
+            async with self.mirrors.used(repository, seconds=self.lock_seconds) as mirror:
+                await bundle.write_bundle(self.git, mirror, base=base, head=head, into=into)
+        except TimeoutError as error:
+            raise WorkspaceFailed(_trouble(error)) from error
         except (GitFailed, OSError, ValueError) as error:
             raise WorkspaceFailed(f"the snapshot cannot be written: {error}") from error
 

@@ -38,7 +38,7 @@ class Policy:
 
 @dataclass
 class Upkeep:
-    """Goes round all mirrors of this server. Locks are held as by any other writer, so it may stop at any point."""
+    """Goes round all mirrors of this server. It has a mirror alone while it works there, and may stop at any point."""
 
     git: Git
     mirrors: Mirrors
@@ -69,7 +69,7 @@ class Upkeep:
         idle = self.mirrors.idle_seconds(mirror)
         if idle < self.policy.idle_seconds:
             return
-        async with self.mirrors.held(mirror, seconds=_LOCK_SECONDS):
+        async with self.mirrors.alone(mirror, seconds=_LOCK_SECONDS):
             forgotten = await asyncio.to_thread(self.mirrors.forgotten, mirror)
             for note in forgotten:
                 await self.git.run("update-ref", "--no-deref", "-d", session_ref(note.name), git_dir=mirror)

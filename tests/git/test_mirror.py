@@ -4,8 +4,12 @@ from __future__ import annotations
 
 import asyncio
 import os
+import shutil
 import signal
 import sys
+import time
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
 from pathlib import Path
 
 import pytest
@@ -14,7 +18,7 @@ from support.git_world import SESSION, World
 
 from server.git.command import Git, GitTimeout
 from server.git.refs import fetched_ref
-from server.kernel.errors import RepositoryUnreachable
+from server.kernel.errors import RepositoryUnreachable, WorkspaceFailed
 
 
 async def test_a_branch_may_become_a_folder_of_branches_and_back(world: World) -> None:
@@ -74,15 +78,82 @@ async def test_a_git_that_hears_nothing_is_killed(tmp_path: Path) -> None:
         os.kill(int((tmp_path / "pid").read_text()), 0)
 
 
+async def test_a_fetch_that_hangs_stops_no_other_work_of_the_owner(world: World) -> None:
+    base = await world.fetch()
+    workspace = await world.workspace(base)
+    (workspace / "a").write_text("a")
+    world.server.commit("demo", {"more": "1"})
+    async with world.git.mirrors.fetching(world.repository, seconds=1) as mirror:
+        with pytest.raises(TimeoutError):
+            async with world.git.mirrors.fetching(world.repository, seconds=0.1):
+                pass
+        found = await world.import_(workspace, base)
+        assert found.commit is not None
+        await world.push(found.commit, create=True)
+        assert git(mirror, "rev-parse", f"refs/treadle/sessions/{SESSION}") == found.commit
+
+
+async def test_many_work_in_a_mirror_at_once_and_upkeep_waits_for_the_last(world: World) -> None:
+    mirrors, wanted = world.git.mirrors, world.repository
+    async with mirrors.used(wanted, seconds=1) as mirror, mirrors.used(wanted, seconds=1) as same:
+        assert same == mirror
+        with pytest.raises(TimeoutError):
+            async with mirrors.alone(mirror, seconds=0.1):
+                pass
+    async with mirrors.alone(mirror, seconds=1):
+        with pytest.raises(TimeoutError):
+            async with mirrors.used(wanted, seconds=0.1):
+                pass
+
+
+async def test_a_mirror_that_is_removed_before_its_user_has_it_is_made_again(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Whoever cleaned up shares its lock only after it let go of it, so another may have it in between."""
+    clean, mirrors, removed = world.git.mirrors._clean, world.git.mirrors, []
+
+    async def cleaned(path: Path) -> None:
+        await clean(path)
+        if not removed:
+            shutil.rmtree(path)
+            removed.append(path)
+
+    monkeypatch.setattr(mirrors, "_clean", cleaned)
+    async with mirrors.used(world.repository, seconds=5) as mirror:
+        assert git(mirror, "rev-parse", "--is-bare-repository") == "true"
+    assert removed == [mirror]
+
+
+async def test_what_is_half_done_by_others_is_left_alone_and_an_old_lock_of_a_session_is_not(world: World) -> None:
+    base = await world.fetch()
+    workspace = await world.workspace(base)
+    (workspace / "a").write_text("a")
+    lock = world.mirror / f"refs/treadle/sessions/{SESSION}.lock"
+    pack = world.mirror / "objects/pack/tmp_pack_1a2B3c"
+    async with world.git.mirrors.used(world.repository, seconds=1):
+        for path in (lock, pack):
+            path.parent.mkdir(parents=True, exist_ok=True)
+            path.touch()
+        with pytest.raises(WorkspaceFailed, match="File exists"):
+            await world.import_(workspace, base)
+        an_hour_ago = time.time() - 3600
+        for path in (lock, pack):
+            os.utime(path, (an_hour_ago, an_hour_ago))
+        found = await world.import_(workspace, base)
+        assert pack.exists()
+    assert git(world.mirror, "rev-parse", f"refs/treadle/sessions/{SESSION}") == found.commit
+    await world.fetch()
+    assert not pack.exists()
+
+
 _DYING_SERVER = """
 import asyncio, os, sys
 from pathlib import Path
 from server.git.command import Git
 from server.git.mirror import Mirrors
+from server.kernel.ports.repositories import Repository
 
-async def main(root, mirror, program):
+async def main(root, url, program, lock):
     mirrors = Mirrors(Path(root), Git(timeout_seconds=60))
-    async with mirrors.held(Path(mirror), seconds=5):
+    async with getattr(mirrors, lock)(Repository("tenant", "owner", url), seconds=5):
         await Git(timeout_seconds=60, program=program).run("x")
 
 asyncio.run(main(*sys.argv[1:]))
@@ -91,24 +162,47 @@ asyncio.run(main(*sys.argv[1:]))
 
 async def test_a_git_that_outlives_its_server_keeps_the_lock(world: World, tmp_path: Path) -> None:
     """Else the next server would take its lock files for leftovers while it works."""
+    base = await world.fetch()
+    async with _outliving(world, tmp_path, "used"):
+        with pytest.raises(TimeoutError):
+            async with world.git.mirrors.alone(world.mirror, seconds=0.2):
+                pass
+        theirs = world.mirror / "objects/pack/tmp_pack_theirs"
+        theirs.touch()
+        assert await world.fetch() == base
+        assert theirs.exists()
+    async with world.git.mirrors.alone(world.mirror, seconds=10):
+        assert not theirs.exists()
+
+
+async def test_a_fetch_that_outlives_its_server_is_waited_for(world: World, tmp_path: Path) -> None:
     await world.fetch()
+    async with _outliving(world, tmp_path, "fetching"):
+        with pytest.raises(TimeoutError):
+            async with world.git.mirrors.fetching(world.repository, seconds=0.2):
+                pass
+    async with world.git.mirrors.fetching(world.repository, seconds=10):
+        pass
+
+
+@asynccontextmanager
+async def _outliving(world: World, tmp_path: Path, lock: str) -> AsyncIterator[None]:
+    """While a git of a killed server runs."""
     slow = tmp_path / "git"
     slow.write_text(f"#!/bin/sh\necho $$ > {tmp_path}/pid.new; mv {tmp_path}/pid.new {tmp_path}/pid; exec sleep 60\n")
     slow.chmod(0o755)
     environment = {"PATH": os.environ["PATH"], "PYTHONPATH": os.pathsep.join(filter(None, sys.path))}
-    command = [sys.executable, "-c", _DYING_SERVER, str(world.mirror.parent), str(world.mirror), str(slow)]
+    command = [sys.executable, "-c", _DYING_SERVER, str(world.mirror.parent), world.repository.url, str(slow), lock]
     server = await asyncio.create_subprocess_exec(*command, env=environment)
     async with asyncio.timeout(30):
         while not (tmp_path / "pid").exists():
             await asyncio.sleep(0.01)
     server.kill()
     await server.wait()
-    with pytest.raises(TimeoutError):
-        async with world.git.mirrors.held(world.mirror, seconds=0.2):
-            pass
-    os.kill(int((tmp_path / "pid").read_text()), signal.SIGKILL)
-    async with world.git.mirrors.held(world.mirror, seconds=10):
-        pass
+    try:
+        yield
+    finally:
+        os.kill(int((tmp_path / "pid").read_text()), signal.SIGKILL)
 
 
 @pytest.mark.parametrize("left", ["HEAD", "HEAD objects refs config"])

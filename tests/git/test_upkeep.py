@@ -72,7 +72,7 @@ async def test_a_mirror_in_use_is_left_alone(world: World) -> None:
     loose = len(list(world.mirror.glob("objects/??/*")))
     await upkeep(world, replace(NOW, packs=1, idle_seconds=600)).once()
     once = upkeep(world, replace(NOW, packs=1))
-    async with world.git.mirrors.held(world.mirror, seconds=1):
+    async with world.git.mirrors.alone(world.mirror, seconds=1):
         await once.once()
     assert len(list(world.mirror.glob("objects/??/*"))) == loose > 0
     await once.once()

@@ -103,7 +103,7 @@ class Repositories(Protocol):
         ...
 
     async def holds(self, repository: Repository, commit: str) -> bool:
-        """Whether the mirror has this commit, so that it can be pushed from here."""
+        """Whether the mirror has this commit, so that it can be pushed from here. A mirror that cannot be used has none."""
         ...
 
     async def push(self, repository: Repository, *, branch: str, commit: str, create: bool) -> None:
