@@ -14,9 +14,10 @@ import structlog
 from server.config import Settings
 from server.git import bundle, diff, workspace
 from server.git.command import PINNING_VERSION, Git, GitFailed
+from server.git.fetches import Fetches
 from server.git.importing import Importer, Parentage
 from server.git.mirror import Mirrors
-from server.git.refs import branch_ref, commit_id, fetched_ref, is_branch
+from server.git.refs import branch_ref, commit_id, is_branch
 from server.git.remote import Remote, TokenSupplier, no_token
 from server.git.remote_url import RemoteUrls
 from server.git.upkeep import Upkeep
@@ -36,6 +37,7 @@ class GitRepositories:
     urls: RemoteUrls
     remote: Remote
     mirrors: Mirrors
+    fetches: Fetches
     importer: Importer
     lock_seconds: float
 
@@ -56,17 +58,14 @@ class GitRepositories:
 
     async def fetch(self, repository: Repository, *, branch: str, session_branch: str, head_commit: str) -> str:
         """Bring the branches into the mirror."""
-        wanted = [name for name in (session_branch, branch) if is_branch(name)]
-        told = await self.remote.advertised(self.check_url(repository.url), *wanted)
-        branches = [name for name in wanted if branch_ref(name) in told.refs]
-        if not branches:
-            raise BranchUnknown(branch)
+        self.check_url(repository.url)
         try:
-            async with self.mirrors.fetching(repository, seconds=self.lock_seconds) as mirror:
-                await self.remote.fetch(repository.url, mirror, branches)
-                tip = (await self.git.run("rev-parse", "--verify", "--end-of-options", fetched_ref(branches[0]), git_dir=mirror)).text
-                published = tip if branches[0] == session_branch else ""
-                return head_commit if await self._is_ahead(mirror, head_commit, of=published) else tip
+            tips = await self.fetches.join(repository, [name for name in (session_branch, branch) if is_branch(name)])
+            if not tips:
+                raise BranchUnknown(branch)
+            published = tips.get(session_branch, "")
+            async with self.mirrors.used(repository, seconds=self.lock_seconds) as mirror:
+                return head_commit if await self._is_ahead(mirror, head_commit, of=published) else published or tips[branch]
         except (TimeoutError, GitFailed, OSError) as error:
             raise RepositoryUnreachable(_trouble(error)) from error
 
@@ -188,19 +187,23 @@ async def open_git(settings: Settings, *, limits: Limits | None = None, token: T
     found = await asyncio.to_thread(probe)
     sandbox = None if isinstance(found, Unavailable) else found
     mirrors = Mirrors(settings.data_dir / "mirrors", git)
+    remote = Remote(git, urls, token=token)
+    lock_seconds = 2 * settings.git_timeout_seconds
+    fetches = Fetches(git, remote, mirrors, lock_seconds=lock_seconds)
     upkeep = asyncio.create_task(Upkeep(git, mirrors).run(), name="mirrors' upkeep")
     try:
         yield GitRepositories(
             git=git,
             urls=urls,
-            remote=Remote(git, urls, token=token),
+            remote=remote,
             mirrors=mirrors,
+            fetches=fetches,
             importer=Importer(git, sandbox, limits or Limits(), seconds=settings.git_timeout_seconds),
-            lock_seconds=2 * settings.git_timeout_seconds,
+            lock_seconds=lock_seconds,
         )
     finally:
         upkeep.cancel()
-        await asyncio.gather(upkeep, return_exceptions=True)
+        await asyncio.gather(upkeep, fetches.aclose(), return_exceptions=True)
 
 
 async def _warn_of_an_old_git(git: Git) -> None:
