@@ -26,13 +26,14 @@ from server.identity.authenticator import ApiKeyAuthenticator
 from server.kernel.execute import Execute
 from server.kernel.inputs import Inputs
 from server.kernel.inspection import Inspections
-from server.kernel.journal import Journal
+from server.kernel.journal import Journal, Notes
 from server.kernel.model_use import Budget
 from server.kernel.ports.input_store import Starter
 from server.kernel.ports.launcher import Launcher
 from server.kernel.rush import Rush
 from server.kernel.sessions import Sessions
 from server.kernel.supervisor import Limits, Ports, Supervisor, Treasury
+from server.kernel.uploads import Uploads
 from server.models.gateway import open_models
 from server.replica import held_replica
 from server.secrets import known_secrets
@@ -49,6 +50,8 @@ class Server:
     supervisor: Supervisor
     launcher: Launcher
     stores: Stores
+    notes: Notes
+    """What is said in logs between turns."""
     agent: Choice
     """The agent of a session that names none."""
     failed: asyncio.Future[None]
@@ -84,7 +87,6 @@ async def compose(settings: Settings, *, mark: Callable[[str], None] | None = No
             workspace_files=settings.worker_files,
             agent_steps=settings.agent_steps,
             lease_seconds=settings.lease_seconds,
-            snapshot_retry_seconds=settings.snapshot_retry_seconds,
             import_retry_seconds=settings.import_retry_seconds,
             max_turns=settings.max_turns,
             default_provider=agent.name,
@@ -136,7 +138,16 @@ async def compose(settings: Settings, *, mark: Callable[[str], None] | None = No
         sessions = Sessions(stores.sessions, stores.turns, journal, inspections, supervisor, repositories=repositories, egress=egress)
         starter = Starter(replica, settings.lease_seconds, agent.name)
         inputs = Inputs(stores.inputs, stores.sessions, supervisor, models=models.gateway, starter=starter, mark=point, tracer=tracer)
-        failed = await stack.enter_async_context(_running(journal, supervisor))
+        uploads = Uploads(
+            stores.history,
+            stores.turns,
+            repositories,
+            objects,
+            scratch=scratch,
+            retry_seconds=settings.snapshot_retry_seconds,
+        )
+        notes = Notes(stores.history, journal, codec, secrets=secrets, recorded=uploads.add)
+        failed = await stack.enter_async_context(_running(journal, supervisor, uploads))
         await supervisor.recover()
         api = await stack.enter_async_context(
             open_api(
@@ -149,14 +160,15 @@ async def compose(settings: Settings, *, mark: Callable[[str], None] | None = No
                 tracer=tracer,
             )
         )
-        yield Server(api, supervisor, launcher, stores, agent, failed)
+        yield Server(api, supervisor, launcher, stores, notes, agent, failed)
 
 
 @asynccontextmanager
-async def _running(journal: Journal, supervisor: Supervisor) -> AsyncIterator[asyncio.Future[None]]:
-    """The journal's writer and the supervisor. At the end turns are let go, not ended: their workers go on."""
+async def _running(journal: Journal, supervisor: Supervisor, uploads: Uploads) -> AsyncIterator[asyncio.Future[None]]:
+    """The journal's writer, the supervisor and the uploads. At the end turns are let go, not ended: their workers go on."""
     failed: asyncio.Future[None] = asyncio.get_running_loop().create_future()
-    tasks = [asyncio.create_task(journal.run(), name="journal"), asyncio.create_task(supervisor.run(), name="supervisor")]
+    parts = {"journal": journal.run, "supervisor": supervisor.run, "uploads": uploads.run}
+    tasks = [asyncio.create_task(run(), name=name) for name, run in parts.items()]
     for task in tasks:
         task.add_done_callback(lambda done: _tell(done, failed))
     try:

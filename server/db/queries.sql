@@ -91,7 +91,7 @@ WITH held AS MATERIALIZED (
     version = $3 + 1, state = $4, base_commit = $5, branch = $6, attempt = $7,
     interrupt_reason = coalesce(nullif(interrupt_reason, ''), $8),
     outcome_status = $9, outcome_code = $10, outcome_message = $11, outcome_native_stop_reason = $12,
-    imported = $13, commit = $14, push_attempted = $15, pushed = $16,
+    imported = $13, commit = $14, commit_message = $42, push_attempted = $15, pushed = $16,
     snapshot_state = $17, snapshot_key = $18, snapshot_sha256 = $19, snapshot_size = $20,
     started_at = $21, awaiting = $38, waiting_since = $39, waited_seconds = $40, network_bytes = $41,
     ended_at = CASE WHEN $23 THEN coalesce($22, clock_timestamp()) END,
@@ -184,7 +184,11 @@ WHERE tenant_id = $1 AND owner_id = $2 AND id = $3
 
 
 -- delete_session --
-DELETE FROM sessions WHERE tenant_id = $1 AND owner_id = $2 AND id = $3
+-- Its objects are deleted later (doomed_objects).
+WITH deleted AS (
+  DELETE FROM sessions WHERE tenant_id = $1 AND owner_id = $2 AND id = $3 RETURNING tenant_id, id
+)
+INSERT INTO doomed_objects (tenant_id, prefix) SELECT tenant_id, tenant_id || '/' || id || '/' FROM deleted
 
 
 -- turn_of_request --
@@ -605,15 +609,69 @@ WHERE h.session_id = $1
 SELECT CASE WHEN active THEN 'NEEDED' WHEN imported THEN 'NOBODYS' ELSE 'KEPT' END FROM turns WHERE id = $1
 
 
+-- lock_between --
+-- Behind lock_session, in a session that has no active turn: whoever has both rows may append to the log.
+SELECT s.head_commit, h.epoch, h.next_seq
+FROM sessions s JOIN session_heads h ON h.tenant_id = s.tenant_id AND h.session_id = s.id
+WHERE s.tenant_id = $1 AND s.owner_id = $2 AND s.id = $3
+FOR NO KEY UPDATE OF h
+
+
+-- append_between --
+WITH head AS (
+  UPDATE session_heads SET next_seq = $4 + 1 WHERE tenant_id = $1 AND session_id = $2 AND next_seq = $3
+  RETURNING tenant_id, session_id, epoch
+)
+INSERT INTO event_chunks (tenant_id, session_id, first_seq, last_seq, epoch, data)
+SELECT tenant_id, session_id, $3, $4, epoch, $5 FROM head
+
+
+-- insert_snapshot --
+-- The rows of lock_between are held, so nobody else gives out a number, and the transcript is the one that the next turn begins with.
+WITH moved AS (
+  UPDATE sessions SET head_commit = $5, updated_at = now() WHERE tenant_id = $1 AND owner_id = $2 AND id = $3
+  RETURNING tenant_id, id, owner_id, provider
+)
+INSERT INTO snapshots (tenant_id, session_id, owner_id, number, kind, commit, parent, message, actor, conversation)
+SELECT tenant_id, id, owner_id, (SELECT coalesce(max(number), 0) + 1 FROM snapshots WHERE tenant_id = $1 AND session_id = $3),
+       $4, $5, $6, $7, owner_id,
+       coalesce($8, (SELECT turn_number FROM transcripts c WHERE c.tenant_id = $1 AND c.session_id = $3 AND c.provider = moved.provider), 0)
+FROM moved
+RETURNING *
+
+
+-- newest_snapshot --
+SELECT * FROM snapshots WHERE tenant_id = $1 AND session_id = $2 ORDER BY number DESC LIMIT 1
+
+
+-- list_snapshots --
+SELECT * FROM snapshots
+WHERE tenant_id = $1 AND owner_id = $2 AND session_id = $3 AND ($4::int IS NULL OR number < $4)
+ORDER BY number DESC LIMIT $5
+
+
+-- get_snapshot --
+SELECT * FROM snapshots
+WHERE tenant_id = $1 AND owner_id = $2 AND session_id = $3 AND (number = $4 OR (kind = 'TURN' AND turn_id = $5::uuid))
+
+
 -- pending_snapshots --
-SELECT * FROM turns
-WHERE snapshot_state = 'PENDING' AND NOT active AND ($2::timestamptz IS NULL OR (ended_at, id) > ($2, $3::uuid))
-ORDER BY ended_at, id LIMIT $1
+SELECT s.* FROM snapshots s
+LEFT JOIN turns t ON t.tenant_id = s.tenant_id AND t.id = s.turn_id AND t.active
+WHERE s.state = 'PENDING' AND t.id IS NULL
+  AND ($2::timestamptz IS NULL OR (s.created_at, s.session_id, s.number) > ($2, $3::uuid, $4::int))
+ORDER BY s.created_at, s.session_id, s.number LIMIT $1
 
 
 -- snapshot_stored --
-UPDATE turns SET snapshot_state = 'STORED', snapshot_key = $3, snapshot_sha256 = $4, snapshot_size = $5
-WHERE tenant_id = $1 AND id = $2 AND NOT active
+-- A turn's own fields as well: servers of the version before look there for what is still to be stored.
+WITH stored AS (
+  UPDATE snapshots SET state = 'STORED', object_key = $4, sha256 = $5, size = $6
+  WHERE tenant_id = $1 AND session_id = $2 AND number = $3 AND state = 'PENDING'
+  RETURNING tenant_id, kind, turn_id
+)
+UPDATE turns t SET snapshot_state = 'STORED', snapshot_key = $4, snapshot_sha256 = $5, snapshot_size = $6
+FROM stored WHERE t.tenant_id = stored.tenant_id AND t.id = stored.turn_id AND stored.kind = 'TURN' AND NOT t.active
 
 
 -- find_key --

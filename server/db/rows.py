@@ -8,6 +8,7 @@ from uuid import UUID
 import asyncpg
 
 from server.kernel.agent_request import AgentRequest, Answer, Question, RequestKind, RequestOutcome, Resolution
+from server.kernel.history import Snapshot, SnapshotKind
 from server.kernel.identity import Principal
 from server.kernel.ports.turn_store import Claimed
 from server.kernel.session import Session, SessionState
@@ -80,6 +81,7 @@ def turn_from(row: asyncpg.Record) -> Turn:
         outcome=_outcome_from(row),
         imported=row["imported"],
         commit=row["commit"],
+        commit_message=row["commit_message"],
         push_attempted=row["push_attempted"],
         pushed=row["pushed"],
         snapshot_state=row["snapshot_state"],
@@ -91,6 +93,28 @@ def turn_from(row: asyncpg.Record) -> Turn:
         ended_at=row["ended_at"],
         start_seq=row["start_seq"],
         end_seq=row["end_seq"],
+    )
+
+
+def snapshot_from(row: asyncpg.Record) -> Snapshot:
+    """A row of `snapshots`."""
+    return Snapshot(
+        tenant_id=row["tenant_id"],
+        session_id=str(row["session_id"]),
+        number=row["number"],
+        owner_id=row["owner_id"],
+        kind=SnapshotKind(row["kind"]),
+        commit=row["commit"],
+        parent=row["parent"],
+        message=row["message"],
+        actor=row["actor"],
+        turn_id=str(row["turn_id"] or ""),
+        conversation=row["conversation"],
+        stored=row["state"] == "STORED",
+        key=row["object_key"],
+        sha256=row["sha256"],
+        size=row["size"],
+        created_at=row["created_at"],
     )
 
 

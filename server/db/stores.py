@@ -14,6 +14,7 @@ from server.config import Settings
 from server.db.desk_store import PostgresDeskStore
 from server.db.errors import SchemaBehind
 from server.db.event_store import PostgresEventStore
+from server.db.history_store import PostgresHistoryStore
 from server.db.input_store import PostgresInputStore
 from server.db.key_store import PostgresKeyStore
 from server.db.migrate import check_revision, migrate
@@ -26,6 +27,7 @@ from server.db.usage_store import PostgresUsageStore
 from server.kernel.errors import StoreUnavailable
 from server.kernel.ports.desk_store import DeskStore
 from server.kernel.ports.event_store import EventStore
+from server.kernel.ports.history_store import HistoryStore
 from server.kernel.ports.input_store import InputStore
 from server.kernel.ports.key_store import KeyStore
 from server.kernel.ports.session_store import SessionStore
@@ -54,6 +56,7 @@ class Stores:
     usage: UsageStore
     inputs: InputStore
     desk: DeskStore
+    history: HistoryStore
 
 
 @asynccontextmanager
@@ -86,6 +89,7 @@ async def open_postgres(settings: Settings) -> AsyncIterator[Stores]:
             usage=PostgresUsageStore(system),
             inputs=PostgresInputStore(app, limits),
             desk=PostgresDeskStore(system, limits),
+            history=PostgresHistoryStore(app, system),
         )
 
 

@@ -73,6 +73,7 @@ async def commit_step(
         turn.waiting_since,
         turn.waited_seconds,
         turn.network_bytes,
+        turn.commit_message,
     )
     if written is None:
         raise Fenced(turn.session_id, epoch)

@@ -153,17 +153,6 @@ class PostgresTurnStore:
         async with self._system.connection() as connection:
             return Leftover(await connection.fetchval(SQL["turn_leftover"], parse_uuid(turn_id)) or Leftover.NOBODYS)
 
-    async def pending_snapshots(self, *, limit: int, after: Turn | None = None) -> list[Turn]:
-        """See TurnStore."""
-        async with self._system.connection() as connection:
-            rows = await connection.fetch(SQL["pending_snapshots"], limit, after and after.ended_at, after and after.id)
-        return [turn_from(row) for row in rows]
-
-    async def snapshot_stored(self, turn: Turn, *, key: str, sha256: str, size: int) -> None:
-        """See TurnStore."""
-        async with self._system.connection() as connection:
-            await connection.execute(SQL["snapshot_stored"], turn.tenant_id, turn.id, key, sha256, size)
-
 
 @dataclass(frozen=True)
 class Place:

@@ -150,6 +150,20 @@ class TurnActive(KernelError):
         super().__init__("the session's turn has not ended", session_id=session_id, turn_id=turn_id)
 
 
+class HeadMoved(KernelError):
+    """The session's newest commit is another one than the caller has seen."""
+
+    def __init__(self, given: str, current: str) -> None:
+        super().__init__(f"the session's newest commit is {current[:12] or 'none yet'}; read it again", given=given, current=current)
+
+
+class SnapshotNotFound(KernelError):
+    """The session has no such snapshot."""
+
+    def __init__(self, named: str) -> None:
+        super().__init__(f"snapshot {named!r} does not exist", snapshot=named)
+
+
 class InputNotFound(KernelError):
     """The session has no such input."""
 

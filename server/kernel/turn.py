@@ -135,6 +135,7 @@ class Turn:
     """True once the workspace was read back (also when nothing had changed)."""
     commit: str = ""
     """The commit that holds the turn's work; empty when nothing had changed."""
+    commit_message: str = ""
     push_attempted: bool = False
     pushed: bool = False
     """True when the remote's branch holds the session's work."""

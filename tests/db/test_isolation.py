@@ -7,7 +7,7 @@ from collections.abc import AsyncIterator
 
 import asyncpg
 import pytest
-from support.logs import end_turn, open_request, run_of, send, start_turn, start_worker, use_model
+from support.logs import end_turn, new_session, open_request, run_of, send, start_turn, start_worker, use_model
 from support.postgres import PostgresServer, database_settings
 
 from server.db.errors import RoleTooPowerful
@@ -29,6 +29,9 @@ TABLES = {
     "transcripts": "tenant_id",
     "inputs": "tenant_id",
     "requests": "tenant_id",
+    "snapshots": "tenant_id",
+    "past_transcripts": "tenant_id",
+    "doomed_objects": "tenant_id",
 }
 
 
@@ -58,7 +61,8 @@ async def _rows_of_two_tenants(stores: Stores, alice: Principal, mallory: Princi
         await use_model(stores, claimed, version=2)
         await open_request(stores, claimed, first_seq=3, version=3)
         await send(stores, user, claimed.session.id)
-        await end_turn(stores, await start_turn(stores, user), transcript=b"remember")
+        await end_turn(stores, await start_turn(stores, user), transcript=b"remember", commit="c" * 40)
+        await stores.sessions.delete(user, (await stores.sessions.create(user, new_session(), request_id="", request_digest="")).id)
 
 
 async def test_the_matrix_covers_every_table(owner: asyncpg.Connection) -> None:
@@ -100,7 +104,17 @@ async def test_the_app_role_has_no_rights_that_handlers_do_not_need(database: Da
     """Without the fixture's grants."""
     connection = await asyncpg.connect(database.app)
     try:
-        for table in ("tenants", "users", "api_keys", "event_chunks", "model_uses", "transcripts", "alembic_version"):
+        for table in (
+            "tenants",
+            "users",
+            "api_keys",
+            "event_chunks",
+            "model_uses",
+            "transcripts",
+            "past_transcripts",
+            "doomed_objects",
+            "alembic_version",
+        ):
             with pytest.raises(asyncpg.InsufficientPrivilegeError):
                 await connection.fetch(f"SELECT FROM {table}")
         for statement in (
@@ -108,6 +122,7 @@ async def test_the_app_role_has_no_rights_that_handlers_do_not_need(database: Da
             "UPDATE session_heads SET next_seq = 1",
             "UPDATE sessions SET owner_id = 'x'",
             "DELETE FROM turns",
+            "UPDATE snapshots SET commit = ''",
             "SET ROLE treadle_system",
             "ALTER TABLE sessions DISABLE ROW LEVEL SECURITY",
             "SET SESSION AUTHORIZATION treadle_owner",

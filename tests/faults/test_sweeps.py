@@ -94,7 +94,7 @@ async def test_without_room_for_a_bundle_the_snapshot_is_pending_and_the_server_
 async def test_a_snapshot_that_can_never_be_stored_keeps_no_other_waiting(
     database: DatabaseUrls, server_data_dir: Path, git_server: GitServer, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("server.kernel.supervisor.supervisor.SNAPSHOTS_PER_SWEEP", 1)
+    monkeypatch.setattr("server.kernel.uploads.SNAPSHOTS_PER_SWEEP", 1)
     settings = settings_for(database, server_data_dir, git_server, snapshot_retry_seconds=0.1)
     async with in_process(settings) as (_, client):
         objects = server_data_dir / "objects"

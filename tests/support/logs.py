@@ -71,16 +71,21 @@ async def start_worker(stores: Stores, owner: Principal) -> Claimed:
     return replace(claimed, turn=replace(turn, version=2))
 
 
-async def end_turn(stores: Stores, claimed: Claimed, *, version: int = 1, transcript: bytes = b"") -> None:
+async def end_turn(stores: Stores, claimed: Claimed, *, version: int = 1, transcript: bytes = b"", commit: str = "") -> None:
     """Its last step, with one event."""
     head = await stores.events.head(claimed.session.id)
     assert head is not None
+    turn = replace(claimed.turn, commit=commit, commit_message="work" if commit else "")
+    if transcript and commit:  # an agent's memory is kept before its work is read back
+        await stores.turns.commit(claimed.turn, expected_version=version, epoch=claimed.epoch, chunk=None, transcript=transcript)
+        version += 1
     await stores.turns.commit(
-        replace(claimed.turn, state=TurnState.COMPLETED),
+        replace(turn, state=TurnState.COMPLETED),
         expected_version=version,
         epoch=claimed.epoch,
         chunk=chunk(head.next_seq, head.next_seq),
-        transcript=transcript,
+        transcript=b"" if commit else transcript,
+        session_head_commit=commit or None,
     )
 
 

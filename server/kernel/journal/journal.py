@@ -190,6 +190,11 @@ class Journal:
         log.next_seq = chunk.last_seq + 1
         log.feed.publish(chunk)
 
+    async def has(self, session_id: str, chunk: Chunk) -> bool:
+        """Whether the log holds exactly these events there. Errors: StoreUnavailable."""
+        found = await self._events.read(session_id, chunk.first_seq - 1, max_bytes=1)
+        return bool(found) and found[0] == chunk
+
     def look_again(self, session_id: str) -> None:
         """Something was written to a log that nobody drives, or the session was deleted: its followers here look now."""
         feed = self._feeds.get(session_id)

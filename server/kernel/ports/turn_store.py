@@ -169,18 +169,10 @@ class TurnStore(Protocol):
         """Extend leases; returns the sessions that are still this replica's."""
         ...
 
-    async def pending_snapshots(self, *, limit: int, after: Turn | None = None) -> list[Turn]:
-        """Ended turns whose snapshot is PENDING, oldest first; those that ended behind `after`, when given."""
-        ...
-
     async def repository_url(self, session_id: str) -> str:
         """The URL of a session's repository, for work that no caller asked for. Errors: SessionNotFound."""
         ...
 
     async def leftover(self, turn_id: str) -> Leftover:
         """What becomes of what a turn's worker left."""
-        ...
-
-    async def snapshot_stored(self, turn: Turn, *, key: str, sha256: str, size: int) -> None:
-        """Record that an ended turn's snapshot is in the object store."""
         ...

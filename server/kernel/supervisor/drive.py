@@ -91,7 +91,6 @@ class Limits:
     workspace_files: int = 0
     """What a workspace may take of the disk; 0 for no limit."""
     lease_seconds: float = 15.0
-    snapshot_retry_seconds: float = 30.0
     import_retry_seconds: float = 60.0
     """How long a workspace that cannot be read back is tried again before it is kept as it is."""
     max_turns: int = 64

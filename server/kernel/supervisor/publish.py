@@ -3,11 +3,9 @@
 from __future__ import annotations
 
 import asyncio
-import tempfile
 import time
 from dataclasses import replace
 from functools import partial
-from pathlib import Path
 
 import structlog
 
@@ -23,11 +21,11 @@ from server.kernel.errors import (
 )
 from server.kernel.event import Fact
 from server.kernel.ports.launcher import WorkerExit
-from server.kernel.ports.object_store import ObjectStore, StoredObject
-from server.kernel.ports.repositories import Author, Diff, Imported, Repositories, Repository
+from server.kernel.ports.repositories import Author, Diff, Imported
 from server.kernel.supervisor.drive import Drive, now
 from server.kernel.supervisor.names import commit_message_of
-from server.kernel.turn import SESSION_STATE, Outcome, Turn, TurnCode, TurnState
+from server.kernel.turn import SESSION_STATE, Outcome, TurnCode, TurnState
+from server.kernel.uploads import store_bundle
 
 MAX_PATCH_BYTES = 128 * 1024
 MAX_LISTED_FILES = 500
@@ -78,7 +76,14 @@ async def _import(drive: Drive) -> None:
         imported, message = await _reworded(drive, imported, imported.commit, diff)
     told.append(ports.codec.file_changed(diff))
     told += _git_facts(drive, imported, diff, message)
-    await drive.step("import", *told, imported=True, commit=imported.commit or "", head_commit=imported.commit)
+    await drive.step(
+        "import",
+        *told,
+        imported=True,
+        commit=imported.commit or "",
+        commit_message=message if imported.commit else "",
+        head_commit=imported.commit,
+    )
 
 
 async def _patiently_ended(drive: Drive) -> WorkerExit:
@@ -264,7 +269,16 @@ async def _keep(drive: Drive) -> None:
     ports = drive.ports
     try:
         with drive.passing("snapshot"):
-            stored = await store_snapshot(ports.repositories, ports.objects, drive.repository, drive.turn, drive.limits.scratch)
+            stored = await store_bundle(
+                ports.repositories,
+                ports.objects,
+                drive.repository,
+                session_id=drive.turn.session_id,
+                name=drive.turn.id,
+                base=drive.turn.base_commit,
+                head=drive.turn.commit,
+                scratch=drive.limits.scratch,
+            )
     except (ObjectStoreUnavailable, WorkspaceFailed) as error:
         log.warning("snapshot.pending", error=error.message)
         told = ports.codec.error("SNAPSHOT_PENDING", f"the snapshot will be stored later: {error.message}", retryable=True, fatal=False)
@@ -279,22 +293,6 @@ async def _keep(drive: Drive) -> None:
         snapshot_sha256=stored.sha256,
         snapshot_size=stored.size,
     )
-
-
-async def store_snapshot(
-    repositories: Repositories, objects: ObjectStore, repository: Repository, turn: Turn, scratch: Path
-) -> StoredObject:
-    """Bundle what a turn committed and put it into the object store. Repeatable. Errors: ObjectStoreUnavailable, WorkspaceFailed."""
-    try:
-        folder = await asyncio.to_thread(tempfile.TemporaryDirectory, dir=scratch)
-    except OSError as error:
-        raise WorkspaceFailed(f"no room for a bundle: {error.strerror}") from error
-    try:
-        bundle = Path(folder.name) / "turn.bundle"
-        await repositories.bundle(repository, session_id=turn.session_id, base=turn.base_commit, head=turn.commit, into=bundle)
-        return await objects.put(f"{turn.tenant_id}/{turn.session_id}/{turn.id}.bundle", bundle)
-    finally:
-        await asyncio.to_thread(folder.cleanup)
 
 
 async def end(drive: Drive, outcome: Outcome, *facts: Fact) -> None:

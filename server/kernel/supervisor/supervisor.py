@@ -15,13 +15,11 @@ from server.kernel.event import Envelope
 from server.kernel.finish import Finishing
 from server.kernel.ports.input_store import Starter
 from server.kernel.ports.launcher import WorkerId
-from server.kernel.ports.repositories import Repository
 from server.kernel.ports.tracer import trace_fields
 from server.kernel.ports.turn_store import Claimed, Leftover
 from server.kernel.supervisor.attend import attend
 from server.kernel.supervisor.drive import Drive, Limits, Ports, now
 from server.kernel.supervisor.life import live
-from server.kernel.supervisor.publish import store_snapshot
 from server.kernel.supervisor.waiting import WaitingRoom
 from server.kernel.turn import Turn, TurnState
 
@@ -33,7 +31,6 @@ SWEEP_WORKERS_SECONDS = 30.0
 SWEPT_AT_ONCE = 8
 """Each may take a minute, where whoever ends workers does not answer."""
 USES_SWEEP_SECONDS = 3600.0
-SNAPSHOTS_PER_SWEEP = 20
 FOLLOW_UPS_PER_SWEEP = 100
 CANCEL_SECONDS = 5.0
 
@@ -148,7 +145,6 @@ class Supervisor:
             group.create_task(self._keep_leases())
             group.create_task(self._keep_queue())
             group.create_task(self._sweep_workers())
-            group.create_task(self._sweep_snapshots())
             group.create_task(self._sweep_uses())
 
     async def detach(self) -> None:
@@ -397,32 +393,6 @@ class Supervisor:
             except KernelError as error:
                 log.warning("model_uses.sweep_failed", error=error.message)
             await asyncio.sleep(USES_SWEEP_SECONDS)
-
-    # -- snapshots that could not be stored ---------------------------------------------------------------------------------
-
-    async def _sweep_snapshots(self) -> None:
-        """Each sweep goes on behind the last, so that one which can never be stored keeps no other waiting."""
-        seen: Turn | None = None
-        while True:
-            await asyncio.sleep(self._limits.snapshot_retry_seconds)
-            try:
-                pending = await self._ports.turns.pending_snapshots(limit=SNAPSHOTS_PER_SWEEP, after=seen)
-            except KernelError as error:
-                log.warning("snapshots.sweep_failed", error=error.message)
-                continue
-            seen = pending[-1] if len(pending) == SNAPSHOTS_PER_SWEEP else None
-            for turn in pending:
-                try:
-                    await self._store(turn)
-                except KernelError as error:
-                    log.warning("snapshot.still_pending", session_id=turn.session_id, turn_id=turn.id, error=error.message)
-
-    async def _store(self, turn: Turn) -> None:
-        url = await self._ports.turns.repository_url(turn.session_id)
-        repository = Repository(turn.tenant_id, turn.owner_id, url)
-        stored = await store_snapshot(self._ports.repositories, self._ports.objects, repository, turn, self._limits.scratch)
-        await self._ports.turns.snapshot_stored(turn, key=stored.key, sha256=stored.sha256, size=stored.size)
-        log.info("snapshot.stored", session_id=turn.session_id, turn_id=turn.id, bytes=stored.size)
 
 
 @asynccontextmanager

@@ -1,0 +1,99 @@
+"""The history of sessions. Callers read it as `treadle_app`; their role may not write to logs, so what moves a head runs as
+`treadle_system`, and each statement names tenant and owner."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator, Sequence
+from contextlib import asynccontextmanager
+
+import asyncpg
+
+from server.db.pool import Database
+from server.db.queries import SQL
+from server.db.rows import parse_uuid, snapshot_from
+from server.db.session_store import load_session, lock_session, refuse_in_the_way
+from server.kernel.errors import HeadMoved, InvalidField, SnapshotNotFound
+from server.kernel.event import Chunk
+from server.kernel.history import NewSnapshot, Snapshot, SnapshotPage
+from server.kernel.identity import Principal
+from server.kernel.ports.history_store import Seal
+
+
+class PostgresHistoryStore:
+    """Implements the port `HistoryStore`."""
+
+    def __init__(self, app: Database, system: Database) -> None:
+        self._app = app
+        self._system = system
+
+    async def record(self, principal: Principal, session_id: str, *, head: str, snapshot: NewSnapshot, seal: Seal) -> Snapshot:
+        """See HistoryStore."""
+        async with self._between(principal, session_id) as (connection, position):
+            if position["head_commit"] != head:
+                newest = await connection.fetchrow(SQL["newest_snapshot"], principal.tenant_id, session_id)
+                if newest and (newest["commit"], newest["parent"], newest["kind"]) == (snapshot.commit, snapshot.parent, snapshot.kind):
+                    return snapshot_from(newest)
+                raise HeadMoved(head, position["head_commit"])
+            made = await connection.fetchrow(
+                SQL["insert_snapshot"],
+                principal.tenant_id,
+                principal.user_id,
+                session_id,
+                snapshot.kind,
+                snapshot.commit,
+                snapshot.parent,
+                snapshot.message,
+                snapshot.conversation,
+            )
+            await _append(connection, principal, session_id, seal(position["next_seq"], position["epoch"]))
+            return snapshot_from(made)
+
+    async def note(self, principal: Principal, session_id: str, seal: Seal) -> None:
+        """See HistoryStore."""
+        async with self._between(principal, session_id) as (connection, position):
+            await _append(connection, principal, session_id, seal(position["next_seq"], position["epoch"]))
+
+    async def list(self, principal: Principal, session_id: str, *, page_size: int, page_token: str) -> SnapshotPage:
+        """See HistoryStore."""
+        if page_token and not (page_token.isascii() and page_token.isdecimal() and len(page_token) < 10):
+            raise InvalidField("page_token", "is not one that ListSnapshots returned")
+        async with self._app.tenant(principal.tenant_id) as connection:
+            session = await load_session(connection, principal, session_id)
+            before = int(page_token) if page_token else None
+            rows = await connection.fetch(SQL["list_snapshots"], principal.tenant_id, principal.user_id, session.id, before, page_size + 1)
+        snapshots = tuple(snapshot_from(row) for row in rows[:page_size])
+        return SnapshotPage(snapshots, str(snapshots[-1].number) if len(rows) > page_size else "")
+
+    async def get(self, principal: Principal, session_id: str, *, number: int = 0, turn_id: str = "") -> Snapshot:
+        """See HistoryStore."""
+        async with self._app.tenant(principal.tenant_id) as connection:
+            session = await load_session(connection, principal, session_id)
+            row = await connection.fetchrow(
+                SQL["get_snapshot"], principal.tenant_id, principal.user_id, session.id, number, parse_uuid(turn_id)
+            )
+        if row is None:
+            raise SnapshotNotFound(turn_id or str(number))
+        return snapshot_from(row)
+
+    async def pending(self, *, limit: int, after: Snapshot | None = None) -> Sequence[Snapshot]:
+        """See HistoryStore."""
+        behind = (after.created_at, after.session_id, after.number) if after else (None, None, None)
+        async with self._system.connection() as connection:
+            return [snapshot_from(row) for row in await connection.fetch(SQL["pending_snapshots"], limit, *behind)]
+
+    async def stored(self, snapshot: Snapshot, *, key: str, sha256: str, size: int) -> None:
+        """See HistoryStore."""
+        async with self._system.connection() as connection:
+            await connection.execute(SQL["snapshot_stored"], snapshot.tenant_id, snapshot.session_id, snapshot.number, key, sha256, size)
+
+    @asynccontextmanager
+    async def _between(self, principal: Principal, session_id: str) -> AsyncIterator[tuple[asyncpg.Connection, asyncpg.Record]]:
+        """A transaction in which nobody else moves the session's head or writes to its log. Errors: SessionNotFound, TurnActive."""
+        async with self._system.transaction() as connection:
+            await lock_session(connection, principal, session_id)
+            await refuse_in_the_way(connection, principal, session_id)
+            yield connection, await connection.fetchrow(SQL["lock_between"], principal.tenant_id, principal.user_id, session_id)
+
+
+async def _append(connection: asyncpg.Connection, principal: Principal, session_id: str, chunk: Chunk) -> None:
+    await connection.execute(SQL["append_between"], principal.tenant_id, session_id, chunk.first_seq, chunk.last_seq, chunk.data)

@@ -1,0 +1,49 @@
+"""Port: the history of sessions, and what is said in their logs between turns."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from typing import Protocol
+
+from server.kernel.event import Chunk
+from server.kernel.history import NewSnapshot, Snapshot, SnapshotPage
+from server.kernel.identity import Principal
+
+Seal = Callable[[int, int], Chunk]
+"""(first_seq, epoch) -> the chunk that begins there. Called within the transaction, so it does nothing else."""
+
+
+class HistoryStore(Protocol):
+    """Between turns nobody drives a session's log; whoever has the session locked may append to it, and the epoch stays.
+
+    A turn's snapshot appears with the step that sets its commit (TurnStore.commit), and follows its snapshot_* fields.
+
+    Errors: StoreUnavailable, and those named at each method.
+    """
+
+    async def record(self, principal: Principal, session_id: str, *, head: str, snapshot: NewSnapshot, seal: Seal) -> Snapshot:
+        """Move the session's head from `head` to the snapshot's commit, in one transaction: the session, the snapshot with the next number
+        (not stored yet), and the events. When it is there already, made from this head by the same call, that is found and nothing
+        is written. Errors: SessionNotFound, TurnActive, HeadMoved."""
+        ...
+
+    async def note(self, principal: Principal, session_id: str, seal: Seal) -> None:
+        """Append events and nothing else. Errors: SessionNotFound, TurnActive."""
+        ...
+
+    async def list(self, principal: Principal, session_id: str, *, page_size: int, page_token: str) -> SnapshotPage:
+        """Newest first. Errors: SessionNotFound; InvalidField for a page_token that it did not make."""
+        ...
+
+    async def get(self, principal: Principal, session_id: str, *, number: int = 0, turn_id: str = "") -> Snapshot:
+        """The one with this number, or that this turn made. Errors: SessionNotFound, SnapshotNotFound."""
+        ...
+
+    async def pending(self, *, limit: int, after: Snapshot | None = None) -> Sequence[Snapshot]:
+        """Of all tenants, those that are not stored yet, oldest first; those behind `after`, when given. Without those of turns that have
+        not ended: these store them by themselves."""
+        ...
+
+    async def stored(self, snapshot: Snapshot, *, key: str, sha256: str, size: int) -> None:
+        """The object store has it, which a turn's own fields say too. Not for a turn that has not ended: a step of its own does this."""
+        ...

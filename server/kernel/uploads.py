@@ -1,0 +1,123 @@
+"""Snapshots on their way into the object store."""
+
+from __future__ import annotations
+
+import asyncio
+import tempfile
+from pathlib import Path
+
+import structlog
+
+from server.kernel.errors import KernelError, WorkspaceFailed
+from server.kernel.history import Snapshot
+from server.kernel.ports.history_store import HistoryStore
+from server.kernel.ports.object_store import ObjectStore, StoredObject
+from server.kernel.ports.repositories import Repositories, Repository
+from server.kernel.ports.turn_store import TurnStore
+
+SNAPSHOTS_PER_SWEEP = 20
+WAITING = 1000
+"""Fresh ones that wait in memory; more are found by the sweep."""
+
+log = structlog.get_logger()
+
+
+class Uploads:
+    """Stores what was made between turns at once, and again and again what could not be stored. Turns store their own first."""
+
+    def __init__(
+        self,
+        history: HistoryStore,
+        turns: TurnStore,
+        repositories: Repositories,
+        objects: ObjectStore,
+        *,
+        scratch: Path,
+        retry_seconds: float,
+    ) -> None:
+        self._history = history
+        self._turns = turns
+        self._repositories = repositories
+        self._objects = objects
+        self._scratch = scratch
+        self._retry_seconds = retry_seconds
+        self._fresh: asyncio.Queue[Snapshot] = asyncio.Queue(WAITING)
+
+    def add(self, snapshot: Snapshot) -> None:
+        """Store it soon; it is durable in the database already, as pending."""
+        if not self._fresh.full():
+            self._fresh.put_nowait(snapshot)
+
+    async def run(self) -> None:
+        """Until cancelled."""
+        async with asyncio.TaskGroup() as group:
+            group.create_task(self._store_fresh())
+            group.create_task(self._sweep())
+
+    async def _store_fresh(self) -> None:
+        while True:
+            await self._try(await self._fresh.get())
+
+    async def _sweep(self) -> None:
+        """Each sweep goes on behind the last, so that one which can never be stored keeps no other waiting."""
+        seen: Snapshot | None = None
+        while True:
+            await asyncio.sleep(self._retry_seconds)
+            try:
+                pending = await self._history.pending(limit=SNAPSHOTS_PER_SWEEP, after=seen)
+            except KernelError as error:
+                log.warning("snapshots.sweep_failed", error=error.message)
+                continue
+            seen = pending[-1] if len(pending) == SNAPSHOTS_PER_SWEEP else None
+            for snapshot in pending:
+                await self._try(snapshot)
+
+    async def _try(self, snapshot: Snapshot) -> None:
+        which = {"session_id": snapshot.session_id, "number": snapshot.number, "kind": snapshot.kind}
+        try:
+            size = await self._store(snapshot)
+        except KernelError as error:
+            log.warning("snapshot.still_pending", error=error.message, **which)
+        else:
+            log.info("snapshot.stored", bytes=size, **which)
+
+    async def _store(self, snapshot: Snapshot) -> int:
+        url = await self._turns.repository_url(snapshot.session_id)
+        repository = Repository(snapshot.tenant_id, snapshot.owner_id, url)
+        stored = await store_bundle(
+            self._repositories,
+            self._objects,
+            repository,
+            session_id=snapshot.session_id,
+            name=snapshot.turn_id or f"snapshot-{snapshot.number}",
+            base=snapshot.parent,
+            head=snapshot.commit,
+            scratch=self._scratch,
+        )
+        await self._history.stored(snapshot, key=stored.key, sha256=stored.sha256, size=stored.size)
+        return stored.size
+
+
+async def store_bundle(
+    repositories: Repositories,
+    objects: ObjectStore,
+    repository: Repository,
+    *,
+    session_id: str,
+    name: str,
+    base: str,
+    head: str,
+    scratch: Path,
+) -> StoredObject:
+    """Bundle base..head and put it into the object store as `name` of the session. Repeatable. Errors: ObjectStoreUnavailable,
+    WorkspaceFailed."""
+    try:
+        folder = await asyncio.to_thread(tempfile.TemporaryDirectory, dir=scratch)
+    except OSError as error:
+        raise WorkspaceFailed(f"no room for a bundle: {error.strerror}") from error
+    try:
+        bundle = Path(folder.name) / "snapshot.bundle"
+        await repositories.bundle(repository, session_id=session_id, base=base, head=head, into=bundle)
+        return await objects.put(f"{repository.tenant_id}/{session_id}/{name}.bundle", bundle)
+    finally:
+        await asyncio.to_thread(folder.cleanup)
