@@ -16,6 +16,7 @@ from server.kernel.ports.egress import Access
 from server.kernel.ports.launcher import Capability, WorkerExit
 from server.kernel.ports.repositories import Diff, Skipped
 from server.kernel.ports.turn_queue import Waiting
+from server.kernel.push_refusal import PushRefusal
 from server.kernel.session import SessionState
 from server.kernel.turn import Turn
 from server.kernel.user_input import UserInput
@@ -183,6 +184,7 @@ class ProtobufEventCodec:
         diff: Diff | None = None,
         skipped: Sequence[Skipped] = (),
         skipped_count: int = 0,
+        refusal: PushRefusal | None = None,
     ) -> Fact:
         """Something happened in the repository."""
         return _fact(
@@ -198,6 +200,7 @@ class ProtobufEventCodec:
                 deletions=diff.deletions if diff else 0,
                 skipped=[pb.SkippedPath(path=path.path, reason=path.reason) for path in skipped[:MAX_LISTED_SKIPPED]],
                 skipped_count=skipped_count,
+                refusal=f"PUSH_REFUSAL_{refusal or 'UNSPECIFIED'}",
             )
         )
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 
+from server.cli.refusals import what_to_do
 from server.cli.screen import Screen
 from server.cli.summary import Summary, diff_style, show_summary
 from server.cli.waiting import place_in_line
@@ -252,6 +253,8 @@ class Renderer:
             self._screen.label("branch", git.branch)
         elif git.action == pb.GIT_ACTION_PUSH_FAILED:
             self._screen.label("push", f"refused, the commit is kept: {git.message}", "red")
+            if advice := what_to_do(git.refusal):
+                self._screen.label("", advice, "yellow")
         elif git.action == pb.GIT_ACTION_SKIPPED:
             for path in git.skipped:
                 self._screen.label("left out", f"{path.path} ({path.reason})", "yellow")

@@ -61,10 +61,10 @@ class GitHttpServer:
             self._server.server_close()
             self._server = None
 
-    def admits(self, authorization: str | None) -> bool:
-        """Whether a request with this Authorization header is served. Here: all are."""
-        del authorization
-        return True
+    def refusal(self, target: str, authorization: str | None) -> HTTPStatus | None:
+        """With what a request for `target` with this Authorization header is refused; None to serve it. Here: all are served."""
+        del target, authorization
+        return None
 
     def before(self, path: str) -> None:
         """Called in the request's thread before it is served."""
@@ -139,8 +139,8 @@ class _Handler(BaseHTTPRequestHandler):
         if self.headers.get_all("Host", []) not in self.server.names:
             # A name of somebody else that points here: the page behind it may be any that the user's browser shows.
             self._refuse(HTTPStatus.MISDIRECTED_REQUEST)
-        elif not owner.admits(self.headers.get("Authorization")):
-            self._refuse(HTTPStatus.UNAUTHORIZED)
+        elif refusal := owner.refusal(self.path, self.headers.get("Authorization")):
+            self._refuse(refusal)
         elif not route or not _QUERY.match(parts.query) or not self._is_ours(owner.root / route["repository"]):
             self._refuse(HTTPStatus.NOT_FOUND)
         else:

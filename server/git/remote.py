@@ -5,22 +5,24 @@ from __future__ import annotations
 import asyncio
 import base64
 from collections.abc import Awaitable, Callable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from urllib.parse import urlsplit
 
 from server.git.address import public_addresses
 from server.git.command import PINNING_VERSION, Access, Git, GitFailed
 from server.git.refs import branch_ref, fetched_ref
+from server.git.refusal import refused
 from server.git.remote_url import RemoteUrls
-from server.kernel.errors import PushRefused, RepositoryUnreachable
+from server.kernel.errors import RepositoryUnreachable
 
 TokenSupplier = Callable[[str], Awaitable[str | None]]
 """Gives the token for one operation on a URL, or None."""
 
 LS_REMOTE_SECONDS = 10.0
 _LS_REMOTE_BYTES = 16 * 1024 * 1024
-_DENIED = ("returned error: 401", "returned error: 403", "Authentication failed", "could not read Username", "not permitted")
+PUSH_SILENCE_SECONDS = 20
+"""A push on which nothing moves for so long is given up. A host that unpacks or checks says every 5 s that it is alive."""
 
 
 async def no_token(url: str) -> str | None:
@@ -80,19 +82,20 @@ class Remote:
     async def push(self, url: str, mirror: Path, *, branch: str, commit: str, expected: str) -> None:
         """Move the branch from `expected` to `commit`. The caller has made sure that this is a fast-forward.
 
-        Errors: PushRefused, RepositoryUnreachable.
+        Errors: PushRefused.
         """
         ref = branch_ref(branch)
         access = await self._access(url)
+        impatient = {**access.configuration, "http.lowSpeedTime": str(PUSH_SILENCE_SECONDS)}
         try:
             await self._git.run(
                 # The lease only adds a comparison here: it refuses when the branch is not where we last saw it.
                 "push", "--porcelain", "--no-verify", "--no-recurse-submodules", f"--force-with-lease={ref}:{expected}",
                 "--end-of-options", url, f"{commit}:{ref}",
-                git_dir=mirror, access=access,
+                git_dir=mirror, access=replace(access, configuration=impatient),
             )  # fmt: skip
         except GitFailed as error:
-            raise _push_error(error) from error
+            raise refused(error, secrets=access.secrets) from error
 
     async def _access(self, url: str) -> Access:
         protocol = url.partition("://")[0]
@@ -135,13 +138,3 @@ def _parse(listing: str, wanted: set[str]) -> Advertised:
         elif name in wanted:  # patterns of ls-remote also match the ends of longer names
             refs[name] = value
     return Advertised(default, refs)
-
-
-def _push_error(error: GitFailed) -> PushRefused | RepositoryUnreachable:
-    said = [line.removeprefix("remote:").strip() for line in error.completed.stderr.splitlines() if line.startswith("remote:")]
-    rejected = [line.split("\t")[-1] for line in error.completed.text.splitlines() if line.startswith("!")]
-    if rejected:
-        return PushRefused("; ".join([*rejected, *filter(None, said)])[:2000])
-    if any(sign in error.reason for sign in _DENIED):
-        return PushRefused(error.reason)
-    return RepositoryUnreachable(error.reason)

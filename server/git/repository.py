@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import time
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
@@ -18,13 +19,20 @@ from server.git.fetches import Fetches
 from server.git.importing import Importer, Parentage
 from server.git.mirror import Mirrors
 from server.git.refs import branch_ref, commit_id, is_branch
+from server.git.refusal import unreachable
 from server.git.remote import Remote, TokenSupplier, no_token
 from server.git.remote_url import RemoteUrls
 from server.git.upkeep import Upkeep
 from server.git.walker.protocol import Limits
 from server.kernel.errors import BranchUnknown, PushRefused, RepositoryUnreachable, WorkspaceFailed
 from server.kernel.ports.repositories import Author, Diff, Imported, RemoteBranch, Repositories, Repository
+from server.kernel.push_refusal import PushRefusal
 from server.sandbox.probe import Unavailable, probe
+
+PUSH_AGAIN_SECONDS = 30.0
+"""A push that the network ended is tried again until so long after its begin. One that hangs is given up in less, so that all of it ends
+within a minute."""
+PUSH_PAUSE_SECONDS = 1.0
 
 log = structlog.get_logger()
 
@@ -80,22 +88,42 @@ class GitRepositories:
     async def push(self, repository: Repository, *, branch: str, commit: str, create: bool) -> None:
         """Fast-forward the remote's branch."""
         if not is_branch(branch):
-            raise PushRefused(f"{branch!r} is no branch name")
+            raise PushRefused(f"{branch!r} is no branch name", PushRefusal.OTHER)
+        deadline, pause = time.monotonic() + PUSH_AGAIN_SECONDS, PUSH_PAUSE_SECONDS
+        while True:
+            try:
+                await self._push_once(repository, branch=branch, commit=commit, create=create)
+            except RepositoryUnreachable as error:
+                raised = PushRefused(error.reason, unreachable(error.reason))
+            except PushRefused as error:
+                raised = error
+            else:
+                return
+            if raised.kind is not PushRefusal.NETWORK or time.monotonic() + pause > deadline:
+                raise raised
+            log.warning("push.again", branch=branch, reason=raised.reason, pause_s=pause)
+            await asyncio.sleep(pause)
+            pause *= 2
+
+    async def _push_once(self, repository: Repository, *, branch: str, commit: str, create: bool) -> None:
         told = await self.remote.advertised(self.check_url(repository.url), branch)
         now = told.refs.get(branch_ref(branch), "")
         if told.is_default(branch):
-            raise PushRefused(f"{branch!r} is the repository's default branch")
+            raise PushRefused(f"{branch!r} is the repository's default branch", PushRefusal.DEFAULT_BRANCH)
         if now == commit:
             return
         if now and create:
-            raise PushRefused(f"the repository has a branch {branch!r} already, at {now[:12]}")
+            raise PushRefused(f"the repository has a branch {branch!r} already, at {now[:12]}", PushRefusal.BRANCH_EXISTS)
         try:
             async with self.mirrors.used(repository, seconds=self.lock_seconds) as mirror:
+                if not await self._is_ahead(mirror, commit, of=""):
+                    raise PushRefused(f"this server does not hold the commit {commit[:12]}", PushRefusal.OTHER)
                 if not await self._is_ahead(mirror, commit, of=now):
-                    raise PushRefused(f"non-fast-forward: {branch!r} is at {now[:12] or 'no commit'}, which {commit[:12]} does not follow")
+                    moved = f"non-fast-forward: {branch!r} is at {now[:12]}, which {commit[:12]} does not follow"
+                    raise PushRefused(moved, PushRefusal.NON_FAST_FORWARD)
                 await self.remote.push(repository.url, mirror, branch=branch, commit=commit, expected=now)
         except (TimeoutError, GitFailed, OSError) as error:
-            raise RepositoryUnreachable(_trouble(error)) from error
+            raise PushRefused(_trouble(error), PushRefusal.OTHER) from error
 
     async def _is_ahead(self, mirror: Path, commit: str, *, of: str) -> bool:
         """Whether the mirror holds `commit`, and it follows `of` ("" is followed by every commit)."""

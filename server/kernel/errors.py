@@ -8,6 +8,8 @@ from __future__ import annotations
 
 from datetime import UTC, datetime
 
+from server.kernel.push_refusal import PushRefusal
+
 MESSAGE_BYTES = 1000
 VALUE_BYTES = 300
 """Longer ones are cut: they may hold what a caller sent, and an answer's headers have room for 8 KiB, in which a byte can take four."""
@@ -127,6 +129,7 @@ class RepositoryUnreachable(KernelError):
 
     def __init__(self, reason: str) -> None:
         super().__init__(f"repository cannot be read: {reason}", field="repository_url", reason=reason)
+        self.reason = reason
 
 
 class BranchUnknown(KernelError):
@@ -349,10 +352,12 @@ class WorkspaceFailed(KernelError):
 
 
 class PushRefused(KernelError):
-    """The remote did not take the push; `reason` is what it said, without credentials. The commit is kept."""
+    """The push did not get through: `kind` says why, `reason` is what the remote said, without credentials. The commit is kept."""
 
-    def __init__(self, reason: str) -> None:
-        super().__init__(f"push refused: {reason}", reason=reason)
+    def __init__(self, reason: str, kind: PushRefusal) -> None:
+        super().__init__(f"push refused: {reason}", kind=kind, reason=reason)
+        self.kind = kind
+        self.reason = reason
 
 
 class ObjectNotFound(KernelError):

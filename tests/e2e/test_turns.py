@@ -142,6 +142,7 @@ async def test_a_refused_push_keeps_the_commit_and_the_next_turn_brings_it(clien
     assert end.commit
     refusal = next(event.git_updated for event in seen if event.git_updated.action == event_pb2.GIT_ACTION_PUSH_FAILED)
     assert "GH006" in refusal.message
+    assert refusal.refusal == event_pb2.PUSH_REFUSAL_PROTECTED_BRANCH
     (bare / "hooks" / "pre-receive").unlink()
     again = await client.run(session_id=seen[0].session_id, prompt="go on", model="quick.jsonl")
     assert ended(again).pushed

@@ -8,6 +8,7 @@ import subprocess
 import threading
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
+from http import HTTPStatus
 from pathlib import Path
 
 from server.embedded.git_http import GitHttpServer
@@ -40,7 +41,7 @@ def git(directory: Path, *arguments: str, stdin: bytes = b"", check: bool = True
 
 
 class GitServer(GitHttpServer):
-    """Serves `root`. `token` asks for it as a basic password; while `silence` is cleared, requests hang."""
+    """Serves `root`. `token` asks for it as a basic password; while `speaking` is cleared, requests hang."""
 
     def __init__(self, root: Path, *, token: str | None = None, host: str = "127.0.0.1") -> None:
         super().__init__(root, host=host)
@@ -48,10 +49,19 @@ class GitServer(GitHttpServer):
         self.speaking = threading.Event()
         self.speaking.set()
         self.asked: list[str] = []
+        self.answers: dict[str, HTTPStatus] = {}
+        """What is answered to requests whose target holds the key."""
+        self.hangs_on = ""
+        """Requests whose target holds this are not answered."""
+        self._over = threading.Event()
 
-    def admits(self, authorization: str | None) -> bool:
+    def refusal(self, target: str, authorization: str | None) -> HTTPStatus | None:
+        if self.hangs_on and self.hangs_on in target:
+            self._over.wait(30)
+        if answer := next((status for part, status in self.answers.items() if part in target), None):
+            return answer
         expected = "Basic " + base64.b64encode(f"x-access-token:{self._token}".encode()).decode()
-        return self._token is None or authorization == expected
+        return None if self._token is None or authorization == expected else HTTPStatus.UNAUTHORIZED
 
     def before(self, path: str) -> None:
         self.asked.append(path)
@@ -59,6 +69,7 @@ class GitServer(GitHttpServer):
 
     def stop(self) -> None:
         self.speaking.set()
+        self._over.set()
         super().stop()
 
     def create(self, name: str, files: Mapping[str, str | bytes], *, branch: str = "main") -> Path:
@@ -83,10 +94,10 @@ class GitServer(GitHttpServer):
         return git(work, "rev-parse", "HEAD")
 
     def refuse_pushes(self, name: str, reason: str) -> None:
-        """Install a hook as a host with protected branches has it."""
+        """Install a hook that says what a host says, and refuses."""
         hook = self.root / f"{name}.git" / "hooks" / "pre-receive"
         hook.parent.mkdir(exist_ok=True)
-        hook.write_text(f"#!/bin/sh\necho '{reason}' >&2\nexit 1\n")
+        hook.write_text(f"#!/bin/sh\ncat >&2 <<'END'\n{reason}\nEND\nexit 1\n")
         hook.chmod(0o755)
 
 

@@ -13,6 +13,7 @@ from server.kernel.ports.egress import Access
 from server.kernel.ports.launcher import Capability, WorkerExit
 from server.kernel.ports.repositories import Diff, Skipped
 from server.kernel.ports.turn_queue import Waiting
+from server.kernel.push_refusal import PushRefusal
 from server.kernel.session import SessionState
 from server.kernel.turn import Turn
 from server.kernel.user_input import UserInput
@@ -87,8 +88,9 @@ class EventCodec(Protocol):
         diff: Diff | None = None,
         skipped: Sequence[Skipped] = (),
         skipped_count: int = 0,
+        refusal: PushRefusal | None = None,
     ) -> Fact:
-        """`action`: CLONED, BRANCHED, COMMITTED, PUSHED, PUSH_FAILED or SKIPPED."""
+        """`action`: CLONED, BRANCHED, COMMITTED, PUSHED, PUSH_FAILED (with its `refusal`) or SKIPPED."""
         ...
 
     def snapshot_added(self, turn: Turn) -> Fact:

@@ -108,8 +108,9 @@ class Repositories(Protocol):
 
     async def push(self, repository: Repository, *, branch: str, commit: str, create: bool) -> None:
         """Make the remote's `branch` point to `commit`: with `create` the branch must not exist yet, otherwise what is there must be
-        an ancestor of `commit`. A branch that already points to `commit` is success. Never forced; never the default branch.
-        Errors: PushRefused with the remote's reason; RepositoryUnreachable."""
+        an ancestor of `commit`. A branch that already points to `commit` is success. Never forced; never the default branch. What the
+        network ended is tried again; all of it takes a minute, or as long as something moves.
+        Errors: PushRefused with its kind and the remote's reason; RepositoryNotAllowed."""
         ...
 
     async def build_workspace(self, repository: Repository, *, commit: str, branch: str, base_branch: str, into: Path) -> None:

@@ -15,13 +15,13 @@ from server.kernel.errors import (
     ObjectStoreUnavailable,
     PushRefused,
     RepositoryNotAllowed,
-    RepositoryUnreachable,
     WorkerLost,
     WorkspaceFailed,
 )
 from server.kernel.event import Fact
 from server.kernel.ports.launcher import WorkerExit
 from server.kernel.ports.repositories import Author, Diff, Imported
+from server.kernel.push_refusal import PushRefusal
 from server.kernel.supervisor.drive import Drive, now
 from server.kernel.supervisor.names import commit_message_of
 from server.kernel.turn import SESSION_STATE, Outcome, TurnCode, TurnState
@@ -257,9 +257,12 @@ async def _push(drive: Drive) -> None:
     try:
         with drive.passing("push"):
             await ports.repositories.push(drive.repository, branch=turn.branch, commit=turn.commit, create=False)
-    except (PushRefused, RepositoryUnreachable, RepositoryNotAllowed) as error:
-        reason = error.metadata.get("reason", error.message)
-        await drive.step("push", told("PUSH_FAILED", message=reason), push_attempted=True, pushed=False)
+    except PushRefused as error:
+        await drive.step("push", told("PUSH_FAILED", message=error.reason, refusal=error.kind), push_attempted=True, pushed=False)
+        return
+    except RepositoryNotAllowed as error:
+        reason = error.metadata["reason"]
+        await drive.step("push", told("PUSH_FAILED", message=reason, refusal=PushRefusal.OTHER), push_attempted=True, pushed=False)
         return
     await drive.step("push", told("PUSHED"), push_attempted=True, pushed=True)
 

@@ -213,6 +213,21 @@ class GitAction(int, metaclass=_enum_type_wrapper.EnumTypeWrapper):
     GIT_ACTION_PUSH_FAILED: _ClassVar[GitAction]
     GIT_ACTION_SKIPPED: _ClassVar[GitAction]
 
+class PushRefusal(int, metaclass=_enum_type_wrapper.EnumTypeWrapper):
+    __slots__ = ()
+    PUSH_REFUSAL_UNSPECIFIED: _ClassVar[PushRefusal]
+    PUSH_REFUSAL_NON_FAST_FORWARD: _ClassVar[PushRefusal]
+    PUSH_REFUSAL_BRANCH_EXISTS: _ClassVar[PushRefusal]
+    PUSH_REFUSAL_DEFAULT_BRANCH: _ClassVar[PushRefusal]
+    PUSH_REFUSAL_PROTECTED_BRANCH: _ClassVar[PushRefusal]
+    PUSH_REFUSAL_HOOK_DECLINED: _ClassVar[PushRefusal]
+    PUSH_REFUSAL_TOO_LARGE: _ClassVar[PushRefusal]
+    PUSH_REFUSAL_AUTHENTICATION: _ClassVar[PushRefusal]
+    PUSH_REFUSAL_PERMISSION: _ClassVar[PushRefusal]
+    PUSH_REFUSAL_REPOSITORY_GONE: _ClassVar[PushRefusal]
+    PUSH_REFUSAL_NETWORK: _ClassVar[PushRefusal]
+    PUSH_REFUSAL_OTHER: _ClassVar[PushRefusal]
+
 class ArtifactKind(int, metaclass=_enum_type_wrapper.EnumTypeWrapper):
     __slots__ = ()
     ARTIFACT_KIND_UNSPECIFIED: _ClassVar[ArtifactKind]
@@ -350,6 +365,18 @@ GIT_ACTION_COMMITTED: GitAction
 GIT_ACTION_PUSHED: GitAction
 GIT_ACTION_PUSH_FAILED: GitAction
 GIT_ACTION_SKIPPED: GitAction
+PUSH_REFUSAL_UNSPECIFIED: PushRefusal
+PUSH_REFUSAL_NON_FAST_FORWARD: PushRefusal
+PUSH_REFUSAL_BRANCH_EXISTS: PushRefusal
+PUSH_REFUSAL_DEFAULT_BRANCH: PushRefusal
+PUSH_REFUSAL_PROTECTED_BRANCH: PushRefusal
+PUSH_REFUSAL_HOOK_DECLINED: PushRefusal
+PUSH_REFUSAL_TOO_LARGE: PushRefusal
+PUSH_REFUSAL_AUTHENTICATION: PushRefusal
+PUSH_REFUSAL_PERMISSION: PushRefusal
+PUSH_REFUSAL_REPOSITORY_GONE: PushRefusal
+PUSH_REFUSAL_NETWORK: PushRefusal
+PUSH_REFUSAL_OTHER: PushRefusal
 ARTIFACT_KIND_UNSPECIFIED: ArtifactKind
 ARTIFACT_KIND_SNAPSHOT: ArtifactKind
 NETWORK_DECISION_UNSPECIFIED: NetworkDecision
@@ -826,7 +853,7 @@ class SkippedPath(_message.Message):
     def __init__(self, path: _Optional[str] = ..., reason: _Optional[str] = ...) -> None: ...
 
 class GitUpdated(_message.Message):
-    __slots__ = ("action", "repository", "branch", "base_branch", "sha", "message", "files_changed", "additions", "deletions", "skipped", "skipped_count")
+    __slots__ = ("action", "repository", "branch", "base_branch", "sha", "message", "files_changed", "additions", "deletions", "skipped", "skipped_count", "refusal")
     ACTION_FIELD_NUMBER: _ClassVar[int]
     REPOSITORY_FIELD_NUMBER: _ClassVar[int]
     BRANCH_FIELD_NUMBER: _ClassVar[int]
@@ -838,6 +865,7 @@ class GitUpdated(_message.Message):
     DELETIONS_FIELD_NUMBER: _ClassVar[int]
     SKIPPED_FIELD_NUMBER: _ClassVar[int]
     SKIPPED_COUNT_FIELD_NUMBER: _ClassVar[int]
+    REFUSAL_FIELD_NUMBER: _ClassVar[int]
     action: GitAction
     repository: str
     branch: str
@@ -849,7 +877,8 @@ class GitUpdated(_message.Message):
     deletions: int
     skipped: _containers.RepeatedCompositeFieldContainer[SkippedPath]
     skipped_count: int
-    def __init__(self, action: _Optional[_Union[GitAction, str]] = ..., repository: _Optional[str] = ..., branch: _Optional[str] = ..., base_branch: _Optional[str] = ..., sha: _Optional[str] = ..., message: _Optional[str] = ..., files_changed: _Optional[int] = ..., additions: _Optional[int] = ..., deletions: _Optional[int] = ..., skipped: _Optional[_Iterable[_Union[SkippedPath, _Mapping]]] = ..., skipped_count: _Optional[int] = ...) -> None: ...
+    refusal: PushRefusal
+    def __init__(self, action: _Optional[_Union[GitAction, str]] = ..., repository: _Optional[str] = ..., branch: _Optional[str] = ..., base_branch: _Optional[str] = ..., sha: _Optional[str] = ..., message: _Optional[str] = ..., files_changed: _Optional[int] = ..., additions: _Optional[int] = ..., deletions: _Optional[int] = ..., skipped: _Optional[_Iterable[_Union[SkippedPath, _Mapping]]] = ..., skipped_count: _Optional[int] = ..., refusal: _Optional[_Union[PushRefusal, str]] = ...) -> None: ...
 
 class ArtifactAdded(_message.Message):
     __slots__ = ("artifact_id", "kind", "name", "mime", "size", "sha256")

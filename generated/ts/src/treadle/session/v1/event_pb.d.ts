@@ -1734,6 +1734,13 @@ export declare type GitUpdated = Message$1<"treadle.session.v1.GitUpdated"> & {
    * @generated from field: uint32 skipped_count = 13;
    */
   skippedCount: number;
+
+  /**
+   * Why the push did not get through (PUSH_FAILED).
+   *
+   * @generated from field: treadle.session.v1.PushRefusal refusal = 14;
+   */
+  refusal: PushRefusal;
 };
 
 /**
@@ -3123,7 +3130,7 @@ export enum GitAction {
   PUSHED = 5,
 
   /**
-   * The remote refused the push; the commit is kept. `message` has the remote's reason.
+   * The push did not get through; the commit is kept. `refusal` says why, `message` has the remote's reason.
    *
    * @generated from enum value: GIT_ACTION_PUSH_FAILED = 10;
    */
@@ -3141,6 +3148,102 @@ export enum GitAction {
  * Describes the enum treadle.session.v1.GitAction.
  */
 export declare const GitActionSchema: GenEnum<GitAction>;
+
+/**
+ * PushRefusal is why a push did not get through, as far as a person has to do something different about it. The commit is kept.
+ *
+ * @generated from enum treadle.session.v1.PushRefusal
+ */
+export enum PushRefusal {
+  /**
+   * Not said.
+   *
+   * @generated from enum value: PUSH_REFUSAL_UNSPECIFIED = 0;
+   */
+  UNSPECIFIED = 0,
+
+  /**
+   * The branch holds commits that the session's work does not follow. It is never overwritten.
+   *
+   * @generated from enum value: PUSH_REFUSAL_NON_FAST_FORWARD = 1;
+   */
+  NON_FAST_FORWARD = 1,
+
+  /**
+   * A new branch cannot be made: one with its name, or with a part of it, is there.
+   *
+   * @generated from enum value: PUSH_REFUSAL_BRANCH_EXISTS = 2;
+   */
+  BRANCH_EXISTS = 2,
+
+  /**
+   * It is the repository's default branch, to which Treadle never pushes.
+   *
+   * @generated from enum value: PUSH_REFUSAL_DEFAULT_BRANCH = 3;
+   */
+  DEFAULT_BRANCH = 3,
+
+  /**
+   * Rules of the host keep the branch.
+   *
+   * @generated from enum value: PUSH_REFUSAL_PROTECTED_BRANCH = 4;
+   */
+  PROTECTED_BRANCH = 4,
+
+  /**
+   * A check of the host's did not like what the commits hold: a hook, or a secret that was found.
+   *
+   * @generated from enum value: PUSH_REFUSAL_HOOK_DECLINED = 5;
+   */
+  HOOK_DECLINED = 5,
+
+  /**
+   * A file, or all of it, is larger than the host takes.
+   *
+   * @generated from enum value: PUSH_REFUSAL_TOO_LARGE = 6;
+   */
+  TOO_LARGE = 6,
+
+  /**
+   * The host asks for credentials, or for others.
+   *
+   * @generated from enum value: PUSH_REFUSAL_AUTHENTICATION = 7;
+   */
+  AUTHENTICATION = 7,
+
+  /**
+   * The host knows who pushes, and does not let them.
+   *
+   * @generated from enum value: PUSH_REFUSAL_PERMISSION = 8;
+   */
+  PERMISSION = 8,
+
+  /**
+   * There is no such repository (any more), or it is hidden from these credentials.
+   *
+   * @generated from enum value: PUSH_REFUSAL_REPOSITORY_GONE = 9;
+   */
+  REPOSITORY_GONE = 9,
+
+  /**
+   * The host did not answer, or not to the end, within a minute of tries.
+   *
+   * @generated from enum value: PUSH_REFUSAL_NETWORK = 10;
+   */
+  NETWORK = 10,
+
+  /**
+   * Anything else; `message` says what.
+   *
+   * @generated from enum value: PUSH_REFUSAL_OTHER = 11;
+   */
+  OTHER = 11,
+}
+
+/**
+ * Describes the enum treadle.session.v1.PushRefusal.
+ */
+export declare const PushRefusalSchema: GenEnum<PushRefusal>;
 
 /**
  * ArtifactKind is what an artifact is.
