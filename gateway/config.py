@@ -18,7 +18,11 @@ _HERE = Path(__file__).parent
 _DESCRIPTORS = _HERE / "descriptors.binpb"
 _SECRET = "certificate"  # noqa: S105 - its name
 
-_SERVICES = ("treadle.session.v1.SessionService", "treadle.session.v1.EventStreamService")
+_SERVICES = (
+    "treadle.session.v1.SessionService",
+    "treadle.session.v1.EventStreamService",
+    "treadle.account.v1.CredentialService",
+)
 
 # The transcoder calls a stream of objects `application/json`, which one object per line is not.
 _JSON_LINES = """

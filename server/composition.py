@@ -21,8 +21,11 @@ from server.config import Settings
 from server.db.stores import Stores, open_postgres
 from server.descriptors import allow_enough
 from server.egress.egress import open_egress
+from server.git.remote_url import RemoteUrls
 from server.git.repository import open_git
 from server.identity.authenticator import ApiKeyAuthenticator
+from server.identity.vault import open_vault
+from server.kernel.credentials import Credentials
 from server.kernel.execute import Execute
 from server.kernel.inputs import Inputs
 from server.kernel.inspection import Inspections
@@ -36,7 +39,7 @@ from server.kernel.supervisor import Limits, Ports, Supervisor, Treasury
 from server.kernel.uploads import Uploads
 from server.models.gateway import open_models
 from server.replica import held_replica
-from server.secrets import known_secrets
+from server.secrets import known_secrets, lent
 from server.tracing import open_tracer
 
 log = structlog.get_logger()
@@ -68,7 +71,10 @@ async def compose(settings: Settings, *, mark: Callable[[str], None] | None = No
         tracer = await stack.enter_async_context(open_tracer(settings.otlp_endpoint, replica=replica))
         stores = await stack.enter_async_context(open_postgres(settings))
         objects = await stack.enter_async_context(_adapter("object_store", settings.object_store, settings))
-        repositories = await stack.enter_async_context(open_git(settings))
+        hosts = RemoteUrls(hosts=settings.git_allowed_hosts, prefixes=settings.git_allowed_prefixes)
+        credentials = Credentials(stores.credentials, open_vault(settings), hosts, lent=lent)
+        await credentials.renew_seals()
+        repositories = await stack.enter_async_context(open_git(settings, token=credentials.token_for))
         launcher = await stack.enter_async_context(_adapter("launcher", settings.launcher, settings))
         models = await stack.enter_async_context(open_models(settings, tracer))
         egress = await stack.enter_async_context(open_egress(settings))
@@ -156,6 +162,7 @@ async def compose(settings: Settings, *, mark: Callable[[str], None] | None = No
                 sessions=sessions,
                 execute=execute,
                 inputs=inputs,
+                credentials=credentials,
                 authenticator=ApiKeyAuthenticator(stores.keys),
                 tracer=tracer,
             )

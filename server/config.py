@@ -116,6 +116,13 @@ class Settings(WorkerSettings):
         SecretStr(""), description="Postgres, as the owner of the tables (migrations); empty to skip them."
     )
 
+    vault_key: SecretStr = Field(
+        SecretStr(""),
+        description="Key that seals users' credentials in the database: 32 bytes in base64 (`openssl rand -base64 32`), the same for all "
+        "servers. Older ones may follow, by comma: what they sealed is sealed anew when a server starts. Empty for the keys, a line each, "
+        "of the file `<data_dir>/vault-key`, which is made.",
+    )
+
     # -- object store `s3`
     s3_endpoint: str = Field("", description="`host:port` of an S3 server.")
     s3_bucket: str = Field("treadle", description="Its bucket; made when missing.")

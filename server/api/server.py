@@ -7,17 +7,21 @@ from contextlib import asynccontextmanager
 from dataclasses import dataclass
 
 import grpc
+from google.protobuf.descriptor import ServiceDescriptor
 from grpc_health.v1 import health_pb2_grpc
 from grpc_health.v1.health import SERVICE_NAME as HEALTH
 from grpc_reflection.v1alpha import reflection_pb2_grpc
 from grpc_reflection.v1alpha.reflection import SERVICE_NAME as REFLECTION
 
-from server.api.edge import MAX_REQUEST_BYTES, KeyCheck, NoSuchCall, generic_handler
+from server.api.credential_service import SERVICE as CREDENTIALS
+from server.api.credential_service import CredentialService
+from server.api.edge import MAX_REQUEST_BYTES, KeyCheck, NoSuchCall, Service, generic_handler
 from server.api.event_stream_service import SERVICE as EVENT_STREAMS
 from server.api.event_stream_service import EventStreamService
 from server.api.keyless import Health, Reflection
 from server.api.session_service import SERVICE, SessionService
 from server.api.streams import Streams
+from server.kernel.credentials import Credentials
 from server.kernel.execute import Execute
 from server.kernel.inputs import Inputs
 from server.kernel.ports.authenticator import Authenticator
@@ -62,20 +66,25 @@ async def open_api(
     sessions: Sessions,
     execute: Execute,
     inputs: Inputs,
+    credentials: Credentials,
     authenticator: Authenticator,
     tracer: Tracer,
 ) -> AsyncIterator[Api]:
     """Serve on `listen` (`host:port`, port 0 for any). Errors: RuntimeError when the address is taken."""
     server = grpc.aio.server(options=OPTIONS)
     streams = Streams(write_seconds=write_seconds)
-    service = SessionService(sessions, execute, inputs, streams)
-    health = Health(("", SERVICE.full_name, EVENT_STREAMS.full_name))
-    event_streams = EventStreamService(sessions, execute, streams, authenticator)
+    services: dict[ServiceDescriptor, Service] = {
+        SERVICE: SessionService(sessions, execute, inputs, streams),
+        EVENT_STREAMS: EventStreamService(sessions, execute, streams, authenticator),
+        CREDENTIALS: CredentialService(credentials),
+    }
+    names = [descriptor.full_name for descriptor in services]
+    health = Health(("", *names))
     server.add_generic_rpc_handlers(
-        (generic_handler(SERVICE, service, authenticator, tracer), generic_handler(EVENT_STREAMS, event_streams, authenticator, tracer))
+        [generic_handler(descriptor, service, authenticator, tracer) for descriptor, service in services.items()]
     )
     health_pb2_grpc.add_HealthServicer_to_server(health, server)
-    reflection = Reflection((SERVICE.full_name, EVENT_STREAMS.full_name, HEALTH, REFLECTION))
+    reflection = Reflection((*names, HEALTH, REFLECTION))
     reflection_pb2_grpc.add_ServerReflectionServicer_to_server(reflection, server)
     server.add_generic_rpc_handlers((KeyCheck(authenticator), NoSuchCall()))
     host, _, _ = listen.rpartition(":")

@@ -25,6 +25,8 @@ STATUS: Mapping[type[KernelError], tuple[grpc.StatusCode, str]] = {
     errors.ProviderNotConfigured: (grpc.StatusCode.FAILED_PRECONDITION, "PROVIDER_NOT_CONFIGURED"),
     errors.HostNotAllowed: (grpc.StatusCode.INVALID_ARGUMENT, "HOST_NOT_ALLOWED"),
     errors.EgressNotConfigured: (grpc.StatusCode.FAILED_PRECONDITION, "EGRESS_NOT_CONFIGURED"),
+    errors.CredentialNotFound: (grpc.StatusCode.NOT_FOUND, "CREDENTIAL_NOT_FOUND"),
+    errors.CredentialUnreadable: (grpc.StatusCode.FAILED_PRECONDITION, "CREDENTIAL_UNREADABLE"),
     errors.RepositoryNotAllowed: (grpc.StatusCode.INVALID_ARGUMENT, "REPOSITORY_NOT_ALLOWED"),
     errors.RepositoryUnreachable: (grpc.StatusCode.FAILED_PRECONDITION, "REPOSITORY_UNREACHABLE"),
     errors.BranchUnknown: (grpc.StatusCode.INVALID_ARGUMENT, "BRANCH_UNKNOWN"),

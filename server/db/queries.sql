@@ -725,3 +725,38 @@ FROM model_uses WHERE tenant_id = $1 AND turn_id = $2
 -- uses_of_day --
 SELECT coalesce(sum(total_tokens), 0)::bigint AS tokens, coalesce(sum(cost_micros), 0)::bigint AS micros
 FROM model_uses WHERE tenant_id = $1 AND owner_id = $2 AND created_at >= $3 AND created_at < $4
+
+
+-- find_credential --
+SELECT * FROM credentials WHERE tenant_id = $1 AND owner_id = $2 AND host = $3
+
+
+-- list_credentials --
+SELECT * FROM credentials WHERE tenant_id = $1 AND owner_id = $2 ORDER BY host
+
+
+-- insert_credential --
+INSERT INTO credentials (tenant_id, owner_id, id, host, kind, username, scopes, sealed, expires_at)
+VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9) ON CONFLICT (tenant_id, owner_id, host) DO NOTHING RETURNING *
+
+
+-- replace_credential --
+UPDATE credentials SET kind = $4, username = $5, scopes = $6, sealed = $7, expires_at = $8, version = version + 1
+WHERE tenant_id = $1 AND owner_id = $2 AND id = $3 AND version = $9 RETURNING *
+
+
+-- delete_credential --
+DELETE FROM credentials WHERE tenant_id = $1 AND owner_id = $2 AND id = $3 RETURNING id
+
+
+-- credential_used --
+UPDATE credentials SET last_used_at = now()
+WHERE tenant_id = $1 AND owner_id = $2 AND id = $3 AND (last_used_at IS NULL OR last_used_at < now() - $4 * interval '1 second')
+
+
+-- all_credentials --
+SELECT * FROM credentials ORDER BY tenant_id, id
+
+
+-- reseal_credential --
+UPDATE credentials SET sealed = $4 WHERE tenant_id = $1 AND id = $2 AND sealed = $3

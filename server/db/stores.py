@@ -11,6 +11,7 @@ import asyncpg
 import structlog
 
 from server.config import Settings
+from server.db.credential_store import PostgresCredentialStore
 from server.db.desk_store import PostgresDeskStore
 from server.db.errors import SchemaBehind
 from server.db.event_store import PostgresEventStore
@@ -25,6 +26,7 @@ from server.db.turn_queue import PostgresTurnQueue
 from server.db.turn_store import PostgresTurnStore
 from server.db.usage_store import PostgresUsageStore
 from server.kernel.errors import StoreUnavailable
+from server.kernel.ports.credential_store import CredentialStore
 from server.kernel.ports.desk_store import DeskStore
 from server.kernel.ports.event_store import EventStore
 from server.kernel.ports.history_store import HistoryStore
@@ -57,6 +59,7 @@ class Stores:
     inputs: InputStore
     desk: DeskStore
     history: HistoryStore
+    credentials: CredentialStore
 
 
 @asynccontextmanager
@@ -90,6 +93,7 @@ async def open_postgres(settings: Settings) -> AsyncIterator[Stores]:
             inputs=PostgresInputStore(app, limits),
             desk=PostgresDeskStore(system, limits),
             history=PostgresHistoryStore(app, system),
+            credentials=PostgresCredentialStore(app, system),
         )
 
 

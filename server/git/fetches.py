@@ -67,7 +67,7 @@ class Fetches:
                 del self._last[repository]
 
     async def _bring(self, repository: Repository, wanted: list[str]) -> Tips:
-        told = await self._remote.advertised(repository.url, *wanted)
+        told = await self._remote.advertised(repository, *wanted)
         tips = {branch: told.refs[branch_ref(branch)] for branch in wanted if branch_ref(branch) in told.refs}
         if not tips:
             return tips
@@ -75,7 +75,7 @@ class Fetches:
             if await self._has(mirror, tips):
                 await self._note(mirror, tips)
                 return tips
-            await self._remote.fetch(repository.url, mirror, list(tips))
+            await self._remote.fetch(repository, mirror, list(tips))
             return await self._fetched(mirror, tips)
 
     async def _has(self, mirror: Path, tips: Tips) -> bool:

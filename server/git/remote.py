@@ -14,10 +14,12 @@ from server.git.command import PINNING_VERSION, Access, Git, GitFailed
 from server.git.refs import branch_ref, fetched_ref
 from server.git.refusal import refused
 from server.git.remote_url import RemoteUrls
-from server.kernel.errors import RepositoryUnreachable
+from server.kernel.credential import Token
+from server.kernel.errors import CredentialUnreadable, RepositoryUnreachable
+from server.kernel.ports.repositories import Repository
 
-TokenSupplier = Callable[[str], Awaitable[str | None]]
-"""Gives the token for one operation on a URL, or None."""
+TokenSupplier = Callable[[Repository], Awaitable[Token | None]]
+"""What the owner has for the repository's host, asked for anew for each operation; None for nothing."""
 
 LS_REMOTE_SECONDS = 10.0
 _LS_REMOTE_BYTES = 16 * 1024 * 1024
@@ -25,9 +27,9 @@ PUSH_SILENCE_SECONDS = 20
 """A push on which nothing moves for so long is given up. A host that unpacks or checks says every 5 s that it is alive."""
 
 
-async def no_token(url: str) -> str | None:
+async def no_token(repository: Repository) -> Token | None:
     """The supplier of a server that has no credentials."""
-    del url
+    del repository
     return None
 
 
@@ -51,14 +53,14 @@ class Remote:
         self._urls = urls
         self._token = token
 
-    async def advertised(self, url: str, *branches: str) -> Advertised:
+    async def advertised(self, repository: Repository, *branches: str) -> Advertised:
         """Ask for the default branch and `branches`; 10 s at most. Errors: RepositoryUnreachable."""
         wanted = {branch_ref(branch) for branch in branches}
         try:
             async with asyncio.timeout(LS_REMOTE_SECONDS):
-                access = await self._access(url)
+                access = await self._access(repository)
                 listing = await self._git.run(
-                    "ls-remote", "--symref", "--end-of-options", url, "HEAD", *sorted(wanted),
+                    "ls-remote", "--symref", "--end-of-options", repository.url, "HEAD", *sorted(wanted),
                     access=access, seconds=LS_REMOTE_SECONDS, max_output=_LS_REMOTE_BYTES,
                 )  # fmt: skip
         except TimeoutError:
@@ -67,51 +69,55 @@ class Remote:
             raise RepositoryUnreachable(error.reason) from error
         return _parse(listing.stdout.decode("utf-8", "replace"), wanted | {"HEAD"})
 
-    async def fetch(self, url: str, mirror: Path, branches: list[str]) -> None:
+    async def fetch(self, repository: Repository, mirror: Path, branches: list[str]) -> None:
         """Bring branches into the mirror, each as its `fetched_ref`. Errors: RepositoryUnreachable."""
-        access = await self._access(url)
+        access = await self._access(repository)
         try:
             await self._git.run(
                 "fetch", "--quiet", "--no-tags", "--no-write-fetch-head", "--no-auto-maintenance", "--no-recurse-submodules",
-                "--end-of-options", url, *(f"+{branch_ref(branch)}:{fetched_ref(branch)}" for branch in branches),
+                "--end-of-options", repository.url, *(f"+{branch_ref(branch)}:{fetched_ref(branch)}" for branch in branches),
                 git_dir=mirror, access=access,
             )  # fmt: skip
         except GitFailed as error:
             raise RepositoryUnreachable(error.reason) from error
 
-    async def push(self, url: str, mirror: Path, *, branch: str, commit: str, expected: str) -> None:
+    async def push(self, repository: Repository, mirror: Path, *, branch: str, commit: str, expected: str) -> None:
         """Move the branch from `expected` to `commit`. The caller has made sure that this is a fast-forward.
 
         Errors: PushRefused.
         """
         ref = branch_ref(branch)
-        access = await self._access(url)
+        access = await self._access(repository)
         impatient = {**access.configuration, "http.lowSpeedTime": str(PUSH_SILENCE_SECONDS)}
         try:
             await self._git.run(
                 # The lease only adds a comparison here: it refuses when the branch is not where we last saw it.
                 "push", "--porcelain", "--no-verify", "--no-recurse-submodules", f"--force-with-lease={ref}:{expected}",
-                "--end-of-options", url, f"{commit}:{ref}",
+                "--end-of-options", repository.url, f"{commit}:{ref}",
                 git_dir=mirror, access=replace(access, configuration=impatient),
             )  # fmt: skip
         except GitFailed as error:
             raise refused(error, secrets=access.secrets) from error
 
-    async def _access(self, url: str) -> Access:
+    async def _access(self, repository: Repository) -> Access:
+        url = repository.url
         protocol = url.partition("://")[0]
         configuration: dict[str, str] = {}
         if not self._urls.is_operators(url):
             configuration["http.curloptResolve"] = await self._pinned(url)
-        token = await self._token(url)
+        try:
+            token = await self._token(repository)
+        except CredentialUnreadable as error:
+            raise RepositoryUnreachable(error.message) from error
         if token is None:
             return Access(protocol, configuration=configuration)
-        encoded = base64.b64encode(f"x-access-token:{token}".encode()).decode()
+        encoded = base64.b64encode(f"{token.username}:{token.secret}".encode()).decode()
         environment = {
             "GIT_CONFIG_COUNT": "1",
             "GIT_CONFIG_KEY_0": f"http.{url}.extraHeader",
             "GIT_CONFIG_VALUE_0": f"Authorization: Basic {encoded}",
         }
-        return Access(protocol, environment, configuration, secrets=(token, encoded))
+        return Access(protocol, environment, configuration, secrets=(token.secret, encoded))
 
     async def _pinned(self, url: str) -> str:
         """What was checked is what git connects to, whatever the name says a moment later. Errors: RepositoryUnreachable."""

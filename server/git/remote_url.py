@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 from urllib.parse import urlsplit
 
-from server.kernel.errors import RepositoryNotAllowed
+from server.kernel.errors import InvalidField, RepositoryNotAllowed
 from server.setting_forms import git_prefixes, parts
 
 _SEGMENT = re.compile(r"[A-Za-z0-9._-]{1,100}\Z")
@@ -13,7 +13,7 @@ _LONGEST = 2000
 
 
 class RemoteUrls:
-    """The allow-list: `https` on known hosts, and prefixes that the operator named exactly."""
+    """The allow-list: `https` on known hosts, and prefixes that the operator named exactly. Implements the port `Hosts`."""
 
     def __init__(self, *, hosts: str, prefixes: str) -> None:
         """`hosts` and `prefixes` are comma lists. Errors: ValueError for a prefix that is no http(s) URL ending in `/`."""
@@ -32,6 +32,17 @@ class RemoteUrls:
     def is_operators(self, url: str) -> bool:
         """Whether a checked URL is under a prefix that the operator named: then private addresses are meant."""
         return self._prefix_of(url) is not None
+
+    def check_host(self, host: str) -> str:
+        """See Hosts."""
+        if host in self._prefixes or (lower := host.lower()) in self._hosts:
+            return host if host in self._prefixes else lower
+        allowed = ", ".join([*sorted(self._hosts), *self._prefixes]) or "none"
+        raise InvalidField("host", f"{host!r} is not one that this server fetches from; there are: {allowed}")
+
+    def host_of(self, url: str) -> str:
+        """See Hosts."""
+        return self._prefix_of(url) or urlsplit(url).hostname or ""
 
     def _prefix_of(self, url: str) -> str | None:
         return next((prefix for prefix in self._prefixes if url.startswith(prefix)), None)

@@ -53,11 +53,12 @@ class GitRepositories:
         """The canonical form of an allowed URL."""
         return self.urls.check(url)
 
-    async def inspect(self, url: str, *, branch: str) -> RemoteBranch:
+    async def inspect(self, repository: Repository, *, branch: str) -> RemoteBranch:
         """Ask the remote for a branch, or for its default branch."""
         if branch and not is_branch(branch):
             raise BranchUnknown(branch)
-        told = await self.remote.advertised(self.check_url(url), *filter(None, [branch]))
+        self.check_url(repository.url)
+        told = await self.remote.advertised(repository, *filter(None, [branch]))
         name = branch or told.default_branch
         commit = told.refs.get(branch_ref(branch) if branch else "HEAD")
         if not name or commit is None:
@@ -106,7 +107,8 @@ class GitRepositories:
             pause *= 2
 
     async def _push_once(self, repository: Repository, *, branch: str, commit: str, create: bool) -> None:
-        told = await self.remote.advertised(self.check_url(repository.url), branch)
+        self.check_url(repository.url)
+        told = await self.remote.advertised(repository, branch)
         now = told.refs.get(branch_ref(branch), "")
         if told.is_default(branch):
             raise PushRefused(f"{branch!r} is the repository's default branch", PushRefusal.DEFAULT_BRANCH)
@@ -121,7 +123,7 @@ class GitRepositories:
                 if not await self._is_ahead(mirror, commit, of=now):
                     moved = f"non-fast-forward: {branch!r} is at {now[:12]}, which {commit[:12]} does not follow"
                     raise PushRefused(moved, PushRefusal.NON_FAST_FORWARD)
-                await self.remote.push(repository.url, mirror, branch=branch, commit=commit, expected=now)
+                await self.remote.push(repository, mirror, branch=branch, commit=commit, expected=now)
         except (TimeoutError, GitFailed, OSError) as error:
             raise PushRefused(_trouble(error), PushRefusal.OTHER) from error
 

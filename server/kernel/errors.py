@@ -117,6 +117,20 @@ class EgressNotConfigured(KernelError):
         super().__init__(message, field="allowed_hosts")
 
 
+class CredentialNotFound(KernelError):
+    """There is no such credential, or it is not yours."""
+
+    def __init__(self, id_: str) -> None:
+        super().__init__(f"there is no credential {id_!r}", credential_id=id_)
+
+
+class CredentialUnreadable(KernelError):
+    """The server has lost the key under which the credential is sealed."""
+
+    def __init__(self, host: str) -> None:
+        super().__init__(f"the credential for {host} cannot be read by this server; store it again", host=host)
+
+
 class RepositoryNotAllowed(KernelError):
     """The repository's URL has a form, a scheme or a host that this server does not allow."""
 
@@ -315,6 +329,13 @@ class SlowConsumer(KernelError):
 
     def __init__(self, after_seq: int) -> None:
         super().__init__(f"the stream was not read for too long; go on with Resume after {after_seq}", after_seq=str(after_seq))
+
+
+class SecretUnreadable(KernelError):
+    """A sealed secret is not what the vault made for its place, or was sealed under a key that this server does not have."""
+
+    def __init__(self) -> None:
+        super().__init__("a sealed secret cannot be opened")
 
 
 # -- what ends or degrades a turn (never a call) ----------------------------------------------------------------------------

@@ -6,7 +6,7 @@ import time
 
 from server.kernel.errors import BranchUnknown, InvalidField
 from server.kernel.identity import Principal
-from server.kernel.ports.repositories import Repositories
+from server.kernel.ports.repositories import Repositories, Repository
 
 FRESH_SECONDS = 30.0
 """How long an answer of the remote is good for the same user: a program that makes many sessions asks once."""
@@ -37,7 +37,8 @@ class Inspections:
         at, base = self._seen.get(key, (0.0, ""))
         if base and time.monotonic() - at < FRESH_SECONDS:
             return base
-        found = await self._repositories.inspect(url, branch=base_branch)
+        repository = Repository(principal.tenant_id, principal.user_id, url)
+        found = await self._repositories.inspect(repository, branch=base_branch)
         if not found.commit:
             raise BranchUnknown(base_branch or found.name)
         while len(self._seen) >= MAX_REMEMBERED:

@@ -12,12 +12,16 @@ from google.protobuf.descriptor import MethodDescriptor
 from support.git_server import git
 from support.requirements import require
 
+from treadle.account.v1 import credential_service_pb2
 from treadle.session.v1 import session_service_pb2
 from treadle.spawner.v1 import spawner_service_pb2
 from treadle.worker.v1 import worker_service_pb2
 
 ROOT = Path(__file__).parents[2]
-PUBLIC = list(session_service_pb2.DESCRIPTOR.services_by_name["SessionService"].methods)
+PUBLIC = [
+    *session_service_pb2.DESCRIPTOR.services_by_name["SessionService"].methods,
+    *credential_service_pb2.DESCRIPTOR.services_by_name["CredentialService"].methods,
+]
 PRIVATE = [
     *worker_service_pb2.DESCRIPTOR.services_by_name["WorkerService"].methods,
     *spawner_service_pb2.DESCRIPTOR.services_by_name["SpawnerService"].methods,

@@ -15,7 +15,10 @@ from server.db.roles import APP, SYSTEM
 from server.db.stores import Stores, open_postgres
 from server.embedded.postgres_home import DatabaseUrls
 from server.identity.keys import create_key
+from server.kernel.credential import Credential, CredentialKind
 from server.kernel.identity import Principal
+from server.kernel.ids import new_id
+from server.kernel.ports.credential_store import Sealed
 
 TABLES = {
     "tenants": "id",
@@ -32,6 +35,7 @@ TABLES = {
     "snapshots": "tenant_id",
     "past_transcripts": "tenant_id",
     "doomed_objects": "tenant_id",
+    "credentials": "tenant_id",
 }
 
 
@@ -56,6 +60,8 @@ async def app(owner: asyncpg.Connection, database: DatabaseUrls) -> AsyncIterato
 async def _rows_of_two_tenants(stores: Stores, alice: Principal, mallory: Principal) -> None:
     for user in (alice, mallory):
         await create_key(stores.keys, user)
+        credential = Credential(new_id(), user.tenant_id, user.user_id, "github.com", CredentialKind.TOKEN, "x")
+        await stores.credentials.put(Sealed(credential, b"sealed"))
         claimed = await start_worker(stores, user)
         await stores.events.append([run_of(claimed, 1, 2)])
         await use_model(stores, claimed, version=2)

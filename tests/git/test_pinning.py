@@ -17,6 +17,7 @@ from server.git.command import Git
 from server.git.remote import Remote
 from server.git.remote_url import RemoteUrls
 from server.kernel.errors import RepositoryUnreachable
+from server.kernel.ports.repositories import Repository
 
 PUBLIC = RemoteUrls(hosts="localhost", prefixes="")
 
@@ -58,7 +59,7 @@ async def test_git_connects_to_the_address_that_was_checked(server: GitServer, m
     remote = Remote(Git(timeout_seconds=10), PUBLIC)
     url = f"http://localhost:{port}/demo.git"
     with decoy("127.0.0.2", port) as came, pytest.raises(RepositoryUnreachable):
-        await remote.advertised(url)
+        await remote.advertised(Repository("tenant", "owner", url))
     assert came
     assert server.asked == []
 
@@ -73,7 +74,7 @@ def old_git(tmp_path: Path) -> Path:
 async def test_a_git_that_would_ignore_the_address_reaches_no_public_host(tmp_path: Path, server: GitServer) -> None:
     remote = Remote(Git(timeout_seconds=10, program=str(old_git(tmp_path))), PUBLIC)
     with pytest.raises(RepositoryUnreachable, match=r"need Git 2\.37 or later; this server has 2\.36"):
-        await remote.advertised("https://localhost/acme/app.git")
+        await remote.advertised(Repository("tenant", "owner", "https://localhost/acme/app.git"))
     assert server.asked == []
 
 

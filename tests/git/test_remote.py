@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import threading
+from dataclasses import replace
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 
@@ -14,32 +15,33 @@ from support.git_world import BASE, BRANCH, World, open_world
 from server.git import remote as remote_module
 from server.git.command import Git
 from server.git.remote_url import RemoteUrls
+from server.kernel.credential import Token
 from server.kernel.errors import BranchUnknown, PushRefused, RepositoryNotAllowed, RepositoryUnreachable
-from server.kernel.ports.repositories import RemoteBranch
+from server.kernel.ports.repositories import RemoteBranch, Repository
 
 
 async def test_inspect_finds_the_default_branch_and_a_named_one(world: World) -> None:
     head = world.pushed("rev-parse", "main")
     other = world.server.commit("demo", {"x": "x"}, branch="feature/x#1")
-    assert await world.git.inspect(world.repository.url, branch="") == RemoteBranch("main", head)
-    assert await world.git.inspect(world.repository.url, branch="feature/x#1") == RemoteBranch("feature/x#1", other)
+    assert await world.git.inspect(world.repository, branch="") == RemoteBranch("main", head)
+    assert await world.git.inspect(world.repository, branch="feature/x#1") == RemoteBranch("feature/x#1", other)
 
 
 @pytest.mark.parametrize("branch", ["nope", "--upload-pack=touch /tmp/x", "a..b", "ain", "refs/heads/main", "a b", "*"])
 async def test_inspect_knows_no_such_branch(world: World, branch: str) -> None:
     with pytest.raises(BranchUnknown):
-        await world.git.inspect(world.repository.url, branch=branch)
+        await world.git.inspect(world.repository, branch=branch)
 
 
 async def test_an_empty_repository_has_no_branch(world: World) -> None:
     git(world.server.root, "init", "--quiet", "--bare", "--template=", "empty.git")
     with pytest.raises(BranchUnknown):
-        await world.git.inspect(f"{world.server.url}empty.git", branch="")
+        await world.git.inspect(world.at("empty"), branch="")
 
 
 async def test_inspect_tells_git_s_reason(world: World) -> None:
     with pytest.raises(RepositoryUnreachable, match="not found"):
-        await world.git.inspect(f"{world.server.url}missing.git", branch="")
+        await world.git.inspect(world.at("missing"), branch="")
 
 
 async def test_inspect_does_not_wait_for_a_silent_server(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -47,14 +49,14 @@ async def test_inspect_does_not_wait_for_a_silent_server(world: World, monkeypat
     monkeypatch.setattr(remote_module, "LS_REMOTE_SECONDS", 0.3)
     world.server.speaking.clear()
     with pytest.raises(RepositoryUnreachable, match=r"no answer within 0\.3 s"):
-        await world.git.inspect(world.repository.url, branch="")
+        await world.git.inspect(world.repository, branch="")
     assert _children() == []
 
 
 async def test_a_cancelled_command_leaves_no_process(world: World) -> None:
     world.server.speaking.clear()
     asked = len(world.server.asked)
-    asking = asyncio.create_task(world.git.inspect(world.repository.url, branch=""))
+    asking = asyncio.create_task(world.git.inspect(world.repository, branch=""))
     async with asyncio.timeout(5):
         while len(world.server.asked) == asked:
             await asyncio.sleep(0.01)
@@ -67,7 +69,7 @@ async def test_a_cancelled_command_leaves_no_process(world: World) -> None:
 async def test_a_url_that_is_not_allowed_is_never_asked(world: World) -> None:
     asked = list(world.server.asked)
     with pytest.raises(RepositoryNotAllowed):
-        await world.git.inspect("http://127.0.0.1:1/demo.git", branch="")
+        await world.git.inspect(replace(world.repository, url="http://127.0.0.1:1/demo.git"), branch="")
     assert world.server.asked == asked
 
 
@@ -176,8 +178,8 @@ async def test_a_token_reaches_the_host_and_nothing_else(tmp_path: Path, monkeyp
     token = "ghs_canary_93f1"
     seen: list[str] = []
 
-    async def supply(url: str) -> str | None:
-        return token if url.endswith("demo.git") else "ghs_canary_wrong"
+    async def supply(repository: Repository) -> Token | None:
+        return Token("x-access-token", token if repository.url.endswith("demo.git") else "ghs_canary_wrong")
 
     start = asyncio.create_subprocess_exec
 
@@ -193,7 +195,7 @@ async def test_a_token_reaches_the_host_and_nothing_else(tmp_path: Path, monkeyp
                 base = await world.fetch()
                 await world.push(base, create=True)
                 with pytest.raises(RepositoryUnreachable) as refused:
-                    await world.git.inspect(f"{server.url}other.git", branch="")
+                    await world.git.inspect(world.at("other"), branch="")
             assert world.pushed("rev-parse", BRANCH) == base
     assert seen
     assert "canary" not in "\0".join(seen) + str(refused.value) + repr(refused.value.__cause__)
@@ -226,20 +228,21 @@ class _Redirecting(BaseHTTPRequestHandler):
 async def test_a_redirect_is_not_followed(server: GitServer, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Neither to another host, nor with the token that was meant for this one."""
 
-    async def supply(url: str) -> str | None:
-        return "ghs_canary"
+    async def supply(repository: Repository) -> Token | None:
+        return Token("x-access-token", "ghs_canary")
 
     monkeypatch.setattr(_Redirecting, "to", server.url)
     with ThreadingHTTPServer(("127.0.0.1", 0), _Redirecting) as redirecting:
         threading.Thread(target=redirecting.serve_forever, kwargs={"poll_interval": 0.05}, daemon=True).start()
         url = f"http://127.0.0.1:{redirecting.server_port}/"
+        repository = Repository("tenant", "owner", f"{url}demo.git")
         try:
             remote = remote_module.Remote(Git(timeout_seconds=10), RemoteUrls(hosts="", prefixes=url), token=supply)
             with pytest.raises(RepositoryUnreachable, match="302"):
-                await remote.advertised(f"{url}demo.git")
+                await remote.advertised(repository)
             git(tmp_path, "init", "--quiet", "--bare", "mirror.git")
             with pytest.raises(RepositoryUnreachable, match="302"):
-                await remote.fetch(f"{url}demo.git", tmp_path / "mirror.git", ["main"])
+                await remote.fetch(repository, tmp_path / "mirror.git", ["main"])
         finally:
             redirecting.shutdown()
     assert server.asked == []

@@ -6,7 +6,7 @@ import os
 import stat
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
 from pathlib import Path
 
@@ -46,6 +46,10 @@ class World:
     @property
     def mirror(self) -> Path:
         return self.git.mirrors.path(self.repository)
+
+    def at(self, name: str) -> Repository:
+        """Another repository of the same server."""
+        return replace(self.repository, url=f"{self.server.url}{name}.git")
 
     async def fetch(self, head_commit: str = "") -> str:
         return await self.git.fetch(self.repository, branch="main", session_branch=BRANCH, head_commit=head_commit)

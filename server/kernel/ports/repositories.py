@@ -82,16 +82,17 @@ class Diff:
 class Repositories(Protocol):
     """Git, safely. The server never runs Git on a workspace, and no hostile byte chooses a program, a path, a URL or a ref.
 
-    Every method may be repeated after a crash at any point and then has the same result. Waits are bounded. Credentials are never
-    in an argv, a file, an error or a log.
+    Every method may be repeated after a crash at any point and then has the same result. Waits are bounded. What a repository's owner
+    has for its host is asked for anew for each operation, and shown to that host only. Credentials are never in an argv, a file, an
+    error or a log.
     """
 
     def check_url(self, url: str) -> str:
         """The canonical form of an allowed URL. No I/O. Errors: RepositoryNotAllowed."""
         ...
 
-    async def inspect(self, url: str, *, branch: str) -> RemoteBranch:
-        """Ask the remote (ls-remote, at most 10 s) for `branch`, or for its default branch when empty.
+    async def inspect(self, repository: Repository, *, branch: str) -> RemoteBranch:
+        """Ask the remote (ls-remote, at most 10 s), as its owner, for `branch`, or for its default branch when empty.
         Errors: RepositoryUnreachable (Git's reason), BranchUnknown."""
         ...
 

@@ -1,0 +1,47 @@
+"""treadle.account.v1.CredentialService: gRPC to use cases, nothing else."""
+
+from __future__ import annotations
+
+from server.api.convert import timestamp
+from server.api.edge import Context
+from server.kernel.credential import Credential
+from server.kernel.credentials import Credentials, PutCredential
+from server.kernel.identity import Principal
+from treadle.account.v1 import credential_service_pb2 as pb
+
+SERVICE = pb.DESCRIPTOR.services_by_name["CredentialService"]
+
+
+class CredentialService:
+    """See the comments of the proto for what each RPC promises."""
+
+    def __init__(self, credentials: Credentials) -> None:
+        self._credentials = credentials
+
+    async def put_credential(self, principal: Principal, request: pb.PutCredentialRequest, _: Context) -> pb.PutCredentialResponse:
+        """Store one."""
+        wanted = PutCredential(request.host, request.username, request.token, version=request.version)
+        return pb.PutCredentialResponse(credential=_message(await self._credentials.put(principal, wanted)))
+
+    async def list_credentials(self, principal: Principal, _: pb.ListCredentialsRequest, __: Context) -> pb.ListCredentialsResponse:
+        """Read all."""
+        return pb.ListCredentialsResponse(credentials=map(_message, await self._credentials.list(principal)))
+
+    async def delete_credential(self, principal: Principal, request: pb.DeleteCredentialRequest, _: Context) -> pb.DeleteCredentialResponse:
+        """Remove one."""
+        await self._credentials.delete(principal, request.credential_id)
+        return pb.DeleteCredentialResponse()
+
+
+def _message(value: Credential) -> pb.Credential:
+    return pb.Credential(
+        credential_id=value.id,
+        host=value.host,
+        kind=f"CREDENTIAL_KIND_{value.kind}",
+        username=value.username,
+        scopes=value.scopes,
+        expires_at=timestamp(value.expires_at),
+        created_at=timestamp(value.created_at),
+        last_used_at=timestamp(value.last_used_at),
+        version=value.version,
+    )

@@ -1,0 +1,60 @@
+"""What a user has to get into a code host."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import asdict, dataclass, field
+from datetime import datetime
+from enum import StrEnum
+
+
+class CredentialKind(StrEnum):
+    """What a credential is, and so how it is used and renewed."""
+
+    TOKEN = "TOKEN"  # noqa: S105 - its name
+    """A token that works until its host says otherwise."""
+
+
+@dataclass(frozen=True)
+class Credential:
+    """What its owner may see of one."""
+
+    id: str
+    tenant_id: str
+    owner_id: str
+    host: str
+    """A host's name, or an operator's prefix: see the port `Hosts`."""
+    kind: CredentialKind
+    username: str
+    scopes: tuple[str, ...] = ()
+    """What the host says that it may do, as far as it says so."""
+    expires_at: datetime | None = None
+    created_at: datetime | None = None
+    last_used_at: datetime | None = None
+    """Not to the minute."""
+    version: int = 0
+    """Counts its changes; 0 for one that is not stored yet."""
+
+
+@dataclass(frozen=True)
+class Material:
+    """The secret part, as it is sealed."""
+
+    token: str = field(repr=False)
+
+    def encode(self) -> bytes:
+        """For the vault."""
+        return json.dumps(asdict(self)).encode()
+
+    @classmethod
+    def decode(cls, data: bytes) -> Material:
+        """What `encode` made."""
+        return cls(**json.loads(data))
+
+
+@dataclass(frozen=True)
+class Token:
+    """What is shown to a host for one operation."""
+
+    username: str
+    secret: str = field(repr=False)

@@ -1,0 +1,91 @@
+"""A private repository with a stored token, from the first look to the push; and where the token must never be."""
+
+from __future__ import annotations
+
+import io
+from collections.abc import AsyncIterator, Iterator
+from pathlib import Path
+from typing import Any
+
+import asyncpg
+import grpc
+import pytest
+import structlog
+from support.git_server import GitServer
+from support.git_server import git_server as serving
+from support.treadle import Client, branch_of, error_info, in_process, kinds, pushed_files, recording, settings_for
+
+from server.embedded.postgres_home import DatabaseUrls
+from server.telemetry import configure_logging
+from treadle.account.v1 import credential_service_pb2 as pb
+from treadle.account.v1 import credential_service_pb2_grpc
+from treadle.session.v1 import event_pb2
+
+TOKEN = "ghp_canary_5d0f17c2"
+
+
+@pytest.fixture
+def git_server(tmp_path: Path) -> Iterator[GitServer]:
+    with serving(tmp_path / "host", token=TOKEN) as server:
+        says = recording({"say": f"the token is {TOKEN}"}, {"write": "made.txt", "content": "made\n"})
+        server.create("acme/private", {"README.md": "# Private\n", "quick.jsonl": says})
+        yield server
+
+
+@pytest.fixture
+def log() -> Iterator[io.StringIO]:
+    output = io.StringIO()
+    configure_logging(log_format="json", level="debug", secrets=lambda: (), output=output)
+    yield output
+    structlog.reset_defaults()
+
+
+@pytest.fixture
+async def client(log: io.StringIO, database: DatabaseUrls, server_data_dir: Path, git_server: GitServer) -> AsyncIterator[Client]:
+    async with in_process(settings_for(database, server_data_dir, git_server)) as (_, client):
+        yield client
+
+
+async def call(client: Client, method: str, request: Any) -> Any:
+    stub = credential_service_pb2_grpc.CredentialServiceStub(client.channel)
+    return await getattr(stub, method)(request, metadata=client.metadata, timeout=20)
+
+
+async def everything_in(database: DatabaseUrls) -> bytes:
+    """All rows of all tables, as text."""
+    connection = await asyncpg.connect(database.owner)
+    try:
+        tables = await connection.fetch("SELECT tablename FROM pg_tables WHERE schemaname = 'public'")
+        rows = [str([*row.values()]) for table in tables for row in await connection.fetch(f'SELECT * FROM "{table[0]}"')]
+        return "\n".join(rows).encode()
+    finally:
+        await connection.close()
+
+
+async def test_a_private_repository_is_worked_on_with_a_stored_token_which_is_seen_nowhere(
+    client: Client, git_server: GitServer, database: DatabaseUrls, server_data_dir: Path, log: io.StringIO
+) -> None:
+    """Not even where the agent says it, which has read it somewhere else."""
+    wanted = {"repository_url": f"{git_server.url}/acme/private.git", "prompt": "go", "provider": "replay", "model": "quick.jsonl"}
+    with pytest.raises(grpc.aio.AioRpcError) as refused:
+        await client.run(**wanted)
+    assert error_info(refused.value)[1] == "REPOSITORY_UNREACHABLE"
+
+    stored = (await call(client, "PutCredential", pb.PutCredentialRequest(host=f"{git_server.url}/", token=TOKEN))).credential
+    listed = (await call(client, "ListCredentials", pb.ListCredentialsRequest())).credentials
+    assert [each.credential_id for each in listed] == [stored.credential_id]
+    assert TOKEN not in str(listed)
+
+    events = await client.run(**wanted)
+    assert events[-1].turn_completed.pushed, kinds(events)
+    assert pushed_files(git_server.root / "acme/private.git", branch_of(events))["made.txt"] == "made"
+    whole = b"".join(event.SerializeToString() for event in await client.log(events[0].session_id))
+    assert TOKEN.encode() not in whole + await everything_in(database)
+    assert TOKEN not in log.getvalue()
+    for file in server_data_dir.rglob("*"):
+        assert not file.is_file() or TOKEN.encode() not in file.read_bytes(), file
+
+    await call(client, "DeleteCredential", pb.DeleteCredentialRequest(credential_id=stored.credential_id))
+    session_id = events[0].session_id
+    events = await client.run(session_id=session_id, prompt="again", model="quick.jsonl")
+    assert events[-1].turn_completed.code == event_pb2.TURN_CODE_REPOSITORY
