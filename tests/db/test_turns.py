@@ -129,9 +129,10 @@ async def test_all_fields_of_a_turn_survive_a_step(stores: Stores, alice: Princi
     assert await stores.events.turn_end(turn.id) == 3
     session = await stores.sessions.get(alice, claimed.session.id)
     assert (session.state, session.head_commit, session.active_turn_id) == (SessionState.FAILED, "c", "")
-    assert await stores.turns.pending_snapshots(limit=5) == [replace(turn, version=2, end_seq=3)]
-    await stores.turns.snapshot_stored(turn, key="k2", sha256="s2", size=6)
-    assert await stores.turns.pending_snapshots(limit=5) == []
+    (snapshot,) = await stores.history.pending(limit=5)
+    assert (snapshot.turn_id, snapshot.commit) == (turn.id, "c")
+    await stores.history.stored(snapshot, key="k2", sha256="s2", size=6)
+    assert await stores.history.pending(limit=5) == []
 
 
 async def test_an_ended_turn_cannot_change(stores: Stores, alice: Principal) -> None:

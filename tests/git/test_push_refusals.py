@@ -15,7 +15,9 @@ from server.git import remote as remote_module
 from server.git import repository as repository_module
 from server.git.command import Completed, GitFailed
 from server.git.refusal import refused
+from server.kernel.credential import Token
 from server.kernel.errors import PushRefused
+from server.kernel.ports.repositories import Repository
 from server.kernel.push_refusal import PushRefusal
 
 GITHUB_PROTECTED = """\
@@ -125,7 +127,7 @@ async def test_a_host_that_only_goes_forward_says_so(world: World) -> None:
     theirs = world.server.commit("demo", {"theirs": "1"}, branch=BRANCH)
     mine = git(world.mirror, "commit-tree", f"{await _base(world)}^{{tree}}", "-m", "mine")
     with pytest.raises(PushRefused) as caught:
-        await world.git.remote.push(world.repository.url, world.mirror, branch=BRANCH, commit=mine, expected=theirs)
+        await world.git.remote.push(world.repository, world.mirror, branch=BRANCH, commit=mine, expected=theirs)
     assert caught.value.kind is PushRefusal.NON_FAST_FORWARD
     assert world.pushed("rev-parse", BRANCH) == theirs
 
@@ -136,7 +138,7 @@ async def test_a_branch_that_moved_in_the_last_moment_is_not_overwritten(world: 
     theirs = world.server.commit("demo", {"theirs": "1"}, branch=BRANCH)
     mine = git(world.mirror, "commit-tree", f"{base}^{{tree}}", "-p", base, "-m", "mine")
     with pytest.raises(PushRefused) as caught:
-        await world.git.remote.push(world.repository.url, world.mirror, branch=BRANCH, commit=mine, expected=base)
+        await world.git.remote.push(world.repository, world.mirror, branch=BRANCH, commit=mine, expected=base)
     assert caught.value.kind is PushRefusal.NON_FAST_FORWARD
     assert world.pushed("rev-parse", BRANCH) == theirs
 
@@ -226,8 +228,8 @@ async def test_a_host_that_hangs_is_given_up(world: World, monkeypatch: pytest.M
 
 
 async def test_the_token_is_not_told_when_it_is_refused(tmp_path: Path) -> None:
-    async def supply(_: str) -> str | None:
-        return "ghs_wrong"
+    async def supply(_: Repository) -> Token | None:
+        return Token("x-access-token", "ghs_wrong")
 
     with git_server(tmp_path / "served", token="ghs_right") as server:
         server.create("demo", BASE)

@@ -79,7 +79,9 @@ def test_without_a_setting_the_key_is_made_once_for_its_owner_only(tmp_path: Pat
     assert not open_vault(settings).current(sealed)
 
 
-@pytest.mark.parametrize("text", ["no base64!", base64.b64encode(b"short").decode(), f"{key()},x"], ids=["no base64", "too short", "one of two"])
+@pytest.mark.parametrize(
+    "text", ["no base64!", base64.b64encode(b"short").decode(), f"{key()},x"], ids=["no base64", "too short", "one of two"]
+)
 def test_a_key_that_is_none_stops_the_start_and_is_not_shown(tmp_path: Path, text: str) -> None:
     with pytest.raises(SettingsUnfit, match="TREADLE_VAULT_KEY: each key is 32 bytes") as refused:
         vault(text)
