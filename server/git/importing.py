@@ -3,23 +3,32 @@
 from __future__ import annotations
 
 import asyncio
-from dataclasses import dataclass
-from datetime import datetime
+from dataclasses import dataclass, replace
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import IO
+
+import structlog
 
 from server.git.base_tree import list_tree
 from server.git.command import Git, GitFailed
 from server.git.isolation import walk
-from server.git.manifest import Manifest, cut, measure, parse, read_records
+from server.git.manifest import Changes, Manifest, cut, measure, parse, read_records
 from server.git.quarantine import Quarantine, quarantine
 from server.git.refs import session_ref
-from server.git.walker.protocol import Limits, parse_base
+from server.git.walker.protocol import Limits, Start, parse_base
 from server.kernel.errors import WorkspaceFailed
-from server.kernel.ports.repositories import Author, Imported
+from server.kernel.escapes import ESCAPE_SEQUENCE
+from server.kernel.ports.repositories import Author, Imported, KeptCommit
 from server.sandbox.bubblewrap import Sandbox
 
 _ZERO = "0" * 40
+
+log = structlog.get_logger()
+
+
+class _CommitsRefused(WorkspaceFailed):
+    """What the agent committed itself could not be made into commits; as one commit its work may do."""
 
 
 @dataclass(frozen=True)
@@ -44,10 +53,19 @@ class Importer:
     async def run(self, mirror: Path, *, session_id: str, workspace: Path, over: Parentage) -> Imported:
         """Read, compare, and commit if something changed. Errors: WorkspaceFailed."""
         try:
+            return await self._run(mirror, session_id, workspace, over, self._limits)
+        except _CommitsRefused as error:
+            log.warning("import.commits_not_kept", error=error.message)
+            return await self._run(mirror, session_id, workspace, over, replace(self._limits, commits=0))
+
+    async def _run(self, mirror: Path, session_id: str, workspace: Path, over: Parentage, limits: Limits) -> Imported:
+        try:
             async with quarantine(self._git, mirror) as held:
-                return await self._import(mirror, held, session_id, workspace, over)
+                imported = await self._import(mirror, held, workspace, over, limits)
+                await self._keep(mirror, session_id, imported.commit or over.parent)
         except (GitFailed, OSError) as error:
             raise WorkspaceFailed(f"the workspace could not be imported: {error}") from error
+        return imported
 
     async def reword(self, mirror: Path, *, session_id: str, commit: str, message: str) -> str:
         """The commit with another message, under the session's ref. Errors: WorkspaceFailed."""
@@ -61,33 +79,46 @@ class Importer:
             raise WorkspaceFailed(f"the commit's message could not be changed: {error.reason}") from error
         return made
 
-    async def _import(self, mirror: Path, held: Quarantine, session_id: str, workspace: Path, over: Parentage) -> Imported:
+    async def _import(self, mirror: Path, held: Quarantine, workspace: Path, over: Parentage, limits: Limits) -> Imported:
         tree = (await self._git.run("rev-parse", "--verify", "--end-of-options", f"{over.parent}^{{tree}}", git_dir=mirror)).text
-        manifest = await self._read(mirror, held, workspace, tree)
-        skipped = tuple(manifest.skipped)
-        commit = None
-        if not manifest.is_unchanged:
-            tree = await self._write_tree(mirror, held, tree, manifest)
-            commit = await self._commit(mirror, held, tree, over)
-            await held.release(commit, over.parent, kept=manifest.judged_before)
-        await self._keep(mirror, session_id, commit or over.parent)
-        return Imported(commit, tree, skipped, manifest.skipped_count)
-
-    async def _read(self, mirror: Path, held: Quarantine, workspace: Path, tree: str) -> Manifest:
         listing = await list_tree(self._git, mirror, tree)
+        start = Start(over.parent.encode(), tree.encode())
         with (held.directory / "answer").open("w+b", buffering=0) as answer:
-            await walk(self._sandbox, workspace, base=listing, limits=self._limits, answer=answer, seconds=self._seconds)
+            await walk(self._sandbox, workspace, start=start, base=listing, limits=limits, answer=answer, seconds=self._seconds)
             # It takes time in proportion to the tree, not to the change: off the loop.
-            manifest = await asyncio.to_thread(_understand, answer, listing, self._limits)
-            if manifest.claimed:
-                await held.take(answer, manifest.claimed, max_bytes=2 * self._limits.total_bytes)
-        return manifest
+            manifest = await asyncio.to_thread(_understand, answer, listing, limits)
+            try:
+                if manifest.claimed:
+                    await held.take(answer, manifest.claimed, max_bytes=2 * limits.total_bytes)
+                made = await self._make(mirror, held, tree, manifest, over)
+            except (GitFailed, WorkspaceFailed) as error:
+                if manifest.commits:
+                    raise _CommitsRefused(f"the agent's commits could not be kept: {error}") from error
+                raise
+        return replace(made, skipped=tuple(manifest.skipped), skipped_count=manifest.skipped_count)
 
-    async def _write_tree(self, mirror: Path, held: Quarantine, tree: str, manifest: Manifest) -> str:
-        """By git's own index, which also refuses names that lead out of a tree."""
+    async def _make(self, mirror: Path, held: Quarantine, tree: str, manifest: Manifest, over: Parentage) -> Imported:
+        """The agent's commits, made anew, and on top of them what it did not commit."""
+        if manifest.none and not manifest.commits:
+            return Imported(None, tree)
         await self._git.run("read-tree", tree, git_dir=mirror, environment=held.environment)
-        changes = await asyncio.to_thread(_index_info, manifest)
-        await self._git.run("update-index", "-z", "--index-info", git_dir=mirror, stdin=changes, environment=held.environment)
+        last, kept = over, []
+        for commit in manifest.commits:
+            tree = await self._write_tree(mirror, held, commit)
+            told = _words(commit.message) or over.message
+            made = await self._commit(mirror, held, tree, replace(last, message=told, at=_between(last.at, commit.seconds)))
+            last = replace(last, parent=made, at=_between(last.at, commit.seconds))
+            kept.append(KeptCommit(made, told))
+        if not manifest.none:
+            tree = await self._write_tree(mirror, held, manifest)
+            last = replace(last, parent=await self._commit(mirror, held, tree, last))
+        await held.release(last.parent, over.parent, kept=manifest.judged_before)
+        return Imported(last.parent, tree, kept=tuple(kept))
+
+    async def _write_tree(self, mirror: Path, held: Quarantine, changes: Changes) -> str:
+        """By git's own index, which holds the tree before, and refuses names that lead out of a tree."""
+        told = await asyncio.to_thread(_index_info, changes)
+        await self._git.run("update-index", "-z", "--index-info", git_dir=mirror, stdin=told, environment=held.environment)
         return (await self._git.run("write-tree", git_dir=mirror, environment=held.environment)).text
 
     async def _commit(self, mirror: Path, held: Quarantine, tree: str, over: Parentage) -> str:
@@ -118,10 +149,22 @@ def _understand(answer: IO[bytes], listing: bytes, limits: Limits) -> Manifest:
     return manifest
 
 
-def _index_info(manifest: Manifest) -> bytes:
+def _index_info(changes: Changes) -> bytes:
     """For `git update-index --index-info`; removals first, so that a file may take the place of a directory."""
-    removals = [b"0 %s\t%s\0" % (_ZERO.encode(), path) for path in manifest.deleted]
-    return b"".join(removals + [b"%s %s\t%s\0" % (mode, identity, path) for path, (mode, identity) in manifest.changed.items()])
+    removals = [b"0 %s\t%s\0" % (_ZERO.encode(), path) for path in changes.deleted]
+    return b"".join(removals + [b"%s %s\t%s\0" % (mode, identity, path) for path, (mode, identity) in changes.changed.items()])
+
+
+def _words(message: bytes) -> str:
+    """What the agent says of its commit: text that no terminal obeys, and that reads in the direction in which it is written."""
+    text = ESCAPE_SEQUENCE.sub("", message.decode("utf-8", "replace")).replace("\r\n", "\n")
+    text = "".join(character for character in text if character.isprintable() or character in "\n\t").strip()
+    return text and text + "\n"
+
+
+def _between(start: datetime, seconds: int) -> datetime:
+    """When a commit says that it was made; `start`, where that cannot be. (Not now: made again, it would be another commit.)"""
+    return datetime.fromtimestamp(seconds, UTC) if start.timestamp() <= seconds <= datetime.now(UTC).timestamp() else start
 
 
 def _clean(message: str) -> bytes:

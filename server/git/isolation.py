@@ -11,7 +11,7 @@ from typing import IO
 
 import server
 from server.git.command import Completed, communicate, end
-from server.git.walker.protocol import Limits
+from server.git.walker.protocol import Limits, Start
 from server.kernel.errors import WorkspaceFailed
 from server.sandbox.bubblewrap import Sandbox
 from server.sandbox.mount import Mount
@@ -37,15 +37,18 @@ def walker_argv(sandbox: Sandbox | None, workspace: Path) -> list[str]:
     return sandbox.wrap([*python, str(_TARGET), *paths], mounts=mounts, env=_ENVIRONMENT, cwd="/")
 
 
-async def walk(sandbox: Sandbox | None, workspace: Path, *, base: bytes, limits: Limits, answer: IO[bytes], seconds: float) -> None:
+async def walk(
+    sandbox: Sandbox | None, workspace: Path, *, start: Start, base: bytes, limits: Limits, answer: IO[bytes], seconds: float
+) -> None:
     """Run the walker to its end; `answer` is an empty file. Errors: WorkspaceFailed."""
+    request = start.dump() + base
     try:
         async with asyncio.timeout(seconds):
-            ended = await _run(sandbox, workspace, limits.dump() + base, answer)
+            ended = await _run(sandbox, workspace, limits.dump() + request, answer)
             if ended.code in _IGNORE_TOO_SLOW:
                 answer.seek(0)
                 answer.truncate()
-                ended = await _run(sandbox, workspace, replace(limits, ignore_seconds=0).dump() + base, answer)
+                ended = await _run(sandbox, workspace, replace(limits, ignore_seconds=0).dump() + request, answer)
     except TimeoutError:
         raise WorkspaceFailed(f"the workspace was not read within {seconds:g} s") from None
     if ended.code != 0:

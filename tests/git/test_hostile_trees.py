@@ -146,7 +146,7 @@ async def test_what_the_base_may_hold_is_still_refused_from_the_agent(world: Wor
         await world.import_(workspace, base)
 
 
-_BLIND = "import sys; sys.path += sys.argv[2:]; from server.git.walker import walk; walk._screen = lambda *_: ''; "
+_BLIND = "import sys; sys.path += sys.argv[2:]; from server.git.walker import walk; walk.refused_content = lambda *_: ''; "
 
 
 @pytest.mark.parametrize("sandboxed", [True, False])

@@ -69,7 +69,7 @@ def test_an_answer_without_a_true_footer_is_refused(answer: bytes) -> None:
 
 
 def test_an_answer_longer_than_any_honest_one_is_refused_before_it_is_read() -> None:
-    limits = Limits(entries=10, names_bytes=1000, skipped=0, path_bytes=100)
+    limits = Limits(entries=10, names_bytes=1000, skipped=0, path_bytes=100, commits=0)
     for records, refused in ((1500, False), (3000, True)):
         answer = io.BytesIO(bytes(records) + struct.pack(">Q", 0) + MAGIC)
         if refused:

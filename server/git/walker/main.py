@@ -6,10 +6,12 @@ import os
 import resource
 import struct
 import sys
+from collections.abc import Mapping
 
+from server.git.walker.history import History, read_history
 from server.git.walker.ignore import Ignored
 from server.git.walker.packfile import BlobPack
-from server.git.walker.protocol import MAGIC, Limits, parse_base
+from server.git.walker.protocol import MAGIC, Base, Limits, Start, parse_base
 from server.git.walker.records import Records
 from server.git.walker.walk import Walk
 
@@ -23,21 +25,35 @@ def main(workspace: str) -> None:
     with open(0, "rb") as request:
         limits = Limits.load(request.readline())
         _restrain(limits)
+        start = Start.load(request.readline())
         base = parse_base(request.read())
-    records = Records(base, longest=limits.skipped)
     ignored = Ignored(cpu_seconds=limits.ignore_seconds)
-    if not limits.ignore_seconds:
-        records.note(b".gitignore", "IGNORE_TOO_SLOW")
     with open(1, "r+b") as answer:
         pack = BlobPack(answer)
         root = os.open(workspace, os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC)
         try:
-            Walk(base=base, limits=limits, pack=pack, records=records, ignored=ignored).tree(root)
+            commits, tree, kept = _committed(root, base, start, limits, pack)
+            records = Records(tree, longest=limits.skipped)
+            if not limits.ignore_seconds:
+                records.note(b".gitignore", "IGNORE_TOO_SLOW")
+            if not kept:
+                records.note(b".git", "COMMITS_NOT_KEPT")
+            Walk(base=tree, limits=limits, pack=pack, records=records, ignored=ignored).tree(root)
         finally:
             os.close(root)
             ignored.close()
         length = pack.finish()
-        answer.write(records.dump() + struct.pack(">Q", length) + MAGIC)
+        answer.write(commits + records.dump() + struct.pack(">Q", length) + MAGIC)
+
+
+def _committed(
+    root: int, base: Mapping[bytes, Base], start: Start, limits: Limits, pack: BlobPack
+) -> tuple[bytes, Mapping[bytes, Base], bool]:
+    """Records of the agent's own commits, the tree that they leave, and whether they could be kept."""
+    history = History(base=base, start=start, limits=limits, pack=pack)
+    if limits.commits and read_history(history, root):
+        return b"".join(history.records), history.tree, True
+    return b"", base, False
 
 
 def _restrain(limits: Limits) -> None:
@@ -45,7 +61,7 @@ def _restrain(limits: Limits) -> None:
     for what, most in (
         (resource.RLIMIT_CPU, limits.cpu_seconds),
         (resource.RLIMIT_AS, _MEMORY_BYTES),
-        (resource.RLIMIT_FSIZE, limits.total_bytes + _SLACK_BYTES),
+        (resource.RLIMIT_FSIZE, limits.total_bytes + limits.history_bytes + _SLACK_BYTES),
         (resource.RLIMIT_NOFILE, limits.depth + _DESCRIPTORS),
         (resource.RLIMIT_CORE, 0),
         (resource.RLIMIT_NPROC, 0),

@@ -31,6 +31,10 @@ class BlobPack:
             self._target.write(compressor.compress(chunk))
         self._target.write(compressor.flush())
 
+    def holds(self, identity: bytes) -> bool:
+        """Whether this blob is in it."""
+        return identity in self._ids
+
     def finish(self) -> int:
         """Put the number of objects and the check sum in place; returns the pack's length in bytes."""
         self._target.seek(8)

@@ -1,14 +1,21 @@
 """What the trusted half and the walker say to each other.
 
-Request (the walker's stdin): one JSON line (`Limits`), then the base tree as `git ls-tree -r -z -l` prints it.
+Request (the walker's stdin): one JSON line (`Limits`), one with the turn's start (`Start`), then the base tree as
+`git ls-tree -r -z -l` prints it.
 Answer (the walker's stdout, an empty regular file): a pack of blobs, then the records, then the footer: 8 bytes length of the pack
 (big-endian) and `MAGIC`. A record is `<mode> <id>\\t<path>\\0`; the id is `=` for "as in the base". Left out: `! <reason>\\t<path>\\0`.
+Where the agent's own commits can be kept, they come first, each as `commit <seconds>\\t<message>\\0`, followed by what it changes
+(`<mode> <id>\\t<path>\\0`, `delete -\\t<path>\\0`), and last `tree -\\t\\0`. The base of the records that follow is then the last commit's
+tree.
 """
 
 from __future__ import annotations
 
 import json
+from collections.abc import Mapping
 from dataclasses import asdict, dataclass
+
+from server.git.walker.names import is_gitattributes, is_gitmodules
 
 MAGIC = b"TREADLE1"
 FOOTER_BYTES = 16
@@ -34,6 +41,14 @@ class Limits:
     ignore_seconds: float = 30
     """Of these, for all of `.gitignore`; the process dies of SIGPROF when they are used up. With 0 there are no rules."""
 
+    commits: int = 200
+    """Of the agent's own, to be kept as commits; with 0 they are not looked at, and what they hold is one commit."""
+    message_bytes: int = 8192
+    history_bytes: int = 512 * 1024 * 1024
+    """Of all objects that are read for the agent's commits."""
+    history_seconds: float = 20
+    """Of processor time, for the agent's commits."""
+
     def dump(self) -> bytes:
         """As the first line of a request."""
         return json.dumps(asdict(self)).encode() + b"\n"
@@ -42,6 +57,23 @@ class Limits:
     def load(cls, line: bytes) -> Limits:
         """From the first line of a request."""
         return cls(**json.loads(line))
+
+
+@dataclass(frozen=True)
+class Start:
+    """What the workspace was made from: the ids of a commit and of its tree."""
+
+    commit: bytes
+    tree: bytes
+
+    def dump(self) -> bytes:
+        """As the second line of a request."""
+        return b"%s %s\n" % (self.commit, self.tree)
+
+    @classmethod
+    def load(cls, line: bytes) -> Start:
+        """From the second line of a request."""
+        return cls(*line.split())
 
 
 @dataclass(frozen=True)
@@ -62,3 +94,14 @@ def parse_base(listing: bytes) -> dict[bytes, Base]:
             mode, _kind, identity, size = meta.split()
             found[path] = Base(mode, identity, -1 if size == b"-" else int(size))
     return found
+
+
+def freely_named(base: Mapping[bytes, Base]) -> frozenset[bytes]:
+    """Blobs of the base that a commit may have anywhere, without their bytes. Not those that git's fsck reads: each of them is judged
+    where it is."""
+    judged: set[bytes] = set()
+    free: set[bytes] = set()
+    for path, entry in base.items():
+        name = path.rpartition(b"/")[2]
+        (judged if entry.mode == GITLINK or is_gitmodules(name) or is_gitattributes(name) else free).add(entry.id)
+    return frozenset(free - judged)

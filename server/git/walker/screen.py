@@ -7,6 +7,8 @@ from __future__ import annotations
 
 import re
 
+from server.git.walker.names import is_gitattributes, is_gitmodules
+
 _MODULES_LINE = re.compile(
     rb"""\s*(?:
         [#;].*
@@ -44,3 +46,12 @@ def _modules_line_is_harmless(line: bytes) -> bool:
 def gitattributes_is_harmless(content: bytes) -> bool:
     """Whether git would read all of it: 2,048 bytes a line at most."""
     return len(content) <= _ATTRIBUTES_BYTES and all(len(line) < _ATTRIBUTES_LINE for line in content.split(b"\n"))
+
+
+def refused_content(name: bytes, content: bytes | None) -> str:
+    """Why a file of this name may not have this content ("" when it may); None is one too large to be looked at."""
+    if is_gitmodules(name) and not (content is not None and gitmodules_is_harmless(content)):
+        return "BAD_GITMODULES"
+    if is_gitattributes(name) and not (content is not None and gitattributes_is_harmless(content)):
+        return "BAD_GITATTRIBUTES"
+    return ""

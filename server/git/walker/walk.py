@@ -13,7 +13,7 @@ from server.git.walker.names import is_git_directory, is_gitattributes, is_gitmo
 from server.git.walker.packfile import BlobPack
 from server.git.walker.protocol import GITLINK, SAME, Base, Limits
 from server.git.walker.records import Records
-from server.git.walker.screen import gitattributes_is_harmless, gitmodules_is_harmless
+from server.git.walker.screen import refused_content
 
 _EXAMINED_PER_ENTRY = 10
 _IGNORE_FILE_BYTES = 1024 * 1024
@@ -143,7 +143,7 @@ class Walk:
         descriptor, opened = contents.open_regular(name, directory)
         try:
             content = contents.regular(descriptor, min(opened.st_size, status.st_size))
-            refusal = _screen(os.fsencode(name), content)
+            refusal = refused_content(os.fsencode(name), content.whole)
             if refusal and (held is None or held.id != content.id):
                 self._records.skip(path, refusal)
             else:
@@ -172,11 +172,3 @@ class Walk:
             self._ignored.learn(prefix.rstrip(b"/"), contents.regular(descriptor, size).whole or b"")
         finally:
             os.close(descriptor)
-
-
-def _screen(name: bytes, content: contents.Content) -> str:
-    if is_gitmodules(name) and not (content.whole is not None and gitmodules_is_harmless(content.whole)):
-        return "BAD_GITMODULES"
-    if is_gitattributes(name) and not (content.whole is not None and gitattributes_is_harmless(content.whole)):
-        return "BAD_GITATTRIBUTES"
-    return ""

@@ -38,7 +38,8 @@ class Author:
 class Skipped:
     """A path that was left out of an import, and why: GIT_DIRECTORY, TOO_LARGE, TOO_DEEP, NOT_A_FILE, BAD_NAME, BAD_GITMODULES,
     BAD_GITATTRIBUTES, UNREADABLE, TOO_MANY. IGNORE_TOO_SLOW leaves nothing out, on the contrary: the rules of `.gitignore` took too long
-    to evaluate, and were not applied."""
+    to evaluate, and were not applied. COMMITS_NOT_KEPT (of `.git`) leaves nothing out either: what the agent committed itself is there, as
+    one commit."""
 
     path: str
     reason: str
@@ -59,13 +60,28 @@ class FileDiff:
 
 
 @dataclass(frozen=True)
+class KeptCommit:
+    """A commit that the agent made itself, made anew by Treadle: its tree and words, the turn's author."""
+
+    sha: str
+    message: str
+
+
+@dataclass(frozen=True)
 class Imported:
-    """What a workspace held: `commit` is None when its tree equals the parent's."""
+    """What a workspace held: `commit` is the last commit, None when there is nothing over the parent."""
 
     commit: str | None
     tree: str
+    kept: tuple[KeptCommit, ...] = ()
+    """The agent's own commits, oldest first. What it did not commit is one more commit on top of them, if there is such work."""
     skipped: tuple[Skipped, ...] = ()
     skipped_count: int = 0
+
+    @property
+    def agent_made_the_last(self) -> bool:
+        """Whether `commit` is one of `kept`."""
+        return bool(self.kept) and self.kept[-1].sha == self.commit
 
 
 @dataclass(frozen=True)
@@ -131,14 +147,16 @@ class Repositories(Protocol):
         author: Author,
         at: datetime,
     ) -> Imported:
-        """Zone I: read the tree of a workspace whose writers are all dead, and commit it on top of `parent` if it differs. The same
-        input gives the same commit id. The commit is kept under a private ref of the session in the mirror, moved by
-        compare-and-set. Errors: WorkspaceFailed."""
+        """Zone I: read the tree of a workspace whose writers are all dead, and commit it on top of `parent` if it differs. What the
+        agent committed itself on top of `parent` comes as commits, where that can be read safely, and the rest as one on top; author
+        is always `author`. The same input gives the same commit id. The last commit is kept under a private ref of the session in the
+        mirror, moved by compare-and-set. Errors: WorkspaceFailed."""
         ...
 
     async def reword(self, repository: Repository, *, session_id: str, commit: str, message: str) -> str:
         """The same commit with another message, kept under the session's private ref in its place; returns its id. Only for a commit
-        that was just imported and that nobody has seen. The same input gives the same commit id. Errors: WorkspaceFailed."""
+        that was just imported, that the agent did not make, and that nobody has seen. The same input gives the same commit id.
+        Errors: WorkspaceFailed."""
         ...
 
     async def diff(self, repository: Repository, *, base: str, head: str, max_patch_bytes: int, max_files: int) -> Diff:

@@ -20,7 +20,7 @@ from server.kernel.errors import (
 )
 from server.kernel.event import Fact
 from server.kernel.ports.launcher import WorkerExit
-from server.kernel.ports.repositories import Author, Diff, Imported
+from server.kernel.ports.repositories import Author, Diff, Imported, KeptCommit
 from server.kernel.push_refusal import PushRefusal
 from server.kernel.supervisor.drive import Drive, now
 from server.kernel.supervisor.names import commit_message_of
@@ -72,10 +72,13 @@ async def _import(drive: Drive) -> None:
         return
     diff, message = Diff(), _message_by_rule(drive)
     if imported.commit:
-        diff = await _sum_up(drive, imported)
-        imported, message = await _reworded(drive, imported, imported.commit, diff)
+        diff = await _sum_up(drive, drive.turn.base_commit, imported.commit)
+        if imported.agent_made_the_last:
+            message = drive.redactor.text(imported.kept[-1].message)
+        else:
+            imported, message = await _reworded(drive, imported, imported.commit, diff)
     told.append(ports.codec.file_changed(diff))
-    told += _git_facts(drive, imported, diff, message)
+    told += await _git_facts(drive, imported, diff, message)
     await drive.step(
         "import",
         *told,
@@ -157,15 +160,11 @@ async def _keep_workspace(drive: Drive, error: WorkspaceFailed) -> None:
     await end(drive, _worse(outcome, TurnCode.WORKSPACE, message), _exited(drive, ended), told)
 
 
-async def _sum_up(drive: Drive, imported: Imported) -> Diff:
+async def _sum_up(drive: Drive, base: str, head: str, *, max_patch_bytes: int = MAX_PATCH_BYTES) -> Diff:
     """For people to read. Whether it succeeds decides nothing: the work is committed."""
     try:
         return await drive.ports.repositories.diff(
-            drive.repository,
-            base=drive.turn.base_commit,
-            head=imported.commit or drive.turn.base_commit,
-            max_patch_bytes=MAX_PATCH_BYTES,
-            max_files=MAX_LISTED_FILES,
+            drive.repository, base=base, head=head, max_patch_bytes=max_patch_bytes, max_files=MAX_LISTED_FILES
         )
     except WorkspaceFailed as error:
         log.warning("diff.failed", error=error.message)
@@ -207,31 +206,21 @@ def _message_by_rule(drive: Drive) -> str:
     return naming.commit_message_from(drive.shown_prompt, drive.turn.number)
 
 
-def _git_facts(drive: Drive, imported: Imported, diff: Diff, message: str) -> list[Fact]:
+async def _git_facts(drive: Drive, imported: Imported, diff: Diff, message: str) -> list[Fact]:
+    """What was left out, and each commit, the agent's own before Treadle's."""
     codec, session, turn = drive.ports.codec, drive.session, drive.turn
+    told = partial(codec.git_updated, repository=session.repository_url, branch=turn.branch)
     facts: list[Fact] = []
     if imported.skipped_count:
-        facts.append(
-            codec.git_updated(
-                "SKIPPED",
-                repository=session.repository_url,
-                branch=turn.branch,
-                skipped=imported.skipped,
-                skipped_count=imported.skipped_count,
-            )
-        )
-    if imported.commit:
-        facts.append(
-            codec.git_updated(
-                "COMMITTED",
-                repository=session.repository_url,
-                branch=turn.branch,
-                base_branch=session.base_branch,
-                sha=imported.commit,
-                message=message,
-                diff=diff,
-            )
-        )
+        facts.append(told("SKIPPED", skipped=imported.skipped, skipped_count=imported.skipped_count))
+    commits = [KeptCommit(kept.sha, drive.redactor.text(kept.message)) for kept in imported.kept]
+    if imported.commit and not imported.agent_made_the_last:
+        commits.append(KeptCommit(imported.commit, message))
+    before = turn.base_commit
+    for commit in commits:
+        of_it = diff if len(commits) == 1 else await _sum_up(drive, before, commit.sha, max_patch_bytes=0)
+        facts.append(told("COMMITTED", base_branch=session.base_branch, sha=commit.sha, message=commit.message, diff=of_it))
+        before = commit.sha
     return facts
 
 
