@@ -12,6 +12,9 @@ PORT = "provider"
 FALLBACK = "replay"
 PREFERRED = "claude"
 
+COAUTHORS = {"anthropic": "Claude <noreply@anthropic.com>", "claude": "Claude <noreply@anthropic.com>"}
+"""As whom each agent is named beside the author, where a code host knows it by an address. `replay` has made nothing itself."""
+
 
 @dataclass(frozen=True)
 class Choice:

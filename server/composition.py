@@ -14,7 +14,7 @@ from typing import Any
 import structlog
 
 from server import telemetry
-from server.agents import Choice, default_agent
+from server.agents import COAUTHORS, Choice, default_agent
 from server.api.event_codec import ProtobufEventCodec
 from server.api.server import Api, open_api
 from server.config import Settings
@@ -36,6 +36,7 @@ from server.kernel.ports.launcher import Launcher
 from server.kernel.rush import Rush
 from server.kernel.sessions import Sessions
 from server.kernel.supervisor import Limits, Ports, Supervisor, Treasury
+from server.kernel.trailers import Trailers
 from server.kernel.uploads import Uploads
 from server.models.gateway import open_models
 from server.replica import held_replica
@@ -88,6 +89,11 @@ async def compose(settings: Settings, *, mark: Callable[[str], None] | None = No
             replica=replica,
             scratch=scratch,
             branch_prefix=settings.branch_prefix,
+            trailers=Trailers(
+                coauthor="" if settings.commit_coauthor == "agent" else settings.commit_coauthor,
+                coauthors=COAUTHORS if settings.commit_coauthor == "agent" else {},
+                session_link=settings.session_link,
+            ),
             turn_seconds=settings.turn_timeout_seconds,
             workspace_bytes=settings.worker_disk_mib * 1024 * 1024,
             workspace_files=settings.worker_files,

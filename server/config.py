@@ -142,6 +142,16 @@ class Settings(WorkerSettings):
     branch_prefix: Annotated[str, AfterValidator(forms.branch_prefix)] = Field(
         "treadle/", description="Prefix of branch names that Treadle makes."
     )
+    commit_coauthor: Annotated[str, AfterValidator(forms.commit_coauthor)] = Field(
+        "",
+        description="A `Co-authored-by` line below every commit's message: `Name <address>`, or `agent` for the agent's usual one. The "
+        "author is always the user.",
+    )
+    session_link: Annotated[str, AfterValidator(forms.session_link)] = Field(
+        "",
+        description="A `Session` line below every commit's message: an http or https URL with `{session_id}` in it, as in "
+        "`https://treadle.example/sessions/{session_id}`.",
+    )
 
     # -- turns
     default_provider: str = Field(

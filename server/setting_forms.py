@@ -23,6 +23,9 @@ _LAST_PORT = 65535
 # https://pkg.go.dev/github.com/distribution/reference: host and path, tag, digest.
 _IMAGE = re.compile(r"[A-Za-z0-9][A-Za-z0-9._/:-]*?(:[A-Za-z0-9_][A-Za-z0-9_.-]{0,127})?(@sha256:[0-9a-f]{64})?")
 SOCKET_BYTES = 107
+_COAUTHOR = re.compile(r"[^<>\s][^<>]{0,99} <[^<>@\s]{1,100}@[^<>@\s]{1,100}>")
+# What RFC 3986 allows, and braces.
+_LINK = re.compile(r"[A-Za-z0-9._~:/?#\[\]@!$&'()*+,;=%{}-]{1,500}")
 _UIDS = re.compile(r"([0-9]{1,10})-([0-9]{1,10})")
 _USER = re.compile(r"([0-9]{1,10})(?::([0-9]{1,10}))?")
 _LAST_ID = 2**31 - 1
@@ -106,6 +109,24 @@ def branch_prefix(text: str) -> str:
         check_branch_name(f"{text}session-00000000")
     except InvalidField as error:
         raise ValueError(f"{text!r} cannot begin a branch's name: {error.message.removeprefix('branch: ')}") from None
+    return text
+
+
+def commit_coauthor(text: str) -> str:
+    """`Name <address>`, `agent`, or empty."""
+    if text not in ("", "agent") and (not _COAUTHOR.fullmatch(text) or not text.isprintable()):
+        raise ValueError(f"{text!r} is neither `agent` nor a name with an address, as in Ada Lovelace <ada@example.org>")
+    return text
+
+
+def session_link(text: str) -> str:
+    """A URL with a place for the session's id, or empty."""
+    url = urlsplit(text)
+    whole = url.scheme in {"http", "https"} and url.hostname and text.count("{session_id}") == 1 and _LINK.fullmatch(text)
+    if text and not whole:
+        raise ValueError(
+            f"{text!r} is not an http or https URL with {{session_id}} in it, as in https://treadle.example/sessions/{{session_id}}"
+        )
     return text
 
 

@@ -93,6 +93,14 @@ async def test_a_killed_worker_is_told_within_five_seconds_and_its_work_is_pushe
     assert [*server_data_dir.glob("workers/*/pid")] == []
 
 
+@pytest.mark.parametrize("changes", [{"commit_coauthor": "agent", "session_link": "https://t.example/{session_id}"}])
+async def test_a_commit_is_its_user_s_and_says_where_it_came_from(client: Client, bare: Path, git_server: GitServer) -> None:
+    events = await client.run(**request(git_server, "quick.jsonl"))
+    author, committer, trailers = git(bare, "log", "-1", "--format=%an <%ae>|%cn <%ce>|%(trailers)", branch_of(events)).split("|")
+    assert author == committer
+    assert trailers.splitlines() == [f"Session: https://t.example/{events[0].session_id}"]
+
+
 @pytest.mark.parametrize("changes", [{"turn_timeout_seconds": 2.0}])
 async def test_a_turn_over_its_time_is_stopped_and_published(client: Client, bare: Path, git_server: GitServer) -> None:
     events = await client.run(**request(git_server))

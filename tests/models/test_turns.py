@@ -228,7 +228,7 @@ async def test_what_was_used_long_ago_is_removed(
 async def test_a_small_model_names_session_branch_and_commit(
     started: Any, host: GitServer, upstream: FakeUpstream, changes: dict[str, Any], database: DatabaseUrls
 ) -> None:
-    changes |= {"naming": True}
+    changes |= {"naming": True, "commit_coauthor": "Ada <ada@example.org>", "session_link": "https://t.example/{session_id}"}
     asked = request(host, {"write": "made.txt", "content": "x"}) | {"prompt": f"Add a file; my password is {KEY}"}
     upstream.plays(message("TITLE: A better file\nBRANCH: better file/.."), message("Add a\x1b file\nand more"))
     async with started() as (_, client):
@@ -244,6 +244,8 @@ async def test_a_small_model_names_session_branch_and_commit(
     assert git(bare, "rev-list", "--count", f"main..{branch}") == "1"
     committed = next(event.git_updated for event in events if event.git_updated.action == pb.GIT_ACTION_COMMITTED)
     assert committed.message.splitlines()[0] == "Add a file"
+    link = f"Session: https://t.example/{session.session_id}"
+    assert git(bare, "log", "-1", "--format=%(trailers)", branch).splitlines() == [link, "Co-authored-by: Ada <ada@example.org>"]
     assert [usage.purpose for usage in usages(events)] == [pb.USAGE_PURPOSE_NAMING] * 2
     assert [row["purpose"] for row in await rows(database)] == ["NAMING"] * 2
     assert KEY.encode() not in upstream.seen[0].raw, "secrets are masked before anything is asked"

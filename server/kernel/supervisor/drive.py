@@ -33,6 +33,7 @@ from server.kernel.rush import Rush
 from server.kernel.session import Session
 from server.kernel.supervisor.bill import TurnBill
 from server.kernel.supervisor.treasury import Treasury
+from server.kernel.trailers import NO_TRAILERS, Trailers
 from server.kernel.turn import SESSION_STATE, Awaiting, Outcome, Turn, TurnState, can_advance
 from server.kernel.user_input import InputState
 from server.kernel.wakeup import Wakeup
@@ -83,6 +84,8 @@ class Limits:
     """A directory for files that may vanish at any time."""
     branch_prefix: str
     turn_seconds: float
+    trailers: Trailers = NO_TRAILERS
+    """Of every commit's message."""
     agent_steps: int = 0
     """How often an agent may ask its model in one turn; 0 for no limit."""
     interrupt_grace_seconds: float = 5.0

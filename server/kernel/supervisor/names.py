@@ -72,6 +72,12 @@ def branch_of(drive: Drive, names: Names | None) -> str:
     return session.branch or session.branch_requested or naming.branch_from(prefix, words, session.id)
 
 
+def commit_message(drive: Drive, words: str) -> str:
+    """From words without secrets: they become the subject."""
+    message = naming.commit_message_from(words, drive.turn.number)
+    return drive.limits.trailers.below(message, session_id=drive.session.id, provider=drive.turn.provider)
+
+
 async def commit_message_of(drive: Drive, diff: Diff) -> str | None:
     """A message for what the turn has done; None for the one by rule."""
     namer = drive.ports.namer
@@ -83,4 +89,4 @@ async def commit_message_of(drive: Drive, diff: Diff) -> str | None:
     except KernelError as error:
         log.warning("naming.failed", error=error.message)
         return None
-    return naming.commit_message_from(drive.redactor.text(subject), drive.turn.number) if subject else None
+    return commit_message(drive, drive.redactor.text(subject)) if subject else None

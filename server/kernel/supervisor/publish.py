@@ -9,7 +9,6 @@ from functools import partial
 
 import structlog
 
-from server.kernel import naming
 from server.kernel.errors import (
     KernelError,
     ObjectStoreUnavailable,
@@ -19,11 +18,12 @@ from server.kernel.errors import (
     WorkspaceFailed,
 )
 from server.kernel.event import Fact
+from server.kernel.identity import Principal
 from server.kernel.ports.launcher import WorkerExit
 from server.kernel.ports.repositories import Author, Diff, Imported, KeptCommit
 from server.kernel.push_refusal import PushRefusal
 from server.kernel.supervisor.drive import Drive, now
-from server.kernel.supervisor.names import commit_message_of
+from server.kernel.supervisor.names import commit_message, commit_message_of
 from server.kernel.turn import SESSION_STATE, Outcome, TurnCode, TurnState
 from server.kernel.uploads import store_bundle
 
@@ -197,13 +197,18 @@ async def _read_back(drive: Drive) -> Imported:
         workspace=await drive.ports.launcher.left(drive.worker_id),
         parent=turn.base_commit,
         message=_message_by_rule(drive),
-        author=Author(drive.owner.name, drive.owner.email),
+        author=_author(drive.owner),
         at=turn.started_at or turn.created_at or now(),
     )
 
 
+def _author(owner: Principal) -> Author:
+    """The user. Of a name Git drops blanks and some punctuation at its ends, and it refuses one of which nothing is left."""
+    return Author(owner.name if any(map(str.isalnum, owner.name)) else owner.user_id, owner.email)
+
+
 def _message_by_rule(drive: Drive) -> str:
-    return naming.commit_message_from(drive.shown_prompt, drive.turn.number)
+    return commit_message(drive, drive.shown_prompt)
 
 
 async def _git_facts(drive: Drive, imported: Imported, diff: Diff, message: str) -> list[Fact]:
