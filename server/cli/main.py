@@ -89,6 +89,7 @@ def _parser() -> _Parser:
     _add_inputs(commands)
     _add_answer(commands)
     _add_interrupt(commands)
+    _add_credential(commands)
     _add_key(commands)
     _add_doctor(commands)
     _add_version(commands)
@@ -193,6 +194,16 @@ def _add_interrupt(commands: argparse._SubParsersAction[_Parser]) -> None:
     interrupt = _command(commands, "interrupt", words, runs="server.cli.interrupt:run")
     interrupt.add_argument("session", help="the session's id")
     _connection(interrupt)
+
+
+def _add_credential(commands: argparse._SubParsersAction[_Parser]) -> None:
+    words = "store, list or remove what you have to get into code hosts"
+    credential = _command(commands, "credential", words, runs="server.cli.credential:run")
+    credential.add_argument("action", choices=("add", "list", "remove"), help="the token for `add` is read from standard input")
+    credential.add_argument("host", nargs="?", default="", help="github.com, or a prefix that the server's operator allows")
+    credential.add_argument("--username", metavar="NAME", default="", help="the name to show with it (default: x-access-token, for GitHub)")
+    _json(credential)
+    _connection(credential)
 
 
 def _add_key(commands: argparse._SubParsersAction[_Parser]) -> None:

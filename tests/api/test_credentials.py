@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import asyncio
 import io
+import os
+import sys
 from collections.abc import AsyncIterator, Iterator
 from pathlib import Path
 from typing import Any
@@ -89,3 +92,27 @@ async def test_a_private_repository_is_worked_on_with_a_stored_token_which_is_se
     session_id = events[0].session_id
     events = await client.run(session_id=session_id, prompt="again", model="quick.jsonl")
     assert events[-1].turn_completed.code == event_pb2.TURN_CODE_REPOSITORY
+
+
+async def test_the_command_takes_the_token_from_standard_input(client: Client, git_server: GitServer) -> None:
+    environment = os.environ | {"TREADLE_ADDRESS": client.address, "TREADLE_API_KEY": client.key}
+
+    async def credential(*words: str, stdin: str = "") -> tuple[int, str]:
+        process = await asyncio.create_subprocess_exec(
+            sys.executable, "-m", "server.cli", "credential", *words, env=environment,
+            stdin=asyncio.subprocess.PIPE, stdout=asyncio.subprocess.PIPE, stderr=asyncio.subprocess.STDOUT,
+        )  # fmt: skip
+        async with asyncio.timeout(30):
+            said, _ = await process.communicate(stdin.encode())
+        assert TOKEN not in said.decode()
+        return process.returncode or 0, said.decode()
+
+    host = f"{git_server.url}/"
+    code, said = await credential("add", host, "--username", "ada", stdin=f"{TOKEN}\n")
+    assert (code, host in said, "ada" in said) == (0, True, True), said
+    assert host in (await credential("list"))[1]
+    assert (await credential("add", host))[0] == 2
+    code, said = await credential("remove", host)
+    assert (code, "revoke it there" in said) == (0, True), said
+    assert await credential("list") == (0, "")
+    assert (await credential("remove", host))[0] == 2

@@ -19,6 +19,7 @@ import pytest
 from support.clients import QUICK, Driver
 from support.frame_relay import FrameRelay, Frames, for_ever
 
+import treadle_client as tc
 from treadle_client import AsyncTreadle, ClientClosed, Event, Treadle
 
 SLOW = ({"say": "first"}, {"wait_ms": 60_000})
@@ -257,3 +258,19 @@ async def test_ctrl_c_ends_a_program_that_waits(world: Any, driver: Driver) -> N
         assert await client.interrupt(session_id)
         end = [event async for event in client.resume(session_id)][-1]
     assert end.kind == "turn_completed"
+
+
+async def test_credentials_go_in_and_never_come_out(world: Any, driver: Driver, connect: Callable[..., Any]) -> None:
+    client = connect(world.client.address, world.client.key)
+    host = f"{world.git.url}/"
+    stored = await driver.call(client.credentials, "put", host, "a-token-of-mine", username="ada")
+    assert (stored.host, stored.username, stored.kind) == (host, "ada", tc.CredentialKind.CREDENTIAL_KIND_TOKEN)
+    again = await driver.call(client.credentials, "put", host, "a-newer-token", version=1)
+    assert await driver.call(client.credentials, "list") == [again]
+    with pytest.raises(tc.VersionConflict):
+        await driver.call(client.credentials, "put", host, "a-token-of-mine", version=1)
+    with pytest.raises(tc.InvalidField, match="not one that this server fetches from"):
+        await driver.call(client.credentials, "put", "evil.test", "a-token-of-mine")
+    await driver.call(client.credentials, "delete", stored.credential_id)
+    with pytest.raises(tc.CredentialNotFound):
+        await driver.call(client.credentials, "delete", stored.credential_id)

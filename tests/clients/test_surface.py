@@ -42,7 +42,10 @@ def surface(kind: type) -> dict[str, str]:
     return found
 
 
-@pytest.mark.parametrize(("blocking", "other"), [(tc.Treadle, tc.AsyncTreadle), (tc.EventStream, tc.AsyncEventStream)])
+@pytest.mark.parametrize(
+    ("blocking", "other"),
+    [(tc.Treadle, tc.AsyncTreadle), (tc.EventStream, tc.AsyncEventStream), (tc.Credentials, tc.AsyncCredentials)],
+)
 def test_both_clients_have_the_same_surface(blocking: type, other: type) -> None:
     there = surface(other)
     assert {name: there.get(name) for name in surface(blocking)} == surface(blocking)

@@ -7,6 +7,7 @@
 Bodies of events, and Session, are the messages of `treadle.session.v1`; exceptions are those of `treadle_client.errors`.
 """
 
+from treadle.account.v1.credential_service_pb2 import Credential, CredentialKind
 from treadle.session.v1.event_pb2 import (
     Actor,
     ActorKind,
@@ -74,6 +75,7 @@ from treadle.session.v1.session_pb2 import Session
 from treadle_client.aio_client import AsyncTreadle
 from treadle_client.aio_stream import AsyncEventStream
 from treadle_client.client import Treadle
+from treadle_client.credentials import AsyncCredentials, Credentials
 from treadle_client.errors import (
     AlreadyResolved,
     ApiKeyExpired,
@@ -83,6 +85,8 @@ from treadle_client.errors import (
     CallFailed,
     ClientClosed,
     ConfigurationError,
+    CredentialNotFound,
+    CredentialUnreadable,
     DeadlineExceeded,
     EgressNotConfigured,
     FieldViolation,
@@ -142,6 +146,7 @@ __all__ = [
     "Approvals",
     "ArtifactAdded",
     "ArtifactKind",
+    "AsyncCredentials",
     "AsyncEventStream",
     "AsyncTreadle",
     "Body",
@@ -154,6 +159,11 @@ __all__ = [
     "ContentDelta",
     "ContextCompacted",
     "CostSource",
+    "Credential",
+    "CredentialKind",
+    "CredentialNotFound",
+    "CredentialUnreadable",
+    "Credentials",
     "DeadlineExceeded",
     "EgressNotConfigured",
     "Error",

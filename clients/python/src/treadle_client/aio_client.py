@@ -23,6 +23,7 @@ from treadle.session.v1.session_pb2 import Session
 from treadle_client import requests
 from treadle_client.aio_link import AsyncLink
 from treadle_client.aio_stream import AsyncEventStream
+from treadle_client.credentials import AsyncCredentials
 from treadle_client.event import Event
 from treadle_client.following import Following, OnConnection, OnSynced, Request
 from treadle_client.pages import EventPages, InputPages, SessionPages
@@ -58,6 +59,11 @@ class AsyncTreadle:
         target = find_target(address, api_key, ca_file=ca_file, credentials=credentials)
         self._link = AsyncLink(target, retry, silence_seconds=3 * heartbeat_seconds, timeout_seconds=timeout_seconds)
         self._on_connection = on_connection
+
+    @property
+    def credentials(self) -> AsyncCredentials:
+        """What you have to get into code hosts."""
+        return AsyncCredentials(self._link)
 
     @property
     def address(self) -> str:

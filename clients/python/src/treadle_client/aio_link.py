@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import weakref
+from collections.abc import Callable
 from contextlib import suppress
 from typing import TYPE_CHECKING, Any, TypeVar
 
@@ -22,6 +23,7 @@ if TYPE_CHECKING:
 
 Asked = TypeVar("Asked")
 Answer = TypeVar("Answer")
+Stub = TypeVar("Stub")
 
 
 class AsyncLink:
@@ -32,20 +34,23 @@ class AsyncLink:
         self.retry = retry
         self.silence_seconds = silence_seconds
         self._timeout = timeout_seconds
-        self._opened: tuple[grpc.aio.Channel, SessionServiceAsyncStub] | None = None
+        self._opened: grpc.aio.Channel | None = None
         self._streams: weakref.WeakSet[AsyncEventStream] = weakref.WeakSet()
         self._closed = asyncio.Event()
 
     @property
     def stub(self) -> SessionServiceAsyncStub:
         """Errors: ClientClosed."""
+        return self.service(SessionServiceStub)
+
+    def service(self, stub: Callable[[grpc.aio.Channel], Stub]) -> Stub:
+        """The calls of a service. Errors: ClientClosed."""
         if self._closed.is_set():
             raise ClientClosed
         if self._opened is None:
             # Not before the first call: a channel belongs to the event loop that it is made in.
-            channel = _channel(self.target)
-            self._opened = channel, SessionServiceStub(channel)
-        return self._opened[1]
+            self._opened = _channel(self.target)
+        return stub(self._opened)
 
     def add(self, stream: AsyncEventStream) -> None:
         """A stream to end at `close`. Errors: ClientClosed."""
@@ -86,7 +91,7 @@ class AsyncLink:
         for stream in list(self._streams):
             stream.shut(ClientClosed())
         if self._opened is not None:
-            await self._opened[0].close(None)
+            await self._opened.close(None)
 
 
 def cancelled_from_outside() -> bool:

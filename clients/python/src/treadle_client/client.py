@@ -26,6 +26,7 @@ from treadle.session.v1.event_pb2 import (
 from treadle.session.v1.input_pb2 import Input
 from treadle.session.v1.session_pb2 import Session
 from treadle_client import requests
+from treadle_client.credentials import Credentials
 from treadle_client.event import Event
 from treadle_client.following import Following, OnConnection, OnSynced, Request
 from treadle_client.link import Link
@@ -63,6 +64,11 @@ class Treadle:
         target = find_target(address, api_key, ca_file=ca_file, credentials=credentials)
         self._link = Link(target, retry, silence_seconds=3 * heartbeat_seconds, timeout_seconds=timeout_seconds)
         self._on_connection = on_connection
+
+    @property
+    def credentials(self) -> Credentials:
+        """What you have to get into code hosts."""
+        return Credentials(self._link)
 
     @property
     def address(self) -> str:

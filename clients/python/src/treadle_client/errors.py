@@ -115,6 +115,14 @@ class EgressNotConfigured(CallFailed):
     """The server lets no worker out."""
 
 
+class CredentialNotFound(CallFailed):
+    """There is no such credential, or it belongs to somebody else. Metadata: credential_id."""
+
+
+class CredentialUnreadable(CallFailed):
+    """The server has lost the key of a stored credential; store it again. Metadata: host."""
+
+
 class RepositoryNotAllowed(InvalidRequest):
     """The server does not fetch from such an address. Metadata: reason."""
 
@@ -254,6 +262,8 @@ BY_REASON: Mapping[str, type[CallFailed]] = {
     "PROVIDER_NOT_CONFIGURED": ProviderNotConfigured,
     "HOST_NOT_ALLOWED": HostNotAllowed,
     "EGRESS_NOT_CONFIGURED": EgressNotConfigured,
+    "CREDENTIAL_NOT_FOUND": CredentialNotFound,
+    "CREDENTIAL_UNREADABLE": CredentialUnreadable,
     "REPOSITORY_NOT_ALLOWED": RepositoryNotAllowed,
     "REPOSITORY_UNREACHABLE": RepositoryUnreachable,
     "BRANCH_UNKNOWN": BranchUnknown,

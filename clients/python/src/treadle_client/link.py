@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import threading
 import weakref
+from collections.abc import Callable
 from typing import TYPE_CHECKING, Any, TypeVar
 
 import grpc
@@ -21,6 +22,7 @@ if TYPE_CHECKING:
 
 Asked = TypeVar("Asked")
 Answer = TypeVar("Answer")
+Stub = TypeVar("Stub")
 
 
 class Link:
@@ -36,6 +38,10 @@ class Link:
         self._streams: weakref.WeakSet[EventStream] = weakref.WeakSet()
         self._closing = threading.Lock()
         self._closed = threading.Event()
+
+    def service(self, stub: Callable[[grpc.Channel], Stub]) -> Stub:
+        """The calls of a service."""
+        return stub(self._channel)
 
     def add(self, stream: EventStream) -> None:
         """A stream to end at `close`. Errors: ClientClosed."""

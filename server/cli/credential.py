@@ -1,0 +1,62 @@
+"""`treadle credential`: what the user has to get into code hosts. A secret is never an argument, which others on the machine could see."""
+
+from __future__ import annotations
+
+import argparse
+import asyncio
+import sys
+from getpass import getpass
+
+from google.protobuf.json_format import MessageToJson
+
+from server.cli.aside import aside
+from server.cli.connection import connect, find_target
+from server.cli.failure import CommandFailed, ExitCode
+from server.cli.screen import Screen
+from treadle_client import Credential
+
+
+def run(options: argparse.Namespace) -> ExitCode:
+    """Errors: CommandFailed."""
+    if options.action != "list" and not options.host:
+        raise CommandFailed(f"for which host? `treadle credential {options.action} github.com`", ExitCode.REFUSED)
+    token = _secret(options.host) if options.action == "add" else ""
+    found = asyncio.run(_run(options, token))
+    if options.json:
+        for each in found:
+            print(MessageToJson(each, indent=None))
+    else:
+        _show(found)
+    return ExitCode.DONE
+
+
+def _secret(host: str) -> str:
+    """From a terminal without an echo, else the first line of standard input."""
+    token = getpass(f"token for {host}: ") if sys.stdin.isatty() else sys.stdin.readline().strip()
+    if not token:
+        raise CommandFailed("no token came from standard input", ExitCode.REFUSED)
+    return token
+
+
+async def _run(options: argparse.Namespace, token: str) -> list[Credential]:
+    async with connect(find_target(options)) as connection:
+        credentials = connection.treadle.credentials
+        if options.action == "add":
+            return [await credentials.put(options.host, token, username=options.username)]
+        found = [each for each in await credentials.list() if options.host in ("", each.host, each.credential_id)]
+        if options.action == "list":
+            return found
+        if not found:
+            raise CommandFailed(f"there is no credential for {options.host}", ExitCode.REFUSED)
+        await credentials.delete(found[0].credential_id)
+        aside(f"removed; {found[0].host} still knows the token: revoke it there")
+        return []
+
+
+def _show(found: list[Credential]) -> None:
+    screen = Screen()
+    for each in found:
+        used = (
+            each.last_used_at.ToDatetime().astimezone().strftime("used %Y-%m-%d %H:%M") if each.HasField("last_used_at") else "never used"
+        )
+        screen.parts((each.host, "bold"), (f"  {each.username}  {used}  ", "dim"), (each.credential_id, "dim"), hang=2)
