@@ -33,6 +33,7 @@ from server.kernel.journal import Journal, Notes
 from server.kernel.model_use import Budget
 from server.kernel.ports.input_store import Starter
 from server.kernel.ports.launcher import Launcher
+from server.kernel.retrieval import Retrieval
 from server.kernel.rush import Rush
 from server.kernel.sessions import Sessions
 from server.kernel.supervisor import Limits, Ports, Supervisor, Treasury
@@ -113,6 +114,7 @@ async def compose(settings: Settings, *, mark: Callable[[str], None] | None = No
             journal=journal,
             codec=codec,
             repositories=repositories,
+            retrieval=Retrieval(stores.history, repositories, objects, scratch=scratch),
             launcher=launcher,
             objects=objects,
             models=models.gateway,

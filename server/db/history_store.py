@@ -75,6 +75,11 @@ class PostgresHistoryStore:
             raise SnapshotNotFound(turn_id or str(number))
         return snapshot_from(row)
 
+    async def chain(self, tenant_id: str, session_id: str, commit: str) -> Sequence[Snapshot]:
+        """See HistoryStore."""
+        async with self._system.connection() as connection:
+            return [snapshot_from(row) for row in await connection.fetch(SQL["snapshot_chain"], tenant_id, session_id, commit)]
+
     async def pending(self, *, limit: int, after: Snapshot | None = None) -> Sequence[Snapshot]:
         """See HistoryStore."""
         behind = (after.created_at, after.session_id, after.number) if after else (None, None, None)

@@ -655,6 +655,19 @@ SELECT * FROM snapshots
 WHERE tenant_id = $1 AND owner_id = $2 AND session_id = $3 AND (number = $4 OR (kind = 'TURN' AND turn_id = $5::uuid))
 
 
+-- snapshot_chain --
+-- From the newest snapshot of a commit back to the first, each standing on the one before.
+WITH RECURSIVE chain AS (
+  (SELECT * FROM snapshots WHERE tenant_id = $1 AND session_id = $2 AND commit = $3 ORDER BY number DESC LIMIT 1)
+  UNION ALL
+  SELECT s.* FROM chain CROSS JOIN LATERAL (
+    SELECT * FROM snapshots
+    WHERE tenant_id = $1 AND session_id = $2 AND commit = chain.parent AND number < chain.number ORDER BY number DESC LIMIT 1
+  ) AS s
+)
+SELECT * FROM chain ORDER BY number
+
+
 -- pending_snapshots --
 SELECT s.* FROM snapshots s
 LEFT JOIN turns t ON t.tenant_id = s.tenant_id AND t.id = s.turn_id AND t.active

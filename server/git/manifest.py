@@ -189,7 +189,7 @@ class _History:
 
 
 def _entry(manifest: Manifest, path: bytes, mode: bytes, identity: bytes, held: Base | None) -> None:
-    if identity == SAME and held is not None and _is_judged(path.rpartition(b"/")[2]):
+    if identity == SAME and held is not None and is_judged(path.rpartition(b"/")[2]):
         manifest.judged_before.add(held.id)
     if identity == SAME and held is not None and mode == held.mode:
         return
@@ -204,7 +204,7 @@ def _entry(manifest: Manifest, path: bytes, mode: bytes, identity: bytes, held: 
         raise WorkspaceFailed("the walker's answer names no object")
 
 
-def _is_judged(name: bytes) -> bool:
+def is_judged(name: bytes) -> bool:
     """Whether git's fsck reads files of this name."""
     return is_gitmodules(name) or is_gitattributes(name)
 

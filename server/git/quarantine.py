@@ -49,15 +49,20 @@ class Quarantine:
         if told.stdout != expected:
             raise WorkspaceFailed("the walker's answer names an object that is not in its pack")
 
+    async def take_thin(self, pack: IO[bytes]) -> None:
+        """Take a pack in that may build on the mirror's objects. Errors: GitFailed."""
+        await self._git.run("index-pack", "--stdin", "--fix-thin", git_dir=self._mirror, stdin=pack, environment=self.environment)
+
     async def release(self, commit: str, parent: str, *, kept: Iterable[bytes]) -> None:
-        """Move what `commit` has over `parent` into the mirror, as one pack that git's own checks have passed. Errors: GitFailed.
+        """Move what `commit` has over `parent` ("" for nothing) into the mirror, as one pack that git's own checks have passed. Errors:
+        GitFailed.
 
         `kept` are blobs that the new trees have at the same paths as the parent. A new tree brings git to judge them too, and one
         line of the remote's author that it does not like would refuse the work of every turn.
         """
         await asyncio.to_thread((self.directory / _KEPT).write_bytes, b"".join(identity + b"\n" for identity in kept))
         with (self.directory / "release.pack").open("w+b") as pack:
-            wanted = f"{commit}\n^{parent}\n".encode()
+            wanted = f"{commit}\n{f'^{parent}' if parent else ''}\n".encode()
             await self._git.run(
                 "pack-objects", "--revs", "--stdout", "--quiet", "--delta-base-offset",
                 git_dir=self._mirror, stdin=wanted, stdout=pack, environment=self.environment,

@@ -13,12 +13,13 @@ from pathlib import Path
 import structlog
 
 from server.config import Settings
-from server.git import bundle, diff, workspace
+from server.git import diff, workspace
+from server.git.bundle import take_bundle, write_bundle
 from server.git.command import PINNING_VERSION, Git, GitFailed
 from server.git.fetches import Fetches
 from server.git.importing import Importer, Parentage
 from server.git.mirror import Mirrors
-from server.git.refs import branch_ref, commit_id, is_branch
+from server.git.refs import branch_ref, commit_id, is_branch, session_ref
 from server.git.refusal import unreachable
 from server.git.remote import Remote, TokenSupplier, no_token
 from server.git.remote_url import RemoteUrls
@@ -189,11 +190,22 @@ class GitRepositories:
         del session_id  # the mirror and the two commits say it all
         try:
             async with self.mirrors.used(repository, seconds=self.lock_seconds) as mirror:
-                await bundle.write_bundle(self.git, mirror, base=base, head=head, into=into)
+                await write_bundle(self.git, mirror, base=base, head=head, into=into)
         except TimeoutError as error:
             raise WorkspaceFailed(_trouble(error)) from error
         except (GitFailed, OSError, ValueError) as error:
             raise WorkspaceFailed(f"the snapshot cannot be written: {error}") from error
+
+    async def restore(self, repository: Repository, *, session_id: str, bundle: Path, base: str, head: str) -> None:
+        """Bring a bundle back."""
+        try:
+            async with self.mirrors.used(repository, seconds=self.lock_seconds) as mirror:
+                await take_bundle(self.git, mirror, bundle, base=base, head=head)
+                now = await self.git.run("for-each-ref", "--format=%(objectname)", session_ref(session_id), git_dir=mirror)
+                if await self._is_ahead(mirror, head, of=now.text):
+                    await self.git.run("update-ref", "--no-deref", session_ref(session_id), head, now.text or "0" * 40, git_dir=mirror)
+        except (TimeoutError, GitFailed, OSError) as error:
+            raise WorkspaceFailed(_trouble(error)) from error
 
     async def forget(self, repository: Repository, *, session_id: str) -> None:
         """Let go of a deleted session's commits."""

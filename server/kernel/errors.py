@@ -181,6 +181,20 @@ class SnapshotNotFound(KernelError):
         super().__init__(f"snapshot {named!r} does not exist", snapshot=named)
 
 
+class SnapshotUnavailable(KernelError):
+    """A commit is not on this server, and cannot be fetched from the object store now."""
+
+    def __init__(self, commit: str, reason: str) -> None:
+        super().__init__(f"commit {commit[:12]} cannot be had now: {reason}", commit=commit, reason=reason)
+
+
+class SnapshotDamaged(KernelError):
+    """What the object store has of a commit is not what was stored."""
+
+    def __init__(self, commit: str, reason: str) -> None:
+        super().__init__(f"the snapshot of commit {commit[:12]} is damaged: {reason}", commit=commit, reason=reason)
+
+
 class InputNotFound(KernelError):
     """The session has no such input."""
 

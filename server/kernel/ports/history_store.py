@@ -39,6 +39,11 @@ class HistoryStore(Protocol):
         """The one with this number, or that this turn made. Errors: SessionNotFound, SnapshotNotFound."""
         ...
 
+    async def chain(self, tenant_id: str, session_id: str, commit: str) -> Sequence[Snapshot]:
+        """What the commit is restored from, oldest first: each one's parent is the one before, the first one's is the remote's (or ""), and
+        the last is the newest snapshot of `commit`. Empty when the session has none of it."""
+        ...
+
     async def pending(self, *, limit: int, after: Snapshot | None = None) -> Sequence[Snapshot]:
         """Of all tenants, those that are not stored yet, oldest first; those behind `after`, when given. Without those of turns that have
         not ended: these store them by themselves."""

@@ -167,6 +167,12 @@ class Repositories(Protocol):
         """Write a Git bundle of base..head (its ref: refs/heads/snapshot) to the file `into`; readable where `base` is present."""
         ...
 
+    async def restore(self, repository: Repository, *, session_id: str, bundle: Path, base: str, head: str) -> None:
+        """Bring a bundle of base..head (as `bundle` writes it) back into the mirror, which has `base`; `head` is kept under the session's
+        private ref, unless that is at a commit that `head` does not follow. Errors: SnapshotDamaged, and nothing has changed;
+        WorkspaceFailed."""
+        ...
+
     async def forget(self, repository: Repository, *, session_id: str) -> None:
         """The session was deleted: nothing keeps its commits any more, and some time later they are gone from this server. Returns
         without waiting for that. Errors: RepositoryUnreachable."""

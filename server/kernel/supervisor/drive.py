@@ -29,6 +29,7 @@ from server.kernel.ports.turn_queue import TurnQueue
 from server.kernel.ports.turn_store import Changes, Claimed, Opened, Reset, TurnStore
 from server.kernel.ports.usage_store import UseRecord
 from server.kernel.redaction import Redactor
+from server.kernel.retrieval import Retrieval
 from server.kernel.rush import Rush
 from server.kernel.session import Session
 from server.kernel.supervisor.bill import TurnBill
@@ -57,6 +58,7 @@ class Ports:
     journal: Journal
     codec: EventCodec
     repositories: Repositories
+    retrieval: Retrieval
     launcher: Launcher
     objects: ObjectStore
     models: ModelGateway

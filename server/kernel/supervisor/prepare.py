@@ -2,8 +2,19 @@
 
 from __future__ import annotations
 
+from functools import partial
+
 from server.kernel import naming
-from server.kernel.errors import BranchUnknown, LaunchFailed, PushRefused, RepositoryNotAllowed, RepositoryUnreachable, WorkspaceFailed
+from server.kernel.errors import (
+    BranchUnknown,
+    LaunchFailed,
+    PushRefused,
+    RepositoryNotAllowed,
+    RepositoryUnreachable,
+    SnapshotDamaged,
+    SnapshotUnavailable,
+    WorkspaceFailed,
+)
 from server.kernel.event import Fact
 from server.kernel.ports.event_codec import EventCodec
 from server.kernel.ports.launcher import WorkerId, WorkerSpec
@@ -33,7 +44,7 @@ async def prepare(drive: Drive) -> None:
         if await _stopped(drive):
             return
         await _build_workspace(drive)
-    except (RepositoryUnreachable, RepositoryNotAllowed, BranchUnknown, PushRefused) as error:
+    except (RepositoryUnreachable, RepositoryNotAllowed, BranchUnknown, PushRefused, SnapshotUnavailable, SnapshotDamaged) as error:
         await drive.conclude(Outcome(TurnState.FAILED, TurnCode.REPOSITORY, error.message))
     except WorkspaceFailed as error:
         await drive.conclude(Outcome(TurnState.FAILED, TurnCode.WORKSPACE, error.message))
@@ -63,10 +74,18 @@ async def _admit(drive: Drive) -> None:
 
 async def _fetch(drive: Drive) -> None:
     session = drive.session
+    fetch = partial(
+        drive.ports.repositories.fetch,
+        drive.repository,
+        branch=session.base_branch,
+        session_branch=session.branch,
+        head_commit=session.head_commit,
+    )
     with drive.passing("fetch"):
-        commit = await drive.ports.repositories.fetch(
-            drive.repository, branch=session.base_branch, session_branch=session.branch, head_commit=session.head_commit
-        )
+        commit = await fetch()
+        # What is neither on the remote nor on this server's disk is in the object store.
+        if commit != session.head_commit and await drive.ports.retrieval.ensure(session, session.head_commit):
+            commit = await fetch()
     cloned = drive.ports.codec.git_updated(
         "CLONED", repository=session.repository_url, branch=session.branch, base_branch=session.base_branch, sha=commit
     )

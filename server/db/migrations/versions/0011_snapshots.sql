@@ -25,6 +25,7 @@ CREATE TABLE snapshots (
   FOREIGN KEY (tenant_id, session_id) REFERENCES sessions ON DELETE CASCADE
 );
 CREATE UNIQUE INDEX snapshots_turn ON snapshots (tenant_id, turn_id) WHERE kind = 'TURN';
+CREATE INDEX snapshots_commit ON snapshots (tenant_id, session_id, commit);
 CREATE INDEX snapshots_pending ON snapshots (created_at, session_id, number) WHERE state = 'PENDING';
 
 -- What agents remembered at the end of each turn, so that a session can go on from there, or be forked. `transcripts` has what the next

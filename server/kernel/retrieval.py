@@ -1,0 +1,109 @@
+"""Commits that a mirror does not have any more, or never had: from the remote and the object store."""
+
+from __future__ import annotations
+
+import asyncio
+import tempfile
+from collections.abc import Sequence
+from pathlib import Path
+from weakref import WeakValueDictionary
+
+import structlog
+
+from server.kernel.errors import (
+    BranchUnknown,
+    ObjectCorrupt,
+    ObjectNotFound,
+    ObjectStoreUnavailable,
+    RepositoryNotAllowed,
+    RepositoryUnreachable,
+    SnapshotDamaged,
+    SnapshotUnavailable,
+    WorkspaceFailed,
+)
+from server.kernel.history import Snapshot
+from server.kernel.ports.history_store import HistoryStore
+from server.kernel.ports.object_store import ObjectStore
+from server.kernel.ports.repositories import Repositories, Repository
+from server.kernel.session import Session
+
+log = structlog.get_logger()
+
+
+class Retrieval:
+    """Any replica can go on with any session, also when the disk on which it was made is gone."""
+
+    def __init__(self, history: HistoryStore, repositories: Repositories, objects: ObjectStore, *, scratch: Path) -> None:
+        self._history = history
+        self._repositories = repositories
+        self._objects = objects
+        self._scratch = scratch
+        self._one_at_a_time: WeakValueDictionary[str, asyncio.Lock] = WeakValueDictionary()
+
+    async def ensure(self, session: Session, commit: str) -> bool:
+        """Have a commit of the session's history in its mirror; False when there is nothing to do. What stands in the way leaves the mirror
+        and the stored copies as they are. Errors: SnapshotUnavailable when trying again may help, SnapshotDamaged when not."""
+        repository = Repository(session.tenant_id, session.owner_id, session.repository_url)
+        if not commit or await self._repositories.holds(repository, commit):
+            return False
+        async with self._one_at_a_time.setdefault(session.id, asyncio.Lock()):
+            await self._restore(repository, session, commit)
+        return True
+
+    async def _restore(self, repository: Repository, session: Session, commit: str) -> None:
+        chain = await self._history.chain(session.tenant_id, session.id, commit)
+        if not chain:
+            raise SnapshotUnavailable(commit, "it is no snapshot of this session")
+        missing = await self._missing(repository, chain)
+        if missing:
+            await self._have_base(repository, session, missing[0])
+        for snapshot in missing:
+            await self._bring(repository, snapshot)
+        log.info("snapshots.restored", session_id=session.id, commit=commit, bundles=len(missing))
+
+    async def _missing(self, repository: Repository, chain: Sequence[Snapshot]) -> Sequence[Snapshot]:
+        """The end of the chain that is not in the mirror."""
+        for index in range(len(chain) - 1, -1, -1):
+            if await self._repositories.holds(repository, chain[index].commit):
+                return chain[index + 1 :]
+        return chain
+
+    async def _have_base(self, repository: Repository, session: Session, first: Snapshot) -> None:
+        """What the first bundle stands on was fetched from the remote once."""
+        if not first.parent or await self._repositories.holds(repository, first.parent):
+            return
+        try:
+            await self._repositories.fetch(repository, branch=session.base_branch, session_branch=session.branch, head_commit=first.parent)
+        except (RepositoryUnreachable, RepositoryNotAllowed, BranchUnknown) as error:
+            raise SnapshotUnavailable(first.commit, error.message) from error
+        if not await self._repositories.holds(repository, first.parent):
+            raise SnapshotUnavailable(first.commit, f"the remote's branches do not have {first.parent[:12]} any more, which it stands on")
+
+    async def _bring(self, repository: Repository, snapshot: Snapshot) -> None:
+        if not snapshot.stored:
+            raise SnapshotUnavailable(snapshot.commit, "the server that made it has not put it into the object store yet")
+        try:
+            folder = await asyncio.to_thread(tempfile.TemporaryDirectory, dir=self._scratch)
+        except OSError as error:
+            raise SnapshotUnavailable(snapshot.commit, f"no room for a bundle: {error.strerror}") from error
+        try:
+            bundle = Path(folder.name) / "snapshot.bundle"
+            await self._download(snapshot, bundle)
+            await self._repositories.restore(
+                repository, session_id=snapshot.session_id, bundle=bundle, base=snapshot.parent, head=snapshot.commit
+            )
+        except ObjectStoreUnavailable as error:
+            raise SnapshotUnavailable(snapshot.commit, error.message) from error
+        except (ObjectNotFound, ObjectCorrupt) as error:
+            log.warning("snapshot.damaged", session_id=snapshot.session_id, number=snapshot.number, key=snapshot.key, error=error.message)
+            raise SnapshotDamaged(snapshot.commit, error.message) from error
+        except (WorkspaceFailed, OSError) as error:
+            raise SnapshotUnavailable(snapshot.commit, str(error)) from error
+        finally:
+            await asyncio.to_thread(folder.cleanup)
+
+    async def _download(self, snapshot: Snapshot, into: Path) -> None:
+        """The whole of it; nobody looks at it before the store has said that it is what was stored."""
+        with await asyncio.to_thread(into.open, "xb") as file:
+            async for piece in self._objects.get(snapshot.key, sha256=snapshot.sha256):
+                await asyncio.to_thread(file.write, piece)

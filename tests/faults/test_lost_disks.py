@@ -1,0 +1,151 @@
+"""The disk of a server is gone, and with it its mirrors: what only the object store has is there again, or nothing wrong is."""
+
+from __future__ import annotations
+
+import asyncio
+import shutil
+from collections.abc import Iterator
+from contextlib import AsyncExitStack
+from pathlib import Path
+from typing import Any
+
+import pytest
+from support.git_server import GitServer, git
+from support.git_server import git_server as serving
+from support.seaweedfs import S3Server, seaweedfs
+from support.tcp_gate import tcp_gate
+from support.treadle import Client, in_process, recording, settings_for
+
+from server.api.event_codec import ProtobufEventCodec
+from server.config import Settings
+from server.embedded.postgres_home import DatabaseUrls
+from server.identity.local_user import TENANT, USER
+from server.kernel.history import NewSnapshot, SnapshotKind
+from server.kernel.identity import Principal
+from treadle.session.v1 import event_pb2
+
+OWNER = Principal(TENANT, USER, "Local", "local@example.org")
+
+
+@pytest.fixture
+def git_server(tmp_path: Path) -> Iterator[GitServer]:
+    with serving(tmp_path / "host") as server:
+        files = {name: recording({"write": f"{name}.txt", "content": f"{name}\n"}) for name in ("one", "two", "three")}
+        server.create("acme/app", {f"{name}.jsonl": text for name, text in files.items()})
+        yield server
+
+
+@pytest.fixture(scope="module")
+def s3(tmp_path_factory: pytest.TempPathFactory) -> Iterator[S3Server]:
+    with seaweedfs(tmp_path_factory.mktemp("seaweedfs")) as server:
+        yield server
+
+
+@pytest.fixture
+def settings(database: DatabaseUrls, server_data_dir: Path, git_server: GitServer, s3: S3Server) -> Settings:
+    return settings_for(
+        database,
+        server_data_dir,
+        git_server,
+        object_store="s3",
+        s3_endpoint=s3.endpoint,
+        s3_access_key=s3.access_key,
+        s3_secret_key=s3.secret_key,
+        s3_secure=False,
+        s3_bucket=f"test-{server_data_dir.name.lower().replace('_', '-')}",
+        snapshot_retry_seconds=0.2,
+    )
+
+
+async def run(client: Client, git_server: GitServer, model: str, session_id: str = "") -> event_pb2.TurnCompleted:
+    where = {"session_id": session_id} if session_id else {"repository_url": f"{git_server.url}/acme/app.git"}
+    events = await client.run(prompt="go", provider="replay", model=f"{model}.jsonl", **where)
+    return events[-1].turn_completed
+
+
+async def session_of(server: Any) -> Any:
+    (session,) = (await server.stores.sessions.list(OWNER, page_size=9, page_token="")).sessions
+    return session
+
+
+async def unpushed(server: Any, client: Client, git_server: GitServer, data_dir: Path) -> str:
+    """A session whose second turn and the edit behind it are on no remote, but in the object store. Returns its head."""
+    assert (await run(client, git_server, "one")).pushed
+    session = await session_of(server)
+    git_server.refuse_pushes("acme/app", "protected")
+    head = (await run(client, git_server, "two", session.id)).commit
+    (mirror,) = (data_dir / "mirrors").glob("*.git")
+    blob = git(mirror, "hash-object", "-w", "--stdin", stdin=b"mine\n")
+    tree = git(mirror, "mktree", stdin=(git(mirror, "ls-tree", head) + f"\n100644 blob {blob}\tedit.txt\n").encode())
+    commit = git(mirror, "commit-tree", tree, "-p", head, "-m", "an edit")
+    facts = [ProtobufEventCodec().git_updated("COMMITTED", repository="", sha=commit)]
+    await server.notes.record(OWNER, session.id, head=head, snapshot=NewSnapshot(SnapshotKind.EDIT, commit, head), facts=facts)
+    async with asyncio.timeout(20):
+        while not (await server.stores.history.get(OWNER, session.id, number=3)).stored:
+            await asyncio.sleep(0.02)
+    (git_server.root / "acme/app.git" / "hooks" / "pre-receive").unlink()
+    return commit
+
+
+def lose(data_dir: Path) -> None:
+    shutil.rmtree(data_dir)
+    data_dir.mkdir(mode=0o700)
+
+
+async def test_the_next_turn_goes_on_from_what_was_never_pushed(settings: Settings, git_server: GitServer) -> None:
+    async with in_process(settings) as (server, client):
+        head = await unpushed(server, client, git_server, settings.data_dir)
+    lose(settings.data_dir)
+    async with in_process(settings) as (server, client):
+        session = await session_of(server)
+        assert session.head_commit == head
+        end = await run(client, git_server, "three", session.id)
+        assert end.pushed
+        await client.log(session.id)
+    bare = git_server.root / "acme/app.git"
+    assert git(bare, "rev-parse", f"{end.commit}^") == head
+    assert {"one.txt", "two.txt", "three.txt", "edit.txt"} <= set(git(bare, "ls-tree", "--name-only", end.commit).split())
+
+
+async def test_what_is_damaged_is_never_restored_and_the_turn_says_so(
+    settings: Settings, git_server: GitServer, s3: S3Server, tmp_path: Path
+) -> None:
+    async with in_process(settings) as (server, client):
+        head = await unpushed(server, client, git_server, settings.data_dir)
+        damaged = await server.stores.history.get(OWNER, (await session_of(server)).id, number=2)
+    lose(settings.data_dir)
+    store = s3.client()
+    good = store.get_object(settings.s3_bucket, damaged.key).read()
+    for bad in (good[:-1], bytes([good[0] ^ 1]) + good[1:]):
+        (tmp_path / "bad").write_bytes(bad)
+        store.fput_object(settings.s3_bucket, damaged.key, str(tmp_path / "bad"))
+        async with in_process(settings) as (server, client):
+            session = await session_of(server)
+            end = await run(client, git_server, "three", session.id)
+            assert (end.status, end.code, end.commit) == (event_pb2.TURN_STATUS_FAILED, event_pb2.TURN_CODE_REPOSITORY, "")
+            assert "is damaged" in end.message
+            assert (await session_of(server)).head_commit == head
+        assert store.get_object(settings.s3_bucket, damaged.key).read() == bad
+    (tmp_path / "good").write_bytes(good)
+    store.fput_object(settings.s3_bucket, damaged.key, str(tmp_path / "good"))
+    async with in_process(settings) as (server, client):
+        assert (await run(client, git_server, "three", session.id)).pushed
+
+
+async def test_while_the_object_store_is_away_the_turn_fails_and_nothing_is_lost(
+    settings: Settings, git_server: GitServer, s3: S3Server
+) -> None:
+    async with in_process(settings) as (server, client):
+        head = await unpushed(server, client, git_server, settings.data_dir)
+    lose(settings.data_dir)
+    async with AsyncExitStack() as stack:
+        gate = await stack.enter_async_context(tcp_gate(s3.port))
+        async with in_process(settings.model_copy(update={"s3_endpoint": f"127.0.0.1:{gate.port}"})) as (server, client):
+            session = await session_of(server)
+            await stack.aclose()
+            end = await run(client, git_server, "three", session.id)
+            assert (end.status, end.code) == (event_pb2.TURN_STATUS_FAILED, event_pb2.TURN_CODE_REPOSITORY)
+            assert "cannot be had now" in end.message
+            assert (await session_of(server)).head_commit == head
+    async with in_process(settings) as (server, client):
+        assert (await run(client, git_server, "three", session.id)).pushed
