@@ -9,9 +9,11 @@ from __future__ import annotations
 import asyncio
 import os
 import re
+import resource
 import shutil
 import signal
-from collections.abc import Mapping
+from collections.abc import AsyncGenerator, Mapping
+from contextlib import suppress
 from contextvars import ContextVar
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -136,26 +138,25 @@ class Git:
         seconds: float | None = None,
         max_output: int = OUTPUT_LIMIT,
         accept: tuple[int, ...] = (0,),
+        limits: Mapping[int, int] | None = None,
     ) -> Completed:
-        """Run `git <arguments>` to its end.
+        """Run `git <arguments>` to its end, within `limits` (as for setrlimit(2)).
 
         `stdout` sends the output to a file. More output than `max_output` stops git and is no error. Errors: GitTimeout, GitFailed
         when the exit code is not in `accept`.
         """
         limit = self._timeout if seconds is None else seconds
-        process = await asyncio.create_subprocess_exec(
-            self._program,
-            *self._options(git_dir, access),
+        process = await self.start(
             *arguments,
+            git_dir=git_dir,
             stdin=asyncio.subprocess.PIPE if isinstance(stdin, bytes) else stdin,
             stdout=asyncio.subprocess.PIPE if stdout is None else stdout,
-            stderr=asyncio.subprocess.PIPE,
-            env={**_ENVIRONMENT, "GIT_ALLOW_PROTOCOL": access.protocol, **access.environment, **(environment or {})},
-            cwd="/",
-            start_new_session=True,
-            pass_fds=HELD_LOCKS.get(),
+            environment=environment,
+            access=access,
         )
         try:
+            for what, most in (limits or {}).items():
+                _restrain(process, what, most)
             async with asyncio.timeout(limit):
                 completed = await communicate(process, stdin if isinstance(stdin, bytes) else None, max_output, access.secrets)
         except TimeoutError:
@@ -165,6 +166,53 @@ class Git:
         if completed.code not in accept and not completed.truncated:
             raise GitFailed(completed, _reason(completed))
         return completed
+
+    async def stream(self, *arguments: str, git_dir: Path, environment: Mapping[str, str] | None = None) -> AsyncGenerator[bytes, None]:
+        """What `git <arguments>` writes, piece by piece, as fast as it is taken. Errors: GitFailed; GitTimeout when it writes nothing
+        for as long as git may take."""
+        process = await self.start(
+            *arguments, git_dir=git_dir, stdin=asyncio.subprocess.DEVNULL, stderr=asyncio.subprocess.DEVNULL, environment=environment
+        )
+        assert process.stdout is not None  # noqa: S101 - it was asked for as a pipe
+        try:
+            while True:
+                async with asyncio.timeout(self._timeout):
+                    chunk = await process.stdout.read(CHUNK)
+                if not chunk:
+                    break
+                yield chunk
+            code = await process.wait()
+        except TimeoutError:
+            raise GitTimeout(self._timeout) from None
+        finally:
+            await end(process)
+        if code:
+            completed = Completed(code, b"", "")
+            raise GitFailed(completed, _reason(completed))
+
+    async def start(
+        self,
+        *arguments: str,
+        git_dir: Path | None = None,
+        stdin: int | IO[bytes] = asyncio.subprocess.PIPE,
+        stdout: int | IO[bytes] = asyncio.subprocess.PIPE,
+        stderr: int = asyncio.subprocess.PIPE,
+        environment: Mapping[str, str] | None = None,
+        access: Access = _LOCAL,
+    ) -> asyncio.subprocess.Process:
+        """Start `git <arguments>`. Whoever calls bounds it, and sees to its end (`end`)."""
+        return await asyncio.create_subprocess_exec(
+            self._program,
+            *self._options(git_dir, access),
+            *arguments,
+            stdin=stdin,
+            stdout=stdout,
+            stderr=stderr,
+            env={**_ENVIRONMENT, "GIT_ALLOW_PROTOCOL": access.protocol, **access.environment, **(environment or {})},
+            cwd="/",
+            start_new_session=True,
+            pass_fds=HELD_LOCKS.get(),
+        )
 
     def _options(self, git_dir: Path | None, access: Access) -> list[str]:
         options = [] if git_dir is None else [f"--git-dir={git_dir}"]
@@ -219,6 +267,12 @@ async def _read(process: asyncio.subprocess.Process, stream: asyncio.StreamReade
             if stop:
                 _signal(process, signal.SIGKILL)  # it only reads
     return bytes(kept), truncated
+
+
+def _restrain(process: asyncio.subprocess.Process, what: int, most: int) -> None:
+    """After the start, for what runs between a fork and a program's start may be no Python (and asyncio has none there)."""
+    with suppress(ProcessLookupError):
+        resource.prlimit(process.pid, what, (most, most))
 
 
 def _signal(process: asyncio.subprocess.Process, number: signal.Signals) -> None:

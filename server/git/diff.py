@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Iterator
+from collections.abc import AsyncGenerator, Iterator
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -41,6 +41,14 @@ async def compare(git: Git, mirror: Path, *, base: str, head: str, max_patch_byt
     patch = await git.run("diff-tree", *_OPTIONS, "--patch", *ends, git_dir=mirror, max_output=room)
     files = await asyncio.to_thread(lambda: tuple(_with_patches(shown, _sections(patch.stdout), max_patch_bytes, cut=patch.truncated)))
     return replace(summary, files=files)
+
+
+def patch(git: Git, mirror: Path, *, base: str, head: str, path: str) -> AsyncGenerator[bytes, None]:
+    """The whole difference as one patch, below `path` alone if there is one. Errors: GitFailed, ValueError."""
+    return git.stream(
+        "diff-tree", *_OPTIONS, "--patch", "--binary", commit_id(base), commit_id(head), "--", *([path] if path else []),
+        git_dir=mirror, environment={"GIT_LITERAL_PATHSPECS": "1"},
+    )  # fmt: skip
 
 
 def _sum_up(raw: bytes, numstat: bytes, max_files: int) -> tuple[list[_Change], Diff]:

@@ -19,14 +19,16 @@ from server.git.command import PINNING_VERSION, Git, GitFailed
 from server.git.fetches import Fetches
 from server.git.importing import Importer, Parentage
 from server.git.mirror import Mirrors
+from server.git.objects import Objects
 from server.git.refs import branch_ref, commit_id, is_branch, session_ref
 from server.git.refusal import unreachable
 from server.git.remote import Remote, TokenSupplier, no_token
 from server.git.remote_url import RemoteUrls
+from server.git.trees import GitTrees
 from server.git.upkeep import Upkeep
 from server.git.walker.protocol import Limits
 from server.kernel.errors import BranchUnknown, PushRefused, RepositoryUnreachable, WorkspaceFailed
-from server.kernel.ports.repositories import Author, Diff, Imported, RemoteBranch, Repositories, Repository
+from server.kernel.ports.repositories import Author, Diff, Imported, RemoteBranch, Repository
 from server.kernel.push_refusal import PushRefusal
 from server.sandbox.probe import Unavailable, probe
 
@@ -49,6 +51,8 @@ class GitRepositories:
     fetches: Fetches
     importer: Importer
     lock_seconds: float
+    trees: GitTrees
+    """The port `Trees`, over the same mirrors."""
 
     def check_url(self, url: str) -> str:
         """The canonical form of an allowed URL."""
@@ -221,7 +225,7 @@ def _trouble(error: Exception) -> str:
 
 
 @asynccontextmanager
-async def open_git(settings: Settings, *, limits: Limits | None = None, token: TokenSupplier = no_token) -> AsyncIterator[Repositories]:
+async def open_git(settings: Settings, *, limits: Limits | None = None, token: TokenSupplier = no_token) -> AsyncIterator[GitRepositories]:
     """The adapter, from settings. Errors: ValueError for an allow-list that cannot be right."""
     git = Git(timeout_seconds=settings.git_timeout_seconds)
     await _warn_of_an_old_git(git)
@@ -232,7 +236,11 @@ async def open_git(settings: Settings, *, limits: Limits | None = None, token: T
     remote = Remote(git, urls, token=token)
     lock_seconds = 2 * settings.git_timeout_seconds
     fetches = Fetches(git, remote, mirrors, lock_seconds=lock_seconds)
-    upkeep = asyncio.create_task(Upkeep(git, mirrors).run(), name="mirrors' upkeep")
+    objects = Objects(git)
+    tasks = [
+        asyncio.create_task(Upkeep(git, mirrors).run(), name="mirrors' upkeep"),
+        asyncio.create_task(objects.run(), name="mirrors' readers"),
+    ]
     try:
         yield GitRepositories(
             git=git,
@@ -242,10 +250,12 @@ async def open_git(settings: Settings, *, limits: Limits | None = None, token: T
             fetches=fetches,
             importer=Importer(git, sandbox, limits or Limits(), seconds=settings.git_timeout_seconds),
             lock_seconds=lock_seconds,
+            trees=GitTrees(git, mirrors, objects),
         )
     finally:
-        upkeep.cancel()
-        await asyncio.gather(upkeep, fetches.aclose(), return_exceptions=True)
+        for task in tasks:
+            task.cancel()
+        await asyncio.gather(*tasks, fetches.aclose(), return_exceptions=True)
 
 
 async def _warn_of_an_old_git(git: Git) -> None:

@@ -314,6 +314,70 @@ class TicketInvalid(KernelError):
         super().__init__("the ticket is not valid for this session, or is over; ask for a new one with CreateStreamTicket")
 
 
+class PathInvalid(KernelError):
+    """No such path can be in a session, or not with such content."""
+
+    def __init__(self, path: str, reason: str) -> None:
+        super().__init__(f"path {path!r} {reason}", field="path", path=path, reason=reason)
+
+
+class PathNotFound(KernelError):
+    """The session holds nothing at this path."""
+
+    def __init__(self, path: str) -> None:
+        super().__init__(f"there is nothing at {path!r}", path=path)
+
+
+class NotAFile(KernelError):
+    """There is something else at this path, such as a directory or a symbolic link."""
+
+    def __init__(self, path: str, kind: str) -> None:
+        super().__init__(f"{path!r} is no file: {kind.lower()}", path=path, kind=kind)
+
+
+class NotADirectory(KernelError):
+    """There is a file at this path."""
+
+    def __init__(self, path: str) -> None:
+        super().__init__(f"{path!r} is no directory", path=path)
+
+
+class FileChanged(KernelError):
+    """A file is not as the caller believes; `etag` is its current one, empty for none."""
+
+    def __init__(self, path: str, etag: str) -> None:
+        how = "has changed meanwhile" if etag else "is not there any more"
+        super().__init__(f"{path!r} {how}; read it again", path=path, etag=etag)
+
+
+class FileTooLarge(KernelError):
+    """A file, or a directory, is larger than the call can bear."""
+
+    def __init__(self, path: str, *, limit: int) -> None:
+        super().__init__(f"{path!r} is larger than {limit:,} bytes", path=path, limit=str(limit))
+
+
+class StateGone(KernelError):
+    """What the session held at this point is not on this server, and could not be brought here."""
+
+    def __init__(self, commit: str, reason: str = "") -> None:
+        super().__init__(f"the session's state {commit[:12]} is not on this server{reason and f': {reason}'}", commit=commit)
+
+
+class WorkspaceElsewhere(KernelError):
+    """A turn runs, and its workspace cannot be reached from here; what was committed can be read with `at`."""
+
+    def __init__(self, turn_id: str) -> None:
+        super().__init__("the workspace of the running turn cannot be reached from this server", turn_id=turn_id)
+
+
+class SearchTooSlow(KernelError):
+    """The search took more time or memory than it may."""
+
+    def __init__(self, seconds: float) -> None:
+        super().__init__(f"the search took more than {seconds:g} s, or too much memory; ask for less", seconds=f"{seconds:g}")
+
+
 # -- what the server cannot do now ------------------------------------------------------------------------------------------
 
 

@@ -1,0 +1,63 @@
+"""Writes objects into a mirror as loose ones (gitformat-loose(5)): an edit makes a handful, and any other way starts a process for them.
+
+Each is on the disk when `store` returns. The files of one call are flushed side by side: then the file system writes its journal once for
+all of them, and six objects take 2 ms where one behind the other took 20.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import tempfile
+import zlib
+from collections.abc import Iterable
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from pathlib import Path
+
+_FLUSHED_TOGETHER = 8
+
+
+@dataclass(frozen=True)
+class Loose:
+    """An object to be: its id, and its bytes with Git's header in front."""
+
+    id: str
+    data: bytes
+
+
+def loose(kind: str, content: bytes) -> Loose:
+    """An object of this kind (`blob`, `tree`, `commit`)."""
+    data = b"%b %d\0" % (kind.encode(), len(content)) + content
+    return Loose(hashlib.sha1(data, usedforsecurity=False).hexdigest(), data)
+
+
+def store(mirror: Path, objects: Iterable[Loose]) -> None:
+    """Write them, also those that are there: an old copy that nothing names may be about to be removed. Blocks. Errors: OSError."""
+    descriptors: list[int] = []
+    try:
+        descriptors.extend(_put(mirror / "objects" / each.id[:2], each) for each in objects)
+        with ThreadPoolExecutor(_FLUSHED_TOGETHER) as threads:
+            list(threads.map(os.fsync, descriptors))
+    finally:
+        for descriptor in descriptors:
+            os.close(descriptor)
+
+
+def _put(directory: Path, each: Loose) -> int:
+    """Whole, or not there. The file, still open, after it got its name: flushing it then makes the name durable too."""
+    try:
+        descriptor, name = tempfile.mkstemp(prefix="tmp_obj_", dir=directory)
+    except FileNotFoundError:
+        directory.mkdir(exist_ok=True)
+        descriptor, name = tempfile.mkstemp(prefix="tmp_obj_", dir=directory)
+    try:
+        with os.fdopen(os.dup(descriptor), "wb") as file:
+            file.write(zlib.compress(each.data, 1))
+        os.fchmod(descriptor, 0o444)
+        Path(name).rename(directory / each.id[2:])
+    except BaseException:
+        os.close(descriptor)
+        Path(name).unlink(missing_ok=True)
+        raise
+    return descriptor

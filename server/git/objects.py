@@ -1,0 +1,207 @@
+"""Reads a mirror's objects by `git cat-file` processes that stay: a new process costs milliseconds, a question to one some 50 microseconds.
+
+pygit2 would answer sooner, and hold all of the server still while it inflates a large blob.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from collections.abc import AsyncGenerator, AsyncIterator, Iterator, Sequence
+from contextlib import aclosing, asynccontextmanager
+from dataclasses import dataclass
+from pathlib import Path
+
+from server.git.command import Completed, Git, GitFailed, end
+
+CHUNK = 256 * 1024
+ANSWER_SECONDS = 30.0
+_QUESTIONS = 400
+"""So many are asked at once: more would not fit into the pipe, and git reads none while it waits for us to read."""
+_DRAINED_BYTES = 1024 * 1024
+
+
+@dataclass(frozen=True)
+class Info:
+    """What git knows of an object: `kind` is `blob`, `tree`, `commit` or `tag`."""
+
+    id: str
+    kind: str
+    size: int
+
+
+class Reader:
+    """One process, for one user at a time. What was asked is read to its end, or the process cannot be used any more."""
+
+    def __init__(self, process: asyncio.subprocess.Process) -> None:
+        self._process = process
+        self._unread = False
+        self.idle_since = 0.0
+
+    @property
+    def usable(self) -> bool:
+        """Whether the next answer would be to the next question."""
+        return not self._unread and self._process.returncode is None
+
+    async def infos(self, names: Sequence[str]) -> list[Info | None]:
+        """None for what is not there. A name is whatever git takes for one; it holds no line break. Errors: GitFailed."""
+        found: list[Info | None] = []
+        for asked in _batches(names):
+            self._ask("info", asked)
+            async with _answering():
+                found += [await self._header() for _ in asked]
+            self._unread = False
+        return found
+
+    async def content(self, name: str, *, kind: str, limit: int) -> bytes:
+        """A small object, whole. Errors: GitFailed, also when it is missing, of another kind, or larger."""
+        self._ask("contents", [name])
+        async with _answering():
+            info = await self._header()
+            if info is None:
+                self._unread = False
+                raise _failed(f"{name} is not here")
+            if info.kind != kind or info.size > limit:
+                raise _failed(f"{name} is a {info.kind} of {info.size} bytes")
+            content = await self._out.readexactly(info.size)
+            await self._out.readexactly(1)
+        self._unread = False
+        return content
+
+    async def contents(self, ids: Sequence[str]) -> AsyncGenerator[tuple[Info, AsyncGenerator[bytes, None]], None]:
+        """Many objects, one behind the other; each has to be read before the next. Errors: GitFailed, also when one is missing."""
+        for asked in _batches(ids):
+            self._ask("contents", asked)
+            for identity in asked:
+                async with _answering():
+                    info = await self._header()
+                if info is None:
+                    raise _failed(f"{identity} is not here")
+                yield info, self._chunks(info.size)
+            self._unread = False
+
+    async def blob(self, identity: str, *, offset: int, length: int) -> AsyncGenerator[bytes, None]:
+        """A part of a blob. Errors: GitFailed, also when it is missing."""
+        async with aclosing(self.contents([identity])) as found:
+            async for info, chunks in found:
+                left = info.size
+                async for chunk in chunks:
+                    left -= len(chunk)
+                    part = chunk[max(0, offset) : max(0, offset) + length]
+                    offset -= len(chunk)
+                    length -= len(part)
+                    if part:
+                        yield part
+                    if not length and left > _DRAINED_BYTES:
+                        return  # a new process is cheaper than the rest
+
+    async def close(self) -> None:
+        """End the process; bounded."""
+        await end(self._process)
+
+    def _ask(self, what: str, names: Sequence[str]) -> None:
+        assert self._process.stdin is not None  # noqa: S101 - it was asked for as a pipe
+        self._unread = True
+        self._process.stdin.write("".join([*(f"{what} {name}\n" for name in names), "flush\n"]).encode())
+
+    async def _header(self) -> Info | None:
+        line = await self._out.readline()
+        words = line.decode("ascii", "replace").split()
+        if not line.endswith(b"\n") or len(words) < 2:
+            raise _failed("git ended in the middle of an answer")
+        if words[-1] in {"missing", "ambiguous"}:
+            return None
+        identity, kind, size = words
+        return Info(identity, kind, int(size))
+
+    async def _chunks(self, size: int) -> AsyncGenerator[bytes, None]:
+        while size > 0:
+            async with _answering():
+                chunk = await self._out.read(min(size, CHUNK))
+            if not chunk:
+                raise _failed("git ended in the middle of an object")
+            size -= len(chunk)
+            yield chunk
+        async with _answering():
+            await self._out.readexactly(1)
+
+    @property
+    def _out(self) -> asyncio.StreamReader:
+        assert self._process.stdout is not None  # noqa: S101 - it was asked for as a pipe
+        return self._process.stdout
+
+
+class Objects:
+    """The readers of all mirrors. As many are kept as are worth their memory: for some time, and the last used ones."""
+
+    def __init__(self, git: Git, *, most: int = 16, idle_seconds: float = 60.0) -> None:
+        """`most` readers at a time; who comes then waits for one."""
+        self._git = git
+        self._places = asyncio.Semaphore(most)
+        self._kept = most
+        self._idle_seconds = idle_seconds
+        self._idle: list[tuple[Path, Reader]] = []
+        """The one that was used last is last."""
+
+    @asynccontextmanager
+    async def reader(self, mirror: Path) -> AsyncIterator[Reader]:
+        """A reader of this mirror, for the block alone. Errors: GitFailed; TimeoutError when none is free."""
+        async with asyncio.timeout(ANSWER_SECONDS):
+            await self._places.acquire()
+        try:
+            reader = self._take(mirror) or await self._start(mirror)
+            try:
+                yield reader
+            except asyncio.IncompleteReadError:
+                raise _failed("git ended in the middle of an answer") from None
+            finally:
+                await self._put_back(mirror, reader)
+        finally:
+            self._places.release()
+
+    async def run(self) -> None:
+        """Until cancelled: end those that nobody has used for a while; then all."""
+        try:
+            while True:
+                await asyncio.sleep(self._idle_seconds)
+                await self._end_idle(time.monotonic() - self._idle_seconds)
+        finally:
+            await self._end_idle(float("inf"))
+
+    def _take(self, mirror: Path) -> Reader | None:
+        for index in range(len(self._idle) - 1, -1, -1):
+            if self._idle[index][0] == mirror:
+                reader = self._idle.pop(index)[1]
+                if reader.usable:
+                    return reader
+        return None
+
+    async def _start(self, mirror: Path) -> Reader:
+        process = await self._git.start("cat-file", "--batch-command", "--buffer", git_dir=mirror, stderr=asyncio.subprocess.DEVNULL)
+        return Reader(process)
+
+    async def _put_back(self, mirror: Path, reader: Reader) -> None:
+        if not reader.usable:
+            await reader.close()
+            return
+        reader.idle_since = time.monotonic()
+        self._idle.append((mirror, reader))
+        if len(self._idle) > self._kept:
+            await self._idle.pop(0)[1].close()
+
+    async def _end_idle(self, before: float) -> None:
+        idle = [reader for _, reader in self._idle if reader.idle_since <= before]
+        self._idle = [kept for kept in self._idle if kept[1] not in idle]
+        await asyncio.gather(*(reader.close() for reader in idle))
+
+
+def _answering() -> asyncio.Timeout:
+    return asyncio.timeout(ANSWER_SECONDS)
+
+
+def _batches(names: Sequence[str]) -> Iterator[Sequence[str]]:
+    return (names[start : start + _QUESTIONS] for start in range(0, len(names), _QUESTIONS))
+
+
+def _failed(reason: str) -> GitFailed:
+    return GitFailed(Completed(-1, b"", reason), reason)

@@ -1,0 +1,219 @@
+"""The Git adapter: the port `Trees` over mirrors."""
+
+from __future__ import annotations
+
+import asyncio
+import base64
+import binascii
+import fnmatch
+import re
+from collections.abc import AsyncGenerator, AsyncIterator, Callable, Iterator, Sequence
+from contextlib import aclosing, asynccontextmanager, contextmanager
+from dataclasses import dataclass, field
+from datetime import UTC, datetime
+
+from server.git import diff, search
+from server.git.archive import pack
+from server.git.command import Git, GitFailed
+from server.git.editing import edit_commit
+from server.git.mirror import Mirrors
+from server.git.objects import Objects, Reader
+from server.git.paths import parts_of
+from server.git.refs import commit_id, session_ref
+from server.git.tree_object import TREE, Node, children, entries, files, find
+from server.kernel.errors import InvalidField, NotADirectory, NotAFile, StateGone, TooManyStreams
+from server.kernel.ports.repositories import Author, Repository
+from server.kernel.ports.trees import ArchiveFormat, Content, Edit, Edited, Entry, Kind, Listing, Match
+
+STREAMS = 8
+"""Archives, patches and large files that are sent at the same time: each has a git process until its client has all of it."""
+_WHOLE_BYTES = 1024 * 1024
+"""A smaller part of a file is read at once, so that a slow client keeps nothing but its bytes."""
+_COMMIT_BYTES = 1024 * 1024
+_COMMITTED = re.compile(rb"^committer .* (\d{1,12}) [+-]\d{4}$", re.MULTILINE)
+
+
+@dataclass(frozen=True)
+class GitTrees:
+    """See server/kernel/ports/trees.py."""
+
+    git: Git
+    mirrors: Mirrors
+    objects: Objects
+    _streams: asyncio.Semaphore = field(default_factory=lambda: asyncio.Semaphore(STREAMS))
+    _searches: asyncio.Semaphore = field(default_factory=lambda: asyncio.Semaphore(2))
+
+    async def listing(self, repository: Repository, commit: str, path: str, *, recursive: bool, after: str, limit: int) -> Listing:
+        """A page of entries."""
+        parts, behind = parts_of(path), _key(after)
+        prefix = _prefix(parts)
+        async with self._reader(repository, commit) as reader:
+            tree = await _directory(reader, commit, parts)
+            if recursive:
+                page = await _first(files(reader, tree, prefix, after=behind), limit + 1)
+            else:
+                keyed = ((prefix + node.sort_key, node) for node in await children(reader, tree))
+                page = [found for found in keyed if found[0] > behind][: limit + 1]
+            shown = await entries(reader, [(key.removesuffix(b"/"), node) for key, node in page[:limit]])
+        return Listing(tuple(shown), _token(page[limit - 1][0]) if len(page) > limit else "")
+
+    async def entry(self, repository: Repository, commit: str, path: str) -> Entry:
+        """One entry."""
+        parts = parts_of(path)
+        async with self._reader(repository, commit) as reader:
+            (found,) = await entries(reader, [(b"/".join(parts), await find(reader, commit, parts))])
+        return found
+
+    async def read(self, repository: Repository, commit: str, path: str, *, offset: int, length: int | None) -> Content:
+        """A file's bytes."""
+        entry = await self.entry(repository, commit, path)
+        if entry.kind in {Kind.DIRECTORY, Kind.SUBMODULE}:
+            raise NotAFile(path, entry.kind)
+        left = max(0, entry.size - offset)
+        wanted = left if length is None else min(length, left)
+        if offset + wanted > _WHOLE_BYTES:
+            return Content(entry, self._streamed(repository, commit, lambda reader: reader.blob(entry.etag, offset=offset, length=wanted)))
+        async with self._reader(repository, commit) as reader:
+            whole = [chunk async for chunk in reader.blob(entry.etag, offset=offset, length=wanted)]
+        return Content(entry, _all_of(whole))
+
+    async def edit(
+        self, repository: Repository, commit: str, edits: Sequence[Edit], *, author: Author, at: datetime, message: str
+    ) -> Edited:
+        """A commit with all edits, or none."""
+        with _failing(commit):
+            mirror = self.mirrors.path(repository)
+            return await edit_commit(self.objects, mirror, commit, edits, author=author, at=at, message=message)
+
+    async def keep(self, repository: Repository, session_id: str, commit: str) -> None:
+        """Moves the session's private ref."""
+        with _failing(commit):
+            await self.git.run(
+                "update-ref", "--no-deref", session_ref(session_id), commit_id(commit), git_dir=self.mirrors.path(repository)
+            )
+
+    async def archive(self, repository: Repository, commit: str, path: str, archive: ArchiveFormat) -> AsyncGenerator[bytes, None]:
+        """All files of a directory, packed."""
+        async with self._reader(repository, commit) as reader:
+            tree = await _directory(reader, commit, parts_of(path))
+            told = _COMMITTED.search(await reader.content(commit_id(commit), kind="commit", limit=_COMMIT_BYTES))
+        at = datetime.fromtimestamp(int(told[1]) if told else 0, UTC)
+        return self._streamed(repository, commit, lambda reader: pack(reader, tree, archive, at))
+
+    async def names(self, repository: Repository, commit: str, pattern: str, *, path: str, limit: int) -> list[Entry]:
+        """The files whose path matches."""
+        parts = parts_of(path)
+        matches = _name_filter(pattern)
+        async with self._reader(repository, commit) as reader:
+            tree = await _directory(reader, commit, parts)
+            return await entries(reader, await _first(_only(files(reader, tree, _prefix(parts)), matches), limit))
+
+    async def grep(
+        self, repository: Repository, commit: str, pattern: str, *, path: str, regex: bool, ignore_case: bool, limit: int
+    ) -> list[Match]:
+        """Lines of text files."""
+        await self.entry(repository, commit, path)  # says whether there is one, and its state
+        with _failing(commit):
+            async with self._searches:
+                mirror = self.mirrors.path(repository)
+                return await search.grep(
+                    self.git, mirror, commit, pattern, path=path, regex=regex, ignore_case=ignore_case, limit=limit
+                )  # fmt: skip
+
+    async def patch(self, repository: Repository, base: str, head: str, *, path: str) -> AsyncGenerator[bytes, None]:
+        """The difference of two commits."""
+        parts_of(path)
+        async with self._reader(repository, head) as reader:
+            for commit in (base, head):
+                if (await reader.infos([commit_id(commit)]))[0] is None:
+                    raise StateGone(commit)
+        mirror = self.mirrors.path(repository)
+        return self._placed(head, diff.patch(self.git, mirror, base=base, head=head, path=path))
+
+    @asynccontextmanager
+    async def _reader(self, repository: Repository, commit: str) -> AsyncIterator[Reader]:
+        with _failing(commit):
+            async with self.objects.reader(self.mirrors.path(repository)) as reader:
+                yield reader
+
+    def _streamed(
+        self, repository: Repository, commit: str, stream: Callable[[Reader], AsyncGenerator[bytes, None]]
+    ) -> AsyncGenerator[bytes, None]:
+        async def read() -> AsyncGenerator[bytes, None]:
+            async with self._reader(repository, commit) as reader, aclosing(stream(reader)) as chunks:
+                async for chunk in chunks:
+                    yield chunk
+
+        return self._placed(commit, read())
+
+    async def _placed(self, commit: str, chunks: AsyncGenerator[bytes, None]) -> AsyncGenerator[bytes, None]:
+        """The same, if there is a place. Errors: TooManyStreams, StateGone."""
+        if self._streams.locked():
+            raise TooManyStreams(STREAMS)
+        with _failing(commit):
+            async with self._streams, aclosing(chunks):
+                async for chunk in chunks:
+                    yield chunk
+
+
+@contextmanager
+def _failing(commit: str) -> Iterator[None]:
+    """What a mirror cannot answer, it does not have: the commit, or a part of it."""
+    try:
+        yield
+    except (GitFailed, TimeoutError, OSError, ValueError) as error:
+        raise StateGone(commit, str(error)) from error
+
+
+async def _directory(reader: Reader, commit: str, parts: Sequence[bytes]) -> Node:
+    node = await find(reader, commit, parts)
+    if node.mode != TREE:
+        raise NotADirectory(b"/".join(parts).decode())
+    return node
+
+
+async def _first(found: AsyncGenerator[tuple[bytes, Node], None], limit: int) -> list[tuple[bytes, Node]]:
+    page = []
+    async with aclosing(found):
+        async for each in found:
+            page.append(each)
+            if len(page) >= limit:
+                break
+    return page
+
+
+async def _only(
+    found: AsyncGenerator[tuple[bytes, Node], None], matches: Callable[[str], bool]
+) -> AsyncGenerator[tuple[bytes, Node], None]:
+    async with aclosing(found):
+        async for path, node in found:
+            if matches(path.decode("utf-8", "replace")):
+                yield path, node
+
+
+def _name_filter(pattern: str) -> Callable[[str], bool]:
+    folded = pattern.casefold()
+    if not any(special in pattern for special in "*?["):
+        return lambda path: folded in path.casefold()
+    glob = re.compile(fnmatch.translate(folded if "/" in folded else f"*{folded}"))
+    return lambda path: glob.match(path.casefold()) is not None
+
+
+async def _all_of(chunks: list[bytes]) -> AsyncGenerator[bytes, None]:
+    for chunk in chunks:
+        yield chunk
+
+
+def _prefix(parts: Sequence[bytes]) -> bytes:
+    return b"".join(part + b"/" for part in parts)
+
+
+def _token(key: bytes) -> str:
+    return base64.urlsafe_b64encode(key).decode()
+
+
+def _key(token: str) -> bytes:
+    try:
+        return base64.b64decode(token, altchars=b"-_", validate=True)
+    except (binascii.Error, ValueError):
+        raise InvalidField("page_token", "is not one of this call's") from None

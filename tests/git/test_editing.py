@@ -1,0 +1,140 @@
+"""Edits without a working tree: what git itself says of the commits that they make."""
+
+from __future__ import annotations
+
+import pytest
+from support.git_server import git
+from support.git_world import AT, AUTHOR, BASE, SESSION, World
+
+from server.git.refs import session_ref
+from server.kernel.errors import FileChanged, FileTooLarge, KernelError, NotADirectory, NotAFile, PathInvalid, PathNotFound, StateGone
+from server.kernel.ports.trees import Delete, Edit, Edited, Kind, MakeDirectory, Move, Write
+
+
+async def _edit(world: World, commit: str, *edits: Edit) -> Edited:
+    return await world.git.trees.edit(world.repository, commit, edits, author=AUTHOR, at=AT, message="Edit")
+
+
+def _files(world: World, commit: str) -> dict[str, str]:
+    listed = git(world.mirror, "-c", "core.quotePath=false", "ls-tree", "-r", commit).splitlines()
+    return {line.partition("\t")[2]: line.split()[2] for line in listed}
+
+
+async def test_a_commit_as_git_would_have_made_it(world: World) -> None:
+    base = await world.fetch()
+    edits = [
+        Write("src/app.py", b"changed\n"), Write("src-new/x", b"x"), Write("run.sh", b"#!/bin/sh\n", executable=True),
+        Move("docs/guide.md", "manual/guide.md"), Move("src/deep", "deep"), Delete("README.md"), MakeDirectory("empty/dir"),
+    ]  # fmt: skip
+    edited = await _edit(world, base, *edits)
+    assert [(change.operation, change.path, change.old_path) for change in edited.changes if change] == [
+        ("MODIFIED", "src/app.py", ""), ("ADDED", "src-new/x", ""), ("ADDED", "run.sh", ""),
+        ("RENAMED", "manual/guide.md", "docs/guide.md"),
+        ("RENAMED", "deep", "src/deep"), ("DELETED", "README.md", ""), ("ADDED", "empty/dir/.gitkeep", ""),
+    ]  # fmt: skip
+    assert git(world.mirror, "fsck", "--strict", "--no-dangling") == ""
+    assert list(_files(world, edited.commit)) == [
+        ".gitignore", "deep/er.py", "empty/dir/.gitkeep", "manual/guide.md", "run.sh", "src-new/x", "src/app.py",
+    ]  # fmt: skip
+    assert git(world.mirror, "show", f"{edited.commit}:src/app.py") == "changed"
+    assert git(world.mirror, "log", "-1", "--format=%P %an %ae %at %s", edited.commit) == (
+        f"{base} {AUTHOR.name} {AUTHOR.email} {int(AT.timestamp())} Edit"
+    )
+    git(world.mirror, "read-tree", f"{edited.commit}")
+    assert git(world.mirror, "write-tree") == git(world.mirror, "rev-parse", f"{edited.commit}^{{tree}}")
+    entry = edited.changes[0].entry
+    assert entry == await world.git.trees.entry(world.repository, edited.commit, "src/app.py")
+    assert (await _edit(world, edited.commit, Write("run.sh", b"new"))).changes[0].entry.kind is Kind.EXECUTABLE
+
+
+async def test_what_changes_nothing_makes_no_commit(world: World) -> None:
+    base = await world.fetch()
+    edited = await _edit(world, base, Write("README.md", BASE["README.md"].encode()), MakeDirectory("src/deep"))
+    assert edited == Edited(base, (None, None))
+    assert (await _edit(world, base, Write("new", b"x"), Delete("new"))).commit == base
+
+
+async def test_an_etag_decides(world: World) -> None:
+    base = await world.fetch()
+    etag = (await world.git.trees.entry(world.repository, base, "README.md")).etag
+    await _edit(world, base, Write("README.md", b"x", expected_etag=etag), Write("new", b"x", expected_etag=""))
+    await _edit(world, base, Move("README.md", "to", expected_etag=etag))
+    await _edit(world, base, Delete("README.md", expected_etag=etag))
+    for edit in (
+        Write("README.md", b"x", expected_etag=""), Write("README.md", b"x", expected_etag="1" * 40),
+        Write("new", b"x", expected_etag=etag),
+        Write("src", b"", expected_etag=""), Delete("README.md", expected_etag=""), Move("README.md", "docs/guide.md"),
+    ):  # fmt: skip
+        with pytest.raises(FileChanged):
+            await _edit(world, base, Write("other", b"x"), edit)
+    with pytest.raises(FileChanged) as told:
+        await _edit(world, base, Write("README.md", b"x", expected_etag="1" * 40))
+    assert told.value.metadata["etag"] == etag
+
+
+REFUSED: list[tuple[Edit, type[KernelError]]] = [
+    (Write(".git/config", b""), PathInvalid),
+    (Write("a/.GIT", b""), PathInvalid),
+    (Write("git~1/x", b""), PathInvalid),
+    (Write(".g\u200cit/x", b""), PathInvalid),
+    (Write("../x", b""), PathInvalid),
+    (Write("/x", b""), PathInvalid),
+    (Write("", b""), PathInvalid),
+    (Write("GITMOD~1", b""), PathInvalid),
+    (Write(".gitmodules", b'[submodule "x"]\n\turl = --upload-pack=evil\n'), PathInvalid),
+    (Write(".gitattributes", b"x" * 3000), PathInvalid),
+    (Move("README.md", ".gitmodules"), PathInvalid),
+    (Move("src", "src/deep/src"), PathInvalid),
+    (Move("README.md", ".git/hooks/x"), PathInvalid),
+    (Move("README.md", "README.md"), PathInvalid),
+    (MakeDirectory(".git"), PathInvalid),
+    (Write("README.md/x", b""), NotADirectory),
+    (Write("src", b""), NotAFile),
+    (Write("out", b""), NotAFile),
+    (Write("out/x", b""), NotADirectory),
+    (MakeDirectory("README.md"), NotADirectory),
+    (Delete("src"), NotAFile),
+    (Delete("nothing"), PathNotFound),
+    (Move("nothing", "x"), PathNotFound),
+    (Write("large", bytes(16 * 1024 * 1024 + 1)), FileTooLarge),
+]
+
+
+async def test_what_is_refused_leaves_nothing(world: World) -> None:
+    (world.server.root / "demo-seed" / "out").symlink_to("/etc")
+    world.server.commit("demo", {})
+    base = await world.fetch()
+    before = sorted(world.mirror.glob("objects/??/*"))
+    for edit, error in REFUSED:
+        with pytest.raises(error):
+            await _edit(world, base, Write("fine", b"x"), edit)
+    assert sorted(world.mirror.glob("objects/??/*")) == before
+    await _edit(world, base, Delete("out"), Write("out", b"x"))
+    with pytest.raises(StateGone):
+        await _edit(world, "1" * 40, Write("x", b""))
+
+
+async def test_edits_survive_the_upkeep_and_are_kept(world: World) -> None:
+    base = await world.fetch()
+    edited = await _edit(world, base, Write("x", b"1"))
+    await world.git.trees.keep(world.repository, SESSION, edited.commit)
+    assert git(world.mirror, "rev-parse", session_ref(SESSION)) == edited.commit
+    again = await _edit(world, edited.commit, Write("x", b"2"))
+    git(world.mirror, "repack", "-A", "-d", "-q", "--unpack-unreachable=2.weeks.ago")
+    git(world.mirror, "prune", "--expire=2.weeks.ago")
+    assert _files(world, again.commit).keys() == _files(world, edited.commit).keys()
+    third = await _edit(world, again.commit, Write("x", b"3"))
+    assert git(world.mirror, "show", f"{third.commit}:x") == "3"
+
+
+async def test_a_workspace_takes_up_where_an_edit_left_off(world: World) -> None:
+    base = await world.fetch()
+    edited = await _edit(world, base, Write("src/new.py", b"new\n"), MakeDirectory("empty"))
+    await world.git.trees.keep(world.repository, SESSION, edited.commit)
+    start = await world.fetch(head_commit=edited.commit)
+    assert start == edited.commit
+    workspace = await world.workspace(start)
+    (workspace / "src/new.py").write_text("newer\n")
+    imported = await world.import_(workspace, start)
+    assert imported.commit
+    assert git(world.mirror, "diff", "--name-only", start, imported.commit) == "src/new.py"
