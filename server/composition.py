@@ -27,6 +27,7 @@ from server.identity.authenticator import ApiKeyAuthenticator
 from server.identity.vault import open_vault
 from server.kernel.credentials import Credentials
 from server.kernel.execute import Execute
+from server.kernel.files import Files
 from server.kernel.inputs import Inputs
 from server.kernel.inspection import Inspections
 from server.kernel.journal import Journal, Notes
@@ -161,6 +162,7 @@ async def compose(settings: Settings, *, mark: Callable[[str], None] | None = No
             retry_seconds=settings.snapshot_retry_seconds,
         )
         notes = Notes(stores.history, journal, codec, secrets=secrets, recorded=uploads.add)
+        files = Files(stores.sessions, stores.history, notes, trees=repositories.trees, repositories=repositories, codec=codec)
         failed = await stack.enter_async_context(_running(journal, supervisor, uploads))
         await supervisor.recover()
         api = await stack.enter_async_context(
@@ -171,6 +173,7 @@ async def compose(settings: Settings, *, mark: Callable[[str], None] | None = No
                 execute=execute,
                 inputs=inputs,
                 credentials=credentials,
+                files=files,
                 authenticator=ApiKeyAuthenticator(stores.keys),
                 tracer=tracer,
             )

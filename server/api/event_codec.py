@@ -155,8 +155,8 @@ class ProtobufEventCodec:
             ),
         )
 
-    def file_changed(self, diff: Diff) -> Fact:
-        """What the turn changed in all."""
+    def file_changed(self, diff: Diff, *, turn_total: bool = True) -> Fact:
+        """What the turn changed in all, or what somebody else has changed."""
         changes = [
             pb.FileChange(
                 path=file.path,
@@ -170,7 +170,7 @@ class ProtobufEventCodec:
             )
             for file in diff.files
         ]
-        return _fact(file_changed=pb.FileChanged(changes=changes, turn_total=True, truncated=diff.truncated))
+        return _fact(file_changed=pb.FileChanged(changes=changes, turn_total=turn_total, truncated=diff.truncated))
 
     def git_updated(
         self,

@@ -15,14 +15,18 @@ from grpc_reflection.v1alpha.reflection import SERVICE_NAME as REFLECTION
 
 from server.api.credential_service import SERVICE as CREDENTIALS
 from server.api.credential_service import CredentialService
+from server.api.downloads import Downloads
 from server.api.edge import MAX_REQUEST_BYTES, KeyCheck, NoSuchCall, Service, generic_handler
 from server.api.event_stream_service import SERVICE as EVENT_STREAMS
 from server.api.event_stream_service import EventStreamService
+from server.api.file_service import SERVICE as FILES
+from server.api.file_service import FileService
 from server.api.keyless import Health, Reflection
 from server.api.session_service import SERVICE, SessionService
 from server.api.streams import Streams
 from server.kernel.credentials import Credentials
 from server.kernel.execute import Execute
+from server.kernel.files import Files
 from server.kernel.inputs import Inputs
 from server.kernel.ports.authenticator import Authenticator
 from server.kernel.ports.tracer import Tracer
@@ -67,6 +71,7 @@ async def open_api(
     execute: Execute,
     inputs: Inputs,
     credentials: Credentials,
+    files: Files,
     authenticator: Authenticator,
     tracer: Tracer,
 ) -> AsyncIterator[Api]:
@@ -77,6 +82,7 @@ async def open_api(
         SERVICE: SessionService(sessions, execute, inputs, streams),
         EVENT_STREAMS: EventStreamService(sessions, execute, streams, authenticator),
         CREDENTIALS: CredentialService(credentials),
+        FILES: FileService(files, Downloads(write_seconds=write_seconds)),
     }
     names = [descriptor.full_name for descriptor in services]
     health = Health(("", *names))

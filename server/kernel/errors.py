@@ -416,6 +416,13 @@ class SecretUnreadable(KernelError):
         super().__init__("a sealed secret cannot be opened")
 
 
+class DownloadStalled(KernelError):
+    """A client did not read what it asked for, for too long, and was cut off to protect the others."""
+
+    def __init__(self) -> None:
+        super().__init__("the stream was not read for too long")
+
+
 # -- what ends or degrades a turn (never a call) ----------------------------------------------------------------------------
 
 

@@ -72,8 +72,8 @@ class EventCodec(Protocol):
         """`phase`: STARTING, READY, ADOPTED, EXITED or LOST."""
         ...
 
-    def file_changed(self, diff: Diff) -> Fact:
-        """What the turn changed in all, as Git sees it."""
+    def file_changed(self, diff: Diff, *, turn_total: bool = True) -> Fact:
+        """What the turn changed in all, as Git sees it; or what somebody else has changed."""
         ...
 
     def git_updated(

@@ -1,0 +1,165 @@
+"""treadle.file.v1.FileService: gRPC to use cases, nothing else."""
+
+from __future__ import annotations
+
+from server.api.downloads import Downloads
+from server.api.edge import Context
+from server.kernel.errors import InvalidField
+from server.kernel.files import Files
+from server.kernel.identity import Principal
+from server.kernel.ports.repositories import FileDiff
+from server.kernel.ports.trees import ArchiveFormat, Change, Delete, Edit, Entry, MakeDirectory, Move, Write
+from treadle.file.v1 import file_service_pb2 as pb
+
+SERVICE = pb.DESCRIPTOR.services_by_name["FileService"]
+
+_SUFFIX = {ArchiveFormat.TAR_GZ: "tar.gz", ArchiveFormat.ZIP: "zip"}
+
+
+class FileService:
+    """See the comments of the proto for what each RPC promises."""
+
+    def __init__(self, files: Files, downloads: Downloads) -> None:
+        self._files = files
+        self._downloads = downloads
+
+    async def list_files(self, principal: Principal, request: pb.ListFilesRequest, _: Context) -> pb.ListFilesResponse:
+        """Read a page of a directory."""
+        listing, commit = await self._files.list(
+            principal,
+            request.session_id,
+            path=request.path,
+            at=request.at,
+            recursive=request.recursive,
+            page_size=request.page_size,
+            page_token=request.page_token,
+        )
+        return pb.ListFilesResponse(files=map(_file, listing.entries), next_page_token=listing.next_path, commit=commit)
+
+    async def read_file(self, principal: Principal, request: pb.ReadFileRequest, context: Context) -> None:
+        """Stream a file."""
+        content = await self._files.read(
+            principal, request.session_id, path=request.path, at=request.at, offset=request.offset, length=_length(request)
+        )
+        first = pb.ReadFileResponse(file=_file(content.entry)).SerializeToString()
+        await self._downloads.send(context, content.chunks, _data, first=first)
+
+    async def download_file(self, principal: Principal, request: pb.DownloadFileRequest, context: Context) -> None:
+        """Send a file as an attachment."""
+        length = _length(request)
+        content = await self._files.read(
+            principal, request.session_id, path=request.path, at=request.at, offset=request.offset, length=length
+        )
+        left = max(0, content.entry.size - request.offset)
+        size = left if length is None else min(left, length)
+        await self._downloads.attach(context, content.chunks, name=request.path.rpartition("/")[2], size=size)
+
+    async def download_archive(self, principal: Principal, request: pb.DownloadArchiveRequest, context: Context) -> None:
+        """Send a directory, packed."""
+        archive = ArchiveFormat.ZIP if request.format == pb.ARCHIVE_FORMAT_ZIP else ArchiveFormat.TAR_GZ
+        chunks, state = await self._files.archive(
+            principal, request.session_id, path=request.path, at=request.at, archive=archive
+        )  # fmt: skip
+        name = request.path.rpartition("/")[2] or state.repository.url.rpartition("/")[2].removesuffix(".git")
+        await self._downloads.attach(context, chunks, name=f"{name}-{state.commit[:12]}.{_SUFFIX[archive]}")
+
+    async def find_files(self, principal: Principal, request: pb.FindFilesRequest, _: Context) -> pb.FindFilesResponse:
+        """Find files by name."""
+        found, commit = await self._files.find(
+            principal, request.session_id, pattern=request.pattern, path=request.path, at=request.at, limit=request.limit
+        )
+        return pb.FindFilesResponse(files=map(_file, found), commit=commit)
+
+    async def search_files(self, principal: Principal, request: pb.SearchFilesRequest, _: Context) -> pb.SearchFilesResponse:
+        """Find lines."""
+        found, commit = await self._files.search(
+            principal,
+            request.session_id,
+            pattern=request.pattern,
+            regex=request.regex,
+            ignore_case=request.ignore_case,
+            path=request.path,
+            at=request.at,
+            limit=request.limit,
+        )
+        matches = [pb.Match(path=match.path, line=match.line, text=match.text) for match in found]
+        return pb.SearchFilesResponse(matches=matches, commit=commit)
+
+    async def diff_files(self, principal: Principal, request: pb.DiffFilesRequest, _: Context) -> pb.DiffFilesResponse:
+        """Compare two states."""
+        compared = await self._files.diff(principal, request.session_id, base=getattr(request, "from"), head=request.to)
+        diff = compared.diff
+        return pb.DiffFilesResponse(
+            files=map(_file_diff, diff.files),
+            files_changed=diff.files_changed,
+            additions=diff.additions,
+            deletions=diff.deletions,
+            truncated=diff.truncated,
+            from_commit=compared.base,
+            to_commit=compared.head,
+        )
+
+    async def download_patch(self, principal: Principal, request: pb.DownloadPatchRequest, context: Context) -> None:
+        """Send the difference of two states as one patch."""
+        chunks, state = await self._files.patch(
+            principal, request.session_id, base=getattr(request, "from"), head=request.to, path=request.path
+        )
+        await self._downloads.attach(context, chunks, name=f"{state.commit[:12]}.patch")
+
+    async def edit_files(self, principal: Principal, request: pb.EditFilesRequest, _: Context) -> pb.EditFilesResponse:
+        """Change files."""
+        edits = [_edit(edit) for edit in request.edits]
+        done = await self._files.edit(principal, request.session_id, edits, if_head=request.if_head, message=request.message)
+        files = [_edited(edit, change) for edit, change in zip(edits, done.changes, strict=True)]
+        return pb.EditFilesResponse(files=files, commit=done.commit)
+
+
+def _length(request: pb.ReadFileRequest | pb.DownloadFileRequest) -> int | None:
+    return request.length if request.HasField("length") else None
+
+
+def _data(chunk: bytes) -> bytes:
+    return pb.ReadFileResponse(data=chunk).SerializeToString()
+
+
+def _file(entry: Entry) -> pb.File:
+    return pb.File(path=entry.path, kind=f"FILE_KIND_{entry.kind}", size=entry.size, etag=entry.etag)
+
+
+def _file_diff(file: FileDiff) -> pb.FileDiff:
+    return pb.FileDiff(
+        path=file.path,
+        old_path=file.old_path,
+        operation=file.operation,
+        binary=file.binary,
+        additions=file.additions,
+        deletions=file.deletions,
+        patch=file.patch,
+        patch_truncated=file.patch_truncated,
+    )
+
+
+def _edit(edit: pb.FileEdit) -> Edit:
+    """Errors: InvalidField for one that says nothing."""
+    kind = edit.WhichOneof("edit")
+    if kind == "write":
+        write = edit.write
+        content = write.text.encode() if write.WhichOneof("content") == "text" else write.data
+        return Write(write.path, content, _etag(write), write.executable if write.HasField("executable") else None)
+    if kind == "move":
+        return Move(edit.move.path, edit.move.to, _etag(edit.move))
+    if kind == "delete":
+        return Delete(edit.delete.path, _etag(edit.delete), edit.delete.recursive)
+    if kind == "make_directory":
+        return MakeDirectory(edit.make_directory.path)
+    raise InvalidField("edits", "say what to do: write, move, delete or make_directory")
+
+
+def _etag(edit: pb.WriteEdit | pb.MoveEdit | pb.DeleteEdit) -> str | None:
+    return edit.expected_etag if edit.HasField("expected_etag") else None
+
+
+def _edited(edit: Edit, change: Change | None) -> pb.EditedFile:
+    path = edit.to if isinstance(edit, Move) else edit.path
+    entry = change.entry if change else None
+    return pb.EditedFile(file=_file(entry) if entry else pb.File(path=path), changed=change is not None)

@@ -1,0 +1,309 @@
+"""Use cases: a session's files, at any time it was at a commit, read and changed without a worker."""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from collections.abc import AsyncGenerator, Awaitable, Callable, Sequence
+from dataclasses import dataclass, replace
+from datetime import UTC, datetime
+from functools import partial
+from typing import TypeVar
+from weakref import WeakValueDictionary
+
+import structlog
+
+from server.kernel.errors import HeadMoved, InvalidField, RequestTooLarge, StateGone, WorkspaceFailed
+from server.kernel.finish import Finishing
+from server.kernel.history import NewSnapshot, SnapshotKind
+from server.kernel.identity import Principal
+from server.kernel.journal import Notes
+from server.kernel.ports.event_codec import EventCodec
+from server.kernel.ports.history_store import HistoryStore
+from server.kernel.ports.repositories import Author, Diff, FileDiff, Repositories, Repository
+from server.kernel.ports.session_store import SessionStore
+from server.kernel.ports.trees import (
+    ArchiveFormat,
+    Change,
+    Content,
+    Delete,
+    Edit,
+    Entry,
+    Listing,
+    Match,
+    Move,
+    Trees,
+    Write,
+)
+from server.kernel.session import Session
+from server.kernel.validation import check_page_size
+
+HEAD = "head"
+DEFAULT_PAGE, MAX_PAGE = 1000, 5000
+DEFAULT_FOUND, MAX_FOUND = 100, 1000
+MAX_PATTERN = 1000
+MAX_MESSAGE = 1000
+MAX_EDITS = 1000
+MAX_PATCH_BYTES = 1024 * 1024
+MAX_LISTED_FILES = 1000
+_TOLD_CHANGES = 500
+_TRIES = 8
+"""How often an edit is made anew on a head that has moved. In one process edits take turns, so only other replicas and turns move it."""
+_FRESH_SECONDS = 60.0
+_REMEMBERED = 1024
+
+T = TypeVar("T")
+
+log = structlog.get_logger()
+
+
+@dataclass(frozen=True)
+class State:
+    """A session as it was at some time."""
+
+    session: Session
+    repository: Repository
+    commit: str
+
+
+@dataclass(frozen=True)
+class Compared:
+    """The difference of two states."""
+
+    diff: Diff
+    base: str
+    head: str
+
+
+@dataclass(frozen=True)
+class Edits:
+    """What was done: one change per edit (None where nothing had to change), and the newest commit."""
+
+    changes: tuple[Change | None, ...]
+    commit: str
+
+
+class Files:
+    """Every call asks first whether the session is the caller's."""
+
+    def __init__(
+        self,
+        sessions: SessionStore,
+        history: HistoryStore,
+        notes: Notes,
+        *,
+        trees: Trees,
+        repositories: Repositories,
+        codec: EventCodec,
+    ) -> None:
+        self._sessions = sessions
+        self._history = history
+        self._notes = notes
+        self._trees = trees
+        self._repositories = repositories
+        self._codec = codec
+        self._editing: WeakValueDictionary[str, asyncio.Lock] = WeakValueDictionary()
+        self._tips: dict[tuple[Repository, str], tuple[float, str]] = {}
+        self._finishing = Finishing()
+
+    # -- reading ------------------------------------------------------------------------------------------------------------
+
+    async def list(
+        self, principal: Principal, session_id: str, *, path: str, at: str, recursive: bool, page_size: int, page_token: str
+    ) -> tuple[Listing, str]:
+        """A page of a directory, and the commit. Errors: as listed at FileService."""
+        limit = check_page_size(page_size, default=DEFAULT_PAGE, limit=MAX_PAGE)
+        state = await self._state(principal, session_id, at)
+        listing = await self._reading(
+            state, lambda: self._trees.listing(state.repository, state.commit, path, recursive=recursive, after=page_token, limit=limit)
+        )
+        return listing, state.commit
+
+    async def read(self, principal: Principal, session_id: str, *, path: str, at: str, offset: int, length: int | None) -> Content:
+        """A file, or a part of it. Errors: as listed at FileService."""
+        state = await self._state(principal, session_id, at)
+        return await self._reading(
+            state, lambda: self._trees.read(state.repository, state.commit, path, offset=offset, length=length)
+        )  # fmt: skip
+
+    async def archive(
+        self, principal: Principal, session_id: str, *, path: str, at: str, archive: ArchiveFormat
+    ) -> tuple[AsyncGenerator[bytes, None], State]:
+        """A directory, packed. Errors: as listed at FileService."""
+        state = await self._state(principal, session_id, at)
+        return await self._reading(state, lambda: self._trees.archive(state.repository, state.commit, path, archive)), state
+
+    async def find(
+        self, principal: Principal, session_id: str, *, pattern: str, path: str, at: str, limit: int
+    ) -> tuple[Sequence[Entry], str]:
+        """Files by their names, and the commit. Errors: as listed at FileService."""
+        limit = _checked(pattern, limit)
+        state = await self._state(principal, session_id, at)
+        found = await self._reading(
+            state, lambda: self._trees.names(state.repository, state.commit, pattern, path=path, limit=limit)
+        )  # fmt: skip
+        return found, state.commit
+
+    async def search(
+        self, principal: Principal, session_id: str, *, pattern: str, regex: bool, ignore_case: bool, path: str, at: str, limit: int
+    ) -> tuple[Sequence[Match], str]:
+        """Lines, and the commit. Errors: as listed at FileService."""
+        limit = _checked(pattern, limit)
+        state = await self._state(principal, session_id, at)
+        found = await self._reading(
+            state,
+            lambda: self._trees.grep(state.repository, state.commit, pattern, path=path, regex=regex, ignore_case=ignore_case, limit=limit),
+        )
+        return found, state.commit
+
+    async def diff(self, principal: Principal, session_id: str, *, base: str, head: str) -> Compared:
+        """Two states, file by file. Errors: as listed at FileService."""
+        older, newer = await self._both(principal, session_id, base, head)
+        try:
+            diff = await self._repositories.diff(
+                newer.repository, base=older.commit, head=newer.commit, max_patch_bytes=MAX_PATCH_BYTES, max_files=MAX_LISTED_FILES
+            )
+        except WorkspaceFailed as error:
+            raise StateGone(newer.commit, error.message) from error
+        return Compared(diff, older.commit, newer.commit)
+
+    async def patch(
+        self, principal: Principal, session_id: str, *, base: str, head: str, path: str
+    ) -> tuple[AsyncGenerator[bytes, None], State]:
+        """The same as one patch. Errors: as listed at FileService."""
+        older, newer = await self._both(principal, session_id, base, head)
+        return await self._trees.patch(newer.repository, older.commit, newer.commit, path=path), newer
+
+    # -- writing ------------------------------------------------------------------------------------------------------------
+
+    async def edit(self, principal: Principal, session_id: str, edits: Sequence[Edit], *, if_head: str, message: str) -> Edits:
+        """Errors: as listed at FileService.EditFiles."""
+        if not 0 < len(edits) <= MAX_EDITS:
+            raise InvalidField("edits", f"1 to {MAX_EDITS:,}")
+        if len(message) > MAX_MESSAGE:
+            raise RequestTooLarge("message", size=len(message), limit=MAX_MESSAGE)
+        session = await self._sessions.get(principal, session_id)
+        # A commit that nobody knows of is no harm, but a head without its event's followers looking would be.
+        return await self._finishing.run(self._commit(principal, session.id, edits, if_head, message or _message(edits)))
+
+    async def _commit(self, principal: Principal, session_id: str, edits: Sequence[Edit], if_head: str, message: str) -> Edits:
+        lock = self._editing.setdefault(session_id, asyncio.Lock())
+        async with lock:
+            for tried in range(_TRIES):
+                state = await self._state(principal, session_id, HEAD)
+                if if_head not in {"", state.commit}:
+                    raise HeadMoved(if_head, state.commit)
+                try:
+                    return await self._edited(principal, state, edits, message)
+                except HeadMoved:
+                    if tried + 1 == _TRIES:
+                        raise
+            raise AssertionError("the last try returns or raises")
+
+    async def _edited(self, principal: Principal, state: State, edits: Sequence[Edit], message: str) -> Edits:
+        author, now = Author(principal.name, principal.email), datetime.now(UTC)
+        edited = await self._reading(
+            state, lambda: self._trees.edit(state.repository, state.commit, edits, author=author, at=now, message=message)
+        )
+        if edited.commit != state.commit:
+            snapshot = NewSnapshot(SnapshotKind.EDIT, edited.commit, state.commit, message)
+            told = _told(edited.changes)
+            facts = [
+                self._codec.file_changed(told, turn_total=False),
+                self._codec.git_updated(
+                    "COMMITTED",
+                    repository=state.repository.url,
+                    branch=state.session.branch,
+                    sha=edited.commit,
+                    message=message,
+                    diff=told,
+                ),
+            ]
+            await self._notes.record(principal, state.session.id, head=state.session.head_commit, snapshot=snapshot, facts=facts)
+            await self._keep(state, edited.commit)
+        return Edits(edited.changes, edited.commit)
+
+    async def _keep(self, state: State, commit: str) -> None:
+        """The database has it: this only keeps the mirror from letting go of it some weeks later."""
+        try:
+            await self._trees.keep(state.repository, state.session.id, commit)
+        except StateGone as error:
+            log.warning("edit.not_kept", session_id=state.session.id, error=error.message)
+
+    # -- states -------------------------------------------------------------------------------------------------------------
+
+    async def _state(self, principal: Principal, session_id: str, at: str) -> State:
+        session = await self._sessions.get(principal, session_id)
+        repository = Repository(session.tenant_id, session.owner_id, session.repository_url)
+        return State(session, repository, await self._commit_at(principal, session, repository, at))
+
+    async def _commit_at(self, principal: Principal, session: Session, repository: Repository, at: str) -> str:
+        if at in {"", HEAD}:
+            return session.head_commit or await self._tip(repository, session)
+        if at.isascii() and at.isdecimal() and len(at) < 10:
+            return (await self._history.get(principal, session.id, number=int(at))).commit
+        return (await self._history.get(principal, session.id, turn_id=at)).commit
+
+    async def _both(self, principal: Principal, session_id: str, base: str, head: str) -> tuple[State, State]:
+        newer = await self._state(principal, session_id, head)
+        if base:
+            older = replace(newer, commit=await self._commit_at(principal, newer.session, newer.repository, base))
+        else:
+            page = await self._history.list(principal, session_id, page_size=1, page_token="")
+            older = replace(newer, commit=page.snapshots[0].parent if page.snapshots else newer.commit)
+        for state in (older, newer):
+            await self._reading(state, partial(self._trees.entry, state.repository, state.commit, ""))
+        return older, newer
+
+    async def _tip(self, repository: Repository, session: Session) -> str:
+        """Of the base branch: where the first turn will begin, if nobody pushes meanwhile."""
+        key = (repository, session.base_branch)
+        at, commit = self._tips.get(key, (0.0, ""))
+        if not commit or time.monotonic() - at > _FRESH_SECONDS:
+            commit = await self._repositories.fetch(repository, branch=session.base_branch, session_branch="", head_commit="")
+            while len(self._tips) >= _REMEMBERED:
+                del self._tips[next(iter(self._tips))]
+            self._tips[key] = (time.monotonic(), commit)
+        return commit
+
+    async def _reading(self, state: State, call: Callable[[], Awaitable[T]]) -> T:
+        """The same, after a fetch if this server does not have the state: another one may have made and pushed it."""
+        try:
+            return await call()
+        except StateGone:
+            session = state.session
+            await self._repositories.fetch(
+                state.repository, branch=session.base_branch, session_branch=session.branch, head_commit=session.head_commit
+            )
+            return await call()
+
+
+def _checked(pattern: str, limit: int) -> int:
+    if not pattern:
+        raise InvalidField("pattern", "say what to look for")
+    if len(pattern) > MAX_PATTERN:
+        raise RequestTooLarge("pattern", size=len(pattern), limit=MAX_PATTERN)
+    if "\0" in pattern or "\n" in pattern:
+        raise InvalidField("pattern", "is one line of text")
+    if not 0 <= limit <= MAX_FOUND:
+        raise InvalidField("limit", f"0 (for {DEFAULT_FOUND}) to {MAX_FOUND}")
+    return limit or DEFAULT_FOUND
+
+
+def _message(edits: Sequence[Edit]) -> str:
+    """What Git's log says of edits that come without a message."""
+    if len(edits) > 1:
+        return f"Edit {len(edits)} files"
+    (edit,) = edits
+    if isinstance(edit, Write):
+        return f"Edit {edit.path}"
+    if isinstance(edit, Move):
+        return f"Move {edit.path} to {edit.to}"
+    return f"Delete {edit.path}" if isinstance(edit, Delete) else f"Make {edit.path}"
+
+
+def _told(changes: Sequence[Change | None]) -> Diff:
+    """For the log: what happened to which file. Who wants to see the lines asks for the difference."""
+    made = [change for change in changes if change is not None]
+    files = tuple(FileDiff(change.path, change.operation, old_path=change.old_path) for change in made[:_TOLD_CHANGES])
+    return Diff(files, files_changed=len(made), truncated=len(made) > _TOLD_CHANGES)

@@ -1,0 +1,178 @@
+"""A session's files over the API of a whole server, without a worker."""
+
+from __future__ import annotations
+
+import asyncio
+import io
+import tarfile
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import grpc
+import pytest
+from support.git_server import GitServer, git
+from support.treadle import Client, branch_of, error_info, kinds, pushed_files, recording
+
+from server.identity.keys import create_key
+from server.identity.local_user import TENANT, USER
+from server.kernel.identity import Principal
+from treadle.file.v1 import file_service_pb2 as pb
+from treadle.file.v1.file_service_pb2_grpc import FileServiceStub
+from treadle.session.v1 import event_pb2
+from treadle.session.v1 import session_service_pb2 as session_pb
+
+FILES = {
+    "a.txt": "one\n",
+    "src/app.py": "print('hello')\n",
+    "write.jsonl": recording({"write": "a.txt", "content": "two\n"}),
+    "more.jsonl": recording({"write": "b.txt", "content": "three\n"}),
+    "sleep.jsonl": recording({"run": ["sleep", "1000"]}),
+}
+
+
+@pytest.fixture
+def bare(git_server: GitServer) -> Path:
+    return git_server.create("acme/app", FILES)
+
+
+@pytest.fixture
+async def session(client: Client, bare: Path, git_server: GitServer) -> str:
+    created = await client.call("CreateSession", session_pb.CreateSessionRequest(repository_url=f"{git_server.url}/acme/app.git"))
+    return created.session.session_id
+
+
+class Calls:
+    """FileService for one session."""
+
+    def __init__(self, client: Client, session_id: str) -> None:
+        self.client, self.session_id = client, session_id
+        self.stub: Any = FileServiceStub(client.channel)
+
+    async def __call__(self, method: str, **fields: Any) -> Any:
+        request = getattr(pb, f"{method}Request")(session_id=self.session_id, **fields)
+        return await getattr(self.stub, method)(request, metadata=self.client.metadata, timeout=60)
+
+    async def read(self, path: str, method: str = "ReadFile", **fields: Any) -> bytes:
+        request = getattr(pb, f"{method}Request")(session_id=self.session_id, path=path, **fields)
+        return b"".join([part.data async for part in getattr(self.stub, method)(request, metadata=self.client.metadata, timeout=60)])
+
+    async def edit(self, *edits: dict[str, Any], **fields: Any) -> Any:
+        return await self("EditFiles", edits=[pb.FileEdit(**edit) for edit in edits], **fields)
+
+    async def write(self, path: str, text: str, **fields: Any) -> Any:
+        return await self.edit({"write": pb.WriteEdit(path=path, text=text, **fields)})
+
+    async def turn(self, model: str) -> list[event_pb2.Event]:
+        return await self.client.run(session_id=self.session_id, prompt="go", provider="replay", model=model)
+
+
+@pytest.fixture
+def files(client: Client, session: str) -> Calls:
+    return Calls(client, session)
+
+
+async def test_a_session_without_a_turn_shows_its_base_branch_and_can_be_edited(files: Calls, bare: Path) -> None:
+    base = git(bare, "rev-parse", "main")
+    listed = await files("ListFiles")
+    assert listed.commit == base
+    assert [file.path for file in listed.files] == ["a.txt", "more.jsonl", "sleep.jsonl", "src", "write.jsonl"]
+    assert await files.read("src/app.py") == b"print('hello')\n"
+    edited = await files.write("src/new.py", "new\n")
+    assert git(bare, "rev-parse", "main") == base
+    assert await files.read("src/new.py") == b"new\n"
+    seen = await files.turn("write.jsonl")
+    assert pushed_files(bare, branch_of(seen)) | {"a.txt": "two", "src/new.py": "new"} == pushed_files(bare, branch_of(seen))
+    log = await files.client.log(files.session_id)
+    assert kinds(log)[:2] == ["file_changed", "git_updated"]
+    changed, committed = log[0].file_changed, log[1].git_updated
+    assert [(change.path, change.operation) for change in changed.changes] == [("src/new.py", event_pb2.FILE_OPERATION_ADDED)]
+    assert (changed.turn_total, committed.sha, committed.message) == (False, edited.commit, "Edit src/new.py")
+    assert (log[0].actor.kind, log[0].actor.id, log[0].turn_id) == (event_pb2.ACTOR_KIND_USER, USER, "")
+
+
+async def test_every_state_can_be_read_and_any_two_compared(files: Calls) -> None:
+    seen = await files.turn("write.jsonl")
+    edited = await files.write("a.txt", "mine\n")
+    await files.turn("more.jsonl")
+    assert [await files.read("a.txt", at=at) for at in ("1", seen[0].turn_id, "2", "3", "head", "")] == [
+        b"two\n", b"two\n", b"mine\n", b"mine\n", b"mine\n", b"mine\n",
+    ]  # fmt: skip
+    with pytest.raises(grpc.aio.AioRpcError) as refused:
+        await files.read("b.txt", at="2")
+    assert error_info(refused.value)[:3] == (grpc.StatusCode.NOT_FOUND, "FILE_NOT_FOUND", {"path": "b.txt"})
+    for at in ("9", seen[0].session_id, "no-such-turn"):
+        with pytest.raises(grpc.aio.AioRpcError) as refused:
+            await files("ListFiles", at=at)
+        assert error_info(refused.value)[1] == "SNAPSHOT_NOT_FOUND"
+    newest = await files("DiffFiles")
+    assert [(file.path, file.operation) for file in newest.files] == [("b.txt", "ADDED")]
+    assert newest.from_commit == edited.commit
+    between = await files("DiffFiles", **{"from": "1", "to": "2"})
+    assert between.files[0].patch.endswith("-two\n+mine\n")
+    patch = await files.read("", method="DownloadPatch", **{"from": "1", "to": "3"})
+    assert patch.count(b"diff --git") == 2
+    found = await files("SearchFiles", pattern="MINE", ignore_case=True)
+    assert [(match.path, match.line, match.text) for match in found.matches] == [("a.txt", 1, "mine")]
+    assert [file.path for file in (await files("FindFiles", pattern="*.txt")).files] == ["a.txt", "b.txt"]
+    packed = await files.read("", method="DownloadArchive", at="1")
+    with tarfile.open(fileobj=io.BytesIO(packed), mode="r:gz") as tar:
+        assert tar.extractfile("a.txt").read() == b"two\n"
+    assert await files.read("src/app.py", method="DownloadFile", offset=7, length=5) == b"hello"
+
+
+async def test_eight_edits_of_one_file_keep_one_and_tell_seven(files: Calls) -> None:
+    etag = (await files("ListFiles")).files[0].etag
+    results = await asyncio.gather(*(files.write("a.txt", f"{n}\n", expected_etag=etag) for n in range(8)), return_exceptions=True)
+    kept = [n for n, result in enumerate(results) if not isinstance(result, Exception)]
+    assert len(kept) == 1
+    assert await files.read("a.txt") == f"{kept[0]}\n".encode()
+    now = (await files("ListFiles")).files[0].etag
+    for result in results:
+        if isinstance(result, grpc.aio.AioRpcError):
+            assert error_info(result)[:3] == (grpc.StatusCode.ABORTED, "FILE_CHANGED", {"path": "a.txt", "etag": now})
+
+
+async def test_eight_edits_of_eight_files_are_all_kept(files: Calls) -> None:
+    await asyncio.gather(*(files.write(f"new/{n}.txt", f"{n}\n", expected_etag="") for n in range(8)))
+    listed = await files("ListFiles", path="new")
+    assert [file.path for file in listed.files] == [f"new/{n}.txt" for n in range(8)]
+    assert [await files.read(f"new/{n}.txt") for n in range(8)] == [f"{n}\n".encode() for n in range(8)]
+    await files.client.log(files.session_id)
+
+
+async def test_an_edit_on_another_head_is_refused_or_made_anew(files: Calls, server: Any) -> None:
+    head = (await files("ListFiles")).commit
+    await files.write("a.txt", "first\n")
+    with pytest.raises(grpc.aio.AioRpcError) as refused:
+        await files.edit({"delete": pb.DeleteEdit(path="a.txt")}, if_head=head)
+    assert error_info(refused.value)[:2] == (grpc.StatusCode.ABORTED, "HEAD_MOVED")
+    done = await files.edit(
+        {"move": pb.MoveEdit(path="src", to="lib")}, {"make_directory": pb.MakeDirectoryEdit(path="new")},
+        {"delete": pb.DeleteEdit(path="a.txt")}, {"delete": pb.DeleteEdit(path="lib", recursive=True)}, message="Tidy",
+    )  # fmt: skip
+    assert [(each.file.path, each.changed) for each in done.files] == [("lib", True), ("new", True), ("a.txt", True), ("lib", True)]
+    assert [file.path for file in (await files("ListFiles", recursive=True)).files] == [
+        "more.jsonl", "new/.gitkeep", "sleep.jsonl", "write.jsonl",
+    ]  # fmt: skip
+    with pytest.raises(grpc.aio.AioRpcError) as refused:
+        await files.edit({})
+    assert error_info(refused.value)[1] == "INVALID_FIELD"
+
+
+async def test_files_of_somebody_else_do_not_exist(files: Calls, server: Any) -> None:
+    stranger = Principal(TENANT, "stranger", "Stranger", "s@other.invalid")
+    await server.stores.keys.ensure_user(stranger)
+    key = await create_key(server.stores.keys, stranger)
+    others = Calls(replace(files.client, key=key), files.session_id)
+    for method, fields in {
+        "ListFiles": {}, "FindFiles": {"pattern": "x"}, "SearchFiles": {"pattern": "x"}, "DiffFiles": {},
+        "EditFiles": {"edits": [pb.FileEdit(delete=pb.DeleteEdit(path="a.txt"))]},
+    }.items():  # fmt: skip
+        with pytest.raises(grpc.aio.AioRpcError) as refused:
+            await others(method, **fields)
+        assert error_info(refused.value)[1] == "SESSION_NOT_FOUND", method
+    for method in ("ReadFile", "DownloadFile", "DownloadArchive", "DownloadPatch"):
+        with pytest.raises(grpc.aio.AioRpcError) as refused:
+            await others.read("a.txt", method=method)
+        assert error_info(refused.value)[1] == "SESSION_NOT_FOUND", method
