@@ -138,7 +138,7 @@ class _History:
         self._limits = limits
         self._tree = dict(base)
         self._free = freely_named(base)
-        self._judged = [path for path, entry in base.items() if entry.mode != GITLINK and _is_judged(path.rpartition(b"/")[2])]
+        self._judged = [path for path, entry in base.items() if entry.mode != GITLINK and is_judged(path.rpartition(b"/")[2])]
         self._changes = 0
         self._names = 0
 
@@ -175,7 +175,7 @@ class _History:
             raise WorkspaceFailed("the walker's answer holds a path or mode that may not be")
         held = self._base.get(path)
         stays = held is not None and held.id == identity and held.mode != GITLINK
-        if not stays and (identity not in self._free or _is_judged(path.rpartition(b"/")[2])):
+        if not stays and (identity not in self._free or is_judged(path.rpartition(b"/")[2])):
             self._manifest.claimed.add(identity)
         self._tree[path] = Base(mode, identity, 0)
         commit.changed[path] = (mode, identity)
