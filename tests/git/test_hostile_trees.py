@@ -2,14 +2,19 @@
 
 from __future__ import annotations
 
+import itertools
 import os
+import shutil
 import stat
-from dataclasses import replace
+from collections.abc import AsyncIterator
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import pytest
-from support.git_server import GitServer, git
+import pytest_asyncio
+from support.git_server import GitServer, git, git_server
 from support.git_world import BASE, BRANCH, World, open_world
+from support.hostile_histories import PAYLOAD
 from support.hostile_trees import ATTACKS, SECRET, Trap
 
 from server.git import isolation
@@ -17,48 +22,90 @@ from server.git.importing import Importer
 from server.git.walker.protocol import Limits
 from server.kernel.errors import WorkspaceFailed
 
-LIMITS = Limits(entries=500)
+LIMITS = Limits(entries=500, file_bytes=1024 * 1024)
+TOKEN = "canary-77aa-token"
+
+
+@dataclass
+class Range:
+    """One server, one repository and one mirror for all attacks, each on a branch of its own; what must not get out lies beside them."""
+
+    world: World
+    base: str
+    trap: Trap
+    thief: GitServer
+    _template: Path
+
+    def workspace(self) -> Path:
+        """As it was built for the base."""
+        into = self.world.tmp / f"copy-{next(_numbers)}"
+        shutil.copytree(self._template, into, symlinks=True)
+        return into
+
+    async def push(self, branch: str, commit: str, *, create: bool = False) -> None:
+        await self.world.git.push(self.world.repository, branch=branch, commit=commit, create=create)
+
+
+_numbers = itertools.count()
+
+
+@pytest_asyncio.fixture(scope="module")
+async def range_(tmp_path_factory: pytest.TempPathFactory) -> AsyncIterator[Range]:
+    """Afterwards: both repositories are sound, no object of theirs holds the secret, and the token is nowhere on the disk."""
+    tmp = tmp_path_factory.mktemp("range")
+
+    async def token(_url: str) -> str:
+        return TOKEN
+
+    with git_server(tmp / "served", token=TOKEN) as server, git_server(tmp / "thief") as thief:
+        server.create("demo", {**BASE, "docs/example.txt": PAYLOAD})
+        async with open_world(server, tmp, limits=LIMITS, token=token) as world:
+            base = await world.fetch()
+            theirs = await world.workspace(base)
+            (theirs / "secret").write_text("another session's")
+            other = str((await world.import_(theirs, base, session_id="other")).commit)
+            foreign = git(world.mirror, "rev-parse", f"{other}:secret", f"{other}^{{tree}}").split()
+            trap = Trap(tmp / "trap", thief.url, *foreign).set()
+            yield Range(world, base, trap, thief, await world.workspace(base))
+            for repository in (world.remote, world.mirror):
+                git(repository, "fsck", "--strict")
+                assert SECRET.decode() not in git(repository, "cat-file", "--batch-all-objects", "--batch")
+            assert not _holding(tmp, TOKEN.encode())
+            held = git(world.remote, "cat-file", "--batch-all-objects", "--batch-check=%(objectname)").split()
+            assert not {other, *foreign} & set(held)
 
 
 @pytest.mark.parametrize("name", ATTACKS)
-async def test_nothing_runs_nothing_leaks_and_honest_work_is_pushed(name: str, server: GitServer, tmp_path: Path) -> None:
-    trap = Trap(tmp_path / "trap").set()
-    async with open_world(server, tmp_path, limits=LIMITS) as world:
-        base = await world.fetch()
-        await world.push(base, create=True)
-        head = base
-        for turn in (1, 2):
-            head = await _turn(world, trap, name, turn, head)
-        assert not trap.mark.exists()
-        pushed = world.pushed("ls-tree", "-r", "--name-only", "-z", head).split("\0")
-        assert {"honest-1.txt", "honest-2.txt"} <= set(pushed)
-        assert world.pushed("show", f"{head}:honest-2.txt") == "honest work of turn 2"
-        _check_objects(world)
+async def test_nothing_runs_nothing_leaks_and_honest_work_is_pushed(range_: Range, name: str) -> None:
+    world, trap, branch = range_.world, range_.trap, f"treadle/{name}"
+    await range_.push(branch, range_.base, create=True)
+    head = range_.base
+    for turn in (1, 2):
+        workspace = range_.workspace() if turn == 1 else await world.workspace(head)
+        try:
+            ATTACKS[name](workspace, trap)
+            (workspace / f"honest-{turn}.txt").write_text(f"honest work of turn {turn}\n")
+            found = await world.import_(workspace, head, session_id=name)
+        finally:
+            _unlock(workspace)
+        assert found.commit is not None
+        await range_.push(branch, found.commit)
+        head = found.commit
+    assert not trap.mark.exists()
+    assert range_.thief.asked == []
+    pushed = world.pushed("ls-tree", "-r", "--name-only", "-z", branch).split("\0")
+    assert {"honest-1.txt", "honest-2.txt"} <= set(pushed)
+    assert ".git" not in {part.lower() for path in pushed for part in path.split("/")}
+    assert world.pushed("show", f"{branch}:honest-2.txt") == "honest work of turn 2"
+    assert set(world.pushed("log", "--format=%an <%ae> %cn <%ce>", f"{range_.base}..{branch}").splitlines()) == {
+        "Treadle <treadle@example.org> Treadle <treadle@example.org>"
+    }
 
 
-async def _turn(world: World, trap: Trap, name: str, turn: int, head: str) -> str:
-    assert await world.fetch() == head
-    workspace = await world.workspace(head)
-    try:
-        ATTACKS[name](workspace, trap)
-        (workspace / f"honest-{turn}.txt").write_text(f"honest work of turn {turn}\n")
-        found = await world.import_(workspace, head)
-    finally:
-        _unlock(workspace)
-    assert found.commit is not None
-    await world.push(found.commit)
-    diff = await world.git.diff(world.repository, base=head, head=found.commit, max_patch_bytes=100_000, max_files=1000)
-    assert f"honest-{turn}.txt" in {file.path for file in diff.files}
-    return found.commit
-
-
-def _check_objects(world: World) -> None:
-    """Both repositories are sound, and the secret is in no object of theirs."""
-    for repository in (world.remote, world.mirror):
-        git(repository, "fsck", "--strict")
-        assert SECRET.decode() not in git(repository, "cat-file", "--batch-all-objects", "--batch")
-    for path in world.pushed("ls-tree", "-r", "--name-only", "-z", "treadle/work-12345678").split("\0"):
-        assert ".git" not in [part.lower() for part in path.split("/")]
+def _holding(folder: Path, secret: bytes) -> list[Path]:
+    """Files below it that hold these bytes; sparse ones of the attacks are left out."""
+    files = (path for path in folder.rglob("*") if path.is_file() and not path.is_symlink())
+    return [path for path in files if path.stat().st_size < 100_000_000 and secret in path.read_bytes()]
 
 
 def _unlock(workspace: Path) -> None:
@@ -76,6 +123,8 @@ async def test_what_was_refused_is_reported(server: GitServer, tmp_path: Path) -
         "attributes_that_git_refuses": "BAD_GITATTRIBUTES",
         "fifos_and_sockets": "NOT_A_FILE",
         "sparse_ten_gibibytes": "TOO_LARGE",
+        "files_that_are_too_large": "TOO_LARGE",
+        "directories_in_the_place_of_git_s_own_files": "BAD_GITMODULES",
         "a_very_deep_tree": "TOO_DEEP",
         "more_entries_than_allowed": "TOO_MANY",
     }

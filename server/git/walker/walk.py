@@ -9,11 +9,11 @@ from itertools import islice
 
 from server.git.walker import content as contents
 from server.git.walker.ignore import Ignored
-from server.git.walker.names import is_git_directory, is_gitattributes, is_gitmodules
+from server.git.walker.names import is_gitattributes, is_gitmodules
 from server.git.walker.packfile import BlobPack
 from server.git.walker.protocol import GITLINK, SAME, Base, Limits
 from server.git.walker.records import Records
-from server.git.walker.screen import refused_content
+from server.git.walker.screen import refused_content, refused_name
 
 _EXAMINED_PER_ENTRY = 10
 _IGNORE_FILE_BYTES = 1024 * 1024
@@ -53,11 +53,12 @@ class Walk:
             path = prefix + name
             if path == b".git":
                 continue  # the workspace's own, which nobody reads
-            refusal = self._refusal(path, name)
+            is_directory = entry.is_dir(follow_symlinks=False)
+            refusal = refused_name(name, is_directory=is_directory) or ("BAD_NAME" if len(path) > self._limits.path_bytes else "")
             if refusal:
                 self._records.skip(path, refusal)
-            elif self._admitted(path, is_directory=entry.is_dir(follow_symlinks=False)):
-                if entry.is_dir(follow_symlinks=False):
+            elif self._admitted(path, is_directory=is_directory):
+                if is_directory:
                     directories.append(entry.name)
                 else:
                     self._file(directory, entry, path)
@@ -87,15 +88,6 @@ class Walk:
 
     def _known(self, path: bytes) -> bool:
         return path in self._base or self._records.holds_below(path)
-
-    def _refusal(self, path: bytes, name: bytes) -> str:
-        if is_git_directory(name):
-            return "GIT_DIRECTORY"
-        if is_gitmodules(name) and name != b".gitmodules":
-            return "BAD_GITMODULES"
-        if is_gitattributes(name) and name != b".gitattributes":
-            return "BAD_GITATTRIBUTES"
-        return "BAD_NAME" if len(path) > self._limits.path_bytes else ""
 
     def _admitted(self, path: bytes, *, is_directory: bool) -> bool:
         """Whether a path is looked at: all that the base holds, and of the rest what is neither ignored nor too much."""

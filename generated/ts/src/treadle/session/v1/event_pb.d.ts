@@ -1639,7 +1639,10 @@ export declare type SkippedPath = Message$1<"treadle.session.v1.SkippedPath"> & 
   path: string;
 
   /**
-   * Why, for example `GIT_DIRECTORY`, `TOO_LARGE`, `NOT_A_FILE`.
+   * Why: `GIT_DIRECTORY` (another repository's `.git`, or what some system takes for one), `TOO_LARGE`, `TOO_DEEP`, `TOO_MANY`,
+   * `NOT_A_FILE` (a pipe, a socket, a device, another file system), `BAD_NAME` (a path too long), `BAD_GITMODULES`, `BAD_GITATTRIBUTES`
+   * (Git hosts refuse them), `UNREADABLE`. Nothing is left out with `IGNORE_TOO_SLOW` (the rules of `.gitignore` were not applied) and
+   * `COMMITS_NOT_KEPT` (what the agent committed itself is part of one commit).
    *
    * @generated from field: string reason = 2;
    */
@@ -3116,7 +3119,7 @@ export enum GitAction {
   BRANCHED = 2,
 
   /**
-   * The work was committed.
+   * A commit was made. One event for each: first the agent's own, oldest first, then the one with what the agent did not commit.
    *
    * @generated from enum value: GIT_ACTION_COMMITTED = 4;
    */
@@ -3137,7 +3140,7 @@ export enum GitAction {
   PUSH_FAILED = 10,
 
   /**
-   * Paths of the workspace were left out of the commit; `skipped` says which and why.
+   * Paths of the workspace were left out of the commits, or could not be taken as they are; `skipped` says which and why.
    *
    * @generated from enum value: GIT_ACTION_SKIPPED = 11;
    */
