@@ -20,7 +20,9 @@ from support.hostile_trees import ATTACKS, SECRET, Trap
 from server.git import isolation
 from server.git.importing import Importer
 from server.git.walker.protocol import Limits
+from server.kernel.credential import Token
 from server.kernel.errors import WorkspaceFailed
+from server.kernel.ports.repositories import Repository
 
 LIMITS = Limits(entries=500, file_bytes=1024 * 1024)
 TOKEN = "canary-77aa-token"
@@ -54,8 +56,8 @@ async def range_(tmp_path_factory: pytest.TempPathFactory) -> AsyncIterator[Rang
     """Afterwards: both repositories are sound, no object of theirs holds the secret, and the token is nowhere on the disk."""
     tmp = tmp_path_factory.mktemp("range")
 
-    async def token(_url: str) -> str:
-        return TOKEN
+    async def token(_: Repository) -> Token:
+        return Token("x-access-token", TOKEN)
 
     with git_server(tmp / "served", token=TOKEN) as server, git_server(tmp / "thief") as thief:
         server.create("demo", {**BASE, "docs/example.txt": PAYLOAD})
