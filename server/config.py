@@ -139,6 +139,12 @@ class Settings(WorkerSettings):
         description="Exact URL prefixes that are allowed besides, by comma: also `http`, also private addresses. Each ends with `/`.",
     )
     git_timeout_seconds: Seconds = Field(300, description="Limit for one fetch or push.")
+    workspace_history: int = Field(
+        200,
+        ge=0,
+        description="How many commits of history the agent's copy of a repository of more than 16 MiB has; `git log` ends there, but never "
+        "above the merge base with the base branch. 0 for all, which takes some seconds for each GiB.",
+    )
     branch_prefix: Annotated[str, AfterValidator(forms.branch_prefix)] = Field(
         "treadle/", description="Prefix of branch names that Treadle makes."
     )

@@ -53,6 +53,8 @@ class GitRepositories:
     lock_seconds: float
     trees: GitTrees
     """The port `Trees`, over the same mirrors."""
+    history: int
+    """How many commits of a large repository a workspace gets."""
 
     def check_url(self, url: str) -> str:
         """The canonical form of an allowed URL."""
@@ -148,7 +150,9 @@ class GitRepositories:
         """Check a commit out into an empty directory."""
         try:
             async with self.mirrors.used(repository, seconds=self.lock_seconds) as mirror:
-                await workspace.build(self.git, mirror, commit=commit, branch=branch, base_branch=base_branch, into=into)
+                await workspace.build(
+                    self.git, mirror, commit=commit, branch=branch, base_branch=base_branch, into=into, history=self.history
+                )
         except (TimeoutError, GitFailed, OSError) as error:
             raise WorkspaceFailed(_trouble(error)) from error
 
@@ -251,6 +255,7 @@ async def open_git(settings: Settings, *, limits: Limits | None = None, token: T
             importer=Importer(git, sandbox, limits or Limits(), seconds=settings.git_timeout_seconds),
             lock_seconds=lock_seconds,
             trees=GitTrees(git, mirrors, objects),
+            history=settings.workspace_history,
         )
     finally:
         for task in tasks:

@@ -2,10 +2,14 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+from pathlib import Path
+
 import pytest
 from support.git_server import git
 from support.git_world import BASE, BRANCH, World
 
+from server.git import workspace as workspace_module
 from server.kernel.errors import WorkspaceFailed
 
 
@@ -22,6 +26,11 @@ async def test_the_agent_gets_the_files_and_the_history(world: World) -> None:
     git(workspace, "add", "new")
     git(workspace, "-c", "user.name=a", "-c", "user.email=a@b", "commit", "-qm", "agent's own")
     assert git(workspace, "diff", "--name-only", "main") == "new"
+
+
+async def test_no_file_looks_changed_because_it_changed_hands(world: World) -> None:
+    workspace = await world.workspace(await world.fetch())
+    assert git(workspace, "diff-files", "--name-only") == ""
 
 
 async def test_nothing_of_the_server_is_shared_with_it(world: World) -> None:
@@ -74,3 +83,81 @@ async def test_an_unknown_commit_is_a_typed_error(world: World) -> None:
         await world.workspace("0" * 39 + "1")
     with pytest.raises(WorkspaceFailed):
         await world.workspace("--help")
+
+
+def large(world: World, monkeypatch: pytest.MonkeyPatch, *, history: int) -> None:
+    """From now on the repository is one of those of which an agent gets the last commits only."""
+    monkeypatch.setattr(workspace_module, "_SMALL_BYTES", -1)
+    world.git = replace(world.git, history=history)
+
+
+def log(workspace: Path, revision: str = "HEAD") -> list[str]:
+    return git(workspace, "log", "--format=%H", revision).splitlines()
+
+
+def holds(workspace: Path, commit: str) -> bool:
+    return git(workspace, "cat-file", "-t", commit, check=False) == "commit"
+
+
+async def test_of_a_large_repository_the_agent_gets_the_last_commits(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
+    commits = [world.pushed("rev-parse", "main")] + [world.server.commit("demo", {"n": str(number)}) for number in range(5)]
+    large(world, monkeypatch, history=2)
+    workspace = await world.workspace(await world.fetch())
+    assert log(workspace) == commits[:2:-1]  # two, and what the older one changed something of
+    assert git(workspace, "show", "--format=", "--name-only", commits[4]) == "n"
+    assert not holds(workspace, commits[2])
+    assert git(workspace, "fsck", "--strict") == ""
+    assert git(workspace, "status", "--porcelain") == ""
+    assert git(workspace, "blame", "-s", "README.md").startswith("^")
+    (workspace / "new").write_text("x")
+    git(workspace, "add", "new")
+    git(workspace, "commit", "-qm", "agent's own")
+    found = await world.import_(workspace, commits[-1])
+    assert found.commit is not None
+    await world.push(found.commit, create=True)
+
+
+async def test_what_parted_from_the_base_branch_is_there_down_to_where_it_did(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
+    old = world.server.commit("demo", {"old": "1"})
+    parted = await world.fetch()
+    head = parted
+    for number in range(4):
+        workspace = await world.workspace(head)
+        (workspace / "work").write_text(str(number))
+        head = (await world.import_(workspace, head)).commit or ""
+    base = [world.server.commit("demo", {"n": str(number)}) for number in range(4)][-1]
+    later = world.server.commit("demo", {"n": "4"})
+    large(world, monkeypatch, history=2)
+    assert await world.fetch(head) == head
+    workspace = await world.workspace(head)
+    assert old == parted
+    assert git(workspace, "merge-base", "main", "HEAD") == parted
+    assert len(log(workspace, f"{parted}..HEAD")) == 4
+    assert log(workspace, f"{parted}..main")[:2] == [later, base]
+    assert len(log(workspace)) == 5
+    assert git(workspace, "diff", "--name-only", "main...HEAD") == "work"
+    assert git(workspace, "fsck", "--strict") == ""
+
+
+async def test_merges_keep_all_their_parents(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
+    seed = world.server.root / "demo-seed"
+    first = world.server.commit("demo", {"a": "1"})
+    git(seed, "checkout", "--quiet", "-b", "side", "HEAD^")
+    git(seed, "commit", "--quiet", "--allow-empty", "-m", "side")
+    git(seed, "checkout", "--quiet", "-")
+    git(seed, "merge", "--quiet", "--no-ff", "-m", "merged", "side")
+    merge = world.server.commit("demo", {"b": "1"})
+    large(world, monkeypatch, history=2)
+    workspace = await world.workspace(await world.fetch())
+    assert set(log(workspace)) == {merge, *git(seed, "rev-list", "-n", "1", "--parents", f"{merge}^").split()}
+    assert holds(workspace, first)
+    assert git(workspace, "fsck", "--strict") == ""
+
+
+async def test_who_wants_all_of_a_large_repository_gets_it(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
+    for number in range(4):
+        world.server.commit("demo", {"n": str(number)})
+    large(world, monkeypatch, history=0)
+    workspace = await world.workspace(await world.fetch())
+    assert len(log(workspace)) == 5
+    assert not (workspace / ".git/shallow").exists()

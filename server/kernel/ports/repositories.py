@@ -131,8 +131,9 @@ class Repositories(Protocol):
         ...
 
     async def build_workspace(self, repository: Repository, *, commit: str, branch: str, base_branch: str, into: Path) -> None:
-        """Zone W: check `commit` out into the empty directory `into`, with a disposable .git of its own (branch checked out, history
-        readable, no remote, no alternates, no hard links, no credentials). A half-built one is removed and built again.
+        """Zone W: check `commit` out into the empty directory `into`, with a disposable .git of its own (branch checked out, no remote,
+        no alternates, no hard links, no credentials). Its history may end some commits ago, never above the merge base with `base_branch`,
+        which is there too when the mirror has it. A half-built one is removed and built again.
         Errors: WorkspaceFailed."""
         ...
 
