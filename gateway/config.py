@@ -22,6 +22,7 @@ _SERVICES = (
     "treadle.session.v1.SessionService",
     "treadle.session.v1.EventStreamService",
     "treadle.account.v1.CredentialService",
+    "treadle.file.v1.FileService",
 )
 
 # The transcoder calls a stream of objects `application/json`, which one object per line is not.

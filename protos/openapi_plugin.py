@@ -55,6 +55,7 @@ EXAMPLES: dict[str, Json] = {
     "UpdateSessionRequestBody": {"title": "Documentation", "updateMask": "title"},
     "SendInputRequestBody": {"text": "Leave the Makefile as it is", "delivery": "INPUT_DELIVERY_QUEUE"},
     "UpdateInputRequestBody": {"text": "Leave the Makefile and the licence as they are"},
+    "EditFilesRequestBody": {"edits": [{"write": {"path": "docs/tests.md", "text": "Run `make test`.\n"}}]},
     "ResolveRequestRequestBody": {"decline": True, "note": "Do what is usual"},
 }
 
@@ -261,6 +262,8 @@ class Document:
             yield {"name": "Last-Event-ID", "in": "header", "description": text, "schema": number}
 
     def _answer(self, method: MethodDescriptorProto) -> Json:
+        if method.output_type.removeprefix(".") == STREAM_BODY and method.name.startswith("Download"):
+            return {"description": "The bytes.", "content": {"application/octet-stream": {}}}
         if method.output_type.removeprefix(".") == STREAM_BODY:
             return {"description": "A stream of events.", "content": {"text/event-stream": {"itemSchema": self._server_sent_event()}}}
         schema = self.schema(method.output_type)

@@ -21,6 +21,8 @@ from support.treadle import Client, recording
 
 from gateway.local_replies import LOCAL_REPLIES
 from server.kernel import validation
+from treadle.account.v1 import credential_service_pb2
+from treadle.file.v1 import file_service_pb2
 from treadle.session.v1 import event_stream_service_pb2, session_service_pb2
 
 ROOT = Path(__file__).parents[2]
@@ -72,7 +74,7 @@ async def asking(treadle: tuple[Any, Client], git_server: GitServer) -> AsyncIte
 
 def test_every_binding_is_described(document: dict[str, Any]) -> None:
     bindings = 0
-    for file in (session_service_pb2, event_stream_service_pb2):
+    for file in (session_service_pb2, event_stream_service_pb2, credential_service_pb2, file_service_pb2):
         for service in file.DESCRIPTOR.services_by_name.values():
             for method in service.methods:
                 rule = method.GetOptions().Extensions[annotations_pb2.http]
@@ -127,6 +129,7 @@ def test_limits_are_those_of_the_server(document: dict[str, Any]) -> None:
     assert sizes == {
         "/v1/sessions": (0, 200),
         "/v1/sessions/{sessionId}/events": (0, 1000),
+        "/v1/sessions/{sessionId}/files": (0, 5000),
         "/v1/sessions/{sessionId}/inputs": (0, 200),
     }
 
