@@ -40,6 +40,7 @@ from server.kernel.sessions import Sessions
 from server.kernel.supervisor import Limits, Ports, Supervisor, Treasury
 from server.kernel.trailers import Trailers
 from server.kernel.uploads import Uploads
+from server.legacy.writing import open_writer
 from server.models.gateway import open_models
 from server.replica import held_replica
 from server.secrets import known_secrets, lent
@@ -163,6 +164,7 @@ async def compose(settings: Settings, *, mark: Callable[[str], None] | None = No
         )
         notes = Notes(stores.history, journal, codec, secrets=secrets, recorded=uploads.add)
         files = Files(stores.sessions, stores.history, notes, trees=repositories.trees, repositories=repositories, codec=codec)
+        await stack.enter_async_context(open_writer(settings, stores.legacy, repositories, scratch))
         failed = await stack.enter_async_context(_running(journal, supervisor, uploads))
         await supervisor.recover()
         api = await stack.enter_async_context(

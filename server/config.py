@@ -129,6 +129,11 @@ class Settings(WorkerSettings):
     s3_access_key: str = Field("", description="Its access key.")
     s3_secret_key: SecretStr = Field(SecretStr(""), description="Its secret key.")
     s3_secure: bool = Field(True, description="Whether it speaks TLS.")
+    legacy_bucket: str = Field(
+        "",
+        description="A bucket on it that the system before Treadle uses: every session is written there after each turn, so that both "
+        "go on from it; empty for none.",
+    )
 
     # -- Git
     git_allowed_hosts: str = Field(

@@ -8,6 +8,7 @@ import sys
 import time
 from collections.abc import Sequence
 from importlib import import_module
+from pathlib import Path
 from typing import NoReturn
 
 from server.cli.aside import aside
@@ -91,6 +92,7 @@ def _parser() -> _Parser:
     _add_interrupt(commands)
     _add_credential(commands)
     _add_key(commands)
+    _add_legacy(commands)
     _add_doctor(commands)
     _add_version(commands)
     return parser
@@ -222,6 +224,27 @@ def _add_key(commands: argparse._SubParsersAction[_Parser]) -> None:
         "--list", action="store_true", help="instead, list the keys that are not revoked: all, or those of the tenant or the user"
     )
     key.epilog = "It needs TREADLE_DATABASE_SYSTEM_URL, as the server has it. The key is printed this once."
+
+
+def _add_legacy(commands: argparse._SubParsersAction[_Parser]) -> None:
+    words = "bring in sessions of the system that Treadle replaces, in the server's database"
+    legacy = _command(commands, "legacy", words, runs="server.cli.legacy:run")
+    legacy.add_argument("action", choices=["import"], help="the same command again goes on where it stopped, and brings in what changed")
+    legacy.add_argument("--from", metavar="PLACE", dest="source", required=True, help="s3://BUCKET, or a directory with a copy of it")
+    legacy.add_argument(
+        "--owner", metavar="USER|FILE", default="", help="whose sessions they are: a user's id, or a JSON file that says it"
+    )
+    legacy.add_argument("--tenant", metavar="ID", default="", help="whose users these are (default local)")
+    legacy.add_argument("--dry-run", action="store_true", help="only say what would be done")
+    legacy.add_argument("--limit", metavar="N", type=_count, default=0, help="look at so many archives (default: all)")
+    legacy.add_argument("--report", metavar="FILE", type=Path, help="write a line of JSON for each archive")
+    legacy.epilog = "It needs the server's settings, its data directory and the right to write there (docs/operations.md)."
+
+
+def _count(text: str) -> int:
+    if not text.isdigit() or int(text) < 1:
+        raise argparse.ArgumentTypeError(f"{text!r} is no number of archives")
+    return int(text)
 
 
 def _days(text: str) -> int:

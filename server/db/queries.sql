@@ -773,3 +773,52 @@ SELECT * FROM credentials ORDER BY tenant_id, id
 
 -- reseal_credential --
 UPDATE credentials SET sealed = $4 WHERE tenant_id = $1 AND id = $2 AND sealed = $3
+
+
+-- legacy_user --
+SELECT tenant_id, id AS user_id, name, email FROM users WHERE tenant_id = $1 AND id = $2
+
+
+-- legacy_standing --
+-- A session by its id alone, whosever it is, and what is known of its archive; also when only one of the two is there.
+SELECT s.tenant_id, s.owner_id, s.branch, s.head_commit, s.labels ? 'legacy' AS imported,
+       EXISTS (SELECT FROM turns t WHERE t.tenant_id = s.tenant_id AND t.session_id = s.id) AS has_turns,
+       EXISTS (SELECT FROM turns t WHERE t.tenant_id = s.tenant_id AND t.session_id = s.id AND t.active) AS active,
+       a.version, a.sha256, a.commit
+FROM (SELECT $1::uuid AS id) AS q
+LEFT JOIN session_heads h ON h.session_id = q.id
+LEFT JOIN sessions s ON s.tenant_id = h.tenant_id AND s.id = h.session_id
+LEFT JOIN legacy_archives a ON a.session_id = q.id
+
+
+-- legacy_adopt --
+-- A session that was just made for an archive goes on with its branch and its agent.
+UPDATE sessions SET branch = $4, provider = $5
+WHERE tenant_id = $1 AND owner_id = $2 AND id = $3 AND head_commit = ''
+
+
+-- legacy_remember --
+INSERT INTO transcripts (tenant_id, session_id, provider, turn_number, data, size)
+SELECT tenant_id, id, $4, coalesce((SELECT max(number) FROM turns t WHERE t.tenant_id = s.tenant_id AND t.session_id = s.id), 0), $5, $6
+FROM sessions s WHERE tenant_id = $1 AND owner_id = $2 AND id = $3
+ON CONFLICT (tenant_id, session_id, provider)
+DO UPDATE SET turn_number = excluded.turn_number, data = excluded.data, size = excluded.size, updated_at = now()
+
+
+-- legacy_agreed --
+INSERT INTO legacy_archives (tenant_id, session_id, session_key, version, sha256, commit)
+VALUES ($1, $2, $3, $4, $5, $6)
+ON CONFLICT (session_id) DO UPDATE
+SET version = excluded.version, sha256 = excluded.sha256, commit = excluded.commit, updated_at = now()
+WHERE legacy_archives.tenant_id = excluded.tenant_id
+
+
+-- legacy_unwritten --
+-- No index helps here; it is one look at all sessions every few seconds, and only while two systems run side by side.
+SELECT s.tenant_id, s.owner_id, s.id AS session_id, coalesce(a.session_key, s.id::text) AS session_key, coalesce(a.version, '') AS version,
+       s.title, s.repository_url, s.base_branch, s.branch, s.head_commit AS commit, s.created_at, s.updated_at
+FROM sessions s LEFT JOIN legacy_archives a ON a.session_id = s.id
+WHERE ($1::timestamptz IS NULL OR s.updated_at > $1) AND s.head_commit <> '' AND s.branch <> ''
+  AND a.commit IS DISTINCT FROM s.head_commit
+  AND NOT EXISTS (SELECT FROM turns t WHERE t.tenant_id = s.tenant_id AND t.session_id = s.id AND t.active)
+ORDER BY s.updated_at

@@ -18,6 +18,7 @@ from server.db.event_store import PostgresEventStore
 from server.db.history_store import PostgresHistoryStore
 from server.db.input_store import PostgresInputStore
 from server.db.key_store import PostgresKeyStore
+from server.db.legacy_store import PostgresLegacyStore
 from server.db.migrate import check_revision, migrate
 from server.db.pool import Database, DedicatedConnection, open_database
 from server.db.roles import APP, SYSTEM, check_role
@@ -60,6 +61,7 @@ class Stores:
     desk: DeskStore
     history: HistoryStore
     credentials: CredentialStore
+    legacy: PostgresLegacyStore
 
 
 @asynccontextmanager
@@ -94,6 +96,7 @@ async def open_postgres(settings: Settings) -> AsyncIterator[Stores]:
             desk=PostgresDeskStore(system, limits),
             history=PostgresHistoryStore(app, system),
             credentials=PostgresCredentialStore(app, system),
+            legacy=PostgresLegacyStore(system),
         )
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import re
 from dataclasses import dataclass
+from datetime import UTC, datetime
 from typing import Any
 from urllib.parse import urlsplit
 
@@ -27,6 +28,7 @@ class Metadata:
     conversation_id: str = ""
     """Of the newest conversation with the agent."""
     provider: str = ""
+    updated_at: datetime | None = None
 
     @classmethod
     def parse(cls, text: str) -> Metadata:
@@ -50,6 +52,7 @@ class Metadata:
             repository_name=name,
             conversation_id=_text(said, "providerSessionId"),
             provider=_text(said, "provider"),
+            updated_at=_time(_text(said, "updatedAt") or _text(said, "lastModified")),
         )
 
 
@@ -68,3 +71,12 @@ def without_credentials(url: str) -> str:
 def _text(said: dict[str, Any], key: str) -> str:
     value = said.get(key)
     return value if isinstance(value, str) and len(value) <= _MAX_TEXT and value.isprintable() else ""
+
+
+def _time(text: str) -> datetime | None:
+    try:
+        moment = datetime.fromisoformat(text)
+    except ValueError:
+        return None
+    # Of a year that Git can tell.
+    return moment if moment.tzinfo and datetime(1971, 1, 1, tzinfo=UTC) < moment < datetime(2099, 1, 1, tzinfo=UTC) else None

@@ -28,7 +28,7 @@ _THREADS = 8
 
 log = structlog.get_logger()
 
-_PART_BYTES = 8 * 1024 * 1024
+PART_BYTES = 8 * 1024 * 1024
 """The SDK holds one part in memory at a time; S3 allows 10,000 parts, which makes 80 GB."""
 
 
@@ -44,24 +44,35 @@ class Limits:
 @asynccontextmanager
 async def open_s3(settings: Settings, limits: Limits = Limits()) -> AsyncIterator[ObjectStore]:
     """The bucket `s3_bucket`. A store that is down must not keep Treadle from starting: that is only logged. Errors: SettingsUnfit."""
+    async with connected(settings, limits) as (client, threads):
+        store = S3Store(client, settings.s3_bucket, threads)
+        looking = asyncio.create_task(_look(store, settings.s3_endpoint), name="first look at the object store")
+        try:
+            yield store
+        finally:
+            looking.cancel()
+            await asyncio.wait({looking})
+
+
+@asynccontextmanager
+async def connected(settings: Settings, limits: Limits = Limits()) -> AsyncIterator[tuple[Minio, Threads]]:
+    """A client of the server that the settings name, and threads for it. Errors: SettingsUnfit."""
     if not settings.s3_endpoint:
-        raise SettingsUnfit("TREADLE_S3_ENDPOINT is needed with TREADLE_OBJECT_STORE=s3: host:port of the S3 server")
+        raise SettingsUnfit("TREADLE_S3_ENDPOINT is needed with a bucket of S3: host:port of the server")
     threads = Threads("s3", size=_THREADS)
     http = _http(limits)
-    client = Minio(
-        settings.s3_endpoint,
-        access_key=settings.s3_access_key,
-        secret_key=settings.s3_secret_key.get_secret_value(),
-        secure=settings.s3_secure,
-        http_client=http,
-    )
-    store = S3Store(client, settings.s3_bucket, threads)
-    looking = asyncio.create_task(_look(store, settings.s3_endpoint), name="first look at the object store")
     try:
-        yield store
+        yield (
+            Minio(
+                settings.s3_endpoint,
+                access_key=settings.s3_access_key,
+                secret_key=settings.s3_secret_key.get_secret_value(),
+                secure=settings.s3_secure,
+                http_client=http,
+            ),
+            threads,
+        )
     finally:
-        looking.cancel()
-        await asyncio.wait({looking})
         await threads.close()
         http.clear()
 
@@ -112,7 +123,7 @@ class S3Store:
             return self._upload(key, source, stop)
 
     def _make_bucket(self) -> None:
-        with _failures(self._bucket):
+        with s3_failures(self._bucket):
             try:
                 self._client.make_bucket(self._bucket)
             except S3Error as error:
@@ -120,15 +131,15 @@ class S3Store:
                     raise
 
     def _upload(self, key: str, source: Path, stop: threading.Event) -> StoredObject:
-        with source.open("rb") as file, _failures(key):
+        with source.open("rb") as file, s3_failures(key):
             reader = Source(file, stop)
             size = os.fstat(file.fileno()).st_size
             data = cast("BinaryIO", reader)  # of which the SDK calls `read` only
-            self._client.put_object(self._bucket, key, data, size, part_size=_PART_BYTES, num_parallel_uploads=1)
+            self._client.put_object(self._bucket, key, data, size, part_size=PART_BYTES, num_parallel_uploads=1)
             return reader.stored_as(key)
 
     def _pieces(self, key: str) -> Iterator[bytes]:
-        with _failures(key):
+        with s3_failures(key):
             try:
                 response = self._client.get_object(self._bucket, key)
             except S3Error as error:
@@ -142,12 +153,12 @@ class S3Store:
                 response.release_conn()
 
     def _delete(self, key: str) -> None:
-        with _nothing_without_bucket(), _failures(key):
+        with _nothing_without_bucket(), s3_failures(key):
             self._client.remove_object(self._bucket, key)
 
     def _keys(self, prefix: str, stop: threading.Event) -> Sequence[str]:
         keys: list[str] = []
-        with _nothing_without_bucket(), _failures(prefix):
+        with _nothing_without_bucket(), s3_failures(prefix):
             for entry in self._client.list_objects(self._bucket, prefix=prefix, recursive=True):
                 if stop.is_set():
                     raise Stopped
@@ -168,7 +179,7 @@ def _nothing_without_bucket() -> Iterator[None]:
 
 
 @contextmanager
-def _failures(key: str) -> Iterator[None]:
+def s3_failures(key: str) -> Iterator[None]:
     """Every way in which the SDK says that the server did not do it, as one error; `OSError` is the SDK's for a source cut short."""
     try:
         yield

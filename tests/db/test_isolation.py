@@ -11,6 +11,7 @@ from support.logs import end_turn, new_session, open_request, run_of, send, star
 from support.postgres import PostgresServer, database_settings
 
 from server.db.errors import RoleTooPowerful
+from server.db.legacy_store import Agreed
 from server.db.roles import APP, SYSTEM
 from server.db.stores import Stores, open_postgres
 from server.embedded.postgres_home import DatabaseUrls
@@ -36,6 +37,7 @@ TABLES = {
     "past_transcripts": "tenant_id",
     "doomed_objects": "tenant_id",
     "credentials": "tenant_id",
+    "legacy_archives": "tenant_id",
 }
 
 
@@ -67,6 +69,7 @@ async def _rows_of_two_tenants(stores: Stores, alice: Principal, mallory: Princi
         await use_model(stores, claimed, version=2)
         await open_request(stores, claimed, first_seq=3, version=3)
         await send(stores, user, claimed.session.id)
+        await stores.legacy.agree(user, claimed.session.id, "key", Agreed("version", "sha256", "commit"))
         await end_turn(stores, await start_turn(stores, user), transcript=b"remember", commit="c" * 40)
         await stores.sessions.delete(user, (await stores.sessions.create(user, new_session(), request_id="", request_digest="")).id)
 

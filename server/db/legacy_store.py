@@ -1,0 +1,109 @@
+"""Sessions of the old system, and where they and Treadle's agree; system role only."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Sequence
+from dataclasses import dataclass
+from datetime import datetime
+
+from server.db.pool import Database
+from server.db.queries import SQL
+from server.db.transcripts import pack
+from server.kernel.identity import Principal
+
+
+@dataclass(frozen=True)
+class Agreed:
+    """The archive that was imported or written last, and the commit that it stands for."""
+
+    version: str
+    sha256: str
+    commit: str
+
+
+@dataclass(frozen=True)
+class Standing:
+    """What there is of a session: the session itself, unless `owner_id` is empty, and what was agreed, unless that is None."""
+
+    tenant_id: str = ""
+    owner_id: str = ""
+    branch: str = ""
+    head_commit: str = ""
+    imported: bool = False
+    """Whether it was made for an archive."""
+    has_turns: bool = False
+    active: bool = False
+    agreed: Agreed | None = None
+
+
+@dataclass(frozen=True)
+class Unwritten:
+    """A session whose work is in no archive; `version` is that of the last one that was agreed about, empty for none."""
+
+    tenant_id: str
+    owner_id: str
+    session_id: str
+    session_key: str
+    version: str
+    title: str
+    repository_url: str
+    base_branch: str
+    branch: str
+    commit: str
+    created_at: datetime
+    updated_at: datetime
+
+
+class PostgresLegacyStore:
+    """For whoever imports and writes archives, with rights that no caller has. Errors: StoreUnavailable."""
+
+    def __init__(self, system: Database) -> None:
+        self._system = system
+
+    async def user(self, tenant_id: str, user_id: str) -> Principal | None:
+        """A user, if there is one of that name."""
+        async with self._system.connection() as connection:
+            row = await connection.fetchrow(SQL["legacy_user"], tenant_id, user_id)
+        return Principal(**row) if row else None
+
+    async def standing(self, session_id: str) -> Standing:
+        """What there is of a session, whosever it is."""
+        async with self._system.connection() as connection:
+            row = await connection.fetchrow(SQL["legacy_standing"], session_id)
+        agreed = Agreed(row["version"], row["sha256"], row["commit"]) if row["commit"] is not None else None
+        if row["owner_id"] is None:
+            return Standing(agreed=agreed)
+        return Standing(
+            row["tenant_id"],
+            row["owner_id"],
+            row["branch"],
+            row["head_commit"],
+            imported=row["imported"],
+            has_turns=row["has_turns"],
+            active=row["active"],
+            agreed=agreed,
+        )
+
+    async def adopt(self, owner: Principal, session_id: str, *, branch: str, provider: str) -> None:
+        """Give a session that was just made the branch that is on the remote already (empty for none yet), and its agent."""
+        async with self._system.connection() as connection:
+            await connection.execute(SQL["legacy_adopt"], owner.tenant_id, owner.user_id, session_id, branch, provider)
+
+    async def remember(self, owner: Principal, session_id: str, *, provider: str, transcript: bytes) -> None:
+        """What the agent's next turn begins with."""
+        packed = await asyncio.to_thread(pack, transcript)
+        async with self._system.connection() as connection:
+            await connection.execute(SQL["legacy_remember"], owner.tenant_id, owner.user_id, session_id, provider, packed.data, packed.size)
+
+    async def agree(self, owner: Principal, session_id: str, key: str, agreed: Agreed) -> None:
+        """This archive and this commit are the same work."""
+        async with self._system.connection() as connection:
+            await connection.execute(SQL["legacy_agreed"], owner.tenant_id, session_id, key, agreed.version, agreed.sha256, agreed.commit)
+
+    async def unwritten(self, *, since: datetime | None) -> tuple[Sequence[Unwritten], datetime]:
+        """Sessions without an active turn whose newest commit was not agreed about, of those that changed since then; and the time."""
+        async with self._system.connection() as connection:
+            now: datetime = await connection.fetchval("SELECT clock_timestamp()")
+            rows = await connection.fetch(SQL["legacy_unwritten"], since)
+        return [Unwritten(**row | {"session_id": str(row["session_id"])}) for row in map(dict, rows)], now

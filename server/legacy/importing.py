@@ -1,0 +1,228 @@
+"""Brings archives in: each becomes a session with its history, its branch and its conversation."""
+
+from __future__ import annotations
+
+import asyncio
+import tempfile
+from collections.abc import AsyncGenerator, AsyncIterator, Sequence
+from contextlib import asynccontextmanager
+from dataclasses import dataclass, replace
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import BinaryIO
+
+from server.db.legacy_store import Agreed, PostgresLegacyStore
+from server.kernel.errors import (
+    BranchUnknown,
+    HeadMoved,
+    KernelError,
+    ObjectNotFound,
+    ObjectStoreUnavailable,
+    RepositoryUnreachable,
+    SessionNotFound,
+    StoreRejected,
+    StoreUnavailable,
+    TurnActive,
+)
+from server.kernel.event import Fact
+from server.kernel.history import NewSnapshot, SnapshotKind
+from server.kernel.journal import Notes
+from server.kernel.ports.event_codec import EventCodec
+from server.kernel.ports.repositories import Author, Imported, Repositories
+from server.kernel.ports.session_store import SessionStore
+from server.kernel.session import NewSession
+from server.legacy.conversation import PROVIDER, transcript_from
+from server.legacy.isolation import Reader, Unpacked
+from server.legacy.metadata import Metadata
+from server.legacy.report import Outcome, Status
+from server.legacy.scratch import scratch_directory
+from server.legacy.source import Entry, Source
+from server.legacy.survey import PassedOver, Plan, Reason, Survey, session_id_of
+from server.legacy.tar import Refused
+
+_MESSAGE = "Work from the system before Treadle"
+
+
+@dataclass(frozen=True)
+class Target:
+    """Where sessions are made."""
+
+    sessions: SessionStore
+    records: PostgresLegacyStore
+    repositories: Repositories
+    codec: EventCodec
+    notes: Notes
+
+
+class Importer:
+    """Brings in one archive after the other. What a killed one left half-done, the next one finishes."""
+
+    def __init__(self, source: Source, survey: Survey, reader: Reader, target: Target, *, scratch: Path, dry_run: bool) -> None:
+        self._source = source
+        self._survey = survey
+        self._reader = reader
+        self._target = target
+        self._scratch = scratch
+        self._dry_run = dry_run
+
+    async def run(self, entries: Sequence[Entry]) -> AsyncGenerator[Outcome, None]:
+        """What becomes of each. Errors: StoreUnavailable, which is of no archive but of the database."""
+        for entry in entries:
+            yield await self._one(entry)
+
+    async def _one(self, entry: Entry) -> Outcome:
+        outcome = Outcome(entry.key, Status.SKIPPED, session_id=session_id_of(entry.key), size=entry.size)
+        try:
+            return await self._bring(entry, outcome)
+        except Refused as refused:
+            return replace(outcome, status=Status.REFUSED, reason=refused.reason, detail=refused.detail)
+        except PassedOver as passed:
+            return replace(outcome, reason=passed.reason, detail=passed.detail)
+        except StoreUnavailable:
+            raise
+        except KernelError as error:
+            return replace(outcome, reason=_reason(error), detail=error.message)
+        except OSError as error:
+            return replace(outcome, reason=Reason.WORKSPACE, detail=f"no room to unpack it: {error.strerror}")
+
+    async def _bring(self, entry: Entry, outcome: Outcome) -> Outcome:
+        if entry.size > self._reader.limits.archive_bytes:
+            raise Refused("TOO_LARGE", f"the archive has {entry.size:,} bytes")
+        standing = await self._target.records.standing(outcome.session_id)
+        if standing.agreed and standing.agreed.version == entry.version:
+            return replace(outcome, status=Status.UNCHANGED, sha256=standing.agreed.sha256, commit=standing.agreed.commit)
+        async with self._downloaded(entry) as (archive, sha256):
+            outcome = replace(outcome, sha256=sha256)
+            plan = await self._survey.plan(entry, standing, archive, sha256)
+            outcome = replace(
+                outcome, layout=plan.found.layout, owner=plan.owner.user_id, repository=plan.repository.url, branch=plan.branch
+            )
+            if standing.agreed and standing.agreed.sha256 == sha256:
+                await self._agree(plan, standing.agreed.commit)
+                return replace(outcome, status=Status.UNCHANGED, commit=standing.agreed.commit)
+            if self._dry_run:
+                return replace(outcome, status=Status.IMPORTED, conversation=bool(plan.found.transcript))
+            archive.seek(0)
+            async with scratch_directory(self._scratch) as into:
+                return await self._take(plan, await self._reader.unpack(archive, plan.found, into), outcome)
+
+    async def _take(self, plan: Plan, unpacked: Unpacked, outcome: Outcome) -> Outcome:
+        """From a tree to a session. Each step may be repeated."""
+        target = self._target
+        start = await target.repositories.fetch(
+            plan.repository,
+            branch=plan.base_branch,
+            session_branch=plan.branch if plan.branch_exists else "",
+            head_commit=plan.standing.head_commit,
+        )
+        imported = await target.repositories.import_workspace(
+            plan.repository,
+            session_id=plan.session_id,
+            workspace=unpacked.tree,
+            parent=start,
+            message=_message(plan),
+            author=Author(plan.owner.name, plan.owner.email),
+            at=_time(plan),
+        )
+        commit = imported.commit or start
+        conversation = await asyncio.to_thread(transcript_from, plan.found.transcript, unpacked.transcript)
+        if not plan.standing.owner_id:
+            await self._make_session(plan)
+        await target.records.adopt(
+            plan.owner, plan.session_id, branch=plan.branch if plan.branch_exists else "", provider=PROVIDER if conversation else ""
+        )
+        if conversation:
+            await target.records.remember(plan.owner, plan.session_id, provider=PROVIDER, transcript=conversation)
+        moved = commit != plan.standing.head_commit
+        if moved:
+            await self._record(plan, imported, start, commit)
+        await self._agree(plan, commit)
+        return replace(
+            outcome,
+            status=Status.IMPORTED if moved else Status.UNCHANGED,
+            commit=commit,
+            conversation=bool(conversation),
+            skipped_paths=imported.skipped_count,
+        )
+
+    async def _make_session(self, plan: Plan) -> None:
+        session = NewSession(
+            plan.session_id,
+            plan.repository.url,
+            plan.base_branch,
+            branch_requested=plan.branch,
+            title=plan.title,
+            labels={"legacy": "true", "legacy-layout": plan.found.layout},
+        )
+        await self._target.sessions.create(plan.owner, session, request_id="", request_digest="")
+
+    async def _record(self, plan: Plan, imported: Imported, start: str, commit: str) -> None:
+        snapshot = NewSnapshot(SnapshotKind.IMPORT, commit, parent=start, message=_message(plan))
+        await self._target.notes.record(
+            plan.owner, plan.session_id, head=plan.standing.head_commit, snapshot=snapshot, facts=self._facts(plan, imported, commit)
+        )
+
+    def _facts(self, plan: Plan, imported: Imported, commit: str) -> list[Fact]:
+        codec = self._target.codec
+        told = [
+            codec.git_updated(
+                "COMMITTED",
+                repository=plan.repository.url,
+                branch=plan.branch,
+                base_branch=plan.base_branch,
+                sha=commit,
+                message=_message(plan),
+            )
+        ]
+        if imported.skipped_count:
+            told.append(
+                codec.git_updated(
+                    "SKIPPED",
+                    repository=plan.repository.url,
+                    branch=plan.branch,
+                    skipped=imported.skipped,
+                    skipped_count=imported.skipped_count,
+                )
+            )
+        return told
+
+    async def _agree(self, plan: Plan, commit: str) -> None:
+        if not self._dry_run:
+            agreed = Agreed(plan.entry.version, plan.sha256, commit)
+            await self._target.records.agree(plan.owner, plan.session_id, plan.entry.key, agreed)
+
+    @asynccontextmanager
+    async def _downloaded(self, entry: Entry) -> AsyncIterator[tuple[BinaryIO, str]]:
+        """A file without a name, which nothing can leave behind. Errors: PassedOver."""
+        with tempfile.TemporaryFile(dir=self._scratch) as archive:
+            try:
+                sha256 = await self._source.download(entry.key, archive, max_bytes=self._reader.limits.archive_bytes)
+            except (ObjectNotFound, ObjectStoreUnavailable) as error:
+                raise PassedOver(Reason.UNREACHABLE, error.message) from error
+            archive.seek(0)
+            yield archive, sha256
+
+
+def _reason(error: KernelError) -> Reason:
+    if isinstance(error, (RepositoryUnreachable, ObjectStoreUnavailable)):
+        return Reason.UNREACHABLE
+    if isinstance(error, BranchUnknown):
+        return Reason.BRANCH_UNKNOWN
+    if isinstance(error, TurnActive):
+        return Reason.BUSY
+    if isinstance(error, HeadMoved):
+        return Reason.DIVERGED
+    if isinstance(error, SessionNotFound):
+        return Reason.DELETED
+    # Ids are unique over all tenants.
+    return Reason.OTHER_OWNER if isinstance(error, StoreRejected) else Reason.WORKSPACE
+
+
+def _message(plan: Plan) -> str:
+    return f"{plan.title or _MESSAGE}\n\n{_MESSAGE}: {plan.entry.key}\n" if plan.title else f"{_MESSAGE}: {plan.entry.key}\n"
+
+
+def _time(plan: Plan) -> datetime:
+    """When the old system wrote it, as far as it says: a repeated import then makes the same commit."""
+    said = Metadata.parse(plan.found.metadata).updated_at if plan.found.metadata else None
+    return said or datetime(2026, 1, 1, tzinfo=UTC)

@@ -1,0 +1,114 @@
+"""A bucket that another system reads and writes as well: its objects change, and nobody knows their digests before."""
+
+from __future__ import annotations
+
+import hashlib
+import threading
+from collections.abc import AsyncIterator, Sequence
+from contextlib import asynccontextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import BinaryIO
+
+from minio import Minio
+from minio.error import S3Error
+
+from server.config import Settings
+from server.kernel.errors import ObjectNotFound, ObjectStoreUnavailable
+from server.storage.reading import PIECE_BYTES, Stopped
+from server.storage.s3 import PART_BYTES, connected, s3_failures
+from server.storage.threads import Threads
+
+_ABSENT = frozenset({"NoSuchKey", "NoSuchBucket"})
+
+
+@dataclass(frozen=True)
+class SeenObject:
+    """An object as it is now; `version` is another one after each write (its ETag)."""
+
+    key: str
+    version: str
+    size: int
+
+
+@asynccontextmanager
+async def open_shared(settings: Settings, bucket: str) -> AsyncIterator[SharedBucket]:
+    """A bucket of the server that the TREADLE_S3_ settings name. Errors: SettingsUnfit."""
+    async with connected(settings) as (client, threads):
+        yield SharedBucket(client, bucket, threads)
+
+
+class SharedBucket:
+    """Its keys are the other system's. Errors of all: ObjectStoreUnavailable."""
+
+    def __init__(self, client: Minio, bucket: str, threads: Threads) -> None:
+        self._client = client
+        self._bucket = bucket
+        self._threads = threads
+
+    async def list(self) -> Sequence[SeenObject]:
+        """All of them, by key."""
+        return await self._threads.run(self._list)
+
+    async def find(self, key: str) -> SeenObject | None:
+        """What is there now."""
+        return await self._threads.run(lambda _: self._find(key))
+
+    async def download(self, key: str, into: BinaryIO, *, max_bytes: int) -> str:
+        """Write an object to a file; the SHA-256 of what came. It ends behind the first piece with which it is too large. Errors:
+        ObjectNotFound."""
+        return await self._threads.run(lambda stop: self._download(key, into, max_bytes, stop))
+
+    async def replace(self, key: str, source: Path) -> SeenObject:
+        """Write an object, which readers see whole or not at all."""
+        return await self._threads.run(lambda _: self._replace(key, source))
+
+    def _list(self, stop: threading.Event) -> Sequence[SeenObject]:
+        found = []
+        with s3_failures(self._bucket):
+            for entry in self._client.list_objects(self._bucket, recursive=True):
+                if stop.is_set():
+                    raise Stopped
+                found.append(SeenObject(str(entry.object_name), (entry.etag or "").strip('"'), entry.size or 0))
+        return sorted(found, key=lambda seen: seen.key)
+
+    def _find(self, key: str) -> SeenObject | None:
+        with s3_failures(key):
+            try:
+                entry = self._client.stat_object(self._bucket, key)
+            except S3Error as error:
+                if error.code in _ABSENT:
+                    return None
+                raise
+        return SeenObject(key, (entry.etag or "").strip('"'), entry.size or 0)
+
+    def _download(self, key: str, into: BinaryIO, max_bytes: int, stop: threading.Event) -> str:
+        digest, taken = hashlib.sha256(), 0
+        with s3_failures(key):
+            try:
+                response = self._client.get_object(self._bucket, key)
+            except S3Error as error:
+                if error.code in _ABSENT:
+                    raise ObjectNotFound(key) from error
+                raise
+            try:
+                for piece in response.stream(PIECE_BYTES):
+                    if stop.is_set():
+                        raise Stopped
+                    into.write(piece)
+                    digest.update(piece)
+                    taken += len(piece)
+                    if taken > max_bytes:
+                        break
+            finally:
+                response.close()
+                response.release_conn()
+        return digest.hexdigest()
+
+    def _replace(self, key: str, source: Path) -> SeenObject:
+        with source.open("rb") as file, s3_failures(key):
+            size = source.stat().st_size
+            made = self._client.put_object(self._bucket, key, file, size, part_size=PART_BYTES, num_parallel_uploads=1)
+        if not made.etag:
+            raise ObjectStoreUnavailable(f"the object store did not say what it made of {key!r}", key=key)
+        return SeenObject(key, made.etag.strip('"'), size)

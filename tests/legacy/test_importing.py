@@ -1,0 +1,236 @@
+"""A bucket of the old system becomes sessions: with their work, their branch and their conversation; again and again without harm."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import sys
+import uuid
+from pathlib import Path
+from typing import Any
+
+import asyncpg
+import pytest
+from legacy.conftest import OWNER, Old2New
+from support.git_server import git
+from support.hostile_archives import CORPUS
+from support.legacy_archives import CONVERSATION, FILES, LAYOUTS, SESSION, TOKEN, Old
+from support.treadle import in_process, pushed_files, recording
+
+from server.db.transcripts import Packed, unpack
+from server.identity.local_user import USER
+from server.identity.vault import open_vault
+from server.kernel.history import SnapshotKind
+from treadle.session.v1 import session_service_pb2 as pb
+
+BRANCH = "webedt/make-it-so-3c4d5e6f"
+
+
+def mirror(move: Old2New) -> Path:
+    (found,) = (move.settings.data_dir / "mirrors").glob("*.git")
+    return found
+
+
+async def transcript(move: Old2New, session_id: str = SESSION) -> bytes:
+    connection = await asyncpg.connect(move.settings.database_system_url.get_secret_value())
+    try:
+        row = await connection.fetchrow("SELECT provider, data, size FROM transcripts WHERE session_id = $1", session_id)
+    finally:
+        await connection.close()
+    if row is None:
+        return b""
+    assert row["provider"] == "claude"
+    return unpack(Packed(row["data"], row["size"]))
+
+
+async def test_every_layout_becomes_a_session(move: Old2New) -> None:
+    ids = {layout: str(uuid.uuid5(uuid.NAMESPACE_URL, layout)) for layout in LAYOUTS}
+    for layout, session_id in ids.items():
+        move.put(Old(layout, url=move.url, session=session_id))
+
+    told = await move.bring()
+
+    assert {layout: told[key]["status"] for layout, key in ids.items()} == {
+        "T0": "IMPORTED", "T1": "IMPORTED", "T2": "IMPORTED", "T3": "SKIPPED", "T4": "IMPORTED",
+    }  # fmt: skip
+    assert told[ids["T3"]]["reason"] == "NO_METADATA"
+    trees = {git(mirror(move), "rev-parse", f"{told[ids[layout]]['commit']}^{{tree}}") for layout in ("T0", "T1", "T2", "T4")}
+    assert len(trees) == 1
+    files = git(mirror(move), "-c", "core.quotePath=false", "ls-tree", "-r", "--name-only", trees.pop()).splitlines()
+    assert {"README.md", "src/app.py", "empty.txt", "large.bin", "naïve/日本語.txt", "current", "away", "run.sh"} <= {*files}
+    assert "gone.txt" not in files
+    for layout in ("T0", "T1", "T2", "T4"):
+        session = await move.stores.sessions.get(OWNER, ids[layout])
+        assert (session.title, session.base_branch, session.repository_url) == ("Make it so", "main", move.url)
+        assert session.labels == {"legacy": "true", "legacy-layout": layout}
+        assert session.head_commit == told[ids[layout]]["commit"]
+        (snapshot,) = (await move.stores.history.list(OWNER, ids[layout], page_size=10, page_token="")).snapshots
+        assert (snapshot.kind, snapshot.commit) == (SnapshotKind.IMPORT, session.head_commit)
+    with_conversation = {layout for layout, key in ids.items() if told[key]["conversation"]}
+    assert with_conversation == {"T0", "T1", "T4"}
+
+
+async def test_an_imported_session_goes_on_where_the_old_system_left_it(move: Old2New) -> None:
+    """Its branch is on the remote; the archive has work that was not pushed."""
+    files = {**FILES, "go.jsonl": recording({"write": "new.txt", "content": "by treadle\n"}).encode()}
+    seed = move.git_server.root / "example/demo-seed"
+    git(seed, "push", "--quiet", str(move.git_server.root / "example/demo.git"), f"HEAD:refs/heads/{BRANCH}")
+    move.put(Old("T1", url=move.url, files=files))
+    (told,) = (await move.bring()).values()
+    assert (told["branch"], told["owner"], told["session_id"]) == (BRANCH, USER, SESSION)
+    kept = await transcript(move)
+    assert kept.startswith(json.dumps({"session_id": CONVERSATION}).encode() + b"\n")
+    assert b"remember: 7" in kept
+    assert TOKEN.encode() not in kept
+    assert (await move.stores.sessions.get(OWNER, SESSION)).provider == "claude"
+
+    async with in_process(move.settings) as (_, client):
+        seen = await client.run(session_id=SESSION, prompt="go", provider="replay", model="go.jsonl")
+        assert seen[-1].turn_completed.pushed
+        log = await client.log(SESSION)
+        (listed,) = (await client.call("ListSessions", pb.ListSessionsRequest())).sessions
+    assert log[0].git_updated.sha == told["commit"]
+    assert listed.branch == BRANCH
+    pushed = pushed_files(move.git_server.root / "example/demo.git", BRANCH)
+    assert pushed["src/app.py"] == "print('from the old system')"
+    assert pushed["new.txt"] == "by treadle"
+    assert "gone.txt" not in pushed
+
+
+async def test_the_same_import_again_does_nothing_and_a_changed_archive_comes_on_top(move: Old2New) -> None:
+    move.put(Old("T2", url=move.url))
+    first = (await move.bring())[SESSION]
+
+    assert (await move.bring())[SESSION] | {"status": "IMPORTED"} == {**first, "layout": "", "owner": "", "repository": "", "branch": ""}
+    archive = move.put(Old("T2", url=move.url))  # the same work, packed anew
+    assert (await move.bring())[SESSION]["status"] == "UNCHANGED"
+    assert archive.exists()
+    move.put(Old("T2", url=move.url, files={**FILES, "src/app.py": b"print('later')\n"}))
+    second = (await move.bring())[SESSION]
+
+    assert second["status"] == "IMPORTED"
+    assert git(mirror(move), "rev-parse", f"{second['commit']}^") == first["commit"]
+    history = (await move.stores.history.list(OWNER, SESSION, page_size=10, page_token="")).snapshots
+    assert [each.commit for each in history] == [second["commit"], first["commit"]]
+
+
+async def test_an_archive_that_both_systems_went_on_from_is_left_alone(move: Old2New) -> None:
+    files = {**FILES, "go.jsonl": recording({"write": "new.txt", "content": "by treadle\n"}).encode()}
+    move.put(Old("T2", url=move.url, files=files))
+    await move.bring()
+    async with in_process(move.settings) as (_, client):
+        await client.run(session_id=SESSION, prompt="go", provider="replay", model="go.jsonl")
+        head = (await move.stores.sessions.get(OWNER, SESSION)).head_commit
+        move.put(Old("T2", url=move.url))
+        assert (await move.bring())[SESSION]["reason"] == "DIVERGED"
+        assert (await move.stores.sessions.get(OWNER, SESSION)).head_commit == head
+        await client.call("DeleteSession", pb.DeleteSessionRequest(session_id=SESSION))
+    assert (await move.bring())[SESSION]["reason"] == "DELETED"
+
+
+async def test_a_dry_run_tells_the_same_and_writes_nothing(move: Old2New) -> None:
+    move.put(Old("T1", url=move.url))
+    open_vault(move.settings)  # as the server did when it started
+    before = sorted(move.settings.data_dir.rglob("*"))
+
+    told = (await move.bring(dry_run=True))[SESSION]
+
+    assert (told["status"], told["layout"], told["conversation"], told["dry_run"]) == ("IMPORTED", "T1", True, True)
+    assert sorted(path for path in move.settings.data_dir.rglob("*") if path.name != "scratch") == before
+    connection = await asyncpg.connect(move.settings.database_system_url.get_secret_value())
+    for table in ("sessions", "snapshots", "transcripts", "legacy_archives"):
+        assert await connection.fetchval(f"SELECT count(*) FROM {table}") == 0
+    await connection.close()
+
+
+async def test_one_bad_archive_stops_no_other(move: Old2New) -> None:
+    move.put(Old("T2", url=move.url))
+    for name, hostile in CORPUS.items():
+        if name in ("realpath_chain", "zeros", "hard_link_to_the_host", "no_gzip", "parent"):
+            (move.place / f"0-{name}").mkdir()
+            (move.place / f"0-{name}" / "session.tar.gz").write_bytes(hostile.make())
+    move.put(Old("T2", url=move.url, session="ffffffff-0000-4000-8000-000000000001", base_branch="nowhere", branch="nothing"))
+    move.put(Old("T2", url="https://evil.example.org/o/r", session="ffffffff-0000-4000-8000-000000000002"))
+    (move.place / "no-archive").mkdir()
+
+    told = await move.bring()
+
+    assert {key.partition("-")[2]: line["reason"] for key, line in told.items() if line["status"] == "REFUSED"} == {
+        name: CORPUS[name].reason for name in ("realpath_chain", "zeros", "hard_link_to_the_host", "no_gzip", "parent")
+    }
+    assert told["ffffffff-0000-4000-8000-000000000001"]["reason"] == "BRANCH_UNKNOWN"
+    assert told["ffffffff-0000-4000-8000-000000000002"]["reason"] == "NOT_ALLOWED"
+    assert told[SESSION]["status"] == "IMPORTED"
+    assert list((move.settings.data_dir / "scratch").iterdir()) == []
+
+
+async def test_owners_come_from_a_file_that_the_old_database_can_write(move: Old2New) -> None:
+    keys = {name: str(uuid.uuid5(uuid.NAMESPACE_URL, name)) for name in ("hers", "nobodys", "strangers", "files")}
+    for name, key in keys.items():
+        move.put(Old("T3" if name == "files" else "T0", url=move.url, session=key, shape="github"))
+    owners = move.scratch / "owners.json"
+    owners.write_text(
+        json.dumps({
+            keys["hers"]: {"owner": USER, "title": "Her title", "repository": None},
+            keys["strangers"]: "stranger",
+            keys["files"]: {"owner": USER, "repository": move.url, "base_branch": "main"},
+        })
+    )  # fmt: skip
+
+    told = await move.bring(owner=str(owners))
+
+    assert told[keys["hers"]]["status"] == "IMPORTED"
+    assert (await move.stores.sessions.get(OWNER, keys["hers"])).title == "Her title"
+    assert {told[keys[name]]["reason"] for name in ("nobodys", "strangers")} == {"NO_OWNER"}
+    assert told[keys["files"]]["status"] == "IMPORTED"
+
+
+async def test_an_import_that_was_cut_short_is_finished_by_the_next(move: Old2New, monkeypatch: pytest.MonkeyPatch) -> None:
+    class Cut(Exception):
+        pass
+
+    async def cut(*_: Any, **__: Any) -> None:
+        raise Cut
+
+    move.put(Old("T1", url=move.url))
+    store = "server.db.legacy_store.PostgresLegacyStore"
+    for point in (f"{store}.adopt", f"{store}.remember", "server.kernel.journal.notes.Notes.record", f"{store}.agree"):
+        with monkeypatch.context() as patched, pytest.raises(Cut):
+            patched.setattr(point, cut)
+            await move.bring()
+
+    told = (await move.bring())[SESSION]
+
+    session = await move.stores.sessions.get(OWNER, SESSION)
+    assert (told["status"], told["commit"]) == ("UNCHANGED", session.head_commit)
+    assert session.provider == "claude"
+    assert await transcript(move)
+    history = (await move.stores.history.list(OWNER, SESSION, page_size=10, page_token="")).snapshots
+    assert [each.commit for each in history] == [told["commit"]]
+
+
+async def test_the_command_says_what_became_of_each(move: Old2New) -> None:
+    move.put(Old("T2", url=move.url))
+    (move.place / "bad").mkdir()
+    (move.place / "bad" / "session.tar.gz").write_bytes(CORPUS["parent"].make())
+    settings = move.settings
+    process = await asyncio.create_subprocess_exec(
+        sys.executable, "-m", "server.cli", "legacy", "import", "--from", str(move.place), "--owner", USER, "--dry-run",
+        stdout=asyncio.subprocess.PIPE,
+        stderr=asyncio.subprocess.PIPE,
+        env={
+            "PATH": "/usr/bin:/bin",
+            "TREADLE_DATA_DIR": str(settings.data_dir),
+            "TREADLE_DATABASE_URL": settings.database_url.get_secret_value(),
+            "TREADLE_DATABASE_SYSTEM_URL": settings.database_system_url.get_secret_value(),
+            "TREADLE_GIT_ALLOWED_PREFIXES": settings.git_allowed_prefixes,
+        },
+    )  # fmt: skip
+    out, aside = await process.communicate()
+    assert process.returncode == 0, aside
+    assert out.decode().splitlines() == [
+        f"IMPORTED  {SESSION}  T2  {move.url}  {BRANCH}",
+        "REFUSED  bad  BAD_NAME: the path b'../escaped'",
+    ]
+    assert b"2 archives; a dry run: nothing is written" in aside
+    assert "REFUSED BAD_NAME" in aside.decode()

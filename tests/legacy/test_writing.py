@@ -1,0 +1,134 @@
+"""While both systems run, each session is in the old system's bucket after every turn, and comes back when that went on with it."""
+
+from __future__ import annotations
+
+import asyncio
+import io
+import json
+import subprocess
+import uuid
+from collections.abc import AsyncIterator, Iterator
+from pathlib import Path
+
+import pytest
+from legacy.conftest import OWNER, Old2New
+from minio import Minio
+from pydantic import SecretStr
+from structlog.testing import capture_logs
+from support.git_server import git
+from support.legacy_archives import Old
+from support.seaweedfs import S3Server, seaweedfs
+from support.treadle import branch_of, in_process, recording
+
+from server.config import Settings
+from server.legacy.isolation import Reader
+from server.storage.s3_shared import SharedBucket, open_shared
+
+FILES = {
+    "go.jsonl": recording({"write": "new.txt", "content": "by treadle\n"}),
+    "stop.jsonl": recording({"write": "b.txt", "content": "b\n"}),
+}
+
+
+@pytest.fixture(scope="session")
+def s3(tmp_path_factory: pytest.TempPathFactory) -> Iterator[S3Server]:
+    with seaweedfs(tmp_path_factory.mktemp("seaweedfs")) as server:
+        yield server
+
+
+@pytest.fixture
+def both(move: Old2New, s3: S3Server) -> Old2New:
+    """With a bucket that both systems use."""
+    bucket = f"sessions-{uuid.uuid4()}"
+    s3.client().make_bucket(bucket)
+    changes = {
+        "s3_endpoint": s3.endpoint,
+        "s3_access_key": s3.access_key,
+        "s3_secret_key": SecretStr(s3.secret_key),
+        "s3_secure": False,
+        "legacy_bucket": bucket,
+    }
+    move.settings = Settings(**{name: getattr(move.settings, name) for name in move.settings.model_fields_set} | changes)
+    move.git_server.commit("example/demo", FILES)
+    return move
+
+
+@pytest.fixture
+async def bucket(both: Old2New) -> AsyncIterator[SharedBucket]:
+    async with open_shared(both.settings, both.settings.legacy_bucket) as opened:
+        yield opened
+
+
+async def until_written(move: Old2New, session_id: str) -> str:
+    """Until the archive is the session's newest commit; its version."""
+    async with asyncio.timeout(30):
+        while True:
+            agreed = (await move.stores.legacy.standing(session_id)).agreed
+            if agreed and agreed.commit == (await move.stores.sessions.get(OWNER, session_id)).head_commit:
+                return agreed.version
+            await asyncio.sleep(0.05)
+
+
+def put(client: Minio, bucket: str, key: str, data: bytes) -> None:
+    client.put_object(bucket, f"{key}/session.tar.gz", io.BytesIO(data), len(data))
+
+
+async def test_the_old_system_goes_on_from_what_was_written_and_back(
+    both: Old2New, bucket: SharedBucket, s3: S3Server, reader: Reader, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("server.legacy.writing.EVERY_SECONDS", 0.1)
+    async with in_process(both.settings) as (_, client):
+        seen = await client.run(repository_url=both.url, prompt="go", provider="replay", model="go.jsonl")
+        session_id, branch = seen[0].session_id, branch_of(seen)
+        version = await until_written(both, session_id)
+        archive = tmp_path / "session.tar.gz"
+        with archive.open("w+b") as file:
+            await bucket.download(f"{session_id}/session.tar.gz", file, max_bytes=1 << 30)
+        with archive.open("rb") as file:
+            found = await reader.look(file)
+        assert (found.layout, found.repository) == ("T2", "workspace/demo")
+        said = json.loads(found.metadata)
+        assert (said["sessionId"], said["branch"], said["github"]["baseBranch"]) == (session_id, branch, "main")
+
+        # As the old worker does: by the path that the metadata name, with plain tar and plain git.
+        work = tmp_path / "old"
+        work.mkdir()
+        subprocess.run(["tar", "-xzf", archive, "-C", work], check=True)
+        tree = work / "workspace" / said["github"]["clonedPath"]
+        assert git(tree, "status", "--porcelain") == ""
+        assert git(tree, "rev-parse", "HEAD", "--abbrev-ref", "HEAD").splitlines() == [seen[-1].turn_completed.commit, branch]
+        assert git(tree, "remote", "get-url", "origin") == both.url
+        assert (tree / "new.txt").read_text() == "by treadle\n"
+        assert all(path.stat().st_mode & 0o200 for path in (tree / ".git").rglob("*"))
+        (tree / "old.txt").write_text("by the old system\n")
+        subprocess.run(["tar", "-czf", archive, "-C", work, "."], check=True)
+        put(s3.client(), both.settings.legacy_bucket, session_id, archive.read_bytes())
+
+        told = (await both.bring(place=f"s3://{both.settings.legacy_bucket}"))[session_id]
+        assert (told["status"], told["branch"]) == ("IMPORTED", branch)
+        (mirror,) = (both.settings.data_dir / "mirrors").glob("*.git")
+        assert git(mirror, "diff", "--name-status", f"{told['commit']}^", told["commit"]) == "A\told.txt"
+        await client.run(session_id=session_id, prompt="on", provider="replay", model="stop.jsonl")
+        assert await until_written(both, session_id) != version
+    assert (await both.bring(place=f"s3://{both.settings.legacy_bucket}"))[session_id]["status"] == "UNCHANGED"
+
+
+async def test_what_the_old_system_wrote_meanwhile_is_never_replaced(
+    both: Old2New, bucket: SharedBucket, s3: S3Server, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("server.legacy.writing.EVERY_SECONDS", 0.1)
+    with capture_logs() as logs:
+        async with in_process(both.settings) as (_, client):
+            seen = await client.run(repository_url=both.url, prompt="go", provider="replay", model="go.jsonl")
+            session_id = seen[0].session_id
+            await until_written(both, session_id)
+            theirs = Old("T2", url=both.url, session=session_id).archive(tmp_path).read_bytes()
+            put(s3.client(), both.settings.legacy_bucket, session_id, theirs)
+            await client.run(session_id=session_id, prompt="on", provider="replay", model="stop.jsonl")
+            async with asyncio.timeout(20):
+                while not any(line["event"] == "legacy.archive_newer" for line in logs):
+                    await asyncio.sleep(0.05)
+    with io.BytesIO() as now:
+        await bucket.download(f"{session_id}/session.tar.gz", now, max_bytes=1 << 30)
+        assert now.getvalue() == theirs
+    assert (await both.bring(place=f"s3://{both.settings.legacy_bucket}"))[session_id]["reason"] == "DIVERGED"
