@@ -87,7 +87,7 @@ export declare type ListFilesRequest = Message<"treadle.file.v1.ListFilesRequest
   recursive: boolean;
 
   /**
-   * At most 5,000; 0 for 1,000.
+   * 0 to 5,000; 0 for 1,000.
    *
    * @generated from field: int32 page_size = 5;
    */
@@ -350,7 +350,7 @@ export declare type FindFilesRequest = Message<"treadle.file.v1.FindFilesRequest
   at: string;
 
   /**
-   * At most 1,000; 0 for 100.
+   * 0 to 1,000; 0 for 100.
    *
    * @generated from field: int32 limit = 5;
    */
@@ -439,7 +439,7 @@ export declare type SearchFilesRequest = Message<"treadle.file.v1.SearchFilesReq
   at: string;
 
   /**
-   * At most 1,000; 0 for 100.
+   * 0 to 1,000; 0 for 100.
    *
    * @generated from field: int32 limit = 7;
    */
