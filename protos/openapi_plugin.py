@@ -55,6 +55,7 @@ EXAMPLES: dict[str, Json] = {
     "UpdateSessionRequestBody": {"title": "Documentation", "updateMask": "title"},
     "SendInputRequestBody": {"text": "Leave the Makefile as it is", "delivery": "INPUT_DELIVERY_QUEUE"},
     "UpdateInputRequestBody": {"text": "Leave the Makefile and the licence as they are"},
+    "PutCredentialRequest": {"host": "github.com", "token": "ghp_0123456789abcdefghij"},
     "EditFilesRequestBody": {"edits": [{"write": {"path": "docs/tests.md", "text": "Run `make test`.\n"}}]},
     "ResolveRequestRequestBody": {"decline": True, "note": "Do what is usual"},
 }
@@ -254,15 +255,17 @@ class Document:
             elif in_query and field.type != _F.TYPE_MESSAGE:
                 described = self._field(method.input_type, field)
                 text = described.pop("description", "")
+                if field.type == _F.TYPE_ENUM:  # in a query, the gateway takes its number as well
+                    described = {"anyOf": [described, {"type": "integer"}]}
                 needed = {"required": True} if self._required(method.input_type, field) else {}
                 yield {"name": field.json_name, "in": "query", **needed, "description": text, "schema": described}
-        if method.output_type.removeprefix(".") == STREAM_BODY:
+        if method.output_type.removeprefix(".") == STREAM_BODY and not _is_download(method):
             text = "The seq of the last event that the client has; counts more than any field of the request. Empty is none."
             number = {"type": "string", "pattern": "^[0-9]{0,18}$"}
             yield {"name": "Last-Event-ID", "in": "header", "description": text, "schema": number}
 
     def _answer(self, method: MethodDescriptorProto) -> Json:
-        if method.output_type.removeprefix(".") == STREAM_BODY and method.name.startswith("Download"):
+        if _is_download(method):
             return {"description": "The bytes.", "content": {"application/octet-stream": {}}}
         if method.output_type.removeprefix(".") == STREAM_BODY:
             return {"description": "A stream of events.", "content": {"text/event-stream": {"itemSchema": self._server_sent_event()}}}
@@ -340,6 +343,10 @@ class Document:
             indent=2,
             ensure_ascii=False,
         )
+
+
+def _is_download(method: MethodDescriptorProto) -> bool:
+    return method.output_type.removeprefix(".") == STREAM_BODY and method.name.startswith("Download")
 
 
 def _limits(kind: int, comment: str) -> Json:

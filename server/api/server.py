@@ -35,6 +35,9 @@ from server.kernel.sessions import Sessions
 GRACE_SECONDS = 10.0
 
 OPTIONS = (
+    # The gateway passes a JSON call's URL on as metadata, and takes 60 KiB of headers: what it lets in is answered by us, and typed.
+    ("grpc.max_metadata_size", 64 * 1024),
+    ("grpc.absolute_max_metadata_size", 64 * 1024),
     ("grpc.max_receive_message_length", 2 * MAX_REQUEST_BYTES),
     ("grpc.so_reuseport", 0),
     # Clients may ping every 10 s, also without calls: the default answers the third such ping with `too_many_pings`.
