@@ -38,6 +38,7 @@ from server.kernel.retrieval import Retrieval
 from server.kernel.rush import Rush
 from server.kernel.sessions import Sessions
 from server.kernel.supervisor import Limits, Ports, Supervisor, Treasury
+from server.kernel.time_travel import TimeTravel
 from server.kernel.trailers import Trailers
 from server.kernel.uploads import Uploads
 from server.legacy.writing import open_writer
@@ -109,6 +110,7 @@ async def compose(settings: Settings, *, mark: Callable[[str], None] | None = No
         )
         secrets = known_secrets(settings, os.environ)
         rush = Rush()
+        retrieval = Retrieval(stores.history, repositories, objects, scratch=scratch)
         ports = Ports(
             turns=stores.turns,
             queue=stores.queue,
@@ -116,7 +118,7 @@ async def compose(settings: Settings, *, mark: Callable[[str], None] | None = No
             journal=journal,
             codec=codec,
             repositories=repositories,
-            retrieval=Retrieval(stores.history, repositories, objects, scratch=scratch),
+            retrieval=retrieval,
             launcher=launcher,
             objects=objects,
             models=models.gateway,
@@ -165,6 +167,17 @@ async def compose(settings: Settings, *, mark: Callable[[str], None] | None = No
         notes = Notes(stores.history, journal, codec, secrets=secrets, recorded=uploads.add)
         files = Files(stores.sessions, stores.history, notes, trees=repositories.trees, repositories=repositories, codec=codec)
         await stack.enter_async_context(open_writer(settings, stores.legacy, repositories, scratch))
+        time_travel = TimeTravel(
+            stores.sessions,
+            stores.history,
+            notes,
+            retrieval,
+            repositories=repositories,
+            trees=repositories.trees,
+            egress=egress,
+            codec=codec,
+            recorded=uploads.add,
+        )
         failed = await stack.enter_async_context(_running(journal, supervisor, uploads))
         await supervisor.recover()
         api = await stack.enter_async_context(
@@ -174,6 +187,7 @@ async def compose(settings: Settings, *, mark: Callable[[str], None] | None = No
                 sessions=sessions,
                 execute=execute,
                 inputs=inputs,
+                time_travel=time_travel,
                 credentials=credentials,
                 files=files,
                 authenticator=ApiKeyAuthenticator(stores.keys),

@@ -10,10 +10,11 @@ from google.protobuf.timestamp_pb2 import Timestamp
 from server.kernel.agent_request import Answer
 from server.kernel.errors import InvalidField
 from server.kernel.execute import Request
+from server.kernel.history import Snapshot
 from server.kernel.session import Session
 from server.kernel.sessions import CreateRequest
 from server.kernel.user_input import Delivery, InputState, UserInput
-from treadle.session.v1 import event_pb2, input_pb2, session_pb2
+from treadle.session.v1 import event_pb2, input_pb2, session_pb2, snapshot_pb2
 from treadle.session.v1 import session_service_pb2 as pb
 
 
@@ -47,6 +48,22 @@ def session(value: Session) -> session_pb2.Session:
         waiting_inputs=value.waiting_inputs,
         allowed_hosts=value.allowed_hosts,
         waiting=_waiting(*value.told_place) if value.told_place else None,
+    )
+
+
+def snapshot(value: Snapshot) -> snapshot_pb2.Snapshot:
+    """One commit of a session's history."""
+    return snapshot_pb2.Snapshot(
+        number=value.number,
+        kind=f"SNAPSHOT_KIND_{value.kind}",
+        commit=value.commit,
+        parent=value.parent,
+        message=value.message,
+        turn_id=value.turn_id,
+        actor=value.actor,
+        created_at=timestamp(value.created_at),
+        stored=value.stored,
+        size=value.size,
     )
 
 

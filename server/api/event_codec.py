@@ -11,6 +11,7 @@ from google.protobuf.timestamp_pb2 import Timestamp
 
 from server.kernel.agent_request import Resolution
 from server.kernel.event import Chunk, Envelope, Fact
+from server.kernel.history import NewFork
 from server.kernel.model_use import ModelUse, Purpose
 from server.kernel.ports.egress import Access
 from server.kernel.ports.launcher import Capability, WorkerExit
@@ -216,6 +217,19 @@ class ProtobufEventCodec:
                 size=turn.snapshot_size,
                 sha256=turn.snapshot_sha256,
             ),
+        )
+
+    def session_forked(self, fork: NewFork, at: str) -> Fact:
+        """Where a session comes from."""
+        by_number = at.isdecimal()
+        return _fact(
+            session_forked=pb.SessionForked(
+                parent_session_id=fork.parent_session_id,
+                parent_turn_id="" if by_number else at,
+                parent_snapshot=int(at) if by_number else 0,
+                commit=fork.moment.commit,
+                remembered=fork.moment.conversation is not None,
+            )
         )
 
     def error(self, code: str, message: str, *, retryable: bool, fatal: bool, attempt: int = 0, provider_status: int = 0) -> Fact:

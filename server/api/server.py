@@ -31,6 +31,7 @@ from server.kernel.inputs import Inputs
 from server.kernel.ports.authenticator import Authenticator
 from server.kernel.ports.tracer import Tracer
 from server.kernel.sessions import Sessions
+from server.kernel.time_travel import TimeTravel
 
 GRACE_SECONDS = 10.0
 
@@ -73,6 +74,7 @@ async def open_api(
     sessions: Sessions,
     execute: Execute,
     inputs: Inputs,
+    time_travel: TimeTravel,
     credentials: Credentials,
     files: Files,
     authenticator: Authenticator,
@@ -82,7 +84,7 @@ async def open_api(
     server = grpc.aio.server(options=OPTIONS)
     streams = Streams(write_seconds=write_seconds)
     services: dict[ServiceDescriptor, Service] = {
-        SERVICE: SessionService(sessions, execute, inputs, streams),
+        SERVICE: SessionService(sessions, execute, inputs, time_travel, streams),
         EVENT_STREAMS: EventStreamService(sessions, execute, streams, authenticator),
         CREDENTIALS: CredentialService(credentials),
         FILES: FileService(files, Downloads(write_seconds=write_seconds)),

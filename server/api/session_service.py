@@ -11,6 +11,7 @@ from server.kernel.execute import Execute
 from server.kernel.identity import Principal
 from server.kernel.inputs import Inputs
 from server.kernel.sessions import Sessions
+from server.kernel.time_travel import ForkRequest, TimeTravel
 from treadle.session.v1 import session_service_pb2 as pb
 
 SERVICE = pb.DESCRIPTOR.services_by_name["SessionService"]
@@ -22,10 +23,11 @@ MUTABLE = ("title", "labels", "allowed_hosts")
 class SessionService:
     """See the comments of the proto for what each RPC promises."""
 
-    def __init__(self, sessions: Sessions, execute: Execute, inputs: Inputs, streams: Streams) -> None:
+    def __init__(self, sessions: Sessions, execute: Execute, inputs: Inputs, time_travel: TimeTravel, streams: Streams) -> None:
         self._sessions = sessions
         self._execute = execute
         self._inputs = inputs
+        self._time_travel = time_travel
         self._streams = streams
 
     async def execute_session(self, principal: Principal, request: pb.ExecuteSessionRequest, context: Context) -> None:
@@ -129,3 +131,18 @@ class SessionService:
             principal, request.session_id, after_seq=request.after_seq, page_size=request.page_size
         )
         return page + _LAST_SEQ_TAG + varint(last_seq)
+
+    async def list_snapshots(self, principal: Principal, request: pb.ListSnapshotsRequest, _: Context) -> pb.ListSnapshotsResponse:
+        """Read a page of the history."""
+        page = await self._time_travel.snapshots(principal, request.session_id, page_size=request.page_size, page_token=request.page_token)
+        return pb.ListSnapshotsResponse(snapshots=map(convert.snapshot, page.snapshots), next_page_token=page.next_token)
+
+    async def fork_session(self, principal: Principal, request: pb.ForkSessionRequest, _: Context) -> pb.ForkSessionResponse:
+        """Go on from a point of another session."""
+        wanted = ForkRequest(request.request_id, request.session_id, request.at, request.title, request.branch)
+        return pb.ForkSessionResponse(session=convert.session(await self._time_travel.fork(principal, wanted)))
+
+    async def restore_session(self, principal: Principal, request: pb.RestoreSessionRequest, _: Context) -> pb.RestoreSessionResponse:
+        """Go back to a point of the session's past."""
+        restored, made = await self._time_travel.restore(principal, request.session_id, at=request.at, if_head=request.if_head)
+        return pb.RestoreSessionResponse(session=convert.session(restored), snapshot=convert.snapshot(made))

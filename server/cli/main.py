@@ -91,6 +91,9 @@ def _parser() -> _Parser:
     _add_answer(commands)
     _add_interrupt(commands)
     _add_credential(commands)
+    _add_history(commands)
+    _add_fork(commands)
+    _add_restore(commands)
     _add_key(commands)
     _add_legacy(commands)
     _add_doctor(commands)
@@ -206,6 +209,32 @@ def _add_credential(commands: argparse._SubParsersAction[_Parser]) -> None:
     credential.add_argument("--username", metavar="NAME", default="", help="the name to show with it (default: x-access-token, for GitHub)")
     _json(credential)
     _connection(credential)
+
+
+def _add_history(commands: argparse._SubParsersAction[_Parser]) -> None:
+    history = _command(commands, "history", "list what turns and users made of a session, newest first", runs="server.cli.history:run")
+    history.add_argument("session", help="the session's id")
+    history.add_argument("--limit", metavar="N", type=int, default=20, help="how many at most (default 20)")
+    _json(history)
+    _connection(history)
+
+
+def _add_fork(commands: argparse._SubParsersAction[_Parser]) -> None:
+    words = "make a session that goes on from any point of another one, with its files and its conversation"
+    fork = _command(commands, "fork", words, runs="server.cli.history:fork")
+    fork.add_argument("session", help="the session's id")
+    fork.add_argument("--at", metavar="POINT", default="", help="a number of its `history`, or a turn's id (default: as it is now)")
+    fork.add_argument("--title", default="", help="title of the new session (default: the same)")
+    fork.add_argument("--branch", metavar="NAME", default="", help="name for its branch (default: one is made)")
+    _connection(fork)
+
+
+def _add_restore(commands: argparse._SubParsersAction[_Parser]) -> None:
+    words = "bring a session's files and conversation back to a past point, by a new commit: nothing is lost"
+    restore = _command(commands, "restore", words, runs="server.cli.history:restore")
+    restore.add_argument("session", help="the session's id")
+    restore.add_argument("--at", metavar="POINT", required=True, help="a number of its `history`, or a turn's id")
+    _connection(restore)
 
 
 def _add_key(commands: argparse._SubParsersAction[_Parser]) -> None:

@@ -11,12 +11,13 @@ import asyncpg
 from server.db.pool import Database
 from server.db.queries import SQL
 from server.db.rows import parse_uuid, snapshot_from
-from server.db.session_store import load_session, lock_session, refuse_in_the_way
+from server.db.session_store import insert_session, load_session, lock_session, refuse_in_the_way
 from server.kernel.errors import HeadMoved, InvalidField, SnapshotNotFound
 from server.kernel.event import Chunk
-from server.kernel.history import NewSnapshot, Snapshot, SnapshotPage
+from server.kernel.history import Moment, NewFork, NewSnapshot, Snapshot, SnapshotPage
 from server.kernel.identity import Principal
 from server.kernel.ports.history_store import Seal
+from server.kernel.session import NewSession
 
 
 class PostgresHistoryStore:
@@ -34,6 +35,11 @@ class PostgresHistoryStore:
                 if newest and (newest["commit"], newest["parent"], newest["kind"]) == (snapshot.commit, snapshot.parent, snapshot.kind):
                     return snapshot_from(newest)
                 raise HeadMoved(head, position["head_commit"])
+            if snapshot.restored is not None:
+                await connection.execute(SQL["forget_conversations"], principal.tenant_id, session_id)
+                await _recall(
+                    connection, principal.tenant_id, session_id, snapshot.restored, of=session_id, number=snapshot.restored.conversation
+                )
             made = await connection.fetchrow(
                 SQL["insert_snapshot"],
                 principal.tenant_id,
@@ -43,10 +49,43 @@ class PostgresHistoryStore:
                 snapshot.commit,
                 snapshot.parent,
                 snapshot.message,
-                snapshot.conversation,
             )
             await _append(connection, principal, session_id, seal(position["next_seq"], position["epoch"]))
             return snapshot_from(made)
+
+    async def moment(self, principal: Principal, session_id: str, at: str) -> Moment:
+        """See HistoryStore."""
+        number = int(at) if at.isascii() and at.isdecimal() and len(at) < 10 else 0
+        async with self._system.connection() as connection:
+            session = await load_session(connection, principal, session_id)
+            own = (principal.tenant_id, principal.user_id, session.id)
+            if not at:
+                row = await connection.fetchrow(SQL["moment_now"], *own)
+            elif number:
+                row = await connection.fetchrow(SQL["moment_of_snapshot"], *own, number)
+            else:
+                row = await connection.fetchrow(SQL["moment_of_turn"], *own, parse_uuid(at))
+            if row is None:
+                raise SnapshotNotFound(at)
+            conversation = row["conversation"]
+            if conversation is not None and not await connection.fetchval(SQL["is_kept"], principal.tenant_id, session.id, conversation):
+                conversation = None
+        return Moment(row["commit"], row["provider"], row["model"], conversation)
+
+    async def fork(
+        self, principal: Principal, session: NewSession, fork: NewFork, *, request_id: str, request_digest: str, seal: Seal
+    ) -> bool:
+        """See HistoryStore."""
+        async with self._system.transaction() as connection:
+            if not await insert_session(connection, principal, session, request_id=request_id, request_digest=request_digest):
+                return False
+            await _recall(connection, principal.tenant_id, session.id, fork.moment, of=fork.parent_session_id, number=0)
+            if fork.moment.commit:
+                await connection.execute(
+                    SQL["insert_fork"], principal.tenant_id, principal.user_id, session.id, fork.moment.commit, fork.base
+                )
+            await _append(connection, principal, session.id, seal(1, 0))
+            return True
 
     async def note(self, principal: Principal, session_id: str, seal: Seal) -> None:
         """See HistoryStore."""
@@ -98,6 +137,20 @@ class PostgresHistoryStore:
             await lock_session(connection, principal, session_id)
             await refuse_in_the_way(connection, principal, session_id)
             yield connection, await connection.fetchrow(SQL["lock_between"], principal.tenant_id, principal.user_id, session_id)
+
+
+async def _recall(connection: asyncpg.Connection, tenant_id: str, session_id: str, moment: Moment, *, of: str, number: int | None) -> None:
+    """The session goes on with an agent and with what that remembered in session `of`: that is what it remembers of its turn `number`."""
+    await connection.execute(
+        SQL["recall_conversation"],
+        tenant_id,
+        session_id,
+        of,
+        moment.conversation,
+        number,
+        moment.provider,
+        moment.model,
+    )
 
 
 async def _append(connection: asyncpg.Connection, principal: Principal, session_id: str, chunk: Chunk) -> None:

@@ -635,9 +635,65 @@ WITH moved AS (
 INSERT INTO snapshots (tenant_id, session_id, owner_id, number, kind, commit, parent, message, actor, conversation)
 SELECT tenant_id, id, owner_id, (SELECT coalesce(max(number), 0) + 1 FROM snapshots WHERE tenant_id = $1 AND session_id = $3),
        $4, $5, $6, $7, owner_id,
-       coalesce($8, (SELECT turn_number FROM transcripts c WHERE c.tenant_id = $1 AND c.session_id = $3 AND c.provider = moved.provider), 0)
+       (SELECT turn_number FROM transcripts c WHERE c.tenant_id = $1 AND c.session_id = $3 AND c.provider = moved.provider)
 FROM moved
 RETURNING *
+
+
+-- forget_conversations --
+DELETE FROM transcripts WHERE tenant_id = $1 AND session_id = $2
+
+
+-- recall_conversation --
+-- The session goes on with an agent, and with what that remembered at the end of turn $4 of session $3, if it is still kept: which becomes
+-- what the session remembers of its turn $5.
+WITH gone_on AS (
+  UPDATE sessions SET provider = $6, model = $7 WHERE tenant_id = $1 AND id = $2
+)
+INSERT INTO transcripts (tenant_id, session_id, provider, turn_number, data, size)
+SELECT p.tenant_id, $2, p.provider, $5, p.data, p.size
+FROM past_transcripts p WHERE p.tenant_id = $1 AND p.session_id = $3 AND p.turn_number = $4
+
+
+-- insert_fork --
+-- Behind recall_conversation. A commit that the remote has needs no bundle.
+WITH fork AS (
+  UPDATE sessions SET head_commit = $4 WHERE tenant_id = $1 AND owner_id = $2 AND id = $3 RETURNING tenant_id, id, owner_id
+)
+INSERT INTO snapshots (tenant_id, session_id, owner_id, number, kind, commit, parent, message, actor, conversation, state)
+SELECT tenant_id, id, owner_id, 1, 'FORK', $4, $5, '', owner_id,
+       (SELECT turn_number FROM transcripts WHERE tenant_id = $1 AND session_id = $3), CASE WHEN $4 = $5 THEN 'STORED' ELSE 'PENDING' END
+FROM fork
+
+
+-- moment_now --
+SELECT s.head_commit AS commit, s.provider, s.model, c.turn_number AS conversation
+FROM sessions s LEFT JOIN transcripts c ON c.tenant_id = s.tenant_id AND c.session_id = s.id AND c.provider = s.provider
+WHERE s.tenant_id = $1 AND s.owner_id = $2 AND s.id = $3
+
+
+-- moment_of_turn --
+-- Of a turn that left no transcript: the one that it began with.
+SELECT coalesce(nullif(t.commit, ''), t.base_commit) AS commit, t.provider, t.model,
+       coalesce((SELECT s.conversation FROM snapshots s WHERE s.tenant_id = t.tenant_id AND s.turn_id = t.id AND s.kind = 'TURN'),
+                (SELECT max(p.turn_number) FROM past_transcripts p
+                 WHERE p.tenant_id = t.tenant_id AND p.session_id = t.session_id AND p.provider = t.provider AND p.turn_number <= t.number))
+         AS conversation
+FROM turns t
+WHERE t.tenant_id = $1 AND t.owner_id = $2 AND t.session_id = $3 AND t.id = $4::uuid AND NOT t.active AND t.base_commit <> ''
+
+
+-- moment_of_snapshot --
+SELECT n.commit, coalesce(p.provider, s.provider) AS provider, coalesce(t.model, s.model) AS model, n.conversation
+FROM snapshots n
+JOIN sessions s ON s.tenant_id = n.tenant_id AND s.id = n.session_id
+LEFT JOIN past_transcripts p ON p.tenant_id = n.tenant_id AND p.session_id = n.session_id AND p.turn_number = n.conversation
+LEFT JOIN turns t ON t.tenant_id = n.tenant_id AND t.session_id = n.session_id AND t.number = n.conversation
+WHERE n.tenant_id = $1 AND n.owner_id = $2 AND n.session_id = $3 AND n.number = $4
+
+
+-- is_kept --
+SELECT EXISTS (SELECT FROM past_transcripts WHERE tenant_id = $1 AND session_id = $2 AND turn_number = $3)
 
 
 -- newest_snapshot --

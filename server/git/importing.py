@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from pathlib import Path
@@ -122,16 +123,7 @@ class Importer:
         return (await self._git.run("write-tree", git_dir=mirror, environment=held.environment)).text
 
     async def _commit(self, mirror: Path, held: Quarantine, tree: str, over: Parentage) -> str:
-        date = f"@{int(over.at.timestamp())} +0000"
-        identity = {
-            "GIT_AUTHOR_NAME": over.author.name, "GIT_AUTHOR_EMAIL": over.author.email, "GIT_AUTHOR_DATE": date,
-            "GIT_COMMITTER_NAME": over.author.name, "GIT_COMMITTER_EMAIL": over.author.email, "GIT_COMMITTER_DATE": date,
-        }  # fmt: skip
-        message = _clean(over.message)
-        made = await self._git.run(
-            "commit-tree", tree, "-p", over.parent, git_dir=mirror, stdin=message, environment={**held.environment, **identity}
-        )
-        return made.text
+        return await commit_tree(self._git, mirror, tree, over, environment=held.environment)
 
     async def _keep(self, mirror: Path, session_id: str, commit: str) -> None:
         """Move the session's private ref from what it is now; a commit that only it knows is never collected."""
@@ -139,6 +131,19 @@ class Importer:
         now = (await self._git.run("rev-parse", "--verify", "--quiet", "--end-of-options", ref, git_dir=mirror, accept=(0, 1))).text
         if now != commit:
             await self._git.run("update-ref", "--no-deref", ref, commit, now or _ZERO, git_dir=mirror)
+
+
+async def commit_tree(git: Git, mirror: Path, tree: str, over: Parentage, *, environment: Mapping[str, str] | None = None) -> str:
+    """A commit of a tree; nothing keeps it yet. Errors: GitFailed."""
+    date = f"@{int(over.at.timestamp())} +0000"
+    identity = {
+        "GIT_AUTHOR_NAME": over.author.name, "GIT_AUTHOR_EMAIL": over.author.email, "GIT_AUTHOR_DATE": date,
+        "GIT_COMMITTER_NAME": over.author.name, "GIT_COMMITTER_EMAIL": over.author.email, "GIT_COMMITTER_DATE": date,
+    }  # fmt: skip
+    made = await git.run(
+        "commit-tree", tree, "-p", over.parent, git_dir=mirror, stdin=_clean(over.message), environment={**(environment or {}), **identity}
+    )
+    return made.text
 
 
 def _understand(answer: IO[bytes], listing: bytes, limits: Limits) -> Manifest:

@@ -17,7 +17,7 @@ from server.git import diff, workspace
 from server.git.bundle import take_bundle, write_bundle
 from server.git.command import PINNING_VERSION, Git, GitFailed
 from server.git.fetches import Fetches
-from server.git.importing import Importer, Parentage
+from server.git.importing import Importer, Parentage, commit_tree
 from server.git.mirror import Mirrors
 from server.git.objects import Objects
 from server.git.refs import branch_ref, commit_id, is_branch, session_ref
@@ -203,6 +203,16 @@ class GitRepositories:
             raise WorkspaceFailed(_trouble(error)) from error
         except (GitFailed, OSError, ValueError) as error:
             raise WorkspaceFailed(f"the snapshot cannot be written: {error}") from error
+
+    async def recommit(self, repository: Repository, *, tree_of: str, parent: str, message: str, author: Author, at: datetime) -> str:
+        """The tree of another commit on top of `parent`."""
+        try:
+            async with self.mirrors.used(repository, seconds=self.lock_seconds) as mirror:
+                return await commit_tree(
+                    self.git, mirror, f"{commit_id(tree_of)}^{{tree}}", Parentage(commit_id(parent), message, author, at)
+                )
+        except (TimeoutError, GitFailed, OSError) as error:
+            raise WorkspaceFailed(_trouble(error)) from error
 
     async def restore(self, repository: Repository, *, session_id: str, bundle: Path, base: str, head: str) -> None:
         """Bring a bundle back."""

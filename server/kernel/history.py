@@ -19,6 +19,18 @@ class SnapshotKind(StrEnum):
 
 
 @dataclass(frozen=True)
+class Moment:
+    """A session as it was at some time: what a fork or a restore begins with."""
+
+    commit: str
+    """Empty before the first."""
+    provider: str
+    model: str
+    conversation: int | None
+    """The number of the turn whose transcript goes with it, if that is still kept."""
+
+
+@dataclass(frozen=True)
 class NewSnapshot:
     """A commit that is about to become the session's head, and is in its mirror already."""
 
@@ -27,8 +39,18 @@ class NewSnapshot:
     parent: str
     """What its bundle stands on: for what goes on from the head, the head."""
     message: str = ""
-    conversation: int | None = None
-    """The number of the turn whose transcript goes with it; None for the one that the next turn begins with."""
+    restored: Moment | None = None
+    """The session goes on with what its agent remembered then, and with that agent."""
+
+
+@dataclass(frozen=True)
+class NewFork:
+    """Where a new session comes from. Its commit is in the mirror already."""
+
+    parent_session_id: str
+    moment: Moment
+    base: str
+    """What its first bundle stands on: the commit itself, when the remote has it."""
 
 
 @dataclass(frozen=True)
@@ -48,8 +70,8 @@ class Snapshot:
     """The id of the user who made it, or for whom it was made."""
     turn_id: str = ""
     """The turn that made it; empty between turns."""
-    conversation: int = 0
-    """The number of the turn whose transcript goes with it; 0 for none."""
+    conversation: int | None = None
+    """The number of the turn whose transcript goes with it; 0 for what a fork began with, None for none."""
     stored: bool = False
     """Whether the object store has it; then the three below say what is there."""
     key: str = ""

@@ -41,8 +41,9 @@ class Retrieval:
         self._one_at_a_time: WeakValueDictionary[str, asyncio.Lock] = WeakValueDictionary()
 
     async def ensure(self, session: Session, commit: str) -> bool:
-        """Have a commit of the session's history in its mirror; False when there is nothing to do. What stands in the way leaves the mirror
-        and the stored copies as they are. Errors: SnapshotUnavailable when trying again may help, SnapshotDamaged when not."""
+        """Have a commit of the session, or one that it stands on, in its mirror; False when there is nothing to do. What stands in the way
+        leaves the mirror and the stored copies as they are. Errors: SnapshotUnavailable when trying again may help, SnapshotDamaged when
+        not."""
         repository = Repository(session.tenant_id, session.owner_id, session.repository_url)
         if not commit or await self._repositories.holds(repository, commit):
             return False
@@ -52,11 +53,11 @@ class Retrieval:
 
     async def _restore(self, repository: Repository, session: Session, commit: str) -> None:
         chain = await self._history.chain(session.tenant_id, session.id, commit)
-        if not chain:
-            raise SnapshotUnavailable(commit, "it is no snapshot of this session")
         missing = await self._missing(repository, chain)
-        if missing:
-            await self._have_base(repository, session, missing[0])
+        base = missing[0].parent if missing else commit
+        # What is no snapshot, and what the first bundle stands on, was fetched from the remote once.
+        if base and not await self._repositories.holds(repository, base):
+            await self._fetch(repository, session, base)
         for snapshot in missing:
             await self._bring(repository, snapshot)
         log.info("snapshots.restored", session_id=session.id, commit=commit, bundles=len(missing))
@@ -68,18 +69,17 @@ class Retrieval:
                 return chain[index + 1 :]
         return chain
 
-    async def _have_base(self, repository: Repository, session: Session, first: Snapshot) -> None:
-        """What the first bundle stands on was fetched from the remote once."""
-        if not first.parent or await self._repositories.holds(repository, first.parent):
-            return
+    async def _fetch(self, repository: Repository, session: Session, commit: str) -> None:
         try:
-            await self._repositories.fetch(repository, branch=session.base_branch, session_branch=session.branch, head_commit=first.parent)
+            await self._repositories.fetch(repository, branch=session.base_branch, session_branch=session.branch, head_commit=commit)
         except (RepositoryUnreachable, RepositoryNotAllowed, BranchUnknown) as error:
-            raise SnapshotUnavailable(first.commit, error.message) from error
-        if not await self._repositories.holds(repository, first.parent):
-            raise SnapshotUnavailable(first.commit, f"the remote's branches do not have {first.parent[:12]} any more, which it stands on")
+            raise SnapshotUnavailable(commit, error.message) from error
+        if not await self._repositories.holds(repository, commit):
+            raise SnapshotUnavailable(commit, "the remote's branches do not have it any more")
 
     async def _bring(self, repository: Repository, snapshot: Snapshot) -> None:
+        if snapshot.commit == snapshot.parent:
+            return  # where a fork begins with what the remote has
         if not snapshot.stored:
             raise SnapshotUnavailable(snapshot.commit, "the server that made it has not put it into the object store yet")
         try:

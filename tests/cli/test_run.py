@@ -44,6 +44,25 @@ async def test_the_same_request_id_starts_nothing(shared, find_session) -> None:
     assert "turn 1" in second.out
 
 
+async def test_the_history_of_a_session_and_the_ways_back_into_it(shared, find_session, find_branch) -> None:
+    first = await shared.run("run", "--repo", shared.sample_url, "One")
+    session = find_session(first.out)
+    await shared.run("run", "--session", session, "Two")
+    listed = await shared.run("history", session, "--json")
+    assert [json.loads(line)["number"] for line in listed.out.splitlines()] == [2, 1]
+    restored = await shared.run("restore", session, "--at", "1")
+    assert restored.code == 0, restored
+    listed = await shared.run("history", session)
+    assert [line.split()[3] for line in listed.out.splitlines() if line.lstrip()[0].isdigit()] == ["restore", "turn", "turn"]
+    forked = await shared.run("fork", session, "--at", "2", "--branch", "from-two")
+    assert forked.code == 0, forked
+    third = await shared.run("run", "--session", forked.out.split()[0], "Three")
+    assert third.code == 0, third
+    assert {"treadle-notes/turn-1.md", "treadle-notes/turn-2.md"} <= set(shared.pushed("from-two"))
+    refused = await shared.run("restore", session, "--at", "99")
+    assert (refused.code, "snapshot '99' does not exist" in refused.err) == (2, True), refused
+
+
 async def test_run_says_how_many_are_before_it(home) -> None:
     async with home.up(TREADLE_MAX_TURNS="1"), home.started("run", *home.add_gated_recording(), "First") as first:
         await first.says("first.txt")

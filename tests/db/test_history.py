@@ -211,7 +211,8 @@ async def test_what_there_was_before_is_taken_over(stores: Stores, alice: Princi
             ALTER TABLE turns DROP commit_message;
             CREATE ROLE plain;
             GRANT ALL ON SCHEMA public TO plain;
-            ALTER TABLE sessions OWNER TO plain; ALTER TABLE turns OWNER TO plain; ALTER TABLE transcripts OWNER TO plain;
+            ALTER TABLE sessions OWNER TO plain; ALTER TABLE session_heads OWNER TO plain;
+            ALTER TABLE turns OWNER TO plain; ALTER TABLE transcripts OWNER TO plain;
             SET ROLE plain;
         """)
         await connection.execute((Path(versions.__path__[0]) / "0011_snapshots.sql").read_text())

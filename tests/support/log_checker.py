@@ -9,6 +9,7 @@ from treadle.session.v1 import event_pb2 as pb
 
 SERVER_KINDS = {
     "session_updated",
+    "session_forked",
     "worker_updated",
     "turn_started",
     "turn_completed",

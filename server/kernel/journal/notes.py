@@ -38,7 +38,7 @@ class Notes:
     async def record(self, principal: Principal, session_id: str, *, head: str, snapshot: NewSnapshot, facts: Sequence[Fact]) -> Snapshot:
         """Move the session's head from `head` to the snapshot's commit, and tell `facts` (at least one). After a lost answer it may be
         called again with the same. Errors: SessionNotFound, TurnActive, HeadMoved, StoreUnavailable."""
-        seal = self._sealing(principal, session_id, f"{snapshot.kind.lower()}/{snapshot.commit}", facts)
+        seal = self.sealing(principal, session_id, f"{snapshot.kind.lower()}/{snapshot.commit}", facts)
         try:
             made = await self._history.record(principal, session_id, head=head, snapshot=snapshot, seal=seal)
         except StoreUnavailable:  # perhaps with the answer only: the store knows its own
@@ -51,7 +51,7 @@ class Notes:
         """Tell `facts` (at least one). Their ids are made of `key`, which no other note of the session has. Errors: SessionNotFound,
         TurnActive; StoreUnavailable, and nothing was told, or it is unknown."""
         sealed: list[Chunk] = []
-        make = self._sealing(principal, session_id, f"note/{key}", facts)
+        make = self.sealing(principal, session_id, f"note/{key}", facts)
 
         def seal(first_seq: int, epoch: int) -> Chunk:
             sealed.append(make(first_seq, epoch))
@@ -64,7 +64,8 @@ class Notes:
                 raise
         self._journal.look_again(session_id)
 
-    def _sealing(self, principal: Principal, session_id: str, key: str, facts: Sequence[Fact]) -> Seal:
+    def sealing(self, principal: Principal, session_id: str, key: str, facts: Sequence[Fact]) -> Seal:
+        """What makes a chunk of facts, in the name of the user. `key` makes their ids unique in the session."""
         redactor, now = Redactor(self._secrets()), datetime.now(UTC)
         bodies = [redactor.fact(fact).body for fact in facts]
 

@@ -8,6 +8,7 @@ from typing import Protocol
 
 from server.kernel.agent_request import Resolution
 from server.kernel.event import Chunk, Envelope, Fact
+from server.kernel.history import NewFork
 from server.kernel.model_use import ModelUse
 from server.kernel.ports.egress import Access
 from server.kernel.ports.launcher import Capability, WorkerExit
@@ -95,6 +96,10 @@ class EventCodec(Protocol):
 
     def snapshot_added(self, turn: Turn) -> Fact:
         """The turn's snapshot is in the object store."""
+        ...
+
+    def session_forked(self, fork: NewFork, at: str) -> Fact:
+        """A session began as a fork of another one, at the turn or the snapshot that `at` names."""
         ...
 
     def error(self, code: str, message: str, *, retryable: bool, fatal: bool, attempt: int = 0, provider_status: int = 0) -> Fact:

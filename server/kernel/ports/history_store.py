@@ -6,8 +6,9 @@ from collections.abc import Callable, Sequence
 from typing import Protocol
 
 from server.kernel.event import Chunk
-from server.kernel.history import NewSnapshot, Snapshot, SnapshotPage
+from server.kernel.history import Moment, NewFork, NewSnapshot, Snapshot, SnapshotPage
 from server.kernel.identity import Principal
+from server.kernel.session import NewSession
 
 Seal = Callable[[int, int], Chunk]
 """(first_seq, epoch) -> the chunk that begins there. Called within the transaction, so it does nothing else."""
@@ -23,8 +24,20 @@ class HistoryStore(Protocol):
 
     async def record(self, principal: Principal, session_id: str, *, head: str, snapshot: NewSnapshot, seal: Seal) -> Snapshot:
         """Move the session's head from `head` to the snapshot's commit, in one transaction: the session, the snapshot with the next number
-        (not stored yet), and the events. When it is there already, made from this head by the same call, that is found and nothing
-        is written. Errors: SessionNotFound, TurnActive, HeadMoved."""
+        (not stored yet), what the session's agent remembers, and the events. When it is there already, made from this head by the same
+        call, that is found and nothing is written. Errors: SessionNotFound, TurnActive, HeadMoved."""
+        ...
+
+    async def moment(self, principal: Principal, session_id: str, at: str) -> Moment:
+        """The session after the turn that `at` is the id of, which has ended; or at the snapshot that it is the number of; or, when it is
+        empty, now. Errors: SessionNotFound, SnapshotNotFound."""
+        ...
+
+    async def fork(
+        self, principal: Principal, session: NewSession, fork: NewFork, *, request_id: str, request_digest: str, seal: Seal
+    ) -> bool:
+        """Make a session that goes on from there, in one transaction: it, its first snapshot (if there is a commit), what its agent
+        remembers, and the events. False, and nothing, when the request_id has made a session already."""
         ...
 
     async def note(self, principal: Principal, session_id: str, seal: Seal) -> None:

@@ -168,6 +168,11 @@ class Repositories(Protocol):
         """Write a Git bundle of base..head (its ref: refs/heads/snapshot) to the file `into`; readable where `base` is present."""
         ...
 
+    async def recommit(self, repository: Repository, *, tree_of: str, parent: str, message: str, author: Author, at: datetime) -> str:
+        """A commit with the tree of another one on top of `parent`, both in the mirror. Nothing keeps it yet (Trees.keep). The same input
+        gives the same commit id. Errors: WorkspaceFailed."""
+        ...
+
     async def restore(self, repository: Repository, *, session_id: str, bundle: Path, base: str, head: str) -> None:
         """Bring a bundle of base..head (as `bundle` writes it) back into the mirror, which has `base`; `head` is kept under the session's
         private ref, unless that is at a commit that `head` does not follow. Errors: SnapshotDamaged, and nothing has changed;

@@ -47,6 +47,7 @@ from treadle.session.v1.event_pb2 import (
     RequestOutcome,
     RequestResolved,
     Role,
+    SessionForked,
     SessionState,
     SessionUpdated,
     SkippedPath,
@@ -72,6 +73,7 @@ from treadle.session.v1.event_pb2 import (
 )
 from treadle.session.v1.input_pb2 import Input
 from treadle.session.v1.session_pb2 import Session
+from treadle.session.v1.snapshot_pb2 import Snapshot, SnapshotKind
 from treadle_client.aio_client import AsyncTreadle
 from treadle_client.aio_stream import AsyncEventStream
 from treadle_client.client import Treadle
@@ -90,6 +92,7 @@ from treadle_client.errors import (
     DeadlineExceeded,
     EgressNotConfigured,
     FieldViolation,
+    HeadMoved,
     HostNotAllowed,
     InputNotFound,
     InputNotQueued,
@@ -116,6 +119,9 @@ from treadle_client.errors import (
     SessionNotFound,
     ShuttingDown,
     SlowConsumer,
+    SnapshotDamaged,
+    SnapshotNotFound,
+    SnapshotUnavailable,
     StoreUnavailable,
     TicketInvalid,
     TooManyInputs,
@@ -175,6 +181,7 @@ __all__ = [
     "FileOperation",
     "GitAction",
     "GitUpdated",
+    "HeadMoved",
     "HostNotAllowed",
     "Input",
     "InputDelivery",
@@ -219,12 +226,18 @@ __all__ = [
     "ServerDefect",
     "ServerUnreachable",
     "Session",
+    "SessionForked",
     "SessionNotFound",
     "SessionState",
     "SessionUpdated",
     "ShuttingDown",
     "SkippedPath",
     "SlowConsumer",
+    "Snapshot",
+    "SnapshotDamaged",
+    "SnapshotKind",
+    "SnapshotNotFound",
+    "SnapshotUnavailable",
     "StoreUnavailable",
     "SubagentState",
     "SubagentUpdated",

@@ -25,12 +25,13 @@ from treadle.session.v1.event_pb2 import (
 )
 from treadle.session.v1.input_pb2 import Input
 from treadle.session.v1.session_pb2 import Session
+from treadle.session.v1.snapshot_pb2 import Snapshot
 from treadle_client import requests
 from treadle_client.credentials import Credentials
 from treadle_client.event import Event
 from treadle_client.following import Following, OnConnection, OnSynced, Request
 from treadle_client.link import Link
-from treadle_client.pages import EventPages, InputPages, SessionPages
+from treadle_client.pages import EventPages, InputPages, SessionPages, SnapshotPages
 from treadle_client.retry import DEFAULT, Retry
 from treadle_client.stream import EventStream
 from treadle_client.target import find_target
@@ -208,6 +209,32 @@ class Treadle:
         pages = EventPages(session_id, after_seq=after_seq, page_size=page_size)
         while not pages.done:
             yield from pages.take(self._link.ask(self._link.stub.ListEvents, pages.request, again=True))
+
+    # -- the session's history ------------------------------------------------------------------------------------------------
+
+    def list_snapshots(self, session_id: str, *, page_size: int = 0) -> Iterator[Snapshot]:
+        """Every commit of the session's history, newest first; asked for in pages as they are needed. Errors: SessionNotFound."""
+        pages = SnapshotPages(session_id, page_size=page_size)
+        while not pages.done:
+            yield from pages.take(self._link.ask(self._link.stub.ListSnapshots, pages.request, again=True))
+
+    def fork_session(self, session_id: str, *, at: str = "", title: str = "", branch: str = "", request_id: str = "") -> Session:
+        """A new session that goes on from the end of a turn (its id), from a snapshot (its number), or from now. The same `request_id`
+        again answers the same session.
+
+        Errors: SessionNotFound, SnapshotNotFound, SnapshotUnavailable, SnapshotDamaged, RequestIdReused, InvalidRequest.
+        """
+        request = requests.fork(session_id, at=at, title=title, branch=branch, request_id=request_id)
+        return (self._link.ask(self._link.stub.ForkSession, request, again=True)).session
+
+    def restore_session(self, session_id: str, at: str, *, if_head: str = "") -> Session:
+        """Bring the session back to the end of a turn (its id) or to a snapshot (its number), by a new commit; with `if_head` only if that
+        is its newest commit.
+
+        Errors: SessionNotFound, SnapshotNotFound, TurnActive, HeadMoved, SnapshotUnavailable, SnapshotDamaged.
+        """
+        request = pb.RestoreSessionRequest(session_id=session_id, at=at, if_head=if_head)
+        return (self._link.ask(self._link.stub.RestoreSession, request, again=False)).session
 
     # -- while an agent works -------------------------------------------------------------------------------------------------
 

@@ -143,6 +143,18 @@ class TurnActive(CallFailed):
     """The session's turn has not ended yet. Metadata: session_id, turn_id."""
 
 
+class HeadMoved(CallFailed):
+    """The session's newest commit is another one than was given. Metadata: given, current."""
+
+
+class SnapshotNotFound(CallFailed):
+    """The session has no such snapshot, or no such turn that has ended. Metadata: snapshot."""
+
+
+class SnapshotDamaged(CallFailed):
+    """What was stored of a commit is damaged. Metadata: commit, reason."""
+
+
 class InputNotFound(CallFailed):
     """The session has no such input. Metadata: input_id."""
 
@@ -249,6 +261,10 @@ class StoreUnavailable(Unavailable):
     """The server's database does not answer."""
 
 
+class SnapshotUnavailable(Unavailable):
+    """A commit cannot be fetched from the object store now. Metadata: commit, reason."""
+
+
 class SlowConsumer(Unavailable):
     """The stream was not read for so long that the server ended it. Metadata: after_seq."""
 
@@ -269,6 +285,10 @@ BY_REASON: Mapping[str, type[CallFailed]] = {
     "BRANCH_UNKNOWN": BranchUnknown,
     "SESSION_NOT_FOUND": SessionNotFound,
     "TURN_ACTIVE": TurnActive,
+    "HEAD_MOVED": HeadMoved,
+    "SNAPSHOT_NOT_FOUND": SnapshotNotFound,
+    "SNAPSHOT_DAMAGED": SnapshotDamaged,
+    "SNAPSHOT_UNAVAILABLE": SnapshotUnavailable,
     "INPUT_NOT_FOUND": InputNotFound,
     "INPUT_NOT_QUEUED": InputNotQueued,
     "TOO_MANY_INPUTS": TooManyInputs,

@@ -21,6 +21,7 @@ from treadle.session.v1.event_pb2 import (
     QuestionRequested,
     Reasoning,
     RequestResolved,
+    SessionForked,
     SessionUpdated,
     SubagentUpdated,
     ToolCall,
@@ -62,6 +63,7 @@ Body = (
     | NetworkAccess
     | Error
     | ProviderRaw
+    | SessionForked
     | Unknown
 )
 """What can have happened."""

@@ -5,6 +5,7 @@ from __future__ import annotations
 from treadle.session.v1 import session_service_pb2 as pb
 from treadle.session.v1.input_pb2 import Input
 from treadle.session.v1.session_pb2 import Session
+from treadle.session.v1.snapshot_pb2 import Snapshot
 from treadle_client.errors import SequenceBroken
 from treadle_client.event import Event
 
@@ -35,6 +36,20 @@ class InputPages:
         self.request.page_token = page.next_page_token
         self.done = not page.next_page_token
         return list(page.inputs)
+
+
+class SnapshotPages:
+    """Pages of a session's history: ask with `request`, give the answer to `take`, until `done`."""
+
+    def __init__(self, session_id: str, *, page_size: int) -> None:
+        self.done = False
+        self.request = pb.ListSnapshotsRequest(session_id=session_id, page_size=page_size)
+
+    def take(self, page: pb.ListSnapshotsResponse) -> list[Snapshot]:
+        """The snapshots of a page."""
+        self.request.page_token = page.next_page_token
+        self.done = not page.next_page_token
+        return list(page.snapshots)
 
 
 class EventPages:

@@ -95,3 +95,8 @@ def resolve(
     return pb.ResolveRequestRequest(
         session_id=session_id, request_id=request_id, option_id=option_id, answers=answers, decline=decline, note=note
     )
+
+
+def fork(session_id: str, *, at: str, title: str, branch: str, request_id: str) -> pb.ForkSessionRequest:
+    """With a request_id in any case, as `execute`."""
+    return pb.ForkSessionRequest(request_id=request_id or str(uuid.uuid4()), session_id=session_id, at=at, title=title, branch=branch)

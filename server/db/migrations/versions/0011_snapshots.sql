@@ -14,8 +14,8 @@ CREATE TABLE snapshots (
   message       text NOT NULL DEFAULT '',
   -- The user who made it, or for whom it was made.
   actor         text NOT NULL,
-  -- The number of the turn whose transcript goes with it (past_transcripts); 0 for none.
-  conversation  int NOT NULL DEFAULT 0,
+  -- The number of the turn whose transcript goes with it (past_transcripts); null for none, 0 for what a fork began with.
+  conversation  int,
   state         text NOT NULL DEFAULT 'PENDING' CHECK (state IN ('PENDING', 'STORED')),
   object_key    text NOT NULL DEFAULT '',
   sha256        text NOT NULL DEFAULT '',
@@ -33,7 +33,8 @@ CREATE INDEX snapshots_pending ON snapshots (created_at, session_id, number) WHE
 CREATE TABLE past_transcripts (
   tenant_id    text NOT NULL,
   session_id   uuid NOT NULL,
-  turn_number  int NOT NULL CHECK (turn_number > 0),
+  -- 0 for what a fork began with.
+  turn_number  int NOT NULL CHECK (turn_number >= 0),
   provider     text NOT NULL,
   size         int NOT NULL CHECK (size BETWEEN 1 AND 33554432),
   data         bytea NOT NULL,
@@ -52,6 +53,7 @@ CREATE TABLE doomed_objects (
 CREATE INDEX doomed_objects_by_age ON doomed_objects (created_at);
 
 ALTER TABLE turns ADD commit_message text NOT NULL DEFAULT '';
+ALTER TABLE transcripts DROP CONSTRAINT transcripts_turn_number_check, ADD CONSTRAINT transcripts_turn_number_check CHECK (turn_number >= 0);
 
 -- A turn's snapshot and past transcript are written by triggers, in the transaction that writes the turn: servers of the version before,
 -- which run for a while beside newer ones, write only `turns` and `transcripts`, and nothing of theirs may be missing here.
@@ -61,8 +63,8 @@ BEGIN
                          state, object_key, sha256, size)
   SELECT NEW.tenant_id, NEW.session_id, coalesce(max(s.number), 0) + 1, NEW.owner_id, 'TURN', NEW.id, NEW.commit, NEW.base_commit,
          NEW.commit_message, NEW.owner_id,
-         coalesce((SELECT c.turn_number FROM transcripts c
-                   WHERE c.tenant_id = NEW.tenant_id AND c.session_id = NEW.session_id AND c.provider = NEW.provider), 0),
+         (SELECT c.turn_number FROM transcripts c
+          WHERE c.tenant_id = NEW.tenant_id AND c.session_id = NEW.session_id AND c.provider = NEW.provider),
          CASE NEW.snapshot_state WHEN 'STORED' THEN 'STORED' ELSE 'PENDING' END, NEW.snapshot_key, NEW.snapshot_sha256, NEW.snapshot_size
   FROM snapshots s WHERE s.tenant_id = NEW.tenant_id AND s.session_id = NEW.session_id
   ON CONFLICT (tenant_id, turn_id) WHERE kind = 'TURN' DO UPDATE
@@ -96,7 +98,7 @@ ALTER TABLE transcripts NO FORCE ROW LEVEL SECURITY;
 INSERT INTO snapshots (tenant_id, session_id, number, owner_id, kind, turn_id, commit, parent, actor, conversation,
                        state, object_key, sha256, size, created_at)
 SELECT t.tenant_id, t.session_id, row_number() OVER (PARTITION BY t.tenant_id, t.session_id ORDER BY t.number), t.owner_id, 'TURN', t.id,
-       t.commit, t.base_commit, t.owner_id, coalesce(c.turn_number, 0),
+       t.commit, t.base_commit, t.owner_id, c.turn_number,
        CASE t.snapshot_state WHEN 'STORED' THEN 'STORED' ELSE 'PENDING' END, t.snapshot_key, t.snapshot_sha256, t.snapshot_size,
        coalesce(t.ended_at, now())
 FROM turns t
@@ -124,5 +126,7 @@ END $$;
 GRANT SELECT ON snapshots TO treadle_app;
 GRANT INSERT ON doomed_objects TO treadle_app;
 GRANT SELECT, INSERT, UPDATE ON snapshots TO treadle_system;
+GRANT INSERT ON sessions, session_heads TO treadle_system;
+GRANT DELETE ON transcripts TO treadle_system;
 GRANT SELECT, INSERT, DELETE ON past_transcripts TO treadle_system;
 GRANT SELECT, DELETE ON doomed_objects TO treadle_system;

@@ -111,6 +111,21 @@ class SessionServiceStub(object):
                 request_serializer=treadle_dot_session_dot_v1_dot_session__service__pb2.ListEventsRequest.SerializeToString,
                 response_deserializer=treadle_dot_session_dot_v1_dot_session__service__pb2.ListEventsResponse.FromString,
                 _registered_method=True)
+        self.ListSnapshots = channel.unary_unary(
+                '/treadle.session.v1.SessionService/ListSnapshots',
+                request_serializer=treadle_dot_session_dot_v1_dot_session__service__pb2.ListSnapshotsRequest.SerializeToString,
+                response_deserializer=treadle_dot_session_dot_v1_dot_session__service__pb2.ListSnapshotsResponse.FromString,
+                _registered_method=True)
+        self.ForkSession = channel.unary_unary(
+                '/treadle.session.v1.SessionService/ForkSession',
+                request_serializer=treadle_dot_session_dot_v1_dot_session__service__pb2.ForkSessionRequest.SerializeToString,
+                response_deserializer=treadle_dot_session_dot_v1_dot_session__service__pb2.ForkSessionResponse.FromString,
+                _registered_method=True)
+        self.RestoreSession = channel.unary_unary(
+                '/treadle.session.v1.SessionService/RestoreSession',
+                request_serializer=treadle_dot_session_dot_v1_dot_session__service__pb2.RestoreSessionRequest.SerializeToString,
+                response_deserializer=treadle_dot_session_dot_v1_dot_session__service__pb2.RestoreSessionResponse.FromString,
+                _registered_method=True)
 
 
 class SessionServiceServicer(object):
@@ -258,6 +273,38 @@ class SessionServiceServicer(object):
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
+    def ListSnapshots(self, request, context):
+        """ListSnapshots lists the session's history, newest first: every commit that a turn or a user made of it.
+        Errors: NOT_FOUND/SESSION_NOT_FOUND; INVALID_ARGUMENT/INVALID_FIELD for a foreign page_token.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def ForkSession(self, request, context):
+        """ForkSession makes a session that goes on from any point of another one: with its files, and with what its agent remembered then, where
+        that is still kept (session_forked says so; of a session the newest hundred turns are, up to 128 MiB). The other session stays as it is,
+        also while one of its turns runs. The new one gets a branch of its own with its first turn. Idempotent by `request_id`.
+        Errors: NOT_FOUND/SESSION_NOT_FOUND; NOT_FOUND/SNAPSHOT_NOT_FOUND for an `at` that the session does not have, also a turn that has not
+        ended; INVALID_ARGUMENT/REQUEST_TOO_LARGE; ALREADY_EXISTS/REQUEST_ID_REUSED; UNAVAILABLE/SNAPSHOT_UNAVAILABLE and
+        DATA_LOSS/SNAPSHOT_DAMAGED when the commit is not on this server and cannot be had; INVALID_ARGUMENT/HOST_NOT_ALLOWED and
+        FAILED_PRECONDITION/EGRESS_NOT_CONFIGURED for the other session's allowed hosts.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def RestoreSession(self, request, context):
+        """RestoreSession brings the session back to a past state, by a new commit on top of the newest: the past files, and what the agent
+        remembered then. Nothing is lost, and no branch goes back: what came after stays in the history. The next push publishes it.
+        Errors: NOT_FOUND/SESSION_NOT_FOUND; NOT_FOUND/SNAPSHOT_NOT_FOUND as for ForkSession; FAILED_PRECONDITION/TURN_ACTIVE while a turn runs;
+        ABORTED/HEAD_MOVED when `if_head` is not the newest commit, or somebody else moves it meanwhile; UNAVAILABLE/SNAPSHOT_UNAVAILABLE
+        and DATA_LOSS/SNAPSHOT_DAMAGED as for ForkSession.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
 
 def add_SessionServiceServicer_to_server(servicer, server):
     rpc_method_handlers = {
@@ -330,6 +377,21 @@ def add_SessionServiceServicer_to_server(servicer, server):
                     servicer.ListEvents,
                     request_deserializer=treadle_dot_session_dot_v1_dot_session__service__pb2.ListEventsRequest.FromString,
                     response_serializer=treadle_dot_session_dot_v1_dot_session__service__pb2.ListEventsResponse.SerializeToString,
+            ),
+            'ListSnapshots': grpc.unary_unary_rpc_method_handler(
+                    servicer.ListSnapshots,
+                    request_deserializer=treadle_dot_session_dot_v1_dot_session__service__pb2.ListSnapshotsRequest.FromString,
+                    response_serializer=treadle_dot_session_dot_v1_dot_session__service__pb2.ListSnapshotsResponse.SerializeToString,
+            ),
+            'ForkSession': grpc.unary_unary_rpc_method_handler(
+                    servicer.ForkSession,
+                    request_deserializer=treadle_dot_session_dot_v1_dot_session__service__pb2.ForkSessionRequest.FromString,
+                    response_serializer=treadle_dot_session_dot_v1_dot_session__service__pb2.ForkSessionResponse.SerializeToString,
+            ),
+            'RestoreSession': grpc.unary_unary_rpc_method_handler(
+                    servicer.RestoreSession,
+                    request_deserializer=treadle_dot_session_dot_v1_dot_session__service__pb2.RestoreSessionRequest.FromString,
+                    response_serializer=treadle_dot_session_dot_v1_dot_session__service__pb2.RestoreSessionResponse.SerializeToString,
             ),
     }
     generic_handler = grpc.method_handlers_generic_handler(
@@ -717,6 +779,87 @@ class SessionService(object):
             '/treadle.session.v1.SessionService/ListEvents',
             treadle_dot_session_dot_v1_dot_session__service__pb2.ListEventsRequest.SerializeToString,
             treadle_dot_session_dot_v1_dot_session__service__pb2.ListEventsResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def ListSnapshots(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/treadle.session.v1.SessionService/ListSnapshots',
+            treadle_dot_session_dot_v1_dot_session__service__pb2.ListSnapshotsRequest.SerializeToString,
+            treadle_dot_session_dot_v1_dot_session__service__pb2.ListSnapshotsResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def ForkSession(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/treadle.session.v1.SessionService/ForkSession',
+            treadle_dot_session_dot_v1_dot_session__service__pb2.ForkSessionRequest.SerializeToString,
+            treadle_dot_session_dot_v1_dot_session__service__pb2.ForkSessionResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def RestoreSession(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/treadle.session.v1.SessionService/RestoreSession',
+            treadle_dot_session_dot_v1_dot_session__service__pb2.RestoreSessionRequest.SerializeToString,
+            treadle_dot_session_dot_v1_dot_session__service__pb2.RestoreSessionResponse.FromString,
             options,
             channel_credentials,
             insecure,

@@ -116,6 +116,26 @@ class SessionServiceStub:
     """ListEvents reads a page of the session's log.
     Errors: NOT_FOUND/SESSION_NOT_FOUND; OUT_OF_RANGE/SEQUENCE_AHEAD.
     """
+    ListSnapshots: _grpc.UnaryUnaryMultiCallable[_session_service_pb2.ListSnapshotsRequest, _session_service_pb2.ListSnapshotsResponse]
+    """ListSnapshots lists the session's history, newest first: every commit that a turn or a user made of it.
+    Errors: NOT_FOUND/SESSION_NOT_FOUND; INVALID_ARGUMENT/INVALID_FIELD for a foreign page_token.
+    """
+    ForkSession: _grpc.UnaryUnaryMultiCallable[_session_service_pb2.ForkSessionRequest, _session_service_pb2.ForkSessionResponse]
+    """ForkSession makes a session that goes on from any point of another one: with its files, and with what its agent remembered then, where
+    that is still kept (session_forked says so; of a session the newest hundred turns are, up to 128 MiB). The other session stays as it is,
+    also while one of its turns runs. The new one gets a branch of its own with its first turn. Idempotent by `request_id`.
+    Errors: NOT_FOUND/SESSION_NOT_FOUND; NOT_FOUND/SNAPSHOT_NOT_FOUND for an `at` that the session does not have, also a turn that has not
+    ended; INVALID_ARGUMENT/REQUEST_TOO_LARGE; ALREADY_EXISTS/REQUEST_ID_REUSED; UNAVAILABLE/SNAPSHOT_UNAVAILABLE and
+    DATA_LOSS/SNAPSHOT_DAMAGED when the commit is not on this server and cannot be had; INVALID_ARGUMENT/HOST_NOT_ALLOWED and
+    FAILED_PRECONDITION/EGRESS_NOT_CONFIGURED for the other session's allowed hosts.
+    """
+    RestoreSession: _grpc.UnaryUnaryMultiCallable[_session_service_pb2.RestoreSessionRequest, _session_service_pb2.RestoreSessionResponse]
+    """RestoreSession brings the session back to a past state, by a new commit on top of the newest: the past files, and what the agent
+    remembered then. Nothing is lost, and no branch goes back: what came after stays in the history. The next push publishes it.
+    Errors: NOT_FOUND/SESSION_NOT_FOUND; NOT_FOUND/SNAPSHOT_NOT_FOUND as for ForkSession; FAILED_PRECONDITION/TURN_ACTIVE while a turn runs;
+    ABORTED/HEAD_MOVED when `if_head` is not the newest commit, or somebody else moves it meanwhile; UNAVAILABLE/SNAPSHOT_UNAVAILABLE
+    and DATA_LOSS/SNAPSHOT_DAMAGED as for ForkSession.
+    """
 
 @_typing.type_check_only
 class SessionServiceAsyncStub(SessionServiceStub):
@@ -204,6 +224,26 @@ class SessionServiceAsyncStub(SessionServiceStub):
     ListEvents: _aio.UnaryUnaryMultiCallable[_session_service_pb2.ListEventsRequest, _session_service_pb2.ListEventsResponse]  # type: ignore[assignment]
     """ListEvents reads a page of the session's log.
     Errors: NOT_FOUND/SESSION_NOT_FOUND; OUT_OF_RANGE/SEQUENCE_AHEAD.
+    """
+    ListSnapshots: _aio.UnaryUnaryMultiCallable[_session_service_pb2.ListSnapshotsRequest, _session_service_pb2.ListSnapshotsResponse]  # type: ignore[assignment]
+    """ListSnapshots lists the session's history, newest first: every commit that a turn or a user made of it.
+    Errors: NOT_FOUND/SESSION_NOT_FOUND; INVALID_ARGUMENT/INVALID_FIELD for a foreign page_token.
+    """
+    ForkSession: _aio.UnaryUnaryMultiCallable[_session_service_pb2.ForkSessionRequest, _session_service_pb2.ForkSessionResponse]  # type: ignore[assignment]
+    """ForkSession makes a session that goes on from any point of another one: with its files, and with what its agent remembered then, where
+    that is still kept (session_forked says so; of a session the newest hundred turns are, up to 128 MiB). The other session stays as it is,
+    also while one of its turns runs. The new one gets a branch of its own with its first turn. Idempotent by `request_id`.
+    Errors: NOT_FOUND/SESSION_NOT_FOUND; NOT_FOUND/SNAPSHOT_NOT_FOUND for an `at` that the session does not have, also a turn that has not
+    ended; INVALID_ARGUMENT/REQUEST_TOO_LARGE; ALREADY_EXISTS/REQUEST_ID_REUSED; UNAVAILABLE/SNAPSHOT_UNAVAILABLE and
+    DATA_LOSS/SNAPSHOT_DAMAGED when the commit is not on this server and cannot be had; INVALID_ARGUMENT/HOST_NOT_ALLOWED and
+    FAILED_PRECONDITION/EGRESS_NOT_CONFIGURED for the other session's allowed hosts.
+    """
+    RestoreSession: _aio.UnaryUnaryMultiCallable[_session_service_pb2.RestoreSessionRequest, _session_service_pb2.RestoreSessionResponse]  # type: ignore[assignment]
+    """RestoreSession brings the session back to a past state, by a new commit on top of the newest: the past files, and what the agent
+    remembered then. Nothing is lost, and no branch goes back: what came after stays in the history. The next push publishes it.
+    Errors: NOT_FOUND/SESSION_NOT_FOUND; NOT_FOUND/SNAPSHOT_NOT_FOUND as for ForkSession; FAILED_PRECONDITION/TURN_ACTIVE while a turn runs;
+    ABORTED/HEAD_MOVED when `if_head` is not the newest commit, or somebody else moves it meanwhile; UNAVAILABLE/SNAPSHOT_UNAVAILABLE
+    and DATA_LOSS/SNAPSHOT_DAMAGED as for ForkSession.
     """
 
 class SessionServiceServicer(metaclass=_abc_1.ABCMeta):
@@ -374,6 +414,44 @@ class SessionServiceServicer(metaclass=_abc_1.ABCMeta):
     ) -> _typing.Union[_session_service_pb2.ListEventsResponse, _abc.Awaitable[_session_service_pb2.ListEventsResponse]]:
         """ListEvents reads a page of the session's log.
         Errors: NOT_FOUND/SESSION_NOT_FOUND; OUT_OF_RANGE/SEQUENCE_AHEAD.
+        """
+
+    @_abc_1.abstractmethod
+    def ListSnapshots(
+        self,
+        request: _session_service_pb2.ListSnapshotsRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_session_service_pb2.ListSnapshotsResponse, _abc.Awaitable[_session_service_pb2.ListSnapshotsResponse]]:
+        """ListSnapshots lists the session's history, newest first: every commit that a turn or a user made of it.
+        Errors: NOT_FOUND/SESSION_NOT_FOUND; INVALID_ARGUMENT/INVALID_FIELD for a foreign page_token.
+        """
+
+    @_abc_1.abstractmethod
+    def ForkSession(
+        self,
+        request: _session_service_pb2.ForkSessionRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_session_service_pb2.ForkSessionResponse, _abc.Awaitable[_session_service_pb2.ForkSessionResponse]]:
+        """ForkSession makes a session that goes on from any point of another one: with its files, and with what its agent remembered then, where
+        that is still kept (session_forked says so; of a session the newest hundred turns are, up to 128 MiB). The other session stays as it is,
+        also while one of its turns runs. The new one gets a branch of its own with its first turn. Idempotent by `request_id`.
+        Errors: NOT_FOUND/SESSION_NOT_FOUND; NOT_FOUND/SNAPSHOT_NOT_FOUND for an `at` that the session does not have, also a turn that has not
+        ended; INVALID_ARGUMENT/REQUEST_TOO_LARGE; ALREADY_EXISTS/REQUEST_ID_REUSED; UNAVAILABLE/SNAPSHOT_UNAVAILABLE and
+        DATA_LOSS/SNAPSHOT_DAMAGED when the commit is not on this server and cannot be had; INVALID_ARGUMENT/HOST_NOT_ALLOWED and
+        FAILED_PRECONDITION/EGRESS_NOT_CONFIGURED for the other session's allowed hosts.
+        """
+
+    @_abc_1.abstractmethod
+    def RestoreSession(
+        self,
+        request: _session_service_pb2.RestoreSessionRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_session_service_pb2.RestoreSessionResponse, _abc.Awaitable[_session_service_pb2.RestoreSessionResponse]]:
+        """RestoreSession brings the session back to a past state, by a new commit on top of the newest: the past files, and what the agent
+        remembered then. Nothing is lost, and no branch goes back: what came after stays in the history. The next push publishes it.
+        Errors: NOT_FOUND/SESSION_NOT_FOUND; NOT_FOUND/SNAPSHOT_NOT_FOUND as for ForkSession; FAILED_PRECONDITION/TURN_ACTIVE while a turn runs;
+        ABORTED/HEAD_MOVED when `if_head` is not the newest commit, or somebody else moves it meanwhile; UNAVAILABLE/SNAPSHOT_UNAVAILABLE
+        and DATA_LOSS/SNAPSHOT_DAMAGED as for ForkSession.
         """
 
 def add_SessionServiceServicer_to_server(servicer: SessionServiceServicer, server: _typing.Union[_grpc.Server, _aio.Server]) -> None: ...

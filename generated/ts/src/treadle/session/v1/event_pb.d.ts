@@ -308,6 +308,14 @@ export declare type Event = Message$1<"treadle.session.v1.Event"> & {
      */
     value: ProviderRaw;
     case: "providerRaw";
+  } | {
+    /**
+     * The session began as a fork of another one.
+     *
+     * @generated from field: treadle.session.v1.SessionForked session_forked = 125;
+     */
+    value: SessionForked;
+    case: "sessionForked";
   } | { case: undefined; value?: undefined };
 };
 
@@ -1806,6 +1814,54 @@ export declare type ArtifactAdded = Message$1<"treadle.session.v1.ArtifactAdded"
  * Use `create(ArtifactAddedSchema)` to create a new message.
  */
 export declare const ArtifactAddedSchema: GenMessage<ArtifactAdded>;
+
+/**
+ * SessionForked tells where a session comes from; it is its first event.
+ *
+ * @generated from message treadle.session.v1.SessionForked
+ */
+export declare type SessionForked = Message$1<"treadle.session.v1.SessionForked"> & {
+  /**
+   * The session that it was forked from; it may be deleted since.
+   *
+   * @generated from field: string parent_session_id = 1;
+   */
+  parentSessionId: string;
+
+  /**
+   * The turn after which it goes on; empty when it goes on from something else.
+   *
+   * @generated from field: string parent_turn_id = 2;
+   */
+  parentTurnId: string;
+
+  /**
+   * The snapshot after which it goes on; 0 when it goes on from something else.
+   *
+   * @generated from field: int32 parent_snapshot = 3;
+   */
+  parentSnapshot: number;
+
+  /**
+   * The commit that it begins with; empty when there was none yet.
+   *
+   * @generated from field: string commit = 4;
+   */
+  commit: string;
+
+  /**
+   * Whether its agent remembers what was said until then.
+   *
+   * @generated from field: bool remembered = 5;
+   */
+  remembered: boolean;
+};
+
+/**
+ * Describes the message treadle.session.v1.SessionForked.
+ * Use `create(SessionForkedSchema)` to create a new message.
+ */
+export declare const SessionForkedSchema: GenMessage<SessionForked>;
 
 /**
  * NetworkAccess tells of a connection that the agent asked for. One that is allowed is told before it is made, and again under the same

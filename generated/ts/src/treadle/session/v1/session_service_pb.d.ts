@@ -8,6 +8,7 @@ import type { Answer, Approvals, Event, InputDelivery, RequestResolved, SessionS
 import type { FieldMask, Timestamp } from "@bufbuild/protobuf/wkt";
 import type { Session } from "./session_pb.js";
 import type { Input } from "./input_pb.js";
+import type { Snapshot } from "./snapshot_pb.js";
 
 /**
  * Describes the file treadle/session/v1/session_service.proto.
@@ -1108,6 +1109,196 @@ export declare type ListEventsResponse = Message<"treadle.session.v1.ListEventsR
 export declare const ListEventsResponseSchema: GenMessage<ListEventsResponse>;
 
 /**
+ * ListSnapshotsRequest asks for a page.
+ *
+ * @generated from message treadle.session.v1.ListSnapshotsRequest
+ */
+export declare type ListSnapshotsRequest = Message<"treadle.session.v1.ListSnapshotsRequest"> & {
+  /**
+   * The session.
+   *
+   * @generated from field: string session_id = 1;
+   */
+  sessionId: string;
+
+  /**
+   * How many at most: 1 to 200; 0 for 50.
+   *
+   * @generated from field: int32 page_size = 2;
+   */
+  pageSize: number;
+
+  /**
+   * From the page before; empty for the first.
+   *
+   * @generated from field: string page_token = 3;
+   */
+  pageToken: string;
+};
+
+/**
+ * Describes the message treadle.session.v1.ListSnapshotsRequest.
+ * Use `create(ListSnapshotsRequestSchema)` to create a new message.
+ */
+export declare const ListSnapshotsRequestSchema: GenMessage<ListSnapshotsRequest>;
+
+/**
+ * ListSnapshotsResponse is a page.
+ *
+ * @generated from message treadle.session.v1.ListSnapshotsResponse
+ */
+export declare type ListSnapshotsResponse = Message<"treadle.session.v1.ListSnapshotsResponse"> & {
+  /**
+   * The snapshots, newest first.
+   *
+   * @generated from field: repeated treadle.session.v1.Snapshot snapshots = 1;
+   */
+  snapshots: Snapshot[];
+
+  /**
+   * For the next page; empty at the end.
+   *
+   * @generated from field: string next_page_token = 2;
+   */
+  nextPageToken: string;
+};
+
+/**
+ * Describes the message treadle.session.v1.ListSnapshotsResponse.
+ * Use `create(ListSnapshotsResponseSchema)` to create a new message.
+ */
+export declare const ListSnapshotsResponseSchema: GenMessage<ListSnapshotsResponse>;
+
+/**
+ * ForkSessionRequest names a point in a session.
+ *
+ * @generated from message treadle.session.v1.ForkSessionRequest
+ */
+export declare type ForkSessionRequest = Message<"treadle.session.v1.ForkSessionRequest"> & {
+  /**
+   * The caller's own key, at most 128 characters; a repeated call with it answers the same session.
+   *
+   * @generated from field: string request_id = 1;
+   */
+  requestId: string;
+
+  /**
+   * The session to go on from.
+   *
+   * @generated from field: string session_id = 2;
+   */
+  sessionId: string;
+
+  /**
+   * From when: the id of a turn that has ended, or the number of a snapshot; empty for the newest state.
+   *
+   * @generated from field: string at = 3;
+   */
+  at: string;
+
+  /**
+   * The new session's title, at most 200 characters; empty for the other one's.
+   *
+   * @generated from field: string title = 4;
+   */
+  title: string;
+
+  /**
+   * Name for its branch; empty to have one made by its first turn.
+   *
+   * @generated from field: string branch = 5;
+   */
+  branch: string;
+};
+
+/**
+ * Describes the message treadle.session.v1.ForkSessionRequest.
+ * Use `create(ForkSessionRequestSchema)` to create a new message.
+ */
+export declare const ForkSessionRequestSchema: GenMessage<ForkSessionRequest>;
+
+/**
+ * ForkSessionResponse answers with the new session.
+ *
+ * @generated from message treadle.session.v1.ForkSessionResponse
+ */
+export declare type ForkSessionResponse = Message<"treadle.session.v1.ForkSessionResponse"> & {
+  /**
+   * The session.
+   *
+   * @generated from field: treadle.session.v1.Session session = 1;
+   */
+  session?: Session | undefined;
+};
+
+/**
+ * Describes the message treadle.session.v1.ForkSessionResponse.
+ * Use `create(ForkSessionResponseSchema)` to create a new message.
+ */
+export declare const ForkSessionResponseSchema: GenMessage<ForkSessionResponse>;
+
+/**
+ * RestoreSessionRequest names a point in a session's past.
+ *
+ * @generated from message treadle.session.v1.RestoreSessionRequest
+ */
+export declare type RestoreSessionRequest = Message<"treadle.session.v1.RestoreSessionRequest"> & {
+  /**
+   * The session.
+   *
+   * @generated from field: string session_id = 1;
+   */
+  sessionId: string;
+
+  /**
+   * To when: the id of a turn that has ended, or the number of a snapshot. Needed.
+   *
+   * @generated from field: string at = 2;
+   */
+  at: string;
+
+  /**
+   * The commit that the caller takes for the session's newest; empty to restore whatever that is.
+   *
+   * @generated from field: string if_head = 3;
+   */
+  ifHead: string;
+};
+
+/**
+ * Describes the message treadle.session.v1.RestoreSessionRequest.
+ * Use `create(RestoreSessionRequestSchema)` to create a new message.
+ */
+export declare const RestoreSessionRequestSchema: GenMessage<RestoreSessionRequest>;
+
+/**
+ * RestoreSessionResponse answers with what was made.
+ *
+ * @generated from message treadle.session.v1.RestoreSessionResponse
+ */
+export declare type RestoreSessionResponse = Message<"treadle.session.v1.RestoreSessionResponse"> & {
+  /**
+   * The session, with its new head.
+   *
+   * @generated from field: treadle.session.v1.Session session = 1;
+   */
+  session?: Session | undefined;
+
+  /**
+   * The new snapshot.
+   *
+   * @generated from field: treadle.session.v1.Snapshot snapshot = 2;
+   */
+  snapshot?: Snapshot | undefined;
+};
+
+/**
+ * Describes the message treadle.session.v1.RestoreSessionResponse.
+ * Use `create(RestoreSessionResponseSchema)` to create a new message.
+ */
+export declare const RestoreSessionResponseSchema: GenMessage<RestoreSessionResponse>;
+
+/**
  * SessionService runs coding sessions. Every call needs an API key (`authorization: Bearer ...`).
  *
  * Failures carry google.rpc.ErrorInfo with the reason named below, domain `treadle`; bad input also carries
@@ -1295,6 +1486,47 @@ export declare const SessionService: GenService<{
     methodKind: "unary";
     input: typeof ListEventsRequestSchema;
     output: typeof ListEventsResponseSchema;
+  },
+  /**
+   * ListSnapshots lists the session's history, newest first: every commit that a turn or a user made of it.
+   * Errors: NOT_FOUND/SESSION_NOT_FOUND; INVALID_ARGUMENT/INVALID_FIELD for a foreign page_token.
+   *
+   * @generated from rpc treadle.session.v1.SessionService.ListSnapshots
+   */
+  listSnapshots: {
+    methodKind: "unary";
+    input: typeof ListSnapshotsRequestSchema;
+    output: typeof ListSnapshotsResponseSchema;
+  },
+  /**
+   * ForkSession makes a session that goes on from any point of another one: with its files, and with what its agent remembered then, where
+   * that is still kept (session_forked says so; of a session the newest hundred turns are, up to 128 MiB). The other session stays as it is,
+   * also while one of its turns runs. The new one gets a branch of its own with its first turn. Idempotent by `request_id`.
+   * Errors: NOT_FOUND/SESSION_NOT_FOUND; NOT_FOUND/SNAPSHOT_NOT_FOUND for an `at` that the session does not have, also a turn that has not
+   * ended; INVALID_ARGUMENT/REQUEST_TOO_LARGE; ALREADY_EXISTS/REQUEST_ID_REUSED; UNAVAILABLE/SNAPSHOT_UNAVAILABLE and
+   * DATA_LOSS/SNAPSHOT_DAMAGED when the commit is not on this server and cannot be had; INVALID_ARGUMENT/HOST_NOT_ALLOWED and
+   * FAILED_PRECONDITION/EGRESS_NOT_CONFIGURED for the other session's allowed hosts.
+   *
+   * @generated from rpc treadle.session.v1.SessionService.ForkSession
+   */
+  forkSession: {
+    methodKind: "unary";
+    input: typeof ForkSessionRequestSchema;
+    output: typeof ForkSessionResponseSchema;
+  },
+  /**
+   * RestoreSession brings the session back to a past state, by a new commit on top of the newest: the past files, and what the agent
+   * remembered then. Nothing is lost, and no branch goes back: what came after stays in the history. The next push publishes it.
+   * Errors: NOT_FOUND/SESSION_NOT_FOUND; NOT_FOUND/SNAPSHOT_NOT_FOUND as for ForkSession; FAILED_PRECONDITION/TURN_ACTIVE while a turn runs;
+   * ABORTED/HEAD_MOVED when `if_head` is not the newest commit, or somebody else moves it meanwhile; UNAVAILABLE/SNAPSHOT_UNAVAILABLE
+   * and DATA_LOSS/SNAPSHOT_DAMAGED as for ForkSession.
+   *
+   * @generated from rpc treadle.session.v1.SessionService.RestoreSession
+   */
+  restoreSession: {
+    methodKind: "unary";
+    input: typeof RestoreSessionRequestSchema;
+    output: typeof RestoreSessionResponseSchema;
   },
 }>;
 
