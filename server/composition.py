@@ -34,6 +34,7 @@ from server.kernel.journal import Journal, Notes
 from server.kernel.model_use import Budget
 from server.kernel.ports.input_store import Starter
 from server.kernel.ports.launcher import Launcher
+from server.kernel.pushes import Pushes
 from server.kernel.retrieval import Retrieval
 from server.kernel.rush import Rush
 from server.kernel.sessions import Sessions
@@ -188,6 +189,7 @@ async def compose(settings: Settings, *, mark: Callable[[str], None] | None = No
                 execute=execute,
                 inputs=inputs,
                 time_travel=time_travel,
+                pushes=Pushes(stores.sessions, repositories, notes, codec, retrieval=ports.retrieval, branch_prefix=settings.branch_prefix),
                 credentials=credentials,
                 files=files,
                 authenticator=ApiKeyAuthenticator(stores.keys),

@@ -30,6 +30,7 @@ from server.kernel.files import Files
 from server.kernel.inputs import Inputs
 from server.kernel.ports.authenticator import Authenticator
 from server.kernel.ports.tracer import Tracer
+from server.kernel.pushes import Pushes
 from server.kernel.sessions import Sessions
 from server.kernel.time_travel import TimeTravel
 
@@ -75,6 +76,7 @@ async def open_api(
     execute: Execute,
     inputs: Inputs,
     time_travel: TimeTravel,
+    pushes: Pushes,
     credentials: Credentials,
     files: Files,
     authenticator: Authenticator,
@@ -84,7 +86,7 @@ async def open_api(
     server = grpc.aio.server(options=OPTIONS)
     streams = Streams(write_seconds=write_seconds)
     services: dict[ServiceDescriptor, Service] = {
-        SERVICE: SessionService(sessions, execute, inputs, time_travel, streams),
+        SERVICE: SessionService(sessions, execute, inputs, pushes=pushes, time_travel=time_travel, streams=streams),
         EVENT_STREAMS: EventStreamService(sessions, execute, streams, authenticator),
         CREDENTIALS: CredentialService(credentials),
         FILES: FileService(files, Downloads(write_seconds=write_seconds)),

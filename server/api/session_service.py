@@ -10,6 +10,7 @@ from server.kernel.errors import InvalidField
 from server.kernel.execute import Execute
 from server.kernel.identity import Principal
 from server.kernel.inputs import Inputs
+from server.kernel.pushes import Pushes
 from server.kernel.sessions import Sessions
 from server.kernel.time_travel import ForkRequest, TimeTravel
 from treadle.session.v1 import session_service_pb2 as pb
@@ -23,10 +24,13 @@ MUTABLE = ("title", "labels", "allowed_hosts")
 class SessionService:
     """See the comments of the proto for what each RPC promises."""
 
-    def __init__(self, sessions: Sessions, execute: Execute, inputs: Inputs, time_travel: TimeTravel, streams: Streams) -> None:
+    def __init__(
+        self, sessions: Sessions, execute: Execute, inputs: Inputs, *, pushes: Pushes, time_travel: TimeTravel, streams: Streams
+    ) -> None:
         self._sessions = sessions
         self._execute = execute
         self._inputs = inputs
+        self._pushes = pushes
         self._time_travel = time_travel
         self._streams = streams
 
@@ -83,6 +87,11 @@ class SessionService:
     async def interrupt(self, principal: Principal, request: pb.InterruptRequest, _: Context) -> pb.InterruptResponse:
         """Stop the active turn."""
         return pb.InterruptResponse(turn_id=await self._sessions.interrupt(principal, request.session_id, request.turn_id))
+
+    async def push_session(self, principal: Principal, request: pb.PushSessionRequest, _: Context) -> pb.PushSessionResponse:
+        """Bring the session's work to its remote."""
+        pushed = await self._pushes(principal, request.session_id, onto=request.onto_new_branch)
+        return pb.PushSessionResponse(session=convert.session(pushed))
 
     async def send_input(self, principal: Principal, request: pb.SendInputRequest, _: Context) -> pb.SendInputResponse:
         """Say something."""

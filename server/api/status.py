@@ -44,6 +44,7 @@ STATUS: Mapping[type[KernelError], tuple[grpc.StatusCode, str]] = {
     errors.RequestIdReused: (grpc.StatusCode.ALREADY_EXISTS, "REQUEST_ID_REUSED"),
     errors.SequenceAhead: (grpc.StatusCode.OUT_OF_RANGE, "SEQUENCE_AHEAD"),
     errors.NothingToResume: (grpc.StatusCode.OUT_OF_RANGE, "SEQUENCE_AHEAD"),
+    errors.PushRefused: (grpc.StatusCode.FAILED_PRECONDITION, "PUSH_REFUSED"),
     errors.VersionConflict: (grpc.StatusCode.ABORTED, "VERSION_CONFLICT"),
     errors.PathInvalid: (grpc.StatusCode.INVALID_ARGUMENT, "PATH_INVALID"),
     errors.PathNotFound: (grpc.StatusCode.NOT_FOUND, "FILE_NOT_FOUND"),

@@ -7,6 +7,8 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 
 from server.cli.program import typed
+from server.cli.refusals import what_to_do
+from treadle.session.v1.event_pb2 import PUSH_REFUSAL_UNSPECIFIED, PushRefusal
 
 
 def advice(reason: str, metadata: Mapping[str, str], data_dir: Path | None) -> list[str]:
@@ -24,6 +26,12 @@ def _turn_active(metadata: Mapping[str, str], data_dir: Path | None) -> list[str
     ]
 
 
+def _push_refused(metadata: Mapping[str, str], data_dir: Path | None) -> list[str]:
+    kind = f"PUSH_REFUSAL_{metadata.get('kind', '')}"
+    refusal = PushRefusal.Value(kind) if kind in dict(PushRefusal.items()) else PUSH_REFUSAL_UNSPECIFIED
+    return what_to_do(refusal, metadata.get("session_id", "SESSION"), data_dir)
+
+
 def _api_key_invalid(_: Mapping[str, str], data_dir: Path | None) -> list[str]:
     if os.environ.get("TREADLE_API_KEY"):
         return ["it came from the environment variable TREADLE_API_KEY; without it the file in the data directory is used"]
@@ -34,6 +42,7 @@ def _api_key_invalid(_: Mapping[str, str], data_dir: Path | None) -> list[str]:
 
 _ADVICE: Mapping[str, Callable[[Mapping[str, str], Path | None], list[str]]] = {
     "TURN_ACTIVE": _turn_active,
+    "PUSH_REFUSED": _push_refused,
     "API_KEY_INVALID": _api_key_invalid,
     "API_KEY_EXPIRED": _api_key_invalid,
 }

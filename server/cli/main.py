@@ -94,6 +94,7 @@ def _parser() -> _Parser:
     _add_history(commands)
     _add_fork(commands)
     _add_restore(commands)
+    _add_push(commands)
     _add_key(commands)
     _add_legacy(commands)
     _add_doctor(commands)
@@ -235,6 +236,14 @@ def _add_restore(commands: argparse._SubParsersAction[_Parser]) -> None:
     restore.add_argument("session", help="the session's id")
     restore.add_argument("--at", metavar="POINT", required=True, help="a number of its `history`, or a turn's id")
     _connection(restore)
+
+
+def _add_push(commands: argparse._SubParsersAction[_Parser]) -> None:
+    push = _command(commands, "push", "push a session's work that its turns could not push", runs="server.cli.push:run")
+    push.add_argument("session", help="the session's id")
+    push.add_argument("--branch", metavar="NAME", default="", help="onto a new branch of this name, on which the session goes on")
+    _json(push)
+    _connection(push)
 
 
 def _add_key(commands: argparse._SubParsersAction[_Parser]) -> None:

@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
+from pathlib import Path
 
 from server.cli.refusals import what_to_do
 from server.cli.screen import Screen
-from server.cli.summary import Summary, diff_style, show_summary
+from server.cli.summary import SHORT, Summary, diff_style, show_summary
 from server.cli.waiting import place_in_line
 from treadle.session.v1 import event_pb2 as pb
 
@@ -24,10 +25,11 @@ _OPERATIONS = {
 
 class Renderer:
     """Shows events in the order in which they come. Text grows on a terminal; elsewhere it is printed when it is complete. `asking`:
-    whoever is asked gets the options below, so that they are not shown here."""
+    whoever is asked gets the options below, so that they are not shown here. `data_dir`: for what can be typed next."""
 
-    def __init__(self, screen: Screen, *, asking: bool = False) -> None:
+    def __init__(self, screen: Screen, *, asking: bool = False, data_dir: Path | None = None) -> None:
         self._screen = screen
+        self._data_dir = data_dir
         self._asking = asking
         self._summary = Summary()
         self._begun: set[str] = set()
@@ -251,10 +253,13 @@ class Renderer:
             self._screen.label("fetched", f"{git.branch or git.base_branch} at {git.sha[:12]}")
         elif git.action == pb.GIT_ACTION_BRANCHED:
             self._screen.label("branch", git.branch)
+        elif git.action == pb.GIT_ACTION_PUSHED and not event.turn_id:
+            # The end of a turn tells of its own.
+            self._screen.label("pushed", f"{git.branch} at {git.sha[:SHORT]}")
         elif git.action == pb.GIT_ACTION_PUSH_FAILED:
             self._screen.label("push", f"refused, the commit is kept: {git.message}", "red")
-            if advice := what_to_do(git.refusal):
-                self._screen.label("", advice, "yellow")
+            for line in what_to_do(git.refusal, event.session_id, self._data_dir):
+                self._screen.label("", line, "yellow")
         elif git.action == pb.GIT_ACTION_SKIPPED:
             for path in git.skipped:
                 self._screen.label("left out", f"{path.path} ({path.reason})", "yellow")

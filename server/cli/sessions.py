@@ -11,7 +11,9 @@ from google.protobuf.json_format import MessageToJson
 from server.cli.connection import connect, find_target
 from server.cli.failure import CommandFailed, ExitCode
 from server.cli.program import typed
+from server.cli.refusals import what_to_do
 from server.cli.screen import Screen
+from server.cli.summary import SHORT
 from server.cli.waiting import in_words, place_in_line
 from server.data_dir import chosen_data_dir
 from treadle.session.v1.event_pb2 import SESSION_STATE_FAILED, SESSION_STATE_IDLE, SessionState
@@ -65,3 +67,8 @@ def _show(found: list[Session], data_dir: Path) -> None:
         )
         screen.prose(session.title, indent=2)
         screen.prose(f"{session.repository_url}  {session.branch}".rstrip(), "dim", indent=2)
+        if session.unpushed_commit and session.state in _RESTING:
+            why = f": {session.push_message}" if session.push_message else ""
+            screen.prose(f"{session.unpushed_commit[:SHORT]} is not pushed{why}", "yellow", indent=2)
+            for line in what_to_do(session.push_refusal, session.session_id, data_dir):
+                screen.prose(line, "dim", indent=2)

@@ -27,7 +27,7 @@ class Watcher:
         self._as_json = as_json
         self._screen = Screen()
         self._answering = Answering(connection, self._screen)
-        renderer = Renderer(self._screen, asking=self._answering.interactive)
+        renderer = Renderer(self._screen, asking=self._answering.interactive, data_dir=connection.target.data_dir)
         self._show = _print_json if as_json else renderer.show
         for had in past:
             renderer.recall(had)

@@ -17,6 +17,7 @@ from server.kernel.event import Chunk
 from server.kernel.history import Moment, NewFork, NewSnapshot, Snapshot, SnapshotPage
 from server.kernel.identity import Principal
 from server.kernel.ports.history_store import Seal
+from server.kernel.push_refusal import PushOutcome
 from server.kernel.session import NewSession
 
 
@@ -87,9 +88,14 @@ class PostgresHistoryStore:
             await _append(connection, principal, session.id, seal(1, 0))
             return True
 
-    async def note(self, principal: Principal, session_id: str, seal: Seal) -> None:
+    async def note(
+        self, principal: Principal, session_id: str, seal: Seal, *, branch: str | None = None, push: PushOutcome | None = None
+    ) -> None:
         """See HistoryStore."""
         async with self._between(principal, session_id) as (connection, position):
+            if push is not None:
+                told = (branch, push.commit, push.refusal or "", push.message)
+                await connection.execute(SQL["note_push"], principal.tenant_id, principal.user_id, session_id, *told)
             await _append(connection, principal, session_id, seal(position["next_seq"], position["epoch"]))
 
     async def list(self, principal: Principal, session_id: str, *, page_size: int, page_token: str) -> SnapshotPage:

@@ -102,7 +102,8 @@ WITH held AS MATERIALIZED (
 ), session AS (
   UPDATE sessions s
   SET state = $29, title = coalesce($30, title), branch = coalesce($33, branch), head_commit = coalesce($34, head_commit),
-      held = CASE WHEN $23 THEN $4 <> 'COMPLETED' ELSE held END, updated_at = now()
+      pushed_commit = coalesce(nullif($43, ''), pushed_commit), push_refusal = coalesce($44, push_refusal),
+      push_message = coalesce($45, push_message), held = CASE WHEN $23 THEN $4 <> 'COMPLETED' ELSE held END, updated_at = now()
   FROM turn WHERE s.tenant_id = turn.tenant_id AND s.id = turn.session_id
 ), stored AS (
   INSERT INTO event_chunks (tenant_id, session_id, first_seq, last_seq, turn_id, attempt, first_worker_seq, epoch, data)
@@ -624,6 +625,13 @@ WITH head AS (
 )
 INSERT INTO event_chunks (tenant_id, session_id, first_seq, last_seq, epoch, data)
 SELECT tenant_id, session_id, $3, $4, epoch, $5 FROM head
+
+
+-- note_push --
+-- What the log tells beside it.
+UPDATE sessions SET branch = coalesce($4, branch), pushed_commit = coalesce(nullif($5, ''), pushed_commit), push_refusal = $6, push_message = $7,
+  updated_at = now()
+WHERE tenant_id = $1 AND owner_id = $2 AND id = $3
 
 
 -- insert_snapshot --

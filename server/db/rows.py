@@ -11,6 +11,7 @@ from server.kernel.agent_request import AgentRequest, Answer, Question, RequestK
 from server.kernel.history import Snapshot, SnapshotKind
 from server.kernel.identity import Principal
 from server.kernel.ports.turn_store import Claimed
+from server.kernel.push_refusal import PushRefusal
 from server.kernel.session import Session, SessionState
 from server.kernel.turn import Awaiting, Outcome, Turn, TurnCode, TurnState
 from server.kernel.user_input import Delivery, InputState, UserInput
@@ -39,6 +40,9 @@ def session_from(row: asyncpg.Record) -> Session:
         provider=row["provider"],
         model=row["model"],
         head_commit=row["head_commit"],
+        pushed_commit=row["pushed_commit"],
+        push_refusal=PushRefusal(row["push_refusal"]) if row["push_refusal"] else None,
+        push_message=row["push_message"],
         labels=json.loads(row["labels"]),
         allowed_hosts=tuple(row["allowed_hosts"]),
         version=row["version"],

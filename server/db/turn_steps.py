@@ -10,6 +10,7 @@ from server.db.transcripts import Packed
 from server.kernel.errors import Fenced
 from server.kernel.event import Chunk
 from server.kernel.ports.turn_store import Changes, Reset
+from server.kernel.push_refusal import PushOutcome
 from server.kernel.turn import Turn
 
 
@@ -23,6 +24,7 @@ async def commit_step(
     title: str | None,
     branch: str | None,
     head_commit: str | None,
+    push: PushOutcome | None,
     reset: Reset | None,
     transcript: Packed | None,
     worker_seq: int,
@@ -74,6 +76,9 @@ async def commit_step(
         turn.waited_seconds,
         turn.network_bytes,
         turn.commit_message,
+        push and push.commit,
+        push and (push.refusal or ""),
+        push and push.message,
     )
     if written is None:
         raise Fenced(turn.session_id, epoch)

@@ -22,6 +22,7 @@ from server.kernel.identity import Principal
 from server.kernel.ports.turn_queue import QueueLimits
 from server.kernel.ports.turn_store import Changes, Claimed, Leftover, NewTurn, Reset
 from server.kernel.ports.usage_store import UseRecord
+from server.kernel.push_refusal import PushOutcome
 from server.kernel.session import NewSession
 from server.kernel.turn import Turn
 
@@ -73,6 +74,7 @@ class PostgresTurnStore:
         session_title: str | None = None,
         session_branch: str | None = None,
         session_head_commit: str | None = None,
+        session_push: PushOutcome | None = None,
         reset: Reset | None = None,
         uses: Sequence[UseRecord] = (),
         transcript: bytes = b"",
@@ -92,6 +94,7 @@ class PostgresTurnStore:
                 title=session_title,
                 branch=session_branch,
                 head_commit=session_head_commit,
+                push=session_push,
                 reset=reset,
                 transcript=packed,
                 worker_seq=worker_seq,

@@ -127,12 +127,20 @@ class GitRepositories:
             async with self.mirrors.used(repository, seconds=self.lock_seconds) as mirror:
                 if not await self._is_ahead(mirror, commit, of=""):
                     raise PushRefused(f"this server does not hold the commit {commit[:12]}", PushRefusal.OTHER)
-                if not await self._is_ahead(mirror, commit, of=now):
-                    moved = f"non-fast-forward: {branch!r} is at {now[:12]}, which {commit[:12]} does not follow"
-                    raise PushRefused(moved, PushRefusal.NON_FAST_FORWARD)
-                await self.remote.push(repository, mirror, branch=branch, commit=commit, expected=now)
+                if await self._is_ahead(mirror, commit, of=now):
+                    await self.remote.push(repository, mirror, branch=branch, commit=commit, expected=now)
+                    return
+            if not await self._went_on(repository, branch, commit):
+                moved = f"non-fast-forward: {branch!r} is at {now[:12]}, which {commit[:12]} does not follow"
+                raise PushRefused(moved, PushRefusal.NON_FAST_FORWARD)
         except (TimeoutError, GitFailed, OSError) as error:
             raise PushRefused(_trouble(error), PushRefusal.OTHER) from error
+
+    async def _went_on(self, repository: Repository, branch: str, commit: str) -> bool:
+        """Whether the remote's branch holds the commit, below those of somebody who has gone on from it."""
+        tips = await self.fetches.join(repository, [branch])
+        async with self.mirrors.used(repository, seconds=self.lock_seconds) as mirror:
+            return await self._is_ahead(mirror, tips.get(branch, ""), of=commit)
 
     async def _is_ahead(self, mirror: Path, commit: str, *, of: str) -> bool:
         """Whether the mirror holds `commit`, and it follows `of` ("" is followed by every commit)."""

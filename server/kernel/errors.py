@@ -460,8 +460,8 @@ class WorkspaceFailed(KernelError):
 class PushRefused(KernelError):
     """The push did not get through: `kind` says why, `reason` is what the remote said, without credentials. The commit is kept."""
 
-    def __init__(self, reason: str, kind: PushRefusal) -> None:
-        super().__init__(f"push refused: {reason}", kind=kind, reason=reason)
+    def __init__(self, reason: str, kind: PushRefusal, **metadata: str) -> None:
+        super().__init__(f"push refused: {reason}", kind=str(kind), reason=reason, **metadata)
         self.kind = kind
         self.reason = reason
 

@@ -42,12 +42,12 @@ def commit_message_from(prompt: str, turn_number: int) -> str:
     return f"{_cut(title_from(prompt), SUBJECT_CHARS)}\n\nTreadle turn {turn_number}\n"
 
 
-def check_branch_name(name: str) -> None:
-    """The rule for names of branches that Treadle makes. Errors: InvalidField("branch")."""
+def check_branch_name(name: str, *, field: str = "branch") -> None:
+    """The rule for names of branches that Treadle makes. Errors: InvalidField(field)."""
     if not _BRANCH.match(name):
-        raise InvalidField("branch", "letters, digits and . _ / - only, beginning with a letter or digit, at most 200")
+        raise InvalidField(field, "letters, digits and . _ / - only, beginning with a letter or digit, at most 200")
     if any(part in name for part in _FORBIDDEN) or name.endswith(("/", ".")) or any(part.endswith(".lock") for part in name.split("/")):
-        raise InvalidField("branch", "must not hold '..', '//', '@{' or '/.', nor end a part with '.lock', '/' or '.'")
+        raise InvalidField(field, "must not hold '..', '//', '@{' or '/.', nor end a part with '.lock', '/' or '.'")
 
 
 def _cut(text: str, limit: int) -> str:

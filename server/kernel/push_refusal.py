@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from enum import StrEnum
 
 
@@ -30,3 +31,14 @@ class PushRefusal(StrEnum):
     """The host did not answer, or not to the end: the same push may be right a moment later."""
     OTHER = "OTHER"
     """Anything else; the reason says what."""
+
+
+@dataclass(frozen=True)
+class PushOutcome:
+    """How a push ended, for the session to remember."""
+
+    commit: str = ""
+    """What the remote's branch holds now; empty for a push that failed."""
+    refusal: PushRefusal | None = None
+    message: str = ""
+    """The remote's reason."""

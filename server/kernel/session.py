@@ -7,6 +7,8 @@ from dataclasses import dataclass, field
 from datetime import datetime
 from enum import StrEnum
 
+from server.kernel.push_refusal import PushRefusal
+
 
 class SessionState(StrEnum):
     """What a session is doing; it follows from its newest turn."""
@@ -39,6 +41,11 @@ class Session:
     model: str
     head_commit: str
     """Newest commit of the session's branch that Treadle knows; empty before the first."""
+    pushed_commit: str = ""
+    """What the session's branch on the remote is known to hold; empty before the first push."""
+    push_refusal: PushRefusal | None = None
+    push_message: str = ""
+    """Why the last push failed; None and empty when it did not."""
     labels: Mapping[str, str] = field(default_factory=dict)
     allowed_hosts: tuple[str, ...] = ()
     """Where its workers may connect to (server/kernel/egress.py)."""
@@ -53,6 +60,11 @@ class Session:
     """(`ahead`, reason), as the log of a turn that waits for a place told last (server/kernel/ports/turn_queue.py)."""
     created_at: datetime | None = None
     updated_at: datetime | None = None
+
+    @property
+    def unpushed_commit(self) -> str:
+        """The newest commit, while the remote does not have it."""
+        return "" if self.head_commit == self.pushed_commit else self.head_commit
 
 
 @dataclass(frozen=True)

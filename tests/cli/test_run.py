@@ -385,3 +385,25 @@ async def test_no_color_means_no_styles_at_all(shared) -> None:
     finally:
         os.close(master)
         os.close(slave)
+
+
+async def test_what_could_not_be_pushed_is_listed_and_pushed(shared) -> None:
+    hook = shared.sample / "hooks" / "pre-receive"
+    hook.parent.mkdir(exist_ok=True)
+    hook.write_text("#!/bin/sh\nread old new ref\n[ $(git rev-list --count main..$new) = 0 ] || { echo 'GH006: ask Ada' >&2; exit 1; }\n")
+    hook.chmod(0o755)
+    try:
+        ran = await shared.run("run", "--repo", shared.sample_url, "Add a note")
+        session = re.search(r"session (\S+)", ran.out)[1]
+        assert "publish it on another branch:" in " ".join(ran.out.split())
+        listed = " ".join((await shared.run("sessions", "--limit", "1")).out.split())
+        assert "is not pushed: [remote rejected] (pre-receive hook declined); GH006: ask Ada" in listed
+        refused = await shared.run("push", session)
+        assert (refused.code, "reason PUSH_REFUSED" in refused.err) == (2, True)
+        assert f"{session} --branch NAME" in " ".join(refused.err.split())
+    finally:
+        hook.unlink()
+    pushed = await shared.run("push", session, "--branch", "rescued")
+    assert (pushed.code, pushed.out.split()[0]) == (0, "rescued")
+    assert "not pushed" not in (await shared.run("sessions", "--limit", "1")).out
+    assert "pushed    rescued at" in (await shared.run("resume", session)).out

@@ -18,6 +18,7 @@ from server.kernel.ports.event_codec import EventCodec
 from server.kernel.ports.event_store import EventStore
 from server.kernel.ports.turn_store import Changes, Claimed, Reset, TurnStore
 from server.kernel.ports.usage_store import UseRecord
+from server.kernel.push_refusal import PushOutcome
 from server.kernel.turn import Turn
 
 WATCH_SECONDS = 1.0
@@ -93,6 +94,7 @@ class Journal:
         session_title: str | None = None,
         session_branch: str | None = None,
         session_head_commit: str | None = None,
+        session_push: PushOutcome | None = None,
         reset: Reset | None = None,
         uses: Sequence[UseRecord] = (),
         transcript: bytes = b"",
@@ -119,6 +121,7 @@ class Journal:
                     session_title=session_title,
                     session_branch=session_branch,
                     session_head_commit=session_head_commit,
+                    session_push=session_push,
                     reset=reset,
                     uses=uses,
                     transcript=transcript,

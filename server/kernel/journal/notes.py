@@ -12,6 +12,7 @@ from server.kernel.identity import Principal
 from server.kernel.journal.journal import Journal
 from server.kernel.ports.event_codec import EventCodec
 from server.kernel.ports.history_store import HistoryStore, Seal
+from server.kernel.push_refusal import PushOutcome
 from server.kernel.redaction import Redactor
 
 
@@ -47,9 +48,18 @@ class Notes:
         self._journal.look_again(made.session_id)
         return made
 
-    async def note(self, principal: Principal, session_id: str, *, key: str, facts: Sequence[Fact]) -> None:
-        """Tell `facts` (at least one). Their ids are made of `key`, which no other note of the session has. Errors: SessionNotFound,
-        TurnActive; StoreUnavailable, and nothing was told, or it is unknown."""
+    async def note(
+        self,
+        principal: Principal,
+        session_id: str,
+        *,
+        key: str,
+        facts: Sequence[Fact],
+        branch: str | None = None,
+        push: PushOutcome | None = None,
+    ) -> None:
+        """Tell `facts` (at least one), of a `push` with what it makes of the session. Their ids are made of `key`, which no other note of
+        the session has. Errors: SessionNotFound, TurnActive; StoreUnavailable, and nothing was told, or it is unknown."""
         sealed: list[Chunk] = []
         make = self.sealing(principal, session_id, f"note/{key}", facts)
 
@@ -58,7 +68,7 @@ class Notes:
             return sealed[-1]
 
         try:
-            await self._history.note(principal, session_id, seal)
+            await self._history.note(principal, session_id, seal, branch=branch, push=push)
         except StoreUnavailable:
             if not sealed or not await self._journal.has(session_id, sealed[-1]):
                 raise

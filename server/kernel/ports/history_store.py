@@ -8,6 +8,7 @@ from typing import Protocol
 from server.kernel.event import Chunk
 from server.kernel.history import Moment, NewFork, NewSnapshot, Snapshot, SnapshotPage
 from server.kernel.identity import Principal
+from server.kernel.push_refusal import PushOutcome
 from server.kernel.session import NewSession
 
 Seal = Callable[[int, int], Chunk]
@@ -40,8 +41,11 @@ class HistoryStore(Protocol):
         remembers, and the events. False, and nothing, when the request_id has made a session already."""
         ...
 
-    async def note(self, principal: Principal, session_id: str, seal: Seal) -> None:
-        """Append events and nothing else. Errors: SessionNotFound, TurnActive."""
+    async def note(
+        self, principal: Principal, session_id: str, seal: Seal, *, branch: str | None = None, push: PushOutcome | None = None
+    ) -> None:
+        """Append events, and with `push` remember how it ended, and the session's new `branch`, if it has one. Errors: SessionNotFound,
+        TurnActive."""
         ...
 
     async def list(self, principal: Principal, session_id: str, *, page_size: int, page_token: str) -> SnapshotPage:

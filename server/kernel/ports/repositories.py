@@ -125,7 +125,7 @@ class Repositories(Protocol):
 
     async def push(self, repository: Repository, *, branch: str, commit: str, create: bool) -> None:
         """Make the remote's `branch` point to `commit`: with `create` the branch must not exist yet, otherwise what is there must be
-        an ancestor of `commit`. A branch that already points to `commit` is success. Never forced; never the default branch. What the
+        an ancestor of `commit`. A branch that already holds `commit` is success. Never forced; never the default branch. What the
         network ended is tried again; all of it takes a minute, or as long as something moves.
         Errors: PushRefused with its kind and the remote's reason; RepositoryNotAllowed."""
         ...

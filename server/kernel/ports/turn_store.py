@@ -12,6 +12,7 @@ from server.kernel.agent_request import AgentRequest
 from server.kernel.event import Chunk
 from server.kernel.identity import Principal
 from server.kernel.ports.usage_store import UseRecord
+from server.kernel.push_refusal import PushOutcome
 from server.kernel.session import NewSession, Session
 from server.kernel.turn import Turn
 
@@ -129,6 +130,7 @@ class TurnStore(Protocol):
         session_title: str | None = None,
         session_branch: str | None = None,
         session_head_commit: str | None = None,
+        session_push: PushOutcome | None = None,
         reset: Reset | None = None,
         uses: Sequence[UseRecord] = (),
         transcript: bytes = b"",

@@ -28,6 +28,7 @@ from server.kernel.ports.tracer import Tracer
 from server.kernel.ports.turn_queue import TurnQueue
 from server.kernel.ports.turn_store import Changes, Claimed, Opened, Reset, TurnStore
 from server.kernel.ports.usage_store import UseRecord
+from server.kernel.push_refusal import PushOutcome
 from server.kernel.redaction import Redactor
 from server.kernel.retrieval import Retrieval
 from server.kernel.rush import Rush
@@ -211,6 +212,7 @@ class Drive:
         title: str | None = None,
         session_branch: str | None = None,
         head_commit: str | None = None,
+        push: PushOutcome | None = None,
         uses: Sequence[UseRecord] = (),
         transcript: bytes = b"",
         passed: int = 0,
@@ -229,6 +231,7 @@ class Drive:
                 title=title,
                 session_branch=session_branch,
                 head_commit=head_commit,
+                push=push,
                 uses=uses,
                 transcript=transcript,
                 passed=passed,
@@ -246,6 +249,7 @@ class Drive:
         title: str | None = None,
         session_branch: str | None = None,
         head_commit: str | None = None,
+        push: PushOutcome | None = None,
         uses: Sequence[UseRecord] = (),
         transcript: bytes = b"",
         heard: WorkerBatch | None = None,
@@ -273,6 +277,7 @@ class Drive:
             session_title=title,
             session_branch=session_branch,
             session_head_commit=head_commit,
+            session_push=push,
             uses=uses,
             transcript=transcript,
             heard=heard,
@@ -285,6 +290,7 @@ class Drive:
             title=title if title is not None else self.session.title,
             branch=session_branch if session_branch is not None else self.session.branch,
             head_commit=head_commit if head_commit is not None else self.session.head_commit,
+            pushed_commit=push.commit if push and push.commit else self.session.pushed_commit,
         )
 
     async def conclude(self, outcome: Outcome, *facts: Fact, transcript: bytes = b"") -> None:

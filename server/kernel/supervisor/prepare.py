@@ -19,6 +19,7 @@ from server.kernel.event import Fact
 from server.kernel.ports.event_codec import EventCodec
 from server.kernel.ports.launcher import WorkerId, WorkerSpec
 from server.kernel.ports.turn_store import Reset
+from server.kernel.push_refusal import PushOutcome
 from server.kernel.session import SessionState
 from server.kernel.supervisor.drive import Drive
 from server.kernel.supervisor.names import Wanted, asking_for_names, branch_of, title_of
@@ -97,7 +98,7 @@ async def _make_branch(drive: Drive, wanted: Wanted) -> None:
     session, turn = drive.session, drive.turn
     names = await wanted()
     branch, title = branch_of(drive, names), title_of(drive, names)
-    facts = []
+    facts, pushed = [], None
     if not session.branch:
         with drive.passing("branch"):
             await drive.ports.repositories.push(drive.repository, branch=branch, commit=turn.base_commit, create=True)
@@ -106,8 +107,9 @@ async def _make_branch(drive: Drive, wanted: Wanted) -> None:
                 "BRANCHED", repository=session.repository_url, branch=branch, base_branch=session.base_branch, sha=turn.base_commit
             )
         ]
+        pushed = PushOutcome(turn.base_commit)
     facts.append(drive.ports.codec.session_updated(SessionState.PROVISIONING, title=title, branch=branch))
-    await drive.step("branch", *facts, title=title, session_branch=branch, branch=branch)
+    await drive.step("branch", *facts, title=title, session_branch=branch, branch=branch, push=pushed)
 
 
 async def _build_workspace(drive: Drive) -> None:

@@ -21,7 +21,7 @@ from server.kernel.event import Fact
 from server.kernel.identity import Principal
 from server.kernel.ports.launcher import WorkerExit
 from server.kernel.ports.repositories import Author, Diff, Imported, KeptCommit
-from server.kernel.push_refusal import PushRefusal
+from server.kernel.push_refusal import PushOutcome, PushRefusal
 from server.kernel.supervisor.drive import Drive, now
 from server.kernel.supervisor.names import commit_message, commit_message_of
 from server.kernel.turn import SESSION_STATE, Outcome, TurnCode, TurnState
@@ -54,6 +54,7 @@ async def publish(drive: Drive) -> None:
             return
     if drive.turn.commit and not drive.turn.push_attempted:
         await _have_commit(drive)
+    if _unpublished(drive) and not drive.turn.push_attempted:
         await _push(drive)
     if drive.turn.commit and not drive.turn.snapshot_state:
         await _keep(drive)
@@ -244,21 +245,29 @@ async def _have_commit(drive: Drive) -> None:
         log.info("commit.made_again", commit=turn.commit, made=made.commit)
 
 
+def _unpublished(drive: Drive) -> str:
+    """What is to be pushed: the turn's commit, else one that is left from before, where the turn went on from there."""
+    turn, session = drive.turn, drive.session
+    return turn.commit or (session.unpushed_commit if turn.imported and turn.base_commit == session.head_commit else "")
+
+
 async def _push(drive: Drive) -> None:
-    """A refusal is told and keeps the commit; the next turn of the session tries again with its own."""
+    """A refusal is told and keeps the commit; PushSession, or the next turn of the session, tries again."""
     ports, session, turn = drive.ports, drive.session, drive.turn
-    told = partial(ports.codec.git_updated, repository=session.repository_url, branch=turn.branch, sha=turn.commit)
+    commit = _unpublished(drive)
+    told = partial(ports.codec.git_updated, repository=session.repository_url, branch=turn.branch, sha=commit)
     try:
         with drive.passing("push"):
-            await ports.repositories.push(drive.repository, branch=turn.branch, commit=turn.commit, create=False)
+            await ports.repositories.push(drive.repository, branch=turn.branch, commit=commit, create=False)
     except PushRefused as error:
-        await drive.step("push", told("PUSH_FAILED", message=error.reason, refusal=error.kind), push_attempted=True, pushed=False)
-        return
+        outcome = PushOutcome("", error.kind, error.reason)
     except RepositoryNotAllowed as error:
-        reason = error.metadata["reason"]
-        await drive.step("push", told("PUSH_FAILED", message=reason, refusal=PushRefusal.OTHER), push_attempted=True, pushed=False)
+        outcome = PushOutcome("", PushRefusal.OTHER, error.metadata["reason"])
+    else:
+        await drive.step("push", told("PUSHED"), push_attempted=True, pushed=True, push=PushOutcome(commit))
         return
-    await drive.step("push", told("PUSHED"), push_attempted=True, pushed=True)
+    refused = told("PUSH_FAILED", message=outcome.message, refusal=outcome.refusal)
+    await drive.step("push", refused, push_attempted=True, pushed=False, push=outcome)
 
 
 async def _keep(drive: Drive) -> None:

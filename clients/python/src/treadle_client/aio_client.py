@@ -28,7 +28,7 @@ from treadle_client.credentials import AsyncCredentials
 from treadle_client.event import Event
 from treadle_client.following import Following, OnConnection, OnSynced, Request
 from treadle_client.pages import EventPages, InputPages, SessionPages, SnapshotPages
-from treadle_client.retry import DEFAULT, Retry
+from treadle_client.retry import DEFAULT, PUSH_SECONDS, Retry
 from treadle_client.target import find_target
 
 
@@ -196,6 +196,14 @@ class AsyncTreadle:
         none was active. Errors: SessionNotFound."""
         request = pb.InterruptRequest(session_id=session_id, turn_id=turn_id)
         return (await self._link.ask(self._link.stub.Interrupt, request, again=False)).turn_id
+
+    async def push_session(self, session_id: str, *, onto_new_branch: str = "") -> Session:
+        """Push the session's newest commit to its branch, where its turns could not; or to a new one, on which it goes on.
+
+        Errors: PushRefused, SessionNotFound, TurnActive, InvalidRequest.
+        """
+        request = pb.PushSessionRequest(session_id=session_id, onto_new_branch=onto_new_branch)
+        return (await self._link.ask(self._link.stub.PushSession, request, again=True, seconds=PUSH_SECONDS)).session
 
     async def list_events(self, session_id: str, *, after_seq: int = 0, page_size: int = 0) -> AsyncIterator[Event]:
         """The session's log behind `after_seq`, as far as it is; asked for in pages as they are needed. `resume` is faster.

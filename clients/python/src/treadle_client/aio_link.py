@@ -63,15 +63,17 @@ class AsyncLink:
         method: Any = self.stub.ExecuteSession if isinstance(request, pb.ExecuteSessionRequest) else self.stub.Resume
         return method(request, metadata=self.target.metadata)
 
-    async def ask(self, method: grpc.aio.UnaryUnaryMultiCallable[Asked, Answer], request: Asked, *, again: bool) -> Answer:
-        """A call that is no stream. `again`: it may be repeated, since it changes nothing or carries a request_id.
-        Errors: CallFailed, ClientClosed."""
+    async def ask(
+        self, method: grpc.aio.UnaryUnaryMultiCallable[Asked, Answer], request: Asked, *, again: bool, seconds: float = 0.0
+    ) -> Answer:
+        """A call that is no stream. `again`: it may be repeated, since it changes nothing or carries a request_id. `seconds`: it may
+        take so long, if that is longer than usual. Errors: CallFailed, ClientClosed."""
         backoff = Backoff(self.retry)
         while True:
             if self._closed.is_set():
                 raise ClientClosed
             try:
-                return await method(request, metadata=self.target.metadata, timeout=self._timeout)
+                return await method(request, metadata=self.target.metadata, timeout=max(self._timeout, seconds))
             except grpc.aio.AioRpcError as error:
                 failure = failure_of(error)
                 failure.__cause__ = error

@@ -32,7 +32,7 @@ from treadle_client.event import Event
 from treadle_client.following import Following, OnConnection, OnSynced, Request
 from treadle_client.link import Link
 from treadle_client.pages import EventPages, InputPages, SessionPages, SnapshotPages
-from treadle_client.retry import DEFAULT, Retry
+from treadle_client.retry import DEFAULT, PUSH_SECONDS, Retry
 from treadle_client.stream import EventStream
 from treadle_client.target import find_target
 
@@ -200,6 +200,14 @@ class Treadle:
         none was active. Errors: SessionNotFound."""
         request = pb.InterruptRequest(session_id=session_id, turn_id=turn_id)
         return self._link.ask(self._link.stub.Interrupt, request, again=False).turn_id
+
+    def push_session(self, session_id: str, *, onto_new_branch: str = "") -> Session:
+        """Push the session's newest commit to its branch, where its turns could not; or to a new one, on which it goes on.
+
+        Errors: PushRefused, SessionNotFound, TurnActive, InvalidRequest.
+        """
+        request = pb.PushSessionRequest(session_id=session_id, onto_new_branch=onto_new_branch)
+        return (self._link.ask(self._link.stub.PushSession, request, again=True, seconds=PUSH_SECONDS)).session
 
     def list_events(self, session_id: str, *, after_seq: int = 0, page_size: int = 0) -> Iterator[Event]:
         """The session's log behind `after_seq`, as far as it is; asked for in pages as they are needed. `resume` is faster.

@@ -155,6 +155,10 @@ class SnapshotDamaged(CallFailed):
     """What was stored of a commit is damaged. Metadata: commit, reason."""
 
 
+class PushRefused(CallFailed):
+    """The remote did not take the push; the commit is kept. Metadata: session_id, kind (a PushRefusal without its prefix), reason."""
+
+
 class InputNotFound(CallFailed):
     """The session has no such input. Metadata: input_id."""
 
@@ -289,6 +293,7 @@ BY_REASON: Mapping[str, type[CallFailed]] = {
     "SNAPSHOT_NOT_FOUND": SnapshotNotFound,
     "SNAPSHOT_DAMAGED": SnapshotDamaged,
     "SNAPSHOT_UNAVAILABLE": SnapshotUnavailable,
+    "PUSH_REFUSED": PushRefused,
     "INPUT_NOT_FOUND": InputNotFound,
     "INPUT_NOT_QUEUED": InputNotQueued,
     "TOO_MANY_INPUTS": TooManyInputs,

@@ -58,15 +58,15 @@ class Link:
                 raise ClientClosed
             return method(request, metadata=self.target.metadata)
 
-    def ask(self, method: grpc.UnaryUnaryMultiCallable[Asked, Answer], request: Asked, *, again: bool) -> Answer:
-        """A call that is no stream. `again`: it may be repeated, since it changes nothing or carries a request_id.
-        Errors: CallFailed, ClientClosed."""
+    def ask(self, method: grpc.UnaryUnaryMultiCallable[Asked, Answer], request: Asked, *, again: bool, seconds: float = 0.0) -> Answer:
+        """A call that is no stream. `again`: it may be repeated, since it changes nothing or carries a request_id. `seconds`: it may
+        take so long, if that is longer than usual. Errors: CallFailed, ClientClosed."""
         backoff = Backoff(self.retry)
         while True:
             with self._closing:
                 if self._closed.is_set():
                     raise ClientClosed
-                call: Any = method.future(request, metadata=self.target.metadata, timeout=self._timeout)
+                call: Any = method.future(request, metadata=self.target.metadata, timeout=max(self._timeout, seconds))
             try:
                 answer: Answer = call.result()
             except grpc.RpcError as error:

@@ -23,6 +23,9 @@ class Retry:
 
 DEFAULT = Retry()
 
+PUSH_SECONDS = 120.0
+"""For a push, which waits for another host."""
+
 
 class Backoff:
     """The waits between the attempts of one call."""

@@ -233,6 +233,20 @@ class InterruptResponse(_message.Message):
     turn_id: str
     def __init__(self, turn_id: _Optional[str] = ...) -> None: ...
 
+class PushSessionRequest(_message.Message):
+    __slots__ = ("session_id", "onto_new_branch")
+    SESSION_ID_FIELD_NUMBER: _ClassVar[int]
+    ONTO_NEW_BRANCH_FIELD_NUMBER: _ClassVar[int]
+    session_id: str
+    onto_new_branch: str
+    def __init__(self, session_id: _Optional[str] = ..., onto_new_branch: _Optional[str] = ...) -> None: ...
+
+class PushSessionResponse(_message.Message):
+    __slots__ = ("session",)
+    SESSION_FIELD_NUMBER: _ClassVar[int]
+    session: _session_pb2.Session
+    def __init__(self, session: _Optional[_Union[_session_pb2.Session, _Mapping]] = ...) -> None: ...
+
 class SendInputRequest(_message.Message):
     __slots__ = ("session_id", "text", "delivery", "request_id")
     SESSION_ID_FIELD_NUMBER: _ClassVar[int]

@@ -81,6 +81,11 @@ class SessionServiceStub(object):
                 request_serializer=treadle_dot_session_dot_v1_dot_session__service__pb2.InterruptRequest.SerializeToString,
                 response_deserializer=treadle_dot_session_dot_v1_dot_session__service__pb2.InterruptResponse.FromString,
                 _registered_method=True)
+        self.PushSession = channel.unary_unary(
+                '/treadle.session.v1.SessionService/PushSession',
+                request_serializer=treadle_dot_session_dot_v1_dot_session__service__pb2.PushSessionRequest.SerializeToString,
+                response_deserializer=treadle_dot_session_dot_v1_dot_session__service__pb2.PushSessionResponse.FromString,
+                _registered_method=True)
         self.SendInput = channel.unary_unary(
                 '/treadle.session.v1.SessionService/SendInput',
                 request_serializer=treadle_dot_session_dot_v1_dot_session__service__pb2.SendInputRequest.SerializeToString,
@@ -208,6 +213,21 @@ class SessionServiceServicer(object):
         """Interrupt stops the session's active turn; its work so far is committed and pushed. One that waits for its place ends at once. Without an active turn it does nothing.
         Queued inputs stay queued until the next SendInput or the end of a turn that completed.
         Errors: NOT_FOUND/SESSION_NOT_FOUND.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def PushSession(self, request, context):
+        """PushSession pushes the session's newest commit to its branch, for when a turn could not, or was not there to do it; a session without a
+        branch gets one. The log tells how it went (git_updated PUSHED or PUSH_FAILED). When the branch holds the commit already, nothing is told
+        and nothing changes, and so it is without any commit. Nothing is ever overwritten: where the branch was changed by somebody else, is
+        protected or the like, `onto_new_branch` publishes the work on another one, on which the session goes on. It takes up to a minute while the
+        host does not answer.
+        Errors: NOT_FOUND/SESSION_NOT_FOUND; FAILED_PRECONDITION/TURN_ACTIVE, whose end pushes; FAILED_PRECONDITION/PUSH_REFUSED, with the `kind`
+        (PushRefusal without its prefix) and the remote's `reason` in its metadata; INVALID_ARGUMENT/REPOSITORY_NOT_ALLOWED when this server does not
+        allow the repository any more; INVALID_ARGUMENT/INVALID_FIELD for what is no branch name; UNAVAILABLE/SNAPSHOT_UNAVAILABLE and
+        DATA_LOSS/SNAPSHOT_DAMAGED when the commit is not on this server any more and cannot be restored.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
@@ -347,6 +367,11 @@ def add_SessionServiceServicer_to_server(servicer, server):
                     servicer.Interrupt,
                     request_deserializer=treadle_dot_session_dot_v1_dot_session__service__pb2.InterruptRequest.FromString,
                     response_serializer=treadle_dot_session_dot_v1_dot_session__service__pb2.InterruptResponse.SerializeToString,
+            ),
+            'PushSession': grpc.unary_unary_rpc_method_handler(
+                    servicer.PushSession,
+                    request_deserializer=treadle_dot_session_dot_v1_dot_session__service__pb2.PushSessionRequest.FromString,
+                    response_serializer=treadle_dot_session_dot_v1_dot_session__service__pb2.PushSessionResponse.SerializeToString,
             ),
             'SendInput': grpc.unary_unary_rpc_method_handler(
                     servicer.SendInput,
@@ -617,6 +642,33 @@ class SessionService(object):
             '/treadle.session.v1.SessionService/Interrupt',
             treadle_dot_session_dot_v1_dot_session__service__pb2.InterruptRequest.SerializeToString,
             treadle_dot_session_dot_v1_dot_session__service__pb2.InterruptResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def PushSession(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/treadle.session.v1.SessionService/PushSession',
+            treadle_dot_session_dot_v1_dot_session__service__pb2.PushSessionRequest.SerializeToString,
+            treadle_dot_session_dot_v1_dot_session__service__pb2.PushSessionResponse.FromString,
             options,
             channel_credentials,
             insecure,

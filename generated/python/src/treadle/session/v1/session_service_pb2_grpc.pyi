@@ -80,6 +80,17 @@ class SessionServiceStub:
     Queued inputs stay queued until the next SendInput or the end of a turn that completed.
     Errors: NOT_FOUND/SESSION_NOT_FOUND.
     """
+    PushSession: _grpc.UnaryUnaryMultiCallable[_session_service_pb2.PushSessionRequest, _session_service_pb2.PushSessionResponse]
+    """PushSession pushes the session's newest commit to its branch, for when a turn could not, or was not there to do it; a session without a
+    branch gets one. The log tells how it went (git_updated PUSHED or PUSH_FAILED). When the branch holds the commit already, nothing is told
+    and nothing changes, and so it is without any commit. Nothing is ever overwritten: where the branch was changed by somebody else, is
+    protected or the like, `onto_new_branch` publishes the work on another one, on which the session goes on. It takes up to a minute while the
+    host does not answer.
+    Errors: NOT_FOUND/SESSION_NOT_FOUND; FAILED_PRECONDITION/TURN_ACTIVE, whose end pushes; FAILED_PRECONDITION/PUSH_REFUSED, with the `kind`
+    (PushRefusal without its prefix) and the remote's `reason` in its metadata; INVALID_ARGUMENT/REPOSITORY_NOT_ALLOWED when this server does not
+    allow the repository any more; INVALID_ARGUMENT/INVALID_FIELD for what is no branch name; UNAVAILABLE/SNAPSHOT_UNAVAILABLE and
+    DATA_LOSS/SNAPSHOT_DAMAGED when the commit is not on this server any more and cannot be restored.
+    """
     SendInput: _grpc.UnaryUnaryMultiCallable[_session_service_pb2.SendInputRequest, _session_service_pb2.SendInputResponse]
     """SendInput says something to a session. In a session without an active turn it starts one, and answers with its id; else it waits
     as `delivery` says, and can be listed, changed and cancelled until the agent has it. Each queued input becomes a turn of its own,
@@ -188,6 +199,17 @@ class SessionServiceAsyncStub(SessionServiceStub):
     """Interrupt stops the session's active turn; its work so far is committed and pushed. One that waits for its place ends at once. Without an active turn it does nothing.
     Queued inputs stay queued until the next SendInput or the end of a turn that completed.
     Errors: NOT_FOUND/SESSION_NOT_FOUND.
+    """
+    PushSession: _aio.UnaryUnaryMultiCallable[_session_service_pb2.PushSessionRequest, _session_service_pb2.PushSessionResponse]  # type: ignore[assignment]
+    """PushSession pushes the session's newest commit to its branch, for when a turn could not, or was not there to do it; a session without a
+    branch gets one. The log tells how it went (git_updated PUSHED or PUSH_FAILED). When the branch holds the commit already, nothing is told
+    and nothing changes, and so it is without any commit. Nothing is ever overwritten: where the branch was changed by somebody else, is
+    protected or the like, `onto_new_branch` publishes the work on another one, on which the session goes on. It takes up to a minute while the
+    host does not answer.
+    Errors: NOT_FOUND/SESSION_NOT_FOUND; FAILED_PRECONDITION/TURN_ACTIVE, whose end pushes; FAILED_PRECONDITION/PUSH_REFUSED, with the `kind`
+    (PushRefusal without its prefix) and the remote's `reason` in its metadata; INVALID_ARGUMENT/REPOSITORY_NOT_ALLOWED when this server does not
+    allow the repository any more; INVALID_ARGUMENT/INVALID_FIELD for what is no branch name; UNAVAILABLE/SNAPSHOT_UNAVAILABLE and
+    DATA_LOSS/SNAPSHOT_DAMAGED when the commit is not on this server any more and cannot be restored.
     """
     SendInput: _aio.UnaryUnaryMultiCallable[_session_service_pb2.SendInputRequest, _session_service_pb2.SendInputResponse]  # type: ignore[assignment]
     """SendInput says something to a session. In a session without an active turn it starts one, and answers with its id; else it waits
@@ -342,6 +364,23 @@ class SessionServiceServicer(metaclass=_abc_1.ABCMeta):
         """Interrupt stops the session's active turn; its work so far is committed and pushed. One that waits for its place ends at once. Without an active turn it does nothing.
         Queued inputs stay queued until the next SendInput or the end of a turn that completed.
         Errors: NOT_FOUND/SESSION_NOT_FOUND.
+        """
+
+    @_abc_1.abstractmethod
+    def PushSession(
+        self,
+        request: _session_service_pb2.PushSessionRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_session_service_pb2.PushSessionResponse, _abc.Awaitable[_session_service_pb2.PushSessionResponse]]:
+        """PushSession pushes the session's newest commit to its branch, for when a turn could not, or was not there to do it; a session without a
+        branch gets one. The log tells how it went (git_updated PUSHED or PUSH_FAILED). When the branch holds the commit already, nothing is told
+        and nothing changes, and so it is without any commit. Nothing is ever overwritten: where the branch was changed by somebody else, is
+        protected or the like, `onto_new_branch` publishes the work on another one, on which the session goes on. It takes up to a minute while the
+        host does not answer.
+        Errors: NOT_FOUND/SESSION_NOT_FOUND; FAILED_PRECONDITION/TURN_ACTIVE, whose end pushes; FAILED_PRECONDITION/PUSH_REFUSED, with the `kind`
+        (PushRefusal without its prefix) and the remote's `reason` in its metadata; INVALID_ARGUMENT/REPOSITORY_NOT_ALLOWED when this server does not
+        allow the repository any more; INVALID_ARGUMENT/INVALID_FIELD for what is no branch name; UNAVAILABLE/SNAPSHOT_UNAVAILABLE and
+        DATA_LOSS/SNAPSHOT_DAMAGED when the commit is not on this server any more and cannot be restored.
         """
 
     @_abc_1.abstractmethod

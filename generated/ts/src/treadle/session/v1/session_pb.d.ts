@@ -4,7 +4,7 @@
 
 import type { GenFile, GenMessage } from "@bufbuild/protobuf/codegenv2";
 import type { Message } from "@bufbuild/protobuf";
-import type { SessionState, Waiting } from "./event_pb.js";
+import type { PushRefusal, SessionState, Waiting } from "./event_pb.js";
 import type { Timestamp } from "@bufbuild/protobuf/wkt";
 
 /**
@@ -146,6 +146,27 @@ export declare type Session = Message<"treadle.session.v1.Session"> & {
    * @generated from field: treadle.session.v1.Waiting waiting = 18;
    */
   waiting?: Waiting | undefined;
+
+  /**
+   * The newest commit, while the remote's branch is not known to hold it; empty when it does. PushSession pushes it.
+   *
+   * @generated from field: string unpushed_commit = 19;
+   */
+  unpushedCommit: string;
+
+  /**
+   * Why the last push, if it failed, did.
+   *
+   * @generated from field: treadle.session.v1.PushRefusal push_refusal = 20;
+   */
+  pushRefusal: PushRefusal;
+
+  /**
+   * The remote's reason for that.
+   *
+   * @generated from field: string push_message = 21;
+   */
+  pushMessage: string;
 };
 
 /**

@@ -736,6 +736,53 @@ export declare type InterruptResponse = Message<"treadle.session.v1.InterruptRes
 export declare const InterruptResponseSchema: GenMessage<InterruptResponse>;
 
 /**
+ * PushSessionRequest names a session.
+ *
+ * @generated from message treadle.session.v1.PushSessionRequest
+ */
+export declare type PushSessionRequest = Message<"treadle.session.v1.PushSessionRequest"> & {
+  /**
+   * The session.
+   *
+   * @generated from field: string session_id = 1;
+   */
+  sessionId: string;
+
+  /**
+   * A new name for the session's branch: it is made on the remote, and must not be there yet. Empty for the branch that the session has.
+   *
+   * @generated from field: string onto_new_branch = 2;
+   */
+  ontoNewBranch: string;
+};
+
+/**
+ * Describes the message treadle.session.v1.PushSessionRequest.
+ * Use `create(PushSessionRequestSchema)` to create a new message.
+ */
+export declare const PushSessionRequestSchema: GenMessage<PushSessionRequest>;
+
+/**
+ * PushSessionResponse answers with the session, whose work is on the remote.
+ *
+ * @generated from message treadle.session.v1.PushSessionResponse
+ */
+export declare type PushSessionResponse = Message<"treadle.session.v1.PushSessionResponse"> & {
+  /**
+   * The session.
+   *
+   * @generated from field: treadle.session.v1.Session session = 1;
+   */
+  session?: Session | undefined;
+};
+
+/**
+ * Describes the message treadle.session.v1.PushSessionResponse.
+ * Use `create(PushSessionResponseSchema)` to create a new message.
+ */
+export declare const PushSessionResponseSchema: GenMessage<PushSessionResponse>;
+
+/**
  * SendInputRequest is something that the user says.
  *
  * @generated from message treadle.session.v1.SendInputRequest
@@ -1408,6 +1455,24 @@ export declare const SessionService: GenService<{
     methodKind: "unary";
     input: typeof InterruptRequestSchema;
     output: typeof InterruptResponseSchema;
+  },
+  /**
+   * PushSession pushes the session's newest commit to its branch, for when a turn could not, or was not there to do it; a session without a
+   * branch gets one. The log tells how it went (git_updated PUSHED or PUSH_FAILED). When the branch holds the commit already, nothing is told
+   * and nothing changes, and so it is without any commit. Nothing is ever overwritten: where the branch was changed by somebody else, is
+   * protected or the like, `onto_new_branch` publishes the work on another one, on which the session goes on. It takes up to a minute while the
+   * host does not answer.
+   * Errors: NOT_FOUND/SESSION_NOT_FOUND; FAILED_PRECONDITION/TURN_ACTIVE, whose end pushes; FAILED_PRECONDITION/PUSH_REFUSED, with the `kind`
+   * (PushRefusal without its prefix) and the remote's `reason` in its metadata; INVALID_ARGUMENT/REPOSITORY_NOT_ALLOWED when this server does not
+   * allow the repository any more; INVALID_ARGUMENT/INVALID_FIELD for what is no branch name; UNAVAILABLE/SNAPSHOT_UNAVAILABLE and
+   * DATA_LOSS/SNAPSHOT_DAMAGED when the commit is not on this server any more and cannot be restored.
+   *
+   * @generated from rpc treadle.session.v1.SessionService.PushSession
+   */
+  pushSession: {
+    methodKind: "unary";
+    input: typeof PushSessionRequestSchema;
+    output: typeof PushSessionResponseSchema;
   },
   /**
    * SendInput says something to a session. In a session without an active turn it starts one, and answers with its id; else it waits

@@ -1,0 +1,141 @@
+"""Work that a turn could not push is pushed later, by one call: to its branch, or to another one."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import grpc
+import pytest
+from support.git_server import GitServer, git
+from support.treadle import Client, branch_of, error_info, kinds, pushed_files, recording
+
+from treadle.session.v1 import event_pb2, session_pb2
+from treadle.session.v1 import session_service_pb2 as pb
+
+WORK = recording({"write": "made.txt", "content": "made\n"})
+MORE = recording({"write": "more.txt", "content": "more\n"})
+NOTHING = recording({"say": "nothing to do"})
+
+
+@pytest.fixture
+def bare(git_server: GitServer) -> Path:
+    return git_server.create("acme/app", {"README.md": "# App\n", "work.jsonl": WORK, "more.jsonl": MORE, "nothing.jsonl": NOTHING})
+
+
+def request(git_server: GitServer, model: str = "work.jsonl") -> dict[str, str]:
+    return {"repository_url": f"{git_server.url}/acme/app.git", "prompt": "go", "provider": "replay", "model": model}
+
+
+async def push(client: Client, session_id: str, onto: str = "") -> session_pb2.Session:
+    return (await client.call("PushSession", pb.PushSessionRequest(session_id=session_id, onto_new_branch=onto))).session
+
+
+async def refused(client: Client, session_id: str, onto: str = "") -> tuple[grpc.StatusCode, str, dict[str, str], list[str]]:
+    with pytest.raises(grpc.aio.AioRpcError) as caught:
+        await push(client, session_id, onto)
+    return error_info(caught.value)
+
+
+async def session_of(client: Client, session_id: str) -> session_pb2.Session:
+    return (await client.call("GetSession", pb.GetSessionRequest(session_id=session_id))).session
+
+
+async def unpushed(client: Client, git_server: GitServer) -> tuple[str, str, str]:
+    """A session whose first turn was refused its push: its id, its branch, its commit."""
+    # The branch itself may still be made.
+    hook = git_server.root / "acme" / "app.git" / "hooks" / "pre-receive"
+    git_server.refuse_pushes("acme/app", "GH006: this branch is protected")
+    hook.write_text("#!/bin/sh\nread old new ref\n[ $(git rev-list --count main..$new) = 0 ] && exit 0\n" + hook.read_text())
+    events = await client.run(**request(git_server))
+    assert not events[-1].turn_completed.pushed
+    return events[0].session_id, branch_of(events), events[-1].turn_completed.commit
+
+
+async def test_a_refused_push_is_tried_again_by_one_call(client: Client, bare: Path, git_server: GitServer) -> None:
+    session_id, branch, commit = await unpushed(client, git_server)
+    session = await session_of(client, session_id)
+    assert (session.unpushed_commit, session.push_refusal) == (commit, event_pb2.PUSH_REFUSAL_PROTECTED_BRANCH)
+    assert "GH006" in session.push_message
+    code, reason, metadata, _ = await refused(client, session_id)
+    assert (code, reason, metadata["kind"]) == (grpc.StatusCode.FAILED_PRECONDITION, "PUSH_REFUSED", "PROTECTED_BRANCH")
+    assert "GH006" in metadata["reason"]
+    told = (await client.log(session_id))[-1]
+    assert (told.turn_id, told.actor.kind, told.git_updated.action) == (
+        "",
+        event_pb2.ACTOR_KIND_USER,
+        event_pb2.GIT_ACTION_PUSH_FAILED,
+    )
+    assert (told.git_updated.refusal, told.git_updated.sha) == (event_pb2.PUSH_REFUSAL_PROTECTED_BRANCH, commit)
+    (bare / "hooks" / "pre-receive").unlink()
+    done = await push(client, session_id)
+    assert (done.unpushed_commit, done.push_refusal, done.push_message) == ("", event_pb2.PUSH_REFUSAL_UNSPECIFIED, "")
+    assert git(bare, "rev-parse", branch) == commit
+    log = await client.log(session_id)
+    assert (log[-1].git_updated.action, log[-1].git_updated.sha) == (event_pb2.GIT_ACTION_PUSHED, commit)
+    # Once more it is as it is.
+    assert await push(client, session_id) == done
+    assert await client.log(session_id) == log
+
+
+async def test_work_gets_onto_another_branch_where_its_own_is_taken(client: Client, bare: Path, git_server: GitServer) -> None:
+    session_id, branch, commit = await unpushed(client, git_server)
+    (bare / "hooks" / "pre-receive").unlink()
+    theirs = git_server.commit("acme/app", {"theirs": "1"}, branch=branch)
+    assert (await refused(client, session_id))[2]["kind"] == "NON_FAST_FORWARD"
+    assert (await refused(client, session_id, "main"))[2]["kind"] == "DEFAULT_BRANCH"
+    git(bare, "branch", "taken", "main")
+    assert (await refused(client, session_id, "taken"))[2]["kind"] == "BRANCH_EXISTS"
+    assert (await session_of(client, session_id)).branch == branch
+    code, reason, _, fields = await refused(client, session_id, "../x")
+    assert (code, reason, fields) == (grpc.StatusCode.INVALID_ARGUMENT, "INVALID_FIELD", ["onto_new_branch"])
+    done = await push(client, session_id, "rescued/work")
+    assert (done.branch, done.unpushed_commit) == ("rescued/work", "")
+    assert (git(bare, "rev-parse", "rescued/work"), git(bare, "rev-parse", branch)) == (commit, theirs)
+    pushed, updated = (await client.log(session_id))[-2:]
+    assert pushed.git_updated.branch == "rescued/work"
+    assert (updated.session_updated.branch, updated.session_updated.changed) == ("rescued/work", ["state", "branch"])
+    # Again: it is there. And the session goes on there.
+    assert await push(client, session_id, "rescued/work") == done
+    again = await client.run(session_id=session_id, prompt="go on", model="more.jsonl")
+    assert again[-1].turn_completed.pushed
+    assert {*pushed_files(bare, "rescued/work")} >= {"made.txt", "more.txt"}
+
+
+async def test_who_has_gone_on_from_the_work_has_it(client: Client, bare: Path, git_server: GitServer, tmp_path: Path) -> None:
+    session_id, branch, _ = await unpushed(client, git_server)
+    (bare / "hooks" / "pre-receive").unlink()
+    await push(client, session_id)
+    git(tmp_path, "clone", "--quiet", "--branch", branch, str(bare), "theirs")
+    git(tmp_path / "theirs", "commit", "--quiet", "--allow-empty", "-m", "theirs")
+    git(tmp_path / "theirs", "push", "--quiet", "origin", branch)
+    log = await client.log(session_id)
+    assert (await push(client, session_id)).unpushed_commit == ""
+    assert await client.log(session_id) == log
+
+
+async def test_a_turn_that_changes_nothing_brings_what_was_left(client: Client, bare: Path, git_server: GitServer) -> None:
+    session_id, branch, commit = await unpushed(client, git_server)
+    (bare / "hooks" / "pre-receive").unlink()
+    events = await client.run(session_id=session_id, prompt="look", model="nothing.jsonl")
+    assert (events[-1].turn_completed.commit, events[-1].turn_completed.pushed) == ("", True)
+    assert git(bare, "rev-parse", branch) == commit
+    assert (await session_of(client, session_id)).unpushed_commit == ""
+
+
+async def test_a_session_without_work_has_nothing_to_push(client: Client, bare: Path, git_server: GitServer) -> None:
+    made = await client.call("CreateSession", pb.CreateSessionRequest(repository_url=f"{git_server.url}/acme/app.git"))
+    assert await push(client, made.session.session_id) == made.session
+    events = await client.run(**request(git_server, "nothing.jsonl"))
+    assert "git_updated" in kinds(events)
+    assert (await push(client, events[0].session_id)).unpushed_commit == ""
+
+
+async def test_a_turn_pushes_by_itself(client: Client, bare: Path, git_server: GitServer) -> None:
+    wait = recording({"write": "made.txt", "content": "made\n"}, {"run": ["sleep", "1000"]})
+    git_server.commit("acme/app", {"wait.jsonl": wait})
+    async for frame in client.execute(**request(git_server, "wait.jsonl")):
+        if any(event.HasField("file_changed") for event in frame.events.events):
+            session_id = frame.events.events[0].session_id
+            break
+    assert (await refused(client, session_id))[1] == "TURN_ACTIVE"
+    await client.call("Interrupt", pb.InterruptRequest(session_id=session_id))
