@@ -112,6 +112,15 @@ async def compose(settings: Settings, *, mark: Callable[[str], None] | None = No
         secrets = known_secrets(settings, os.environ)
         rush = Rush()
         retrieval = Retrieval(stores.history, repositories, objects, scratch=scratch)
+        uploads = Uploads(
+            stores.history,
+            stores.turns,
+            repositories,
+            objects,
+            scratch=scratch,
+            retry_seconds=settings.snapshot_retry_seconds,
+        )
+        notes = Notes(stores.history, journal, codec, secrets=secrets, recorded=uploads.add)
         ports = Ports(
             turns=stores.turns,
             queue=stores.queue,
@@ -119,7 +128,9 @@ async def compose(settings: Settings, *, mark: Callable[[str], None] | None = No
             journal=journal,
             codec=codec,
             repositories=repositories,
+            trees=repositories.trees,
             retrieval=retrieval,
+            notes=notes,
             launcher=launcher,
             objects=objects,
             models=models.gateway,
@@ -157,15 +168,6 @@ async def compose(settings: Settings, *, mark: Callable[[str], None] | None = No
         sessions = Sessions(stores.sessions, stores.turns, journal, inspections, supervisor, repositories=repositories, egress=egress)
         starter = Starter(replica, settings.lease_seconds, agent.name)
         inputs = Inputs(stores.inputs, stores.sessions, supervisor, models=models.gateway, starter=starter, mark=point, tracer=tracer)
-        uploads = Uploads(
-            stores.history,
-            stores.turns,
-            repositories,
-            objects,
-            scratch=scratch,
-            retry_seconds=settings.snapshot_retry_seconds,
-        )
-        notes = Notes(stores.history, journal, codec, secrets=secrets, recorded=uploads.add)
         files = Files(stores.sessions, stores.history, notes, trees=repositories.trees, repositories=repositories, codec=codec)
         await stack.enter_async_context(open_writer(settings, stores.legacy, repositories, scratch))
         time_travel = TimeTravel(

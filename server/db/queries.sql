@@ -610,6 +610,16 @@ WHERE h.session_id = $1
 SELECT CASE WHEN active THEN 'NEEDED' WHEN imported THEN 'NOBODYS' ELSE 'KEPT' END FROM turns WHERE id = $1
 
 
+-- ended_turn --
+SELECT t.*, u.name AS owner_name, u.email AS owner_email
+FROM turns t JOIN users u ON u.tenant_id = t.tenant_id AND u.id = t.owner_id
+WHERE t.id = $1 AND NOT t.active
+
+
+-- turn_rescued --
+UPDATE turns SET imported = true WHERE id = $1 AND NOT active
+
+
 -- lock_between --
 -- Behind lock_session, in a session that has no active turn: whoever has both rows may append to the log.
 SELECT s.head_commit, h.epoch, h.next_seq

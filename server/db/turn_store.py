@@ -20,7 +20,7 @@ from server.kernel.errors import RequestIdReused, SessionNotFound, StoreRejected
 from server.kernel.event import Chunk
 from server.kernel.identity import Principal
 from server.kernel.ports.turn_queue import QueueLimits
-from server.kernel.ports.turn_store import Changes, Claimed, Leftover, NewTurn, Reset
+from server.kernel.ports.turn_store import Changes, Claimed, Ended, Leftover, NewTurn, Reset
 from server.kernel.ports.usage_store import UseRecord
 from server.kernel.push_refusal import PushOutcome
 from server.kernel.session import NewSession
@@ -155,6 +155,21 @@ class PostgresTurnStore:
         """See TurnStore."""
         async with self._system.connection() as connection:
             return Leftover(await connection.fetchval(SQL["turn_leftover"], parse_uuid(turn_id)) or Leftover.NOBODYS)
+
+    async def ended(self, turn_id: str) -> Ended | None:
+        """See TurnStore."""
+        async with self._system.connection() as connection:
+            turn = await connection.fetchrow(SQL["ended_turn"], parse_uuid(turn_id))
+            session = turn and await connection.fetchrow(SQL["claimed_sessions"], [turn["session_id"]])
+        if not turn or not session:
+            return None
+        owner = Principal(turn["tenant_id"], turn["owner_id"], turn["owner_name"], turn["owner_email"])
+        return Ended(turn_from(turn), session_from(session), owner)
+
+    async def rescued(self, turn_id: str) -> None:
+        """See TurnStore."""
+        async with self._system.connection() as connection:
+            await connection.execute(SQL["turn_rescued"], parse_uuid(turn_id))
 
 
 @dataclass(frozen=True)

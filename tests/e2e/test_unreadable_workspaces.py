@@ -6,13 +6,15 @@ import asyncio
 import fcntl
 import os
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from typing import Any
 
 import pytest
+from structlog.testing import capture_logs
 from support.git_server import GitServer
 from support.treadle import Client, branch_of, events_of, in_process, kinds, pushed_files, recording, settings_for
+from support.workers import eventually
 
 from server.embedded.postgres_home import DatabaseUrls
 from server.git import diff
@@ -74,16 +76,17 @@ async def test_what_cannot_be_read_now_is_read_a_moment_later(
         await client.log(seen[0].session_id)
 
 
-async def test_work_that_cannot_be_read_back_is_kept_and_named(
+async def test_work_that_cannot_be_read_back_is_kept_and_published_later(
     database: DatabaseUrls, bare: Path, git_server: GitServer, server_data_dir: Path
 ) -> None:
     settings = settings_for(database, server_data_dir, git_server, git_timeout_seconds=0.5, import_retry_seconds=0.1)
     async with in_process(settings) as (_, client):
         stream = client.execute(**request(git_server))
         seen = await until_working(stream)
-        with mirror_in_use(server_data_dir):
-            await client.call("Interrupt", pb.InterruptRequest(session_id=seen[0].session_id))
-            seen += await events_of(stream)
+        in_use = ExitStack()
+        in_use.enter_context(mirror_in_use(server_data_dir))
+        await client.call("Interrupt", pb.InterruptRequest(session_id=seen[0].session_id))
+        seen += await events_of(stream)
         end = seen[-1].turn_completed
         assert (end.status, end.code, end.commit) == (event_pb2.TURN_STATUS_FAILED, event_pb2.TURN_CODE_WORKSPACE, "")
         told = next(event.error.message for event in seen if event.HasField("error"))
@@ -93,10 +96,20 @@ async def test_work_that_cannot_be_read_back_is_kept_and_named(
         assert kinds(seen).count("turn_completed") == 1
         await client.log(seen[0].session_id)
     # Nor does the next start take it for a leftover.
-    async with in_process(settings) as (server, _):
-        assert await server.launcher.leftovers() == [WorkerId(seen[0].turn_id, 1)]
-        await server.supervisor._settle_leftover(WorkerId(seen[0].turn_id, 1))
-        assert (slot / "workspace/work.txt").read_text() == "hours of work\n"
+    with in_use, capture_logs() as logs:
+        async with in_process(settings) as (server, _):
+            assert await server.launcher.leftovers() == [WorkerId(seen[0].turn_id, 1)]
+            told = {"event": "worker.kept", "workspace": str(slot / "workspace")}
+            await eventually(lambda: any(told.items() <= each.items() for each in logs), limit=20)
+            assert (slot / "workspace/work.txt").read_text() == "hours of work\n"
+    async with in_process(settings) as (_, client):
+        await eventually(lambda: not slot.exists(), limit=20)
+        assert pushed_files(bare, branch_of(seen))["work.txt"] == "hours of work"
+        committed, pushed = (await client.log(seen[0].session_id))[-2:]
+        assert committed.git_updated.action == event_pb2.GIT_ACTION_COMMITTED
+        assert pushed.git_updated.action == event_pb2.GIT_ACTION_PUSHED
+        session = (await client.call("GetSession", pb.GetSessionRequest(session_id=seen[0].session_id))).session
+        assert (session.head_commit, session.unpushed_commit) == (committed.git_updated.sha, "")
 
 
 async def test_a_change_that_cannot_be_summed_up_is_pushed_all_the_same(

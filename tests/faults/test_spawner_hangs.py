@@ -2,17 +2,14 @@
 
 from __future__ import annotations
 
-import asyncio
 import os
 import signal
-from contextlib import ExitStack
 from pathlib import Path
 from typing import Any
 
 import pytest
-from structlog.testing import capture_logs
 from support.git_server import git_server as serving
-from support.treadle import events_of, in_process, kinds, recording, settings_for
+from support.treadle import branch_of, events_of, in_process, kinds, pushed_files, recording, settings_for
 from support.workers import eventually, python_of
 
 from server.embedded.postgres_home import DatabaseUrls
@@ -79,45 +76,55 @@ async def test_a_worker_that_cannot_be_ended_is_given_up_at_once(
     assert phases[-2:] == [event_pb2.WORKER_PHASE_LOST, event_pb2.WORKER_PHASE_EXITED]
 
 
-async def test_a_worker_that_cannot_be_ended_in_the_end_is_told_of_and_its_work_is_kept(
-    database: DatabaseUrls, server_data_dir: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+@pytest.mark.parametrize("moved", [False, True], ids=["the session waits", "the session goes on"])
+async def test_work_of_a_worker_that_cannot_be_ended_is_published_when_it_can(
+    moved: bool, database: DatabaseUrls, server_data_dir: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """It may still write, so nobody reads what it wrote. When it can be ended it is, and its files stay for a person."""
-    again: list[bool] = []
-    ended = asyncio.Event()
-    with ExitStack() as stack, serving(tmp_path / "host") as git_server:
-        git_server.create("acme/app", {"r.jsonl": recording({"write": "partial.txt", "content": "so far\n"}), "later.jsonl": recording()})
+    """It may still write, so nobody reads what it wrote, and the turn ends without it. Where the session has work of a later turn by then,
+    what is published gets a branch of its own."""
+    hangs: list[str] = []
+    answers: list[str] = []
+    with serving(tmp_path / "host") as git_server:
+        partial = recording({"write": "partial.txt", "content": "so far\n"})
+        later = recording({"write": "later.txt", "content": "later\n"})
+        bare = git_server.create("acme/app", {"r.jsonl": partial, "later.jsonl": later})
         settings = settings_for(database, server_data_dir, git_server, import_retry_seconds=0.6, lease_seconds=3)
         async with in_process(settings) as (server, client):
-            logs = stack.enter_context(capture_logs())
             collect = server.launcher.collect
 
-            async def hung(worker: Any) -> Any:
-                if not again:
+            async def hung(worker: WorkerId) -> Any:
+                hangs.append(worker.turn_id)
+                if worker.turn_id == hangs[0] and not answers:
                     raise WorkerLost("the spawner does not answer")
-                done = await collect(worker)
-                ended.set()
-                return done
+                return await collect(worker)
 
             monkeypatch.setattr(server.launcher, "collect", hung)
             request = {"repository_url": f"{git_server.url}/acme/app.git", "prompt": "go", "provider": "replay"}
             seen = await client.run(**request, model="r.jsonl")
-            end = seen[-1].turn_completed
+            session, end = seen[0].session_id, seen[-1].turn_completed
             assert (end.status, end.code, end.pushed) == (event_pb2.TURN_STATUS_FAILED, event_pb2.TURN_CODE_WORKER_LOST, False)
-            worker = WorkerId(seen[0].turn_id, 1)
-            slot = slot_of(server_data_dir / "workers", worker)
+            slot = slot_of(server_data_dir / "workers", WorkerId(seen[0].turn_id, 1))
             for words in ("the spawner does not answer", "see that the spawner and the container engine answer", slot.path.name):
                 assert words in end.message
             assert [event.error.code for event in seen if event.HasField("error")] == ["WORKSPACE"]
             assert not [event for event in seen if event.worker_updated.phase == event_pb2.WORKER_PHASE_EXITED]
-            again.append(True)
-            async with asyncio.timeout(20):
-                await ended.wait()
-            assert slot.exit() is not None
-            told = {"event": "worker.kept", "worker_id": str(worker), "workspace": str(slot.workspace)}
-            await eventually(lambda: any(told.items() <= each.items() for each in logs), limit=20)
-            assert (slot.workspace / "partial.txt").read_text() == "so far\n"
-            # The session goes on.
-            after = await client.run(session_id=seen[0].session_id, prompt="go on", provider="replay", model="later.jsonl")
-            assert after[-1].turn_completed.status == event_pb2.TURN_STATUS_COMPLETED
+            if moved:
+                after = await client.run(session_id=session, prompt="go on", model="later.jsonl")
+                assert after[-1].turn_completed.pushed
             assert (slot.workspace / "partial.txt").exists()
+            answers.append("again")
+            await eventually(lambda: not slot.path.exists(), limit=20)
+            branch = f"{branch_of(seen)}-turn-1" if moved else branch_of(seen)
+            assert pushed_files(bare, branch)["partial.txt"] == "so far"
+            log = await client.log(session)
+            committed, pushed = [event for event in log if event.HasField("git_updated") and not event.turn_id]
+            assert (committed.git_updated.action, pushed.git_updated.action) == (
+                event_pb2.GIT_ACTION_COMMITTED,
+                event_pb2.GIT_ACTION_PUSHED,
+            )
+            assert (committed.git_updated.branch, committed.git_updated.files_changed, committed.git_updated.additions) == (branch, 1, 1)
+            if not moved:
+                after = await client.run(session_id=session, prompt="go on", model="later.jsonl")
+                assert after[-1].turn_completed.pushed
+            files = pushed_files(bare, branch_of(seen))
+            assert ("later.txt" in files, "partial.txt" in files) == (True, not moved)

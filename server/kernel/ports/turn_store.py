@@ -23,7 +23,7 @@ class Leftover(StrEnum):
     NEEDED = "NEEDED"
     """Its turn goes on, here or at a replica that shares the directory; one that does not will end the turn without them."""
     KEPT = "KEPT"
-    """The turn ended without its workspace being imported: the files are for a person to look at, and nobody shall write there any more."""
+    """The turn ended without its workspace being imported: nobody shall write there any more, and the work is still to be published."""
     NOBODYS = "NOBODYS"
     """The turn ended with its workspace imported, or does not exist."""
 
@@ -59,6 +59,15 @@ class Claimed:
     def begun(self) -> bool:
         """Whether the log has the turn's first events; one that waited for its place has."""
         return self.session.last_seq > self.turn.start_seq
+
+
+@dataclass(frozen=True)
+class Ended:
+    """A turn that ended, with its session and its owner as they are now."""
+
+    turn: Turn
+    session: Session
+    owner: Principal
 
 
 @dataclass(frozen=True)
@@ -177,4 +186,12 @@ class TurnStore(Protocol):
 
     async def leftover(self, turn_id: str) -> Leftover:
         """What becomes of what a turn's worker left."""
+        ...
+
+    async def ended(self, turn_id: str) -> Ended | None:
+        """A turn that has ended; None when it has not, or there is none."""
+        ...
+
+    async def rescued(self, turn_id: str) -> None:
+        """Of an ended turn: what its worker left was imported after all, and is nobody's now."""
         ...

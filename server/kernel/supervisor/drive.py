@@ -15,7 +15,7 @@ from server.kernel.agent_request import RequestKind
 from server.kernel.errors import StoreUnavailable, WorkerProtocolBroken
 from server.kernel.event import Envelope, Fact, WorkerBatch
 from server.kernel.identity import Principal
-from server.kernel.journal import Journal, SessionLog
+from server.kernel.journal import Journal, Notes, SessionLog
 from server.kernel.ports.desk_store import DeskStore, News
 from server.kernel.ports.egress import Egress
 from server.kernel.ports.event_codec import EventCodec
@@ -25,6 +25,7 @@ from server.kernel.ports.namer import Namer
 from server.kernel.ports.object_store import ObjectStore
 from server.kernel.ports.repositories import Repositories, Repository
 from server.kernel.ports.tracer import Tracer
+from server.kernel.ports.trees import Trees
 from server.kernel.ports.turn_queue import TurnQueue
 from server.kernel.ports.turn_store import Changes, Claimed, Opened, Reset, TurnStore
 from server.kernel.ports.usage_store import UseRecord
@@ -59,7 +60,9 @@ class Ports:
     journal: Journal
     codec: EventCodec
     repositories: Repositories
+    trees: Trees
     retrieval: Retrieval
+    notes: Notes
     launcher: Launcher
     objects: ObjectStore
     models: ModelGateway

@@ -28,7 +28,7 @@ async def _reach_the_end(drive: Drive) -> None:
         await publish(drive)
     except Fenced:
         raise
-    except Exception:  # as below: every turn gets its terminal event; the workspace is kept for a person to look at
+    except Exception:  # as below: every turn gets its terminal event; the workspace is kept, and tried again
         log.exception("turn.publish_crashed")
         await end(drive, Outcome(TurnState.FAILED, TurnCode.INTERNAL, "a defect of the server kept the work from being published"))
 

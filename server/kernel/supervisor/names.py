@@ -15,7 +15,8 @@ from server.kernel import naming
 from server.kernel.errors import KernelError
 from server.kernel.ports.namer import Names
 from server.kernel.ports.repositories import Diff
-from server.kernel.supervisor.drive import Drive
+from server.kernel.supervisor.drive import Drive, Limits
+from server.kernel.turn import Turn
 
 log = structlog.get_logger()
 
@@ -74,8 +75,13 @@ def branch_of(drive: Drive, names: Names | None) -> str:
 
 def commit_message(drive: Drive, words: str) -> str:
     """From words without secrets: they become the subject."""
-    message = naming.commit_message_from(words, drive.turn.number)
-    return drive.limits.trailers.below(message, session_id=drive.session.id, provider=drive.turn.provider)
+    return message_of(drive.limits, drive.turn, words)
+
+
+def message_of(limits: Limits, turn: Turn, words: str) -> str:
+    """The same for a turn that is not driven."""
+    message = naming.commit_message_from(words, turn.number)
+    return limits.trailers.below(message, session_id=turn.session_id, provider=turn.provider)
 
 
 async def commit_message_of(drive: Drive, diff: Diff) -> str | None:

@@ -106,7 +106,7 @@ async def _patiently_ended(drive: Drive) -> WorkerExit:
 
 
 async def _keep_slot(drive: Drive, error: _NotEnded) -> None:
-    """The worker may still write, so nobody reads what it wrote; a sweep ends it as soon as that can be done, and leaves its files."""
+    """The worker may still write, so nobody reads what it wrote; a sweep ends it as soon as that can be done, and publishes its work."""
     ports = drive.ports
     try:
         kept = await ports.launcher.left(drive.worker_id)
@@ -116,8 +116,8 @@ async def _keep_slot(drive: Drive, error: _NotEnded) -> None:
     log.error("worker.given_up", worker_id=str(drive.worker_id), error=error.message, workspace=str(kept))
     message = (
         f"the worker could not be ended, so its work was not published: {error.message}; see that the spawner and the container engine "
-        f"answer; the work is not lost: the server keeps it in {'/'.join(kept.parts[-2:])} below TREADLE_WORKER_ROOT, and its log says "
-        "worker.kept when the worker has been ended and an operator can take it"
+        f"answer; the work is not lost: the server keeps it in {'/'.join(kept.parts[-2:])} below TREADLE_WORKER_ROOT, and publishes it "
+        "when the worker has been ended"
     )
     told = ports.codec.error("WORKSPACE", message, retryable=False, fatal=False)
     await end(drive, _worse(drive.turn.outcome, TurnCode.WORKER_LOST, message), told)
@@ -155,7 +155,10 @@ async def _keep_workspace(drive: Drive, error: WorkspaceFailed) -> None:
     ports, outcome = drive.ports, drive.turn.outcome
     kept = await ports.launcher.left(drive.worker_id)
     log.error("import.failed", error=error.message, workspace=str(kept))
-    message = f"{error.message}; the work is not lost: the server keeps it in {'/'.join(kept.parts[-2:])} below TREADLE_WORKER_ROOT"
+    message = (
+        f"{error.message}; the work is not lost: the server keeps it in {'/'.join(kept.parts[-2:])} below TREADLE_WORKER_ROOT, and tries "
+        "again to publish it"
+    )
     told = ports.codec.error("WORKSPACE", message, retryable=False, fatal=False)
     ended = await ports.launcher.collect(drive.worker_id)
     await end(drive, _worse(outcome, TurnCode.WORKSPACE, message), _exited(drive, ended), told)
@@ -198,12 +201,12 @@ async def _read_back(drive: Drive) -> Imported:
         workspace=await drive.ports.launcher.left(drive.worker_id),
         parent=turn.base_commit,
         message=_message_by_rule(drive),
-        author=_author(drive.owner),
+        author=author_of(drive.owner),
         at=turn.started_at or turn.created_at or now(),
     )
 
 
-def _author(owner: Principal) -> Author:
+def author_of(owner: Principal) -> Author:
     """The user. Of a name Git drops blanks and some punctuation at its ends, and it refuses one of which nothing is left."""
     return Author(owner.name if any(map(str.isalnum, owner.name)) else owner.user_id, owner.email)
 

@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import asyncio
+import time
 from collections.abc import AsyncIterator, Iterator, Sequence
 from contextlib import asynccontextmanager, contextmanager, suppress
 from contextvars import Context
+from dataclasses import dataclass
 
 import structlog
 from structlog.contextvars import bound_contextvars
@@ -20,6 +22,7 @@ from server.kernel.ports.turn_store import Claimed, Leftover
 from server.kernel.supervisor.attend import attend
 from server.kernel.supervisor.drive import Drive, Limits, Ports, now
 from server.kernel.supervisor.life import live
+from server.kernel.supervisor.rescue import rescue
 from server.kernel.supervisor.waiting import WaitingRoom
 from server.kernel.turn import Turn, TurnState
 
@@ -28,6 +31,7 @@ SWEEP_DIVISOR = 3
 
 SWEEP_WORKERS_SECONDS = 30.0
 """Nothing is left of a worker a minute after nobody needs it."""
+MOST_RESCUE_SECONDS = 3600.0
 SWEPT_AT_ONCE = 8
 """Each may take a minute, where whoever ends workers does not answer."""
 USES_SWEEP_SECONDS = 3600.0
@@ -35,6 +39,15 @@ FOLLOW_UPS_PER_SWEEP = 100
 CANCEL_SECONDS = 5.0
 
 log = structlog.get_logger()
+
+
+@dataclass(frozen=True)
+class _Kept:
+    """When the work of a worker is tried again that could not be published."""
+
+    again: float = 0.0
+    """By the monotonic clock."""
+    pause: float = SWEEP_WORKERS_SECONDS
 
 
 class Supervisor:
@@ -47,7 +60,7 @@ class Supervisor:
         self._drives: dict[str, Drive] = {}
         self._sessions: dict[str, str] = {}
         self._stops: dict[str, str] = {}
-        self._kept: set[WorkerId] = set()
+        self._kept: dict[WorkerId, _Kept] = {}
         self._stop_all = ""
         self._draining = False
         self._recovered = asyncio.Event()
@@ -346,10 +359,20 @@ class Supervisor:
         if left is Leftover.NOBODYS:
             log.info("worker.leftover_removed", worker_id=str(worker))
             await self._ports.launcher.remove(worker)
-        elif worker not in self._kept:
-            self._kept.add(worker)
-            # Nobody writes there any more, and a person must come for it. Told once by each process.
-            log.warning("worker.kept", worker_id=str(worker), workspace=str(await self._ports.launcher.left(worker)))
+        elif time.monotonic() > self._kept.get(worker, _Kept()).again:
+            await self._rescue(worker)
+
+    async def _rescue(self, worker: WorkerId) -> None:
+        """What stands in the way mostly passes; where it does not, each try comes later, and its log line is for an operator."""
+        kept = self._kept.pop(worker, _Kept())
+        try:
+            if await rescue(self._ports, self._limits, worker):
+                await self._ports.launcher.remove(worker)
+        except Exception as error:  # as for turns: a defect is logged, and stops no other worker's sweep
+            self._kept[worker] = _Kept(time.monotonic() + kept.pause, min(2 * kept.pause, MOST_RESCUE_SECONDS))
+            workspace = str(await self._ports.launcher.left(worker))
+            defect = None if isinstance(error, KernelError | OSError) else error
+            log.warning("worker.kept", worker_id=str(worker), error=str(error), workspace=workspace, pause_s=kept.pause, exc_info=defect)
 
     async def _keep_leases(self) -> None:
         while True:
