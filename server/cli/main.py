@@ -274,7 +274,7 @@ def _add_legacy(commands: argparse._SubParsersAction[_Parser]) -> None:
     )
     legacy.add_argument("--tenant", metavar="ID", default="", help="whose users these are (default local)")
     legacy.add_argument("--dry-run", action="store_true", help="only say what would be done")
-    legacy.add_argument("--limit", metavar="N", type=_count, default=0, help="look at so many archives (default: all)")
+    legacy.add_argument("--limit", metavar="N", type=_count, default=-1, help="stop when so many were imported")
     legacy.add_argument("--report", metavar="FILE", type=Path, help="write a line of JSON for each archive")
     legacy.epilog = "It needs the server's settings, its data directory and the right to write there (docs/operations.md)."
 

@@ -85,10 +85,10 @@ class PostgresLegacyStore:
             agreed=agreed,
         )
 
-    async def adopt(self, owner: Principal, session_id: str, *, branch: str, provider: str) -> None:
-        """Give a session that was just made the branch that is on the remote already (empty for none yet), and its agent."""
+    async def adopt(self, owner: Principal, session_id: str, *, branch: str, provider: str, created_at: datetime | None) -> None:
+        """Give a session that was just made the branch that is on the remote already (empty for none yet), its agent and its age."""
         async with self._system.connection() as connection:
-            await connection.execute(SQL["legacy_adopt"], owner.tenant_id, owner.user_id, session_id, branch, provider)
+            await connection.execute(SQL["legacy_adopt"], owner.tenant_id, owner.user_id, session_id, branch, provider, created_at)
 
     async def remember(self, owner: Principal, session_id: str, *, provider: str, transcript: bytes) -> None:
         """What the agent's next turn begins with."""

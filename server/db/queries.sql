@@ -866,8 +866,8 @@ LEFT JOIN legacy_archives a ON a.session_id = q.id
 
 
 -- legacy_adopt --
--- A session that was just made for an archive goes on with its branch and its agent.
-UPDATE sessions SET branch = $4, provider = $5
+-- A session that was just made for an archive goes on with its branch and its agent, and is as old as it was.
+UPDATE sessions SET branch = $4, provider = $5, created_at = coalesce($6, created_at)
 WHERE tenant_id = $1 AND owner_id = $2 AND id = $3 AND head_commit = ''
 
 

@@ -26,6 +26,7 @@ from server.kernel.errors import (
 )
 from server.kernel.event import Fact
 from server.kernel.history import NewSnapshot, SnapshotKind
+from server.kernel.identity import Principal
 from server.kernel.journal import Notes
 from server.kernel.ports.event_codec import EventCodec
 from server.kernel.ports.repositories import Author, Imported, Repositories
@@ -33,7 +34,6 @@ from server.kernel.ports.session_store import SessionStore
 from server.kernel.session import NewSession
 from server.legacy.conversation import PROVIDER, transcript_from
 from server.legacy.isolation import Reader, Unpacked
-from server.legacy.metadata import Metadata
 from server.legacy.report import Outcome, Status
 from server.legacy.scratch import scratch_directory
 from server.legacy.source import Entry, Source
@@ -89,17 +89,21 @@ class Importer:
         if entry.size > self._reader.limits.archive_bytes:
             raise Refused("TOO_LARGE", f"the archive has {entry.size:,} bytes")
         standing = await self._target.records.standing(outcome.session_id)
-        if standing.agreed and standing.agreed.version == entry.version:
-            return replace(outcome, status=Status.UNCHANGED, sha256=standing.agreed.sha256, commit=standing.agreed.commit)
+        agreed = standing.agreed
+        if agreed and not standing.owner_id:
+            raise PassedOver(Reason.DELETED, "it was imported, and the session was deleted since")
+        if agreed and agreed.version == entry.version:
+            return replace(outcome, status=Status.UNCHANGED, sha256=agreed.sha256, commit=agreed.commit)
         async with self._downloaded(entry) as (archive, sha256):
             outcome = replace(outcome, sha256=sha256)
+            if agreed and agreed.sha256 == sha256:  # a copy of it, or it was written anew
+                owner = Principal(standing.tenant_id, standing.owner_id, "", "")
+                await self._agree(owner, entry, Agreed(entry.version, sha256, agreed.commit))
+                return replace(outcome, status=Status.UNCHANGED, commit=agreed.commit)
             plan = await self._survey.plan(entry, standing, archive, sha256)
             outcome = replace(
                 outcome, layout=plan.found.layout, owner=plan.owner.user_id, repository=plan.repository.url, branch=plan.branch
             )
-            if standing.agreed and standing.agreed.sha256 == sha256:
-                await self._agree(plan, standing.agreed.commit)
-                return replace(outcome, status=Status.UNCHANGED, commit=standing.agreed.commit)
             if self._dry_run:
                 return replace(outcome, status=Status.IMPORTED, conversation=bool(plan.found.transcript))
             archive.seek(0)
@@ -129,14 +133,18 @@ class Importer:
         if not plan.standing.owner_id:
             await self._make_session(plan)
         await target.records.adopt(
-            plan.owner, plan.session_id, branch=plan.branch if plan.branch_exists else "", provider=PROVIDER if conversation else ""
+            plan.owner,
+            plan.session_id,
+            branch=plan.branch if plan.branch_exists else "",
+            provider=PROVIDER if conversation else "",
+            created_at=plan.said.created_at,
         )
         if conversation:
             await target.records.remember(plan.owner, plan.session_id, provider=PROVIDER, transcript=conversation)
         moved = commit != plan.standing.head_commit
         if moved:
             await self._record(plan, imported, start, commit)
-        await self._agree(plan, commit)
+        await self._agree(plan.owner, plan.entry, Agreed(plan.entry.version, plan.sha256, commit))
         return replace(
             outcome,
             status=Status.IMPORTED if moved else Status.UNCHANGED,
@@ -186,10 +194,9 @@ class Importer:
             )
         return told
 
-    async def _agree(self, plan: Plan, commit: str) -> None:
+    async def _agree(self, owner: Principal, entry: Entry, agreed: Agreed) -> None:
         if not self._dry_run:
-            agreed = Agreed(plan.entry.version, plan.sha256, commit)
-            await self._target.records.agree(plan.owner, plan.session_id, plan.entry.key, agreed)
+            await self._target.records.agree(owner, session_id_of(entry.key), entry.key, agreed)
 
     @asynccontextmanager
     async def _downloaded(self, entry: Entry) -> AsyncIterator[tuple[BinaryIO, str]]:
@@ -224,5 +231,4 @@ def _message(plan: Plan) -> str:
 
 def _time(plan: Plan) -> datetime:
     """When the old system wrote it, as far as it says: a repeated import then makes the same commit."""
-    said = Metadata.parse(plan.found.metadata).updated_at if plan.found.metadata else None
-    return said or datetime(2026, 1, 1, tzinfo=UTC)
+    return plan.said.updated_at or datetime(2026, 1, 1, tzinfo=UTC)

@@ -11,6 +11,8 @@ from urllib.parse import urlsplit
 
 _SSH = re.compile(r"(?:ssh://)?git@([\w.-]+)[:/](?!/)([\w./-]+)")
 _MAX_TEXT = 4096
+_FIRST = datetime(2020, 1, 1, tzinfo=UTC)
+"""Before there was anything of the old system."""
 
 
 @dataclass(frozen=True)
@@ -28,6 +30,7 @@ class Metadata:
     conversation_id: str = ""
     """Of the newest conversation with the agent."""
     provider: str = ""
+    created_at: datetime | None = None
     updated_at: datetime | None = None
 
     @classmethod
@@ -52,6 +55,7 @@ class Metadata:
             repository_name=name,
             conversation_id=_text(said, "providerSessionId"),
             provider=_text(said, "provider"),
+            created_at=_time(_text(said, "createdAt")),
             updated_at=_time(_text(said, "updatedAt") or _text(said, "lastModified")),
         )
 
@@ -78,5 +82,4 @@ def _time(text: str) -> datetime | None:
         moment = datetime.fromisoformat(text)
     except ValueError:
         return None
-    # Of a year that Git can tell.
-    return moment if moment.tzinfo and datetime(1971, 1, 1, tzinfo=UTC) < moment < datetime(2099, 1, 1, tzinfo=UTC) else None
+    return moment if moment.tzinfo and _FIRST < moment < datetime.now(UTC) else None

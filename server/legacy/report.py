@@ -58,6 +58,11 @@ class Report:
         if self._file:
             self._file.close()
 
+    @property
+    def imported(self) -> int:
+        """How many were imported."""
+        return self.counts[Status.IMPORTED, ""]
+
     def add(self, outcome: Outcome) -> None:
         """One archive is done."""
         self.counts[outcome.status, outcome.reason] += 1

@@ -72,6 +72,7 @@ class Plan:
     branch: str
     """Of the session; empty where none is known that the session may have."""
     branch_exists: bool
+    said: Metadata
     title: str
     standing: Standing
 
@@ -114,7 +115,7 @@ class Survey:
         branch = standing.branch or hint.branch or said.branch
         base, branch, exists = await self._branches(repository, hint.base_branch or said.base_branch, branch)
         title = title_from(hint.title or said.title) if hint.title or said.title else ""
-        return Plan(entry, session_id_of(entry.key), sha256, found, owner, repository, base, branch, exists, title, standing)
+        return Plan(entry, session_id_of(entry.key), sha256, found, owner, repository, base, branch, exists, said, title, standing)
 
     async def _branches(self, repository: Repository, base: str, branch: str) -> tuple[str, str, bool]:
         """The base branch, the session's, and whether the remote has that. Errors: PassedOver."""
@@ -145,8 +146,6 @@ def _refuse_standing(standing: Standing, owner: Principal) -> None:
     """Errors: PassedOver."""
     agreed = standing.agreed
     if not standing.owner_id:
-        if agreed is not None:
-            raise PassedOver(Reason.DELETED, "it was imported, and the session was deleted since")
         return
     if (standing.tenant_id, standing.owner_id) != (owner.tenant_id, owner.user_id):
         raise PassedOver(Reason.OTHER_OWNER, "there is a session with its id, of another user")

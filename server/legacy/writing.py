@@ -18,7 +18,7 @@ from server.kernel.errors import KernelError
 from server.kernel.identity import Principal
 from server.kernel.ports.repositories import Repositories, Repository
 from server.legacy.packing import pack, repository_name
-from server.legacy.scratch import scratch_directory
+from server.legacy.scratch import scratch_directory, sweep
 from server.legacy.source import NAME
 from server.storage.s3_shared import SharedBucket, open_shared
 from server.workers.carriage import in_own_thread
@@ -66,6 +66,7 @@ class Writer:
 
     async def run(self) -> None:
         """Until cancelled."""
+        await asyncio.to_thread(sweep, self._scratch)
         while True:
             try:
                 await self.once()
@@ -80,23 +81,23 @@ class Writer:
         failed = False
         for session in due:
             try:
-                await self._write(session)
+                failed |= not await self._write(session)
             except (KernelError, OSError) as error:
                 failed = True
                 self._tell("legacy.not_written", session, error=str(error))
         if not failed:
             self._since = now - _OVERLAP
 
-    async def _write(self, session: Unwritten) -> None:
-        """Unless the old system wrote it since: then that is for an import. Errors: KernelError, OSError."""
+    async def _write(self, session: Unwritten) -> bool:
+        """False when the old system wrote it since: then that is for an import. Errors: KernelError, OSError."""
         key = f"{session.session_key}/{NAME}"
         there = await self._bucket.find(key)
         if there is not None and there.version != session.version:
             self._tell("legacy.archive_newer", session, remedy="treadle legacy import")
-            return
+            return False
         repository = Repository(session.tenant_id, session.owner_id, session.repository_url)
         if not await self._repositories.holds(repository, session.commit):
-            return  # the server that made it writes it
+            return True  # the server that made it writes it
         async with scratch_directory(self._scratch) as scratch:
             tree, stop = scratch / "tree", threading.Event()
             await self._repositories.build_workspace(
@@ -112,6 +113,7 @@ class Writer:
         agreed = Agreed(written.version, packed.sha256, session.commit)
         await self._records.agree(owner, session.session_id, session.session_key, agreed)
         log.info("legacy.written", session_id=session.session_id, bytes=written.size)
+        return True
 
     def _tell(self, event: str, session: Unwritten, **more: str) -> None:
         """Once for each state of a session; it is looked at every few seconds."""

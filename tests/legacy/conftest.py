@@ -35,7 +35,7 @@ def reader() -> Reader:
 
 
 @dataclass
-class Old2New:
+class Move:
     """The old system's archives in a directory, and the command that brings them in."""
 
     settings: Settings
@@ -57,10 +57,10 @@ class Old2New:
         old.archive(scratch).replace(archive)
         return archive
 
-    async def bring(self, *, owner: str = USER, dry_run: bool = False, place: str = "") -> dict[str, dict[str, Any]]:
+    async def bring(self, *, owner: str = USER, dry_run: bool = False, place: str = "", limit: int = -1) -> dict[str, dict[str, Any]]:
         """Import all; the report's lines by key."""
         report = self.scratch / "report.json"
-        options = argparse.Namespace(source=place or str(self.place), tenant="", dry_run=dry_run, report=report, limit=0)
+        options = argparse.Namespace(source=place or str(self.place), tenant="", dry_run=dry_run, report=report, limit=limit)
         await bring_in(options, self.settings, Owners.parse(owner))
         return {line["key"]: line for line in map(json.loads, report.read_text().splitlines())}
 
@@ -73,7 +73,7 @@ def git_server(tmp_path: Path) -> Iterator[GitServer]:
 
 
 @pytest.fixture
-async def move(database: DatabaseUrls, server_data_dir: Path, git_server: GitServer, tmp_path: Path) -> AsyncIterator[Old2New]:
+async def move(database: DatabaseUrls, server_data_dir: Path, git_server: GitServer, tmp_path: Path) -> AsyncIterator[Move]:
     require_sandbox()
     place, scratch = tmp_path / "bucket", tmp_path / "scratch"
     place.mkdir()
@@ -81,4 +81,4 @@ async def move(database: DatabaseUrls, server_data_dir: Path, git_server: GitSer
     settings = settings_for(database, server_data_dir, git_server)
     async with open_postgres(settings) as stores:
         await stores.keys.ensure_user(OWNER)
-        yield Old2New(settings, stores, git_server, place, scratch)
+        yield Move(settings, stores, git_server, place, scratch)

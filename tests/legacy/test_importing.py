@@ -4,14 +4,16 @@ from __future__ import annotations
 
 import asyncio
 import json
+import os
 import sys
 import uuid
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
 import asyncpg
 import pytest
-from legacy.conftest import OWNER, Old2New
+from legacy.conftest import OWNER, Move
 from support.git_server import git
 from support.hostile_archives import CORPUS
 from support.legacy_archives import CONVERSATION, FILES, LAYOUTS, SESSION, TOKEN, Old
@@ -26,12 +28,12 @@ from treadle.session.v1 import session_service_pb2 as pb
 BRANCH = "webedt/make-it-so-3c4d5e6f"
 
 
-def mirror(move: Old2New) -> Path:
+def mirror(move: Move) -> Path:
     (found,) = (move.settings.data_dir / "mirrors").glob("*.git")
     return found
 
 
-async def transcript(move: Old2New, session_id: str = SESSION) -> bytes:
+async def transcript(move: Move, session_id: str = SESSION) -> bytes:
     connection = await asyncpg.connect(move.settings.database_system_url.get_secret_value())
     try:
         row = await connection.fetchrow("SELECT provider, data, size FROM transcripts WHERE session_id = $1", session_id)
@@ -43,7 +45,7 @@ async def transcript(move: Old2New, session_id: str = SESSION) -> bytes:
     return unpack(Packed(row["data"], row["size"]))
 
 
-async def test_every_layout_becomes_a_session(move: Old2New) -> None:
+async def test_every_layout_becomes_a_session(move: Move) -> None:
     ids = {layout: str(uuid.uuid5(uuid.NAMESPACE_URL, layout)) for layout in LAYOUTS}
     for layout, session_id in ids.items():
         move.put(Old(layout, url=move.url, session=session_id))
@@ -54,6 +56,7 @@ async def test_every_layout_becomes_a_session(move: Old2New) -> None:
         "T0": "IMPORTED", "T1": "IMPORTED", "T2": "IMPORTED", "T3": "SKIPPED", "T4": "IMPORTED",
     }  # fmt: skip
     assert told[ids["T3"]]["reason"] == "NO_METADATA"
+    assert {line["skipped_paths"] for line in told.values()} == {0}
     trees = {git(mirror(move), "rev-parse", f"{told[ids[layout]]['commit']}^{{tree}}") for layout in ("T0", "T1", "T2", "T4")}
     assert len(trees) == 1
     files = git(mirror(move), "-c", "core.quotePath=false", "ls-tree", "-r", "--name-only", trees.pop()).splitlines()
@@ -70,7 +73,7 @@ async def test_every_layout_becomes_a_session(move: Old2New) -> None:
     assert with_conversation == {"T0", "T1", "T4"}
 
 
-async def test_an_imported_session_goes_on_where_the_old_system_left_it(move: Old2New) -> None:
+async def test_an_imported_session_goes_on_where_the_old_system_left_it(move: Move) -> None:
     """Its branch is on the remote; the archive has work that was not pushed."""
     files = {**FILES, "go.jsonl": recording({"write": "new.txt", "content": "by treadle\n"}).encode()}
     seed = move.git_server.root / "example/demo-seed"
@@ -82,7 +85,8 @@ async def test_an_imported_session_goes_on_where_the_old_system_left_it(move: Ol
     assert kept.startswith(json.dumps({"session_id": CONVERSATION}).encode() + b"\n")
     assert b"remember: 7" in kept
     assert TOKEN.encode() not in kept
-    assert (await move.stores.sessions.get(OWNER, SESSION)).provider == "claude"
+    session = await move.stores.sessions.get(OWNER, SESSION)
+    assert (session.provider, session.created_at) == ("claude", datetime(2025, 12, 4, 10, tzinfo=UTC))
 
     async with in_process(move.settings) as (_, client):
         seen = await client.run(session_id=SESSION, prompt="go", provider="replay", model="go.jsonl")
@@ -97,14 +101,20 @@ async def test_an_imported_session_goes_on_where_the_old_system_left_it(move: Ol
     assert "gone.txt" not in pushed
 
 
-async def test_the_same_import_again_does_nothing_and_a_changed_archive_comes_on_top(move: Old2New) -> None:
+async def test_the_same_import_again_does_nothing_and_a_changed_archive_comes_on_top(move: Move) -> None:
     move.put(Old("T2", url=move.url))
     first = (await move.bring())[SESSION]
 
     assert (await move.bring())[SESSION] | {"status": "IMPORTED"} == {**first, "layout": "", "owner": "", "repository": "", "branch": ""}
     archive = move.put(Old("T2", url=move.url))  # the same work, packed anew
-    assert (await move.bring())[SESSION]["status"] == "UNCHANGED"
-    assert archive.exists()
+    again = (await move.bring())[SESSION]
+    assert (again["status"], again["commit"]) == ("UNCHANGED", first["commit"])
+    assert again["sha256"] != first["sha256"]
+    os.utime(archive, (1, 1))  # the same bytes, as a copy has them
+    assert (await move.bring())[SESSION]["sha256"] == again["sha256"]
+    agreed = (await move.stores.legacy.standing(SESSION)).agreed
+    assert agreed is not None
+    assert agreed.version.endswith("-1000000000")
     move.put(Old("T2", url=move.url, files={**FILES, "src/app.py": b"print('later')\n"}))
     second = (await move.bring())[SESSION]
 
@@ -114,7 +124,7 @@ async def test_the_same_import_again_does_nothing_and_a_changed_archive_comes_on
     assert [each.commit for each in history] == [second["commit"], first["commit"]]
 
 
-async def test_an_archive_that_both_systems_went_on_from_is_left_alone(move: Old2New) -> None:
+async def test_an_archive_that_both_systems_went_on_from_is_left_alone(move: Move) -> None:
     files = {**FILES, "go.jsonl": recording({"write": "new.txt", "content": "by treadle\n"}).encode()}
     move.put(Old("T2", url=move.url, files=files))
     await move.bring()
@@ -128,7 +138,7 @@ async def test_an_archive_that_both_systems_went_on_from_is_left_alone(move: Old
     assert (await move.bring())[SESSION]["reason"] == "DELETED"
 
 
-async def test_a_dry_run_tells_the_same_and_writes_nothing(move: Old2New) -> None:
+async def test_a_dry_run_tells_the_same_and_writes_nothing(move: Move) -> None:
     move.put(Old("T1", url=move.url))
     open_vault(move.settings)  # as the server did when it started
     before = sorted(move.settings.data_dir.rglob("*"))
@@ -143,7 +153,7 @@ async def test_a_dry_run_tells_the_same_and_writes_nothing(move: Old2New) -> Non
     await connection.close()
 
 
-async def test_one_bad_archive_stops_no_other(move: Old2New) -> None:
+async def test_one_bad_archive_stops_no_other(move: Move) -> None:
     move.put(Old("T2", url=move.url))
     for name, hostile in CORPUS.items():
         if name in ("realpath_chain", "zeros", "hard_link_to_the_host", "no_gzip", "parent"):
@@ -164,7 +174,7 @@ async def test_one_bad_archive_stops_no_other(move: Old2New) -> None:
     assert list((move.settings.data_dir / "scratch").iterdir()) == []
 
 
-async def test_owners_come_from_a_file_that_the_old_database_can_write(move: Old2New) -> None:
+async def test_owners_come_from_a_file_that_the_old_database_can_write(move: Move) -> None:
     keys = {name: str(uuid.uuid5(uuid.NAMESPACE_URL, name)) for name in ("hers", "nobodys", "strangers", "files")}
     for name, key in keys.items():
         move.put(Old("T3" if name == "files" else "T0", url=move.url, session=key, shape="github"))
@@ -177,7 +187,9 @@ async def test_owners_come_from_a_file_that_the_old_database_can_write(move: Old
         })
     )  # fmt: skip
 
-    told = await move.bring(owner=str(owners))
+    told = await move.bring(owner=str(owners), limit=1)
+    assert sum(line["status"] == "IMPORTED" for line in told.values()) == 1
+    told = await move.bring(owner=str(owners), limit=1) | told
 
     assert told[keys["hers"]]["status"] == "IMPORTED"
     assert (await move.stores.sessions.get(OWNER, keys["hers"])).title == "Her title"
@@ -185,7 +197,7 @@ async def test_owners_come_from_a_file_that_the_old_database_can_write(move: Old
     assert told[keys["files"]]["status"] == "IMPORTED"
 
 
-async def test_an_import_that_was_cut_short_is_finished_by_the_next(move: Old2New, monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_an_import_that_was_cut_short_is_finished_by_the_next(move: Move, monkeypatch: pytest.MonkeyPatch) -> None:
     class Cut(Exception):
         pass
 
@@ -209,7 +221,7 @@ async def test_an_import_that_was_cut_short_is_finished_by_the_next(move: Old2Ne
     assert [each.commit for each in history] == [told["commit"]]
 
 
-async def test_the_command_says_what_became_of_each(move: Old2New) -> None:
+async def test_the_command_says_what_became_of_each(move: Move) -> None:
     move.put(Old("T2", url=move.url))
     (move.place / "bad").mkdir()
     (move.place / "bad" / "session.tar.gz").write_bytes(CORPUS["parent"].make())

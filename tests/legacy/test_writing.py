@@ -11,7 +11,7 @@ from collections.abc import AsyncIterator, Iterator
 from pathlib import Path
 
 import pytest
-from legacy.conftest import OWNER, Old2New
+from legacy.conftest import OWNER, Move
 from minio import Minio
 from pydantic import SecretStr
 from structlog.testing import capture_logs
@@ -37,7 +37,7 @@ def s3(tmp_path_factory: pytest.TempPathFactory) -> Iterator[S3Server]:
 
 
 @pytest.fixture
-def both(move: Old2New, s3: S3Server) -> Old2New:
+def both(move: Move, s3: S3Server) -> Move:
     """With a bucket that both systems use."""
     bucket = f"sessions-{uuid.uuid4()}"
     s3.client().make_bucket(bucket)
@@ -54,12 +54,12 @@ def both(move: Old2New, s3: S3Server) -> Old2New:
 
 
 @pytest.fixture
-async def bucket(both: Old2New) -> AsyncIterator[SharedBucket]:
+async def bucket(both: Move) -> AsyncIterator[SharedBucket]:
     async with open_shared(both.settings, both.settings.legacy_bucket) as opened:
         yield opened
 
 
-async def until_written(move: Old2New, session_id: str) -> str:
+async def until_written(move: Move, session_id: str) -> str:
     """Until the archive is the session's newest commit; its version."""
     async with asyncio.timeout(30):
         while True:
@@ -74,7 +74,7 @@ def put(client: Minio, bucket: str, key: str, data: bytes) -> None:
 
 
 async def test_the_old_system_goes_on_from_what_was_written_and_back(
-    both: Old2New, bucket: SharedBucket, s3: S3Server, reader: Reader, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    both: Move, bucket: SharedBucket, s3: S3Server, reader: Reader, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr("server.legacy.writing.EVERY_SECONDS", 0.1)
     async with in_process(both.settings) as (_, client):
@@ -114,7 +114,7 @@ async def test_the_old_system_goes_on_from_what_was_written_and_back(
 
 
 async def test_what_the_old_system_wrote_meanwhile_is_never_replaced(
-    both: Old2New, bucket: SharedBucket, s3: S3Server, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    both: Move, bucket: SharedBucket, s3: S3Server, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr("server.legacy.writing.EVERY_SECONDS", 0.1)
     with capture_logs() as logs:

@@ -41,6 +41,9 @@ class Old:
     title: str = "Make it so"
     files: Mapping[str, bytes] = field(default_factory=lambda: dict(FILES))
     links: Mapping[str, str] = field(default_factory=lambda: dict(LINKS))
+    conversation: str = CONVERSATION
+    lines: bytes = b""
+    """Of the conversation; empty for some that no program would read."""
 
     @property
     def repository(self) -> str:
@@ -62,7 +65,7 @@ class Old:
             "github": {"repoUrl": self.url, "baseBranch": self.base_branch, "clonedPath": "demo"},
         }
         if self.shape == "ai":
-            return {**said, "providerSessionId": CONVERSATION, "provider": "ClaudeAgentSDK", "updatedAt": "2025-12-04T11:00:00.000Z"}
+            return {**said, "providerSessionId": self.conversation, "provider": "ClaudeAgentSDK", "updatedAt": "2025-12-04T11:00:00.000Z"}
         return {**said, "lastModified": "2025-12-04T11:00:00.000Z"}
 
     def write(self, folder: Path) -> None:
@@ -87,7 +90,7 @@ class Old:
         _put(folder / at / ".stream-events.jsonl", b'{"type":"message"}\n')
         if self.layout in ("T0", "T1", "T4"):
             _put(folder / ".claude/.credentials.json", json.dumps({"claudeAiOauth": {"accessToken": TOKEN}}).encode())
-            _put(folder / f".claude/projects/{OLD_HOME}/{CONVERSATION}.jsonl", CONVERSATION_LINES)
+            _put(folder / f".claude/projects/{OLD_HOME}/{self.conversation}.jsonl", self.lines or CONVERSATION_LINES)
             _put(folder / f".claude/projects/{OLD_HOME}/agent-1234.jsonl", b'{"type":"user"}\n')
             _put(folder / ".codex/auth.json", json.dumps({"apiKey": TOKEN}).encode())
         if self.layout == "T4":
