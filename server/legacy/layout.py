@@ -53,14 +53,12 @@ def _repository(kinds: Mapping[bytes, str], metadata: Metadata | None) -> bytes:
 
 
 def conversation_in(files: Mapping[bytes, float], metadata: Metadata | None) -> bytes:
-    """The newest conversation with Claude. `files`: path -> time of all that is below `.claude/projects`. The metadata name it, else it is
-    the youngest file; those of sub-agents are conversations of their own."""
+    """The newest conversation with Claude. `files`: path -> time of all that is below `.claude/projects`. Where the metadata name one it is
+    that or none, else it is the youngest file; those of sub-agents are conversations of their own."""
     found = {path: time for path, time in files.items() if _is_conversation(path)}
     if metadata and metadata.conversation_id:
         name = metadata.conversation_id.encode("utf-8", "replace") + b".jsonl"
-        named = [path for path in found if path.endswith(b"/" + name)]
-        if named:
-            return max(named, key=lambda path: found[path])
+        found = {path: time for path, time in found.items() if path.endswith(b"/" + name)}
     return max(found, key=lambda path: (found[path], path), default=b"")
 
 

@@ -37,7 +37,7 @@ class Owners:
         """A user's id, or the name of a file: a JSON object, from session keys to a user's id or to an object with the fields of Hint.
         Errors: ValueError."""
         path = Path(argument)
-        if not path.is_file():
+        if not path.exists() or path.is_dir():
             if argument.endswith(".json"):
                 raise ValueError(f"there is no file {argument}")
             return cls({_EVERYBODY: Hint(argument)})

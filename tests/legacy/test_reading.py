@@ -9,6 +9,7 @@ import pytest
 from support.legacy_archives import CONVERSATION, CONVERSATION_LINES, FILES, LAYOUTS, LINKS, OLD_HOME, TOKEN, Old
 
 from server.legacy.isolation import Reader, Unpacked
+from server.legacy.layout import conversation_in
 from server.legacy.metadata import Metadata
 from server.legacy.protocol import Found
 
@@ -93,3 +94,16 @@ async def test_looking_writes_nothing(reader: Reader, tmp_path: Path) -> None:
         await reader.look(source)
 
     assert sorted(tmp_path.rglob("*")) == before
+
+
+@pytest.mark.parametrize(
+    ("said", "found"),
+    [("b", "b.jsonl"), ("", "c.jsonl"), ("gone", "")],
+    ids=["the one that is named", "else the youngest", "none where that is not there"],
+)
+def test_which_conversation_is_the_newest(said: str, found: str) -> None:
+    folder = ".claude/projects/-tmp-x/"
+    times = {"a.jsonl": 1, "b.jsonl": 2, "c.jsonl": 3, "agent-d.jsonl": 4, "e.txt": 5, "deeper/f.jsonl": 6}
+    files = {f"{folder}{name}".encode(): float(time) for name, time in times.items()}
+
+    assert conversation_in(files, Metadata(conversation_id=said)).decode() == (found and folder + found)
