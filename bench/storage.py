@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-from bench import workspaces
+from bench import big_tree, workspaces
 from bench.report import write
 
-PARTS = {"workspace": workspaces.measure, "checkout": workspaces.check_out}
+PARTS = {"workspace": workspaces.measure, "checkout": workspaces.check_out, "import": big_tree.measure}
 
 
 async def run(only: str = "") -> None:

@@ -6,6 +6,7 @@ import asyncio
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime
+from itertools import chain
 from pathlib import Path
 from typing import IO
 
@@ -149,7 +150,11 @@ async def commit_tree(git: Git, mirror: Path, tree: str, over: Parentage, *, env
 def _understand(answer: IO[bytes], listing: bytes, limits: Limits) -> Manifest:
     """Read the walker's records; what stays of its answer is the pack."""
     pack, length = measure(answer, base_bytes=len(listing), limits=limits)
-    manifest = parse(read_records(answer, pack, length, limits=limits), base=parse_base(listing), limits=limits)
+    records = read_records(answer, pack, length, limits=limits)
+    first = next(records, b"")
+    # What is left out is told last: where that is all, nothing is compared with the base.
+    base = {} if first.startswith(b"! ") else parse_base(listing)
+    manifest = parse(chain([first], records), base=base, limits=limits)
     cut(answer, pack)
     return manifest
 

@@ -7,6 +7,7 @@ import re
 import struct
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
+from functools import cached_property
 from typing import IO
 
 from server.git.walker.names import is_gitattributes, is_gitmodules, is_safe_path
@@ -100,85 +101,107 @@ def cut(answer: IO[bytes], length: int) -> None:
 
 def parse(records: Iterable[bytes], *, base: Mapping[bytes, Base], limits: Limits) -> Manifest:
     """Check every record against the base. Errors: WorkspaceFailed for anything that no correct walker says."""
-    manifest = Manifest()
-    seen: set[bytes] = set()
-    names = 0
-    fields = map(_fields, records)
-    for mode, identity, path in fields:
-        if mode == b"commit" and not manifest.commits and not seen:
-            base = _History(manifest, base, limits).read(mode, identity, path, fields)
-            continue
-        if mode == b"!":
-            _skipped(manifest, identity, path, limits)
-            continue
-        names += 0 if path in base else len(path)
-        if path in seen or len(seen) > len(base) + limits.entries or names > limits.names_bytes:
-            raise WorkspaceFailed("the walker's answer repeats a path, or holds too many")
-        seen.add(path)
-        _entry(manifest, path, mode, identity, base.get(path))
-    manifest.deleted = [path for path in base if path not in seen]
-    manifest.judged_before -= manifest.claimed
-    return manifest
+    reading = _Reading(base, limits)
+    for record in records:
+        meta, tab, path = record.partition(b"\t")
+        mode, space, identity = meta.partition(b" ")
+        if not tab or not space:
+            raise WorkspaceFailed("the walker's answer holds a malformed record")
+        reading.take(mode, identity, path)
+    return reading.end()
 
 
-def _fields(record: bytes) -> tuple[bytes, bytes, bytes]:
-    meta, tab, path = record.partition(b"\t")
-    mode, space, identity = meta.partition(b" ")
-    if not tab or not space:
-        raise WorkspaceFailed("the walker's answer holds a malformed record")
-    return mode, identity, path
+class _Reading:
+    """Each tree in turn: of the agent's commits, if they are told, and of the workspace. `_tree` is what the last one holds so far."""
 
-
-class _History:
-    """The records of the agent's own commits. Each names blobs of the base, or of the walker's pack, and no other."""
-
-    def __init__(self, manifest: Manifest, base: Mapping[bytes, Base], limits: Limits) -> None:
-        self._manifest = manifest
+    def __init__(self, base: Mapping[bytes, Base], limits: Limits) -> None:
+        self._manifest = Manifest()
         self._base = base
         self._limits = limits
         self._tree = dict(base)
-        self._free = freely_named(base)
-        self._judged = [path for path, entry in base.items() if entry.mode != GITLINK and is_judged(path.rpartition(b"/")[2])]
-        self._changes = 0
+        self._into: Changes = self._manifest
+        self._room = limits.entries + len(base)
         self._names = 0
 
-    def read(self, mode: bytes, identity: bytes, path: bytes, records: Iterator[tuple[bytes, bytes, bytes]]) -> Mapping[bytes, Base]:
-        """From the first record, which was taken already, to the end of the commits; what the last one holds."""
-        while mode != b"tree":
-            if mode == b"commit":
-                if self._manifest.commits:
-                    self._keep_judged()
-                self._begin(identity, path)
-            else:
-                self._change(self._manifest.commits[-1], mode, identity, path)
-            mode, identity, path = next(records, (b"tree", b"", b""))
-        self._keep_judged()
-        return self._tree
-
-    def _begin(self, seconds: bytes, message: bytes) -> None:
-        too_long = len(message) > self._limits.message_bytes or len(seconds) > _SECONDS_DIGITS
-        if too_long or not seconds.isdigit() or len(self._manifest.commits) >= self._limits.commits:
-            raise WorkspaceFailed("the walker's answer holds a commit that may not be")
-        self._manifest.commits.append(AgentCommit(seconds=int(seconds), message=message))
-
-    def _change(self, commit: AgentCommit, mode: bytes, identity: bytes, path: bytes) -> None:
-        self._changes += 1
-        self._names += len(path)
-        if path in commit.changed or self._changes > self._limits.entries or self._names > self._limits.names_bytes:
-            raise WorkspaceFailed("the walker's answer repeats a path, or holds too many")
-        if mode == b"delete":
+    def take(self, mode: bytes, identity: bytes, path: bytes) -> None:
+        """The next record. Errors: WorkspaceFailed."""
+        if mode == b"!":
+            _skipped(self._manifest, identity, path, self._limits)
+        elif mode == b"commit":
+            self._begin(identity, path)
+        elif mode == b"tree" and self._into is not self._manifest:
+            self._turn_to(self._manifest)
+            self._room, self._names = self._limits.entries + len(self._tree), 0
+        elif mode == b"delete":
+            self._count(path)
             if self._tree.pop(path, None) is None:
                 raise WorkspaceFailed("the walker's answer deletes what is not there")
-            commit.deleted.append(path)
-            return
-        if mode not in FILE_MODES or not is_safe_path(path) or not _ID.match(identity):
+            self._into.deleted.append(path)
+        else:
+            self._change(mode, identity, path)
+
+    def end(self) -> Manifest:
+        """All of it. Errors: WorkspaceFailed."""
+        if self._into is not self._manifest:
+            raise WorkspaceFailed("the walker's answer ends with a commit")
+        if self._manifest.commits or not self._manifest.none:
+            self._keep_judged()
+            self._manifest.judged_before -= self._manifest.claimed
+        return self._manifest
+
+    def _begin(self, seconds: bytes, message: bytes) -> None:
+        commits, limits = self._manifest.commits, self._limits
+        too_long = len(message) > limits.message_bytes or len(seconds) > _SECONDS_DIGITS
+        too_late = self._into is self._manifest and (commits or not self._manifest.none)
+        if too_long or too_late or not seconds.isdigit() or len(commits) >= limits.commits:
+            raise WorkspaceFailed("the walker's answer holds a commit that may not be")
+        if not commits:
+            self._room = limits.entries
+        commits.append(AgentCommit(seconds=int(seconds), message=message))
+        self._turn_to(commits[-1])
+
+    def _turn_to(self, changes: Changes) -> None:
+        if self._into is not self._manifest:
+            self._keep_judged()
+        self._into = changes
+
+    def _count(self, path: bytes) -> None:
+        self._room -= 1
+        if path not in self._tree:
+            self._names += len(path)
+        if self._room < 0 or self._names > self._limits.names_bytes:
+            raise WorkspaceFailed("the walker's answer holds too many paths")
+
+    def _change(self, mode: bytes, identity: bytes, path: bytes) -> None:
+        self._count(path)
+        if path in self._into.changed:
+            raise WorkspaceFailed("the walker's answer repeats a path")
+        if mode not in FILE_MODES or not is_safe_path(path):
             raise WorkspaceFailed("the walker's answer holds a path or mode that may not be")
-        held = self._base.get(path)
-        stays = held is not None and held.id == identity and held.mode != GITLINK
-        if not stays and (identity not in self._free or is_judged(path.rpartition(b"/")[2])):
+        before = self._tree.get(path)
+        if identity == SAME and before is not None and before.mode != GITLINK:
+            identity = before.id
+        elif not _ID.match(identity):
+            raise WorkspaceFailed("the walker's answer names no object")
+        elif not self._may_name(identity, path):
             self._manifest.claimed.add(identity)
         self._tree[path] = Base(mode, identity, 0)
-        commit.changed[path] = (mode, identity)
+        self._into.changed[path] = (mode, identity)
+
+    def _may_name(self, identity: bytes, path: bytes) -> bool:
+        """Whether a blob need not come along: one that the base has there, or has anywhere where git's fsck does not read it."""
+        held = self._base.get(path)
+        if held is not None and held.id == identity and held.mode != GITLINK:
+            return True
+        return identity in self._free and not is_judged(path.rpartition(b"/")[2])
+
+    @cached_property
+    def _free(self) -> frozenset[bytes]:
+        return freely_named(self._base)
+
+    @cached_property
+    def _judged(self) -> list[bytes]:
+        return [path for path, entry in self._base.items() if entry.mode != GITLINK and is_judged(path.rpartition(b"/")[2])]
 
     def _keep_judged(self) -> None:
         """Those that are where the base has them, in the tree so far."""
@@ -186,22 +209,6 @@ class _History:
             entry = self._tree.get(path)
             if entry is not None and entry.id == self._base[path].id:
                 self._manifest.judged_before.add(entry.id)
-
-
-def _entry(manifest: Manifest, path: bytes, mode: bytes, identity: bytes, held: Base | None) -> None:
-    if identity == SAME and held is not None and is_judged(path.rpartition(b"/")[2]):
-        manifest.judged_before.add(held.id)
-    if identity == SAME and held is not None and mode == held.mode:
-        return
-    if mode not in FILE_MODES or not is_safe_path(path):
-        raise WorkspaceFailed("the walker's answer holds a path or mode that may not be")
-    if identity == SAME and held is not None and held.mode != GITLINK:
-        manifest.changed[path] = (mode, held.id)
-    elif _ID.match(identity):
-        manifest.changed[path] = (mode, identity)
-        manifest.claimed.add(identity)
-    else:
-        raise WorkspaceFailed("the walker's answer names no object")
 
 
 def is_judged(name: bytes) -> bool:

@@ -19,7 +19,9 @@ from server.git.walker.protocol import MAGIC, Base, Limits
 from server.kernel.errors import WorkspaceFailed
 
 HELD = b"1" * 40
-BASE = {b"a": Base(b"100644", HELD, 1), b"sub": Base(b"160000", b"2" * 40, -1)}
+NEW = b"3" * 40
+JUDGED = b"4" * 40
+BASE = {b"a": Base(b"100644", HELD, 1), b"sub": Base(b"160000", b"2" * 40, -1), b".gitattributes": Base(b"100644", JUDGED, 1)}
 
 
 @pytest.mark.parametrize(
@@ -40,23 +42,56 @@ BASE = {b"a": Base(b"100644", HELD, 1), b"sub": Base(b"160000", b"2" * 40, -1)}
         b"100644 " + HELD + b"\tx/.GIT\0",
         b"100644 " + HELD + b"\t\0",
         b"100644 " + HELD + b"\tx//y\0",
-        b"100644 =\ta\0100644 =\ta\0",
+        b"100644 =\ta\x00100644 =\ta\0",
+        b"delete -\tnew\0",
+        b"delete -\ta\0delete -\ta\0",
+        b"tree -\t\0",
         b"! NOPE\tx\0",
         b"! COUNT\tx\0",
         b"".join(b"100644 %s\tp%d\0" % (HELD, number) for number in range(20)),
         b"".join(b"! TOO_DEEP\tp%d\0" % number for number in range(20)),
+        # Commits of the agent's.
+        b"commit 1\tx\0",
+        b"commit x\tx\0tree -\t\0",
+        b"commit -1\tx\0tree -\t\0",
+        b"commit 1234567890123\tx\0tree -\t\0",
+        b"commit 1\t" + b"x" * 101 + b"\0tree -\t\0",
+        b"commit 1\tx\0" * 4 + b"tree -\t\0",
+        b"100755 =\ta\0commit 1\tx\0tree -\t\0",
+        b"commit 1\tx\0tree -\t\0commit 1\tx\0tree -\t\0",
+        b"commit 1\tx\0tree -\t\0tree -\t\0",
+        b"commit 1\tx\x00100644 " + NEW + b"\t.git/config\0tree -\t\0",
+        b"commit 1\tx\x00100644 " + NEW + b"\t../x\0tree -\t\0",
+        b"commit 1\tx\x00160000 " + HELD + b"\tx\0tree -\t\0",
+        b"commit 1\tx\x00040000 " + HELD + b"\tx\0tree -\t\0",
+        b"commit 1\tx\0delete -\tnew\0tree -\t\0",
+        b"commit 1\tx\0delete -\ta\0tree -\t\x00100755 =\ta\0",
+        b"commit 1\tx\0" + b"".join(b"100644 %s\tp%d\0" % (NEW, number) for number in range(6)) + b"tree -\t\0",
     ],
 )
 def test_records_that_no_walker_writes_are_refused(records: bytes) -> None:
     with pytest.raises(WorkspaceFailed):
-        _parse(records, Limits(entries=5, skipped=5))
+        _parse(records, Limits(entries=5, skipped=5, commits=3, message_bytes=100))
 
 
 def test_a_plain_answer_is_read() -> None:
-    manifest = _parse(b"100755 =\ta\0! TOO_DEEP\t\xff\0! COUNT\t7\0", Limits())
+    manifest = _parse(b"100755 =\ta\0delete -\tsub\0! TOO_DEEP\t\xff\0! COUNT\t7\0", Limits())
     assert manifest.changed == {b"a": (b"100755", HELD)}
     assert manifest.deleted == [b"sub"]
     assert (manifest.skipped[0].path, manifest.skipped_count) == ("\\xff", 7)
+
+
+def test_what_a_commit_names_is_the_base_s_or_has_to_come_along() -> None:
+    """What git's fsck reads may stay where the base has it, and is otherwise judged wherever it comes to lie."""
+    names = [(HELD, b"moved"), (NEW, b"new"), (JUDGED, b".gitattributes"), (JUDGED, b"docs/.gitattributes"), (HELD, b".gitmodules")]
+    claimed = []
+    for identity, path in names:
+        records = b"commit 5\tx\x00100644 %s\t%s\0tree -\t\0! COUNT\t0\0" % (identity, path)
+        manifest = _parse(records, Limits())
+        assert [(commit.changed, commit.seconds) for commit in manifest.commits] == [({path: (b"100644", identity)}, 5)]
+        claimed.append(manifest.claimed)
+        assert not manifest.judged_before & manifest.claimed
+    assert claimed == [set(), {NEW}, set(), {JUDGED}, {HELD}]
 
 
 @pytest.mark.parametrize(
@@ -80,7 +115,7 @@ def test_an_answer_longer_than_any_honest_one_is_refused_before_it_is_read() -> 
 
 
 def test_names_that_are_too_long_together_are_refused() -> None:
-    records = b"".join(b"100644 %s\t%s\0" % (HELD, name * 90) for name in (b"x", b"y", b"z"))
+    records = b"".join(b"100644 %s\t%s\0" % (NEW, name * 90) for name in (b"x", b"y", b"z"))
     assert len(_parse(records, Limits(names_bytes=270)).changed) == 3
     with pytest.raises(WorkspaceFailed, match="too many"):
         _parse(records, Limits(names_bytes=269))

@@ -6,14 +6,13 @@ import hashlib
 import os
 import stat
 from collections.abc import Iterator
-from dataclasses import dataclass
+from typing import NamedTuple
 
 _WHOLE = 4 * 1024 * 1024
 _CHUNK = 1024 * 1024
 
 
-@dataclass(frozen=True)
-class Content:
+class Content(NamedTuple):
     """A blob to be: its id, its size, and its bytes (again from the file when it is large)."""
 
     id: bytes
@@ -30,21 +29,21 @@ class Content:
             yield from _exactly(self.descriptor, self.size)
 
 
-def link(name: str, directory: int) -> Content:
+def link(name: bytes, directory: int) -> Content:
     """A symbolic link's target, as git stores it."""
-    target = os.readlink(os.fsencode(name), dir_fd=directory)
-    return Content(_identity(len(target), iter([target])), len(target), target, -1)
+    target = os.readlink(name, dir_fd=directory)
+    return Content(_of_whole(target), len(target), target, -1)
 
 
 def regular(descriptor: int, size: int) -> Content:
     """An open file's content: exactly `size` bytes, zeros where it became shorter."""
     if size <= _WHOLE:
-        whole = b"".join(_exactly(descriptor, size))
-        return Content(_identity(size, iter([whole])), size, whole, descriptor)
+        whole = os.read(descriptor, size).ljust(size, b"\0")
+        return Content(_of_whole(whole), size, whole, descriptor)
     return Content(_identity(size, _exactly(descriptor, size)), size, None, descriptor)
 
 
-def open_regular(name: str, directory: int) -> tuple[int, os.stat_result]:
+def open_regular(name: bytes, directory: int) -> tuple[int, os.stat_result]:
     """Open a file that must be a regular one. Errors: OSError, also when it is none."""
     descriptor = os.open(name, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC, dir_fd=directory)
     status = os.fstat(descriptor)
@@ -59,6 +58,10 @@ def _exactly(descriptor: int, size: int) -> Iterator[bytes]:
         chunk = os.read(descriptor, min(size, _CHUNK)) or bytes(min(size, _CHUNK))
         size -= len(chunk)
         yield chunk
+
+
+def _of_whole(content: bytes) -> bytes:
+    return hashlib.sha1(b"blob %d\0" % len(content) + content, usedforsecurity=False).hexdigest().encode()
 
 
 def _identity(size: int, chunks: Iterator[bytes]) -> bytes:

@@ -59,7 +59,7 @@ def _line(name: bytes, directory: int) -> bytes:
 
 
 def _read(name: bytes, directory: int, most: int) -> bytes:
-    file, status = open_regular(os.fsdecode(name), directory)
+    file, status = open_regular(name, directory)
     try:
         if status.st_size > most:
             raise Odd("a large file of refs")

@@ -23,7 +23,7 @@ _TREE_BYTES = 16 * 1024 * 1024
 _EXAMINED_PER_ENTRY = 10
 _TREE = b"40000"
 _LINK = b"120000"
-_HEADERS = re.compile(rb"tree ([0-9a-f]{40})\n((?:parent [0-9a-f]{40}\n)*)author [^\n]*? ?([0-9]{1,12}) [+-][0-9]{4}\n")
+_HEADERS = re.compile(rb"tree ([0-9a-f]{40})\n((?:parent [0-9a-f]{40}\n)*)author [^\n]*> ([0-9]{1,12}) [+-][0-9]{4}\n")
 _MODE = re.compile(rb"[1-7][0-7]{4,5}\Z")
 
 Entries = Mapping[bytes, tuple[bytes, bytes]]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import os
 import resource
 import struct
@@ -22,6 +23,7 @@ _DESCRIPTORS = 64
 
 def main(workspace: str) -> None:
     """Walk `workspace` and answer."""
+    gc.disable()  # one pass, with a limit to its memory; looking for garbage was a tenth of the time
     with open(0, "rb") as request:
         limits = Limits.load(request.readline())
         _restrain(limits)

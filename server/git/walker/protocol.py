@@ -3,10 +3,10 @@
 Request (the walker's stdin): one JSON line (`Limits`), one with the turn's start (`Start`), then the base tree as
 `git ls-tree -r -z -l` prints it.
 Answer (the walker's stdout, an empty regular file): a pack of blobs, then the records, then the footer: 8 bytes length of the pack
-(big-endian) and `MAGIC`. A record is `<mode> <id>\\t<path>\\0`; the id is `=` for "as in the base". Left out: `! <reason>\\t<path>\\0`.
-Where the agent's own commits can be kept, they come first, each as `commit <seconds>\\t<message>\\0`, followed by what it changes
-(`<mode> <id>\\t<path>\\0`, `delete -\\t<path>\\0`), and last `tree -\\t\\0`. The base of the records that follow is then the last commit's
-tree.
+(big-endian) and `MAGIC`. Records are how the tree differs from the base: `<mode> <id>\\t<path>\\0`, where the id is `=` for "as in the
+base", and `delete -\\t<path>\\0`; what is not named is as it was. Behind them, what was left out: `! <reason>\\t<path>\\0`.
+Where the agent's own commits can be kept, they come first, each as `commit <seconds>\\t<message>\\0`, followed by records of what it
+changes, and last `tree -\\t\\0`. The base of the records that follow is then the last commit's tree.
 """
 
 from __future__ import annotations
@@ -14,6 +14,7 @@ from __future__ import annotations
 import json
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass
+from typing import NamedTuple
 
 from server.git.walker.names import is_gitattributes, is_gitmodules
 
@@ -76,8 +77,7 @@ class Start:
         return cls(*line.split())
 
 
-@dataclass(frozen=True)
-class Base:
+class Base(NamedTuple):
     """One entry of the base tree; `size` is -1 for a gitlink."""
 
     mode: bytes

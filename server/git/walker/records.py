@@ -9,23 +9,32 @@ from server.git.walker.protocol import SAME, Base
 
 
 class Records:
-    """The answer's second part. What is left out keeps the base's entries: an import never deletes what it could not read."""
+    """The answer's second part: what is not as in the base. What is left out keeps the base's entries: an import never deletes what it
+    could not read."""
 
     def __init__(self, base: Mapping[bytes, Base], *, longest: int) -> None:
         self._base = base
         self._sorted = sorted(base)
         self._longest = longest
         self._skipped = 0
-        self._parts: list[bytes] = []
+        self._seen: set[bytes] = set()
+        self._found: list[bytes] = []
+        self._left_out: list[bytes] = []
+
+    def same(self, path: bytes, mode: bytes) -> None:
+        """A file or link of the tree with the content that the base has there."""
+        self._seen.add(path)
+        if self._base[path].mode != mode:
+            self._found.append(b"%s %s\t%s\0" % (mode, SAME, path))
 
     def found(self, path: bytes, mode: bytes, identity: bytes) -> None:
-        """A file or link of the tree."""
-        self._parts.append(b"%s %s\t%s\0" % (mode, identity, path))
+        """A file or link with another content."""
+        self._seen.add(path)
+        self._found.append(b"%s %s\t%s\0" % (mode, identity, path))
 
     def keep(self, path: bytes) -> None:
         """Whatever the base has at the path or below it."""
-        for kept in self._at_or_below(path):
-            self.found(kept, self._base[kept].mode, SAME)
+        self._seen.update(self._at_or_below(path))
 
     def skip(self, path: bytes, reason: str) -> None:
         """Leave the path out, and all below it, and say why."""
@@ -36,15 +45,16 @@ class Records:
         """Say that something about the path is not as one may expect."""
         self._skipped += 1
         if self._skipped <= self._longest:
-            self._parts.append(b"! %s\t%s\0" % (reason.encode(), path))
+            self._left_out.append(b"! %s\t%s\0" % (reason.encode(), path))
 
     def holds_below(self, directory: bytes) -> bool:
         """Whether the base has an entry below the directory."""
         return self._next(directory + b"/").startswith(directory + b"/")
 
     def dump(self) -> bytes:
-        """All records, and how many were left out."""
-        return b"".join(self._parts) + b"! COUNT\t%d\0" % self._skipped
+        """All records: what differs, what is gone, and what was left out."""
+        gone = [b"delete -\t%s\0" % path for path in self._base if path not in self._seen]
+        return b"".join([*self._found, *gone, *self._left_out, b"! COUNT\t%d\0" % self._skipped])
 
     def _next(self, key: bytes) -> bytes:
         position = bisect_left(self._sorted, key)

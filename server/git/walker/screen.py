@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import re
 
-from server.git.walker.names import is_git_directory, is_gitattributes, is_gitmodules
+from server.git.walker.names import is_git_directory, is_gitattributes, is_gitmodules, is_plain
 
 _MODULES_LINE = re.compile(
     rb"""\s*(?:
@@ -50,6 +50,8 @@ def gitattributes_is_harmless(content: bytes) -> bool:
 
 def refused_name(name: bytes, *, is_directory: bool) -> str:
     """Why nothing may have this name ("" when it may)."""
+    if is_plain(name):
+        return ""
     if is_git_directory(name):
         return "GIT_DIRECTORY"
     if is_gitmodules(name) and (is_directory or name != b".gitmodules"):
@@ -61,6 +63,8 @@ def refused_name(name: bytes, *, is_directory: bool) -> str:
 
 def refused_content(name: bytes, content: bytes | None) -> str:
     """Why a file of this name may not have this content ("" when it may); None is one too large to be looked at."""
+    if is_plain(name):
+        return ""
     if is_gitmodules(name) and not (content is not None and gitmodules_is_harmless(content)):
         return "BAD_GITMODULES"
     if is_gitattributes(name) and not (content is not None and gitattributes_is_harmless(content)):

@@ -4,14 +4,14 @@ from __future__ import annotations
 
 import os
 import stat
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from itertools import islice
 
 from server.git.walker import content as contents
 from server.git.walker.ignore import Ignored
 from server.git.walker.names import is_gitattributes, is_gitmodules
 from server.git.walker.packfile import BlobPack
-from server.git.walker.protocol import GITLINK, SAME, Base, Limits
+from server.git.walker.protocol import GITLINK, Base, Limits
 from server.git.walker.records import Records
 from server.git.walker.screen import refused_content, refused_name
 
@@ -48,20 +48,19 @@ class Walk:
             return
         self._learn_ignore_file(directory, prefix, entries)
         directories = []
-        for entry in sorted(entries, key=lambda entry: (not self._known(prefix + os.fsencode(entry.name)), entry.name)):
-            name = os.fsencode(entry.name)
+        for is_new, name, entry in sorted(self._named(entries, prefix)):
             path = prefix + name
             if path == b".git":
-                continue  # the workspace's own, which nobody reads
+                continue  # the workspace's own, which is read for its commits alone
             is_directory = entry.is_dir(follow_symlinks=False)
             refusal = refused_name(name, is_directory=is_directory) or ("BAD_NAME" if len(path) > self._limits.path_bytes else "")
             if refusal:
                 self._records.skip(path, refusal)
-            elif self._admitted(path, is_directory=is_directory):
+            elif not is_new or self._admitted(path, is_directory=is_directory):
                 if is_directory:
                     directories.append(entry.name)
                 else:
-                    self._file(directory, entry, path)
+                    self._file(directory, entry, name, path)
         for directory_name in directories:
             self._descend(directory, directory_name, prefix, depth=depth)
 
@@ -86,13 +85,15 @@ class Walk:
             finally:
                 os.close(descriptor)
 
-    def _known(self, path: bytes) -> bool:
-        return path in self._base or self._records.holds_below(path)
+    def _named(self, entries: list[os.DirEntry[str]], prefix: bytes) -> Iterator[tuple[bool, bytes, os.DirEntry[str]]]:
+        """With the bytes of their names, and whether the base has nothing at or below them."""
+        for entry in entries:
+            name = os.fsencode(entry.name)
+            path = prefix + name
+            yield path not in self._base and not self._records.holds_below(path), name, entry
 
     def _admitted(self, path: bytes, *, is_directory: bool) -> bool:
-        """Whether a path is looked at: all that the base holds, and of the rest what is neither ignored nor too much."""
-        if self._known(path):
-            return True
+        """Whether a path that the base does not have is looked at: what is neither ignored nor too much."""
         self._examined += 1
         if self._new >= self._limits.entries or self._examined > self._limits.entries * _EXAMINED_PER_ENTRY:
             self._records.skip(path, "TOO_MANY")
@@ -106,47 +107,47 @@ class Walk:
         self._names += len(path)
         return True
 
-    def _file(self, directory: int, entry: os.DirEntry[str], path: bytes) -> None:
+    def _file(self, directory: int, entry: os.DirEntry[str], name: bytes, path: bytes) -> None:
         try:
-            status = entry.stat(follow_symlinks=False)
-            if stat.S_ISLNK(status.st_mode):
-                self._link(directory, entry.name, path)
-            elif stat.S_ISREG(status.st_mode):
-                self._regular(directory, entry.name, path, status)
+            if entry.is_file(follow_symlinks=False):
+                self._regular(directory, name, path)
+            elif entry.is_symlink():
+                self._link(directory, name, path)
             else:
                 self._records.skip(path, "NOT_A_FILE")
         except OSError:
             self._records.skip(path, "UNREADABLE")
 
-    def _link(self, directory: int, name: str, path: bytes) -> None:
-        if is_gitmodules(os.fsencode(name)):
+    def _link(self, directory: int, name: bytes, path: bytes) -> None:
+        if is_gitmodules(name):
             self._records.skip(path, "BAD_GITMODULES")
-        elif is_gitattributes(os.fsencode(name)):
+        elif is_gitattributes(name):
             self._records.skip(path, "BAD_GITATTRIBUTES")
         else:
             self._record(path, b"120000", contents.link(name, directory))
 
-    def _regular(self, directory: int, name: str, path: bytes, status: os.stat_result) -> None:
-        held = self._base.get(path)
-        grown = held is None or held.size != status.st_size
-        if grown and (status.st_size > self._limits.file_bytes or self._bytes + status.st_size > self._limits.total_bytes):
-            self._records.skip(path, "TOO_LARGE")
-            return
-        descriptor, opened = contents.open_regular(name, directory)
+    def _regular(self, directory: int, name: bytes, path: bytes) -> None:
+        descriptor, status = contents.open_regular(name, directory)
         try:
-            content = contents.regular(descriptor, min(opened.st_size, status.st_size))
-            refusal = refused_content(os.fsencode(name), content.whole)
+            held = self._base.get(path)
+            size = status.st_size
+            grown = held is None or held.size != size
+            if grown and (size > self._limits.file_bytes or self._bytes + size > self._limits.total_bytes):
+                self._records.skip(path, "TOO_LARGE")
+                return
+            content = contents.regular(descriptor, size)
+            refusal = refused_content(name, content.whole)
             if refusal and (held is None or held.id != content.id):
                 self._records.skip(path, refusal)
             else:
-                self._record(path, b"100755" if opened.st_mode & stat.S_IXUSR else b"100644", content)
+                self._record(path, b"100755" if status.st_mode & stat.S_IXUSR else b"100644", content)
         finally:
             os.close(descriptor)
 
     def _record(self, path: bytes, mode: bytes, content: contents.Content) -> None:
         held = self._base.get(path)
         if held is not None and held.id == content.id:
-            self._records.found(path, mode, SAME)
+            self._records.same(path, mode)
             return
         self._bytes += content.size
         self._pack.add(content.id, content.size, content.chunks())
@@ -156,7 +157,7 @@ class Walk:
         if not any(entry.name == ".gitignore" and entry.is_file(follow_symlinks=False) for entry in entries):
             return
         try:
-            descriptor, status = contents.open_regular(".gitignore", directory)
+            descriptor, status = contents.open_regular(b".gitignore", directory)
         except OSError:
             return  # it is reported as unreadable when its turn comes
         try:
