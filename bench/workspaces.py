@@ -104,21 +104,26 @@ def _make(server: GitServer, shape: Shape) -> None:
     subprocess.run(["git", "init", "-q", "--bare", "--initial-branch=main", str(bare)], check=True)
     with subprocess.Popen(["git", f"--git-dir={bare}", "fast-import", "--quiet", "--depth=5"], stdin=subprocess.PIPE) as importing:
         assert importing.stdin is not None
-        importing.stdin.writelines(_stream(shape))
+        importing.stdin.writelines(stream(shape))
     if importing.returncode:
         raise RuntimeError("git fast-import failed")
 
 
-def _stream(shape: Shape) -> Iterator[bytes]:
+def stream(shape: Shape) -> Iterator[bytes]:
+    """For `git fast-import`."""
     rng = random.Random(7)  # the same repository each time
     words = [bytes(rng.choices(b"abcdefghijklmnopqrstuvwxyz", k=rng.randint(2, 12))) for _ in range(3_000)]
     for commit in range(shape.commits):
         yield b"commit refs/heads/main\ncommitter bench <bench@example.org> %d +0000\ndata 1\n.\n" % (1_700_000_000 + 600 * commit)
         for number in range(shape.files) if commit == 0 else rng.choices(range(shape.files), k=3):
-            path = f"package{number // 1500}/module{number // 150}/part{number // 15}/file{number}.txt"
-            yield _file(path, b" ".join(rng.choices(words, k=500)))
+            yield _file(path_of(number), b" ".join(rng.choices(words, k=500)))
         if shape.noise:
             yield _file(f"data/{commit % _NOISE_FILES}", os.urandom(shape.noise))
+
+
+def path_of(number: int) -> str:
+    """Where a file lies: 15 in a directory."""
+    return f"package{number // 1500}/module{number // 150}/part{number // 15}/file{number}.txt"
 
 
 def _file(path: str, content: bytes) -> bytes:

@@ -113,6 +113,7 @@ async def test_of_a_large_repository_the_agent_gets_the_last_commits(world: Worl
     git(workspace, "add", "new")
     git(workspace, "commit", "-qm", "agent's own")
     found = await world.import_(workspace, commits[-1])
+    assert [kept.message for kept in found.kept] == ["agent's own\n"]
     assert found.commit is not None
     await world.push(found.commit, create=True)
 

@@ -363,14 +363,12 @@ def more_packs_than_anybody_has(workspace: Path, trap: Trap) -> None:
 
 @attack()
 def commits_with_lines_that_are_none(workspace: Path, trap: Trap) -> None:
-    """A second author, no parent, a parent that is a tree, words for terminals, a name that is a header."""
+    """A second author, a signature, words for terminals, and words that look like a header."""
     del trap
     tree = git(workspace, "rev-parse", "HEAD^{tree}")
     words = b"\x1b]0;owned\x07\x1b[2J\0hidden\ncommitter root <root@localhost> 1 +0000\n" + b"y" * 100_000
     claim(workspace, tree, message=words, extra=b"author Root <root@localhost> 1 +0000\n")
     claim(workspace, tree, extra=b"gpgsig -----BEGIN\n x\n")
-    parent = git(workspace, "rev-parse", "HEAD")
-    point(workspace, plant(workspace, "commit", f"tree {tree}\nparent {parent}\nauthor a <a> -99 +0000\n\nx".encode()))
 
 
 @attack()
