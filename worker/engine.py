@@ -21,6 +21,7 @@ from worker.inbox import TurnInbox
 from worker.limits import cut_text
 from worker.notices import Notices
 from worker.provider import ModelAccess, Provider, ProviderFailed, Request, make_provider
+from worker.setup import set_up
 from worker.spool import Spool
 
 INTERRUPT_GRACE_SECONDS = 0.5
@@ -147,14 +148,15 @@ class Engine:
             running.cancel()
 
     async def _running(self, provider: Provider, request: Request, emitter: SpoolEmitter) -> str:
-        try:
-            async with self._networked(request):
+        async with self._networked(request):
+            await set_up(request.workspace, emitter)
+            try:
                 return await provider.run(request, emitter, self._interrupted)
-        finally:
-            kept = provider.transcript
-            # Worse than no memory would be half of one.
-            self._forgets = len(kept) > MAX_TRANSCRIPT_BYTES
-            self.transcript = b"" if self._forgets else kept
+            finally:
+                kept = provider.transcript
+                # Worse than no memory would be half of one.
+                self._forgets = len(kept) > MAX_TRANSCRIPT_BYTES
+                self.transcript = b"" if self._forgets else kept
 
     @asynccontextmanager
     async def _networked(self, request: Request) -> AsyncIterator[None]:

@@ -23,7 +23,9 @@ MAX_FRAME_EVENTS = 2048
 _MAX_MESSAGE_CHARS = 2000
 _MAX_STOP_REASON_CHARS = 200
 # What a correct worker tells of (worker/). All other codes are the server's: people act on them.
-_WORKERS_CODES = frozenset({"PROVIDER", "PROVIDER_RETRY", "RATE_LIMIT", "EVENT_TOO_LARGE", "TRANSCRIPT_LOST", "TRANSCRIPT_UNREADABLE"})
+_WORKERS_CODES = frozenset(
+    {"PROVIDER", "PROVIDER_RETRY", "RATE_LIMIT", "EVENT_TOO_LARGE", "SETUP_FAILED", "TRANSCRIPT_LOST", "TRANSCRIPT_UNREADABLE"}
+)
 # Times that cannot be shown as JSON would break every reader of the log; the limits are those of protobuf's JSON mapping.
 _FIRST_SECOND, _LAST_SECOND = -62_135_596_800, 253_402_300_799
 _LONGEST_SECONDS = 315_576_000_000

@@ -152,7 +152,9 @@ def test_what_went_wrong_at_the_server_is_not_the_workers_to_say(code: str) -> N
     assert told == session.Error(code="PROVIDER", message="log in again at http://evil", attempt=2, retryable=True)
 
 
-@pytest.mark.parametrize("code", ["EVENT_TOO_LARGE", "PROVIDER_RETRY", "RATE_LIMIT", "TRANSCRIPT_LOST", "TRANSCRIPT_UNREADABLE"])
+@pytest.mark.parametrize(
+    "code", ["EVENT_TOO_LARGE", "PROVIDER_RETRY", "RATE_LIMIT", "SETUP_FAILED", "TRANSCRIPT_LOST", "TRANSCRIPT_UNREADABLE"]
+)
 def test_what_went_wrong_at_the_worker_keeps_its_code(code: str) -> None:
     assert read_one(WorkerEvent(error=session.Error(code=code))).error == session.Error(code=code)
 
