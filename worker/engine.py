@@ -149,7 +149,7 @@ class Engine:
 
     async def _running(self, provider: Provider, request: Request, emitter: SpoolEmitter) -> str:
         async with self._networked(request):
-            await set_up(request.workspace, emitter)
+            await set_up(request.workspace, emitter, self.notices)
             try:
                 return await provider.run(request, emitter, self._interrupted)
             finally:

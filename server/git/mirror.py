@@ -54,7 +54,7 @@ class Mirrors:
         async with self._opened(self.path(repository).with_suffix(".fetch")) as lock:
             await _flock(lock, seconds)
             async with self.used(repository, seconds=seconds) as path:
-                await _to_its_end(lambda: _unlink(path.glob("refs/treadle/fetched/*.lock")))
+                await to_its_end(lambda: _unlink(path.glob("refs/treadle/fetched/*.lock")))
                 yield path
 
     @asynccontextmanager
@@ -110,11 +110,11 @@ class Mirrors:
             if time.monotonic() > deadline:
                 raise TimeoutError
             await asyncio.sleep(_POLL_SECONDS)
-        await _to_its_end(lambda: _unlink(_stale(path)))
+        await to_its_end(lambda: _unlink(_stale(path)))
 
     async def _clean(self, path: Path) -> None:
         await self._ensure(path)
-        await _to_its_end(lambda: sweep(path))
+        await to_its_end(lambda: sweep(path))
 
     async def _ensure(self, path: Path) -> None:
         """Made beside it and renamed: a mirror is whole, or is not there (or half-made by an older Treadle, and holds nothing)."""
@@ -173,7 +173,7 @@ async def _flock(descriptor: int, seconds: float) -> None:
             await asyncio.sleep(_POLL_SECONDS)
 
 
-async def _to_its_end(call: Callable[[], None]) -> None:
+async def to_its_end(call: Callable[[], object]) -> None:
     """In a thread. Who is cancelled meanwhile leaves, and lets go of the lock, when it has ended."""
     running = asyncio.create_task(asyncio.to_thread(call))
     try:

@@ -13,12 +13,12 @@ from pathlib import Path
 import structlog
 
 from server.config import Settings
-from server.git import diff, workspace
+from server.git import diff, prepared, workspace
 from server.git.bundle import take_bundle, write_bundle
 from server.git.command import PINNING_VERSION, Git, GitFailed
 from server.git.fetches import Fetches
 from server.git.importing import Importer, Parentage, commit_tree
-from server.git.mirror import Mirrors
+from server.git.mirror import Mirrors, to_its_end
 from server.git.objects import Objects
 from server.git.refs import branch_ref, commit_id, is_branch, session_ref
 from server.git.refusal import unreachable
@@ -27,6 +27,7 @@ from server.git.remote_url import RemoteUrls
 from server.git.trees import GitTrees
 from server.git.upkeep import Upkeep
 from server.git.walker.protocol import Limits
+from server.git.workspace import base_commit
 from server.kernel.errors import BranchUnknown, PushRefused, RepositoryUnreachable, WorkspaceFailed
 from server.kernel.ports.repositories import Author, Diff, Imported, RemoteBranch, Repository
 from server.kernel.push_refusal import PushRefusal
@@ -161,8 +162,22 @@ class GitRepositories:
                 await workspace.build(
                     self.git, mirror, commit=commit, branch=branch, base_branch=base_branch, into=into, history=self.history
                 )
+                if wanted := await prepared.prepared_for(self.git, mirror, commit, base_branch):
+                    await to_its_end(lambda: prepared.place(wanted, into))
         except (TimeoutError, GitFailed, OSError) as error:
             raise WorkspaceFailed(_trouble(error)) from error
+
+    async def keep_prepared(self, repository: Repository, *, commit: str, base_branch: str, workspace: Path, digest: str) -> None:
+        """Keep what `.treadle/setup` made, if no agent can have."""
+        try:
+            async with self.mirrors.used(repository, seconds=self.lock_seconds) as mirror:
+                wanted = await prepared.prepared_for(self.git, mirror, commit_id(commit), base_branch)
+                if wanted is None or wanted.file.exists():
+                    return
+                if await self._is_ahead(mirror, await base_commit(self.git, mirror, base_branch), of=commit):
+                    await to_its_end(lambda: prepared.take(wanted, workspace, digest))
+        except (TimeoutError, GitFailed, OSError, ValueError) as error:
+            raise WorkspaceFailed(f"what was prepared cannot be kept: {error}") from error
 
     async def import_workspace(
         self,

@@ -12,6 +12,7 @@ import structlog
 
 from server.git.command import Git, GitFailed
 from server.git.mirror import Mirrors
+from server.git.prepared import tidy
 from server.git.refs import session_ref
 
 _FIRST_SECONDS = 300.0
@@ -58,6 +59,7 @@ class Upkeep:
             if time.monotonic() < self._failed.get(mirror, 0):
                 continue
             try:
+                await asyncio.to_thread(tidy, mirror)
                 await self._tend(mirror)
             except TimeoutError:
                 continue  # somebody works in it
@@ -74,6 +76,7 @@ class Upkeep:
             for note in forgotten:
                 await self.git.run("update-ref", "--no-deref", "-d", session_ref(note.name), git_dir=mirror)
             if idle > self.policy.unused_seconds and not await self._has_sessions(mirror):
+                await asyncio.to_thread(tidy, mirror, everything=True)
                 await asyncio.to_thread(shutil.rmtree, mirror)
                 log.info("mirror.removed", mirror=mirror.name)
             elif forgotten or await self._is_scattered(mirror):

@@ -41,7 +41,7 @@ async def build(git: Git, mirror: Path, *, commit: str, branch: str, base_branch
     try:
         await asyncio.to_thread(_make_empty, into)
         refs = {branch_ref(branch): commit_id(commit)}
-        base = await _base_commit(git, mirror, base_branch)
+        base = await base_commit(git, mirror, base_branch)
         if base and base_branch != branch:
             refs[branch_ref(base_branch)] = base
         kept = _History(frozenset(refs.values()))
@@ -74,7 +74,8 @@ def _make_empty(directory: Path) -> None:
             entry.unlink()
 
 
-async def _base_commit(git: Git, mirror: Path, base_branch: str) -> str:
+async def base_commit(git: Git, mirror: Path, base_branch: str) -> str:
+    """Where the base branch was when it was fetched last; "" when it never was. Errors: GitFailed, ValueError."""
     if not base_branch:
         return ""
     ref = fetched_ref(base_branch)

@@ -140,6 +140,8 @@ def _notice(notice: wire.WorkerNotice) -> WorkerNotice:
             return WorkerNotice(NoticeKind.INPUT_TAKEN, notice.input_taken)
         case "request_withdrawn":
             return WorkerNotice(NoticeKind.REQUEST_WITHDRAWN, notice.request_withdrawn)
+        case "prepared":
+            return WorkerNotice(NoticeKind.PREPARED, notice.prepared)
     raise WorkerProtocolBroken("the worker sent an empty notice")
 
 

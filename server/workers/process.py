@@ -131,7 +131,7 @@ class ProcessLauncher(LocalLauncher):
             env = {"PATH": os.environ.get("PATH", os.defpath), "HOME": str(slot.run), **ENVIRONMENT}
             return {"argv": _WORKER, "env": env, "owner": None, "config": config, "calls": "", "scratch": [], **kept}
         mounts = [
-            *python_mounts("worker", "treadle"),
+            *python_mounts("worker", "carrier", "treadle"),
             Mount(slot.workspace, WORKSPACE, writable=True),
             Mount(slot.run, RUN, writable=True),
             Mount(slot.models, MODELS),
@@ -154,7 +154,7 @@ async def open_process_launcher(settings: Settings) -> AsyncIterator[ProcessLaun
 
 def _compile() -> None:
     """Workers cannot write there themselves, and would compile their own source at every start."""
-    for mount in python_mounts("worker", "treadle"):
+    for mount in python_mounts("worker", "carrier", "treadle"):
         if mount.source.name in ("worker", "treadle"):
             compileall.compile_dir(mount.source, quiet=2)
 

@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import asyncio
+import hashlib
+import io
+import struct
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -10,11 +13,13 @@ from pathlib import Path
 import pytest
 from support.provider_contract import Recorder
 
+from carrier.tree import Limits, unpack
 from treadle.session.v1 import event_pb2 as session
 from treadle.worker.v1 import worker_service_pb2 as wire
 from treadle.worker.v1.worker_event_pb2 import WorkerEvent
-from worker import engine
-from worker.setup import set_up
+from worker import engine, setup
+from worker.notices import Notices
+from worker.setup import ARCHIVE, PLACED, set_up
 from worker.spool import Spool
 
 
@@ -27,8 +32,20 @@ def script(workspace: Path, text: str, mode: int = 0o755) -> None:
 
 async def told(workspace: Path, seconds: float = 30) -> list[WorkerEvent]:
     recorder = Recorder()
-    await set_up(workspace, recorder, seconds=seconds)
+    await set_up(workspace, recorder, Notices(Spool()), seconds=seconds)
     return recorder.events
+
+
+async def prepared(workspace: Path) -> str:
+    """What the server is told of the archive."""
+    (workspace / ".git").mkdir()
+    notices = Notices(Spool())
+    await set_up(workspace, Recorder(), notices)
+    notice = notices.reader().next()
+    assert notice is not None
+    told = wire.WorkerNotice.FromString(notice)
+    assert told.HasField("prepared")
+    return told.prepared
 
 
 def outcome(events: list[WorkerEvent]) -> session.ToolOutcome:
@@ -86,6 +103,48 @@ def nothing(workspace: Path) -> None:
 async def test_what_is_no_file_is_no_script(tmp_path: Path, make: Callable[[Path], None]) -> None:
     make(tmp_path)
     assert await told(tmp_path) == []
+
+
+async def test_the_directories_that_it_names_are_packed_for_later(tmp_path: Path) -> None:
+    script(tmp_path, "#!/bin/sh\n# keep: deps none a/deps\nmkdir -p deps/x a/deps; echo 1 > deps/x/lib; ln -s /usr deps/usr\n")
+    digest = await prepared(tmp_path)
+    content = (tmp_path / ARCHIVE).read_bytes()
+    assert digest == hashlib.sha256(content).hexdigest()
+    archive, names = io.BytesIO(content), []
+    while length := archive.read(2):
+        names.append(archive.read(*struct.unpack(">H", length)).decode())
+        copy = tmp_path / f"copy-{len(names)}"
+        copy.mkdir()
+        unpack(archive, copy, Limits(bytes=1_000_000, entries=100))
+    assert names == ["deps", "a/deps"]
+    assert (tmp_path / "copy-1/x/lib").read_text() == "1\n"
+    assert (tmp_path / "copy-1/usr").readlink() == Path("/usr")
+
+
+@pytest.mark.parametrize(
+    "text", ["# keep: deps\nmkdir deps; exit 1", "mkdir deps", "# keep: deps", "# keep: ..", "# keep: deps\nln -s /usr deps"]
+)
+async def test_where_there_is_nothing_to_keep_that_is_told(tmp_path: Path, text: str) -> None:
+    """Before the agent runs: what is told later, by whoever, is not believed."""
+    script(tmp_path, f"#!/bin/sh\n{text}\n")
+    assert await prepared(tmp_path) == ""
+    assert not (tmp_path / ARCHIVE).exists()
+
+
+async def test_more_than_may_be_kept_is_not(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(setup, "_ARCHIVE_BYTES", 1000)
+    script(tmp_path, "#!/bin/sh\n# keep: deps\nmkdir deps; head -c 2000 /dev/zero > deps/large\n")
+    assert await prepared(tmp_path) == ""
+    assert not (tmp_path / ARCHIVE).exists()
+
+
+async def test_what_was_placed_is_not_made_again(tmp_path: Path) -> None:
+    script(tmp_path, "#!/bin/sh\n# keep: deps\ntouch ran\n")
+    (tmp_path / ".git").mkdir()
+    (tmp_path / PLACED).touch()
+    events = await told(tmp_path)
+    assert outcome(events) == session.TOOL_OUTCOME_COMPLETED
+    assert not (tmp_path / "ran").exists()
 
 
 def turn(workspace: Path, monkeypatch: pytest.MonkeyPatch) -> tuple[engine.Engine, Spool]:

@@ -75,6 +75,8 @@ class NoticeKind(StrEnum):
     INPUT_UNWANTED = "INPUT_UNWANTED"
     INPUT_TAKEN = "INPUT_TAKEN"
     REQUEST_WITHDRAWN = "REQUEST_WITHDRAWN"
+    PREPARED = "PREPARED"
+    """The repository's `.treadle/setup` has run, and the agent starts."""
 
 
 @dataclass(frozen=True)
@@ -84,7 +86,7 @@ class WorkerNotice:
 
     kind: NoticeKind
     id: str = ""
-    """Of the input or the request."""
+    """Of the input or the request; of what was prepared its SHA-256, or nothing."""
 
 
 WorkerItem = WorkerBatch | WorkerRequest | WorkerNotice

@@ -137,6 +137,13 @@ class Repositories(Protocol):
         Errors: WorkspaceFailed."""
         ...
 
+    async def keep_prepared(self, repository: Repository, *, commit: str, base_branch: str, workspace: Path, digest: str) -> None:
+        """Keep what `.treadle/setup` made in a workspace of `commit`, if the script names directories to keep: `build_workspace` puts it
+        into later ones with the same script and the same files that it depends on. Only if nothing of it can be an agent's: the worker's
+        archive has this SHA-256, told before the agent began, and the commit is part of the remote's `base_branch`.
+        Errors: WorkspaceFailed."""
+        ...
+
     async def import_workspace(
         self,
         repository: Repository,

@@ -111,6 +111,10 @@ async def hear_notice(drive: Drive, notice: WorkerNotice) -> None:
         if drive.input_wanted:
             drive.call()
         return
+    if notice.kind is NoticeKind.PREPARED:
+        # The first one was told before the agent could tell any.
+        drive.prepared = notice.id if drive.prepared is None else drive.prepared
+        return
     await drive.log.drained()
     if notice.kind is NoticeKind.INPUT_TAKEN:
         await drive.take(notice.id)

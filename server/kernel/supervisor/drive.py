@@ -135,6 +135,8 @@ class Drive:
         self.agent_trace = ""
         """The trace context of the agent's part, once it has begun."""
         self.input_wanted = False
+        self.prepared: str | None = None
+        """The SHA-256 of what `.treadle/setup` made, or "", from the worker's first word of it."""
         """Whether the agent would take an input now."""
         self.answered: set[str] = set()
         """Requests whose answer the worker has from this process."""

@@ -88,6 +88,22 @@ async def _import(drive: Drive) -> None:
         commit_message=message if imported.commit else "",
         head_commit=imported.commit,
     )
+    if drive.prepared:
+        await _keep_prepared(drive, drive.prepared)
+
+
+async def _keep_prepared(drive: Drive, digest: str) -> None:
+    """For later turns. Without it, they prepare anew."""
+    try:
+        await drive.ports.repositories.keep_prepared(
+            drive.repository,
+            commit=drive.turn.base_commit,
+            base_branch=drive.session.base_branch,
+            workspace=await drive.ports.launcher.left(drive.worker_id),
+            digest=digest,
+        )
+    except (WorkspaceFailed, WorkerLost) as error:
+        log.warning("prepared.not_kept", error=error.message)
 
 
 async def _patiently_ended(drive: Drive) -> WorkerExit:

@@ -134,14 +134,16 @@ class WorkerHeartbeat(_message.Message):
     def __init__(self) -> None: ...
 
 class WorkerNotice(_message.Message):
-    __slots__ = ("input_wanted", "input_taken", "request_withdrawn")
+    __slots__ = ("input_wanted", "input_taken", "request_withdrawn", "prepared")
     INPUT_WANTED_FIELD_NUMBER: _ClassVar[int]
     INPUT_TAKEN_FIELD_NUMBER: _ClassVar[int]
     REQUEST_WITHDRAWN_FIELD_NUMBER: _ClassVar[int]
+    PREPARED_FIELD_NUMBER: _ClassVar[int]
     input_wanted: bool
     input_taken: str
     request_withdrawn: str
-    def __init__(self, input_wanted: bool = ..., input_taken: _Optional[str] = ..., request_withdrawn: _Optional[str] = ...) -> None: ...
+    prepared: str
+    def __init__(self, input_wanted: bool = ..., input_taken: _Optional[str] = ..., request_withdrawn: _Optional[str] = ..., prepared: _Optional[str] = ...) -> None: ...
 
 class ControlRequest(_message.Message):
     __slots__ = ("interrupt", "input", "resolve")
