@@ -17,6 +17,7 @@ from server import telemetry
 from server.agents import COAUTHORS, Choice, default_agent
 from server.api.event_codec import ProtobufEventCodec
 from server.api.server import Api, open_api
+from server.codehosts.opened import open_githubs
 from server.config import Settings
 from server.db.stores import Stores, open_postgres
 from server.descriptors import allow_enough
@@ -78,7 +79,9 @@ async def compose(settings: Settings, *, mark: Callable[[str], None] | None = No
         stores = await stack.enter_async_context(open_postgres(settings))
         objects = await stack.enter_async_context(_adapter("object_store", settings.object_store, settings))
         hosts = RemoteUrls(hosts=settings.git_allowed_hosts, prefixes=settings.git_allowed_prefixes)
-        credentials = Credentials(stores.credentials, open_vault(settings), hosts, lent=lent)
+        githubs = await stack.enter_async_context(open_githubs(settings))
+        credentials = Credentials(stores.credentials, open_vault(settings), hosts, githubs.tokens, lent=lent)
+        stack.push_async_callback(credentials.finished)
         await credentials.renew_seals()
         repositories = await stack.enter_async_context(open_git(settings, token=credentials.token_for))
         launcher = await stack.enter_async_context(_adapter("launcher", settings.launcher, settings))

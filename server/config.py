@@ -116,6 +116,13 @@ class Settings(WorkerSettings):
         SecretStr(""), description="Postgres, as the owner of the tables (migrations); empty to skip them."
     )
 
+    github_apis: Annotated[str, AfterValidator(forms.host_urls)] = Field(
+        "github.com=https://api.github.com",
+        description="Hosts that are GitHub, and the URLs of their APIs, by comma. A host is one of those two settings. For an "
+        "Enterprise Server: `https://github.example.org/=https://github.example.org/api/v3`.",
+    )
+    github_client_id: str = Field("", description="Of a GitHub App or OAuth app, by which users' expiring tokens are renewed.")
+    github_client_secret: SecretStr = Field(SecretStr(""), description="Its secret.")
     vault_key: SecretStr = Field(
         SecretStr(""),
         description="Key that seals users' credentials in the database: 32 bytes in base64 (`openssl rand -base64 32`), the same for all "
@@ -309,6 +316,11 @@ class Settings(WorkerSettings):
     otlp_endpoint: Annotated[str, AfterValidator(forms.collector)] = Field(
         "", description="Where traces go: an OpenTelemetry collector (OTLP over gRPC), `http://host:4317` or `https://…`; empty for none."
     )
+
+    @property
+    def github_api_urls(self) -> dict[str, str]:
+        """API by host."""
+        return forms.urls_by_host(self.github_apis)
 
     @property
     def pool_sizes(self) -> dict[str, int]:

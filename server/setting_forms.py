@@ -68,6 +68,22 @@ def git_prefixes(text: str) -> str:
     return text
 
 
+def host_urls(text: str) -> str:
+    """A comma list of host=URL."""
+    for host, url in urls_by_host(text).items():
+        parsed = urlsplit(url)
+        if not host or parsed.scheme not in {"http", "https"} or not parsed.hostname or "@" in parsed.netloc or "?" in url or "#" in url:
+            raise ValueError(f"{host}={url} is not host=URL, as in github.com=https://api.github.com")
+        if "://" not in host and parsed.scheme != "https":
+            raise ValueError(f"{url} is not https, and {host} is not a prefix of TREADLE_GIT_ALLOWED_PREFIXES")
+    return text
+
+
+def urls_by_host(text: str) -> dict[str, str]:
+    """What such a setting says."""
+    return {host: url for host, _, url in (part.partition("=") for part in parts(text))}
+
+
 def egress_hosts(text: str) -> str:
     """A comma list of rules."""
     parse_ceiling(text)

@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+from datetime import UTC
+
 from server.api.convert import timestamp
 from server.api.edge import Context
-from server.kernel.credential import Credential
+from server.kernel.credential import Credential, CredentialKind, Material
 from server.kernel.credentials import Credentials, PutCredential
+from server.kernel.errors import InvalidField
 from server.kernel.identity import Principal
 from treadle.account.v1 import credential_service_pb2 as pb
 
@@ -20,8 +23,7 @@ class CredentialService:
 
     async def put_credential(self, principal: Principal, request: pb.PutCredentialRequest, _: Context) -> pb.PutCredentialResponse:
         """Store one."""
-        wanted = PutCredential(request.host, request.username, request.token, version=request.version)
-        return pb.PutCredentialResponse(credential=_message(await self._credentials.put(principal, wanted)))
+        return pb.PutCredentialResponse(credential=_message(await self._credentials.put(principal, _wanted(request))))
 
     async def list_credentials(self, principal: Principal, _: pb.ListCredentialsRequest, __: Context) -> pb.ListCredentialsResponse:
         """Read all."""
@@ -31,6 +33,23 @@ class CredentialService:
         """Remove one."""
         await self._credentials.delete(principal, request.credential_id)
         return pb.DeleteCredentialResponse()
+
+
+def _wanted(request: pb.PutCredentialRequest) -> PutCredential:
+    """Errors: InvalidField."""
+    given = [name for name in ("token", "github_oauth", "github_app") if (request.token if name == "token" else request.HasField(name))]
+    if len(given) != 1:
+        raise InvalidField("token", "give one of token, github_oauth and github_app")
+    kind, material, expires_at = CredentialKind.TOKEN, Material(request.token), None
+    if given == ["github_oauth"]:
+        login = request.github_oauth
+        kind, material = CredentialKind.GITHUB_OAUTH, Material(login.access_token, login.refresh_token)
+        expires_at = login.expires_at.ToDatetime(UTC) if login.HasField("expires_at") else None
+    elif given == ["github_app"]:
+        app = request.github_app
+        kind = CredentialKind.GITHUB_APP
+        material = Material(app_id=app.app_id, installation_id=app.installation_id, private_key=app.private_key)
+    return PutCredential(request.host, request.username, material, kind, expires_at, version=request.version)
 
 
 def _message(value: Credential) -> pb.Credential:

@@ -13,15 +13,15 @@ from server.cli.aside import aside
 from server.cli.connection import connect, find_target
 from server.cli.failure import CommandFailed, ExitCode
 from server.cli.screen import Screen
-from treadle_client import Credential
+from treadle_client import Credential, GithubApp
 
 
 def run(options: argparse.Namespace) -> ExitCode:
     """Errors: CommandFailed."""
     if options.action != "list" and not options.host:
         raise CommandFailed(f"for which host? `treadle credential {options.action} github.com`", ExitCode.REFUSED)
-    token = _secret(options.host) if options.action == "add" else ""
-    found = asyncio.run(_run(options, token))
+    secret = _secret(options.host, options.github_app) if options.action == "add" else ""
+    found = asyncio.run(_run(options, secret))
     if options.json:
         for each in found:
             print(MessageToJson(each, indent=None))
@@ -30,19 +30,21 @@ def run(options: argparse.Namespace) -> ExitCode:
     return ExitCode.DONE
 
 
-def _secret(host: str) -> str:
-    """From a terminal without an echo, else the first line of standard input."""
+def _secret(host: str, app: list[str] | None) -> str | GithubApp:
+    """From a terminal without an echo, else the first line of standard input; an app's key is all of it."""
+    if app:
+        return GithubApp(app_id=app[0], installation_id=app[1], private_key=sys.stdin.read())
     token = getpass(f"token for {host}: ") if sys.stdin.isatty() else sys.stdin.readline().strip()
     if not token:
         raise CommandFailed("no token came from standard input", ExitCode.REFUSED)
     return token
 
 
-async def _run(options: argparse.Namespace, token: str) -> list[Credential]:
+async def _run(options: argparse.Namespace, secret: str | GithubApp) -> list[Credential]:
     async with connect(find_target(options)) as connection:
         credentials = connection.treadle.credentials
         if options.action == "add":
-            return [await credentials.put(options.host, token, username=options.username)]
+            return [await credentials.put(options.host, secret, username=options.username)]
         found = [each for each in await credentials.list() if options.host in ("", each.host, each.credential_id)]
         if options.action == "list":
             return found

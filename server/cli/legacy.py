@@ -90,6 +90,7 @@ async def _source(settings: Settings, place: str) -> AsyncIterator[Source]:
 @asynccontextmanager
 async def _importer(settings: Settings, source: Source, owners: Owners, tenant_id: str, *, dry_run: bool) -> AsyncIterator[Importer]:
     from server.api.event_codec import ProtobufEventCodec
+    from server.codehosts.opened import open_githubs
     from server.db.stores import open_postgres
     from server.git.remote_url import RemoteUrls
     from server.git.repository import open_git
@@ -106,7 +107,9 @@ async def _importer(settings: Settings, source: Source, owners: Owners, tenant_i
     async with AsyncExitStack() as stack:
         stores = await stack.enter_async_context(open_postgres(settings))
         hosts = RemoteUrls(hosts=settings.git_allowed_hosts, prefixes=settings.git_allowed_prefixes)
-        credentials = Credentials(stores.credentials, open_vault(settings), hosts, lent=lent)
+        githubs = await stack.enter_async_context(open_githubs(settings))
+        credentials = Credentials(stores.credentials, open_vault(settings), hosts, githubs.tokens, lent=lent)
+        stack.push_async_callback(credentials.finished)
         repositories = await stack.enter_async_context(open_git(settings, token=credentials.token_for))
         codec = ProtobufEventCodec()
         scratch = settings.data_dir / "scratch"

@@ -207,6 +207,9 @@ def _add_credential(commands: argparse._SubParsersAction[_Parser]) -> None:
     credential = _command(commands, "credential", words, runs="server.cli.credential:run")
     credential.add_argument("action", choices=("add", "list", "remove"), help="the token for `add` is read from standard input")
     credential.add_argument("host", nargs="?", default="", help="github.com, or a prefix that the server's operator allows")
+    credential.add_argument(
+        "--github-app", nargs=2, metavar=("APP", "INSTALLATION"), help="a GitHub App and the number of its installation; its key is read"
+    )
     credential.add_argument("--username", metavar="NAME", default="", help="the name to show with it (default: x-access-token, for GitHub)")
     _json(credential)
     _connection(credential)

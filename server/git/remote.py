@@ -15,7 +15,7 @@ from server.git.refs import branch_ref, fetched_ref
 from server.git.refusal import refused
 from server.git.remote_url import RemoteUrls
 from server.kernel.credential import Token
-from server.kernel.errors import CredentialUnreadable, RepositoryUnreachable
+from server.kernel.errors import TOKEN_TROUBLE, RepositoryUnreachable
 from server.kernel.ports.repositories import Repository
 
 TokenSupplier = Callable[[Repository], Awaitable[Token | None]]
@@ -55,7 +55,13 @@ class Remote:
 
     async def advertised(self, repository: Repository, *branches: str) -> Advertised:
         """Ask for the default branch and `branches`; 10 s at most. Errors: RepositoryUnreachable."""
-        wanted = {branch_ref(branch) for branch in branches}
+        return await self._listed(repository, {branch_ref(branch) for branch in branches})
+
+    async def heads(self, repository: Repository) -> Advertised:
+        """The same with all branches."""
+        return await self._listed(repository, {"refs/heads/*"})
+
+    async def _listed(self, repository: Repository, wanted: set[str]) -> Advertised:
         try:
             async with asyncio.timeout(LS_REMOTE_SECONDS):
                 access = await self._access(repository)
@@ -99,6 +105,18 @@ class Remote:
         except GitFailed as error:
             raise refused(error, secrets=access.secrets) from error
 
+    async def delete(self, repository: Repository, mirror: Path, *, branch: str, expected: str) -> None:
+        """Delete the branch, if it is still at `expected`. Errors: PushRefused."""
+        ref = branch_ref(branch)
+        access = await self._access(repository)
+        try:
+            await self._git.run(
+                "push", "--porcelain", "--no-verify", f"--force-with-lease={ref}:{expected}", "--end-of-options", repository.url, f":{ref}",
+                git_dir=mirror, access=access,
+            )  # fmt: skip
+        except GitFailed as error:
+            raise refused(error, secrets=access.secrets) from error
+
     async def _access(self, repository: Repository) -> Access:
         url = repository.url
         protocol = url.partition("://")[0]
@@ -107,7 +125,7 @@ class Remote:
             configuration["http.curloptResolve"] = await self._pinned(url)
         try:
             token = await self._token(repository)
-        except CredentialUnreadable as error:
+        except TOKEN_TROUBLE as error:
             raise RepositoryUnreachable(error.message) from error
         if token is None:
             return Access(protocol, configuration=configuration)
@@ -141,6 +159,7 @@ def _parse(listing: str, wanted: set[str]) -> Advertised:
         value, _, name = line.partition("\t")
         if value.startswith("ref: ") and name == "HEAD":
             default = value.removeprefix("ref: ").removeprefix("refs/heads/")
-        elif name in wanted:  # patterns of ls-remote also match the ends of longer names
+        elif name in wanted or ("refs/heads/*" in wanted and name.startswith("refs/heads/")):
+            # Patterns of ls-remote also match the ends of longer names.
             refs[name] = value
     return Advertised(default, refs)

@@ -73,6 +73,28 @@ class GitRepositories:
             raise BranchUnknown(name)
         return RemoteBranch(name, commit)
 
+    async def branches(self, repository: Repository) -> tuple[str, list[RemoteBranch]]:
+        """The default branch's name, and all branches."""
+        self.check_url(repository.url)
+        told = await self.remote.heads(repository)
+        names = sorted(ref.removeprefix("refs/heads/") for ref in told.refs if ref.startswith("refs/heads/"))
+        return told.default_branch, [RemoteBranch(name, told.refs[branch_ref(name)]) for name in names if is_branch(name)]
+
+    async def delete_branch(self, repository: Repository, branch: str) -> bool:
+        """Delete a branch of the remote."""
+        self.check_url(repository.url)
+        told = await self.remote.advertised(repository, branch)
+        if told.is_default(branch):
+            raise PushRefused(f"{branch!r} is the repository's default branch", PushRefusal.DEFAULT_BRANCH)
+        if (now := told.refs.get(branch_ref(branch), "")) == "":
+            return False
+        try:
+            async with self.mirrors.used(repository, seconds=self.lock_seconds) as mirror:
+                await self.remote.delete(repository, mirror, branch=branch, expected=now)
+        except (TimeoutError, GitFailed, OSError) as error:
+            raise RepositoryUnreachable(_trouble(error)) from error
+        return True
+
     async def fetch(self, repository: Repository, *, branch: str, session_branch: str, head_commit: str) -> str:
         """Bring the branches into the mirror."""
         self.check_url(repository.url)

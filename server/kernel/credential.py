@@ -13,6 +13,10 @@ class CredentialKind(StrEnum):
 
     TOKEN = "TOKEN"  # noqa: S105 - its name
     """A token that works until its host says otherwise."""
+    GITHUB_OAUTH = "GITHUB_OAUTH"
+    """A GitHub user's, which may end after hours, and is renewed by another one."""
+    GITHUB_APP = "GITHUB_APP"
+    """A GitHub App's key, by which tokens for one installation are got, each for an hour."""
 
 
 @dataclass(frozen=True)
@@ -40,7 +44,11 @@ class Credential:
 class Material:
     """The secret part, as it is sealed."""
 
-    token: str = field(repr=False)
+    token: str = field(default="", repr=False)
+    refresh_token: str = field(default="", repr=False)
+    app_id: str = ""
+    installation_id: str = ""
+    private_key: str = field(default="", repr=False)
 
     def encode(self) -> bytes:
         """For the vault."""
@@ -58,3 +66,4 @@ class Token:
 
     username: str
     secret: str = field(repr=False)
+    kind: CredentialKind = CredentialKind.TOKEN

@@ -2,30 +2,52 @@
 
 from __future__ import annotations
 
+import asyncio
 import re
 from collections.abc import Callable
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
+from datetime import UTC, datetime, timedelta
+from weakref import WeakValueDictionary
 
 import structlog
 
 from server.kernel.credential import Credential, CredentialKind, Material, Token
-from server.kernel.errors import CredentialNotFound, CredentialUnreadable, InvalidField, RequestTooLarge, SecretUnreadable, VersionConflict
+from server.kernel.errors import (
+    CredentialNotFound,
+    CredentialRejected,
+    CredentialUnreadable,
+    InvalidField,
+    RequestTooLarge,
+    SecretUnreadable,
+    StoreUnavailable,
+    VersionConflict,
+)
+from server.kernel.finish import Finishing
 from server.kernel.identity import Principal
 from server.kernel.ids import new_id
 from server.kernel.ports.credential_store import CredentialStore, Sealed
 from server.kernel.ports.hosts import Hosts
 from server.kernel.ports.repositories import Repository
+from server.kernel.ports.token_issuer import Issued, TokenIssuer
 from server.kernel.ports.vault import Place, Vault
 
 MAX_SECRET = 4096
+MAX_PRIVATE_KEY = 16 * 1024
 MAX_USERNAME = 100
 USED_SECONDS = 60.0
+EARLY = timedelta(minutes=5)
+"""A token is renewed so long before it expires, so that no operation is under way with an expired one."""
 DEFAULT_USERNAME = "x-access-token"
 """What GitHub wants beside a token; most hosts take any name."""
+MAX_ISSUED = 1024
 
 _TOKEN = re.compile(r"[\x21-\x7e]{8,}")
 _USERNAME = re.compile(r"[A-Za-z0-9._@+-]+")
+_NUMBER = re.compile(r"[0-9]{1,20}")
+_CLIENT = re.compile(r"[A-Za-z0-9.]{1,64}")
 _TRIES = 3
+_LOOK_PAUSES = (0.05, 0.2, 0.5, 1.0)
+_KEEP_PAUSES = (0.5, 1.0, 2.0, 4.0)
 
 log = structlog.get_logger()
 
@@ -36,25 +58,35 @@ class PutCredential:
 
     host: str
     username: str
-    token: str = field(repr=False)
+    material: Material = field(repr=False)
+    kind: CredentialKind = CredentialKind.TOKEN
+    expires_at: datetime | None = None
     version: int = 0
 
 
 class Credentials:
     """Keeps and lends them. What it lends is told to `lent`, so that it never gets into a log or an event."""
 
-    def __init__(self, store: CredentialStore, vault: Vault, hosts: Hosts, *, lent: Callable[[str], None]) -> None:
+    def __init__(self, store: CredentialStore, vault: Vault, hosts: Hosts, issuer: TokenIssuer, *, lent: Callable[[str], None]) -> None:
         self._store = store
         self._vault = vault
         self._hosts = hosts
+        self._issuer = issuer
         self._lent = lent
+        self._issued: dict[tuple[str, int], Issued] = {}
+        self._renewing: WeakValueDictionary[str, asyncio.Lock] = WeakValueDictionary()
+        self._finishing = Finishing()
 
     async def put(self, principal: Principal, request: PutCredential) -> Credential:
         """Errors: as listed at CredentialService.PutCredential."""
         host = self._hosts.check_host(request.host)
         username = request.username or DEFAULT_USERNAME
-        _check(username, request.token)
-        self._lent(request.token)
+        _check(username, request)
+        if request.kind is not CredentialKind.TOKEN:
+            self._issuer.check(host, refreshes=bool(request.material.refresh_token))
+        if request.kind is CredentialKind.GITHUB_APP:
+            # Whether it is one is known only by trying.
+            await self._of_installation(host, request.material)
         for _ in range(_TRIES):
             known = await self._store.find(principal.tenant_id, principal.user_id, host)
             now = known.credential if known else None
@@ -65,11 +97,12 @@ class Credentials:
                 tenant_id=principal.tenant_id,
                 owner_id=principal.user_id,
                 host=host,
-                kind=CredentialKind.TOKEN,
+                kind=request.kind,
                 username=username,
+                expires_at=request.expires_at,
                 version=now.version if now else 0,
             )
-            stored = await self._store.put(self._sealed(wanted, Material(request.token)))
+            stored = await self._store.put(self._sealed(wanted, request.material))
             if stored is not None:
                 return stored
         raise VersionConflict(request.version, now.version if now else 0)
@@ -84,14 +117,24 @@ class Credentials:
             raise CredentialNotFound(id_)
 
     async def token_for(self, repository: Repository) -> Token | None:
-        """What the repository's owner has for its host, as it is now; None for nothing. Errors: CredentialUnreadable."""
+        """What the repository's owner has for its host, good for some minutes; None for nothing. Errors: TOKEN_TROUBLE."""
         found = await self._store.find(repository.tenant_id, repository.owner_id, self._hosts.host_of(repository.url))
         if found is None:
             return None
-        token = Token(found.credential.username, self._opened(found).token)
-        self._lent(token.secret)
+        match found.credential.kind:
+            case CredentialKind.TOKEN:
+                secret = self._opened(found).token
+            case CredentialKind.GITHUB_OAUTH:
+                secret = await self._user_token(found)
+            case CredentialKind.GITHUB_APP:
+                secret = await self._installation_token(found)
+        self._lent(secret)
         await self._store.used(found.credential, seconds=USED_SECONDS)
-        return token
+        return Token(found.credential.username, secret, found.credential.kind)
+
+    async def finished(self) -> None:
+        """Wait for renewals that are under way: what they bring exists nowhere else. Bounded by the issuer."""
+        await self._finishing.finished()
 
     async def renew_seals(self) -> None:
         """Seal anew what is sealed under an older key, so that it can be taken away."""
@@ -111,6 +154,72 @@ class Credentials:
         if unreadable:
             log.error("vault.key_missing", credentials=unreadable, help="their key is not in TREADLE_VAULT_KEY, or <data_dir>/vault-key")
 
+    async def _user_token(self, found: Sealed) -> str:
+        material = self._opened(found)
+        if _good(found.credential.expires_at) or not material.refresh_token:
+            return material.token
+        lock = self._renewing.setdefault(found.credential.id, asyncio.Lock())
+        async with lock:
+            # Whoever came first has renewed it. Between the host's answer and the database no caller who leaves may come: a refresh token
+            # works once.
+            return await self._finishing.run(self._renewed(found.credential))
+
+    async def _renewed(self, before: Credential) -> str:
+        found = await self._again(before)
+        material = self._opened(found)
+        if _good(found.credential.expires_at):
+            return material.token
+        try:
+            issued = await self._issuer.refreshed(found.credential.host, material.refresh_token)
+        except CredentialRejected:
+            # Perhaps another server has spent it, and is about to store what it got.
+            for pause in _LOOK_PAUSES:
+                await asyncio.sleep(pause)
+                again = await self._again(before)
+                if again.credential.version != found.credential.version:
+                    return self._opened(again).token
+            raise
+        self._lent(issued.token)
+        kept = Material(token=issued.token, refresh_token=issued.refresh_token or material.refresh_token)
+        credential = replace(found.credential, expires_at=issued.expires_at, scopes=issued.scopes or found.credential.scopes)
+        await self._kept(self._sealed(credential, kept))
+        return issued.token
+
+    async def _kept(self, renewed: Sealed) -> None:
+        """A database that is away for a moment costs no user the login: what was stored before is worthless now."""
+        for pause in (*_KEEP_PAUSES, None):
+            try:
+                if await self._store.put(renewed) is None:
+                    log.info("credential.replaced_meanwhile", credential_id=renewed.credential.id)
+            except StoreUnavailable:
+                if pause is None:
+                    raise
+                await asyncio.sleep(pause)
+            else:
+                return
+
+    async def _again(self, before: Credential) -> Sealed:
+        found = await self._store.find(before.tenant_id, before.owner_id, before.host)
+        if found is None:
+            raise CredentialRejected(before.host, "it was deleted meanwhile")
+        return found
+
+    async def _installation_token(self, found: Sealed) -> str:
+        """The same one until shortly before it expires. It lives in this process only."""
+        key = (found.credential.id, found.credential.version)
+        issued = self._issued.get(key)
+        if issued is None or not _good(issued.expires_at):
+            issued = await self._of_installation(found.credential.host, self._opened(found))
+            while len(self._issued) >= MAX_ISSUED:
+                del self._issued[next(iter(self._issued))]
+            self._issued[key] = issued
+        return issued.token
+
+    async def _of_installation(self, host: str, material: Material) -> Issued:
+        return await self._issuer.of_installation(
+            host, app_id=material.app_id, installation_id=material.installation_id, private_key=material.private_key
+        )
+
     def _sealed(self, credential: Credential, material: Material) -> Sealed:
         return Sealed(credential, self._vault.seal(material.encode(), _place(credential)))
 
@@ -125,11 +234,27 @@ def _place(credential: Credential) -> Place:
     return Place(credential.tenant_id, "credential", credential.id)
 
 
-def _check(username: str, token: str) -> None:
-    for name, text, limit in (("username", username, MAX_USERNAME), ("token", token, MAX_SECRET)):
+def _good(expires_at: datetime | None) -> bool:
+    return expires_at is None or expires_at - EARLY > datetime.now(UTC)
+
+
+def _check(username: str, request: PutCredential) -> None:
+    """Errors: InvalidField, RequestTooLarge."""
+    material = request.material
+    for name, text, limit in (
+        ("username", username, MAX_USERNAME),
+        ("token", material.token, MAX_SECRET),
+        ("refresh_token", material.refresh_token, MAX_SECRET),
+        ("private_key", material.private_key, MAX_PRIVATE_KEY),
+    ):
         if len(text) > limit:
             raise RequestTooLarge(name, size=len(text), limit=limit)
     if not _USERNAME.fullmatch(username):
         raise InvalidField("username", "only letters, digits and ._@+- are allowed")
-    if not _TOKEN.fullmatch(token):
-        raise InvalidField("token", "8 printable ASCII characters or more, without blanks")
+    if request.kind is CredentialKind.GITHUB_APP:
+        if not (_CLIENT.fullmatch(material.app_id) and _NUMBER.fullmatch(material.installation_id) and material.private_key):
+            raise InvalidField("github_app", "the app's id, the installation's number and the private key are needed")
+        return
+    for name, text in (("token", material.token), ("refresh_token", material.refresh_token or material.token)):
+        if not _TOKEN.fullmatch(text):
+            raise InvalidField(name, "8 printable ASCII characters or more, without blanks")

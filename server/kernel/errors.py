@@ -131,6 +131,112 @@ class CredentialUnreadable(KernelError):
         super().__init__(f"the credential for {host} cannot be read by this server; store it again", host=host)
 
 
+class CredentialMissing(KernelError):
+    """The caller has stored no credential for the host."""
+
+    def __init__(self, host: str) -> None:
+        super().__init__(f"you have stored no credential for {host}", host=host)
+
+
+class CredentialRejected(KernelError):
+    """The host does not take the credential: it was revoked, has expired, or a single sign-on is due (`sso_url`)."""
+
+    def __init__(self, host: str, reason: str, *, sso_url: str = "") -> None:
+        more = {"sso_url": sso_url} if sso_url else {}
+        super().__init__(f"{host} does not take your credential: {reason}", host=host, reason=reason, **more)
+
+
+class CodeHostForbidden(KernelError):
+    """The credential may not do this."""
+
+    def __init__(self, host: str, reason: str) -> None:
+        super().__init__(f"{host} does not let your credential do this: {reason}", host=host, reason=reason)
+
+
+class CodeHostLimited(KernelError):
+    """The host lets this credential make no more requests for now."""
+
+    def __init__(self, host: str, *, seconds: int) -> None:
+        super().__init__(f"{host} takes no more requests of you for {seconds} s", host=host, retry_after_seconds=str(seconds))
+
+
+class CodeHostRefused(KernelError):
+    """The host refused, for a reason of its own."""
+
+    def __init__(self, host: str, reason: str) -> None:
+        super().__init__(f"{host} refused: {reason}", host=host, reason=reason)
+
+
+class UnsupportedByHost(KernelError):
+    """This kind of code host cannot do that, or this server does not know how to ask it."""
+
+    def __init__(self, host: str, what: str) -> None:
+        super().__init__(f"{what} cannot be had from {host}: it is spoken to by Git alone", host=host)
+
+
+class RemoteNotFound(KernelError):
+    """The host has no such thing, or hides it from this credential."""
+
+    def __init__(self, what: str) -> None:
+        super().__init__(f"the code host has no {what}, or does not show it to you", what=what)
+
+
+class BranchExists(KernelError):
+    """There is a branch with this name."""
+
+    def __init__(self, branch: str) -> None:
+        super().__init__(f"there is a branch {branch!r} already", branch=branch)
+
+
+class PullRequestExists(KernelError):
+    """There is an open pull request for these branches."""
+
+    def __init__(self, head: str, base: str) -> None:
+        super().__init__(f"there is an open pull request from {head!r} into {base!r} already", head=head, base=base)
+
+
+class ContentChanged(KernelError):
+    """The file is not what the caller has seen."""
+
+    def __init__(self, path: str) -> None:
+        super().__init__(f"{path!r} has changed since you read it; read it again", path=path)
+
+
+class ContentTooLarge(KernelError):
+    """The file is larger than this call gives out."""
+
+    def __init__(self, path: str, *, size: int, limit: int) -> None:
+        super().__init__(f"{path!r} has {size:,} bytes; at most {limit:,} are given out here", path=path, size=str(size), limit=str(limit))
+
+
+class NoCommits(KernelError):
+    """There is nothing to merge."""
+
+    def __init__(self, head: str, base: str) -> None:
+        super().__init__(f"{head!r} has no commits that {base!r} has not", head=head, base=base)
+
+
+class MergeConflict(KernelError):
+    """The branches cannot be merged without a person."""
+
+    def __init__(self, into: str, from_: str) -> None:
+        super().__init__(f"{from_!r} cannot be merged into {into!r} without conflicts", into=into, **{"from": from_})
+
+
+class NotMergeable(KernelError):
+    """The host does not let the pull request be merged."""
+
+    def __init__(self, number: int, reason: str) -> None:
+        super().__init__(f"pull request {number} cannot be merged: {reason}", number=str(number), reason=reason)
+
+
+class MergeabilityUnknown(KernelError):
+    """The host did not find out in time whether the pull request can be merged."""
+
+    def __init__(self, number: int, *, seconds: float) -> None:
+        super().__init__(f"after {seconds:g} s the host does not know whether pull request {number} can be merged", number=str(number))
+
+
 class RepositoryNotAllowed(KernelError):
     """The repository's URL has a form, a scheme or a host that this server does not allow."""
 
@@ -400,6 +506,17 @@ class StoreRejected(KernelError):
 
     def __init__(self, reason: str) -> None:
         super().__init__("the database refused a statement", reason=reason)
+
+
+class CodeHostUnavailable(KernelError):
+    """The code host does not answer, or with an error of its own."""
+
+    def __init__(self, host: str, reason: str) -> None:
+        super().__init__(f"{host} does not do it now: {reason}", host=host, reason=reason)
+
+
+TOKEN_TROUBLE = (CredentialUnreadable, CredentialRejected, CodeHostLimited, CodeHostUnavailable)
+"""Why a stored credential gives no token."""
 
 
 class SlowConsumer(KernelError):

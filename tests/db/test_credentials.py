@@ -10,11 +10,12 @@ from urllib.parse import urlsplit
 import pytest
 from pydantic import SecretStr
 
+from server.codehosts.github_tokens import GitHubTokens
 from server.config import Settings
 from server.db.stores import Stores
 from server.git.remote_url import RemoteUrls
 from server.identity.vault import open_vault
-from server.kernel.credential import Credential, CredentialKind
+from server.kernel.credential import Credential, CredentialKind, Material
 from server.kernel.credentials import Credentials, PutCredential
 from server.kernel.errors import CredentialNotFound, CredentialUnreadable, InvalidField, VersionConflict
 from server.kernel.identity import Principal
@@ -28,7 +29,13 @@ KEYS = [base64.b64encode(os.urandom(32)).decode() for _ in range(2)]
 
 def credentials(stores: Stores, *keys: str) -> Credentials:
     vault = open_vault(Settings(vault_key=SecretStr(",".join(keys or KEYS[:1]))))
-    return Credentials(stores.credentials, vault, RemoteUrls(hosts="github.com,gitlab.com", prefixes=PREFIX), lent=lambda _: None)
+    return Credentials(
+        stores.credentials,
+        vault,
+        RemoteUrls(hosts="github.com,gitlab.com", prefixes=PREFIX),
+        GitHubTokens({}, {}, client_id="", client_secret=""),
+        lent=lambda _: None,
+    )
 
 
 async def secret_for(used: Credentials, user: Principal, url: str) -> str | None:
@@ -40,9 +47,9 @@ async def test_a_token_is_lent_to_its_owner_for_its_host_and_to_nobody_else(
     stores: Stores, alice: Principal, bob: Principal, mallory: Principal
 ) -> None:
     used = credentials(stores)
-    stored = await used.put(alice, PutCredential("GitHub.com", "", "ghp_of_alice"))
+    stored = await used.put(alice, PutCredential("GitHub.com", "", Material("ghp_of_alice")))
     assert (stored.host, stored.username, stored.version, stored.last_used_at) == ("github.com", "x-access-token", 1, None)
-    await used.put(alice, PutCredential(PREFIX, "alice", "for-the-team"))
+    await used.put(alice, PutCredential(PREFIX, "alice", Material("for-the-team")))
     assert await secret_for(used, alice, "https://github.com/acme/app.git") == "ghp_of_alice"
     assert await secret_for(used, alice, f"{PREFIX}app.git") == "for-the-team"
     for url in ("https://gitlab.com/acme/app.git", "https://git.example.org/other/app.git", "https://github.com.evil.test/acme/app.git"):
@@ -60,11 +67,11 @@ async def test_a_token_is_lent_to_its_owner_for_its_host_and_to_nobody_else(
 
 async def test_what_replaces_another_keeps_its_id_and_never_a_newer_one(stores: Stores, alice: Principal) -> None:
     used = credentials(stores)
-    first = await used.put(alice, PutCredential("github.com", "", "ghp_first_one"))
-    second = await used.put(alice, PutCredential("github.com", "ada", "ghp_second_one", version=1))
+    first = await used.put(alice, PutCredential("github.com", "", Material("ghp_first_one")))
+    second = await used.put(alice, PutCredential("github.com", "ada", Material("ghp_second_one"), version=1))
     assert (second.id, second.version, second.username) == (first.id, 2, "ada")
     with pytest.raises(VersionConflict):
-        await used.put(alice, PutCredential("github.com", "", "ghp_third_one", version=1))
+        await used.put(alice, PutCredential("github.com", "", Material("ghp_third_one"), version=1))
     assert await secret_for(used, alice, "https://github.com/acme/app.git") == "ghp_second_one"
     # As a renewal does that comes too late.
     assert await stores.credentials.put(Sealed(replace(first, username="stale"), b"stale")) is None
@@ -75,7 +82,7 @@ async def test_what_replaces_another_keeps_its_id_and_never_a_newer_one(stores: 
 
 async def test_no_row_opens_in_the_place_of_another(stores: Stores, alice: Principal, mallory: Principal) -> None:
     used = credentials(stores)
-    await used.put(alice, PutCredential("github.com", "", "ghp_of_alice"))
+    await used.put(alice, PutCredential("github.com", "", Material("ghp_of_alice")))
     stolen = await stores.credentials.find("acme", "alice", "github.com")
     assert stolen is not None
     moved = Credential(new_id(), mallory.tenant_id, mallory.user_id, "github.com", CredentialKind.TOKEN, "x")
@@ -87,7 +94,7 @@ async def test_no_row_opens_in_the_place_of_another(stores: Stores, alice: Princ
 async def test_a_new_key_seals_everything_anew_and_then_the_old_one_can_go(stores: Stores, alice: Principal, mallory: Principal) -> None:
     old, new = KEYS
     for user in (alice, mallory):
-        await credentials(stores, old).put(user, PutCredential("github.com", "", f"ghp_of_{user.user_id}"))
+        await credentials(stores, old).put(user, PutCredential("github.com", "", Material(f"ghp_of_{user.user_id}")))
     with pytest.raises(CredentialUnreadable):
         await secret_for(credentials(stores, new), alice, "https://github.com/acme/app.git")
     await credentials(stores, new).renew_seals()  # it cannot, and harms nothing
@@ -100,15 +107,15 @@ async def test_a_new_key_seals_everything_anew_and_then_the_old_one_can_go(store
 @pytest.mark.parametrize(
     ("field", "request_"),
     [
-        ("host", PutCredential("github.com.evil.test", "", "ghp_12345678")),
-        ("host", PutCredential("https://git.example.org/", "", "ghp_12345678")),
-        ("username", PutCredential("github.com", "a:b", "ghp_12345678")),
-        ("token", PutCredential("github.com", "", "short")),
-        ("token", PutCredential("github.com", "", "ghp_1234\n5678")),
+        ("host", PutCredential("github.com.evil.test", "", Material("ghp_12345678"))),
+        ("host", PutCredential("https://git.example.org/", "", Material("ghp_12345678"))),
+        ("username", PutCredential("github.com", "a:b", Material("ghp_12345678"))),
+        ("token", PutCredential("github.com", "", Material("short"))),
+        ("token", PutCredential("github.com", "", Material("ghp_1234\n5678"))),
     ],
 )
 async def test_what_is_no_credential_is_refused(stores: Stores, alice: Principal, field: str, request_: PutCredential) -> None:
     with pytest.raises(InvalidField) as refused:
         await credentials(stores).put(alice, request_)
     assert refused.value.field == field
-    assert request_.token not in str(refused.value)
+    assert request_.material.token not in str(refused.value)

@@ -112,6 +112,16 @@ class Repositories(Protocol):
         Errors: RepositoryUnreachable (Git's reason), BranchUnknown."""
         ...
 
+    async def branches(self, repository: Repository) -> tuple[str, list[RemoteBranch]]:
+        """The name of the remote's default branch ("" when it does not tell), and all its branches by name.
+        Errors: RepositoryUnreachable."""
+        ...
+
+    async def delete_branch(self, repository: Repository, branch: str) -> bool:
+        """Delete the remote's `branch`, as it was a moment before; False when there is none. Never the default branch.
+        Errors: PushRefused with the remote's reason; RepositoryUnreachable."""
+        ...
+
     async def fetch(self, repository: Repository, *, branch: str, session_branch: str, head_commit: str) -> str:
         """Bring `branch` (and `session_branch`, when not empty and it exists) into the owner's trusted mirror. Returns the commit to
         start from. That is the session branch's on the remote, or `head_commit` (the newest that Treadle made, "" for none) when

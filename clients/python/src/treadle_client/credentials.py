@@ -11,6 +11,8 @@ if TYPE_CHECKING:
     from treadle_client.aio_link import AsyncLink
     from treadle_client.link import Link
 
+Secret = str | pb.GithubOauth | pb.GithubApp
+
 
 class Credentials:
     """At most one per host; used for repositories on exactly that host."""
@@ -18,12 +20,13 @@ class Credentials:
     def __init__(self, link: Link) -> None:
         self._link = link
 
-    def put(self, host: str, token: str, *, username: str = "", version: int = 0) -> pb.Credential:
-        """Store it, in place of the one that is there (with `version`, only of that one). `username`: else `x-access-token`, for GitHub.
+    def put(self, host: str, secret: Secret, *, username: str = "", version: int = 0) -> pb.Credential:
+        """Store it, in place of the one that is there (with `version`, only of that one). `secret`: a token, or what GitHub gave to an
+        app. `username`: else `x-access-token`, for GitHub.
 
-        Errors: InvalidField, RequestTooLarge, VersionConflict.
+        Errors: InvalidField, RequestTooLarge, VersionConflict; of a GithubApp, which is tried first, CredentialRejected.
         """
-        request = pb.PutCredentialRequest(host=host, token=token, username=username, version=version)
+        request = _put(host, secret, username, version)
         return self._link.ask(self._link.service(CredentialServiceStub).PutCredential, request, again=not version).credential
 
     def list(self) -> list[pb.Credential]:
@@ -43,12 +46,13 @@ class AsyncCredentials:
     def __init__(self, link: AsyncLink) -> None:
         self._link = link
 
-    async def put(self, host: str, token: str, *, username: str = "", version: int = 0) -> pb.Credential:
-        """Store it, in place of the one that is there (with `version`, only of that one). `username`: else `x-access-token`, for GitHub.
+    async def put(self, host: str, secret: Secret, *, username: str = "", version: int = 0) -> pb.Credential:
+        """Store it, in place of the one that is there (with `version`, only of that one). `secret`: a token, or what GitHub gave to an
+        app. `username`: else `x-access-token`, for GitHub.
 
-        Errors: InvalidField, RequestTooLarge, VersionConflict.
+        Errors: InvalidField, RequestTooLarge, VersionConflict; of a GithubApp, which is tried first, CredentialRejected.
         """
-        request = pb.PutCredentialRequest(host=host, token=token, username=username, version=version)
+        request = _put(host, secret, username, version)
         answer = await self._link.ask(self._link.service(CredentialServiceStub).PutCredential, request, again=not version)
         return answer.credential
 
@@ -61,3 +65,14 @@ class AsyncCredentials:
         """Errors: CredentialNotFound."""
         request = pb.DeleteCredentialRequest(credential_id=credential_id)
         await self._link.ask(self._link.service(CredentialServiceStub).DeleteCredential, request, again=False)
+
+
+def _put(host: str, secret: Secret, username: str, version: int) -> pb.PutCredentialRequest:
+    request = pb.PutCredentialRequest(host=host, username=username, version=version)
+    if isinstance(secret, str):
+        request.token = secret
+    elif isinstance(secret, pb.GithubOauth):
+        request.github_oauth.CopyFrom(secret)
+    else:
+        request.github_app.CopyFrom(secret)
+    return request

@@ -123,6 +123,66 @@ class CredentialUnreadable(CallFailed):
     """The server has lost the key of a stored credential; store it again. Metadata: host."""
 
 
+class CredentialMissing(CallFailed):
+    """You have stored no credential for the host. Metadata: host."""
+
+
+class CredentialRejected(CallFailed):
+    """The host does not take your credential: it was revoked, has expired, or a single sign-on is due. Metadata: host, reason, sso_url."""
+
+
+class CodeHostForbidden(CallFailed):
+    """Your credential may not do this. Metadata: host, reason."""
+
+
+class CodeHostLimited(CallFailed):
+    """The host takes no more requests of you for now. Metadata: host, retry_after_seconds."""
+
+
+class CodeHostRefused(CallFailed):
+    """The host refused, for a reason of its own. Metadata: host, reason."""
+
+
+class UnsupportedByHost(CallFailed):
+    """The host is spoken to by Git alone, which cannot do that. Metadata: host."""
+
+
+class RemoteNotFound(CallFailed):
+    """The host has no such thing, or does not show it to you. Metadata: what."""
+
+
+class BranchExists(CallFailed):
+    """There is a branch with this name. Metadata: branch."""
+
+
+class PullRequestExists(CallFailed):
+    """There is an open pull request for these branches. Metadata: head, base."""
+
+
+class ContentChanged(CallFailed):
+    """The file is not what you have seen. Metadata: path."""
+
+
+class ContentTooLarge(CallFailed):
+    """The file is larger than what is given out. Metadata: path, size, limit."""
+
+
+class NoCommits(CallFailed):
+    """There is nothing to merge. Metadata: head, base."""
+
+
+class MergeConflict(CallFailed):
+    """The branches cannot be merged without a person. Metadata: into, from."""
+
+
+class NotMergeable(CallFailed):
+    """The host does not let the pull request be merged. Metadata: number, reason."""
+
+
+class MergeabilityUnknown(CallFailed):
+    """The host did not find out in time whether the pull request can be merged. Metadata: number."""
+
+
 class RepositoryNotAllowed(InvalidRequest):
     """The server does not fetch from such an address. Metadata: reason."""
 
@@ -269,6 +329,10 @@ class SnapshotUnavailable(Unavailable):
     """A commit cannot be fetched from the object store now. Metadata: commit, reason."""
 
 
+class CodeHostUnavailable(Unavailable):
+    """The code host does not answer, or with an error of its own. Whether a change was made is not known. Metadata: host, reason."""
+
+
 class SlowConsumer(Unavailable):
     """The stream was not read for so long that the server ended it. Metadata: after_seq."""
 
@@ -284,6 +348,22 @@ BY_REASON: Mapping[str, type[CallFailed]] = {
     "EGRESS_NOT_CONFIGURED": EgressNotConfigured,
     "CREDENTIAL_NOT_FOUND": CredentialNotFound,
     "CREDENTIAL_UNREADABLE": CredentialUnreadable,
+    "CREDENTIAL_MISSING": CredentialMissing,
+    "CREDENTIAL_REJECTED": CredentialRejected,
+    "CODE_HOST_FORBIDDEN": CodeHostForbidden,
+    "CODE_HOST_LIMITED": CodeHostLimited,
+    "CODE_HOST_REFUSED": CodeHostRefused,
+    "UNSUPPORTED_BY_HOST": UnsupportedByHost,
+    "REMOTE_NOT_FOUND": RemoteNotFound,
+    "BRANCH_EXISTS": BranchExists,
+    "PULL_REQUEST_EXISTS": PullRequestExists,
+    "CONTENT_CHANGED": ContentChanged,
+    "CONTENT_TOO_LARGE": ContentTooLarge,
+    "NO_COMMITS": NoCommits,
+    "MERGE_CONFLICT": MergeConflict,
+    "NOT_MERGEABLE": NotMergeable,
+    "MERGEABILITY_UNKNOWN": MergeabilityUnknown,
+    "CODE_HOST_UNAVAILABLE": CodeHostUnavailable,
     "REPOSITORY_NOT_ALLOWED": RepositoryNotAllowed,
     "REPOSITORY_UNREACHABLE": RepositoryUnreachable,
     "BRANCH_UNKNOWN": BranchUnknown,

@@ -15,8 +15,12 @@ class CredentialKind(int, metaclass=_enum_type_wrapper.EnumTypeWrapper):
     __slots__ = ()
     CREDENTIAL_KIND_UNSPECIFIED: _ClassVar[CredentialKind]
     CREDENTIAL_KIND_TOKEN: _ClassVar[CredentialKind]
+    CREDENTIAL_KIND_GITHUB_OAUTH: _ClassVar[CredentialKind]
+    CREDENTIAL_KIND_GITHUB_APP: _ClassVar[CredentialKind]
 CREDENTIAL_KIND_UNSPECIFIED: CredentialKind
 CREDENTIAL_KIND_TOKEN: CredentialKind
+CREDENTIAL_KIND_GITHUB_OAUTH: CredentialKind
+CREDENTIAL_KIND_GITHUB_APP: CredentialKind
 
 class Credential(_message.Message):
     __slots__ = ("credential_id", "host", "kind", "username", "scopes", "expires_at", "created_at", "last_used_at", "version")
@@ -40,17 +44,41 @@ class Credential(_message.Message):
     version: int
     def __init__(self, credential_id: _Optional[str] = ..., host: _Optional[str] = ..., kind: _Optional[_Union[CredentialKind, str]] = ..., username: _Optional[str] = ..., scopes: _Optional[_Iterable[str]] = ..., expires_at: _Optional[_Union[datetime.datetime, _timestamp_pb2.Timestamp, _Mapping]] = ..., created_at: _Optional[_Union[datetime.datetime, _timestamp_pb2.Timestamp, _Mapping]] = ..., last_used_at: _Optional[_Union[datetime.datetime, _timestamp_pb2.Timestamp, _Mapping]] = ..., version: _Optional[int] = ...) -> None: ...
 
+class GithubOauth(_message.Message):
+    __slots__ = ("access_token", "refresh_token", "expires_at")
+    ACCESS_TOKEN_FIELD_NUMBER: _ClassVar[int]
+    REFRESH_TOKEN_FIELD_NUMBER: _ClassVar[int]
+    EXPIRES_AT_FIELD_NUMBER: _ClassVar[int]
+    access_token: str
+    refresh_token: str
+    expires_at: _timestamp_pb2.Timestamp
+    def __init__(self, access_token: _Optional[str] = ..., refresh_token: _Optional[str] = ..., expires_at: _Optional[_Union[datetime.datetime, _timestamp_pb2.Timestamp, _Mapping]] = ...) -> None: ...
+
+class GithubApp(_message.Message):
+    __slots__ = ("app_id", "installation_id", "private_key")
+    APP_ID_FIELD_NUMBER: _ClassVar[int]
+    INSTALLATION_ID_FIELD_NUMBER: _ClassVar[int]
+    PRIVATE_KEY_FIELD_NUMBER: _ClassVar[int]
+    app_id: str
+    installation_id: str
+    private_key: str
+    def __init__(self, app_id: _Optional[str] = ..., installation_id: _Optional[str] = ..., private_key: _Optional[str] = ...) -> None: ...
+
 class PutCredentialRequest(_message.Message):
-    __slots__ = ("host", "username", "version", "token")
+    __slots__ = ("host", "username", "version", "token", "github_oauth", "github_app")
     HOST_FIELD_NUMBER: _ClassVar[int]
     USERNAME_FIELD_NUMBER: _ClassVar[int]
     VERSION_FIELD_NUMBER: _ClassVar[int]
     TOKEN_FIELD_NUMBER: _ClassVar[int]
+    GITHUB_OAUTH_FIELD_NUMBER: _ClassVar[int]
+    GITHUB_APP_FIELD_NUMBER: _ClassVar[int]
     host: str
     username: str
     version: int
     token: str
-    def __init__(self, host: _Optional[str] = ..., username: _Optional[str] = ..., version: _Optional[int] = ..., token: _Optional[str] = ...) -> None: ...
+    github_oauth: GithubOauth
+    github_app: GithubApp
+    def __init__(self, host: _Optional[str] = ..., username: _Optional[str] = ..., version: _Optional[int] = ..., token: _Optional[str] = ..., github_oauth: _Optional[_Union[GithubOauth, _Mapping]] = ..., github_app: _Optional[_Union[GithubApp, _Mapping]] = ...) -> None: ...
 
 class PutCredentialResponse(_message.Message):
     __slots__ = ("credential",)

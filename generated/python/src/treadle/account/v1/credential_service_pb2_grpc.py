@@ -61,7 +61,8 @@ class CredentialServiceServicer(object):
     def PutCredential(self, request, context):
         """PutCredential stores the caller's credential for a host; one that is there already is replaced.
         Errors: INVALID_ARGUMENT/INVALID_FIELD (also for a host that this server does not fetch from); INVALID_ARGUMENT/REQUEST_TOO_LARGE;
-        ABORTED/VERSION_CONFLICT when `version` is given and is not the current one.
+        ABORTED/VERSION_CONFLICT when `version` is given and is not the current one; of a GitHub App FAILED_PRECONDITION/CREDENTIAL_REJECTED,
+        RESOURCE_EXHAUSTED/CODE_HOST_LIMITED and UNAVAILABLE/CODE_HOST_UNAVAILABLE, by what GitHub says to it.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')

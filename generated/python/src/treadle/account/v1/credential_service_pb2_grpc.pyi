@@ -38,7 +38,8 @@ class CredentialServiceStub:
     PutCredential: _grpc.UnaryUnaryMultiCallable[_credential_service_pb2.PutCredentialRequest, _credential_service_pb2.PutCredentialResponse]
     """PutCredential stores the caller's credential for a host; one that is there already is replaced.
     Errors: INVALID_ARGUMENT/INVALID_FIELD (also for a host that this server does not fetch from); INVALID_ARGUMENT/REQUEST_TOO_LARGE;
-    ABORTED/VERSION_CONFLICT when `version` is given and is not the current one.
+    ABORTED/VERSION_CONFLICT when `version` is given and is not the current one; of a GitHub App FAILED_PRECONDITION/CREDENTIAL_REJECTED,
+    RESOURCE_EXHAUSTED/CODE_HOST_LIMITED and UNAVAILABLE/CODE_HOST_UNAVAILABLE, by what GitHub says to it.
     """
     ListCredentials: _grpc.UnaryUnaryMultiCallable[_credential_service_pb2.ListCredentialsRequest, _credential_service_pb2.ListCredentialsResponse]
     """ListCredentials lists the caller's credentials by host, without their secrets. There are no more than this server has hosts, so there
@@ -59,7 +60,8 @@ class CredentialServiceAsyncStub(CredentialServiceStub):
     PutCredential: _aio.UnaryUnaryMultiCallable[_credential_service_pb2.PutCredentialRequest, _credential_service_pb2.PutCredentialResponse]  # type: ignore[assignment]
     """PutCredential stores the caller's credential for a host; one that is there already is replaced.
     Errors: INVALID_ARGUMENT/INVALID_FIELD (also for a host that this server does not fetch from); INVALID_ARGUMENT/REQUEST_TOO_LARGE;
-    ABORTED/VERSION_CONFLICT when `version` is given and is not the current one.
+    ABORTED/VERSION_CONFLICT when `version` is given and is not the current one; of a GitHub App FAILED_PRECONDITION/CREDENTIAL_REJECTED,
+    RESOURCE_EXHAUSTED/CODE_HOST_LIMITED and UNAVAILABLE/CODE_HOST_UNAVAILABLE, by what GitHub says to it.
     """
     ListCredentials: _aio.UnaryUnaryMultiCallable[_credential_service_pb2.ListCredentialsRequest, _credential_service_pb2.ListCredentialsResponse]  # type: ignore[assignment]
     """ListCredentials lists the caller's credentials by host, without their secrets. There are no more than this server has hosts, so there
@@ -83,7 +85,8 @@ class CredentialServiceServicer(metaclass=_abc_1.ABCMeta):
     ) -> _typing.Union[_credential_service_pb2.PutCredentialResponse, _abc.Awaitable[_credential_service_pb2.PutCredentialResponse]]:
         """PutCredential stores the caller's credential for a host; one that is there already is replaced.
         Errors: INVALID_ARGUMENT/INVALID_FIELD (also for a host that this server does not fetch from); INVALID_ARGUMENT/REQUEST_TOO_LARGE;
-        ABORTED/VERSION_CONFLICT when `version` is given and is not the current one.
+        ABORTED/VERSION_CONFLICT when `version` is given and is not the current one; of a GitHub App FAILED_PRECONDITION/CREDENTIAL_REJECTED,
+        RESOURCE_EXHAUSTED/CODE_HOST_LIMITED and UNAVAILABLE/CODE_HOST_UNAVAILABLE, by what GitHub says to it.
         """
 
     @_abc_1.abstractmethod

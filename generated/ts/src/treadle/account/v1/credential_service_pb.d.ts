@@ -88,6 +88,74 @@ export declare type Credential = Message<"treadle.account.v1.Credential"> & {
 export declare const CredentialSchema: GenMessage<Credential>;
 
 /**
+ * GithubOauth is a GitHub user's token, as an app got it.
+ *
+ * @generated from message treadle.account.v1.GithubOauth
+ */
+export declare type GithubOauth = Message<"treadle.account.v1.GithubOauth"> & {
+  /**
+   * The access token. Needed.
+   *
+   * @generated from field: string access_token = 1;
+   */
+  accessToken: string;
+
+  /**
+   * What renews it; empty for a token that does not expire.
+   *
+   * @generated from field: string refresh_token = 2;
+   */
+  refreshToken: string;
+
+  /**
+   * When the access token ends; unset for one that does not.
+   *
+   * @generated from field: google.protobuf.Timestamp expires_at = 3;
+   */
+  expiresAt?: Timestamp | undefined;
+};
+
+/**
+ * Describes the message treadle.account.v1.GithubOauth.
+ * Use `create(GithubOauthSchema)` to create a new message.
+ */
+export declare const GithubOauthSchema: GenMessage<GithubOauth>;
+
+/**
+ * GithubApp is a GitHub App in one of its installations.
+ *
+ * @generated from message treadle.account.v1.GithubApp
+ */
+export declare type GithubApp = Message<"treadle.account.v1.GithubApp"> & {
+  /**
+   * Its id, or its client id.
+   *
+   * @generated from field: string app_id = 1;
+   */
+  appId: string;
+
+  /**
+   * The number of the installation.
+   *
+   * @generated from field: string installation_id = 2;
+   */
+  installationId: string;
+
+  /**
+   * An RSA key in PEM, as GitHub gave it; at most 16,384 characters.
+   *
+   * @generated from field: string private_key = 3;
+   */
+  privateKey: string;
+};
+
+/**
+ * Describes the message treadle.account.v1.GithubApp.
+ * Use `create(GithubAppSchema)` to create a new message.
+ */
+export declare const GithubAppSchema: GenMessage<GithubApp>;
+
+/**
  * PutCredentialRequest is a credential.
  *
  * @generated from message treadle.account.v1.PutCredentialRequest
@@ -115,11 +183,25 @@ export declare type PutCredentialRequest = Message<"treadle.account.v1.PutCreden
   version: bigint;
 
   /**
-   * The token: 8 to 4,096 printable ASCII characters without blanks. Needed.
+   * The token: 8 to 4,096 printable ASCII characters without blanks. One of `token`, `github_oauth` and `github_app` is needed.
    *
    * @generated from field: string token = 4;
    */
   token: string;
+
+  /**
+   * A GitHub user's token that is renewed; for hosts that are GitHub.
+   *
+   * @generated from field: treadle.account.v1.GithubOauth github_oauth = 5;
+   */
+  githubOauth?: GithubOauth | undefined;
+
+  /**
+   * A GitHub App; for hosts that are GitHub. It is tried before it is stored.
+   *
+   * @generated from field: treadle.account.v1.GithubApp github_app = 6;
+   */
+  githubApp?: GithubApp | undefined;
 };
 
 /**
@@ -235,6 +317,20 @@ export enum CredentialKind {
    * @generated from enum value: CREDENTIAL_KIND_TOKEN = 1;
    */
   TOKEN = 1,
+
+  /**
+   * A GitHub user's token of an app, which may end after hours; the server renews it.
+   *
+   * @generated from enum value: CREDENTIAL_KIND_GITHUB_OAUTH = 2;
+   */
+  GITHUB_OAUTH = 2,
+
+  /**
+   * A GitHub App's private key; the server gets tokens for one installation with it, each for an hour.
+   *
+   * @generated from enum value: CREDENTIAL_KIND_GITHUB_APP = 3;
+   */
+  GITHUB_APP = 3,
 }
 
 /**
@@ -252,7 +348,8 @@ export declare const CredentialService: GenService<{
   /**
    * PutCredential stores the caller's credential for a host; one that is there already is replaced.
    * Errors: INVALID_ARGUMENT/INVALID_FIELD (also for a host that this server does not fetch from); INVALID_ARGUMENT/REQUEST_TOO_LARGE;
-   * ABORTED/VERSION_CONFLICT when `version` is given and is not the current one.
+   * ABORTED/VERSION_CONFLICT when `version` is given and is not the current one; of a GitHub App FAILED_PRECONDITION/CREDENTIAL_REJECTED,
+   * RESOURCE_EXHAUSTED/CODE_HOST_LIMITED and UNAVAILABLE/CODE_HOST_UNAVAILABLE, by what GitHub says to it.
    *
    * @generated from rpc treadle.account.v1.CredentialService.PutCredential
    */

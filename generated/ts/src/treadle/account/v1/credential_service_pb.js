@@ -10,7 +10,7 @@ import { file_google_protobuf_timestamp } from "@bufbuild/protobuf/wkt";
  * Describes the file treadle/account/v1/credential_service.proto.
  */
 export const file_treadle_account_v1_credential_service = /*@__PURE__*/
-  fileDesc("Cit0cmVhZGxlL2FjY291bnQvdjEvY3JlZGVudGlhbF9zZXJ2aWNlLnByb3RvEhJ0cmVhZGxlLmFjY291bnQudjEiqAIKCkNyZWRlbnRpYWwSFQoNY3JlZGVudGlhbF9pZBgBIAEoCRIMCgRob3N0GAIgASgJEjAKBGtpbmQYAyABKA4yIi50cmVhZGxlLmFjY291bnQudjEuQ3JlZGVudGlhbEtpbmQSEAoIdXNlcm5hbWUYBCABKAkSDgoGc2NvcGVzGAUgAygJEi4KCmV4cGlyZXNfYXQYBiABKAsyGi5nb29nbGUucHJvdG9idWYuVGltZXN0YW1wEi4KCmNyZWF0ZWRfYXQYByABKAsyGi5nb29nbGUucHJvdG9idWYuVGltZXN0YW1wEjAKDGxhc3RfdXNlZF9hdBgIIAEoCzIaLmdvb2dsZS5wcm90b2J1Zi5UaW1lc3RhbXASDwoHdmVyc2lvbhgJIAEoBCJWChRQdXRDcmVkZW50aWFsUmVxdWVzdBIMCgRob3N0GAEgASgJEhAKCHVzZXJuYW1lGAIgASgJEg8KB3ZlcnNpb24YAyABKAQSDQoFdG9rZW4YBCABKAkiSwoVUHV0Q3JlZGVudGlhbFJlc3BvbnNlEjIKCmNyZWRlbnRpYWwYASABKAsyHi50cmVhZGxlLmFjY291bnQudjEuQ3JlZGVudGlhbCIYChZMaXN0Q3JlZGVudGlhbHNSZXF1ZXN0Ik4KF0xpc3RDcmVkZW50aWFsc1Jlc3BvbnNlEjMKC2NyZWRlbnRpYWxzGAEgAygLMh4udHJlYWRsZS5hY2NvdW50LnYxLkNyZWRlbnRpYWwiMAoXRGVsZXRlQ3JlZGVudGlhbFJlcXVlc3QSFQoNY3JlZGVudGlhbF9pZBgBIAEoCSIaChhEZWxldGVDcmVkZW50aWFsUmVzcG9uc2UqTAoOQ3JlZGVudGlhbEtpbmQSHwobQ1JFREVOVElBTF9LSU5EX1VOU1BFQ0lGSUVEEAASGQoVQ1JFREVOVElBTF9LSU5EX1RPS0VOEAEytQMKEUNyZWRlbnRpYWxTZXJ2aWNlEoABCg1QdXRDcmVkZW50aWFsEigudHJlYWRsZS5hY2NvdW50LnYxLlB1dENyZWRlbnRpYWxSZXF1ZXN0GikudHJlYWRsZS5hY2NvdW50LnYxLlB1dENyZWRlbnRpYWxSZXNwb25zZSIagtPkkwIUOgEqIg8vdjEvY3JlZGVudGlhbHMSgwEKD0xpc3RDcmVkZW50aWFscxIqLnRyZWFkbGUuYWNjb3VudC52MS5MaXN0Q3JlZGVudGlhbHNSZXF1ZXN0GisudHJlYWRsZS5hY2NvdW50LnYxLkxpc3RDcmVkZW50aWFsc1Jlc3BvbnNlIheC0+STAhESDy92MS9jcmVkZW50aWFscxKWAQoQRGVsZXRlQ3JlZGVudGlhbBIrLnRyZWFkbGUuYWNjb3VudC52MS5EZWxldGVDcmVkZW50aWFsUmVxdWVzdBosLnRyZWFkbGUuYWNjb3VudC52MS5EZWxldGVDcmVkZW50aWFsUmVzcG9uc2UiJ4LT5JMCISofL3YxL2NyZWRlbnRpYWxzL3tjcmVkZW50aWFsX2lkfWIGcHJvdG8z", [file_google_api_annotations, file_google_protobuf_timestamp]);
+  fileDesc("Cit0cmVhZGxlL2FjY291bnQvdjEvY3JlZGVudGlhbF9zZXJ2aWNlLnByb3RvEhJ0cmVhZGxlLmFjY291bnQudjEiqAIKCkNyZWRlbnRpYWwSFQoNY3JlZGVudGlhbF9pZBgBIAEoCRIMCgRob3N0GAIgASgJEjAKBGtpbmQYAyABKA4yIi50cmVhZGxlLmFjY291bnQudjEuQ3JlZGVudGlhbEtpbmQSEAoIdXNlcm5hbWUYBCABKAkSDgoGc2NvcGVzGAUgAygJEi4KCmV4cGlyZXNfYXQYBiABKAsyGi5nb29nbGUucHJvdG9idWYuVGltZXN0YW1wEi4KCmNyZWF0ZWRfYXQYByABKAsyGi5nb29nbGUucHJvdG9idWYuVGltZXN0YW1wEjAKDGxhc3RfdXNlZF9hdBgIIAEoCzIaLmdvb2dsZS5wcm90b2J1Zi5UaW1lc3RhbXASDwoHdmVyc2lvbhgJIAEoBCJqCgtHaXRodWJPYXV0aBIUCgxhY2Nlc3NfdG9rZW4YASABKAkSFQoNcmVmcmVzaF90b2tlbhgCIAEoCRIuCgpleHBpcmVzX2F0GAMgASgLMhouZ29vZ2xlLnByb3RvYnVmLlRpbWVzdGFtcCJJCglHaXRodWJBcHASDgoGYXBwX2lkGAEgASgJEhcKD2luc3RhbGxhdGlvbl9pZBgCIAEoCRITCgtwcml2YXRlX2tleRgDIAEoCSLAAQoUUHV0Q3JlZGVudGlhbFJlcXVlc3QSDAoEaG9zdBgBIAEoCRIQCgh1c2VybmFtZRgCIAEoCRIPCgd2ZXJzaW9uGAMgASgEEg0KBXRva2VuGAQgASgJEjUKDGdpdGh1Yl9vYXV0aBgFIAEoCzIfLnRyZWFkbGUuYWNjb3VudC52MS5HaXRodWJPYXV0aBIxCgpnaXRodWJfYXBwGAYgASgLMh0udHJlYWRsZS5hY2NvdW50LnYxLkdpdGh1YkFwcCJLChVQdXRDcmVkZW50aWFsUmVzcG9uc2USMgoKY3JlZGVudGlhbBgBIAEoCzIeLnRyZWFkbGUuYWNjb3VudC52MS5DcmVkZW50aWFsIhgKFkxpc3RDcmVkZW50aWFsc1JlcXVlc3QiTgoXTGlzdENyZWRlbnRpYWxzUmVzcG9uc2USMwoLY3JlZGVudGlhbHMYASADKAsyHi50cmVhZGxlLmFjY291bnQudjEuQ3JlZGVudGlhbCIwChdEZWxldGVDcmVkZW50aWFsUmVxdWVzdBIVCg1jcmVkZW50aWFsX2lkGAEgASgJIhoKGERlbGV0ZUNyZWRlbnRpYWxSZXNwb25zZSqOAQoOQ3JlZGVudGlhbEtpbmQSHwobQ1JFREVOVElBTF9LSU5EX1VOU1BFQ0lGSUVEEAASGQoVQ1JFREVOVElBTF9LSU5EX1RPS0VOEAESIAocQ1JFREVOVElBTF9LSU5EX0dJVEhVQl9PQVVUSBACEh4KGkNSRURFTlRJQUxfS0lORF9HSVRIVUJfQVBQEAMytQMKEUNyZWRlbnRpYWxTZXJ2aWNlEoABCg1QdXRDcmVkZW50aWFsEigudHJlYWRsZS5hY2NvdW50LnYxLlB1dENyZWRlbnRpYWxSZXF1ZXN0GikudHJlYWRsZS5hY2NvdW50LnYxLlB1dENyZWRlbnRpYWxSZXNwb25zZSIagtPkkwIUOgEqIg8vdjEvY3JlZGVudGlhbHMSgwEKD0xpc3RDcmVkZW50aWFscxIqLnRyZWFkbGUuYWNjb3VudC52MS5MaXN0Q3JlZGVudGlhbHNSZXF1ZXN0GisudHJlYWRsZS5hY2NvdW50LnYxLkxpc3RDcmVkZW50aWFsc1Jlc3BvbnNlIheC0+STAhESDy92MS9jcmVkZW50aWFscxKWAQoQRGVsZXRlQ3JlZGVudGlhbBIrLnRyZWFkbGUuYWNjb3VudC52MS5EZWxldGVDcmVkZW50aWFsUmVxdWVzdBosLnRyZWFkbGUuYWNjb3VudC52MS5EZWxldGVDcmVkZW50aWFsUmVzcG9uc2UiJ4LT5JMCISofL3YxL2NyZWRlbnRpYWxzL3tjcmVkZW50aWFsX2lkfWIGcHJvdG8z", [file_google_api_annotations, file_google_protobuf_timestamp]);
 
 /**
  * Describes the message treadle.account.v1.Credential.
@@ -20,46 +20,60 @@ export const CredentialSchema = /*@__PURE__*/
   messageDesc(file_treadle_account_v1_credential_service, 0);
 
 /**
+ * Describes the message treadle.account.v1.GithubOauth.
+ * Use `create(GithubOauthSchema)` to create a new message.
+ */
+export const GithubOauthSchema = /*@__PURE__*/
+  messageDesc(file_treadle_account_v1_credential_service, 1);
+
+/**
+ * Describes the message treadle.account.v1.GithubApp.
+ * Use `create(GithubAppSchema)` to create a new message.
+ */
+export const GithubAppSchema = /*@__PURE__*/
+  messageDesc(file_treadle_account_v1_credential_service, 2);
+
+/**
  * Describes the message treadle.account.v1.PutCredentialRequest.
  * Use `create(PutCredentialRequestSchema)` to create a new message.
  */
 export const PutCredentialRequestSchema = /*@__PURE__*/
-  messageDesc(file_treadle_account_v1_credential_service, 1);
+  messageDesc(file_treadle_account_v1_credential_service, 3);
 
 /**
  * Describes the message treadle.account.v1.PutCredentialResponse.
  * Use `create(PutCredentialResponseSchema)` to create a new message.
  */
 export const PutCredentialResponseSchema = /*@__PURE__*/
-  messageDesc(file_treadle_account_v1_credential_service, 2);
+  messageDesc(file_treadle_account_v1_credential_service, 4);
 
 /**
  * Describes the message treadle.account.v1.ListCredentialsRequest.
  * Use `create(ListCredentialsRequestSchema)` to create a new message.
  */
 export const ListCredentialsRequestSchema = /*@__PURE__*/
-  messageDesc(file_treadle_account_v1_credential_service, 3);
+  messageDesc(file_treadle_account_v1_credential_service, 5);
 
 /**
  * Describes the message treadle.account.v1.ListCredentialsResponse.
  * Use `create(ListCredentialsResponseSchema)` to create a new message.
  */
 export const ListCredentialsResponseSchema = /*@__PURE__*/
-  messageDesc(file_treadle_account_v1_credential_service, 4);
+  messageDesc(file_treadle_account_v1_credential_service, 6);
 
 /**
  * Describes the message treadle.account.v1.DeleteCredentialRequest.
  * Use `create(DeleteCredentialRequestSchema)` to create a new message.
  */
 export const DeleteCredentialRequestSchema = /*@__PURE__*/
-  messageDesc(file_treadle_account_v1_credential_service, 5);
+  messageDesc(file_treadle_account_v1_credential_service, 7);
 
 /**
  * Describes the message treadle.account.v1.DeleteCredentialResponse.
  * Use `create(DeleteCredentialResponseSchema)` to create a new message.
  */
 export const DeleteCredentialResponseSchema = /*@__PURE__*/
-  messageDesc(file_treadle_account_v1_credential_service, 6);
+  messageDesc(file_treadle_account_v1_credential_service, 8);
 
 /**
  * Describes the enum treadle.account.v1.CredentialKind.

@@ -1,0 +1,1 @@
+"""Code hosts: what they do besides Git."""
