@@ -46,7 +46,7 @@ from server.kernel.uploads import Uploads
 from server.legacy.writing import open_writer
 from server.models.gateway import open_models
 from server.replica import held_replica
-from server.secrets import known_secrets, lent
+from server.secrets import known_secrets
 from server.tracing import open_tracer
 
 log = structlog.get_logger()
@@ -80,7 +80,7 @@ async def compose(settings: Settings, *, mark: Callable[[str], None] | None = No
         objects = await stack.enter_async_context(_adapter("object_store", settings.object_store, settings))
         hosts = RemoteUrls(hosts=settings.git_allowed_hosts, prefixes=settings.git_allowed_prefixes)
         githubs = await stack.enter_async_context(open_githubs(settings))
-        credentials = Credentials(stores.credentials, open_vault(settings), hosts, githubs.tokens, lent=lent)
+        credentials = Credentials(stores.credentials, open_vault(settings), hosts, githubs.tokens)
         stack.push_async_callback(credentials.finished)
         await credentials.renew_seals()
         repositories = await stack.enter_async_context(open_git(settings, token=credentials.token_for))

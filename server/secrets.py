@@ -10,8 +10,6 @@ from pydantic import SecretStr
 from server.config import Settings
 
 _learned: dict[str, None] = {}
-_lent: dict[str, None] = {}
-_MOST_LENT = 64
 _SECRET_SUFFIXES = ("_API_KEY", "_TOKEN", "_SECRET", "_PASSWORD", "_SECRET_KEY")
 
 
@@ -20,18 +18,10 @@ def remember(*secrets: str) -> None:
     _learned.update(dict.fromkeys(secrets))
 
 
-def lent(secret: str) -> None:
-    """A secret of a user that is about to be used. Only the newest are known: each one more is looked for in every line, and tokens that
-    live for an hour would fill the memory. A turn keeps those that it learned."""
-    _lent.pop(secret, None)
-    _lent[secret] = None
-    while len(_lent) > _MOST_LENT:
-        del _lent[next(iter(_lent))]
-
-
 def known_secrets(settings: Settings, environment: Mapping[str, str]) -> Callable[[], Sequence[str]]:
-    """Secrets of the settings (of a URL: its password), of the environment by the usual names, the local API key, whatever was
-    remembered, and what was lent last."""
+    """Secrets of the settings (of a URL: its password), of the environment by the usual names, the local API key, and whatever
+    was remembered. Not the tokens of users: they go to git and to code hosts only, whose words are cleaned of the very token that was
+    used; a token that one user chose must not be masked in what others write."""
     fixed = [value for name, value in environment.items() if name.upper().endswith(_SECRET_SUFFIXES) and value]
     for name in type(settings).model_fields:
         value = getattr(settings, name)
@@ -44,7 +34,7 @@ def known_secrets(settings: Settings, environment: Mapping[str, str]) -> Callabl
         # The file appears with the first start; it never changes after.
         if not found and key_file.exists():
             found.append(key_file.read_text().strip())
-        return [*fixed, *found, *_learned, *_lent]
+        return [*fixed, *found, *_learned]
 
     return secrets
 

@@ -102,13 +102,13 @@ async def _importer(settings: Settings, source: Source, owners: Owners, tenant_i
     from server.legacy.scratch import sweep
     from server.legacy.survey import Survey
     from server.sandbox.probe import Unavailable, probe
-    from server.secrets import known_secrets, lent
+    from server.secrets import known_secrets
 
     async with AsyncExitStack() as stack:
         stores = await stack.enter_async_context(open_postgres(settings))
         hosts = RemoteUrls(hosts=settings.git_allowed_hosts, prefixes=settings.git_allowed_prefixes)
         githubs = await stack.enter_async_context(open_githubs(settings))
-        credentials = Credentials(stores.credentials, open_vault(settings), hosts, githubs.tokens, lent=lent)
+        credentials = Credentials(stores.credentials, open_vault(settings), hosts, githubs.tokens)
         stack.push_async_callback(credentials.finished)
         repositories = await stack.enter_async_context(open_git(settings, token=credentials.token_for))
         codec = ProtobufEventCodec()

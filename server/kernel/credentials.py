@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import re
-from collections.abc import Callable
 from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime, timedelta
 from weakref import WeakValueDictionary
@@ -65,14 +64,13 @@ class PutCredential:
 
 
 class Credentials:
-    """Keeps and lends them. What it lends is told to `lent`, so that it never gets into a log or an event."""
+    """Keeps them, and lends each for one operation."""
 
-    def __init__(self, store: CredentialStore, vault: Vault, hosts: Hosts, issuer: TokenIssuer, *, lent: Callable[[str], None]) -> None:
+    def __init__(self, store: CredentialStore, vault: Vault, hosts: Hosts, issuer: TokenIssuer) -> None:
         self._store = store
         self._vault = vault
         self._hosts = hosts
         self._issuer = issuer
-        self._lent = lent
         self._issued: dict[tuple[str, int], Issued] = {}
         self._renewing: WeakValueDictionary[str, asyncio.Lock] = WeakValueDictionary()
         self._finishing = Finishing()
@@ -128,7 +126,6 @@ class Credentials:
                 secret = await self._user_token(found)
             case CredentialKind.GITHUB_APP:
                 secret = await self._installation_token(found)
-        self._lent(secret)
         await self._store.used(found.credential, seconds=USED_SECONDS)
         return Token(found.credential.username, secret, found.credential.kind)
 
@@ -179,7 +176,6 @@ class Credentials:
                 if again.credential.version != found.credential.version:
                     return self._opened(again).token
             raise
-        self._lent(issued.token)
         kept = Material(token=issued.token, refresh_token=issued.refresh_token or material.refresh_token)
         credential = replace(found.credential, expires_at=issued.expires_at, scopes=issued.scopes or found.credential.scopes)
         await self._kept(self._sealed(credential, kept))

@@ -34,7 +34,6 @@ def credentials(stores: Stores, *keys: str) -> Credentials:
         vault,
         RemoteUrls(hosts="github.com,gitlab.com", prefixes=PREFIX),
         GitHubTokens({}, {}, client_id="", client_secret=""),
-        lent=lambda _: None,
     )
 
 

@@ -269,8 +269,6 @@ class Drive:
         turn = replace(self.turn, state=new_state, network_bytes=self.turn.network_bytes + passed, **progress)
         if awaiting is not None:
             turn = turn.waiting_for(awaiting, now())
-        # What was lent to this turn since the step before may stand in what it tells.
-        self.redactor.learn(self.ports.secrets())
         shown = [self.redactor.fact(fact) for fact in facts]
         self.turn = await self.ports.journal.commit(
             self.log,
