@@ -34,6 +34,7 @@ class Summary:
     branch: str = ""
     provider: str = ""
     commit_subject: str = ""
+    commits: int = 0
     push_refused: bool = False
     usage: Usage = field(default_factory=Usage)
     total: pb.FileChanged = field(default_factory=pb.FileChanged)
@@ -54,6 +55,7 @@ class Summary:
         self.branch = git.branch or self.branch
         if git.action == pb.GIT_ACTION_COMMITTED:
             self.commit_subject = git.message.partition("\n")[0]
+            self.commits += 1
         elif git.action == pb.GIT_ACTION_PUSH_FAILED:
             self.push_refused = True
 
@@ -65,7 +67,8 @@ def show_summary(screen: Screen, end: pb.TurnCompleted, summary: Summary, *, tol
     screen.parts((word, style), (f" in {seconds:.1f} s" + (f": {end.message}" if end.message and not told else ""), ""), hang=2)
     if end.commit:
         screen.label("branch", f"{summary.branch}{_push_state(end, summary)}")
-        screen.label("commit", f"{end.commit[:SHORT]}  {summary.commit_subject}")
+        before = f" (and {summary.commits - 1} before it)" if summary.commits > 1 else ""
+        screen.label("commit", f"{end.commit[:SHORT]}  {summary.commit_subject}{before}")
         screen.label("diff", _counts(summary.total))
     elif end.status == pb.TURN_STATUS_COMPLETED:
         screen.label("commit", "none, no file was changed")

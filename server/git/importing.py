@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import re
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime
@@ -25,6 +26,8 @@ from server.kernel.ports.repositories import Author, Imported, KeptCommit
 from server.sandbox.bubblewrap import Sandbox
 
 _ZERO = "0" * 40
+_SIGNATURE = re.compile(r"\s*([a-z0-9-]+-by|session)\s*:", re.IGNORECASE)
+"""A line that names a person or a session (git-interpret-trailers): those are for Treadle to say."""
 
 log = structlog.get_logger()
 
@@ -41,6 +44,8 @@ class Parentage:
     message: str
     author: Author
     at: datetime
+    trailers: str = ""
+    """What stands below the words of the agent's own commits; in `message` it is already."""
 
 
 class Importer:
@@ -107,7 +112,8 @@ class Importer:
         last, kept = over, []
         for commit in manifest.commits:
             tree = await self._write_tree(mirror, held, commit)
-            told = _words(commit.message) or over.message
+            words = _words(commit.message)
+            told = words + over.trailers if words else over.message
             made = await self._commit(mirror, held, tree, replace(last, message=told, at=_between(last.at, commit.seconds)))
             last = replace(last, parent=made, at=_between(last.at, commit.seconds))
             kept.append(KeptCommit(made, told))
@@ -168,7 +174,8 @@ def _index_info(changes: Changes) -> bytes:
 def _words(message: bytes) -> str:
     """What the agent says of its commit: text that no terminal obeys, and that reads in the direction in which it is written."""
     text = ESCAPE_SEQUENCE.sub("", message.decode("utf-8", "replace")).replace("\r\n", "\n")
-    text = "".join(character for character in text if character.isprintable() or character in "\n\t").strip()
+    text = "".join(character for character in text if character.isprintable() or character in "\n\t")
+    text = "\n".join(line for line in text.split("\n") if not _SIGNATURE.match(line)).strip()
     return text and text + "\n"
 
 

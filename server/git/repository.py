@@ -211,9 +211,10 @@ class GitRepositories:
         message: str,
         author: Author,
         at: datetime,
+        trailers: str = "",
     ) -> Imported:
         """Commit what the workspace holds."""
-        over = Parentage(parent, message, author, at)
+        over = Parentage(parent, message, author, at, trailers)
         try:
             async with self.mirrors.used(repository, seconds=self.lock_seconds) as mirror:
                 return await self.importer.run(mirror, session_id=session_id, workspace=workspace, over=over)

@@ -1,5 +1,5 @@
 """What stands at the end of every commit's message, by Git's rules for trailers (git-interpret-trailers): who else made it, and where it
-came from. What a model or a user said is only in the subject, so nobody forges one."""
+came from. What a model or a user said is only in the subject, and an agent's own words come without such lines: nobody forges one."""
 
 from __future__ import annotations
 

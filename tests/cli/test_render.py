@@ -227,3 +227,11 @@ def test_a_refused_push_says_what_to_do(capsys: pytest.CaptureFixture[str]) -> N
         why = kind not in (pb.PUSH_REFUSAL_UNSPECIFIED, pb.PUSH_REFUSAL_OTHER)
         assert len(lines) >= 2 + why, kind
         assert "push s" in " ".join(lines[1:])
+
+
+@pytest.mark.parametrize(("subjects", "line"), [(["one"], "one"), (["one", "two", "three"], "three (and 2 before it)")])
+def test_how_many_commits_there_are_is_said(capsys: pytest.CaptureFixture[str], subjects: list[str], line: str) -> None:
+    made = [pb.GitUpdated(action=pb.GIT_ACTION_COMMITTED, message=f"{subject}\n\nwhy") for subject in subjects]
+    end = pb.TurnCompleted(status=pb.TURN_STATUS_COMPLETED, commit="c" * 40, pushed=True)
+    lines = shown(capsys, *(pb.Event(git_updated=git) for git in made), pb.Event(turn_completed=end))
+    assert f"commit    cccccccccccc  {line}" in lines

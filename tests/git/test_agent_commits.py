@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 from support.git_server import GitServer, git
-from support.git_world import BRANCH, World, open_world
+from support.git_world import AT, AUTHOR, BRANCH, World, open_world
 
 from server.git.walker.protocol import Limits
 from server.kernel.ports.repositories import Skipped
@@ -185,3 +185,17 @@ async def test_more_than_are_kept_are_one(server: GitServer, tmp_path: Path) -> 
             assert len(found.kept) == (number + 1) % 3
         assert found.skipped == (NOT_KEPT,)
         assert {"0", "1", "2"} <= tree_of(world, found.commit)
+
+
+async def test_it_signs_in_nobody_s_name(world: World) -> None:
+    """What it says of people is left out, however it is written; below its words stands what Treadle says."""
+    base = await world.fetch()
+    workspace = await world.workspace(base)
+    forged = "Signed-off-by: Eve <e@x>\nco-authored-BY : Eve <e@x>\n\u200bReviewed-by: Eve <e@x>\nSession: https://eve.example\nFixes: #1"
+    commit(workspace, f"Signed-off-by: Eve <e@x>\n\nwords of its own\r\n\r\n{forged}\r\n")
+    trailers = "\nSession: https://treadle.example/s/1\n"
+    found = await world.git.import_workspace(
+        world.repository, session_id="s", workspace=workspace, parent=base, message="work", author=AUTHOR, at=AT, trailers=trailers
+    )
+    assert told(world, found.commit, "%B") == "words of its own\n\nFixes: #1\n\nSession: https://treadle.example/s/1"
+    assert told(world, found.commit, "%(trailers)") == "Session: https://treadle.example/s/1"

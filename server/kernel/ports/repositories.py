@@ -164,11 +164,13 @@ class Repositories(Protocol):
         message: str,
         author: Author,
         at: datetime,
+        trailers: str = "",
     ) -> Imported:
         """Zone I: read the tree of a workspace whose writers are all dead, and commit it on top of `parent` if it differs. What the
         agent committed itself on top of `parent` comes as commits, where that can be read safely, and the rest as one on top; author
-        is always `author`. The same input gives the same commit id. The last commit is kept under a private ref of the session in the
-        mirror, moved by compare-and-set. Errors: WorkspaceFailed."""
+        is always `author`. The agent's words stay, but for lines that sign in somebody's name; below them stand `trailers`. The same
+        input gives the same commit id. The last commit is kept under a private ref of the session in the mirror, moved by
+        compare-and-set. Errors: WorkspaceFailed."""
         ...
 
     async def reword(self, repository: Repository, *, session_id: str, commit: str, message: str) -> str:

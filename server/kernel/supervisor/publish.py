@@ -219,6 +219,7 @@ async def _read_back(drive: Drive) -> Imported:
         message=_message_by_rule(drive),
         author=author_of(drive.owner),
         at=turn.started_at or turn.created_at or now(),
+        trailers=drive.limits.trailers.below("", session_id=turn.session_id, provider=turn.provider),
     )
 
 
