@@ -8,6 +8,7 @@ import pytest
 from support.git_server import GitServer, git
 from support.git_world import AT, AUTHOR, BRANCH, World, open_world
 
+from server.git import isolation
 from server.git.walker.protocol import Limits
 from server.kernel.ports.repositories import Skipped
 
@@ -172,6 +173,22 @@ async def test_what_git_refuses_of_the_base_spoils_none(world: World, where: str
     found = await world.import_(workspace, base)
     assert len(found.kept) == 2
     assert found.skipped == ()
+
+
+async def test_what_the_trusted_side_refuses_in_a_commit_is_imported_as_one(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Git's own checks come last; here the walker, which looks first, lets everything through."""
+    blind = "import sys; sys.path += sys.argv[2:]; from server.git.walker import history; history.refused_content = lambda *_: ''; "
+    monkeypatch.setattr(isolation, "_BOOT", blind + isolation._BOOT)
+    base = await world.fetch()
+    workspace = await world.workspace(base)
+    (workspace / ".gitattributes").write_text("a " + "x" * 3000 + "\n")
+    commit(workspace, "what git refuses")
+    (workspace / ".gitattributes").write_text("a text\n")
+    commit(workspace, "what it takes")
+    found = await world.import_(workspace, base)
+    assert (found.kept, found.skipped) == ((), (NOT_KEPT,))
+    assert git(world.mirror, "rev-list", f"{base}..{found.commit}") == found.commit
+    assert git(world.mirror, "show", f"{found.commit}:.gitattributes") == "a text"
 
 
 async def test_more_than_are_kept_are_one(server: GitServer, tmp_path: Path) -> None:

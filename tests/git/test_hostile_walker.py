@@ -155,6 +155,18 @@ async def test_an_object_of_another_session_cannot_be_named(world: World, monkey
         await world.import_(await world.workspace(base), base)
 
 
+async def test_an_object_of_another_session_cannot_be_named_by_a_commit(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
+    base = await world.fetch()
+    theirs = await world.workspace(base)
+    (theirs / "secret").write_text("another session's")
+    await world.import_(theirs, base, session_id="other")
+    secret = hashlib.sha1(b"blob 17\0another session's").hexdigest().encode()
+    _answer_with(monkeypatch, b"commit 1\tmine\x00100644 " + secret + b"\tstolen\0tree -\t\0! COUNT\t0\0")
+    with pytest.raises(WorkspaceFailed, match="commit that may not be"):  # told again where none was asked for
+        await world.import_(await world.workspace(base), base)
+    assert git(world.mirror, "log", "--all", "--format=%s", "--", "stolen") == ""
+
+
 async def test_a_tree_cannot_be_passed_off_as_a_file(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
     base = await world.fetch()
     pack = git_pack_of(world.remote, base)
