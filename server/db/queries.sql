@@ -872,9 +872,12 @@ WHERE tenant_id = $1 AND owner_id = $2 AND id = $3 AND head_commit = ''
 
 
 -- legacy_remember --
+-- Not beside a turn, which knows better.
 INSERT INTO transcripts (tenant_id, session_id, provider, turn_number, data, size)
-SELECT tenant_id, id, $4, coalesce((SELECT max(number) FROM turns t WHERE t.tenant_id = s.tenant_id AND t.session_id = s.id), 0), $5, $6
-FROM sessions s WHERE tenant_id = $1 AND owner_id = $2 AND id = $3
+SELECT s.tenant_id, s.id, $4, coalesce((SELECT max(number) FROM turns t WHERE t.tenant_id = s.tenant_id AND t.session_id = s.id), 0), $5, $6
+FROM sessions s
+WHERE s.tenant_id = $1 AND s.owner_id = $2 AND s.id = $3
+  AND NOT EXISTS (SELECT FROM turns t WHERE t.tenant_id = s.tenant_id AND t.session_id = s.id AND t.active)
 ON CONFLICT (tenant_id, session_id, provider)
 DO UPDATE SET turn_number = excluded.turn_number, data = excluded.data, size = excluded.size, updated_at = now()
 

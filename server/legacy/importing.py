@@ -139,11 +139,11 @@ class Importer:
             provider=PROVIDER if conversation else "",
             created_at=plan.said.created_at,
         )
+        if conversation:  # before the commit, which it then goes with in the session's history
+            await target.records.remember(plan.owner, plan.session_id, provider=PROVIDER, transcript=conversation)
         moved = commit != plan.standing.head_commit
         if moved:
             await self._record(plan, imported, start, commit)
-        if conversation:
-            await target.records.remember(plan.owner, plan.session_id, provider=PROVIDER, transcript=conversation)
         await self._agree(plan.owner, plan.entry, Agreed(plan.entry.version, plan.sha256, commit))
         return replace(
             outcome,

@@ -10,10 +10,11 @@ import pytest
 from legacy.conftest import Move
 from support.fake_anthropic import FakeAnthropic, fake_anthropic
 from support.legacy_archives import SESSION, Old
-from support.treadle import in_process, settings_for
+from support.treadle import Client, in_process, settings_for
 
 from server.db.transcripts import Packed, unpack
 from server.embedded.postgres_home import DatabaseUrls
+from treadle.session.v1 import session_service_pb2 as pb
 
 pytestmark = pytest.mark.timeout(300)
 pytest.importorskip("claude_agent_sdk")
@@ -36,12 +37,17 @@ async def test_an_imported_conversation_is_remembered(move: Move, database: Data
         move.put(Old("T1", url=move.url, conversation=json.loads(head)["session_id"], lines=lines))
         assert (await move.bring())[SESSION]["conversation"]
 
-        seen = await client.run(session_id=SESSION, prompt="[[script:echo]]")
+        assert await echoed(client, SESSION) == ["history: bash,echo"]
+        assert await echoed(client, SESSION) == ["history: bash,echo,echo"]
+        fork = await client.call("ForkSession", pb.ForkSessionRequest(session_id=SESSION, at="1"))
+        assert await echoed(client, fork.session.session_id) == ["history: bash,echo"]
 
-        assert seen[0].turn_started.provider == "claude"
-        said = [event.message.parts[0].text for event in seen if event.HasField("message") and event.message.parts]
-        assert said == ["history: bash,echo"]
-        assert await transcript(database, SESSION)
+
+async def echoed(client: Client, session_id: str) -> list[str]:
+    """What a turn of the session's own agent says of the conversation so far."""
+    seen = await client.run(session_id=session_id, prompt="[[script:echo]]")
+    assert seen[0].turn_started.provider == "claude"
+    return [event.message.parts[0].text for event in seen if event.HasField("message") and event.message.parts]
 
 
 async def transcript(database: DatabaseUrls, session_id: str) -> bytes:

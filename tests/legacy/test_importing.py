@@ -206,7 +206,7 @@ async def test_an_import_that_was_cut_short_is_finished_by_the_next(move: Move, 
 
     move.put(Old("T1", url=move.url))
     store = "server.db.legacy_store.PostgresLegacyStore"
-    for point in (f"{store}.adopt", "server.kernel.journal.notes.Notes.record", f"{store}.remember", f"{store}.agree"):
+    for point in (f"{store}.adopt", f"{store}.remember", "server.kernel.journal.notes.Notes.record", f"{store}.agree"):
         with monkeypatch.context() as patched, pytest.raises(Cut):
             patched.setattr(point, cut)
             await move.bring()

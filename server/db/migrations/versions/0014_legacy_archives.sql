@@ -19,7 +19,3 @@ CREATE POLICY tenant ON legacy_archives TO treadle_app USING (tenant_id = nullif
 CREATE POLICY system ON legacy_archives TO treadle_system USING (true);
 
 GRANT SELECT, INSERT, UPDATE ON legacy_archives TO treadle_system;
-
--- A conversation that was imported is of no turn: its number is 0.
-ALTER TABLE transcripts DROP CONSTRAINT transcripts_turn_number_check, ADD CHECK (turn_number >= 0);
-ALTER TABLE past_transcripts DROP CONSTRAINT past_transcripts_turn_number_check, ADD CHECK (turn_number >= 0);
