@@ -27,6 +27,7 @@ from server.git.repository import open_git
 from server.identity.authenticator import ApiKeyAuthenticator
 from server.identity.vault import open_vault
 from server.kernel.credentials import Credentials
+from server.kernel.disposal import Disposal
 from server.kernel.execute import Execute
 from server.kernel.files import Files
 from server.kernel.inputs import Inputs
@@ -36,6 +37,7 @@ from server.kernel.model_use import Budget
 from server.kernel.ports.input_store import Starter
 from server.kernel.ports.launcher import Launcher
 from server.kernel.pushes import Pushes
+from server.kernel.quota import Quota
 from server.kernel.retrieval import Retrieval
 from server.kernel.rush import Rush
 from server.kernel.sessions import Sessions
@@ -114,6 +116,8 @@ async def compose(settings: Settings, *, mark: Callable[[str], None] | None = No
         )
         secrets = known_secrets(settings, os.environ)
         rush = Rush()
+        quota = Quota(stores.history, tenant_bytes=settings.storage_tenant_mib * 1024 * 1024)
+        disposal = Disposal(stores.history, objects, retry_seconds=settings.snapshot_retry_seconds)
         retrieval = Retrieval(stores.history, repositories, objects, scratch=scratch)
         uploads = Uploads(
             stores.history,
@@ -165,13 +169,20 @@ async def compose(settings: Settings, *, mark: Callable[[str], None] | None = No
             providers=lambda: launcher.capability.providers,
             models=models.gateway,
             egress=egress,
+            quota=quota,
             default_provider=agent.name,
             lease_seconds=settings.lease_seconds,
         )
-        sessions = Sessions(stores.sessions, stores.turns, journal, inspections, supervisor, repositories=repositories, egress=egress)
+        sessions = Sessions(
+            stores.sessions, stores.turns, journal, inspections, supervisor, repositories=repositories, egress=egress, deleted=disposal.call
+        )
         starter = Starter(replica, settings.lease_seconds, agent.name)
-        inputs = Inputs(stores.inputs, stores.sessions, supervisor, models=models.gateway, starter=starter, mark=point, tracer=tracer)
-        files = Files(stores.sessions, stores.history, notes, trees=repositories.trees, repositories=repositories, codec=codec)
+        inputs = Inputs(
+            stores.inputs, stores.sessions, supervisor, models=models.gateway, quota=quota, starter=starter, mark=point, tracer=tracer
+        )
+        files = Files(
+            stores.sessions, stores.history, notes, retrieval, quota=quota, trees=repositories.trees, repositories=repositories, codec=codec
+        )
         await stack.enter_async_context(open_writer(settings, stores.legacy, repositories, scratch))
         time_travel = TimeTravel(
             stores.sessions,
@@ -181,10 +192,11 @@ async def compose(settings: Settings, *, mark: Callable[[str], None] | None = No
             repositories=repositories,
             trees=repositories.trees,
             egress=egress,
+            quota=quota,
             codec=codec,
             recorded=uploads.add,
         )
-        failed = await stack.enter_async_context(_running(journal, supervisor, uploads))
+        failed = await stack.enter_async_context(_running(journal, supervisor, uploads, disposal))
         await supervisor.recover()
         api = await stack.enter_async_context(
             open_api(
@@ -205,10 +217,11 @@ async def compose(settings: Settings, *, mark: Callable[[str], None] | None = No
 
 
 @asynccontextmanager
-async def _running(journal: Journal, supervisor: Supervisor, uploads: Uploads) -> AsyncIterator[asyncio.Future[None]]:
-    """The journal's writer, the supervisor and the uploads. At the end turns are let go, not ended: their workers go on."""
+async def _running(journal: Journal, supervisor: Supervisor, uploads: Uploads, disposal: Disposal) -> AsyncIterator[asyncio.Future[None]]:
+    """The journal's writer, the supervisor, and what comes into the object store and goes. At the end turns are let go, not ended: their
+    workers go on."""
     failed: asyncio.Future[None] = asyncio.get_running_loop().create_future()
-    parts = {"journal": journal.run, "supervisor": supervisor.run, "uploads": uploads.run}
+    parts = {"journal": journal.run, "supervisor": supervisor.run, "uploads": uploads.run, "disposal": disposal.run}
     tasks = [asyncio.create_task(run(), name=name) for name, run in parts.items()]
     for task in tasks:
         task.add_done_callback(lambda done: _tell(done, failed))

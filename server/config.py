@@ -219,7 +219,15 @@ class Settings(WorkerSettings):
     import_retry_seconds: Seconds = Field(
         60, description="How long a workspace that cannot be read back after a turn is tried again; then it is kept where it is."
     )
-    snapshot_retry_seconds: Seconds = Field(30, description="How often snapshots that could not be stored are tried again.")
+    storage_tenant_mib: int = Field(
+        0,
+        ge=0,
+        description="What the snapshots of a tenant's sessions may take in the object store, in MiB; then no turn, edit or fork begins "
+        "until some of its sessions are deleted. 0 for no limit.",
+    )
+    snapshot_retry_seconds: Seconds = Field(
+        30, description="How often snapshots that could not be stored, and objects that could not be deleted, are tried again."
+    )
 
     # -- models: where they are, and the server's credentials for them; no worker ever gets one
     anthropic_url: str = Field(

@@ -72,6 +72,7 @@ STATUS: Mapping[type[KernelError], tuple[grpc.StatusCode, str]] = {
     errors.WorkspaceElsewhere: (grpc.StatusCode.FAILED_PRECONDITION, "WORKSPACE_ELSEWHERE"),
     errors.SearchTooSlow: (grpc.StatusCode.RESOURCE_EXHAUSTED, "SEARCH_TOO_SLOW"),
     errors.TooManyTurns: (grpc.StatusCode.RESOURCE_EXHAUSTED, "TOO_MANY_TURNS"),
+    errors.StorageExhausted: (grpc.StatusCode.RESOURCE_EXHAUSTED, "STORAGE_QUOTA"),
     errors.TooManyStreams: (grpc.StatusCode.RESOURCE_EXHAUSTED, "TOO_MANY_STREAMS"),
     errors.ApiKeyMissing: (grpc.StatusCode.UNAUTHENTICATED, "API_KEY_MISSING"),
     errors.ApiKeyInvalid: (grpc.StatusCode.UNAUTHENTICATED, "API_KEY_INVALID"),

@@ -131,6 +131,21 @@ class PostgresHistoryStore:
         async with self._system.connection() as connection:
             return [snapshot_from(row) for row in await connection.fetch(SQL["pending_snapshots"], limit, *behind)]
 
+    async def stored_bytes(self, principal: Principal) -> int:
+        """See HistoryStore."""
+        async with self._app.tenant(principal.tenant_id) as connection:
+            return int(await connection.fetchval(SQL["stored_bytes"], principal.tenant_id))
+
+    async def doomed(self, *, limit: int, after: str) -> Sequence[str]:
+        """See HistoryStore."""
+        async with self._system.connection() as connection:
+            return [row["prefix"] for row in await connection.fetch(SQL["doomed_objects"], limit, after)]
+
+    async def gone(self, prefix: str, *, again_seconds: float) -> None:
+        """See HistoryStore."""
+        async with self._system.connection() as connection:
+            await connection.execute(SQL["objects_gone"], prefix, again_seconds)
+
     async def stored(self, snapshot: Snapshot, *, key: str, sha256: str, size: int) -> None:
         """See HistoryStore."""
         async with self._system.connection() as connection:

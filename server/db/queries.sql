@@ -750,6 +750,21 @@ WHERE s.state = 'PENDING' AND t.id IS NULL
 ORDER BY s.created_at, s.session_id, s.number LIMIT $1
 
 
+-- stored_bytes --
+SELECT coalesce(sum(size), 0)::bigint FROM snapshots WHERE tenant_id = $1
+
+
+-- doomed_objects --
+SELECT prefix FROM doomed_objects WHERE due_at <= clock_timestamp() AND prefix > $2 ORDER BY prefix LIMIT $1
+
+
+-- objects_gone --
+WITH once AS (
+  UPDATE doomed_objects SET again = false, due_at = clock_timestamp() + $2 * interval '1 second' WHERE prefix = $1 AND again
+)
+DELETE FROM doomed_objects WHERE prefix = $1 AND NOT again
+
+
 -- snapshot_stored --
 -- A turn's own fields as well: servers of the version before look there for what is still to be stored.
 WITH stored AS (

@@ -385,6 +385,17 @@ class TooManyTurns(KernelError):
         )
 
 
+class StorageExhausted(KernelError):
+    """The snapshots of the caller's tenant take as much as they may."""
+
+    def __init__(self, *, used: int, limit: int) -> None:
+        super().__init__(
+            f"your tenant's snapshots take {used / 2**20:,.0f} MiB, of {limit / 2**20:,.0f} that they may; delete sessions",
+            used=str(used),
+            limit=str(limit),
+        )
+
+
 class TooManyStreams(KernelError):
     """As many streams are open as may be without an API key."""
 

@@ -18,6 +18,7 @@ from server.kernel.ports.model_gateway import ModelGateway
 from server.kernel.ports.session_store import SessionStore
 from server.kernel.ports.tracer import Tracer
 from server.kernel.ports.turn_store import NewTurn, TurnStore
+from server.kernel.quota import Quota
 from server.kernel.rush import Rush
 from server.kernel.session import NewSession, Session
 from server.kernel.supervisor import Supervisor
@@ -76,6 +77,7 @@ class Execute:
         providers: Callable[[], Sequence[str]],
         models: ModelGateway,
         egress: Egress,
+        quota: Quota,
         default_provider: str,
         lease_seconds: float,
     ) -> None:
@@ -88,6 +90,7 @@ class Execute:
         self._providers = providers
         self._models = models
         self._egress = egress
+        self._quota = quota
         self._default_provider = default_provider
         self._lease_seconds = lease_seconds
         self._finishing = Finishing()
@@ -100,6 +103,7 @@ class Execute:
         self._check(request)
         self._supervisor.admit()
         self._check_model_access(request)
+        await self._quota.check(principal)
         session, provider, model = await self._session(principal, request)
         self._models.check(provider, model)
         turn = NewTurn(

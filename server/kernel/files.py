@@ -35,6 +35,8 @@ from server.kernel.ports.trees import (
     Trees,
     Write,
 )
+from server.kernel.quota import Quota
+from server.kernel.retrieval import Retrieval
 from server.kernel.session import Session
 from server.kernel.validation import check_page_size
 
@@ -91,7 +93,9 @@ class Files:
         sessions: SessionStore,
         history: HistoryStore,
         notes: Notes,
+        retrieval: Retrieval,
         *,
+        quota: Quota,
         trees: Trees,
         repositories: Repositories,
         codec: EventCodec,
@@ -99,6 +103,8 @@ class Files:
         self._sessions = sessions
         self._history = history
         self._notes = notes
+        self._retrieval = retrieval
+        self._quota = quota
         self._trees = trees
         self._repositories = repositories
         self._codec = codec
@@ -183,6 +189,7 @@ class Files:
         if len(message) > MAX_MESSAGE:
             raise RequestTooLarge("message", size=len(message), limit=MAX_MESSAGE)
         session = await self._sessions.get(principal, session_id)
+        await self._quota.check(principal)
         # A commit that nobody knows of is no harm, but a head without its event's followers looking would be.
         return await self._finishing.run(self._commit(principal, session.id, edits, if_head, message or _message(edits)))
 
@@ -267,14 +274,12 @@ class Files:
         return commit
 
     async def _reading(self, state: State, call: Callable[[], Awaitable[T]]) -> T:
-        """The same, after a fetch if this server does not have the state: another one may have made and pushed it."""
+        """The same, once this server has the state: another one may have made it, or the disk that had it is gone."""
         try:
             return await call()
         except StateGone:
-            session = state.session
-            await self._repositories.fetch(
-                state.repository, branch=session.base_branch, session_branch=session.branch, head_commit=session.head_commit
-            )
+            if not await self._retrieval.ensure(state.session, state.commit):
+                raise
             return await call()
 
 

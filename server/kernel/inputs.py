@@ -14,6 +14,7 @@ from server.kernel.ports.input_store import InputStore, Sent, Starter
 from server.kernel.ports.model_gateway import ModelGateway
 from server.kernel.ports.session_store import SessionStore
 from server.kernel.ports.tracer import Tracer
+from server.kernel.quota import Quota
 from server.kernel.supervisor import Supervisor
 from server.kernel.user_input import Delivery, InputPage, NewInput, UserInput
 from server.kernel.validation import check_agent_request_id, check_answer_texts, check_page_size, check_prompt, check_request_id
@@ -33,6 +34,7 @@ class Inputs:
         supervisor: Supervisor,
         *,
         models: ModelGateway,
+        quota: Quota,
         starter: Starter,
         mark: Callable[[str], None],
         tracer: Tracer,
@@ -40,6 +42,7 @@ class Inputs:
         self._store = store
         self._sessions = sessions
         self._models = models
+        self._quota = quota
         self._supervisor = supervisor
         self._starter = starter
         self._mark = mark
@@ -53,6 +56,7 @@ class Inputs:
         # The turn that it becomes goes on with the session's agent and model.
         session = await self._sessions.get(principal, session_id)
         self._models.check(session.provider or self._starter.default_provider, session.model)
+        await self._quota.check(principal)
         new = NewInput(new_id(), request_id, text, delivery)
         # Between the database's yes and the start of a turn's task no caller who leaves may come.
         return await self._finishing.run(self._send(principal, session_id, new))

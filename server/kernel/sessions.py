@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import AsyncGenerator, Mapping, Sequence
+from collections.abc import AsyncGenerator, Callable, Mapping, Sequence
 from dataclasses import dataclass
 
 import structlog
@@ -68,7 +68,10 @@ class Sessions:
         *,
         repositories: Repositories,
         egress: Egress,
+        deleted: Callable[[], None],
     ) -> None:
+        """`deleted` is told that a session's objects have to go."""
+        self._deleted = deleted
         self._repositories = repositories
         self._egress = egress
         self._store = store
@@ -127,6 +130,7 @@ class Sessions:
         await self._store.delete(principal, session_id)
         # A turn that waited for its place is gone with it.
         self._journal.look_again(session.id)
+        self._deleted()
         try:
             repository = Repository(session.tenant_id, session.owner_id, session.repository_url)
             await self._repositories.forget(repository, session_id=session.id)

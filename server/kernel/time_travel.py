@@ -23,6 +23,7 @@ from server.kernel.ports.history_store import HistoryStore
 from server.kernel.ports.repositories import Author, Diff, Repositories, Repository
 from server.kernel.ports.session_store import SessionStore
 from server.kernel.ports.trees import Trees
+from server.kernel.quota import Quota
 from server.kernel.retrieval import Retrieval
 from server.kernel.session import NewSession, Session
 from server.kernel.validation import check_page_size, check_request_id, check_title
@@ -64,6 +65,7 @@ class TimeTravel:
         repositories: Repositories,
         trees: Trees,
         egress: Egress,
+        quota: Quota,
         codec: EventCodec,
         recorded: Callable[[Snapshot], None],
     ) -> None:
@@ -75,6 +77,7 @@ class TimeTravel:
         self._repositories = repositories
         self._trees = trees
         self._egress = egress
+        self._quota = quota
         self._codec = codec
         self._recorded = recorded
 
@@ -93,6 +96,7 @@ class TimeTravel:
             if known is not None:
                 return known
         parent = await self._sessions.get(principal, request.session_id)
+        await self._quota.check(principal)
         session = self._child(parent, request)
         fork = await self._origin(principal, parent, request.at)
         fact = self._codec.session_forked(fork, request.at)
@@ -136,6 +140,7 @@ class TimeTravel:
         head = session.head_commit
         if if_head not in {"", head}:
             raise HeadMoved(if_head, head)
+        await self._quota.check(principal)
         moment = await self._history.moment(principal, session.id, at)
         for commit in (head, moment.commit):
             await self._retrieval.ensure(session, commit)

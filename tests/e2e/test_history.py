@@ -6,11 +6,14 @@ import asyncio
 from pathlib import Path
 from typing import Any
 
+import asyncpg
+import grpc
 import pytest
 from support.git_server import GitServer, git
-from support.treadle import Client, branch_of, kinds, pushed_files, recording
+from support.treadle import Client, branch_of, error_info, in_process, kinds, pushed_files, recording, settings_for
 
 from server.api.event_codec import ProtobufEventCodec
+from server.embedded.postgres_home import DatabaseUrls
 from server.identity.local_user import TENANT, USER
 from server.kernel.errors import HeadMoved, TurnActive
 from server.kernel.history import NewSnapshot, Snapshot, SnapshotKind
@@ -104,3 +107,46 @@ async def test_while_a_turn_is_active_its_driver_alone_writes(
     async for _ in stream:
         pass
     await client.log(session_id)
+
+
+async def test_a_deleted_session_leaves_nothing_in_the_object_store(
+    server: Any, client: Client, bare: Path, git_server: GitServer, server_data_dir: Path
+) -> None:
+    gone, kept = [(await turn(client, git_server, "write.jsonl"))[0].session_id for _ in range(2)]
+    await until_stored(server, gone)
+
+    def objects(session_id: str) -> list[Path]:
+        return [path for path in (server_data_dir / "objects").rglob(f"{session_id}/*") if path.is_file()]
+
+    assert objects(gone)
+    await client.call("DeleteSession", pb.DeleteSessionRequest(session_id=gone))
+    async with asyncio.timeout(20):
+        while objects(gone):
+            await asyncio.sleep(0.02)
+    assert objects(kept)
+
+
+async def test_what_would_need_more_storage_than_a_tenant_has_does_not_begin(
+    database: DatabaseUrls, server_data_dir: Path, git_server: GitServer, bare: Path
+) -> None:
+    async with in_process(settings_for(database, server_data_dir, git_server, storage_tenant_mib=1)) as (_, client):
+        session_id = (await turn(client, git_server, "write.jsonl"))[0].session_id
+        connection = await asyncpg.connect(database.owner)
+        try:
+            await connection.execute("UPDATE snapshots SET size = 1048576")
+        finally:
+            await connection.close()
+        for call in (
+            turn(client, git_server, "write.jsonl"),
+            turn(client, git_server, "write.jsonl", session_id),
+            client.call("SendInput", pb.SendInputRequest(session_id=session_id, text="go")),
+            client.call("ForkSession", pb.ForkSessionRequest(session_id=session_id)),
+            client.call("RestoreSession", pb.RestoreSessionRequest(session_id=session_id, at="1")),
+        ):
+            with pytest.raises(grpc.aio.AioRpcError) as caught:
+                await call
+            assert error_info(caught.value)[:2] == (grpc.StatusCode.RESOURCE_EXHAUSTED, "STORAGE_QUOTA")
+        assert len((await client.call("ListSessions", pb.ListSessionsRequest())).sessions) == 1
+        # What is deleted counts no more.
+        await client.call("DeleteSession", pb.DeleteSessionRequest(session_id=session_id))
+        assert (await turn(client, git_server, "write.jsonl"))[-1].turn_completed.pushed

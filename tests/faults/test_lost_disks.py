@@ -22,7 +22,10 @@ from server.embedded.postgres_home import DatabaseUrls
 from server.identity.local_user import TENANT, USER
 from server.kernel.history import NewSnapshot, SnapshotKind
 from server.kernel.identity import Principal
+from treadle.file.v1.file_service_pb2 import ReadFileRequest
+from treadle.file.v1.file_service_pb2_grpc import FileServiceStub
 from treadle.session.v1 import event_pb2
+from treadle.session.v1 import session_service_pb2 as pb
 
 OWNER = Principal(TENANT, USER, "Local", "local@example.org")
 
@@ -52,7 +55,7 @@ def settings(database: DatabaseUrls, server_data_dir: Path, git_server: GitServe
         s3_access_key=s3.access_key,
         s3_secret_key=s3.secret_key,
         s3_secure=False,
-        s3_bucket=f"test-{server_data_dir.name.lower().replace('_', '-')}",
+        s3_bucket=f"test-{server_data_dir.parent.name.lower().replace('_', '-')}",
         snapshot_retry_seconds=0.2,
     )
 
@@ -99,6 +102,11 @@ async def test_the_next_turn_goes_on_from_what_was_never_pushed(settings: Settin
     async with in_process(settings) as (server, client):
         session = await session_of(server)
         assert session.head_commit == head
+        # Read before any turn has brought it back.
+        frames = FileServiceStub(client.channel).ReadFile(
+            ReadFileRequest(session_id=session.id, path="edit.txt"), metadata=client.metadata, timeout=60
+        )
+        assert b"".join([frame.data async for frame in frames]) == b"mine\n"
         end = await run(client, git_server, "three", session.id)
         assert end.pushed
         await client.log(session.id)
@@ -149,3 +157,23 @@ async def test_while_the_object_store_is_away_the_turn_fails_and_nothing_is_lost
             assert (await session_of(server)).head_commit == head
     async with in_process(settings) as (server, client):
         assert (await run(client, git_server, "three", session.id)).pushed
+
+
+async def test_objects_of_a_deleted_session_go_when_the_store_is_there_again(
+    settings: Settings, git_server: GitServer, s3: S3Server
+) -> None:
+    def objects() -> list[str]:
+        return [each.object_name or "" for each in s3.client().list_objects(settings.s3_bucket, recursive=True)]
+
+    async with AsyncExitStack() as stack:
+        gate = await stack.enter_async_context(tcp_gate(s3.port))
+        async with in_process(settings.model_copy(update={"s3_endpoint": f"127.0.0.1:{gate.port}"})) as (server, client):
+            await run(client, git_server, "one")
+            session = await session_of(server)
+            assert len(objects()) == 1
+            await stack.aclose()
+            await client.call("DeleteSession", pb.DeleteSessionRequest(session_id=session.id))
+    assert len(objects()) == 1
+    async with in_process(settings), asyncio.timeout(20):
+        while await asyncio.to_thread(objects):
+            await asyncio.sleep(0.05)

@@ -66,6 +66,19 @@ class HistoryStore(Protocol):
         not ended: these store them by themselves."""
         ...
 
+    async def stored_bytes(self, principal: Principal) -> int:
+        """What the snapshots of the caller's tenant take in the object store."""
+        ...
+
+    async def doomed(self, *, limit: int, after: str) -> Sequence[str]:
+        """Prefixes of keys whose objects nothing needs any more, those behind `after`, in order. A session that is deleted leaves its own,
+        in the same transaction."""
+        ...
+
+    async def gone(self, prefix: str, *, again_seconds: float) -> None:
+        """There are no such objects any more. The first time the prefix comes up again later, for what was being stored meanwhile."""
+        ...
+
     async def stored(self, snapshot: Snapshot, *, key: str, sha256: str, size: int) -> None:
         """The object store has it, which a turn's own fields say too. Not for a turn that has not ended: a step of its own does this."""
         ...

@@ -255,6 +255,10 @@ class TooManyTurns(CallFailed):
     """As many turns of yours, or of your tenant, wait for a place as may. Metadata: limit, whose."""
 
 
+class StorageExhausted(CallFailed):
+    """The snapshots of your tenant take what they may. Metadata: used, limit (bytes)."""
+
+
 class TooManyStreams(CallFailed):
     """The server has as many such streams open as it may, for callers that it does not know. Metadata: limit."""
 
@@ -382,6 +386,7 @@ BY_REASON: Mapping[str, type[CallFailed]] = {
     "REQUEST_ID_REUSED": RequestIdReused,
     "SEQUENCE_AHEAD": SequenceAhead,
     "VERSION_CONFLICT": VersionConflict,
+    "STORAGE_QUOTA": StorageExhausted,
     "TOO_MANY_STREAMS": TooManyStreams,
     "TOO_MANY_TURNS": TooManyTurns,
     "API_KEY_MISSING": ApiKeyMissing,

@@ -47,10 +47,12 @@ ALTER TABLE past_transcripts ALTER data SET STORAGE EXTERNAL;
 CREATE TABLE doomed_objects (
   tenant_id   text NOT NULL,
   prefix      text NOT NULL,
-  created_at  timestamptz NOT NULL DEFAULT now(),
+  due_at      timestamptz NOT NULL DEFAULT now(),
+  -- Whether it will be looked at once more: an upload may have been under way.
+  again       boolean NOT NULL DEFAULT true,
   PRIMARY KEY (tenant_id, prefix)
 );
-CREATE INDEX doomed_objects_by_age ON doomed_objects (created_at);
+CREATE INDEX doomed_objects_due ON doomed_objects (due_at);
 
 ALTER TABLE turns ADD commit_message text NOT NULL DEFAULT '';
 ALTER TABLE transcripts DROP CONSTRAINT transcripts_turn_number_check, ADD CONSTRAINT transcripts_turn_number_check CHECK (turn_number >= 0);
@@ -129,4 +131,4 @@ GRANT SELECT, INSERT, UPDATE ON snapshots TO treadle_system;
 GRANT INSERT ON sessions, session_heads TO treadle_system;
 GRANT DELETE ON transcripts TO treadle_system;
 GRANT SELECT, INSERT, DELETE ON past_transcripts TO treadle_system;
-GRANT SELECT, DELETE ON doomed_objects TO treadle_system;
+GRANT SELECT, UPDATE, DELETE ON doomed_objects TO treadle_system;

@@ -39,7 +39,8 @@ class FileServiceStub(object):
     Errors are told as by treadle.session.v1.SessionService. Reasons of every call, besides those of SessionService: NOT_FOUND/SESSION_NOT_FOUND;
     NOT_FOUND/SNAPSHOT_NOT_FOUND for an `at` that the session does not have; INVALID_ARGUMENT/PATH_INVALID for a path of another form;
     NOT_FOUND/FILE_NOT_FOUND, FAILED_PRECONDITION/NOT_A_FILE, FAILED_PRECONDITION/NOT_A_DIRECTORY as it is at the path;
-    FAILED_PRECONDITION/STATE_GONE when the server does not hold the state and cannot fetch it; RESOURCE_EXHAUSTED/TOO_MANY_STREAMS when as
+    FAILED_PRECONDITION/STATE_GONE when the server does not hold the state and cannot fetch it; UNAVAILABLE/SNAPSHOT_UNAVAILABLE
+    when the object store, where it is, does not answer, and DATA_LOSS/SNAPSHOT_DAMAGED when what is there is damaged; RESOURCE_EXHAUSTED/TOO_MANY_STREAMS when as
     many large files, archives and patches are on their way as may; FAILED_PRECONDITION/REPOSITORY_UNREACHABLE and
     INVALID_ARGUMENT/BRANCH_UNKNOWN for a session without a commit, whose base branch has to be fetched first;
     FAILED_PRECONDITION/WORKSPACE_ELSEWHERE while a turn runs on another machine and `at` is empty, where a call means the live workspace.
@@ -111,7 +112,8 @@ class FileServiceServicer(object):
     Errors are told as by treadle.session.v1.SessionService. Reasons of every call, besides those of SessionService: NOT_FOUND/SESSION_NOT_FOUND;
     NOT_FOUND/SNAPSHOT_NOT_FOUND for an `at` that the session does not have; INVALID_ARGUMENT/PATH_INVALID for a path of another form;
     NOT_FOUND/FILE_NOT_FOUND, FAILED_PRECONDITION/NOT_A_FILE, FAILED_PRECONDITION/NOT_A_DIRECTORY as it is at the path;
-    FAILED_PRECONDITION/STATE_GONE when the server does not hold the state and cannot fetch it; RESOURCE_EXHAUSTED/TOO_MANY_STREAMS when as
+    FAILED_PRECONDITION/STATE_GONE when the server does not hold the state and cannot fetch it; UNAVAILABLE/SNAPSHOT_UNAVAILABLE
+    when the object store, where it is, does not answer, and DATA_LOSS/SNAPSHOT_DAMAGED when what is there is damaged; RESOURCE_EXHAUSTED/TOO_MANY_STREAMS when as
     many large files, archives and patches are on their way as may; FAILED_PRECONDITION/REPOSITORY_UNREACHABLE and
     INVALID_ARGUMENT/BRANCH_UNKNOWN for a session without a commit, whose base branch has to be fetched first;
     FAILED_PRECONDITION/WORKSPACE_ELSEWHERE while a turn runs on another machine and `at` is empty, where a call means the live workspace.
@@ -189,7 +191,8 @@ class FileServiceServicer(object):
         Errors: ABORTED/FILE_CHANGED when a file is not as `expected_etag` says, with its current `etag`, or when something is where it shall be
         moved to; ABORTED/HEAD_MOVED when the session's newest commit is not `if_head`; INVALID_ARGUMENT/PATH_INVALID also for Git's own
         directory, and for a .gitmodules or .gitattributes that Git would refuse; FAILED_PRECONDITION/FILE_TOO_LARGE;
-        FAILED_PRECONDITION/TURN_ACTIVE while a turn waits for its place, is being prepared or published.
+        FAILED_PRECONDITION/TURN_ACTIVE while a turn waits for its place, is being prepared or published; RESOURCE_EXHAUSTED/STORAGE_QUOTA
+        when the snapshots of the caller's tenant take what they may.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
@@ -264,7 +267,8 @@ class FileService(object):
     Errors are told as by treadle.session.v1.SessionService. Reasons of every call, besides those of SessionService: NOT_FOUND/SESSION_NOT_FOUND;
     NOT_FOUND/SNAPSHOT_NOT_FOUND for an `at` that the session does not have; INVALID_ARGUMENT/PATH_INVALID for a path of another form;
     NOT_FOUND/FILE_NOT_FOUND, FAILED_PRECONDITION/NOT_A_FILE, FAILED_PRECONDITION/NOT_A_DIRECTORY as it is at the path;
-    FAILED_PRECONDITION/STATE_GONE when the server does not hold the state and cannot fetch it; RESOURCE_EXHAUSTED/TOO_MANY_STREAMS when as
+    FAILED_PRECONDITION/STATE_GONE when the server does not hold the state and cannot fetch it; UNAVAILABLE/SNAPSHOT_UNAVAILABLE
+    when the object store, where it is, does not answer, and DATA_LOSS/SNAPSHOT_DAMAGED when what is there is damaged; RESOURCE_EXHAUSTED/TOO_MANY_STREAMS when as
     many large files, archives and patches are on their way as may; FAILED_PRECONDITION/REPOSITORY_UNREACHABLE and
     INVALID_ARGUMENT/BRANCH_UNKNOWN for a session without a commit, whose base branch has to be fetched first;
     FAILED_PRECONDITION/WORKSPACE_ELSEWHERE while a turn runs on another machine and `at` is empty, where a call means the live workspace.

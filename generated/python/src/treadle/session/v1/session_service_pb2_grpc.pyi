@@ -50,7 +50,8 @@ class SessionServiceStub:
     INVALID_ARGUMENT/HOST_NOT_ALLOWED (one of `allowed_hosts`, by this server), FAILED_PRECONDITION/EGRESS_NOT_CONFIGURED (it lets no
     worker out),
     INVALID_ARGUMENT/BRANCH_UNKNOWN, NOT_FOUND/SESSION_NOT_FOUND, FAILED_PRECONDITION/TURN_ACTIVE, ALREADY_EXISTS/REQUEST_ID_REUSED,
-    INVALID_ARGUMENT/REQUEST_TOO_LARGE, RESOURCE_EXHAUSTED/TOO_MANY_TURNS (as many turns of the caller or its tenant wait already as may).
+    INVALID_ARGUMENT/REQUEST_TOO_LARGE, RESOURCE_EXHAUSTED/TOO_MANY_TURNS (as many turns of the caller or its tenant wait already as may),
+    RESOURCE_EXHAUSTED/STORAGE_QUOTA (the snapshots of the caller's tenant take what they may).
     Where no more turns may run at once, the turn waits for its place, also over restarts: its first events come at once, and
     session_updated tells how many begin before it. Tenants take turns, and so do the users of a tenant.
     A client that leaves changes nothing: the turn goes on, and Resume follows it.
@@ -71,7 +72,8 @@ class SessionServiceStub:
     INVALID_ARGUMENT/HOST_NOT_ALLOWED and FAILED_PRECONDITION/EGRESS_NOT_CONFIGURED as for ExecuteSession.
     """
     DeleteSession: _grpc.UnaryUnaryMultiCallable[_session_service_pb2.DeleteSessionRequest, _session_service_pb2.DeleteSessionResponse]
-    """DeleteSession removes a session with its events and its queued inputs. The branch on the remote stays.
+    """DeleteSession removes a session with its events, its queued inputs and its snapshots, whose objects go soon after. The branch on the
+    remote stays.
     A turn that waits for its place goes with it.
     Errors: NOT_FOUND/SESSION_NOT_FOUND; FAILED_PRECONDITION/TURN_ACTIVE while a turn runs.
     """
@@ -102,7 +104,7 @@ class SessionServiceStub:
     Idempotent by `request_id`. Errors: NOT_FOUND/SESSION_NOT_FOUND; INVALID_ARGUMENT/MODEL_NOT_ALLOWED and
     FAILED_PRECONDITION/PROVIDER_NOT_CONFIGURED when the server does not let the session's agent use its model any more;
     INVALID_ARGUMENT/REQUEST_TOO_LARGE; ALREADY_EXISTS/REQUEST_ID_REUSED; RESOURCE_EXHAUSTED/TOO_MANY_INPUTS when 100 are queued already;
-    RESOURCE_EXHAUSTED/TOO_MANY_TURNS as for ExecuteSession, when it would start a turn.
+    RESOURCE_EXHAUSTED/TOO_MANY_TURNS as for ExecuteSession, when it would start a turn; RESOURCE_EXHAUSTED/STORAGE_QUOTA as well.
     """
     ListInputs: _grpc.UnaryUnaryMultiCallable[_session_service_pb2.ListInputsRequest, _session_service_pb2.ListInputsResponse]
     """ListInputs lists the session's inputs in the order of their positions: those that are queued, or all.
@@ -138,14 +140,14 @@ class SessionServiceStub:
     Errors: NOT_FOUND/SESSION_NOT_FOUND; NOT_FOUND/SNAPSHOT_NOT_FOUND for an `at` that the session does not have, also a turn that has not
     ended; INVALID_ARGUMENT/REQUEST_TOO_LARGE; ALREADY_EXISTS/REQUEST_ID_REUSED; UNAVAILABLE/SNAPSHOT_UNAVAILABLE and
     DATA_LOSS/SNAPSHOT_DAMAGED when the commit is not on this server and cannot be had; INVALID_ARGUMENT/HOST_NOT_ALLOWED and
-    FAILED_PRECONDITION/EGRESS_NOT_CONFIGURED for the other session's allowed hosts.
+    FAILED_PRECONDITION/EGRESS_NOT_CONFIGURED for the other session's allowed hosts; RESOURCE_EXHAUSTED/STORAGE_QUOTA as for ExecuteSession.
     """
     RestoreSession: _grpc.UnaryUnaryMultiCallable[_session_service_pb2.RestoreSessionRequest, _session_service_pb2.RestoreSessionResponse]
     """RestoreSession brings the session back to a past state, by a new commit on top of the newest: the past files, and what the agent
     remembered then. Nothing is lost, and no branch goes back: what came after stays in the history. The next push publishes it.
     Errors: NOT_FOUND/SESSION_NOT_FOUND; NOT_FOUND/SNAPSHOT_NOT_FOUND as for ForkSession; FAILED_PRECONDITION/TURN_ACTIVE while a turn runs;
     ABORTED/HEAD_MOVED when `if_head` is not the newest commit, or somebody else moves it meanwhile; UNAVAILABLE/SNAPSHOT_UNAVAILABLE
-    and DATA_LOSS/SNAPSHOT_DAMAGED as for ForkSession.
+    and DATA_LOSS/SNAPSHOT_DAMAGED as for ForkSession; RESOURCE_EXHAUSTED/STORAGE_QUOTA as for ExecuteSession.
     """
 
 @_typing.type_check_only
@@ -170,7 +172,8 @@ class SessionServiceAsyncStub(SessionServiceStub):
     INVALID_ARGUMENT/HOST_NOT_ALLOWED (one of `allowed_hosts`, by this server), FAILED_PRECONDITION/EGRESS_NOT_CONFIGURED (it lets no
     worker out),
     INVALID_ARGUMENT/BRANCH_UNKNOWN, NOT_FOUND/SESSION_NOT_FOUND, FAILED_PRECONDITION/TURN_ACTIVE, ALREADY_EXISTS/REQUEST_ID_REUSED,
-    INVALID_ARGUMENT/REQUEST_TOO_LARGE, RESOURCE_EXHAUSTED/TOO_MANY_TURNS (as many turns of the caller or its tenant wait already as may).
+    INVALID_ARGUMENT/REQUEST_TOO_LARGE, RESOURCE_EXHAUSTED/TOO_MANY_TURNS (as many turns of the caller or its tenant wait already as may),
+    RESOURCE_EXHAUSTED/STORAGE_QUOTA (the snapshots of the caller's tenant take what they may).
     Where no more turns may run at once, the turn waits for its place, also over restarts: its first events come at once, and
     session_updated tells how many begin before it. Tenants take turns, and so do the users of a tenant.
     A client that leaves changes nothing: the turn goes on, and Resume follows it.
@@ -191,7 +194,8 @@ class SessionServiceAsyncStub(SessionServiceStub):
     INVALID_ARGUMENT/HOST_NOT_ALLOWED and FAILED_PRECONDITION/EGRESS_NOT_CONFIGURED as for ExecuteSession.
     """
     DeleteSession: _aio.UnaryUnaryMultiCallable[_session_service_pb2.DeleteSessionRequest, _session_service_pb2.DeleteSessionResponse]  # type: ignore[assignment]
-    """DeleteSession removes a session with its events and its queued inputs. The branch on the remote stays.
+    """DeleteSession removes a session with its events, its queued inputs and its snapshots, whose objects go soon after. The branch on the
+    remote stays.
     A turn that waits for its place goes with it.
     Errors: NOT_FOUND/SESSION_NOT_FOUND; FAILED_PRECONDITION/TURN_ACTIVE while a turn runs.
     """
@@ -222,7 +226,7 @@ class SessionServiceAsyncStub(SessionServiceStub):
     Idempotent by `request_id`. Errors: NOT_FOUND/SESSION_NOT_FOUND; INVALID_ARGUMENT/MODEL_NOT_ALLOWED and
     FAILED_PRECONDITION/PROVIDER_NOT_CONFIGURED when the server does not let the session's agent use its model any more;
     INVALID_ARGUMENT/REQUEST_TOO_LARGE; ALREADY_EXISTS/REQUEST_ID_REUSED; RESOURCE_EXHAUSTED/TOO_MANY_INPUTS when 100 are queued already;
-    RESOURCE_EXHAUSTED/TOO_MANY_TURNS as for ExecuteSession, when it would start a turn.
+    RESOURCE_EXHAUSTED/TOO_MANY_TURNS as for ExecuteSession, when it would start a turn; RESOURCE_EXHAUSTED/STORAGE_QUOTA as well.
     """
     ListInputs: _aio.UnaryUnaryMultiCallable[_session_service_pb2.ListInputsRequest, _session_service_pb2.ListInputsResponse]  # type: ignore[assignment]
     """ListInputs lists the session's inputs in the order of their positions: those that are queued, or all.
@@ -258,14 +262,14 @@ class SessionServiceAsyncStub(SessionServiceStub):
     Errors: NOT_FOUND/SESSION_NOT_FOUND; NOT_FOUND/SNAPSHOT_NOT_FOUND for an `at` that the session does not have, also a turn that has not
     ended; INVALID_ARGUMENT/REQUEST_TOO_LARGE; ALREADY_EXISTS/REQUEST_ID_REUSED; UNAVAILABLE/SNAPSHOT_UNAVAILABLE and
     DATA_LOSS/SNAPSHOT_DAMAGED when the commit is not on this server and cannot be had; INVALID_ARGUMENT/HOST_NOT_ALLOWED and
-    FAILED_PRECONDITION/EGRESS_NOT_CONFIGURED for the other session's allowed hosts.
+    FAILED_PRECONDITION/EGRESS_NOT_CONFIGURED for the other session's allowed hosts; RESOURCE_EXHAUSTED/STORAGE_QUOTA as for ExecuteSession.
     """
     RestoreSession: _aio.UnaryUnaryMultiCallable[_session_service_pb2.RestoreSessionRequest, _session_service_pb2.RestoreSessionResponse]  # type: ignore[assignment]
     """RestoreSession brings the session back to a past state, by a new commit on top of the newest: the past files, and what the agent
     remembered then. Nothing is lost, and no branch goes back: what came after stays in the history. The next push publishes it.
     Errors: NOT_FOUND/SESSION_NOT_FOUND; NOT_FOUND/SNAPSHOT_NOT_FOUND as for ForkSession; FAILED_PRECONDITION/TURN_ACTIVE while a turn runs;
     ABORTED/HEAD_MOVED when `if_head` is not the newest commit, or somebody else moves it meanwhile; UNAVAILABLE/SNAPSHOT_UNAVAILABLE
-    and DATA_LOSS/SNAPSHOT_DAMAGED as for ForkSession.
+    and DATA_LOSS/SNAPSHOT_DAMAGED as for ForkSession; RESOURCE_EXHAUSTED/STORAGE_QUOTA as for ExecuteSession.
     """
 
 class SessionServiceServicer(metaclass=_abc_1.ABCMeta):
@@ -293,7 +297,8 @@ class SessionServiceServicer(metaclass=_abc_1.ABCMeta):
         INVALID_ARGUMENT/HOST_NOT_ALLOWED (one of `allowed_hosts`, by this server), FAILED_PRECONDITION/EGRESS_NOT_CONFIGURED (it lets no
         worker out),
         INVALID_ARGUMENT/BRANCH_UNKNOWN, NOT_FOUND/SESSION_NOT_FOUND, FAILED_PRECONDITION/TURN_ACTIVE, ALREADY_EXISTS/REQUEST_ID_REUSED,
-        INVALID_ARGUMENT/REQUEST_TOO_LARGE, RESOURCE_EXHAUSTED/TOO_MANY_TURNS (as many turns of the caller or its tenant wait already as may).
+        INVALID_ARGUMENT/REQUEST_TOO_LARGE, RESOURCE_EXHAUSTED/TOO_MANY_TURNS (as many turns of the caller or its tenant wait already as may),
+        RESOURCE_EXHAUSTED/STORAGE_QUOTA (the snapshots of the caller's tenant take what they may).
         Where no more turns may run at once, the turn waits for its place, also over restarts: its first events come at once, and
         session_updated tells how many begin before it. Tenants take turns, and so do the users of a tenant.
         A client that leaves changes nothing: the turn goes on, and Resume follows it.
@@ -350,7 +355,8 @@ class SessionServiceServicer(metaclass=_abc_1.ABCMeta):
         request: _session_service_pb2.DeleteSessionRequest,
         context: _ServicerContext,
     ) -> _typing.Union[_session_service_pb2.DeleteSessionResponse, _abc.Awaitable[_session_service_pb2.DeleteSessionResponse]]:
-        """DeleteSession removes a session with its events and its queued inputs. The branch on the remote stays.
+        """DeleteSession removes a session with its events, its queued inputs and its snapshots, whose objects go soon after. The branch on the
+        remote stays.
         A turn that waits for its place goes with it.
         Errors: NOT_FOUND/SESSION_NOT_FOUND; FAILED_PRECONDITION/TURN_ACTIVE while a turn runs.
         """
@@ -399,7 +405,7 @@ class SessionServiceServicer(metaclass=_abc_1.ABCMeta):
         Idempotent by `request_id`. Errors: NOT_FOUND/SESSION_NOT_FOUND; INVALID_ARGUMENT/MODEL_NOT_ALLOWED and
         FAILED_PRECONDITION/PROVIDER_NOT_CONFIGURED when the server does not let the session's agent use its model any more;
         INVALID_ARGUMENT/REQUEST_TOO_LARGE; ALREADY_EXISTS/REQUEST_ID_REUSED; RESOURCE_EXHAUSTED/TOO_MANY_INPUTS when 100 are queued already;
-        RESOURCE_EXHAUSTED/TOO_MANY_TURNS as for ExecuteSession, when it would start a turn.
+        RESOURCE_EXHAUSTED/TOO_MANY_TURNS as for ExecuteSession, when it would start a turn; RESOURCE_EXHAUSTED/STORAGE_QUOTA as well.
         """
 
     @_abc_1.abstractmethod
@@ -477,7 +483,7 @@ class SessionServiceServicer(metaclass=_abc_1.ABCMeta):
         Errors: NOT_FOUND/SESSION_NOT_FOUND; NOT_FOUND/SNAPSHOT_NOT_FOUND for an `at` that the session does not have, also a turn that has not
         ended; INVALID_ARGUMENT/REQUEST_TOO_LARGE; ALREADY_EXISTS/REQUEST_ID_REUSED; UNAVAILABLE/SNAPSHOT_UNAVAILABLE and
         DATA_LOSS/SNAPSHOT_DAMAGED when the commit is not on this server and cannot be had; INVALID_ARGUMENT/HOST_NOT_ALLOWED and
-        FAILED_PRECONDITION/EGRESS_NOT_CONFIGURED for the other session's allowed hosts.
+        FAILED_PRECONDITION/EGRESS_NOT_CONFIGURED for the other session's allowed hosts; RESOURCE_EXHAUSTED/STORAGE_QUOTA as for ExecuteSession.
         """
 
     @_abc_1.abstractmethod
@@ -490,7 +496,7 @@ class SessionServiceServicer(metaclass=_abc_1.ABCMeta):
         remembered then. Nothing is lost, and no branch goes back: what came after stays in the history. The next push publishes it.
         Errors: NOT_FOUND/SESSION_NOT_FOUND; NOT_FOUND/SNAPSHOT_NOT_FOUND as for ForkSession; FAILED_PRECONDITION/TURN_ACTIVE while a turn runs;
         ABORTED/HEAD_MOVED when `if_head` is not the newest commit, or somebody else moves it meanwhile; UNAVAILABLE/SNAPSHOT_UNAVAILABLE
-        and DATA_LOSS/SNAPSHOT_DAMAGED as for ForkSession.
+        and DATA_LOSS/SNAPSHOT_DAMAGED as for ForkSession; RESOURCE_EXHAUSTED/STORAGE_QUOTA as for ExecuteSession.
         """
 
 def add_SessionServiceServicer_to_server(servicer: SessionServiceServicer, server: _typing.Union[_grpc.Server, _aio.Server]) -> None: ...

@@ -221,7 +221,8 @@ export const ArchiveFormat = /*@__PURE__*/
  * Errors are told as by treadle.session.v1.SessionService. Reasons of every call, besides those of SessionService: NOT_FOUND/SESSION_NOT_FOUND;
  * NOT_FOUND/SNAPSHOT_NOT_FOUND for an `at` that the session does not have; INVALID_ARGUMENT/PATH_INVALID for a path of another form;
  * NOT_FOUND/FILE_NOT_FOUND, FAILED_PRECONDITION/NOT_A_FILE, FAILED_PRECONDITION/NOT_A_DIRECTORY as it is at the path;
- * FAILED_PRECONDITION/STATE_GONE when the server does not hold the state and cannot fetch it; RESOURCE_EXHAUSTED/TOO_MANY_STREAMS when as
+ * FAILED_PRECONDITION/STATE_GONE when the server does not hold the state and cannot fetch it; UNAVAILABLE/SNAPSHOT_UNAVAILABLE
+ * when the object store, where it is, does not answer, and DATA_LOSS/SNAPSHOT_DAMAGED when what is there is damaged; RESOURCE_EXHAUSTED/TOO_MANY_STREAMS when as
  * many large files, archives and patches are on their way as may; FAILED_PRECONDITION/REPOSITORY_UNREACHABLE and
  * INVALID_ARGUMENT/BRANCH_UNKNOWN for a session without a commit, whose base branch has to be fetched first;
  * FAILED_PRECONDITION/WORKSPACE_ELSEWHERE while a turn runs on another machine and `at` is empty, where a call means the live workspace.

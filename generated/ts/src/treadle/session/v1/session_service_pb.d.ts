@@ -1367,7 +1367,8 @@ export declare const SessionService: GenService<{
    * INVALID_ARGUMENT/HOST_NOT_ALLOWED (one of `allowed_hosts`, by this server), FAILED_PRECONDITION/EGRESS_NOT_CONFIGURED (it lets no
    * worker out),
    * INVALID_ARGUMENT/BRANCH_UNKNOWN, NOT_FOUND/SESSION_NOT_FOUND, FAILED_PRECONDITION/TURN_ACTIVE, ALREADY_EXISTS/REQUEST_ID_REUSED,
-   * INVALID_ARGUMENT/REQUEST_TOO_LARGE, RESOURCE_EXHAUSTED/TOO_MANY_TURNS (as many turns of the caller or its tenant wait already as may).
+   * INVALID_ARGUMENT/REQUEST_TOO_LARGE, RESOURCE_EXHAUSTED/TOO_MANY_TURNS (as many turns of the caller or its tenant wait already as may),
+   * RESOURCE_EXHAUSTED/STORAGE_QUOTA (the snapshots of the caller's tenant take what they may).
    * Where no more turns may run at once, the turn waits for its place, also over restarts: its first events come at once, and
    * session_updated tells how many begin before it. Tenants take turns, and so do the users of a tenant.
    * A client that leaves changes nothing: the turn goes on, and Resume follows it.
@@ -1433,7 +1434,8 @@ export declare const SessionService: GenService<{
     output: typeof UpdateSessionResponseSchema;
   },
   /**
-   * DeleteSession removes a session with its events and its queued inputs. The branch on the remote stays.
+   * DeleteSession removes a session with its events, its queued inputs and its snapshots, whose objects go soon after. The branch on the
+   * remote stays.
    * A turn that waits for its place goes with it.
    * Errors: NOT_FOUND/SESSION_NOT_FOUND; FAILED_PRECONDITION/TURN_ACTIVE while a turn runs.
    *
@@ -1485,7 +1487,7 @@ export declare const SessionService: GenService<{
    * Idempotent by `request_id`. Errors: NOT_FOUND/SESSION_NOT_FOUND; INVALID_ARGUMENT/MODEL_NOT_ALLOWED and
    * FAILED_PRECONDITION/PROVIDER_NOT_CONFIGURED when the server does not let the session's agent use its model any more;
    * INVALID_ARGUMENT/REQUEST_TOO_LARGE; ALREADY_EXISTS/REQUEST_ID_REUSED; RESOURCE_EXHAUSTED/TOO_MANY_INPUTS when 100 are queued already;
-   * RESOURCE_EXHAUSTED/TOO_MANY_TURNS as for ExecuteSession, when it would start a turn.
+   * RESOURCE_EXHAUSTED/TOO_MANY_TURNS as for ExecuteSession, when it would start a turn; RESOURCE_EXHAUSTED/STORAGE_QUOTA as well.
    *
    * @generated from rpc treadle.session.v1.SessionService.SendInput
    */
@@ -1570,7 +1572,7 @@ export declare const SessionService: GenService<{
    * Errors: NOT_FOUND/SESSION_NOT_FOUND; NOT_FOUND/SNAPSHOT_NOT_FOUND for an `at` that the session does not have, also a turn that has not
    * ended; INVALID_ARGUMENT/REQUEST_TOO_LARGE; ALREADY_EXISTS/REQUEST_ID_REUSED; UNAVAILABLE/SNAPSHOT_UNAVAILABLE and
    * DATA_LOSS/SNAPSHOT_DAMAGED when the commit is not on this server and cannot be had; INVALID_ARGUMENT/HOST_NOT_ALLOWED and
-   * FAILED_PRECONDITION/EGRESS_NOT_CONFIGURED for the other session's allowed hosts.
+   * FAILED_PRECONDITION/EGRESS_NOT_CONFIGURED for the other session's allowed hosts; RESOURCE_EXHAUSTED/STORAGE_QUOTA as for ExecuteSession.
    *
    * @generated from rpc treadle.session.v1.SessionService.ForkSession
    */
@@ -1584,7 +1586,7 @@ export declare const SessionService: GenService<{
    * remembered then. Nothing is lost, and no branch goes back: what came after stays in the history. The next push publishes it.
    * Errors: NOT_FOUND/SESSION_NOT_FOUND; NOT_FOUND/SNAPSHOT_NOT_FOUND as for ForkSession; FAILED_PRECONDITION/TURN_ACTIVE while a turn runs;
    * ABORTED/HEAD_MOVED when `if_head` is not the newest commit, or somebody else moves it meanwhile; UNAVAILABLE/SNAPSHOT_UNAVAILABLE
-   * and DATA_LOSS/SNAPSHOT_DAMAGED as for ForkSession.
+   * and DATA_LOSS/SNAPSHOT_DAMAGED as for ForkSession; RESOURCE_EXHAUSTED/STORAGE_QUOTA as for ExecuteSession.
    *
    * @generated from rpc treadle.session.v1.SessionService.RestoreSession
    */
