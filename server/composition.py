@@ -22,6 +22,7 @@ from server.config import Settings
 from server.db.stores import Stores, open_postgres
 from server.descriptors import allow_enough
 from server.egress.egress import open_egress
+from server.git.live import OpenedFiles
 from server.git.remote_url import RemoteUrls
 from server.git.repository import open_git
 from server.identity.authenticator import ApiKeyAuthenticator
@@ -33,6 +34,7 @@ from server.kernel.files import Files
 from server.kernel.inputs import Inputs
 from server.kernel.inspection import Inspections
 from server.kernel.journal import Journal, Notes
+from server.kernel.live import Live
 from server.kernel.model_use import Budget
 from server.kernel.ports.input_store import Starter
 from server.kernel.ports.launcher import Launcher
@@ -181,8 +183,18 @@ async def compose(settings: Settings, *, mark: Callable[[str], None] | None = No
             stores.inputs, stores.sessions, supervisor, models=models.gateway, quota=quota, starter=starter, mark=point, tracer=tracer
         )
         files = Files(
-            stores.sessions, stores.history, notes, retrieval, quota=quota, trees=repositories.trees, repositories=repositories, codec=codec
+            stores.sessions,
+            stores.history,
+            notes,
+            trees=repositories.trees,
+            repositories=repositories,
+            retrieval=retrieval,
+            quota=quota,
+            live=Live(supervisor, launcher, OpenedFiles(), codec),
+            codec=codec,
+            trailers=limits.trailers,
         )
+        stack.push_async_callback(files.finished)
         await stack.enter_async_context(open_writer(settings, stores.legacy, repositories, scratch))
         time_travel = TimeTravel(
             stores.sessions,

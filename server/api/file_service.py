@@ -65,14 +65,14 @@ class FileService:
 
     async def find_files(self, principal: Principal, request: pb.FindFilesRequest, _: Context) -> pb.FindFilesResponse:
         """Find files by name."""
-        found, commit = await self._files.find(
+        found = await self._files.find(
             principal, request.session_id, pattern=request.pattern, path=request.path, at=request.at, limit=request.limit
         )
-        return pb.FindFilesResponse(files=map(_file, found), commit=commit)
+        return pb.FindFilesResponse(files=map(_file, found.found), commit=found.commit, truncated=found.truncated)
 
     async def search_files(self, principal: Principal, request: pb.SearchFilesRequest, _: Context) -> pb.SearchFilesResponse:
         """Find lines."""
-        found, commit = await self._files.search(
+        found = await self._files.search(
             principal,
             request.session_id,
             pattern=request.pattern,
@@ -82,8 +82,8 @@ class FileService:
             at=request.at,
             limit=request.limit,
         )
-        matches = [pb.Match(path=match.path, line=match.line, text=match.text) for match in found]
-        return pb.SearchFilesResponse(matches=matches, commit=commit)
+        matches = [pb.Match(path=match.path, line=match.line, text=match.text) for match in found.found]
+        return pb.SearchFilesResponse(matches=matches, commit=found.commit, truncated=found.truncated)
 
     async def diff_files(self, principal: Principal, request: pb.DiffFilesRequest, _: Context) -> pb.DiffFilesResponse:
         """Compare two states."""
@@ -111,7 +111,7 @@ class FileService:
         edits = [_edit(edit) for edit in request.edits]
         done = await self._files.edit(principal, request.session_id, edits, if_head=request.if_head, message=request.message)
         files = [_edited(edit, change) for edit, change in zip(edits, done.changes, strict=True)]
-        return pb.EditFilesResponse(files=files, commit=done.commit)
+        return pb.EditFilesResponse(files=files, commit=done.commit, snapshot=done.number)
 
 
 def _length(request: pb.ReadFileRequest | pb.DownloadFileRequest) -> int | None:

@@ -90,6 +90,7 @@ def _parser() -> _Parser:
     _add_inputs(commands)
     _add_answer(commands)
     _add_interrupt(commands)
+    _add_files(commands)
     _add_credential(commands)
     _add_history(commands)
     _add_fork(commands)
@@ -200,6 +201,27 @@ def _add_interrupt(commands: argparse._SubParsersAction[_Parser]) -> None:
     interrupt = _command(commands, "interrupt", words, runs="server.cli.interrupt:run")
     interrupt.add_argument("session", help="the session's id")
     _connection(interrupt)
+
+
+def _add_files(commands: argparse._SubParsersAction[_Parser]) -> None:
+    words = "list, read, search, compare and edit a session's files"
+    files = _command(commands, "files", words, runs="server.cli.files:run")
+    files.add_argument(
+        "action",
+        choices=("ls", "cat", "get", "find", "grep", "diff", "put", "mv", "rm", "mkdir"),
+        help="get: an archive, to standard output; diff: a patch, of two times as for --at; put: from standard input",
+    )
+    files.add_argument("session", help="the session's id")
+    files.add_argument("path", nargs="*", help="paths; for find and grep what to look for, and where")
+    files.add_argument("--at", metavar="WHEN", default="", help="a snapshot's number, a turn's id, or head (default: now)")
+    files.add_argument("-r", "--recursive", action="store_true", help="ls: all files below; rm: a directory with all that it holds")
+    files.add_argument("--etag", help="put, mv, rm: only of the file with this etag; an empty one: only where there is none")
+    files.add_argument("--regex", action="store_true", help="grep: a regular expression")
+    files.add_argument("-i", "--ignore-case", action="store_true", help="grep: upper and lower case alike")
+    files.add_argument("--limit", metavar="N", type=int, default=0, help="find, grep: how many at most (default 100)")
+    files.add_argument("--zip", action="store_true", help="get: a zip file in place of a tar.gz")
+    _json(files)
+    _connection(files)
 
 
 def _add_credential(commands: argparse._SubParsersAction[_Parser]) -> None:

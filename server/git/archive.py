@@ -16,6 +16,7 @@ from server.git.manifest import printable
 from server.git.objects import Reader
 from server.git.tree_object import LINK, Node, files
 from server.git.walker.names import is_safe_path
+from server.kernel.errors import TreeTooLarge
 from server.kernel.ports.trees import ArchiveFormat, Kind
 
 _AHEAD = 64
@@ -26,6 +27,8 @@ _INLINE = 16 * 1024
 _LEVEL = 1
 """Of compression: the usual one takes three times as long for a tenth less."""
 _LINK_BYTES = 4096
+_FILES = 200_000
+"""A zip's directory is kept until its end."""
 
 
 class _Packer(Protocol):
@@ -53,7 +56,8 @@ class _Packer(Protocol):
 
 
 async def pack(reader: Reader, tree: Node, archive: ArchiveFormat, at: datetime) -> AsyncGenerator[bytes, None]:
-    """All files below `tree`, dated `at`. Names that a checkout would refuse are left out, and so are submodules. Errors: GitFailed."""
+    """All files below `tree`, dated `at`. Names that a checkout would refuse are left out, and so are submodules.
+    Errors: GitFailed, TreeTooLarge."""
     packer: _Packer = _Tar(at) if archive is ArchiveFormat.TAR_GZ else _Zip(at)
     ready = bytearray()
     async with aclosing(_batches(reader, tree, packer)) as batches:
@@ -73,15 +77,18 @@ async def pack(reader: Reader, tree: Node, archive: ArchiveFormat, at: datetime)
                             yield bytes(ready)
                             ready.clear()
                     ready += packer.end()
-    yield bytes(ready) + packer.finish()
+    yield bytes(ready) + await asyncio.to_thread(packer.finish)
 
 
 async def _batches(reader: Reader, tree: Node, packer: _Packer) -> AsyncGenerator[list[tuple[bytes, Node]], None]:
-    batch = []
+    batch, packed = [], 0
     async with aclosing(files(reader, tree, b"")) as found:
         async for path, node in found:
             if node.kind is not Kind.SUBMODULE and is_safe_path(path) and packer.takes(path):
                 batch.append((path, node))
+                packed += 1
+            if packed > _FILES:
+                raise TreeTooLarge(_FILES)
             if len(batch) >= _AHEAD:
                 yield batch
                 batch = []
@@ -144,7 +151,8 @@ class _Zip:
 
     def takes(self, path: bytes) -> bool:
         """Programs for Windows take a backslash for a slash, and so find ways out that `is_safe_path` does not see."""
-        return b"\\" not in path
+        shown = printable(path)
+        return "\\" not in shown and is_safe_path(shown.encode())
 
     def begin(self, path: bytes, mode: int, size: int, link: bytes) -> bytes:
         info = zipfile.ZipInfo(printable(path), self._date)

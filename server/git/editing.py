@@ -12,17 +12,28 @@ from typing import assert_never
 from server.git.loose import Loose, loose, store
 from server.git.manifest import printable
 from server.git.objects import Objects, Reader
-from server.git.paths import check_content, writable_parts_of
+from server.git.paths import DEPTH, FILE_BYTES, PATH_BYTES, check_content, writable_parts_of
 from server.git.refs import commit_id
 from server.git.tree_object import EXECUTABLE, FILE, TREE, TREE_BYTES, Node, children, dump, root
-from server.kernel.errors import FileChanged, FileTooLarge, NotADirectory, NotAFile, PathInvalid, PathNotFound
+from server.kernel.errors import (
+    FileChanged,
+    FileExists,
+    FileTooLarge,
+    InvalidField,
+    NotADirectory,
+    NotAFile,
+    PathInvalid,
+    PathNotFound,
+    TreeTooLarge,
+)
 from server.kernel.ports.repositories import Author
 from server.kernel.ports.trees import Change, Delete, Edit, Edited, Entry, Kind, MakeDirectory, Move, Write
 
-FILE_BYTES = 16 * 1024 * 1024
-"""The longest content of a write: a request holds no more."""
 KEEP = b".gitkeep"
 _OPENED = 500_000
+_MADE = 4000
+_MOVED = 10_000
+"""Directories that a move may take along: how deep they go has to be seen."""
 
 Parts = tuple[bytes, ...]
 
@@ -44,6 +55,8 @@ class Draft:
     new: list[Loose] = field(default_factory=list)
     opened: int = 0
     """Entries of all directories that were read."""
+    made: int = 0
+    """Directories that are new."""
 
     async def apply(self, edit: Edit) -> Change | None:
         """None when nothing changes. Errors: FileChanged, PathNotFound, NotAFile, NotADirectory, PathInvalid, FileTooLarge."""
@@ -89,10 +102,11 @@ class Draft:
             raise PathNotFound(edit.path)
         if target[: len(source)] == source:
             raise PathInvalid(edit.to, "is, or lies within, what is to be moved")
-        if (other := await self._at(target)) is not None:
-            raise FileChanged(edit.to, _etag(other))
+        if await self._at(target) is not None:
+            raise FileExists(edit.to)
         if target[-1] != source[-1] and target[-1] in {b".gitmodules", b".gitattributes"}:
             raise PathInvalid(edit.to, "is written, not moved to: Git judges its content")
+        await self._check_depth(edit.to, target, there)
         await self._remove(source)
         await self._put(target, there if isinstance(there, _Directory) else Node(there.mode, target[-1], there.id))
         return Change(edit.to, "RENAMED", old_path=edit.path, entry=await self._entry(edit.to, there))
@@ -150,6 +164,9 @@ class Draft:
             directory.changed = True
             below = await self._opened(directory, part)
             if not isinstance(below, _Directory):
+                self.made += 1
+                if self.made > _MADE:
+                    raise InvalidField("edits", f"make more than {_MADE:,} directories")
                 below = directory.entries[part] = _Directory({})
             directory = below
         directory.changed = True
@@ -170,9 +187,24 @@ class Draft:
         for directory in passed:
             directory.changed = True
 
+    async def _check_depth(self, to: str, target: Parts, what: Node | _Directory) -> None:
+        """What hangs below a directory shall not get deeper, or to longer paths, than any checkout bears. Errors: PathInvalid."""
+        below, looked_at = [(what, len(target), sum(map(len, target)) + len(target))], 0
+        while below:
+            each, depth, length = below.pop()
+            if depth > DEPTH or length > PATH_BYTES:
+                raise PathInvalid(to, "is too long or too deep with what is to be moved there")
+            if isinstance(each, Node) and each.mode != TREE:
+                continue
+            looked_at += 1
+            if looked_at > _MOVED:
+                raise TreeTooLarge(_MOVED)
+            held = each.entries if isinstance(each, _Directory) else {node.name: node for node in await children(self.reader, each)}
+            below += [(entry, depth + 1, length + len(name) + 1) for name, entry in held.items()]
+
     async def _entry(self, path: str, what: Node | _Directory) -> Entry:
         if isinstance(what, _Directory) or what.kind in {Kind.DIRECTORY, Kind.SUBMODULE}:
-            return Entry(path, _kind(what), 0, "" if isinstance(what, _Directory) else what.id)
+            return Entry(path, _kind(what), 0, _etag(what))
         size = next((len(made.data) - made.data.index(b"\0") - 1 for made in self.new if made.id == what.id), None)
         if size is None:
             (info,) = await self.reader.infos([what.id])
@@ -229,5 +261,8 @@ def _etag(there: Node | _Directory | None) -> str:
 
 
 def _expect(path: str, there: Node | _Directory | None, etag: str | None) -> None:
-    if etag is not None and (bool(etag) != (there is not None) or etag != _etag(there)):
-        raise FileChanged(path, _etag(there))
+    if etag is None or (etag == _etag(there) and bool(etag) == (there is not None)):
+        return
+    if there is not None and _kind(there) is Kind.DIRECTORY:
+        raise NotAFile(path, Kind.DIRECTORY)
+    raise FileChanged(path, _etag(there))

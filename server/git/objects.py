@@ -12,13 +12,30 @@ from contextlib import aclosing, asynccontextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
-from server.git.command import Completed, Git, GitFailed, end
+from server.git.command import HELD_LOCKS, Completed, Git, GitFailed, end
 
 CHUNK = 256 * 1024
 ANSWER_SECONDS = 30.0
 _QUESTIONS = 400
 """So many are asked at once: more would not fit into the pipe, and git reads none while it waits for us to read."""
 _DRAINED_BYTES = 1024 * 1024
+
+
+class ObjectMissing(GitFailed):
+    """The mirror does not have it."""
+
+    def __init__(self, name: str) -> None:
+        reason = f"{name} is not here"
+        super().__init__(Completed(-1, b"", reason), reason)
+
+
+class ObjectTooLarge(GitFailed):
+    """It has more bytes than may be read at once."""
+
+    def __init__(self, name: str, limit: int) -> None:
+        reason = f"{name} has more than {limit:,} bytes"
+        super().__init__(Completed(-1, b"", reason), reason)
+        self.limit = limit
 
 
 @dataclass(frozen=True)
@@ -54,34 +71,36 @@ class Reader:
         return found
 
     async def content(self, name: str, *, kind: str, limit: int) -> bytes:
-        """A small object, whole. Errors: GitFailed, also when it is missing, of another kind, or larger."""
+        """A small object, whole. Errors: ObjectMissing, ObjectTooLarge, GitFailed."""
         self._ask("contents", [name])
         async with _answering():
             info = await self._header()
             if info is None:
                 self._unread = False
-                raise _failed(f"{name} is not here")
-            if info.kind != kind or info.size > limit:
-                raise _failed(f"{name} is a {info.kind} of {info.size} bytes")
+                raise ObjectMissing(name)
+            if info.kind != kind:
+                raise _failed(f"{name} is a {info.kind}")
+            if info.size > limit:
+                raise ObjectTooLarge(name, limit)
             content = await self._out.readexactly(info.size)
             await self._out.readexactly(1)
         self._unread = False
         return content
 
     async def contents(self, ids: Sequence[str]) -> AsyncGenerator[tuple[Info, AsyncGenerator[bytes, None]], None]:
-        """Many objects, one behind the other; each has to be read before the next. Errors: GitFailed, also when one is missing."""
+        """Many objects, one behind the other; each has to be read before the next. Errors: ObjectMissing, GitFailed."""
         for asked in _batches(ids):
             self._ask("contents", asked)
             for identity in asked:
                 async with _answering():
                     info = await self._header()
                 if info is None:
-                    raise _failed(f"{identity} is not here")
+                    raise ObjectMissing(identity)
                 yield info, self._chunks(info.size)
             self._unread = False
 
     async def blob(self, identity: str, *, offset: int, length: int) -> AsyncGenerator[bytes, None]:
-        """A part of a blob. Errors: GitFailed, also when it is missing."""
+        """A part of a blob. Errors: ObjectMissing, GitFailed."""
         async with aclosing(self.contents([identity])) as found:
             async for info, chunks in found:
                 left = info.size
@@ -177,7 +196,14 @@ class Objects:
         return None
 
     async def _start(self, mirror: Path) -> Reader:
-        process = await self._git.start("cat-file", "--batch-command", "--buffer", git_dir=mirror, stderr=asyncio.subprocess.DEVNULL)
+        if not await asyncio.to_thread(mirror.is_dir):
+            raise ObjectMissing("the repository")
+        # It outlives whoever asks first, and so holds none of their locks.
+        token = HELD_LOCKS.set(())
+        try:
+            process = await self._git.start("cat-file", "--batch-command", "--buffer", git_dir=mirror, stderr=asyncio.subprocess.DEVNULL)
+        finally:
+            HELD_LOCKS.reset(token)
         return Reader(process)
 
     async def _put_back(self, mirror: Path, reader: Reader) -> None:

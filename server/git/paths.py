@@ -2,10 +2,15 @@
 
 from __future__ import annotations
 
+import base64
+import binascii
+
 from server.git.walker.names import is_git_directory, is_gitattributes, is_gitmodules
 from server.git.walker.screen import gitattributes_is_harmless, gitmodules_is_harmless
-from server.kernel.errors import PathInvalid
+from server.kernel.errors import InvalidField, PathInvalid
 
+FILE_BYTES = 16 * 1024 * 1024
+"""The longest content of a write: a request holds no more."""
 PATH_BYTES = 3000
 DEPTH = 128
 _NAME_BYTES = 255
@@ -48,3 +53,16 @@ def check_content(path: str, name: bytes, content: bytes) -> None:
         raise PathInvalid(path, "has a line that Git does not take in a .gitmodules")
     if name == b".gitattributes" and not gitattributes_is_harmless(content):
         raise PathInvalid(path, "has more than Git reads of a .gitattributes")
+
+
+def page_token(key: bytes) -> str:
+    """For the page that begins behind the path `key`."""
+    return base64.urlsafe_b64encode(key).decode()
+
+
+def page_key(token: str) -> bytes:
+    """Errors: InvalidField."""
+    try:
+        return base64.b64decode(token, altchars=b"-_", validate=True)
+    except (binascii.Error, ValueError):
+        raise InvalidField("page_token", "is not one of this call's") from None

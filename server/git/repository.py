@@ -310,7 +310,7 @@ async def open_git(settings: Settings, *, limits: Limits | None = None, token: T
             fetches=fetches,
             importer=Importer(git, sandbox, limits or Limits(), seconds=settings.git_timeout_seconds),
             lock_seconds=lock_seconds,
-            trees=GitTrees(git, mirrors, objects),
+            trees=GitTrees(git, mirrors, objects, lock_seconds),
             history=settings.workspace_history,
         )
     finally:

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from server.git.manifest import printable
 from server.git.objects import Reader
 from server.git.refs import commit_id
-from server.kernel.errors import NotADirectory, PathNotFound, StateGone
+from server.kernel.errors import NotADirectory, PathNotFound, StateGone, TreeTooLarge
 from server.kernel.ports.trees import Entry, Kind
 
 TREE_BYTES = 16 * 1024 * 1024
@@ -19,7 +19,13 @@ LINK = b"120000"
 FILE = b"100644"
 EXECUTABLE = b"100755"
 _GITLINK = b"160000"
+_NO_NAMES = frozenset({b"", b".", b".."})
 _ID_BYTES = 20
+_DEPTH = 1000
+_PATH_BYTES = 16 * 1024
+"""Deeper than any checkout: what is below is not shown."""
+MOST_ENTRIES = 1_000_000
+"""Of one walk. A few objects can make a tree of billions of files."""
 _INLINE_BYTES = 256 * 1024
 """A larger directory is taken apart in a thread."""
 _KINDS = {TREE: Kind.DIRECTORY, LINK: Kind.LINK, EXECUTABLE: Kind.EXECUTABLE, _GITLINK: Kind.SUBMODULE}
@@ -45,15 +51,17 @@ class Node:
 
 
 def parse(data: bytes) -> list[Node]:
-    """Of two entries with one name the first: a link and a directory of the same name lead out of what is unpacked.
-    Errors: ValueError for what is no tree."""
+    """Only names that can be a file's, and of two entries with one name the first: else a link and what claims to be below it would lead
+    out of what is unpacked. Modes as Git writes them today. Errors: ValueError for what is no tree."""
     nodes: dict[bytes, Node] = {}
     at = 0
     while at < len(data):
         space = data.index(b" ", at)
         end = data.index(b"\0", space)
-        node = Node(data[at:space], data[space + 1 : end], data[end + 1 : end + 1 + _ID_BYTES].hex())
-        nodes.setdefault(node.name, node)
+        name = data[space + 1 : end]
+        if name not in _NO_NAMES and b"/" not in name:
+            mode = b"%o" % int(data[at:space], 8)
+            nodes.setdefault(name, Node(mode, name, data[end + 1 : end + 1 + _ID_BYTES].hex()))
         at = end + 1 + _ID_BYTES
     return list(nodes.values())
 
@@ -93,17 +101,21 @@ async def find(reader: Reader, commit: str, parts: Sequence[bytes]) -> Node:
 
 async def files(reader: Reader, tree: Node, prefix: bytes, *, after: bytes = b"") -> AsyncGenerator[tuple[bytes, Node], None]:
     """All that a directory holds but directories, in the order of their paths; only what comes behind the path `after`, and nothing
-    else is read for it. Errors: GitFailed."""
+    else is read for it. Errors: GitFailed, TreeTooLarge."""
     below = [(prefix, iter(await children(reader, tree)))]
+    looked_at = 0
     while below:
         prefix, nodes = below[-1]
         node = next(nodes, None)
         if node is None:
             below.pop()
             continue
+        looked_at += 1
+        if looked_at > MOST_ENTRIES:
+            raise TreeTooLarge(MOST_ENTRIES)
         path = prefix + node.sort_key
         if node.mode == TREE:
-            if path > after or after.startswith(path):
+            if (path > after or after.startswith(path)) and len(below) < _DEPTH and len(path) < _PATH_BYTES:
                 below.append((path, iter(await children(reader, node))))
         elif path > after:
             yield path, node
@@ -113,4 +125,4 @@ async def entries(reader: Reader, found: Sequence[tuple[bytes, Node]]) -> list[E
     """As callers see them, with sizes. Errors: GitFailed."""
     sized = [node.id for _, node in found if node.kind not in {Kind.DIRECTORY, Kind.SUBMODULE}]
     sizes = {info.id: info.size for info in await reader.infos(sized) if info is not None}
-    return [Entry(printable(path), node.kind, sizes.get(node.id, 0), node.id) for path, node in found]
+    return [Entry(printable(path), node.kind, sizes.get(node.id, 0), "" if node.mode == TREE else node.id) for path, node in found]

@@ -3,10 +3,9 @@
 from __future__ import annotations
 
 import asyncio
-import base64
-import binascii
 import fnmatch
 import re
+import time
 from collections.abc import AsyncGenerator, AsyncIterator, Callable, Iterator, Sequence
 from contextlib import aclosing, asynccontextmanager, contextmanager
 from dataclasses import dataclass, field
@@ -14,19 +13,21 @@ from datetime import UTC, datetime
 
 from server.git import diff, search
 from server.git.archive import pack
-from server.git.command import Git, GitFailed
+from server.git.command import Git
 from server.git.editing import edit_commit
 from server.git.mirror import Mirrors
-from server.git.objects import Objects, Reader
-from server.git.paths import parts_of
+from server.git.objects import ObjectMissing, Objects, ObjectTooLarge, Reader
+from server.git.paths import page_key, page_token, parts_of
 from server.git.refs import commit_id, session_ref
-from server.git.tree_object import TREE, Node, children, entries, files, find
-from server.kernel.errors import InvalidField, NotADirectory, NotAFile, StateGone, TooManyStreams
+from server.git.tree_object import TREE, Node, children, entries, files, find, root
+from server.kernel.errors import DownloadStalled, MirrorBusy, NotADirectory, NotAFile, SearchTooSlow, StateGone, TreeTooLarge
+from server.kernel.places import Places
 from server.kernel.ports.repositories import Author, Repository
 from server.kernel.ports.trees import ArchiveFormat, Content, Edit, Edited, Entry, Kind, Listing, Match
 
-STREAMS = 8
-"""Archives, patches and large files that are sent at the same time: each has a git process until its client has all of it."""
+STREAM_SECONDS = 1800.0
+"""A download that takes longer is given up: its client reads just enough not to be cut off."""
+_NAMES_SECONDS = 20.0
 _WHOLE_BYTES = 1024 * 1024
 """A smaller part of a file is read at once, so that a slow client keeps nothing but its bytes."""
 _COMMIT_BYTES = 1024 * 1024
@@ -40,12 +41,14 @@ class GitTrees:
     git: Git
     mirrors: Mirrors
     objects: Objects
-    _streams: asyncio.Semaphore = field(default_factory=lambda: asyncio.Semaphore(STREAMS))
-    _searches: asyncio.Semaphore = field(default_factory=lambda: asyncio.Semaphore(2))
+    lock_seconds: float
+    streams: Places = field(default_factory=lambda: Places(most=12, each=4))
+    """Archives, patches and large files that are sent: each has a git process until its client has all of it."""
+    searches: Places = field(default_factory=lambda: Places(most=4, each=2))
 
     async def listing(self, repository: Repository, commit: str, path: str, *, recursive: bool, after: str, limit: int) -> Listing:
         """A page of entries."""
-        parts, behind = parts_of(path), _key(after)
+        parts, behind = parts_of(path), page_key(after)
         prefix = _prefix(parts)
         async with self._reader(repository, commit) as reader:
             tree = await _directory(reader, commit, parts)
@@ -55,7 +58,7 @@ class GitTrees:
                 keyed = ((prefix + node.sort_key, node) for node in await children(reader, tree))
                 page = [found for found in keyed if found[0] > behind][: limit + 1]
             shown = await entries(reader, [(key.removesuffix(b"/"), node) for key, node in page[:limit]])
-        return Listing(tuple(shown), _token(page[limit - 1][0]) if len(page) > limit else "")
+        return Listing(tuple(shown), page_token(page[limit - 1][0]) if len(page) > limit else "")
 
     async def entry(self, repository: Repository, commit: str, path: str) -> Entry:
         """One entry."""
@@ -71,8 +74,10 @@ class GitTrees:
             raise NotAFile(path, entry.kind)
         left = max(0, entry.size - offset)
         wanted = left if length is None else min(length, left)
-        if offset + wanted > _WHOLE_BYTES:
+        if wanted > _WHOLE_BYTES:
             return Content(entry, self._streamed(repository, commit, lambda reader: reader.blob(entry.etag, offset=offset, length=wanted)))
+        if not wanted:
+            return Content(entry, _all_of([]))
         async with self._reader(repository, commit) as reader:
             whole = [chunk async for chunk in reader.blob(entry.etag, offset=offset, length=wanted)]
         return Content(entry, _all_of(whole))
@@ -82,15 +87,20 @@ class GitTrees:
     ) -> Edited:
         """A commit with all edits, or none."""
         with _failing(commit):
-            mirror = self.mirrors.path(repository)
-            return await edit_commit(self.objects, mirror, commit, edits, author=author, at=at, message=message)
+            async with self.mirrors.used(repository, seconds=self.lock_seconds) as mirror:
+                return await edit_commit(self.objects, mirror, commit, edits, author=author, at=at, message=message)
 
     async def keep(self, repository: Repository, session_id: str, commit: str) -> None:
-        """Moves the session's private ref."""
+        """Moves the session's private ref, only forward: somebody else may have moved it on."""
+        ref = session_ref(session_id)
         with _failing(commit):
-            await self.git.run(
-                "update-ref", "--no-deref", session_ref(session_id), commit_id(commit), git_dir=self.mirrors.path(repository)
-            )
+            async with self.mirrors.used(repository, seconds=self.lock_seconds) as mirror:
+                now = (await self.git.run("rev-parse", "--verify", "--quiet", "--end-of-options", ref, git_dir=mirror, accept=(0, 1))).text
+                if now:
+                    ahead = await self.git.run("merge-base", "--is-ancestor", now, commit_id(commit), git_dir=mirror, accept=(0, 1))
+                    if ahead.code:
+                        return
+                await self.git.run("update-ref", "--no-deref", ref, commit_id(commit), now or "0" * 40, git_dir=mirror)
 
     async def archive(self, repository: Repository, commit: str, path: str, archive: ArchiveFormat) -> AsyncGenerator[bytes, None]:
         """All files of a directory, packed."""
@@ -104,31 +114,31 @@ class GitTrees:
         """The files whose path matches."""
         parts = parts_of(path)
         matches = _name_filter(pattern)
-        async with self._reader(repository, commit) as reader:
-            tree = await _directory(reader, commit, parts)
-            return await entries(reader, await _first(_only(files(reader, tree, _prefix(parts)), matches), limit))
+        with self.searches.taken(repository.owner_id):
+            try:
+                async with asyncio.timeout(_NAMES_SECONDS), self._reader(repository, commit) as reader:
+                    tree = await _directory(reader, commit, parts)
+                    return await entries(reader, await _first(_only(files(reader, tree, _prefix(parts)), matches), limit))
+            except TimeoutError:
+                raise SearchTooSlow(_NAMES_SECONDS) from None
 
     async def grep(
         self, repository: Repository, commit: str, pattern: str, *, path: str, regex: bool, ignore_case: bool, limit: int
     ) -> list[Match]:
         """Lines of text files."""
         await self.entry(repository, commit, path)  # says whether there is one, and its state
-        with _failing(commit):
-            async with self._searches:
-                mirror = self.mirrors.path(repository)
-                return await search.grep(
-                    self.git, mirror, commit, pattern, path=path, regex=regex, ignore_case=ignore_case, limit=limit
-                )  # fmt: skip
+        with _failing(commit), self.searches.taken(repository.owner_id):
+            mirror = self.mirrors.path(repository)
+            return await search.grep(self.git, mirror, commit, pattern, path=path, regex=regex, ignore_case=ignore_case, limit=limit)
 
     async def patch(self, repository: Repository, base: str, head: str, *, path: str) -> AsyncGenerator[bytes, None]:
         """The difference of two commits."""
         parts_of(path)
         async with self._reader(repository, head) as reader:
             for commit in (base, head):
-                if (await reader.infos([commit_id(commit)]))[0] is None:
-                    raise StateGone(commit)
+                await root(reader, commit)
         mirror = self.mirrors.path(repository)
-        return self._placed(head, diff.patch(self.git, mirror, base=base, head=head, path=path))
+        return self._placed(repository, head, diff.patch(self.git, mirror, base=base, head=head, path=path))
 
     @asynccontextmanager
     async def _reader(self, repository: Repository, commit: str) -> AsyncIterator[Reader]:
@@ -144,25 +154,32 @@ class GitTrees:
                 async for chunk in chunks:
                     yield chunk
 
-        return self._placed(commit, read())
+        return self._placed(repository, commit, read())
 
-    async def _placed(self, commit: str, chunks: AsyncGenerator[bytes, None]) -> AsyncGenerator[bytes, None]:
-        """The same, if there is a place. Errors: TooManyStreams, StateGone."""
-        if self._streams.locked():
-            raise TooManyStreams(STREAMS)
-        with _failing(commit):
-            async with self._streams, aclosing(chunks):
+    async def _placed(self, repository: Repository, commit: str, chunks: AsyncGenerator[bytes, None]) -> AsyncGenerator[bytes, None]:
+        """The same, if there is a place. Errors: TooManyStreams, DownloadStalled, StateGone, MirrorBusy."""
+        until = time.monotonic() + STREAM_SECONDS
+        with _failing(commit), self.streams.taken(repository.owner_id):
+            async with aclosing(chunks):
                 async for chunk in chunks:
                     yield chunk
+                    if time.monotonic() > until:
+                        raise DownloadStalled
 
 
 @contextmanager
 def _failing(commit: str) -> Iterator[None]:
-    """What a mirror cannot answer, it does not have: the commit, or a part of it."""
+    """Defects, and what is no repository any more, stay what they are."""
     try:
         yield
-    except (GitFailed, TimeoutError, OSError, ValueError) as error:
+    except ObjectMissing as error:
         raise StateGone(commit, str(error)) from error
+    except ObjectTooLarge as error:
+        raise TreeTooLarge(error.limit) from error
+    except TimeoutError as error:
+        raise MirrorBusy("too many use it") from error
+    except OSError as error:
+        raise MirrorBusy(error.strerror or "the disk cannot be used") from error
 
 
 async def _directory(reader: Reader, commit: str, parts: Sequence[bytes]) -> Node:
@@ -206,14 +223,3 @@ async def _all_of(chunks: list[bytes]) -> AsyncGenerator[bytes, None]:
 
 def _prefix(parts: Sequence[bytes]) -> bytes:
     return b"".join(part + b"/" for part in parts)
-
-
-def _token(key: bytes) -> str:
-    return base64.urlsafe_b64encode(key).decode()
-
-
-def _key(token: str) -> bytes:
-    try:
-        return base64.b64decode(token, altchars=b"-_", validate=True)
-    except (binascii.Error, ValueError):
-        raise InvalidField("page_token", "is not one of this call's") from None

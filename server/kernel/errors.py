@@ -467,11 +467,32 @@ class FileChanged(KernelError):
         super().__init__(f"{path!r} {how}; read it again", path=path, etag=etag)
 
 
+class FileExists(KernelError):
+    """There is something already where something shall be moved to."""
+
+    def __init__(self, path: str) -> None:
+        super().__init__(f"there is something at {path!r} already", path=path)
+
+
+class TooManyEdits(KernelError):
+    """As many edits of the caller are on their way as may be."""
+
+    def __init__(self, limit: int) -> None:
+        super().__init__(f"{limit} edits of yours, or many bytes of them, are on their way; try again when they are done", limit=str(limit))
+
+
 class FileTooLarge(KernelError):
     """A file, or a directory, is larger than the call can bear."""
 
     def __init__(self, path: str, *, limit: int) -> None:
         super().__init__(f"{path!r} is larger than {limit:,} bytes", path=path, limit=str(limit))
+
+
+class FileUnusable(KernelError):
+    """The system does not let the server do this in a workspace: it is out of room, say, or nobody may read the file."""
+
+    def __init__(self, path: str, reason: str) -> None:
+        super().__init__(f"{path!r}: {reason}", path=path, reason=reason)
 
 
 class StateGone(KernelError):
@@ -488,11 +509,18 @@ class WorkspaceElsewhere(KernelError):
         super().__init__("the workspace of the running turn cannot be reached from this server", turn_id=turn_id)
 
 
+class TreeTooLarge(KernelError):
+    """A directory holds more files than the call can look at."""
+
+    def __init__(self, limit: int) -> None:
+        super().__init__(f"there are more than {limit:,} files; ask for a part of them", limit=str(limit))
+
+
 class SearchTooSlow(KernelError):
-    """The search took more time or memory than it may."""
+    """What was asked for took more time or memory than it may."""
 
     def __init__(self, seconds: float) -> None:
-        super().__init__(f"the search took more than {seconds:g} s, or too much memory; ask for less", seconds=f"{seconds:g}")
+        super().__init__(f"it took more than {seconds:g} s, or too much memory; ask for less", seconds=f"{seconds:g}")
 
 
 # -- what the server cannot do now ------------------------------------------------------------------------------------------
@@ -542,6 +570,13 @@ class SecretUnreadable(KernelError):
 
     def __init__(self) -> None:
         super().__init__("a sealed secret cannot be opened")
+
+
+class MirrorBusy(KernelError):
+    """The session's files cannot be read or written at this moment: the disk is full, say, or too many others read."""
+
+    def __init__(self, reason: str) -> None:
+        super().__init__(f"the session's files cannot be used at this moment: {reason}", reason=reason)
 
 
 class DownloadStalled(KernelError):

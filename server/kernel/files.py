@@ -3,24 +3,37 @@
 from __future__ import annotations
 
 import asyncio
+import re
 import time
-from collections.abc import AsyncGenerator, Awaitable, Callable, Sequence
+from collections.abc import AsyncGenerator, Awaitable, Callable, Coroutine, Sequence
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from functools import partial
-from typing import TypeVar
+from typing import Any, Generic, TypeVar
 from weakref import WeakValueDictionary
 
 import structlog
 
-from server.kernel.errors import HeadMoved, InvalidField, RequestTooLarge, StateGone, WorkspaceFailed
+from server.kernel.errors import (
+    HeadMoved,
+    InvalidField,
+    MirrorBusy,
+    RequestTooLarge,
+    SearchTooSlow,
+    SnapshotNotFound,
+    StateGone,
+    TooManyEdits,
+    WorkspaceFailed,
+)
 from server.kernel.finish import Finishing
 from server.kernel.history import NewSnapshot, SnapshotKind
 from server.kernel.identity import Principal
 from server.kernel.journal import Notes
+from server.kernel.live import Live, told
+from server.kernel.places import Places
 from server.kernel.ports.event_codec import EventCodec
 from server.kernel.ports.history_store import HistoryStore
-from server.kernel.ports.repositories import Author, Diff, FileDiff, Repositories, Repository
+from server.kernel.ports.repositories import Author, Diff, Repositories, Repository
 from server.kernel.ports.session_store import SessionStore
 from server.kernel.ports.trees import (
     ArchiveFormat,
@@ -38,21 +51,26 @@ from server.kernel.ports.trees import (
 from server.kernel.quota import Quota
 from server.kernel.retrieval import Retrieval
 from server.kernel.session import Session
+from server.kernel.trailers import NO_TRAILERS, Trailers
 from server.kernel.validation import check_page_size
 
-HEAD = "head"
+HEAD, ORIGIN = "head", "0"
 DEFAULT_PAGE, MAX_PAGE = 1000, 5000
 DEFAULT_FOUND, MAX_FOUND = 100, 1000
 MAX_PATTERN = 1000
 MAX_MESSAGE = 1000
 MAX_EDITS = 1000
+MAX_AT_ONCE, MAX_BYTES_AT_ONCE = 32, 64 * 1024 * 1024
+"""Edits of one user that are on their way, many of them waiting for the session's others."""
+DIFF_SECONDS = 20.0
 MAX_PATCH_BYTES = 1024 * 1024
 MAX_LISTED_FILES = 1000
-_TOLD_CHANGES = 500
 _TRIES = 8
 """How often an edit is made anew on a head that has moved. In one process edits take turns, so only other replicas and turns move it."""
 _FRESH_SECONDS = 60.0
 _REMEMBERED = 1024
+
+_COMMIT = re.compile(r"[0-9a-f]{40}")
 
 T = TypeVar("T")
 
@@ -78,11 +96,23 @@ class Compared:
 
 
 @dataclass(frozen=True)
+class Found(Generic[T]):
+    """What a search has found, and in which commit."""
+
+    found: Sequence[T]
+    truncated: bool
+    """Whether there is more."""
+    commit: str
+
+
+@dataclass(frozen=True)
 class Edits:
-    """What was done: one change per edit (None where nothing had to change), and the newest commit."""
+    """What was done: one change per edit (None where nothing had to change), and the newest commit (empty for a live workspace)."""
 
     changes: tuple[Change | None, ...]
     commit: str
+    number: int = 0
+    """Of the snapshot that was made; 0 for none."""
 
 
 class Files:
@@ -93,23 +123,31 @@ class Files:
         sessions: SessionStore,
         history: HistoryStore,
         notes: Notes,
-        retrieval: Retrieval,
         *,
         quota: Quota,
         trees: Trees,
         repositories: Repositories,
+        retrieval: Retrieval,
+        live: Live,
         codec: EventCodec,
+        trailers: Trailers = NO_TRAILERS,
     ) -> None:
         self._sessions = sessions
         self._history = history
         self._notes = notes
-        self._retrieval = retrieval
         self._quota = quota
         self._trees = trees
         self._repositories = repositories
+        self._retrieval = retrieval
+        self._live = live
         self._codec = codec
+        # The agents' co-authors had no part in what a user edits.
+        self._trailers = replace(trailers, coauthor="", coauthors={})
         self._editing: WeakValueDictionary[str, asyncio.Lock] = WeakValueDictionary()
         self._tips: dict[tuple[Repository, str], tuple[float, str]] = {}
+        self._under_way: dict[str, tuple[int, int]] = {}
+        """By user: edits, and bytes of them."""
+        self._diffs = Places(most=4, each=2)
         self._finishing = Finishing()
 
     # -- reading ------------------------------------------------------------------------------------------------------------
@@ -119,15 +157,25 @@ class Files:
     ) -> tuple[Listing, str]:
         """A page of a directory, and the commit. Errors: as listed at FileService."""
         limit = check_page_size(page_size, default=DEFAULT_PAGE, limit=MAX_PAGE)
-        state = await self._state(principal, session_id, at)
+        session = await self._sessions.get(principal, session_id)
+        commit, _, behind = page_token.partition(".")
+        if not at and not behind and (workspace := await self._live.workspace(session)) is not None:
+            if recursive:
+                raise InvalidField("recursive", "a turn runs, and its workspace is listed one directory at a time; or ask at=head")
+            return await self._live.listing(workspace, path, after=page_token, limit=limit), ""
+        state = await self._state_of(principal, session, commit if behind else at)
         listing = await self._reading(
-            state, lambda: self._trees.listing(state.repository, state.commit, path, recursive=recursive, after=page_token, limit=limit)
+            state, lambda: self._trees.listing(state.repository, state.commit, path, recursive=recursive, after=behind, limit=limit)
         )
-        return listing, state.commit
+        # All pages are of one state, whatever becomes of the session meanwhile.
+        return replace(listing, next_path=listing.next_path and f"{state.commit}.{listing.next_path}"), state.commit
 
     async def read(self, principal: Principal, session_id: str, *, path: str, at: str, offset: int, length: int | None) -> Content:
         """A file, or a part of it. Errors: as listed at FileService."""
-        state = await self._state(principal, session_id, at)
+        session = await self._sessions.get(principal, session_id)
+        if not at and (workspace := await self._live.workspace(session)) is not None:
+            return await self._live.read(workspace, path, offset=offset, length=length)
+        state = await self._state_of(principal, session, at)
         return await self._reading(
             state, lambda: self._trees.read(state.repository, state.commit, path, offset=offset, length=length)
         )  # fmt: skip
@@ -139,38 +187,40 @@ class Files:
         state = await self._state(principal, session_id, at)
         return await self._reading(state, lambda: self._trees.archive(state.repository, state.commit, path, archive)), state
 
-    async def find(
-        self, principal: Principal, session_id: str, *, pattern: str, path: str, at: str, limit: int
-    ) -> tuple[Sequence[Entry], str]:
-        """Files by their names, and the commit. Errors: as listed at FileService."""
+    async def find(self, principal: Principal, session_id: str, *, pattern: str, path: str, at: str, limit: int) -> Found[Entry]:
+        """Files by their names. Errors: as listed at FileService."""
         limit = _checked(pattern, limit)
         state = await self._state(principal, session_id, at)
         found = await self._reading(
-            state, lambda: self._trees.names(state.repository, state.commit, pattern, path=path, limit=limit)
+            state, lambda: self._trees.names(state.repository, state.commit, pattern, path=path, limit=limit + 1)
         )  # fmt: skip
-        return found, state.commit
+        return Found(found[:limit], len(found) > limit, state.commit)
 
     async def search(
         self, principal: Principal, session_id: str, *, pattern: str, regex: bool, ignore_case: bool, path: str, at: str, limit: int
-    ) -> tuple[Sequence[Match], str]:
-        """Lines, and the commit. Errors: as listed at FileService."""
+    ) -> Found[Match]:
+        """Lines. Errors: as listed at FileService."""
         limit = _checked(pattern, limit)
         state = await self._state(principal, session_id, at)
         found = await self._reading(
             state,
             lambda: self._trees.grep(state.repository, state.commit, pattern, path=path, regex=regex, ignore_case=ignore_case, limit=limit),
         )
-        return found, state.commit
+        return Found(found[:limit], len(found) > limit, state.commit)
 
     async def diff(self, principal: Principal, session_id: str, *, base: str, head: str) -> Compared:
         """Two states, file by file. Errors: as listed at FileService."""
         older, newer = await self._both(principal, session_id, base, head)
-        try:
-            diff = await self._repositories.diff(
-                newer.repository, base=older.commit, head=newer.commit, max_patch_bytes=MAX_PATCH_BYTES, max_files=MAX_LISTED_FILES
-            )
-        except WorkspaceFailed as error:
-            raise StateGone(newer.commit, error.message) from error
+        with self._diffs.taken(principal.user_id):
+            try:
+                async with asyncio.timeout(DIFF_SECONDS):
+                    diff = await self._repositories.diff(
+                        newer.repository, base=older.commit, head=newer.commit, max_patch_bytes=MAX_PATCH_BYTES, max_files=MAX_LISTED_FILES
+                    )
+            except TimeoutError:
+                raise SearchTooSlow(DIFF_SECONDS) from None
+            except WorkspaceFailed as error:
+                raise StateGone(newer.commit, error.message) from error
         return Compared(diff, older.commit, newer.commit)
 
     async def patch(
@@ -190,8 +240,37 @@ class Files:
             raise RequestTooLarge("message", size=len(message), limit=MAX_MESSAGE)
         session = await self._sessions.get(principal, session_id)
         await self._quota.check(principal)
-        # A commit that nobody knows of is no harm, but a head without its event's followers looking would be.
-        return await self._finishing.run(self._commit(principal, session.id, edits, if_head, message or _message(edits)))
+        if session.active_turn_id and if_head:
+            raise InvalidField("if_head", "a turn runs, and its workspace is no commit")
+        call = (
+            self._edit_live(principal, session, edits)
+            if session.active_turn_id
+            else self._commit(principal, session.id, edits, if_head, message or _message(edits))
+        )
+        # A caller who leaves takes nothing back: a head that has moved is told of, and what waits counts until it is done.
+        return await self._finishing.run(self._counted(principal.user_id, edits, call))
+
+    async def finished(self) -> None:
+        """Wait for the edits that are under way."""
+        await self._finishing.finished()
+
+    async def _counted(self, user_id: str, edits: Sequence[Edit], call: Coroutine[Any, Any, Edits]) -> Edits:
+        """Errors: TooManyEdits; those of the call."""
+        size = sum(len(edit.content) for edit in edits if isinstance(edit, Write))
+        count, held = self._under_way.get(user_id, (0, 0))
+        if count >= MAX_AT_ONCE or (count and held + size > MAX_BYTES_AT_ONCE):
+            call.close()
+            raise TooManyEdits(MAX_AT_ONCE)
+        self._under_way[user_id] = (count + 1, held + size)
+        try:
+            return await call
+        finally:
+            count, held = self._under_way.pop(user_id)
+            if count > 1:
+                self._under_way[user_id] = (count - 1, held - size)
+
+    async def _edit_live(self, principal: Principal, session: Session, edits: Sequence[Edit]) -> Edits:
+        return Edits(await self._live.edit(principal, session, edits), "")
 
     async def _commit(self, principal: Principal, session_id: str, edits: Sequence[Edit], if_head: str, message: str) -> Edits:
         lock = self._editing.setdefault(session_id, asyncio.Lock())
@@ -209,47 +288,63 @@ class Files:
 
     async def _edited(self, principal: Principal, state: State, edits: Sequence[Edit], message: str) -> Edits:
         author, now = Author(principal.name, principal.email), datetime.now(UTC)
+        message = self._trailers.below(message, session_id=state.session.id, provider="")
         edited = await self._reading(
             state, lambda: self._trees.edit(state.repository, state.commit, edits, author=author, at=now, message=message)
         )
         if edited.commit != state.commit:
             snapshot = NewSnapshot(SnapshotKind.EDIT, edited.commit, state.commit, message)
-            told = _told(edited.changes)
+            diff = told(edited.changes)
             facts = [
-                self._codec.file_changed(told, turn_total=False),
+                self._codec.file_changed(diff, turn_total=False),
                 self._codec.git_updated(
                     "COMMITTED",
                     repository=state.repository.url,
                     branch=state.session.branch,
                     sha=edited.commit,
                     message=message,
-                    diff=told,
+                    diff=diff,
                 ),
             ]
-            await self._notes.record(principal, state.session.id, head=state.session.head_commit, snapshot=snapshot, facts=facts)
+            recorded = await self._notes.record(principal, state.session.id, head=state.session.head_commit, snapshot=snapshot, facts=facts)
             await self._keep(state, edited.commit)
+            return Edits(edited.changes, edited.commit, recorded.number)
         return Edits(edited.changes, edited.commit)
 
     async def _keep(self, state: State, commit: str) -> None:
         """The database has it: this only keeps the mirror from letting go of it some weeks later."""
         try:
             await self._trees.keep(state.repository, state.session.id, commit)
-        except StateGone as error:
+        except (StateGone, MirrorBusy) as error:
             log.warning("edit.not_kept", session_id=state.session.id, error=error.message)
 
     # -- states -------------------------------------------------------------------------------------------------------------
 
     async def _state(self, principal: Principal, session_id: str, at: str) -> State:
-        session = await self._sessions.get(principal, session_id)
+        return await self._state_of(principal, await self._sessions.get(principal, session_id), at)
+
+    async def _state_of(self, principal: Principal, session: Session, at: str) -> State:
         repository = Repository(session.tenant_id, session.owner_id, session.repository_url)
         return State(session, repository, await self._commit_at(principal, session, repository, at))
 
     async def _commit_at(self, principal: Principal, session: Session, repository: Repository, at: str) -> str:
         if at in {"", HEAD}:
             return session.head_commit or await self._tip(repository, session)
+        if at == ORIGIN:
+            return await self._origin(repository, session)
         if at.isascii() and at.isdecimal() and len(at) < 10:
             return (await self._history.get(principal, session.id, number=int(at))).commit
+        if _COMMIT.fullmatch(at):
+            known = at == session.head_commit or await self._history.chain(session.tenant_id, session.id, at)
+            if not known and at != await self._origin(repository, session):
+                raise SnapshotNotFound(at)
+            return at
         return (await self._history.get(principal, session.id, turn_id=at)).commit
+
+    async def _origin(self, repository: Repository, session: Session) -> str:
+        """What the session began from."""
+        chain = await self._history.chain(session.tenant_id, session.id, session.head_commit) if session.head_commit else ()
+        return chain[0].parent if chain else await self._tip(repository, session)
 
     async def _both(self, principal: Principal, session_id: str, base: str, head: str) -> tuple[State, State]:
         newer = await self._state(principal, session_id, head)
@@ -274,11 +369,14 @@ class Files:
         return commit
 
     async def _reading(self, state: State, call: Callable[[], Awaitable[T]]) -> T:
-        """The same, once this server has the state: another one may have made it, or the disk that had it is gone."""
+        """The same, after the state was brought here if this server does not have it: another one may have made it."""
         try:
             return await call()
         except StateGone:
-            if not await self._retrieval.ensure(state.session, state.commit):
+            if not state.session.head_commit:
+                self._tips.pop((state.repository, state.session.base_branch), None)
+                await self._tip(state.repository, state.session)
+            elif not await self._retrieval.ensure(state.session, state.commit):
                 raise
             return await call()
 
@@ -305,10 +403,3 @@ def _message(edits: Sequence[Edit]) -> str:
     if isinstance(edit, Move):
         return f"Move {edit.path} to {edit.to}"
     return f"Delete {edit.path}" if isinstance(edit, Delete) else f"Make {edit.path}"
-
-
-def _told(changes: Sequence[Change | None]) -> Diff:
-    """For the log: what happened to which file. Who wants to see the lines asks for the difference."""
-    made = [change for change in changes if change is not None]
-    files = tuple(FileDiff(change.path, change.operation, old_path=change.old_path) for change in made[:_TOLD_CHANGES])
-    return Diff(files, files_changed=len(made), truncated=len(made) > _TOLD_CHANGES)

@@ -11,7 +11,7 @@ from datetime import UTC, datetime
 import structlog
 
 from server.kernel import naming
-from server.kernel.errors import HeadMoved, InvalidField, SnapshotUnavailable, StateGone, TurnActive, WorkspaceFailed
+from server.kernel.errors import HeadMoved, InvalidField, MirrorBusy, SnapshotUnavailable, StateGone, TurnActive, WorkspaceFailed
 from server.kernel.event import Fact
 from server.kernel.history import NewFork, NewSnapshot, Snapshot, SnapshotKind, SnapshotPage
 from server.kernel.identity import Principal
@@ -194,7 +194,7 @@ class TimeTravel:
         """The database has it: this only keeps the mirror from letting go of it some weeks later."""
         try:
             await self._trees.keep(_repository(of), session_id, commit)
-        except StateGone as error:
+        except (StateGone, MirrorBusy) as error:
             log.warning("snapshot.not_kept", session_id=session_id, error=error.message)
 
 

@@ -51,6 +51,10 @@ class LocalLauncher(ABC):
         await asyncio.to_thread(_hand_over, slot.workspace)
         return slot.workspace
 
+    async def live(self, worker: WorkerId) -> Path:
+        """See Launcher."""
+        return self._furnished(worker).workspace
+
     async def models(self, worker: WorkerId) -> ModelDoor:
         """See Launcher."""
         slot = self._furnished(worker)

@@ -86,6 +86,10 @@ class SwarmLauncher(LocalLauncher):
         """See Launcher."""
         return self._spawner.answers
 
+    async def live(self, worker: WorkerId) -> Path:
+        """See Launcher."""
+        raise WorkerLost(f"the workspace of worker {worker} is on its machine")
+
     async def left(self, worker: WorkerId) -> Path:
         """See Launcher."""
         slot = self._furnished(worker)

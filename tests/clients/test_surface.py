@@ -44,7 +44,12 @@ def surface(kind: type) -> dict[str, str]:
 
 @pytest.mark.parametrize(
     ("blocking", "other"),
-    [(tc.Treadle, tc.AsyncTreadle), (tc.EventStream, tc.AsyncEventStream), (tc.Credentials, tc.AsyncCredentials)],
+    [
+        (tc.Treadle, tc.AsyncTreadle),
+        (tc.EventStream, tc.AsyncEventStream),
+        (tc.Credentials, tc.AsyncCredentials),
+        (tc.Files, tc.AsyncFiles),
+    ],
 )
 def test_both_clients_have_the_same_surface(blocking: type, other: type) -> None:
     there = surface(other)

@@ -15,7 +15,7 @@ from support.git_server import GitServer, git
 from support.treadle import Client, branch_of, error_info, kinds, pushed_files, recording
 
 from server.identity.keys import create_key
-from server.identity.local_user import TENANT, USER
+from server.identity.local_user import USER
 from server.kernel.identity import Principal
 from treadle.file.v1 import file_service_pb2 as pb
 from treadle.file.v1.file_service_pb2_grpc import FileServiceStub
@@ -27,7 +27,7 @@ FILES = {
     "src/app.py": "print('hello')\n",
     "write.jsonl": recording({"write": "a.txt", "content": "two\n"}),
     "more.jsonl": recording({"write": "b.txt", "content": "three\n"}),
-    "sleep.jsonl": recording({"run": ["sleep", "1000"]}),
+    "wait.jsonl": recording({"run": "echo agent > own; until [ -e go ]; do sleep 0.02; done; cat go > seen; [ -x go ]; echo $? >> seen"}),
 }
 
 
@@ -76,7 +76,7 @@ async def test_a_session_without_a_turn_shows_its_base_branch_and_can_be_edited(
     base = git(bare, "rev-parse", "main")
     listed = await files("ListFiles")
     assert listed.commit == base
-    assert [file.path for file in listed.files] == ["a.txt", "more.jsonl", "sleep.jsonl", "src", "write.jsonl"]
+    assert [file.path for file in listed.files] == ["a.txt", "more.jsonl", "src", "wait.jsonl", "write.jsonl"]
     assert await files.read("src/app.py") == b"print('hello')\n"
     edited = await files.write("src/new.py", "new\n")
     assert git(bare, "rev-parse", "main") == base
@@ -153,15 +153,53 @@ async def test_an_edit_on_another_head_is_refused_or_made_anew(files: Calls, ser
     )  # fmt: skip
     assert [(each.file.path, each.changed) for each in done.files] == [("lib", True), ("new", True), ("a.txt", True), ("lib", True)]
     assert [file.path for file in (await files("ListFiles", recursive=True)).files] == [
-        "more.jsonl", "new/.gitkeep", "sleep.jsonl", "write.jsonl",
+        "more.jsonl", "new/.gitkeep", "wait.jsonl", "write.jsonl",
     ]  # fmt: skip
     with pytest.raises(grpc.aio.AioRpcError) as refused:
         await files.edit({})
     assert error_info(refused.value)[1] == "INVALID_FIELD"
 
 
+async def test_while_an_agent_works_its_workspace_is_what_is_seen_and_edited(files: Calls, bare: Path) -> None:
+    request = session_pb.ExecuteSessionRequest(session_id=files.session_id, prompt="go", provider="replay", model="wait.jsonl")
+    stream = files.client.stub.ExecuteSession(request, metadata=files.client.metadata, timeout=100)
+    async for frame in stream:
+        if any(event.HasField("tool_call") for event in frame.events.events):
+            break
+    async with asyncio.timeout(20):
+        while "own" not in (names := [file.path for file in (await files("ListFiles")).files]):
+            await asyncio.sleep(0.02)
+    assert names == ["a.txt", "more.jsonl", "own", "src", "wait.jsonl", "write.jsonl"]
+    assert "own" not in [file.path for file in (await files("ListFiles", at="head")).files]
+    assert await files.read("own") == await files.read("own", method="DownloadFile") == b"agent\n"
+    with pytest.raises(grpc.aio.AioRpcError) as refused:
+        await files.edit({"write": pb.WriteEdit(path="b.txt", text="b")}, {"delete": pb.DeleteEdit(path="nothing")})
+    assert error_info(refused.value)[:3] == (grpc.StatusCode.NOT_FOUND, "FILE_NOT_FOUND", {"path": "nothing", "done": "1"})
+    committed = (await files("ListFiles", at="head")).files[0].etag
+    done = await files.edit({"write": pb.WriteEdit(path="a.txt", text="user\n", expected_etag=committed)})
+    with pytest.raises(grpc.aio.AioRpcError) as refused:
+        await files.write("a.txt", "lost\n", expected_etag=committed)
+    assert error_info(refused.value)[:3] == (
+        grpc.StatusCode.ABORTED,
+        "FILE_CHANGED",
+        {"path": "a.txt", "etag": done.files[0].file.etag, "done": "0"},
+    )
+    done = await files.edit({"write": pb.WriteEdit(path="go", text="seen by the agent\n", executable=True)})
+    assert (done.commit, done.files[0].file.kind) == ("", pb.FILE_KIND_EXECUTABLE)
+    async for _ in stream:
+        pass
+    log = await files.client.log(files.session_id)
+    pushed = pushed_files(bare, branch_of(log))
+    assert {path: pushed[path] for path in ("own", "a.txt", "b.txt", "go", "seen")} == {
+        "own": "agent", "a.txt": "user", "b.txt": "b", "go": "seen by the agent", "seen": "seen by the agent\n0",
+    }  # fmt: skip
+    told = [event for event in log if event.HasField("file_changed") and event.actor.kind == event_pb2.ACTOR_KIND_USER]
+    assert [[change.path for change in event.file_changed.changes] for event in told] == [["b.txt"], ["a.txt"], ["go"]]
+    assert {(event.actor.id, event.turn_id, event.file_changed.turn_total) for event in told} == {(USER, log[0].turn_id, False)}
+
+
 async def test_files_of_somebody_else_do_not_exist(files: Calls, server: Any) -> None:
-    stranger = Principal(TENANT, "stranger", "Stranger", "s@other.invalid")
+    stranger = Principal("other", "stranger", "Stranger", "s@other.invalid")
     await server.stores.keys.ensure_user(stranger)
     key = await create_key(server.stores.keys, stranger)
     others = Calls(replace(files.client, key=key), files.session_id)

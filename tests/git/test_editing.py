@@ -7,7 +7,18 @@ from support.git_server import git
 from support.git_world import AT, AUTHOR, BASE, SESSION, World
 
 from server.git.refs import session_ref
-from server.kernel.errors import FileChanged, FileTooLarge, KernelError, NotADirectory, NotAFile, PathInvalid, PathNotFound, StateGone
+from server.kernel.errors import (
+    FileChanged,
+    FileExists,
+    FileTooLarge,
+    InvalidField,
+    KernelError,
+    NotADirectory,
+    NotAFile,
+    PathInvalid,
+    PathNotFound,
+    StateGone,
+)
 from server.kernel.ports.trees import Delete, Edit, Edited, Kind, MakeDirectory, Move, Write
 
 
@@ -63,7 +74,7 @@ async def test_an_etag_decides(world: World) -> None:
     for edit in (
         Write("README.md", b"x", expected_etag=""), Write("README.md", b"x", expected_etag="1" * 40),
         Write("new", b"x", expected_etag=etag),
-        Write("src", b"", expected_etag=""), Delete("README.md", expected_etag=""), Move("README.md", "docs/guide.md"),
+        Delete("README.md", expected_etag=""),
     ):  # fmt: skip
         with pytest.raises(FileChanged):
             await _edit(world, base, Write("other", b"x"), edit)
@@ -90,6 +101,10 @@ REFUSED: list[tuple[Edit, type[KernelError]]] = [
     (MakeDirectory(".git"), PathInvalid),
     (Write("README.md/x", b""), NotADirectory),
     (Write("src", b""), NotAFile),
+    (Write("src", b"", expected_etag=""), NotAFile),
+    (Move("README.md", "docs/guide.md"), FileExists),
+    (Move("README.md", "docs"), FileExists),
+    (Move("src", "d/" * 126 + "src"), PathInvalid),
     (Write("out", b""), NotAFile),
     (Write("out/x", b""), NotADirectory),
     (MakeDirectory("README.md"), NotADirectory),
@@ -112,6 +127,42 @@ async def test_what_is_refused_leaves_nothing(world: World) -> None:
     await _edit(world, base, Delete("out"), Write("out", b"x"))
     with pytest.raises(StateGone):
         await _edit(world, "1" * 40, Write("x", b""))
+
+
+async def test_one_call_makes_so_many_directories_and_no_more(world: World) -> None:
+    base = await world.fetch()
+    deep = "x/" * 120
+    with pytest.raises(InvalidField):
+        await _edit(world, base, *(Write(f"{n}/{deep}f", b"") for n in range(40)))
+    edited = await _edit(world, base, *(Write(f"{n}/{deep}f", b"") for n in range(4)))
+    assert len(_files(world, edited.commit)) == len(BASE) + 4
+
+
+async def test_a_ref_is_only_moved_forward(world: World) -> None:
+    base = await world.fetch()
+    first = (await _edit(world, base, Write("x", b"1"))).commit
+    second = (await _edit(world, first, Write("x", b"2"))).commit
+    keep = world.git.trees.keep
+    await keep(world.repository, SESSION, second)
+    await keep(world.repository, SESSION, first)
+    assert git(world.mirror, "rev-parse", session_ref(SESSION)) == second
+
+
+async def test_trees_of_old_gits_are_read_and_written_as_todays(world: World) -> None:
+    """Modes with a zero in front, as some once wrote them."""
+    blob = git(world.remote, "hash-object", "-w", "--stdin", stdin=b"old\n")
+
+    def tree(mode: bytes, name: bytes, identity: str) -> str:
+        raw = b"%b %b\0%b" % (mode, name, bytes.fromhex(identity))
+        return git(world.remote, "hash-object", "-t", "tree", "-w", "--literally", "--stdin", stdin=raw)
+
+    commit = git(world.remote, "commit-tree", tree(b"040000", b"d", tree(b"100644", b"f", blob)), "-m", "x")
+    git(world.remote, "update-ref", "refs/heads/main", commit)
+    await world.fetch()
+    assert (await world.git.trees.entry(world.repository, commit, "d")).kind is Kind.DIRECTORY
+    edited = await _edit(world, commit, Write("d/g", b"new\n"))
+    assert list(_files(world, edited.commit)) == ["d/f", "d/g"]
+    assert git(world.mirror, "cat-file", "tree", f"{edited.commit}^{{tree}}").startswith("40000 d")
 
 
 async def test_edits_survive_the_upkeep_and_are_kept(world: World) -> None:

@@ -95,11 +95,13 @@ async def test_a_reader_that_leaves_in_the_middle_disturbs_nobody(world: World) 
 
 async def test_so_many_large_reads_at_a_time_and_no_more(world: World) -> None:
     commit = await _fetched(world, {"big": BIG})
-    opened = [(await world.git.trees.read(world.repository, commit, "big", **WHOLE)).chunks for _ in range(9)]
-    for chunks in opened[:8]:
+    opened = [(await world.git.trees.read(world.repository, commit, "big", **WHOLE)).chunks for _ in range(5)]
+    for chunks in opened[:4]:
         await anext(chunks)
     with pytest.raises(TooManyStreams):
-        await anext(opened[8])
+        await anext(opened[4])
+    part = await world.git.trees.read(world.repository, commit, "big", offset=2_000_000, length=9)
+    assert await _all(part.chunks) == BIG[2_000_000:][:9]
     for chunks in opened:
         await chunks.aclose()
     assert await _all((await world.git.trees.read(world.repository, commit, "big", **WHOLE)).chunks) == BIG
@@ -114,9 +116,8 @@ async def test_what_is_not_there_is_told(world: World) -> None:
         await trees.read(world.repository, commit, "src", **WHOLE)
     with pytest.raises(NotADirectory):
         await trees.listing(world.repository, commit, "README.md", recursive=False, after="", limit=9)
-    for unknown in ("1" * 40, "HEAD"):
-        with pytest.raises(StateGone):
-            await trees.entry(world.repository, unknown, "README.md")
+    with pytest.raises(StateGone):
+        await trees.entry(world.repository, "1" * 40, "README.md")
     for path in ("/etc/passwd", "../x", "src//app.py", "a\0b", "./a", "src/", "a/" * 200 + "a", "x" * 256, "\ud800"):
         with pytest.raises(PathInvalid):
             await trees.entry(world.repository, commit, path)
@@ -147,13 +148,14 @@ async def test_names_that_lead_out_are_in_no_archive(world: World) -> None:
     blob = git(world.remote, "hash-object", "-w", "--stdin", stdin=b"evil")
 
     def tree(*entries: tuple[str, str, str]) -> str:
-        raw = b"".join(b"%b %b\0%b" % (mode.encode(), name.encode(), bytes.fromhex(identity)) for mode, name, identity in entries)
+        raw = b"".join(b"%b %b\0%b" % (mode.encode(), os.fsencode(name), bytes.fromhex(identity)) for mode, name, identity in entries)
         return git(world.remote, "hash-object", "-t", "tree", "-w", "--literally", "--stdin", stdin=raw)
 
     within = tree(("100644", "x", blob))
     hostile = tree(
         ("100644", "..\\up", blob), ("40000", "..", within), ("40000", ".GIT", within), ("120000", "a", blob), ("40000", "a", within),
-        ("100644", "b/../../c", blob), ("100644", "fine", blob),
+        ("100644", "b/../../c", blob), ("120000", "l", blob), ("100644", "l/x", blob), ("100644", "..\udcff", blob),
+        ("100644", "fine", blob),
     )  # fmt: skip
     commit = git(world.remote, "commit-tree", hostile, "-m", "x")
     git(world.remote, "update-ref", "refs/heads/main", commit)
@@ -165,7 +167,8 @@ async def test_names_that_lead_out_are_in_no_archive(world: World) -> None:
         else:
             with tarfile.open(fileobj=io.BytesIO(packed), mode="r:gz") as tar:
                 names = tar.getnames()
-        assert set(names) - {"..\\up"} == {"a", "fine"}, archive
+        only_in_tar = set() if archive is ArchiveFormat.ZIP else {"..\\up", "..\udcff"}
+        assert set(names) == {"a", "fine", "l"} | only_in_tar, archive
 
 
 async def test_names_are_found_by_a_part_or_a_glob(world: World) -> None:

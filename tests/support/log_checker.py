@@ -55,8 +55,9 @@ def _check_workers(events: Sequence[pb.Event]) -> None:
     expected: dict[tuple[str, int], int] = defaultdict(lambda: 1)
     for event in events:
         if not event.attempt:
-            # Between turns users act themselves.
-            own = pb.ACTOR_KIND_SERVER if event.turn_id else pb.ACTOR_KIND_USER
+            # Between turns users act themselves, and while an agent works they edit its files.
+            edits = not event.turn_id or event.HasField("file_changed")
+            own = pb.ACTOR_KIND_USER if edits else pb.ACTOR_KIND_SERVER
             assert event.actor.kind in (own, pb.ACTOR_KIND_SERVER), f"event {event.seq} is nobody's"
             continue
         assert event.WhichOneof("body") not in SERVER_KINDS, f"a worker said {event.WhichOneof('body')}"

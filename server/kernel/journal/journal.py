@@ -100,16 +100,18 @@ class Journal:
         transcript: bytes = b"",
         heard: WorkerBatch | None = None,
         changes: Changes | None = None,
+        user_id: str = "",
     ) -> Turn:
         """One durable step: `turn` with its changes, `facts` (at least one) and `uses` in one transaction, tried until the store has said
         yes or no. `key` names the step in the events' ids, for steps that a turn may take more than once. `heard` is the worker's next
-        event, which becomes durable with the step, before the facts; what came before it is durable already. Returns the turn with its
+        event, which becomes durable with the step, before the facts; what came before it is durable already. The facts are the server's, or
+        with `user_id` that user's. Returns the turn with its
         new version. Errors: Fenced, and those of TurnStore.commit."""
         if not facts and heard is None:
             raise ValueError("a step tells at least one fact: the log's position is how its outcome is found out")
         await log.acquire()
         try:
-            chunk = self._seal(log, turn.id, key or step, facts, heard)
+            chunk = self._seal(log, turn.id, key or step, facts, heard=heard, user_id=user_id)
             new = _with_version(turn, chunk)
 
             async def write() -> None:
@@ -174,13 +176,16 @@ class Journal:
                 raise Fenced(log.session_id, log.epoch)
             return head.next_seq > chunk.last_seq
 
-    def _seal(self, log: SessionLog, turn_id: str, key: str, facts: Sequence[Fact], heard: WorkerBatch | None) -> Chunk:
+    def _seal(
+        self, log: SessionLog, turn_id: str, key: str, facts: Sequence[Fact], *, heard: WorkerBatch | None = None, user_id: str = ""
+    ) -> Chunk:
         now, first_seq, said = datetime.now(UTC), log.next_seq, b""
         if heard is not None:
             said = self._writer.seal(log, heard, now).data
             first_seq += len(heard.bodies)
+        envelope = log.step_envelope(turn_id)
         told = self._codec.seal(
-            log.step_envelope(turn_id),
+            replace(envelope, actor_kind="USER", actor_id=user_id, on_behalf_of="") if user_id else envelope,
             [fact.body for fact in facts],
             first_seq=first_seq,
             event_id_prefix=f"{turn_id or log.session_id}/{key}/",

@@ -256,6 +256,11 @@ class Launcher(Protocol):
         """The workspace that was furnished for this worker. Errors: WorkerLost when it is not on this machine."""
         ...
 
+    async def live(self, worker: WorkerId) -> Path:
+        """The workspace of a worker that runs on this machine: hostile, and written to by its agent meanwhile. Errors: WorkerLost when
+        it is on another machine, or never was furnished."""
+        ...
+
     async def models(self, worker: WorkerId) -> ModelDoor:
         """The door to models of a worker whose workspace was furnished. Errors: WorkerLost when that is not on this machine."""
         ...

@@ -130,7 +130,8 @@ class Trees(Protocol):
     """Trees of commits in an owner's mirror. No hostile byte chooses a program, an option, or a path outside its tree; nothing is
     followed. Memory does not grow with files or trees, nothing blocks the event loop, and what streams is closed with its generator.
 
-    Errors of all: PathInvalid, PathNotFound, NotAFile, NotADirectory as they apply; StateGone when the mirror does not hold the commit.
+    Errors of all: PathInvalid, PathNotFound, NotAFile, NotADirectory as they apply; StateGone when the mirror does not hold the commit;
+    TreeTooLarge for what is no tree of a person's; MirrorBusy; TooManyStreams where an owner has no share left.
     """
 
     async def listing(self, repository: Repository, commit: str, path: str, *, recursive: bool, after: str, limit: int) -> Listing:
@@ -149,7 +150,8 @@ class Trees(Protocol):
         self, repository: Repository, commit: str, edits: Sequence[Edit], *, author: Author, at: datetime, message: str
     ) -> Edited:
         """A commit on top of `commit` with all edits, or none. It is durable when this returns, and kept for two weeks without `keep`.
-        Errors: FileChanged when an etag is not the expected one; PathInvalid, FileTooLarge, also for what no checkout could bear."""
+        Errors: FileChanged when an etag is not the expected one; FileExists; PathInvalid, FileTooLarge, InvalidField, also for what no
+        checkout could bear."""
         ...
 
     async def keep(self, repository: Repository, session_id: str, commit: str) -> None:
@@ -161,13 +163,14 @@ class Trees(Protocol):
         ...
 
     async def names(self, repository: Repository, commit: str, pattern: str, *, path: str, limit: int) -> list[Entry]:
-        """The files below `path` whose path matches: a glob when it holds one of `*?[`, else a part of it, upper and lower case alike."""
+        """At most `limit` of the files below `path` whose path matches: a glob when it holds one of `*?[`, else a part of
+        it, upper and lower case alike. Errors: SearchTooSlow."""
         ...
 
     async def grep(
         self, repository: Repository, commit: str, pattern: str, *, path: str, regex: bool, ignore_case: bool, limit: int
     ) -> list[Match]:
-        """Lines of text files below `path`. Errors: InvalidField for what is no regular expression, SearchTooSlow."""
+        """At most `limit` lines of text files below `path`. Errors: InvalidField for what is no regular expression, SearchTooSlow."""
         ...
 
     async def patch(self, repository: Repository, base: str, head: str, *, path: str) -> AsyncGenerator[bytes, None]:

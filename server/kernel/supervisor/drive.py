@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 from server.kernel.agent_request import RequestKind
-from server.kernel.errors import StoreUnavailable, WorkerProtocolBroken
+from server.kernel.errors import StoreUnavailable, TurnActive, WorkerProtocolBroken
 from server.kernel.event import Envelope, Fact, WorkerBatch
 from server.kernel.identity import Principal
 from server.kernel.journal import Journal, Notes, SessionLog
@@ -144,6 +144,7 @@ class Drive:
         """Inputs that the worker has from this process."""
         self._stepping = asyncio.Lock()
         self._tellings = 0
+        self._edits = 0
         self.stop_requested = asyncio.Event()
         self.stop_reason = claimed.turn.interrupt_reason
         if self.stop_reason:
@@ -260,6 +261,7 @@ class Drive:
         heard: WorkerBatch | None = None,
         changes: Changes | None = None,
         passed: int = 0,
+        user_id: str = "",
         **progress: Any,
     ) -> None:
         """A step, by whoever has `_stepping`: each stands on the turn as the one before has left it."""
@@ -285,6 +287,7 @@ class Drive:
             transcript=transcript,
             heard=heard,
             changes=changes,
+            user_id=user_id,
         )
         self.changes.notify()
         self.session = replace(
@@ -319,6 +322,15 @@ class Drive:
                 transcript=transcript,
                 changes=_told(news),
             )
+
+    async def edit(self, change: Callable[[], Awaitable[Sequence[Fact]]], *, user_id: str) -> None:
+        """A user changes something in the workspace: not when the agent's part is over, for then it is read back. Errors: TurnActive."""
+        async with self._stepping:
+            if self.worker is None or self.turn.state is not TurnState.RUNNING:
+                raise TurnActive(self.session.id, self.turn.id)
+            if facts := await change():
+                self._edits += 1
+                await self._take("edit", *facts, key=f"edit.{self.log.epoch}.{self._edits}", user_id=user_id)
 
     # -- what people say and are asked --------------------------------------------------------------------------------------
 

@@ -124,11 +124,14 @@ class Supervisor:
 
     def call(self, session_id: str) -> None:
         """Somebody has said something to a session; it is durable already. Told and passed on now if the session is driven here."""
-        for drive in self._drives.values():
-            if drive.turn.session_id == session_id:
-                drive.call()
-                return
-        self._call_waiting()
+        if (drive := self.driven(session_id)) is not None:
+            drive.call()
+        else:
+            self._call_waiting()
+
+    def driven(self, session_id: str) -> Drive | None:
+        """The session's turn, if it is driven here."""
+        return next((drive for drive in self._drives.values() if drive.turn.session_id == session_id), None)
 
     def request_stop(self, turn_id: str, reason: str) -> None:
         """Stop a turn early, if it runs here; the request is durable already."""

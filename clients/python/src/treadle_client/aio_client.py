@@ -26,6 +26,7 @@ from treadle_client.aio_link import AsyncLink
 from treadle_client.aio_stream import AsyncEventStream
 from treadle_client.credentials import AsyncCredentials
 from treadle_client.event import Event
+from treadle_client.files import AsyncFiles
 from treadle_client.following import Following, OnConnection, OnSynced, Request
 from treadle_client.pages import EventPages, InputPages, SessionPages, SnapshotPages
 from treadle_client.retry import DEFAULT, PUSH_SECONDS, Retry
@@ -65,6 +66,10 @@ class AsyncTreadle:
     def credentials(self) -> AsyncCredentials:
         """What you have to get into code hosts."""
         return AsyncCredentials(self._link)
+
+    def files(self, session_id: str) -> AsyncFiles:
+        """The files of a session, at any time: read, searched, compared and edited."""
+        return AsyncFiles(self._link, session_id)
 
     @property
     def address(self) -> str:

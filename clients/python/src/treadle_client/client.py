@@ -29,6 +29,7 @@ from treadle.session.v1.snapshot_pb2 import Snapshot
 from treadle_client import requests
 from treadle_client.credentials import Credentials
 from treadle_client.event import Event
+from treadle_client.files import Files
 from treadle_client.following import Following, OnConnection, OnSynced, Request
 from treadle_client.link import Link
 from treadle_client.pages import EventPages, InputPages, SessionPages, SnapshotPages
@@ -70,6 +71,10 @@ class Treadle:
     def credentials(self) -> Credentials:
         """What you have to get into code hosts."""
         return Credentials(self._link)
+
+    def files(self, session_id: str) -> Files:
+        """The files of a session, at any time: read, searched, compared and edited."""
+        return Files(self._link, session_id)
 
     @property
     def address(self) -> str:

@@ -263,6 +263,64 @@ class TooManyStreams(CallFailed):
     """The server has as many such streams open as it may, for callers that it does not know. Metadata: limit."""
 
 
+class FileProblem(CallFailed):
+    """A file, or what is at its path, is not as the call needs it; the subclasses say what is the matter."""
+
+
+class PathInvalid(InvalidRequest):
+    """No such path can be in a session, or not with such content. Metadata: path, reason."""
+
+
+class FileNotFound(FileProblem):
+    """There is nothing at the path. Metadata: path."""
+
+
+class NotAFile(FileProblem):
+    """There is something else at the path, such as a directory or a link. Metadata: path, kind."""
+
+
+class NotADirectory(FileProblem):
+    """The path leads through a file or a link. Metadata: path."""
+
+
+class FileExists(FileProblem):
+    """There is something at the path already. Metadata: path."""
+
+
+class FileConflict(FileProblem):
+    """The file is not as `expected_etag` says. Metadata: path, etag (its current one; empty for none)."""
+
+
+class FileTooLarge(FileProblem):
+    """The file is larger than the call can bear. Metadata: path, limit."""
+
+
+class FileUnusable(FileProblem):
+    """The system does not let the server do this in a running turn's workspace. Metadata: path, reason."""
+
+
+class TreeTooLarge(FileProblem):
+    """There are more files than the call can look at. Metadata: limit."""
+
+
+class StateGone(FileProblem):
+    """The server does not hold this state of the session any more. Metadata: commit."""
+
+
+class WorkspaceElsewhere(FileProblem):
+    """A turn runs, and its workspace cannot be reached from the server. Metadata: turn_id."""
+
+
+class SearchTooSlow(CallFailed):
+    """What was asked for takes too much time or memory: ask for less. Metadata: seconds."""
+
+
+class TooManyEdits(CallFailed):
+    """As many edits of yours are on their way as may be. Metadata: limit."""
+
+    retryable = True
+
+
 class RouteUnknown(CallFailed):
     """There is no such call: the gateway or the server is older than this client, or the address is another service's."""
 
@@ -337,6 +395,10 @@ class CodeHostUnavailable(Unavailable):
     """The code host does not answer, or with an error of its own. Whether a change was made is not known. Metadata: host, reason."""
 
 
+class MirrorBusy(Unavailable):
+    """The session's files cannot be used at this moment. Metadata: reason."""
+
+
 class SlowConsumer(Unavailable):
     """The stream was not read for so long that the server ended it. Metadata: after_seq."""
 
@@ -394,6 +456,20 @@ BY_REASON: Mapping[str, type[CallFailed]] = {
     "API_KEY_EXPIRED": ApiKeyExpired,
     "TICKET_INVALID": TicketInvalid,
     "INTERNAL": ServerDefect,
+    "PATH_INVALID": PathInvalid,
+    "FILE_NOT_FOUND": FileNotFound,
+    "NOT_A_FILE": NotAFile,
+    "NOT_A_DIRECTORY": NotADirectory,
+    "FILE_EXISTS": FileExists,
+    "FILE_CHANGED": FileConflict,
+    "FILE_TOO_LARGE": FileTooLarge,
+    "FILE_UNUSABLE": FileUnusable,
+    "TREE_TOO_LARGE": TreeTooLarge,
+    "STATE_GONE": StateGone,
+    "WORKSPACE_ELSEWHERE": WorkspaceElsewhere,
+    "SEARCH_TOO_SLOW": SearchTooSlow,
+    "TOO_MANY_EDITS": TooManyEdits,
+    "MIRROR_BUSY": MirrorBusy,
     "SHUTTING_DOWN": ShuttingDown,
     "STORE_UNAVAILABLE": StoreUnavailable,
     "SLOW_CONSUMER": SlowConsumer,

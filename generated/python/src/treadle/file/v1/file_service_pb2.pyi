@@ -134,12 +134,14 @@ class FindFilesRequest(_message.Message):
     def __init__(self, session_id: _Optional[str] = ..., pattern: _Optional[str] = ..., path: _Optional[str] = ..., at: _Optional[str] = ..., limit: _Optional[int] = ...) -> None: ...
 
 class FindFilesResponse(_message.Message):
-    __slots__ = ("files", "commit")
+    __slots__ = ("files", "commit", "truncated")
     FILES_FIELD_NUMBER: _ClassVar[int]
     COMMIT_FIELD_NUMBER: _ClassVar[int]
+    TRUNCATED_FIELD_NUMBER: _ClassVar[int]
     files: _containers.RepeatedCompositeFieldContainer[File]
     commit: str
-    def __init__(self, files: _Optional[_Iterable[_Union[File, _Mapping]]] = ..., commit: _Optional[str] = ...) -> None: ...
+    truncated: bool
+    def __init__(self, files: _Optional[_Iterable[_Union[File, _Mapping]]] = ..., commit: _Optional[str] = ..., truncated: bool = ...) -> None: ...
 
 class SearchFilesRequest(_message.Message):
     __slots__ = ("session_id", "pattern", "regex", "ignore_case", "path", "at", "limit")
@@ -170,12 +172,14 @@ class Match(_message.Message):
     def __init__(self, path: _Optional[str] = ..., line: _Optional[int] = ..., text: _Optional[str] = ...) -> None: ...
 
 class SearchFilesResponse(_message.Message):
-    __slots__ = ("matches", "commit")
+    __slots__ = ("matches", "commit", "truncated")
     MATCHES_FIELD_NUMBER: _ClassVar[int]
     COMMIT_FIELD_NUMBER: _ClassVar[int]
+    TRUNCATED_FIELD_NUMBER: _ClassVar[int]
     matches: _containers.RepeatedCompositeFieldContainer[Match]
     commit: str
-    def __init__(self, matches: _Optional[_Iterable[_Union[Match, _Mapping]]] = ..., commit: _Optional[str] = ...) -> None: ...
+    truncated: bool
+    def __init__(self, matches: _Optional[_Iterable[_Union[Match, _Mapping]]] = ..., commit: _Optional[str] = ..., truncated: bool = ...) -> None: ...
 
 class DiffFilesRequest(_message.Message):
     __slots__ = ("session_id", "to")
@@ -308,9 +312,11 @@ class EditedFile(_message.Message):
     def __init__(self, file: _Optional[_Union[File, _Mapping]] = ..., changed: bool = ...) -> None: ...
 
 class EditFilesResponse(_message.Message):
-    __slots__ = ("files", "commit")
+    __slots__ = ("files", "commit", "snapshot")
     FILES_FIELD_NUMBER: _ClassVar[int]
     COMMIT_FIELD_NUMBER: _ClassVar[int]
+    SNAPSHOT_FIELD_NUMBER: _ClassVar[int]
     files: _containers.RepeatedCompositeFieldContainer[EditedFile]
     commit: str
-    def __init__(self, files: _Optional[_Iterable[_Union[EditedFile, _Mapping]]] = ..., commit: _Optional[str] = ...) -> None: ...
+    snapshot: int
+    def __init__(self, files: _Optional[_Iterable[_Union[EditedFile, _Mapping]]] = ..., commit: _Optional[str] = ..., snapshot: _Optional[int] = ...) -> None: ...

@@ -30,19 +30,22 @@ GRPC_VERSION: str
 class FileServiceStub:
     """FileService reads and changes a session's files, without a worker.
 
-    Reading calls take `at`, which says when: empty for now, `head` for the newest commit, the number of a snapshot, or the id of a turn for
-    what that turn left. While a turn runs, "now" is the live workspace of its worker, for ListFiles, ReadFile, DownloadFile and EditFiles;
+    Reading calls take `at`, which says when: empty for now, `head` for the newest commit, the number of a snapshot (0: what the session began
+    from), the id of a turn for what that turn left (if it changed anything), or a commit that such a call has told. While a turn runs, "now" is the live workspace of its worker, for ListFiles, ReadFile, DownloadFile and EditFiles;
     all other calls then see the newest commit. Before a session's first commit, its files are those of its base branch.
 
     Paths are relative to the repository's root and have the form `a/b/c`. Symbolic links are shown as links, and never followed. An etag
     changes with the content of a file; of a committed file it is the id of its Git blob.
 
-    Errors are told as by treadle.session.v1.SessionService. Reasons of every call, besides those of SessionService: NOT_FOUND/SESSION_NOT_FOUND;
+    Errors are told as by treadle.session.v1.SessionService. Reasons of every call: UNAUTHENTICATED/API_KEY_MISSING,
+    UNAUTHENTICATED/API_KEY_INVALID, UNAUTHENTICATED/API_KEY_EXPIRED, INVALID_ARGUMENT/INVALID_FIELD, INVALID_ARGUMENT/REQUEST_MALFORMED,
+    UNAVAILABLE/SHUTTING_DOWN, UNAVAILABLE/STORE_UNAVAILABLE, INTERNAL/INTERNAL, NOT_FOUND/SESSION_NOT_FOUND;
     NOT_FOUND/SNAPSHOT_NOT_FOUND for an `at` that the session does not have; INVALID_ARGUMENT/PATH_INVALID for a path of another form;
     NOT_FOUND/FILE_NOT_FOUND, FAILED_PRECONDITION/NOT_A_FILE, FAILED_PRECONDITION/NOT_A_DIRECTORY as it is at the path;
-    FAILED_PRECONDITION/STATE_GONE when the server does not hold the state and cannot fetch it; UNAVAILABLE/SNAPSHOT_UNAVAILABLE
-    when the object store, where it is, does not answer, and DATA_LOSS/SNAPSHOT_DAMAGED when what is there is damaged; RESOURCE_EXHAUSTED/TOO_MANY_STREAMS when as
-    many large files, archives and patches are on their way as may; FAILED_PRECONDITION/REPOSITORY_UNREACHABLE and
+    FAILED_PRECONDITION/STATE_GONE, UNAVAILABLE/SNAPSHOT_UNAVAILABLE and DATA_LOSS/SNAPSHOT_DAMAGED when the server does not hold the state
+    and it cannot be brought there, for now or for ever; RESOURCE_EXHAUSTED/TOO_MANY_STREAMS when as many large files, archives and patches
+    are on their way as may, of the caller or of all; UNAVAILABLE/MIRROR_BUSY; RESOURCE_EXHAUSTED/TREE_TOO_LARGE for directories of more files
+    than anybody works with; FAILED_PRECONDITION/REPOSITORY_UNREACHABLE and
     INVALID_ARGUMENT/BRANCH_UNKNOWN for a session without a commit, whose base branch has to be fetched first;
     FAILED_PRECONDITION/WORKSPACE_ELSEWHERE while a turn runs on another machine and `at` is empty, where a call means the live workspace.
     """
@@ -53,7 +56,8 @@ class FileServiceStub:
     def __new__(cls, channel: _aio.Channel) -> FileServiceAsyncStub: ...
     ListFiles: _grpc.UnaryUnaryMultiCallable[_file_service_pb2.ListFilesRequest, _file_service_pb2.ListFilesResponse]
     """ListFiles lists a directory, page by page; with `recursive` all files below it, without the directories.
-    Errors: INVALID_ARGUMENT/INVALID_FIELD for a foreign page_token, and for `recursive` in a live workspace.
+    All pages are of the state that the first one was of. Errors: INVALID_ARGUMENT/INVALID_FIELD for a page_token that is none, and for
+    `recursive` in a live workspace; FAILED_PRECONDITION/FILE_UNUSABLE for what the system refuses there.
     """
     ReadFile: _grpc.UnaryStreamMultiCallable[_file_service_pb2.ReadFileRequest, _file_service_pb2.ReadFileResponse]
     """ReadFile streams a file, or a part of it: first the entry, then its bytes in pieces of at most 256 KiB. Of a link, its target.
@@ -70,13 +74,17 @@ class FileServiceStub:
     Errors: RESOURCE_EXHAUSTED/SLOW_CONSUMER when the stream is not read for too long.
     """
     FindFiles: _grpc.UnaryUnaryMultiCallable[_file_service_pb2.FindFilesRequest, _file_service_pb2.FindFilesResponse]
-    """FindFiles finds files by their names: at most `limit`, in the order of their paths."""
+    """FindFiles finds files by their names: at most `limit`, in the order of their paths.
+    Errors: RESOURCE_EXHAUSTED/SEARCH_TOO_SLOW.
+    """
     SearchFiles: _grpc.UnaryUnaryMultiCallable[_file_service_pb2.SearchFilesRequest, _file_service_pb2.SearchFilesResponse]
     """SearchFiles finds lines in text files: at most `limit`, in the order of their paths.
     Errors: INVALID_ARGUMENT/INVALID_FIELD for a pattern that is no regular expression; RESOURCE_EXHAUSTED/SEARCH_TOO_SLOW.
     """
     DiffFiles: _grpc.UnaryUnaryMultiCallable[_file_service_pb2.DiffFilesRequest, _file_service_pb2.DiffFilesResponse]
-    """DiffFiles compares two states of the session, file by file; patches are cut at 1 MiB in all, and the list at 1,000 files."""
+    """DiffFiles compares two states of the session, file by file; patches are cut at 1 MiB in all, and the list at 1,000 files.
+    Errors: RESOURCE_EXHAUSTED/SEARCH_TOO_SLOW.
+    """
     DownloadPatch: _grpc.UnaryStreamMultiCallable[_file_service_pb2.DownloadPatchRequest, _httpbody_pb2.HttpBody]
     """DownloadPatch is the same difference as one patch for `git apply`, whole, binary files included.
     Errors: RESOURCE_EXHAUSTED/SLOW_CONSUMER when the stream is not read for too long.
@@ -86,8 +94,10 @@ class FileServiceStub:
     next turn works on it and pushes it. Edits of other files that come between are kept too: an edit is only refused for what it says
     that it expects. In a live workspace edits are done one by one, the agent sees them at once, and the turn's commit holds them; when one
     fails, those before it are done, and the error's metadata `done` says how many.
-    Errors: ABORTED/FILE_CHANGED when a file is not as `expected_etag` says, with its current `etag`, or when something is where it shall be
-    moved to; ABORTED/HEAD_MOVED when the session's newest commit is not `if_head`; INVALID_ARGUMENT/PATH_INVALID also for Git's own
+    Over HTTP a request has at most 1.3 MB, over gRPC 16 MiB.
+    Errors: ABORTED/FILE_CHANGED when a file is not as `expected_etag` says, with its current `etag`; ALREADY_EXISTS/FILE_EXISTS when
+    something is where it shall be moved to; RESOURCE_EXHAUSTED/TOO_MANY_EDITS when 32 edits of the caller are on their way, or 64 MiB;
+    FAILED_PRECONDITION/FILE_UNUSABLE for what the system refuses in a live workspace; ABORTED/HEAD_MOVED when the session's newest commit is not `if_head`; INVALID_ARGUMENT/PATH_INVALID also for Git's own
     directory, and for a .gitmodules or .gitattributes that Git would refuse; FAILED_PRECONDITION/FILE_TOO_LARGE;
     FAILED_PRECONDITION/TURN_ACTIVE while a turn waits for its place, is being prepared or published; RESOURCE_EXHAUSTED/STORAGE_QUOTA
     when the snapshots of the caller's tenant take what they may.
@@ -97,19 +107,22 @@ class FileServiceStub:
 class FileServiceAsyncStub(FileServiceStub):
     """FileService reads and changes a session's files, without a worker.
 
-    Reading calls take `at`, which says when: empty for now, `head` for the newest commit, the number of a snapshot, or the id of a turn for
-    what that turn left. While a turn runs, "now" is the live workspace of its worker, for ListFiles, ReadFile, DownloadFile and EditFiles;
+    Reading calls take `at`, which says when: empty for now, `head` for the newest commit, the number of a snapshot (0: what the session began
+    from), the id of a turn for what that turn left (if it changed anything), or a commit that such a call has told. While a turn runs, "now" is the live workspace of its worker, for ListFiles, ReadFile, DownloadFile and EditFiles;
     all other calls then see the newest commit. Before a session's first commit, its files are those of its base branch.
 
     Paths are relative to the repository's root and have the form `a/b/c`. Symbolic links are shown as links, and never followed. An etag
     changes with the content of a file; of a committed file it is the id of its Git blob.
 
-    Errors are told as by treadle.session.v1.SessionService. Reasons of every call, besides those of SessionService: NOT_FOUND/SESSION_NOT_FOUND;
+    Errors are told as by treadle.session.v1.SessionService. Reasons of every call: UNAUTHENTICATED/API_KEY_MISSING,
+    UNAUTHENTICATED/API_KEY_INVALID, UNAUTHENTICATED/API_KEY_EXPIRED, INVALID_ARGUMENT/INVALID_FIELD, INVALID_ARGUMENT/REQUEST_MALFORMED,
+    UNAVAILABLE/SHUTTING_DOWN, UNAVAILABLE/STORE_UNAVAILABLE, INTERNAL/INTERNAL, NOT_FOUND/SESSION_NOT_FOUND;
     NOT_FOUND/SNAPSHOT_NOT_FOUND for an `at` that the session does not have; INVALID_ARGUMENT/PATH_INVALID for a path of another form;
     NOT_FOUND/FILE_NOT_FOUND, FAILED_PRECONDITION/NOT_A_FILE, FAILED_PRECONDITION/NOT_A_DIRECTORY as it is at the path;
-    FAILED_PRECONDITION/STATE_GONE when the server does not hold the state and cannot fetch it; UNAVAILABLE/SNAPSHOT_UNAVAILABLE
-    when the object store, where it is, does not answer, and DATA_LOSS/SNAPSHOT_DAMAGED when what is there is damaged; RESOURCE_EXHAUSTED/TOO_MANY_STREAMS when as
-    many large files, archives and patches are on their way as may; FAILED_PRECONDITION/REPOSITORY_UNREACHABLE and
+    FAILED_PRECONDITION/STATE_GONE, UNAVAILABLE/SNAPSHOT_UNAVAILABLE and DATA_LOSS/SNAPSHOT_DAMAGED when the server does not hold the state
+    and it cannot be brought there, for now or for ever; RESOURCE_EXHAUSTED/TOO_MANY_STREAMS when as many large files, archives and patches
+    are on their way as may, of the caller or of all; UNAVAILABLE/MIRROR_BUSY; RESOURCE_EXHAUSTED/TREE_TOO_LARGE for directories of more files
+    than anybody works with; FAILED_PRECONDITION/REPOSITORY_UNREACHABLE and
     INVALID_ARGUMENT/BRANCH_UNKNOWN for a session without a commit, whose base branch has to be fetched first;
     FAILED_PRECONDITION/WORKSPACE_ELSEWHERE while a turn runs on another machine and `at` is empty, where a call means the live workspace.
     """
@@ -117,7 +130,8 @@ class FileServiceAsyncStub(FileServiceStub):
     def __init__(self, channel: _aio.Channel) -> None: ...
     ListFiles: _aio.UnaryUnaryMultiCallable[_file_service_pb2.ListFilesRequest, _file_service_pb2.ListFilesResponse]  # type: ignore[assignment]
     """ListFiles lists a directory, page by page; with `recursive` all files below it, without the directories.
-    Errors: INVALID_ARGUMENT/INVALID_FIELD for a foreign page_token, and for `recursive` in a live workspace.
+    All pages are of the state that the first one was of. Errors: INVALID_ARGUMENT/INVALID_FIELD for a page_token that is none, and for
+    `recursive` in a live workspace; FAILED_PRECONDITION/FILE_UNUSABLE for what the system refuses there.
     """
     ReadFile: _aio.UnaryStreamMultiCallable[_file_service_pb2.ReadFileRequest, _file_service_pb2.ReadFileResponse]  # type: ignore[assignment]
     """ReadFile streams a file, or a part of it: first the entry, then its bytes in pieces of at most 256 KiB. Of a link, its target.
@@ -134,13 +148,17 @@ class FileServiceAsyncStub(FileServiceStub):
     Errors: RESOURCE_EXHAUSTED/SLOW_CONSUMER when the stream is not read for too long.
     """
     FindFiles: _aio.UnaryUnaryMultiCallable[_file_service_pb2.FindFilesRequest, _file_service_pb2.FindFilesResponse]  # type: ignore[assignment]
-    """FindFiles finds files by their names: at most `limit`, in the order of their paths."""
+    """FindFiles finds files by their names: at most `limit`, in the order of their paths.
+    Errors: RESOURCE_EXHAUSTED/SEARCH_TOO_SLOW.
+    """
     SearchFiles: _aio.UnaryUnaryMultiCallable[_file_service_pb2.SearchFilesRequest, _file_service_pb2.SearchFilesResponse]  # type: ignore[assignment]
     """SearchFiles finds lines in text files: at most `limit`, in the order of their paths.
     Errors: INVALID_ARGUMENT/INVALID_FIELD for a pattern that is no regular expression; RESOURCE_EXHAUSTED/SEARCH_TOO_SLOW.
     """
     DiffFiles: _aio.UnaryUnaryMultiCallable[_file_service_pb2.DiffFilesRequest, _file_service_pb2.DiffFilesResponse]  # type: ignore[assignment]
-    """DiffFiles compares two states of the session, file by file; patches are cut at 1 MiB in all, and the list at 1,000 files."""
+    """DiffFiles compares two states of the session, file by file; patches are cut at 1 MiB in all, and the list at 1,000 files.
+    Errors: RESOURCE_EXHAUSTED/SEARCH_TOO_SLOW.
+    """
     DownloadPatch: _aio.UnaryStreamMultiCallable[_file_service_pb2.DownloadPatchRequest, _httpbody_pb2.HttpBody]  # type: ignore[assignment]
     """DownloadPatch is the same difference as one patch for `git apply`, whole, binary files included.
     Errors: RESOURCE_EXHAUSTED/SLOW_CONSUMER when the stream is not read for too long.
@@ -150,8 +168,10 @@ class FileServiceAsyncStub(FileServiceStub):
     next turn works on it and pushes it. Edits of other files that come between are kept too: an edit is only refused for what it says
     that it expects. In a live workspace edits are done one by one, the agent sees them at once, and the turn's commit holds them; when one
     fails, those before it are done, and the error's metadata `done` says how many.
-    Errors: ABORTED/FILE_CHANGED when a file is not as `expected_etag` says, with its current `etag`, or when something is where it shall be
-    moved to; ABORTED/HEAD_MOVED when the session's newest commit is not `if_head`; INVALID_ARGUMENT/PATH_INVALID also for Git's own
+    Over HTTP a request has at most 1.3 MB, over gRPC 16 MiB.
+    Errors: ABORTED/FILE_CHANGED when a file is not as `expected_etag` says, with its current `etag`; ALREADY_EXISTS/FILE_EXISTS when
+    something is where it shall be moved to; RESOURCE_EXHAUSTED/TOO_MANY_EDITS when 32 edits of the caller are on their way, or 64 MiB;
+    FAILED_PRECONDITION/FILE_UNUSABLE for what the system refuses in a live workspace; ABORTED/HEAD_MOVED when the session's newest commit is not `if_head`; INVALID_ARGUMENT/PATH_INVALID also for Git's own
     directory, and for a .gitmodules or .gitattributes that Git would refuse; FAILED_PRECONDITION/FILE_TOO_LARGE;
     FAILED_PRECONDITION/TURN_ACTIVE while a turn waits for its place, is being prepared or published; RESOURCE_EXHAUSTED/STORAGE_QUOTA
     when the snapshots of the caller's tenant take what they may.
@@ -160,19 +180,22 @@ class FileServiceAsyncStub(FileServiceStub):
 class FileServiceServicer(metaclass=_abc_1.ABCMeta):
     """FileService reads and changes a session's files, without a worker.
 
-    Reading calls take `at`, which says when: empty for now, `head` for the newest commit, the number of a snapshot, or the id of a turn for
-    what that turn left. While a turn runs, "now" is the live workspace of its worker, for ListFiles, ReadFile, DownloadFile and EditFiles;
+    Reading calls take `at`, which says when: empty for now, `head` for the newest commit, the number of a snapshot (0: what the session began
+    from), the id of a turn for what that turn left (if it changed anything), or a commit that such a call has told. While a turn runs, "now" is the live workspace of its worker, for ListFiles, ReadFile, DownloadFile and EditFiles;
     all other calls then see the newest commit. Before a session's first commit, its files are those of its base branch.
 
     Paths are relative to the repository's root and have the form `a/b/c`. Symbolic links are shown as links, and never followed. An etag
     changes with the content of a file; of a committed file it is the id of its Git blob.
 
-    Errors are told as by treadle.session.v1.SessionService. Reasons of every call, besides those of SessionService: NOT_FOUND/SESSION_NOT_FOUND;
+    Errors are told as by treadle.session.v1.SessionService. Reasons of every call: UNAUTHENTICATED/API_KEY_MISSING,
+    UNAUTHENTICATED/API_KEY_INVALID, UNAUTHENTICATED/API_KEY_EXPIRED, INVALID_ARGUMENT/INVALID_FIELD, INVALID_ARGUMENT/REQUEST_MALFORMED,
+    UNAVAILABLE/SHUTTING_DOWN, UNAVAILABLE/STORE_UNAVAILABLE, INTERNAL/INTERNAL, NOT_FOUND/SESSION_NOT_FOUND;
     NOT_FOUND/SNAPSHOT_NOT_FOUND for an `at` that the session does not have; INVALID_ARGUMENT/PATH_INVALID for a path of another form;
     NOT_FOUND/FILE_NOT_FOUND, FAILED_PRECONDITION/NOT_A_FILE, FAILED_PRECONDITION/NOT_A_DIRECTORY as it is at the path;
-    FAILED_PRECONDITION/STATE_GONE when the server does not hold the state and cannot fetch it; UNAVAILABLE/SNAPSHOT_UNAVAILABLE
-    when the object store, where it is, does not answer, and DATA_LOSS/SNAPSHOT_DAMAGED when what is there is damaged; RESOURCE_EXHAUSTED/TOO_MANY_STREAMS when as
-    many large files, archives and patches are on their way as may; FAILED_PRECONDITION/REPOSITORY_UNREACHABLE and
+    FAILED_PRECONDITION/STATE_GONE, UNAVAILABLE/SNAPSHOT_UNAVAILABLE and DATA_LOSS/SNAPSHOT_DAMAGED when the server does not hold the state
+    and it cannot be brought there, for now or for ever; RESOURCE_EXHAUSTED/TOO_MANY_STREAMS when as many large files, archives and patches
+    are on their way as may, of the caller or of all; UNAVAILABLE/MIRROR_BUSY; RESOURCE_EXHAUSTED/TREE_TOO_LARGE for directories of more files
+    than anybody works with; FAILED_PRECONDITION/REPOSITORY_UNREACHABLE and
     INVALID_ARGUMENT/BRANCH_UNKNOWN for a session without a commit, whose base branch has to be fetched first;
     FAILED_PRECONDITION/WORKSPACE_ELSEWHERE while a turn runs on another machine and `at` is empty, where a call means the live workspace.
     """
@@ -184,7 +207,8 @@ class FileServiceServicer(metaclass=_abc_1.ABCMeta):
         context: _ServicerContext,
     ) -> _typing.Union[_file_service_pb2.ListFilesResponse, _abc.Awaitable[_file_service_pb2.ListFilesResponse]]:
         """ListFiles lists a directory, page by page; with `recursive` all files below it, without the directories.
-        Errors: INVALID_ARGUMENT/INVALID_FIELD for a foreign page_token, and for `recursive` in a live workspace.
+        All pages are of the state that the first one was of. Errors: INVALID_ARGUMENT/INVALID_FIELD for a page_token that is none, and for
+        `recursive` in a live workspace; FAILED_PRECONDITION/FILE_UNUSABLE for what the system refuses there.
         """
 
     @_abc_1.abstractmethod
@@ -225,7 +249,9 @@ class FileServiceServicer(metaclass=_abc_1.ABCMeta):
         request: _file_service_pb2.FindFilesRequest,
         context: _ServicerContext,
     ) -> _typing.Union[_file_service_pb2.FindFilesResponse, _abc.Awaitable[_file_service_pb2.FindFilesResponse]]:
-        """FindFiles finds files by their names: at most `limit`, in the order of their paths."""
+        """FindFiles finds files by their names: at most `limit`, in the order of their paths.
+        Errors: RESOURCE_EXHAUSTED/SEARCH_TOO_SLOW.
+        """
 
     @_abc_1.abstractmethod
     def SearchFiles(
@@ -243,7 +269,9 @@ class FileServiceServicer(metaclass=_abc_1.ABCMeta):
         request: _file_service_pb2.DiffFilesRequest,
         context: _ServicerContext,
     ) -> _typing.Union[_file_service_pb2.DiffFilesResponse, _abc.Awaitable[_file_service_pb2.DiffFilesResponse]]:
-        """DiffFiles compares two states of the session, file by file; patches are cut at 1 MiB in all, and the list at 1,000 files."""
+        """DiffFiles compares two states of the session, file by file; patches are cut at 1 MiB in all, and the list at 1,000 files.
+        Errors: RESOURCE_EXHAUSTED/SEARCH_TOO_SLOW.
+        """
 
     @_abc_1.abstractmethod
     def DownloadPatch(
@@ -265,8 +293,10 @@ class FileServiceServicer(metaclass=_abc_1.ABCMeta):
         next turn works on it and pushes it. Edits of other files that come between are kept too: an edit is only refused for what it says
         that it expects. In a live workspace edits are done one by one, the agent sees them at once, and the turn's commit holds them; when one
         fails, those before it are done, and the error's metadata `done` says how many.
-        Errors: ABORTED/FILE_CHANGED when a file is not as `expected_etag` says, with its current `etag`, or when something is where it shall be
-        moved to; ABORTED/HEAD_MOVED when the session's newest commit is not `if_head`; INVALID_ARGUMENT/PATH_INVALID also for Git's own
+        Over HTTP a request has at most 1.3 MB, over gRPC 16 MiB.
+        Errors: ABORTED/FILE_CHANGED when a file is not as `expected_etag` says, with its current `etag`; ALREADY_EXISTS/FILE_EXISTS when
+        something is where it shall be moved to; RESOURCE_EXHAUSTED/TOO_MANY_EDITS when 32 edits of the caller are on their way, or 64 MiB;
+        FAILED_PRECONDITION/FILE_UNUSABLE for what the system refuses in a live workspace; ABORTED/HEAD_MOVED when the session's newest commit is not `if_head`; INVALID_ARGUMENT/PATH_INVALID also for Git's own
         directory, and for a .gitmodules or .gitattributes that Git would refuse; FAILED_PRECONDITION/FILE_TOO_LARGE;
         FAILED_PRECONDITION/TURN_ACTIVE while a turn waits for its place, is being prepared or published; RESOURCE_EXHAUSTED/STORAGE_QUOTA
         when the snapshots of the caller's tenant take what they may.

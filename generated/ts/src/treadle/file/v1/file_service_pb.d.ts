@@ -39,7 +39,7 @@ export declare type File = Message<"treadle.file.v1.File"> & {
   size: bigint;
 
   /**
-   * Changes with the content; empty for a directory that is new.
+   * Changes with the content; directories have none.
    *
    * @generated from field: string etag = 4;
    */
@@ -382,6 +382,13 @@ export declare type FindFilesResponse = Message<"treadle.file.v1.FindFilesRespon
    * @generated from field: string commit = 2;
    */
   commit: string;
+
+  /**
+   * True when there are more.
+   *
+   * @generated from field: bool truncated = 3;
+   */
+  truncated: boolean;
 };
 
 /**
@@ -505,6 +512,13 @@ export declare type SearchFilesResponse = Message<"treadle.file.v1.SearchFilesRe
    * @generated from field: string commit = 2;
    */
   commit: string;
+
+  /**
+   * True when there are more. A line of several MiB ends the search: what is behind it is not found then.
+   *
+   * @generated from field: bool truncated = 3;
+   */
+  truncated: boolean;
 };
 
 /**
@@ -1004,6 +1018,13 @@ export declare type EditFilesResponse = Message<"treadle.file.v1.EditFilesRespon
    * @generated from field: string commit = 2;
    */
   commit: string;
+
+  /**
+   * The number of the snapshot that was made, for `at` of other calls; 0 when nothing changed, and for a live workspace.
+   *
+   * @generated from field: uint32 snapshot = 3;
+   */
+  snapshot: number;
 };
 
 /**
@@ -1102,19 +1123,22 @@ export declare const ArchiveFormatSchema: GenEnum<ArchiveFormat>;
 /**
  * FileService reads and changes a session's files, without a worker.
  *
- * Reading calls take `at`, which says when: empty for now, `head` for the newest commit, the number of a snapshot, or the id of a turn for
- * what that turn left. While a turn runs, "now" is the live workspace of its worker, for ListFiles, ReadFile, DownloadFile and EditFiles;
+ * Reading calls take `at`, which says when: empty for now, `head` for the newest commit, the number of a snapshot (0: what the session began
+ * from), the id of a turn for what that turn left (if it changed anything), or a commit that such a call has told. While a turn runs, "now" is the live workspace of its worker, for ListFiles, ReadFile, DownloadFile and EditFiles;
  * all other calls then see the newest commit. Before a session's first commit, its files are those of its base branch.
  *
  * Paths are relative to the repository's root and have the form `a/b/c`. Symbolic links are shown as links, and never followed. An etag
  * changes with the content of a file; of a committed file it is the id of its Git blob.
  *
- * Errors are told as by treadle.session.v1.SessionService. Reasons of every call, besides those of SessionService: NOT_FOUND/SESSION_NOT_FOUND;
+ * Errors are told as by treadle.session.v1.SessionService. Reasons of every call: UNAUTHENTICATED/API_KEY_MISSING,
+ * UNAUTHENTICATED/API_KEY_INVALID, UNAUTHENTICATED/API_KEY_EXPIRED, INVALID_ARGUMENT/INVALID_FIELD, INVALID_ARGUMENT/REQUEST_MALFORMED,
+ * UNAVAILABLE/SHUTTING_DOWN, UNAVAILABLE/STORE_UNAVAILABLE, INTERNAL/INTERNAL, NOT_FOUND/SESSION_NOT_FOUND;
  * NOT_FOUND/SNAPSHOT_NOT_FOUND for an `at` that the session does not have; INVALID_ARGUMENT/PATH_INVALID for a path of another form;
  * NOT_FOUND/FILE_NOT_FOUND, FAILED_PRECONDITION/NOT_A_FILE, FAILED_PRECONDITION/NOT_A_DIRECTORY as it is at the path;
- * FAILED_PRECONDITION/STATE_GONE when the server does not hold the state and cannot fetch it; UNAVAILABLE/SNAPSHOT_UNAVAILABLE
- * when the object store, where it is, does not answer, and DATA_LOSS/SNAPSHOT_DAMAGED when what is there is damaged; RESOURCE_EXHAUSTED/TOO_MANY_STREAMS when as
- * many large files, archives and patches are on their way as may; FAILED_PRECONDITION/REPOSITORY_UNREACHABLE and
+ * FAILED_PRECONDITION/STATE_GONE, UNAVAILABLE/SNAPSHOT_UNAVAILABLE and DATA_LOSS/SNAPSHOT_DAMAGED when the server does not hold the state
+ * and it cannot be brought there, for now or for ever; RESOURCE_EXHAUSTED/TOO_MANY_STREAMS when as many large files, archives and patches
+ * are on their way as may, of the caller or of all; UNAVAILABLE/MIRROR_BUSY; RESOURCE_EXHAUSTED/TREE_TOO_LARGE for directories of more files
+ * than anybody works with; FAILED_PRECONDITION/REPOSITORY_UNREACHABLE and
  * INVALID_ARGUMENT/BRANCH_UNKNOWN for a session without a commit, whose base branch has to be fetched first;
  * FAILED_PRECONDITION/WORKSPACE_ELSEWHERE while a turn runs on another machine and `at` is empty, where a call means the live workspace.
  *
@@ -1123,7 +1147,8 @@ export declare const ArchiveFormatSchema: GenEnum<ArchiveFormat>;
 export declare const FileService: GenService<{
   /**
    * ListFiles lists a directory, page by page; with `recursive` all files below it, without the directories.
-   * Errors: INVALID_ARGUMENT/INVALID_FIELD for a foreign page_token, and for `recursive` in a live workspace.
+   * All pages are of the state that the first one was of. Errors: INVALID_ARGUMENT/INVALID_FIELD for a page_token that is none, and for
+   * `recursive` in a live workspace; FAILED_PRECONDITION/FILE_UNUSABLE for what the system refuses there.
    *
    * @generated from rpc treadle.file.v1.FileService.ListFiles
    */
@@ -1169,6 +1194,7 @@ export declare const FileService: GenService<{
   },
   /**
    * FindFiles finds files by their names: at most `limit`, in the order of their paths.
+   * Errors: RESOURCE_EXHAUSTED/SEARCH_TOO_SLOW.
    *
    * @generated from rpc treadle.file.v1.FileService.FindFiles
    */
@@ -1190,6 +1216,7 @@ export declare const FileService: GenService<{
   },
   /**
    * DiffFiles compares two states of the session, file by file; patches are cut at 1 MiB in all, and the list at 1,000 files.
+   * Errors: RESOURCE_EXHAUSTED/SEARCH_TOO_SLOW.
    *
    * @generated from rpc treadle.file.v1.FileService.DiffFiles
    */
@@ -1214,8 +1241,10 @@ export declare const FileService: GenService<{
    * next turn works on it and pushes it. Edits of other files that come between are kept too: an edit is only refused for what it says
    * that it expects. In a live workspace edits are done one by one, the agent sees them at once, and the turn's commit holds them; when one
    * fails, those before it are done, and the error's metadata `done` says how many.
-   * Errors: ABORTED/FILE_CHANGED when a file is not as `expected_etag` says, with its current `etag`, or when something is where it shall be
-   * moved to; ABORTED/HEAD_MOVED when the session's newest commit is not `if_head`; INVALID_ARGUMENT/PATH_INVALID also for Git's own
+   * Over HTTP a request has at most 1.3 MB, over gRPC 16 MiB.
+   * Errors: ABORTED/FILE_CHANGED when a file is not as `expected_etag` says, with its current `etag`; ALREADY_EXISTS/FILE_EXISTS when
+   * something is where it shall be moved to; RESOURCE_EXHAUSTED/TOO_MANY_EDITS when 32 edits of the caller are on their way, or 64 MiB;
+   * FAILED_PRECONDITION/FILE_UNUSABLE for what the system refuses in a live workspace; ABORTED/HEAD_MOVED when the session's newest commit is not `if_head`; INVALID_ARGUMENT/PATH_INVALID also for Git's own
    * directory, and for a .gitmodules or .gitattributes that Git would refuse; FAILED_PRECONDITION/FILE_TOO_LARGE;
    * FAILED_PRECONDITION/TURN_ACTIVE while a turn waits for its place, is being prepared or published; RESOURCE_EXHAUSTED/STORAGE_QUOTA
    * when the snapshots of the caller's tenant take what they may.

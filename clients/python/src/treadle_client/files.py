@@ -1,0 +1,186 @@
+"""A session's files: `treadle.files(session_id)`, of both clients. `at` says when, as in treadle/file/v1/file_service.proto."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator, Iterator
+from typing import TYPE_CHECKING, Any
+
+import grpc
+
+from treadle.file.v1 import file_service_pb2 as pb
+from treadle.file.v1.file_service_pb2_grpc import FileServiceStub
+from treadle_client.errors import failure_of
+
+if TYPE_CHECKING:
+    from treadle_client.aio_link import AsyncLink
+    from treadle_client.link import Link
+
+
+def write(path: str, content: bytes | str, *, expected_etag: str | None = None, executable: bool | None = None) -> pb.FileEdit:
+    """Make a file, or replace its content: of the file with this etag, "" for none, None for whatever is there."""
+    data = content.encode() if isinstance(content, str) else content
+    edit = pb.WriteEdit(path=path, data=data, expected_etag=expected_etag)
+    if executable is not None:
+        edit.executable = executable
+    return pb.FileEdit(write=edit)
+
+
+def move(path: str, to: str, *, expected_etag: str | None = None) -> pb.FileEdit:
+    """Move a file, a link or a directory to where nothing is."""
+    return pb.FileEdit(move=pb.MoveEdit(path=path, to=to, expected_etag=expected_etag))
+
+
+def delete(path: str, *, expected_etag: str | None = None, recursive: bool = False) -> pb.FileEdit:
+    """Remove a file or a link, with `recursive` also a directory."""
+    return pb.FileEdit(delete=pb.DeleteEdit(path=path, expected_etag=expected_etag, recursive=recursive))
+
+
+def make_directory(path: str) -> pb.FileEdit:
+    """Make a directory."""
+    return pb.FileEdit(make_directory=pb.MakeDirectoryEdit(path=path))
+
+
+class Files:
+    """Errors of all: SessionNotFound, SnapshotNotFound, PathInvalid, FileNotFound, NotAFile, NotADirectory."""
+
+    def __init__(self, link: Link, session_id: str) -> None:
+        self._link = link
+        self._session_id = session_id
+
+    def list(self, path: str = "", *, at: str = "", recursive: bool = False) -> Iterator[pb.File]:
+        """A directory's entries; with `recursive` all files below it. Asked for in pages as they are needed."""
+        request = pb.ListFilesRequest(session_id=self._session_id, path=path, at=at, recursive=recursive)
+        while True:
+            page = self._link.ask(self._link.service(FileServiceStub).ListFiles, request, again=True)
+            yield from page.files
+            if not page.next_page_token:
+                return
+            request.page_token = page.next_page_token
+
+    def read(self, path: str, *, at: str = "", offset: int = 0, length: int | None = None) -> Iterator[bytes]:
+        """A file's bytes, in pieces."""
+        request = pb.ReadFileRequest(session_id=self._session_id, path=path, at=at, offset=offset, length=length)
+        return self._stream("ReadFile", request)
+
+    def archive(self, path: str = "", *, at: str = "", format: pb.ArchiveFormat = pb.ARCHIVE_FORMAT_TAR_GZ) -> Iterator[bytes]:  # noqa: A002
+        """A directory, packed, in pieces."""
+        return self._stream("DownloadArchive", pb.DownloadArchiveRequest(session_id=self._session_id, path=path, at=at, format=format))
+
+    def patch(self, base: str = "", head: str = "", *, path: str = "") -> Iterator[bytes]:
+        """The difference of two states as one patch, in pieces."""
+        return self._stream("DownloadPatch", _patch_request(self._session_id, base, head, path))
+
+    def find(self, pattern: str, *, path: str = "", at: str = "", limit: int = 0) -> pb.FindFilesResponse:
+        """Files by their names."""
+        request = pb.FindFilesRequest(session_id=self._session_id, pattern=pattern, path=path, at=at, limit=limit)
+        return self._link.ask(self._link.service(FileServiceStub).FindFiles, request, again=True)
+
+    def search(
+        self, pattern: str, *, regex: bool = False, ignore_case: bool = False, path: str = "", at: str = "", limit: int = 0
+    ) -> pb.SearchFilesResponse:
+        """Lines of text files. Errors: SearchTooSlow, InvalidField."""
+        request = _search_request(self._session_id, pattern, regex=regex, ignore_case=ignore_case, path=path, at=at, limit=limit)
+        return self._link.ask(self._link.service(FileServiceStub).SearchFiles, request, again=True)
+
+    def diff(self, base: str = "", head: str = "") -> pb.DiffFilesResponse:
+        """The difference of two states, file by file."""
+        return self._link.ask(self._link.service(FileServiceStub).DiffFiles, _diff_request(self._session_id, base, head), again=True)
+
+    def edit(self, *edits: pb.FileEdit, if_head: str = "", message: str = "") -> pb.EditFilesResponse:
+        """All edits together, or none; `write`, `move`, `delete` and `make_directory` make them. Errors: FileConflict, FileExists."""
+        request = pb.EditFilesRequest(session_id=self._session_id, edits=edits, if_head=if_head, message=message)
+        return self._link.ask(self._link.service(FileServiceStub).EditFiles, request, again=False)
+
+    def _stream(self, method: str, request: Any) -> Iterator[bytes]:
+        call: Any = getattr(self._link.service(FileServiceStub), method)(request, metadata=self._link.target.metadata)
+        try:
+            for part in call:
+                yield part.data
+        except grpc.RpcError as error:
+            raise failure_of(error) from error
+        finally:
+            call.cancel()
+
+
+class AsyncFiles:
+    """Errors of all: SessionNotFound, SnapshotNotFound, PathInvalid, FileNotFound, NotAFile, NotADirectory."""
+
+    def __init__(self, link: AsyncLink, session_id: str) -> None:
+        self._link = link
+        self._session_id = session_id
+
+    async def list(self, path: str = "", *, at: str = "", recursive: bool = False) -> AsyncIterator[pb.File]:
+        """A directory's entries; with `recursive` all files below it. Asked for in pages as they are needed."""
+        request = pb.ListFilesRequest(session_id=self._session_id, path=path, at=at, recursive=recursive)
+        while True:
+            page = await self._link.ask(self._link.service(FileServiceStub).ListFiles, request, again=True)
+            for each in page.files:
+                yield each
+            if not page.next_page_token:
+                return
+            request.page_token = page.next_page_token
+
+    def read(self, path: str, *, at: str = "", offset: int = 0, length: int | None = None) -> AsyncIterator[bytes]:
+        """A file's bytes, in pieces."""
+        request = pb.ReadFileRequest(session_id=self._session_id, path=path, at=at, offset=offset, length=length)
+        return self._stream("ReadFile", request)
+
+    def archive(self, path: str = "", *, at: str = "", format: pb.ArchiveFormat = pb.ARCHIVE_FORMAT_TAR_GZ) -> AsyncIterator[bytes]:  # noqa: A002
+        """A directory, packed, in pieces."""
+        return self._stream("DownloadArchive", pb.DownloadArchiveRequest(session_id=self._session_id, path=path, at=at, format=format))
+
+    def patch(self, base: str = "", head: str = "", *, path: str = "") -> AsyncIterator[bytes]:
+        """The difference of two states as one patch, in pieces."""
+        return self._stream("DownloadPatch", _patch_request(self._session_id, base, head, path))
+
+    async def find(self, pattern: str, *, path: str = "", at: str = "", limit: int = 0) -> pb.FindFilesResponse:
+        """Files by their names."""
+        request = pb.FindFilesRequest(session_id=self._session_id, pattern=pattern, path=path, at=at, limit=limit)
+        return await self._link.ask(self._link.service(FileServiceStub).FindFiles, request, again=True)
+
+    async def search(
+        self, pattern: str, *, regex: bool = False, ignore_case: bool = False, path: str = "", at: str = "", limit: int = 0
+    ) -> pb.SearchFilesResponse:
+        """Lines of text files. Errors: SearchTooSlow, InvalidField."""
+        request = _search_request(self._session_id, pattern, regex=regex, ignore_case=ignore_case, path=path, at=at, limit=limit)
+        return await self._link.ask(self._link.service(FileServiceStub).SearchFiles, request, again=True)
+
+    async def diff(self, base: str = "", head: str = "") -> pb.DiffFilesResponse:
+        """The difference of two states, file by file."""
+        request = _diff_request(self._session_id, base, head)
+        return await self._link.ask(self._link.service(FileServiceStub).DiffFiles, request, again=True)
+
+    async def edit(self, *edits: pb.FileEdit, if_head: str = "", message: str = "") -> pb.EditFilesResponse:
+        """All edits together, or none; `write`, `move`, `delete` and `make_directory` make them. Errors: FileConflict, FileExists."""
+        request = pb.EditFilesRequest(session_id=self._session_id, edits=edits, if_head=if_head, message=message)
+        return await self._link.ask(self._link.service(FileServiceStub).EditFiles, request, again=False)
+
+    async def _stream(self, method: str, request: Any) -> AsyncIterator[bytes]:
+        call: Any = getattr(self._link.service(FileServiceStub), method)(request, metadata=self._link.target.metadata)
+        try:
+            async for part in call:
+                yield part.data
+        except grpc.aio.AioRpcError as error:
+            raise failure_of(error) from error
+        finally:
+            call.cancel()
+
+
+def _patch_request(session_id: str, base: str, head: str, path: str) -> pb.DownloadPatchRequest:
+    request = pb.DownloadPatchRequest(session_id=session_id, to=head, path=path)
+    setattr(request, "from", base)
+    return request
+
+
+def _diff_request(session_id: str, base: str, head: str) -> pb.DiffFilesRequest:
+    request = pb.DiffFilesRequest(session_id=session_id, to=head)
+    setattr(request, "from", base)
+    return request
+
+
+def _search_request(
+    session_id: str, pattern: str, *, regex: bool, ignore_case: bool, path: str, at: str, limit: int
+) -> pb.SearchFilesRequest:
+    return pb.SearchFilesRequest(
+        session_id=session_id, pattern=pattern, regex=regex, ignore_case=ignore_case, path=path, at=at, limit=limit
+    )

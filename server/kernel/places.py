@@ -1,0 +1,33 @@
+"""Shares of what a server can do at a time."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+from server.kernel.errors import TooManyStreams
+
+
+class Places:
+    """So many at a time, and of one owner so few that others have some. Nobody waits: who is refused may try again."""
+
+    def __init__(self, *, most: int, each: int) -> None:
+        self._most = most
+        self._each = each
+        self._taken: Counter[str] = Counter()
+
+    @contextmanager
+    def taken(self, owner: str) -> Iterator[None]:
+        """A place for the block. Errors: TooManyStreams."""
+        if self._taken[owner] >= self._each:
+            raise TooManyStreams(self._each, whose="your")
+        if self._taken.total() >= self._most:
+            raise TooManyStreams(self._most)
+        self._taken[owner] += 1
+        try:
+            yield
+        finally:
+            self._taken[owner] -= 1
+            if not self._taken[owner]:
+                del self._taken[owner]
