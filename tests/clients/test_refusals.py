@@ -160,7 +160,7 @@ async def test_a_server_that_is_none_of_ours(driver: Driver, connect: Callable[.
 
 def test_every_reason_of_the_server_and_its_gateway_has_its_class() -> None:
     assert set(BY_REASON) == {reason for _, reason in STATUS.values()} | {"INTERNAL"} | {reply.reason for reply in LOCAL_REPLIES}
-    of_the_server = {tc.ShuttingDown, tc.StoreUnavailable, tc.SlowConsumer}
+    of_the_server = {tc.ShuttingDown, tc.StoreUnavailable, tc.SlowConsumer, tc.SnapshotUnavailable, tc.CodeHostUnavailable, tc.MirrorBusy}
     of_the_gateway = {tc.RateLimited, tc.ServerUnreachable, tc.RequestTooSlow, tc.DeadlineExceeded}
     assert {kind for kind in BY_REASON.values() if kind.retryable} == of_the_server | of_the_gateway
 

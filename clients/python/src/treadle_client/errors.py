@@ -318,8 +318,6 @@ class SearchTooSlow(CallFailed):
 class TooManyEdits(CallFailed):
     """As many edits of yours are on their way as may be. Metadata: limit."""
 
-    retryable = True
-
 
 class RouteUnknown(CallFailed):
     """There is no such call: the gateway or the server is older than this client, or the address is another service's."""
