@@ -7,7 +7,7 @@ from pathlib import Path
 
 from server.cli.refusals import what_to_do
 from server.cli.screen import Screen
-from server.cli.summary import SHORT, Summary, diff_style, show_summary
+from server.cli.summary import SHORT, Summary, counts, diff_style, show_summary
 from server.cli.waiting import place_in_line
 from treadle.session.v1 import event_pb2 as pb
 
@@ -253,8 +253,11 @@ class Renderer:
             self._screen.label("fetched", f"{git.branch or git.base_branch} at {git.sha[:12]}")
         elif git.action == pb.GIT_ACTION_BRANCHED:
             self._screen.label("branch", git.branch)
-        elif git.action == pb.GIT_ACTION_PUSHED and not event.turn_id:
+        elif git.action == pb.GIT_ACTION_COMMITTED and not event.turn_id:
             # The end of a turn tells of its own.
+            self._screen.label("commit", f"{git.sha[:SHORT]}  {git.message.partition(chr(10))[0]}")
+            self._screen.label("diff", counts(git.files_changed, git.additions, git.deletions))
+        elif git.action == pb.GIT_ACTION_PUSHED and not event.turn_id:
             self._screen.label("pushed", f"{git.branch} at {git.sha[:SHORT]}")
         elif git.action == pb.GIT_ACTION_PUSH_FAILED:
             self._screen.label("push", f"refused, the commit is kept: {git.message}", "red")

@@ -33,11 +33,15 @@ class Summary:
 
     branch: str = ""
     provider: str = ""
-    commit_subject: str = ""
-    commits: int = 0
+    commits: list[pb.GitUpdated] = field(default_factory=list)
     push_refused: bool = False
     usage: Usage = field(default_factory=Usage)
     total: pb.FileChanged = field(default_factory=pb.FileChanged)
+
+    @property
+    def subject(self) -> str:
+        """Of the last commit."""
+        return self.commits[-1].message.partition("\n")[0] if self.commits else ""
 
     def note(self, event: pb.Event) -> None:
         """Remember what matters of it."""
@@ -54,8 +58,7 @@ class Summary:
     def _note_git(self, git: pb.GitUpdated) -> None:
         self.branch = git.branch or self.branch
         if git.action == pb.GIT_ACTION_COMMITTED:
-            self.commit_subject = git.message.partition("\n")[0]
-            self.commits += 1
+            self.commits.append(git)
         elif git.action == pb.GIT_ACTION_PUSH_FAILED:
             self.push_refused = True
 
@@ -67,9 +70,9 @@ def show_summary(screen: Screen, end: pb.TurnCompleted, summary: Summary, *, tol
     screen.parts((word, style), (f" in {seconds:.1f} s" + (f": {end.message}" if end.message and not told else ""), ""), hang=2)
     if end.commit:
         screen.label("branch", f"{summary.branch}{_push_state(end, summary)}")
-        before = f" (and {summary.commits - 1} before it)" if summary.commits > 1 else ""
-        screen.label("commit", f"{end.commit[:SHORT]}  {summary.commit_subject}{before}")
-        screen.label("diff", _counts(summary.total))
+        before = f" (and {len(summary.commits) - 1} before it)" if len(summary.commits) > 1 else ""
+        screen.label("commit", f"{end.commit[:SHORT]}  {summary.subject}{before}")
+        screen.label("diff", _counts(summary))
     elif end.status == pb.TURN_STATUS_COMPLETED:
         screen.label("commit", "none, no file was changed")
     show_usage(screen, summary.usage, recorded=summary.provider == _RECORDED)
@@ -83,10 +86,19 @@ def _push_state(end: pb.TurnCompleted, summary: Summary) -> str:
     return " (push refused)" if summary.push_refused else " (not pushed)"
 
 
-def _counts(total: pb.FileChanged) -> str:
-    files = len(total.changes)
-    additions, deletions = sum(change.additions for change in total.changes), sum(change.deletions for change in total.changes)
-    return f"{files}{'+' if total.truncated else ''} file{'' if files == 1 else 's'} changed, +{additions} -{deletions}"
+def _counts(summary: Summary) -> str:
+    """Of a turn that made one commit, what that says, which knows of all files; else of those that are listed."""
+    if len(summary.commits) == 1 and summary.commits[0].files_changed:
+        (commit,) = summary.commits
+        return counts(commit.files_changed, commit.additions, commit.deletions)
+    changes = summary.total.changes
+    additions, deletions = sum(change.additions for change in changes), sum(change.deletions for change in changes)
+    return counts(len(changes), additions, deletions, more=summary.total.truncated)
+
+
+def counts(files: int, additions: int, deletions: int, *, more: bool = False) -> str:
+    """How much a commit changes."""
+    return f"{files}{'+' if more else ''} file{'' if files == 1 else 's'} changed, +{additions} -{deletions}"
 
 
 def _show_diff(screen: Screen, total: pb.FileChanged) -> None:

@@ -11,8 +11,20 @@ from typing import Any
 import grpc
 import pytest
 from support.git_server import GitServer, git
-from support.treadle import Client, branch_of, error_info, events_of, kinds, pushed_files, recording
+from support.treadle import (
+    Client,
+    branch_of,
+    error_info,
+    events_of,
+    in_process,
+    kinds,
+    pushed_files,
+    recording,
+    settings_for,
+)
+from support.workers import eventually
 
+from server.embedded.postgres_home import DatabaseUrls
 from server.kernel.ports.launcher import WorkerId
 from treadle.session.v1 import event_pb2
 from treadle.session.v1 import session_service_pb2 as pb
@@ -40,6 +52,12 @@ async def until_waiting(stream: Any) -> list[event_pb2.Event]:
     raise AssertionError("the stream ended early")
 
 
+def changed(events: list[event_pb2.Event]) -> tuple[int, int, int]:
+    """Files, lines added and lines removed, as its commit was told."""
+    (git,) = [event.git_updated for event in events if event.git_updated.action == event_pb2.GIT_ACTION_COMMITTED]
+    return git.files_changed, git.additions, git.deletions
+
+
 def ended(events: list[event_pb2.Event]) -> event_pb2.TurnCompleted:
     assert kinds(events)[-1] == "turn_completed"
     return events[-1].turn_completed
@@ -57,6 +75,7 @@ async def test_interrupt_stops_the_agent_and_publishes_its_work(client: Client, 
     end = ended(seen)
     assert (end.status, end.pushed) == (event_pb2.TURN_STATUS_INTERRUPTED, True)
     assert pushed_files(bare, "refs/heads/" + branch_of(seen))["partial.txt"] == "so far"
+    assert changed(seen) == (1, 1, 0)
     assert await client.log(session_id) == seen
     assert (await client.call("Interrupt", pb.InterruptRequest(session_id=session_id))).turn_id == ""
 
@@ -77,6 +96,7 @@ async def test_a_killed_worker_is_told_within_five_seconds_and_its_work_is_pushe
     assert time.monotonic() - begun <= 5.0
     assert (end.status, end.code, end.pushed) == (event_pb2.TURN_STATUS_FAILED, event_pb2.TURN_CODE_WORKER_LOST, True)
     assert pushed_files(bare, branch_of(seen))["partial.txt"] == "so far"
+    assert changed(seen) == (1, 1, 0)
     phases = [event.worker_updated.phase for event in seen if event.HasField("worker_updated")]
     assert event_pb2.WORKER_PHASE_LOST in phases
     # The session is usable at once, on the same branch.
@@ -107,6 +127,7 @@ async def test_a_turn_over_its_time_is_stopped_and_published(client: Client, bar
     end = ended(events)
     assert (end.status, end.code, end.pushed) == (event_pb2.TURN_STATUS_FAILED, event_pb2.TURN_CODE_TIMEOUT, True)
     assert pushed_files(bare, branch_of(events))["partial.txt"] == "so far"
+    assert changed(events) == (1, 1, 0)
 
 
 async def test_an_agents_failure_is_the_turns(client: Client, git_server: GitServer) -> None:
@@ -117,6 +138,29 @@ async def test_an_agents_failure_is_the_turns(client: Client, git_server: GitSer
     assert (end.status, end.code, end.pushed) == (event_pb2.TURN_STATUS_FAILED, event_pb2.TURN_CODE_PROVIDER, True)
     assert "the model said no" in end.message
     assert pushed_files(bare, branch_of(events))["half.txt"] == "half"
+    assert changed(events) == (1, 1, 0)
+
+
+@pytest.mark.parametrize(("point", "pushed"), [("transcript.before", True), ("import.before", False)])
+async def test_a_defect_of_the_server_loses_no_work(
+    point: str, pushed: bool, database: DatabaseUrls, server_data_dir: Path, bare: Path, git_server: GitServer
+) -> None:
+    """Where it strikes before the work is published, the turn goes on to that; else the work is published behind the turn."""
+    struck: list[str] = []
+
+    def mark(passed: str) -> None:
+        if passed == point and not struck:
+            struck.append(passed)
+            raise RuntimeError("a defect")
+
+    async with in_process(settings_for(database, server_data_dir, git_server, lease_seconds=3), mark=mark) as (_, client):
+        events = await client.run(**request(git_server, "quick.jsonl"))
+        end = ended(events)
+        assert (end.status, end.code, end.pushed) == (event_pb2.TURN_STATUS_FAILED, event_pb2.TURN_CODE_INTERNAL, pushed)
+        slots = server_data_dir / "workers"
+        await eventually(lambda: not [path for path in slots.iterdir() if path.is_dir()], limit=20)
+        assert pushed_files(bare, branch_of(events))["second.txt"] == "two"
+        assert changed(await client.log(events[0].session_id)) == (1, 1, 0)
 
 
 async def test_a_second_turn_while_one_runs_is_refused(client: Client, bare: Path, git_server: GitServer, server_data_dir: Path) -> None:

@@ -50,6 +50,8 @@ async def rescue(ports: Ports, limits: Limits, worker: WorkerId) -> bool:
         at=turn.started_at or turn.created_at or now(),
     )
     if imported.commit:
+        if imported.agent_made_the_last:
+            message = Redactor(ports.secrets()).text(imported.kept[-1].message)
         try:
             await _publish(ports, ended, _Work(repository, imported.commit, message))
         except (TurnActive, HeadMoved):
