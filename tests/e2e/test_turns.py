@@ -158,7 +158,7 @@ async def test_a_defect_of_the_server_loses_no_work(
         end = ended(events)
         assert (end.status, end.code, end.pushed) == (event_pb2.TURN_STATUS_FAILED, event_pb2.TURN_CODE_INTERNAL, pushed)
         slots = server_data_dir / "workers"
-        await eventually(lambda: not [path for path in slots.iterdir() if path.is_dir()], limit=20)
+        await eventually(lambda: not [path for path in slots.iterdir() if path.is_dir()], limit=60)
         assert pushed_files(bare, branch_of(events))["second.txt"] == "two"
         assert changed(await client.log(events[0].session_id)) == (1, 1, 0)
 

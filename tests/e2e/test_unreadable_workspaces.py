@@ -103,7 +103,7 @@ async def test_work_that_cannot_be_read_back_is_kept_and_published_later(
             await eventually(lambda: any(told.items() <= each.items() for each in logs), limit=20)
             assert (slot / "workspace/work.txt").read_text() == "hours of work\n"
     async with in_process(settings) as (_, client):
-        await eventually(lambda: not slot.exists(), limit=20)
+        await eventually(lambda: not slot.exists(), limit=60)
         assert pushed_files(bare, branch_of(seen))["work.txt"] == "hours of work"
         committed, pushed = (await client.log(seen[0].session_id))[-2:]
         assert committed.git_updated.action == event_pb2.GIT_ACTION_COMMITTED

@@ -113,7 +113,7 @@ async def test_work_of_a_worker_that_cannot_be_ended_is_published_when_it_can(
                 assert after[-1].turn_completed.pushed
             assert (slot.workspace / "partial.txt").exists()
             answers.append("again")
-            await eventually(lambda: not slot.path.exists(), limit=20)
+            await eventually(lambda: not slot.path.exists(), limit=60)
             branch = f"{branch_of(seen)}-turn-1" if moved else branch_of(seen)
             assert pushed_files(bare, branch)["partial.txt"] == "so far"
             log = await client.log(session)
