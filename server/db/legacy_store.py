@@ -86,9 +86,14 @@ class PostgresLegacyStore:
         )
 
     async def adopt(self, owner: Principal, session_id: str, *, branch: str, provider: str, created_at: datetime | None) -> None:
-        """Give a session that was just made the branch that is on the remote already (empty for none yet), its agent and its age."""
+        """Where it has none, give a session the branch that the remote has (empty for none) and its agent; a new one its age."""
         async with self._system.connection() as connection:
             await connection.execute(SQL["legacy_adopt"], owner.tenant_id, owner.user_id, session_id, branch, provider, created_at)
+
+    async def pushed(self, owner: Principal, session_id: str, commit: str) -> None:
+        """The session's branch on the remote is at this commit."""
+        async with self._system.connection() as connection:
+            await connection.execute(SQL["legacy_pushed"], owner.tenant_id, owner.user_id, session_id, commit)
 
     async def remember(self, owner: Principal, session_id: str, *, provider: str, transcript: bytes) -> None:
         """What the agent's next turn begins with."""

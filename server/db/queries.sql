@@ -881,9 +881,15 @@ LEFT JOIN legacy_archives a ON a.session_id = q.id
 
 
 -- legacy_adopt --
--- A session that was just made for an archive goes on with its branch and its agent, and is as old as it was.
-UPDATE sessions SET branch = $4, provider = $5, created_at = coalesce($6, created_at)
-WHERE tenant_id = $1 AND owner_id = $2 AND id = $3 AND head_commit = ''
+-- A session that has none yet goes on with the branch and the agent of its archive; one that was just made is as old as it was there.
+UPDATE sessions SET
+  branch = coalesce(nullif(branch, ''), $4), provider = coalesce(nullif(provider, ''), $5),
+  created_at = CASE head_commit WHEN '' THEN coalesce($6, created_at) ELSE created_at END
+WHERE tenant_id = $1 AND owner_id = $2 AND id = $3
+
+
+-- legacy_pushed --
+UPDATE sessions SET pushed_commit = $4, push_refusal = '', push_message = '' WHERE tenant_id = $1 AND owner_id = $2 AND id = $3
 
 
 -- legacy_remember --

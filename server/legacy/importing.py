@@ -139,6 +139,8 @@ class Importer:
             provider=PROVIDER if conversation else "",
             created_at=plan.said.created_at,
         )
+        if plan.branch_exists and start != plan.standing.head_commit:
+            await target.records.pushed(plan.owner, plan.session_id, start)
         if conversation:  # before the commit, which it then goes with in the session's history
             await target.records.remember(plan.owner, plan.session_id, provider=PROVIDER, transcript=conversation)
         moved = commit != plan.standing.head_commit

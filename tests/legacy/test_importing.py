@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import json
 import os
+import subprocess
 import sys
 import uuid
 from datetime import UTC, datetime
@@ -86,6 +87,7 @@ async def test_an_imported_session_goes_on_where_the_old_system_left_it(move: Mo
     assert b"remember: 7" in kept
     assert TOKEN.encode() not in kept
     session = await move.stores.sessions.get(OWNER, SESSION)
+    assert (session.pushed_commit, session.unpushed_commit) == (git(seed, "rev-parse", "HEAD"), told["commit"])
     assert (session.provider, session.created_at) == ("claude", datetime(2025, 12, 4, 10, tzinfo=UTC))
 
     async with in_process(move.settings) as (_, client):
@@ -136,6 +138,29 @@ async def test_an_archive_that_both_systems_went_on_from_is_left_alone(move: Mov
         assert (await move.stores.sessions.get(OWNER, SESSION)).head_commit == head
         await client.call("DeleteSession", pb.DeleteSessionRequest(session_id=SESSION))
     assert (await move.bring())[SESSION]["reason"] == "DELETED"
+
+
+async def test_what_the_old_system_pushed_is_not_said_to_be_unpushed(move: Move) -> None:
+    old = Old("T2", url=move.url)
+    move.put(old)
+    first = (await move.bring())[SESSION]
+    session = await move.stores.sessions.get(OWNER, SESSION)
+    assert (session.branch, session.branch_requested, session.unpushed_commit) == ("", BRANCH, first["commit"])
+    # It commits and pushes all that it has in the archive.
+    seed = move.git_server.root / "example/demo-seed"
+    (move.scratch / "theirs").mkdir()
+    subprocess.run(["tar", "-xzf", old.archive(move.scratch / "theirs"), "-C", move.scratch / "theirs"], check=True)
+    tree = move.scratch / "theirs" / "workspace" / "demo"
+    for command in (["rm", "-rq", "."], [f"--work-tree={tree}", "add", "--all"], ["commit", "-qm", "theirs"]):
+        git(seed, *command)
+    git(seed, "push", "--quiet", str(move.git_server.root / "example/demo.git"), f"HEAD:refs/heads/{BRANCH}")
+    move.put(old)
+
+    second = (await move.bring())[SESSION]
+
+    assert (second["status"], second["commit"]) == ("IMPORTED", git(seed, "rev-parse", "HEAD"))
+    session = await move.stores.sessions.get(OWNER, SESSION)
+    assert (session.branch, session.unpushed_commit) == (BRANCH, ""), "else its next turn would want to make a branch that is there"
 
 
 async def test_a_dry_run_tells_the_same_and_writes_nothing(move: Move) -> None:
