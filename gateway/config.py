@@ -22,6 +22,7 @@ _SERVICES = (
     "treadle.session.v1.SessionService",
     "treadle.session.v1.EventStreamService",
     "treadle.account.v1.CredentialService",
+    "treadle.git.v1.GitService",
     "treadle.file.v1.FileService",
 )
 

@@ -57,6 +57,7 @@ EXAMPLES: dict[str, Json] = {
     "SendInputRequestBody": {"text": "Leave the Makefile as it is", "delivery": "INPUT_DELIVERY_QUEUE"},
     "UpdateInputRequestBody": {"text": "Leave the Makefile and the licence as they are"},
     "PutCredentialRequest": {"host": "github.com", "token": "ghp_0123456789abcdefghij"},
+    "CreateBranchRequest": {"repositoryUrl": _REPOSITORY, "branch": "documentation"},
     "EditFilesRequestBody": {"edits": [{"write": {"path": "docs/tests.md", "text": "Run `make test`.\n"}}]},
     "ResolveRequestRequestBody": {"decline": True, "note": "Do what is usual"},
 }

@@ -17,7 +17,7 @@ from server import telemetry
 from server.agents import COAUTHORS, Choice, default_agent
 from server.api.event_codec import ProtobufEventCodec
 from server.api.server import Api, open_api
-from server.codehosts.opened import open_githubs
+from server.codehosts.opened import KnownHosts, open_githubs
 from server.config import Settings
 from server.db.stores import Stores, open_postgres
 from server.descriptors import allow_enough
@@ -31,6 +31,7 @@ from server.kernel.credentials import Credentials
 from server.kernel.disposal import Disposal
 from server.kernel.execute import Execute
 from server.kernel.files import Files
+from server.kernel.hosting import Hosting
 from server.kernel.inputs import Inputs
 from server.kernel.inspection import Inspections
 from server.kernel.journal import Journal, Notes
@@ -220,6 +221,7 @@ async def compose(settings: Settings, *, mark: Callable[[str], None] | None = No
                 time_travel=time_travel,
                 pushes=Pushes(stores.sessions, repositories, notes, codec, retrieval=ports.retrieval, branch_prefix=settings.branch_prefix),
                 credentials=credentials,
+                hosting=Hosting(stores.sessions, repositories, hosts, KnownHosts(githubs.apis, hosts, repositories, credentials.token_for)),
                 files=files,
                 authenticator=ApiKeyAuthenticator(stores.keys),
                 tracer=tracer,

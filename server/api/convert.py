@@ -93,7 +93,7 @@ def user_input(value: UserInput) -> input_pb2.Input:
 
 def delivery(value: int) -> Delivery:
     """When an input shall be delivered. Errors: InvalidField."""
-    return Delivery(_name(event_pb2.InputDelivery, value, "delivery", "INPUT_DELIVERY_") or Delivery.QUEUE)
+    return Delivery(enum_name(event_pb2.InputDelivery, value, "delivery", "INPUT_DELIVERY_") or Delivery.QUEUE)
 
 
 def answer(message: event_pb2.Answer) -> Answer:
@@ -113,7 +113,7 @@ def execute_request(message: pb.ExecuteSessionRequest) -> Request:
         provider=message.provider,
         model=message.model,
         title=message.title,
-        approvals=_name(event_pb2.Approvals, message.approvals, "approvals", "APPROVALS_"),
+        approvals=enum_name(event_pb2.Approvals, message.approvals, "approvals", "APPROVALS_"),
         allowed_hosts=tuple(message.allowed_hosts),
     )
 
@@ -131,7 +131,7 @@ def create_request(message: pb.CreateSessionRequest) -> CreateRequest:
     )
 
 
-def _name(kind: Any, value: int, field: str, prefix: str) -> str:
+def enum_name(kind: Any, value: int, field: str, prefix: str) -> str:
     """The name of an enum's value without its prefix; empty for unspecified. Errors: InvalidField for a value of a newer version."""
     if value not in kind.values():
         raise InvalidField(field, f"{value} is none that this server knows")

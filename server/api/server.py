@@ -21,12 +21,15 @@ from server.api.event_stream_service import SERVICE as EVENT_STREAMS
 from server.api.event_stream_service import EventStreamService
 from server.api.file_service import SERVICE as FILES
 from server.api.file_service import FileService
+from server.api.git_service import SERVICE as GIT
+from server.api.git_service import GitService
 from server.api.keyless import Health, Reflection
 from server.api.session_service import SERVICE, SessionService
 from server.api.streams import Streams
 from server.kernel.credentials import Credentials
 from server.kernel.execute import Execute
 from server.kernel.files import Files
+from server.kernel.hosting import Hosting
 from server.kernel.inputs import Inputs
 from server.kernel.ports.authenticator import Authenticator
 from server.kernel.ports.tracer import Tracer
@@ -78,6 +81,7 @@ async def open_api(
     time_travel: TimeTravel,
     pushes: Pushes,
     credentials: Credentials,
+    hosting: Hosting,
     files: Files,
     authenticator: Authenticator,
     tracer: Tracer,
@@ -89,6 +93,7 @@ async def open_api(
         SERVICE: SessionService(sessions, execute, inputs, pushes=pushes, time_travel=time_travel, streams=streams),
         EVENT_STREAMS: EventStreamService(sessions, execute, streams, authenticator),
         CREDENTIALS: CredentialService(credentials),
+        GIT: GitService(hosting),
         FILES: FileService(files, Downloads(write_seconds=write_seconds)),
     }
     names = [descriptor.full_name for descriptor in services]

@@ -96,6 +96,8 @@ def _parser() -> _Parser:
     _add_fork(commands)
     _add_restore(commands)
     _add_push(commands)
+    _add_repos(commands)
+    _add_pr(commands)
     _add_key(commands)
     _add_legacy(commands)
     _add_doctor(commands)
@@ -269,6 +271,29 @@ def _add_push(commands: argparse._SubParsersAction[_Parser]) -> None:
     push.add_argument("--branch", metavar="NAME", default="", help="onto a new branch of this name, on which the session goes on")
     _json(push)
     _connection(push)
+
+
+def _add_repos(commands: argparse._SubParsersAction[_Parser]) -> None:
+    repos = _command(commands, "repos", "list the repositories that you can see on a code host", runs="server.cli.repos:run")
+    repos.add_argument("host", nargs="?", default="", help="as credentials name it (default: github.com)")
+    repos.add_argument("--limit", metavar="N", type=int, default=30, help="how many at most (default 30)")
+    _json(repos)
+    _connection(repos)
+
+
+def _add_pr(commands: argparse._SubParsersAction[_Parser]) -> None:
+    words = "make a pull request of a session's branch, look at it, or merge it"
+    pr = _command(commands, "pr", words, runs="server.cli.pr:run")
+    pr.add_argument("action", choices=("create", "show", "merge", "auto"), help="auto: all of it, from the branch to its merge")
+    pr.add_argument("session", help="the session's id")
+    pr.add_argument("--title", metavar="TEXT", default="", help="of a new one (default: one is made)")
+    pr.add_argument("--body", metavar="TEXT", default="", help="of a new one (default: one is made)")
+    pr.add_argument("--base", metavar="BRANCH", default="", help="where it shall be merged (default: where the session grew from)")
+    pr.add_argument("--draft", action="store_true", help="a new one that is not ready")
+    pr.add_argument("--squash", action="store_true", help="merge it as one commit")
+    pr.add_argument("--keep-branch", action="store_true", help="auto: do not delete the branch after the merge")
+    _json(pr)
+    _connection(pr)
 
 
 def _add_key(commands: argparse._SubParsersAction[_Parser]) -> None:

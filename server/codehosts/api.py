@@ -34,7 +34,7 @@ from server.kernel.errors import (
 )
 
 MAX_ANSWER_BYTES = 16 * 1024 * 1024
-TRY_SECONDS = 10.0
+TRY_SECONDS = 6.0
 READ_PAUSES = (0.2, 1.0)
 """Before the second and the third try of a read."""
 UNTOLD_LIMIT_SECONDS = 60

@@ -274,3 +274,17 @@ async def test_credentials_go_in_and_never_come_out(world: Any, driver: Driver, 
     await driver.call(client.credentials, "delete", stored.credential_id)
     with pytest.raises(tc.CredentialNotFound):
         await driver.call(client.credentials, "delete", stored.credential_id)
+
+
+async def test_the_git_service_of_both_clients(world: Any, driver: Driver, connect: Callable[..., Any]) -> None:
+    """Against plain Git, which can do branches; all else is refused with its type."""
+    client = connect(world.client.address, world.client.key)
+    world.git.create(f"acme/{driver.kind}", {"a": "a"})
+    url = f"{world.git.url}/acme/{driver.kind}.git"
+    made = await driver.call(client.git, "create_branch", "work", url)
+    assert await driver.call(client.git, "branches", url, page_size=1) == [tc.Branch(name="main", commit=made.commit), made]
+    assert await driver.call(client.git, "delete_branch", "work", url) is True
+    with pytest.raises(tc.UnsupportedByHost):
+        await driver.call(client.git, "auto_pull_request", url, head="work", base="main")
+    with pytest.raises(tc.RemoteNotFound):
+        await driver.call(client.git, "create_branch", "work", url, base="nope")

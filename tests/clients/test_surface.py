@@ -49,6 +49,7 @@ def surface(kind: type) -> dict[str, str]:
         (tc.EventStream, tc.AsyncEventStream),
         (tc.Credentials, tc.AsyncCredentials),
         (tc.Files, tc.AsyncFiles),
+        (tc.Git, tc.AsyncGit),
     ],
 )
 def test_both_clients_have_the_same_surface(blocking: type, other: type) -> None:

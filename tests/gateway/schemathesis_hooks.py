@@ -23,7 +23,9 @@ def before_call(context: Any, case: Any, kwargs: Any) -> None:
         case.headers = {**(case.headers or {}), "content-type": "application/json"}
     if isinstance(case.body, dict):
         # Protobuf reads numbers in place of enums' names, and of texts that hold large numbers. That is no promise.
-        case.body |= {name: "none" for name in ("approvals", "delivery", "version") if isinstance(case.body.get(name), int)}
+        case.body |= {
+            name: "none" for name in ("approvals", "delivery", "version", "state", "method") if isinstance(case.body.get(name), int)
+        }
     starts_turn = case.operation.path.endswith(("execute", "stream")) and isinstance(case.body, dict)
     if starts_turn:
         # A turn that waits for a person goes on until the call's own limit; what it would show is in test_ways_in.py.

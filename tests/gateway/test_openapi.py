@@ -23,6 +23,7 @@ from gateway.local_replies import LOCAL_REPLIES
 from server.kernel import validation
 from treadle.account.v1 import credential_service_pb2
 from treadle.file.v1 import file_service_pb2
+from treadle.git.v1 import git_service_pb2
 from treadle.session.v1 import event_stream_service_pb2, session_service_pb2
 
 ROOT = Path(__file__).parents[2]
@@ -74,7 +75,7 @@ async def asking(treadle: tuple[Any, Client], git_server: GitServer) -> AsyncIte
 
 def test_every_binding_is_described(document: dict[str, Any]) -> None:
     bindings = 0
-    for file in (session_service_pb2, event_stream_service_pb2, credential_service_pb2, file_service_pb2):
+    for file in (session_service_pb2, event_stream_service_pb2, credential_service_pb2, file_service_pb2, git_service_pb2):
         for service in file.DESCRIPTOR.services_by_name.values():
             for method in service.methods:
                 rule = method.GetOptions().Extensions[annotations_pb2.http]
@@ -127,11 +128,15 @@ def test_limits_are_those_of_the_server(document: dict[str, Any]) -> None:
             if path == "/resume" and parameter["name"] == "sessionId":
                 assert parameter["required"]
     assert sizes == {
+        "/v1/git/branches": (0, 100),
+        "/v1/git/pullRequests": (0, 100),
+        "/v1/git/repositories": (0, 100),
         "/v1/sessions": (0, 200),
         "/v1/sessions/{sessionId}/events": (0, 1000),
         "/v1/sessions/{sessionId}/files": (0, 5000),
         "/v1/sessions/{sessionId}/snapshots": (0, 200),
         "/v1/sessions/{sessionId}/inputs": (0, 200),
+        "/v1/sessions/{sessionId}/snapshots": (0, 200),
     }
 
 
@@ -164,7 +169,7 @@ async def test_examples_are_accepted(http: Http, repository: dict[str, str], ask
                 assert answer.status == 200, (path, await answer.text())
                 await answer.read()
             sent += 1
-    assert sent == 12
+    assert sent == 13
 
 
 @pytest.mark.timeout(200)

@@ -111,6 +111,8 @@ def settings_for(urls: DatabaseUrls, data_dir: Path, git_server: GitServer, **ch
         "database_system_url": SecretStr(urls.system),
         "database_owner_url": SecretStr(urls.owner),
         "git_allowed_prefixes": git_server.url + "/",
+        # Nobody outside of the tests is called.
+        "github_apis": "",
     }
     return Settings(**(fields | changes))
 

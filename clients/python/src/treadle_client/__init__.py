@@ -8,6 +8,14 @@ Bodies of events, and Session, are the messages of `treadle.session.v1`; excepti
 """
 
 from treadle.account.v1.credential_service_pb2 import Credential, CredentialKind, GithubApp, GithubOauth
+from treadle.git.v1.git_service_pb2 import (
+    AutoPullRequestResponse,
+    Branch,
+    MergeMethod,
+    PullRequest,
+    PullRequestState,
+    Repository,
+)
 from treadle.session.v1.event_pb2 import (
     Actor,
     ActorKind,
@@ -76,6 +84,7 @@ from treadle.session.v1.input_pb2 import Input
 from treadle.session.v1.session_pb2 import Session
 from treadle.session.v1.snapshot_pb2 import Snapshot, SnapshotKind
 from treadle_client.aio_client import AsyncTreadle
+from treadle_client.aio_git import AsyncGit
 from treadle_client.aio_stream import AsyncEventStream
 from treadle_client.client import Treadle
 from treadle_client.credentials import AsyncCredentials, Credentials
@@ -170,6 +179,7 @@ from treadle_client.errors import (
 )
 from treadle_client.event import Body, Event, Unknown
 from treadle_client.files import AsyncFiles, Files
+from treadle_client.git import Git
 from treadle_client.retry import Retry
 from treadle_client.stream import EventStream
 
@@ -190,8 +200,11 @@ __all__ = [
     "AsyncCredentials",
     "AsyncEventStream",
     "AsyncFiles",
+    "AsyncGit",
     "AsyncTreadle",
+    "AutoPullRequestResponse",
     "Body",
+    "Branch",
     "BranchExists",
     "BranchUnknown",
     "CallFailed",
@@ -231,6 +244,7 @@ __all__ = [
     "FileTooLarge",
     "FileUnusable",
     "Files",
+    "Git",
     "GitAction",
     "GitUpdated",
     "GithubApp",
@@ -245,6 +259,7 @@ __all__ = [
     "InvalidField",
     "InvalidRequest",
     "MergeConflict",
+    "MergeMethod",
     "MergeabilityUnknown",
     "Message",
     "MirrorBusy",
@@ -265,7 +280,9 @@ __all__ = [
     "ProviderNotConfigured",
     "ProviderRaw",
     "ProviderUnknown",
+    "PullRequest",
     "PullRequestExists",
+    "PullRequestState",
     "PushRefusal",
     "PushRefused",
     "Question",
@@ -275,6 +292,7 @@ __all__ = [
     "RawReason",
     "Reasoning",
     "RemoteNotFound",
+    "Repository",
     "RepositoryNotAllowed",
     "RepositoryUnreachable",
     "RequestIdReused",

@@ -22,6 +22,7 @@ from treadle.session.v1.input_pb2 import Input
 from treadle.session.v1.session_pb2 import Session
 from treadle.session.v1.snapshot_pb2 import Snapshot
 from treadle_client import requests
+from treadle_client.aio_git import AsyncGit
 from treadle_client.aio_link import AsyncLink
 from treadle_client.aio_stream import AsyncEventStream
 from treadle_client.credentials import AsyncCredentials
@@ -70,6 +71,11 @@ class AsyncTreadle:
     def files(self, session_id: str) -> AsyncFiles:
         """The files of a session, at any time: read, searched, compared and edited."""
         return AsyncFiles(self._link, session_id)
+
+    @property
+    def git(self) -> AsyncGit:
+        """What code hosts do besides Git."""
+        return AsyncGit(self._link)
 
     @property
     def address(self) -> str:

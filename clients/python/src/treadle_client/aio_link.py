@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import weakref
-from collections.abc import Callable
+from collections.abc import AsyncIterator, Callable
 from contextlib import suppress
 from typing import TYPE_CHECKING, Any, TypeVar
 
@@ -86,6 +86,23 @@ class AsyncLink:
             with suppress(TimeoutError):
                 async with asyncio.timeout(backoff.after(failure)):
                     await self._closed.wait()
+
+    async def stream(self, method: grpc.aio.UnaryStreamMultiCallable[Asked, Answer], request: Asked) -> AsyncIterator[Answer]:
+        """A stream that has an end soon, and is not resumed. Errors: CallFailed, ClientClosed."""
+        if self._closed.is_set():
+            raise ClientClosed
+        call: Any = method(request, metadata=self.target.metadata)
+        try:
+            async for answer in call:
+                yield answer
+        except grpc.aio.AioRpcError as error:
+            raise failure_of(error) from error
+        except asyncio.CancelledError:
+            if self._closed.is_set() and not cancelled_from_outside():
+                raise ClientClosed from None
+            raise
+        finally:
+            call.cancel()
 
     async def close(self) -> None:
         """End everything; who waits gets ClientClosed."""

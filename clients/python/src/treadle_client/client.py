@@ -31,6 +31,7 @@ from treadle_client.credentials import Credentials
 from treadle_client.event import Event
 from treadle_client.files import Files
 from treadle_client.following import Following, OnConnection, OnSynced, Request
+from treadle_client.git import Git
 from treadle_client.link import Link
 from treadle_client.pages import EventPages, InputPages, SessionPages, SnapshotPages
 from treadle_client.retry import DEFAULT, PUSH_SECONDS, Retry
@@ -75,6 +76,11 @@ class Treadle:
     def files(self, session_id: str) -> Files:
         """The files of a session, at any time: read, searched, compared and edited."""
         return Files(self._link, session_id)
+
+    @property
+    def git(self) -> Git:
+        """What code hosts do besides Git."""
+        return Git(self._link)
 
     @property
     def address(self) -> str:

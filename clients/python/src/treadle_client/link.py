@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import threading
 import weakref
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from typing import TYPE_CHECKING, Any, TypeVar
 
 import grpc
@@ -82,6 +82,21 @@ class Link:
             if not again:
                 raise failure
             self._closed.wait(backoff.after(failure))
+
+    def stream(self, method: grpc.UnaryStreamMultiCallable[Asked, Answer], request: Asked) -> Iterator[Answer]:
+        """A stream that has an end soon, and is not resumed. Errors: CallFailed, ClientClosed."""
+        with self._closing:
+            if self._closed.is_set():
+                raise ClientClosed
+            call: Any = method(request, metadata=self.target.metadata)
+        try:
+            yield from call
+        except grpc.RpcError as error:
+            if self._closed.is_set():
+                raise ClientClosed from error
+            raise failure_of(error) from error
+        finally:
+            call.cancel()
 
     def close(self) -> None:
         """End everything; who waits gets ClientClosed."""
