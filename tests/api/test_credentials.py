@@ -30,8 +30,7 @@ TOKEN = "ghp_canary_5d0f17c2"
 @pytest.fixture
 def git_server(tmp_path: Path) -> Iterator[GitServer]:
     with serving(tmp_path / "host", token=TOKEN) as server:
-        says = recording({"say": f"the token is {TOKEN}"}, {"write": "made.txt", "content": "made\n"})
-        server.create("acme/private", {"README.md": "# Private\n", "quick.jsonl": says})
+        server.create("acme/private", {"README.md": "# Private\n", "quick.jsonl": recording({"write": "made.txt", "content": "made\n"})})
         yield server
 
 
@@ -68,7 +67,6 @@ async def everything_in(database: DatabaseUrls) -> bytes:
 async def test_a_private_repository_is_worked_on_with_a_stored_token_which_is_seen_nowhere(
     client: Client, git_server: GitServer, database: DatabaseUrls, server_data_dir: Path, log: io.StringIO
 ) -> None:
-    """Not even where the agent says it, which has read it somewhere else."""
     wanted = {"repository_url": f"{git_server.url}/acme/private.git", "prompt": "go", "provider": "replay", "model": "quick.jsonl"}
     with pytest.raises(grpc.aio.AioRpcError) as refused:
         await client.run(**wanted)
