@@ -136,7 +136,6 @@ def test_limits_are_those_of_the_server(document: dict[str, Any]) -> None:
         "/v1/sessions/{sessionId}/files": (0, 5000),
         "/v1/sessions/{sessionId}/snapshots": (0, 200),
         "/v1/sessions/{sessionId}/inputs": (0, 200),
-        "/v1/sessions/{sessionId}/snapshots": (0, 200),
     }
 
 
