@@ -53,6 +53,7 @@ EXAMPLES: dict[str, Json] = {
     "ExecuteSessionRequest": {"repositoryUrl": _REPOSITORY, "prompt": "Say in the README how to run the tests"},
     "ExecuteSessionRequestBody": {"prompt": "Now say it in the Makefile, too"},
     "UpdateSessionRequestBody": {"title": "Documentation", "updateMask": "title"},
+    "RestoreSessionRequestBody": {"at": "1"},
     "PushSessionRequestBody": {"ontoNewBranch": "treadle/tests-documented"},
     "SendInputRequestBody": {"text": "Leave the Makefile as it is", "delivery": "INPUT_DELIVERY_QUEUE"},
     "UpdateInputRequestBody": {"text": "Leave the Makefile and the licence as they are"},
