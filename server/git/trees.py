@@ -13,7 +13,7 @@ from datetime import UTC, datetime
 
 from server.git import diff, search
 from server.git.archive import pack
-from server.git.command import Git
+from server.git.command import Git, GitFailed
 from server.git.editing import edit_commit
 from server.git.mirror import Mirrors
 from server.git.objects import ObjectMissing, Objects, ObjectTooLarge, Reader
@@ -93,6 +93,12 @@ class GitTrees:
     async def keep(self, repository: Repository, session_id: str, commit: str) -> None:
         """Moves the session's private ref, only forward: somebody else may have moved it on."""
         ref = session_ref(session_id)
+        try:
+            await self._move(repository, ref, commit)
+        except GitFailed as error:  # mostly somebody else who moves it at this moment
+            raise MirrorBusy(error.reason) from error
+
+    async def _move(self, repository: Repository, ref: str, commit: str) -> None:
         with _failing(commit):
             async with self.mirrors.used(repository, seconds=self.lock_seconds) as mirror:
                 now = (await self.git.run("rev-parse", "--verify", "--quiet", "--end-of-options", ref, git_dir=mirror, accept=(0, 1))).text

@@ -148,6 +148,8 @@ class Files:
         self._under_way: dict[str, tuple[int, int]] = {}
         """By user: edits, and bytes of them."""
         self._diffs = Places(most=4, each=2)
+        self._to_keep: dict[str, tuple[State, str]] = {}
+        """By session: its newest edit, until the mirror keeps it."""
         self._finishing = Finishing()
 
     # -- reading ------------------------------------------------------------------------------------------------------------
@@ -307,12 +309,27 @@ class Files:
                 ),
             ]
             recorded = await self._notes.record(principal, state.session.id, head=state.session.head_commit, snapshot=snapshot, facts=facts)
-            await self._keep(state, edited.commit)
+            self._keep_soon(state, edited.commit)
             return Edits(edited.changes, edited.commit, recorded.number)
         return Edits(edited.changes, edited.commit)
 
+    def _keep_soon(self, state: State, commit: str) -> None:
+        """The database has it: this only keeps the mirror from letting go of it some weeks later. Of several edits the last counts."""
+        first = state.session.id not in self._to_keep
+        self._to_keep[state.session.id] = (state, commit)
+        if first:
+            self._finishing.begin(self._keep_last(state.session.id))
+
+    async def _keep_last(self, session_id: str) -> None:
+        kept = None
+        try:
+            while (wanted := self._to_keep[session_id]) is not kept:
+                await self._keep(*wanted)
+                kept = wanted
+        finally:
+            del self._to_keep[session_id]
+
     async def _keep(self, state: State, commit: str) -> None:
-        """The database has it: this only keeps the mirror from letting go of it some weeks later."""
         try:
             await self._trees.keep(state.repository, state.session.id, commit)
         except (StateGone, MirrorBusy) as error:

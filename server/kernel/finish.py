@@ -17,10 +17,14 @@ class Finishing:
 
     async def run(self, call: Coroutine[Any, Any, T]) -> T:
         """The result of the call. Errors: those of the call."""
+        return await asyncio.shield(self.begin(call))
+
+    def begin(self, call: Coroutine[Any, Any, T]) -> asyncio.Task[T]:
+        """The same for what nobody waits for; such a call tells of its errors by itself."""
         task = asyncio.create_task(call)
         self._tasks.add(task)
         task.add_done_callback(self._tasks.discard)
-        return await asyncio.shield(task)
+        return task
 
     async def finished(self) -> None:
         """Wait for the calls that run now; how they end is their callers' business."""
