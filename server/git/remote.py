@@ -62,9 +62,10 @@ class Remote:
         return await self._listed(repository, {"refs/heads/*"})
 
     async def _listed(self, repository: Repository, wanted: set[str]) -> Advertised:
+        token = await self._token_of(repository)  # none of the remote's time: the database and the code host have their own limits
         try:
             async with asyncio.timeout(LS_REMOTE_SECONDS):
-                access = await self._access(repository)
+                access = await self._access(repository, token)
                 listing = await self._git.run(
                     "ls-remote", "--symref", "--end-of-options", repository.url, "HEAD", *sorted(wanted),
                     access=access, seconds=LS_REMOTE_SECONDS, max_output=_LS_REMOTE_BYTES,
@@ -77,7 +78,7 @@ class Remote:
 
     async def fetch(self, repository: Repository, mirror: Path, branches: list[str]) -> None:
         """Bring branches into the mirror, each as its `fetched_ref`. Errors: RepositoryUnreachable."""
-        access = await self._access(repository)
+        access = await self._access(repository, await self._token_of(repository))
         try:
             await self._git.run(
                 "fetch", "--quiet", "--no-tags", "--no-write-fetch-head", "--no-auto-maintenance", "--no-recurse-submodules",
@@ -93,7 +94,7 @@ class Remote:
         Errors: PushRefused.
         """
         ref = branch_ref(branch)
-        access = await self._access(repository)
+        access = await self._access(repository, await self._token_of(repository))
         impatient = {**access.configuration, "http.lowSpeedTime": str(PUSH_SILENCE_SECONDS)}
         try:
             await self._git.run(
@@ -108,7 +109,7 @@ class Remote:
     async def delete(self, repository: Repository, mirror: Path, *, branch: str, expected: str) -> None:
         """Delete the branch, if it is still at `expected`. Errors: PushRefused."""
         ref = branch_ref(branch)
-        access = await self._access(repository)
+        access = await self._access(repository, await self._token_of(repository))
         try:
             await self._git.run(
                 "push", "--porcelain", "--no-verify", f"--force-with-lease={ref}:{expected}", "--end-of-options", repository.url, f":{ref}",
@@ -117,16 +118,19 @@ class Remote:
         except GitFailed as error:
             raise refused(error, secrets=access.secrets) from error
 
-    async def _access(self, repository: Repository) -> Access:
+    async def _token_of(self, repository: Repository) -> Token | None:
+        """Errors: RepositoryUnreachable; StoreUnavailable, when the operation can be repeated as it is."""
+        try:
+            return await self._token(repository)
+        except TOKEN_TROUBLE as error:
+            raise RepositoryUnreachable(error.message) from error
+
+    async def _access(self, repository: Repository, token: Token | None) -> Access:
         url = repository.url
         protocol = url.partition("://")[0]
         configuration: dict[str, str] = {}
         if not self._urls.is_operators(url):
             configuration["http.curloptResolve"] = await self._pinned(url)
-        try:
-            token = await self._token(repository)
-        except TOKEN_TROUBLE as error:
-            raise RepositoryUnreachable(error.message) from error
         if token is None:
             return Access(protocol, configuration=configuration)
         encoded = base64.b64encode(f"{token.username}:{token.secret}".encode()).decode()

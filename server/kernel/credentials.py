@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import re
+from contextlib import suppress
 from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime, timedelta
 from weakref import WeakValueDictionary
@@ -18,6 +19,7 @@ from server.kernel.errors import (
     InvalidField,
     RequestTooLarge,
     SecretUnreadable,
+    StoreRejected,
     StoreUnavailable,
     VersionConflict,
 )
@@ -115,7 +117,8 @@ class Credentials:
             raise CredentialNotFound(id_)
 
     async def token_for(self, repository: Repository) -> Token | None:
-        """What the repository's owner has for its host, good for some minutes; None for nothing. Errors: TOKEN_TROUBLE."""
+        """What the repository's owner has for its host, good for some minutes; None for nothing. Errors: TOKEN_TROUBLE,
+        StoreUnavailable."""
         found = await self._store.find(repository.tenant_id, repository.owner_id, self._hosts.host_of(repository.url))
         if found is None:
             return None
@@ -126,7 +129,9 @@ class Credentials:
                 secret = await self._user_token(found)
             case CredentialKind.GITHUB_APP:
                 secret = await self._installation_token(found)
-        await self._store.used(found.credential, seconds=USED_SECONDS)
+        # For people to read: no operation fails for it.
+        with suppress(StoreUnavailable, StoreRejected):
+            await self._store.used(found.credential, seconds=USED_SECONDS)
         return Token(found.credential.username, secret, found.credential.kind)
 
     async def finished(self) -> None:

@@ -43,7 +43,7 @@ class Retrieval:
     async def ensure(self, session: Session, commit: str) -> bool:
         """Have a commit of the session, or one that it stands on, in its mirror; False when there is nothing to do. What stands in the way
         leaves the mirror and the stored copies as they are. Errors: SnapshotUnavailable when trying again may help, SnapshotDamaged when
-        not."""
+        not; StoreUnavailable."""
         repository = Repository(session.tenant_id, session.owner_id, session.repository_url)
         if not commit or await self._repositories.holds(repository, commit):
             return False

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import itertools
 import logging
 from collections.abc import AsyncIterator, Iterator
 from pathlib import Path
@@ -16,7 +17,12 @@ from support.git_server import GitServer
 from support.git_server import git_server as serving
 from support.treadle import Client, error_info, events_of, in_process, kinds, recording, settings_for
 
+from server.db.credential_store import PostgresCredentialStore
 from server.embedded.postgres_home import DatabaseUrls
+from server.kernel.errors import StoreUnavailable
+from server.kernel.ports.credential_store import Sealed
+from treadle.account.v1 import credential_service_pb2 as credential_pb2
+from treadle.account.v1 import credential_service_pb2_grpc as credential_pb2_grpc
 from treadle.session.v1 import event_pb2
 from treadle.session.v1 import session_service_pb2 as pb
 
@@ -72,6 +78,34 @@ async def test_all_connections_to_postgres_cut_again_and_again_in_mid_stream(
     assert seen == await client.log(seen[0].session_id)
     assert [event.message.parts[0].text for event in seen if event.HasField("message")] == [f"m{n}" for n in range(60)]
     assert seen[-1].turn_completed.pushed
+
+
+async def test_a_hiccup_of_postgres_while_a_token_is_looked_up_costs_a_turn_nothing(
+    treadle: tuple[Any, Client], git_server: GitServer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Each operation looks twice at most, and every third look fails; and nobody can note that a token was used."""
+    _, client = treadle
+    url = f"{git_server.url}/acme/app.git"
+    put = credential_pb2.PutCredentialRequest(host=f"{git_server.url}/", token="a-token-that-the-host-ignores")
+    await credential_pb2_grpc.CredentialServiceStub(client.channel).PutCredential(put, metadata=client.metadata, timeout=20)
+    made = await client.stub.CreateSession(pb.CreateSessionRequest(repository_url=url), metadata=client.metadata, timeout=20)
+    find, looks = PostgresCredentialStore.find, itertools.count()
+
+    async def hiccup(self: PostgresCredentialStore, *whose: str) -> Sealed | None:
+        if next(looks) % 3 == 0:
+            raise StoreUnavailable
+        return await find(self, *whose)
+
+    async def away(*_: object, **__: object) -> None:
+        raise StoreUnavailable
+
+    monkeypatch.setattr(PostgresCredentialStore, "find", hiccup)
+    monkeypatch.setattr(PostgresCredentialStore, "used", away)
+    events = await client.run(session_id=made.session.session_id, prompt="go", provider="replay", model="r.jsonl")
+    end = events[-1].turn_completed
+    assert (end.status, end.pushed) == (event_pb2.TURN_STATUS_COMPLETED, True)
+    assert "artifact_added" in kinds(events)
+    assert next(looks) > 6  # a fetch and two pushes
 
 
 async def test_without_an_object_store_the_turn_completes_and_says_that_the_snapshot_is_pending(

@@ -99,8 +99,8 @@ class Repositories(Protocol):
     """Git, safely. The server never runs Git on a workspace, and no hostile byte chooses a program, a path, a URL or a ref.
 
     Every method may be repeated after a crash at any point and then has the same result. Waits are bounded. What a repository's owner
-    has for its host is asked for anew for each operation, and shown to that host only. Credentials are never in an argv, a file, an
-    error or a log.
+    has for its host is asked for anew for each operation, and shown to that host only: while the database does not tell it, methods
+    that talk to a remote raise StoreUnavailable. Credentials are never in an argv, a file, an error or a log.
     """
 
     def check_url(self, url: str) -> str:

@@ -21,7 +21,7 @@ from server.kernel.ports.launcher import WorkerId, WorkerSpec
 from server.kernel.ports.turn_store import Reset
 from server.kernel.push_refusal import PushOutcome
 from server.kernel.session import SessionState
-from server.kernel.supervisor.drive import Drive
+from server.kernel.supervisor.drive import Drive, patiently
 from server.kernel.supervisor.names import Wanted, asking_for_names, branch_of, title_of
 from server.kernel.turn import Outcome, Turn, TurnCode, TurnState
 
@@ -82,11 +82,12 @@ async def _fetch(drive: Drive) -> None:
         session_branch=session.branch,
         head_commit=session.head_commit,
     )
+    restored = partial(drive.ports.retrieval.ensure, session, session.head_commit)
     with drive.passing("fetch"):
-        commit = await fetch()
+        commit = await patiently(fetch)
         # What is neither on the remote nor on this server's disk is in the object store.
-        if commit != session.head_commit and await drive.ports.retrieval.ensure(session, session.head_commit):
-            commit = await fetch()
+        if commit != session.head_commit and await patiently(restored):
+            commit = await patiently(fetch)
     cloned = drive.ports.codec.git_updated(
         "CLONED", repository=session.repository_url, branch=session.branch, base_branch=session.base_branch, sha=commit
     )
@@ -101,7 +102,7 @@ async def _make_branch(drive: Drive, wanted: Wanted) -> None:
     facts, pushed = [], None
     if not session.branch:
         with drive.passing("branch"):
-            await drive.ports.repositories.push(drive.repository, branch=branch, commit=turn.base_commit, create=True)
+            await patiently(partial(drive.ports.repositories.push, drive.repository, branch=branch, commit=turn.base_commit, create=True))
         facts = [
             drive.ports.codec.git_updated(
                 "BRANCHED", repository=session.repository_url, branch=branch, base_branch=session.base_branch, sha=turn.base_commit

@@ -22,7 +22,7 @@ from server.kernel.identity import Principal
 from server.kernel.ports.launcher import WorkerExit
 from server.kernel.ports.repositories import Author, Diff, Imported, KeptCommit
 from server.kernel.push_refusal import PushOutcome, PushRefusal
-from server.kernel.supervisor.drive import Drive, now
+from server.kernel.supervisor.drive import Drive, now, patiently
 from server.kernel.supervisor.names import commit_message, commit_message_of
 from server.kernel.turn import SESSION_STATE, Outcome, TurnCode, TurnState
 from server.kernel.uploads import store_bundle
@@ -159,8 +159,14 @@ async def _patiently_read_back(drive: Drive) -> Imported:
 async def _fetch_again(drive: Drive) -> None:
     """What the turn stands on may not be in this replica's mirror, where another one had begun the turn. It is on the turn's branch."""
     try:
-        await drive.ports.repositories.fetch(
-            drive.repository, branch=drive.session.base_branch, session_branch=drive.turn.branch, head_commit=drive.turn.base_commit
+        await patiently(
+            partial(
+                drive.ports.repositories.fetch,
+                drive.repository,
+                branch=drive.session.base_branch,
+                session_branch=drive.turn.branch,
+                head_commit=drive.turn.base_commit,
+            )
         )
     except KernelError as error:
         log.warning("import.not_fetched", error=error.message)
@@ -278,7 +284,7 @@ async def _push(drive: Drive) -> None:
     told = partial(ports.codec.git_updated, repository=session.repository_url, branch=turn.branch, sha=commit)
     try:
         with drive.passing("push"):
-            await ports.repositories.push(drive.repository, branch=turn.branch, commit=commit, create=False)
+            await patiently(partial(ports.repositories.push, drive.repository, branch=turn.branch, commit=commit, create=False))
     except PushRefused as error:
         outcome = PushOutcome("", error.kind, error.reason)
     except RepositoryNotAllowed as error:

@@ -18,7 +18,7 @@ from server.kernel.ports.repositories import Repository
 from server.kernel.ports.turn_store import Ended
 from server.kernel.push_refusal import PushOutcome
 from server.kernel.redaction import Redactor
-from server.kernel.supervisor.drive import Limits, Ports, now
+from server.kernel.supervisor.drive import Limits, Ports, now, patiently
 from server.kernel.supervisor.names import message_of
 from server.kernel.supervisor.publish import MAX_LISTED_FILES, MAX_PATCH_BYTES, author_of
 
@@ -89,7 +89,7 @@ async def _go_on(ports: Ports, ended: Ended, work: _Work, committed: Callable[..
     await ports.trees.keep(work.repository, session.id, work.commit)
     told = partial(ports.codec.git_updated, repository=session.repository_url, branch=branch, sha=work.commit)
     try:
-        await ports.repositories.push(work.repository, branch=branch, commit=work.commit, create=False)
+        await patiently(partial(ports.repositories.push, work.repository, branch=branch, commit=work.commit, create=False))
     except PushRefused as error:
         fact, outcome = told("PUSH_FAILED", message=error.reason, refusal=error.kind), PushOutcome("", error.kind, error.reason)
     else:
