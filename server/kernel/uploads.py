@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import hashlib
 import tempfile
 from pathlib import Path
 
@@ -109,8 +110,9 @@ async def store_bundle(
     head: str,
     scratch: Path,
 ) -> StoredObject:
-    """Bundle base..head and put it into the object store as `name` of the session. Repeatable. Errors: ObjectStoreUnavailable,
-    WorkspaceFailed."""
+    """Bundle base..head and put it into the object store, below the session's prefix. Two servers may do this for one snapshot, and
+    their bundles need not be equal: so the key is of these bytes, and what was stored once is never replaced by others. Whose key the
+    database has is the snapshot. Repeatable. Errors: ObjectStoreUnavailable, WorkspaceFailed."""
     try:
         folder = await asyncio.to_thread(tempfile.TemporaryDirectory, dir=scratch)
     except OSError as error:
@@ -118,6 +120,12 @@ async def store_bundle(
     try:
         bundle = Path(folder.name) / "snapshot.bundle"
         await repositories.bundle(repository, session_id=session_id, base=base, head=head, into=bundle)
-        return await objects.put(f"{repository.tenant_id}/{session_id}/{name}.bundle", bundle)
+        digest = await asyncio.to_thread(_sha256, bundle)
+        return await objects.put(f"{repository.tenant_id}/{session_id}/{name}-{digest}.bundle", bundle)
     finally:
         await asyncio.to_thread(folder.cleanup)
+
+
+def _sha256(path: Path) -> str:
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()

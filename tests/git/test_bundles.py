@@ -9,7 +9,11 @@ import pytest
 from support.git_server import GitServer, git
 from support.git_world import SESSION, World
 
+from server.config import Settings
 from server.kernel.errors import SnapshotDamaged, WorkspaceFailed
+from server.kernel.ports.object_store import StoredObject
+from server.kernel.uploads import store_bundle
+from server.storage.filesystem import open_filesystem
 
 
 async def committed(world: World, base: str, name: str, content: bytes = b"new\n") -> str:
@@ -37,6 +41,30 @@ def lose(world: World) -> None:
 
 def session_head(world: World) -> str:
     return git(world.mirror, "for-each-ref", "--format=%(objectname)", f"refs/treadle/sessions/{SESSION}")
+
+
+async def test_what_is_stored_twice_replaces_nothing(world: World) -> None:
+    """Two servers store one snapshot, of mirrors that pack it differently: whichever of them the database has stays as it was."""
+    base = await world.fetch()
+    head = await committed(world, base, "first.txt", b"many words\n" * 1000)
+    async with open_filesystem(Settings(data_dir=world.tmp / "store")) as objects:
+
+        async def store() -> StoredObject:
+            return await store_bundle(
+                world.git, objects, world.repository, session_id=SESSION, name="a-turn", base=base, head=head, scratch=world.tmp
+            )
+
+        first, again = await store(), await store()
+        git(world.mirror, "config", "core.compression", "0")
+        git(world.mirror, "repack", "-adFq")
+        other = await store()
+        assert first == again
+        assert len({first.sha256, other.sha256}) == 2
+        for stored in (first, other):
+            pieces = [piece async for piece in objects.get(stored.key, sha256=stored.sha256)]
+            assert sum(map(len, pieces)) == stored.size
+        # Deletion goes by this prefix.
+        assert {key async for key in objects.list(f"tenant/{SESSION}/")} == {first.key, other.key}
 
 
 async def test_a_mirror_that_was_lost_gets_what_only_it_had(world: World) -> None:
