@@ -126,8 +126,9 @@ class Settings(WorkerSettings):
     vault_key: SecretStr = Field(
         SecretStr(""),
         description="Key that seals users' credentials in the database: 32 bytes in base64 (`openssl rand -base64 32`), the same for all "
-        "servers. Older ones may follow, by comma: what they sealed is sealed anew when a server starts. Empty for the keys, a line each, "
-        "of the file `<data_dir>/vault-key`, which is made.",
+        "servers. Others may follow, by comma: what they sealed can be read, and is sealed anew under the first when a server starts. To "
+        "change the key, give all servers `OLD,NEW`, then all `NEW,OLD`, then all `NEW`. Empty for the keys, a line each, of the file "
+        "`<data_dir>/vault-key`, which is made.",
     )
 
     # -- object store `s3`

@@ -6,7 +6,8 @@ row can be read in the place of another. A sealed secret is: 1 byte form, 8 byte
 whoever has the right key has the right version.
 
 Where the key comes from: TREADLE_VAULT_KEY, else the file `vault-key` in the data directory, which is made when it is missing. Either may
-hold several keys: the first one seals, all open.
+hold several keys: the first one seals, all open. A server seals everything anew under its first key when it starts, so a new key comes
+second, on all servers, before it comes first on any.
 """
 
 from __future__ import annotations

@@ -5,6 +5,7 @@ from __future__ import annotations
 import base64
 import os
 from dataclasses import replace
+from itertools import pairwise, product
 from urllib.parse import urlsplit
 
 import pytest
@@ -91,15 +92,18 @@ async def test_no_row_opens_in_the_place_of_another(stores: Stores, alice: Princ
 
 
 async def test_a_new_key_seals_everything_anew_and_then_the_old_one_can_go(stores: Stores, alice: Principal, mallory: Principal) -> None:
+    """In the three steps of docs/operations.md: while the servers are started anew, one after the other, those before and after the step
+    read everything."""
     old, new = KEYS
     for user in (alice, mallory):
         await credentials(stores, old).put(user, PutCredential("github.com", "", Material(f"ghp_of_{user.user_id}")))
     with pytest.raises(CredentialUnreadable):
         await secret_for(credentials(stores, new), alice, "https://github.com/acme/app.git")
     await credentials(stores, new).renew_seals()  # it cannot, and harms nothing
-    await credentials(stores, new, old).renew_seals()
-    for user in (alice, mallory):
-        assert await secret_for(credentials(stores, new), user, "https://github.com/acme/app.git") == f"ghp_of_{user.user_id}"
+    for before, after in pairwise([(old,), (old, new), (new, old), (new,)]):
+        await credentials(stores, *after).renew_seals()
+        for keys, user in product((before, after), (alice, mallory)):
+            assert await secret_for(credentials(stores, *keys), user, "https://github.com/acme/app.git") == f"ghp_of_{user.user_id}"
     assert [each.version for each in await credentials(stores, new).list(alice)] == [1]
 
 
