@@ -98,3 +98,6 @@ async def commit_changes(connection: asyncpg.Connection, turn: Turn, chunk: Chun
         await connection.execute(SQL["taken_inputs"], *own, turn.id, changes.taken_inputs)
     if changes.told_requests:
         await connection.execute(SQL["told_requests"], *own, changes.told_requests)
+    if (snapshot := changes.snapshot) is not None:
+        about = (snapshot.kind, snapshot.commit, snapshot.parent, snapshot.message)
+        await connection.execute(SQL["insert_snapshot"], turn.tenant_id, turn.owner_id, turn.session_id, *about)

@@ -140,15 +140,18 @@ class Importer:
             await self._git.run("update-ref", "--no-deref", ref, commit, now or _ZERO, git_dir=mirror)
 
 
-async def commit_tree(git: Git, mirror: Path, tree: str, over: Parentage, *, environment: Mapping[str, str] | None = None) -> str:
-    """A commit of a tree; nothing keeps it yet. Errors: GitFailed."""
+async def commit_tree(
+    git: Git, mirror: Path, tree: str, over: Parentage, *, merged: str = "", environment: Mapping[str, str] | None = None
+) -> str:
+    """A commit of a tree, also on top of `merged` if there is one; nothing keeps it yet. Errors: GitFailed."""
     date = f"@{int(over.at.timestamp())} +0000"
     identity = {
         "GIT_AUTHOR_NAME": over.author.name, "GIT_AUTHOR_EMAIL": over.author.email, "GIT_AUTHOR_DATE": date,
         "GIT_COMMITTER_NAME": over.author.name, "GIT_COMMITTER_EMAIL": over.author.email, "GIT_COMMITTER_DATE": date,
     }  # fmt: skip
+    parents = ["-p", over.parent, *(["-p", merged] if merged else [])]
     made = await git.run(
-        "commit-tree", tree, "-p", over.parent, git_dir=mirror, stdin=_clean(over.message), environment={**(environment or {}), **identity}
+        "commit-tree", tree, *parents, git_dir=mirror, stdin=_clean(over.message), environment={**(environment or {}), **identity}
     )
     return made.text
 

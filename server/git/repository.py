@@ -13,7 +13,7 @@ from pathlib import Path
 import structlog
 
 from server.config import Settings
-from server.git import diff, prepared, workspace
+from server.git import diff, merging, prepared, workspace
 from server.git.bundle import take_bundle, write_bundle
 from server.git.command import PINNING_VERSION, Git, GitFailed
 from server.git.fetches import Fetches
@@ -115,6 +115,25 @@ class GitRepositories:
                 return await self._is_ahead(mirror, commit, of="")
         except (TimeoutError, GitFailed, OSError):
             return False
+
+    async def follows(self, repository: Repository, commit: str, *, of: str) -> bool:
+        """Whether the mirror has both, and one stands on the other."""
+        try:
+            async with self.mirrors.used(repository, seconds=self.lock_seconds) as mirror:
+                return await self._is_ahead(mirror, commit, of=of)
+        except (TimeoutError, GitFailed, OSError) as error:
+            raise RepositoryUnreachable(_trouble(error)) from error
+
+    async def merge(
+        self, repository: Repository, *, ours: str, theirs: str, branch: str, message: str, author: Author, at: datetime
+    ) -> str:
+        """Both sides' changes as one commit."""
+        over = Parentage(ours, message, author, at)
+        try:
+            async with self.mirrors.used(repository, seconds=self.lock_seconds) as mirror:
+                return await merging.merge(self.git, mirror, theirs=theirs, branch=branch, over=over)
+        except (TimeoutError, GitFailed, OSError) as error:
+            raise RepositoryUnreachable(_trouble(error)) from error
 
     async def push(self, repository: Repository, *, branch: str, commit: str, create: bool) -> None:
         """Fast-forward the remote's branch."""

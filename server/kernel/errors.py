@@ -6,6 +6,7 @@ vary are also in `metadata`, for programs.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from datetime import UTC, datetime
 
 from server.kernel.push_refusal import PushRefusal
@@ -257,6 +258,25 @@ class BranchUnknown(KernelError):
 
     def __init__(self, branch: str) -> None:
         super().__init__(f"the repository has no branch {branch!r}", field="base_branch", branch=branch)
+
+
+class BranchDiverged(KernelError):
+    """A session's branch went on on the remote, and the session's own commits that were never pushed do not fit to that."""
+
+    def __init__(self, branch: str, *, theirs: str, ours: str, paths: Sequence[str] = ()) -> None:
+        why, besides = "its history was rewritten", ""
+        if paths:
+            shown = ", ".join(path[:100] for path in paths[:3])
+            why = f"both changed {shown}" + (f" and {len(paths) - 3} more" if len(paths) > 3 else "")
+            besides = "; or `treadle restore` takes back what is in the way, and the next turn merges"
+        super().__init__(
+            f"the branch {branch!r} is at {theirs[:12]} on the remote, which cannot be merged with {ours[:12]}, the session's newest "
+            f"commit, which was never pushed: {why}. Nothing is lost: `treadle push SESSION --branch NEW` publishes the session's side "
+            f"on a new branch, where it goes on{besides}",
+            branch=branch,
+            theirs=theirs,
+            ours=ours,
+        )
 
 
 class SessionNotFound(KernelError):

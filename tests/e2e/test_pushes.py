@@ -2,14 +2,18 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import grpc
 import pytest
 from support.git_server import GitServer, git
 from support.treadle import Client, branch_of, error_info, kinds, pushed_files, recording
 
-from treadle.session.v1 import event_pb2, session_pb2
+from treadle.file.v1 import file_service_pb2 as file_pb2
+from treadle.file.v1.file_service_pb2_grpc import FileServiceStub
+from treadle.session.v1 import event_pb2, session_pb2, snapshot_pb2
 from treadle.session.v1 import session_service_pb2 as pb
 
 WORK = recording({"write": "made.txt", "content": "made\n"})
@@ -111,6 +115,113 @@ async def test_who_has_gone_on_from_the_work_has_it(client: Client, bare: Path, 
     log = await client.log(session_id)
     assert (await push(client, session_id)).unpushed_commit == ""
     assert await client.log(session_id) == log
+
+
+async def edited(client: Client, session_id: str, path: str, text: str) -> str:
+    """A user's edit between turns: its commit."""
+    stub: Any = FileServiceStub(client.channel)
+    edit = file_pb2.FileEdit(write=file_pb2.WriteEdit(path=path, text=text))
+    answer = await stub.EditFiles(file_pb2.EditFilesRequest(session_id=session_id, edits=[edit]), metadata=client.metadata)
+    return str(answer.commit)
+
+
+async def pushed_session(client: Client, git_server: GitServer) -> tuple[str, str]:
+    events = await client.run(**request(git_server))
+    assert events[-1].turn_completed.pushed
+    return events[0].session_id, branch_of(events)
+
+
+@pytest.fixture
+def others(bare: Path, tmp_path: Path) -> Callable[[str, str], str]:
+    """Somebody pushes a file to a branch; returns the commit."""
+
+    def commit(branch: str, path: str) -> str:
+        work = tmp_path / "others"
+        git(tmp_path, "clone", "--quiet", "--branch", branch, str(bare), work.name)
+        (work / path).write_text("theirs\n")
+        git(work, "add", path)
+        git(work, "commit", "--quiet", "-m", "theirs")
+        git(work, "push", "--quiet", "origin", branch)
+        return git(work, "rev-parse", "HEAD")
+
+    return commit
+
+
+@pytest.mark.parametrize("model", ["more.jsonl", "nothing.jsonl"])
+async def test_an_edit_and_what_others_push_are_merged(
+    client: Client, bare: Path, git_server: GitServer, others: Callable[[str, str], str], model: str
+) -> None:
+    session_id, branch = await pushed_session(client, git_server)
+    ours = await edited(client, session_id, "mine", "mine\n")
+    theirs = others(branch, "theirs")
+    events = await client.run(session_id=session_id, prompt="go on", model=model)
+    assert events[-1].turn_completed.pushed
+    assert {*pushed_files(bare, branch)} >= {"made.txt", "mine", "theirs"}
+    cloned, merged = [event.git_updated for event in events if event.HasField("git_updated")][:2]
+    assert (cloned.action, cloned.sha) == (event_pb2.GIT_ACTION_CLONED, theirs)
+    assert (merged.action, merged.message) == (event_pb2.GIT_ACTION_COMMITTED, f"Merge {branch} as it is on the remote")
+    assert (merged.files_changed, merged.additions) == (1, 1)
+    assert git(bare, "log", "-1", "--format=%P %an", merged.sha).split(" ", 2)[:2] == [ours, theirs]
+    assert (await session_of(client, session_id)).unpushed_commit == ""
+    snapshots = await client.call("ListSnapshots", pb.ListSnapshotsRequest(session_id=session_id))
+    kinds_of = [snapshot_pb2.SnapshotKind.Name(each.kind).removeprefix("SNAPSHOT_KIND_") for each in snapshots.snapshots]
+    assert kinds_of == [*(["TURN"] if model == "more.jsonl" else []), "CHECKPOINT", "EDIT", "TURN"]
+
+
+async def test_a_refused_push_and_what_others_push_are_merged(
+    client: Client, bare: Path, git_server: GitServer, others: Callable[[str, str], str]
+) -> None:
+    session_id, branch, commit = await unpushed(client, git_server)
+    (bare / "hooks" / "pre-receive").unlink()
+    others(branch, "theirs")
+    events = await client.run(session_id=session_id, prompt="go on", model="more.jsonl")
+    assert events[-1].turn_completed.pushed
+    assert {*pushed_files(bare, branch)} >= {"made.txt", "more.txt", "theirs"}
+    assert commit in git(bare, "rev-list", branch).split()
+
+
+async def test_a_conflict_with_what_others_push_loses_neither_side(
+    client: Client, bare: Path, git_server: GitServer, others: Callable[[str, str], str]
+) -> None:
+    session_id, branch = await pushed_session(client, git_server)
+    ours = await edited(client, session_id, "made.txt", "mine\n")
+    theirs = others(branch, "made.txt")
+    events = await client.run(session_id=session_id, prompt="go on", model="more.jsonl")
+    ended = events[-1].turn_completed
+    assert (ended.status, ended.code) == (event_pb2.TURN_STATUS_FAILED, event_pb2.TURN_CODE_REPOSITORY)
+    assert all(word in ended.message for word in (branch, theirs[:12], ours[:12], "made.txt", "treadle push SESSION --branch NEW"))
+    session = await session_of(client, session_id)
+    assert (session.head_commit, session.unpushed_commit, git(bare, "rev-parse", branch)) == (ours, ours, theirs)
+    await push(client, session_id, "mine")
+    events = await client.run(session_id=session_id, prompt="go on", model="more.jsonl")
+    assert events[-1].turn_completed.pushed
+    assert pushed_files(bare, "mine")["made.txt"] == "mine"
+
+
+async def test_going_back_takes_a_conflict_out_of_the_way(
+    client: Client, bare: Path, git_server: GitServer, others: Callable[[str, str], str]
+) -> None:
+    session_id, branch = await pushed_session(client, git_server)
+    await edited(client, session_id, "made.txt", "mine\n")
+    others(branch, "made.txt")
+    await client.run(session_id=session_id, prompt="go on", model="more.jsonl")
+    await client.call("RestoreSession", pb.RestoreSessionRequest(session_id=session_id, at="1"))
+    events = await client.run(session_id=session_id, prompt="go on", model="more.jsonl")
+    assert events[-1].turn_completed.pushed
+    assert pushed_files(bare, branch)["made.txt"] == "theirs"
+
+
+async def test_what_was_taken_back_on_the_remote_is_not_merged_again(
+    client: Client, bare: Path, git_server: GitServer, others: Callable[[str, str], str]
+) -> None:
+    session_id, branch = await pushed_session(client, git_server)
+    await edited(client, session_id, "mine", "mine\n")
+    git(bare, "branch", "--force", branch, "main")
+    theirs = others(branch, "theirs")
+    events = await client.run(session_id=session_id, prompt="go on", model="more.jsonl")
+    assert events[-1].turn_completed.code == event_pb2.TURN_CODE_REPOSITORY
+    assert "its history was rewritten" in events[-1].turn_completed.message
+    assert git(bare, "rev-parse", branch) == theirs
 
 
 async def test_a_turn_that_changes_nothing_brings_what_was_left(client: Client, bare: Path, git_server: GitServer) -> None:

@@ -133,6 +133,18 @@ class Repositories(Protocol):
         """Whether the mirror has this commit, so that it can be pushed from here. A mirror that cannot be used has none."""
         ...
 
+    async def follows(self, repository: Repository, commit: str, *, of: str) -> bool:
+        """Whether `commit` is `of`, or stands on it. A commit that the mirror does not have follows none, and none follows it.
+        Errors: RepositoryUnreachable."""
+        ...
+
+    async def merge(
+        self, repository: Repository, *, ours: str, theirs: str, branch: str, message: str, author: Author, at: datetime
+    ) -> str:
+        """A commit on top of `ours` and `theirs`, both in the mirror, with the changes of both. Nothing keeps it yet (Trees.keep). The
+        same input gives the same commit id. Errors: BranchDiverged (of `branch`) when they conflict; RepositoryUnreachable."""
+        ...
+
     async def push(self, repository: Repository, *, branch: str, commit: str, create: bool) -> None:
         """Make the remote's `branch` point to `commit`: with `create` the branch must not exist yet, otherwise what is there must be
         an ancestor of `commit`. A branch that already holds `commit` is success. Never forced; never the default branch. What the

@@ -10,6 +10,7 @@ from typing import Protocol
 
 from server.kernel.agent_request import AgentRequest
 from server.kernel.event import Chunk
+from server.kernel.history import NewSnapshot
 from server.kernel.identity import Principal
 from server.kernel.ports.usage_store import UseRecord
 from server.kernel.push_refusal import PushOutcome
@@ -97,6 +98,8 @@ class Changes:
     """Inputs that the turn's agent has."""
     told_requests: Sequence[str] = ()
     """Requests whose outcome is told."""
+    snapshot: NewSnapshot | None = None
+    """A commit that the session's head moves to, besides that of the turn."""
 
 
 class TurnStore(Protocol):

@@ -221,6 +221,7 @@ class Drive:
         push: PushOutcome | None = None,
         uses: Sequence[UseRecord] = (),
         transcript: bytes = b"",
+        changes: Changes | None = None,
         passed: int = 0,
         **progress: Any,
     ) -> None:
@@ -240,6 +241,7 @@ class Drive:
                 push=push,
                 uses=uses,
                 transcript=transcript,
+                changes=changes,
                 passed=passed,
                 **progress,
             )

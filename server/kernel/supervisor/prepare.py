@@ -2,28 +2,38 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from functools import partial
+
+import structlog
 
 from server.kernel import naming
 from server.kernel.errors import (
+    BranchDiverged,
     BranchUnknown,
     LaunchFailed,
+    MirrorBusy,
     PushRefused,
     RepositoryNotAllowed,
     RepositoryUnreachable,
     SnapshotDamaged,
     SnapshotUnavailable,
+    StateGone,
     WorkspaceFailed,
 )
 from server.kernel.event import Fact
+from server.kernel.history import NewSnapshot, SnapshotKind
 from server.kernel.ports.event_codec import EventCodec
 from server.kernel.ports.launcher import WorkerId, WorkerSpec
-from server.kernel.ports.turn_store import Reset
+from server.kernel.ports.turn_store import Changes, Reset
 from server.kernel.push_refusal import PushOutcome
 from server.kernel.session import SessionState
-from server.kernel.supervisor.drive import Drive, patiently
+from server.kernel.supervisor.drive import Drive, now, patiently
 from server.kernel.supervisor.names import Wanted, asking_for_names, branch_of, title_of
+from server.kernel.supervisor.publish import author_of, sum_up
 from server.kernel.turn import Outcome, Turn, TurnCode, TurnState
+
+log = structlog.get_logger()
 
 
 async def prepare(drive: Drive) -> None:
@@ -45,7 +55,15 @@ async def prepare(drive: Drive) -> None:
         if await _stopped(drive):
             return
         await _build_workspace(drive)
-    except (RepositoryUnreachable, RepositoryNotAllowed, BranchUnknown, PushRefused, SnapshotUnavailable, SnapshotDamaged) as error:
+    except (
+        RepositoryUnreachable,
+        RepositoryNotAllowed,
+        BranchUnknown,
+        BranchDiverged,
+        PushRefused,
+        SnapshotUnavailable,
+        SnapshotDamaged,
+    ) as error:
         await drive.conclude(Outcome(TurnState.FAILED, TurnCode.REPOSITORY, error.message))
     except WorkspaceFailed as error:
         await drive.conclude(Outcome(TurnState.FAILED, TurnCode.WORKSPACE, error.message))
@@ -88,10 +106,44 @@ async def _fetch(drive: Drive) -> None:
         # What is neither on the remote nor on this server's disk is in the object store.
         if commit != session.head_commit and await patiently(restored):
             commit = await patiently(fetch)
-    cloned = drive.ports.codec.git_updated(
-        "CLONED", repository=session.repository_url, branch=session.branch, base_branch=session.base_branch, sha=commit
+        merged = await _merged(drive, commit)
+    told = partial(drive.ports.codec.git_updated, repository=session.repository_url, branch=session.branch, base_branch=session.base_branch)
+    cloned = told("CLONED", sha=commit)
+    if merged is None:
+        await drive.step("fetch", cloned, base_commit=commit)
+        return
+    brought = await sum_up(drive, session.head_commit, merged.commit, max_patch_bytes=0)
+    committed = told("COMMITTED", sha=merged.commit, message=merged.message, diff=brought)
+    # With what was not pushed before, it is pushed at the end of the turn.
+    await drive.step("fetch", cloned, committed, base_commit=merged.commit, head_commit=merged.commit, changes=Changes(snapshot=merged))
+    try:  # The database has it: this only keeps the mirror from letting go of it some weeks later.
+        await drive.ports.trees.keep(drive.repository, session.id, merged.commit)
+    except (StateGone, MirrorBusy) as error:
+        log.warning("merge.not_kept", session_id=session.id, error=error.message)
+
+
+async def _merged(drive: Drive, commit: str) -> NewSnapshot | None:
+    """Somebody else may have moved the session's branch while the session had commits of its own: edits of its user, or what a push was
+    refused for. Neither side is left behind. Errors: BranchDiverged, RepositoryUnreachable."""
+    session, repositories = drive.session, drive.ports.repositories
+    ours = session.unpushed_commit
+    if not ours or await repositories.follows(drive.repository, commit, of=ours):
+        return None
+    # What was pushed and taken back there, as a secret by mistake, is not brought back by a merge.
+    if session.pushed_commit and not await repositories.follows(drive.repository, commit, of=session.pushed_commit):
+        raise BranchDiverged(session.branch, theirs=commit, ours=ours)
+    trailers = replace(drive.limits.trailers, coauthor="", coauthors={})  # no agent had a part in it
+    message = trailers.below(f"Merge {session.branch} as it is on the remote", session_id=session.id, provider="")
+    made = await repositories.merge(
+        drive.repository,
+        ours=ours,
+        theirs=commit,
+        branch=session.branch,
+        message=message,
+        author=author_of(drive.owner),
+        at=drive.turn.started_at or drive.turn.created_at or now(),
     )
-    await drive.step("fetch", cloned, base_commit=commit)
+    return NewSnapshot(SnapshotKind.CHECKPOINT, made, ours, message)
 
 
 async def _make_branch(drive: Drive, wanted: Wanted) -> None:

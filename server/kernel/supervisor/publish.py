@@ -73,7 +73,7 @@ async def _import(drive: Drive) -> None:
         return
     diff, message = Diff(), _message_by_rule(drive)
     if imported.commit:
-        diff = await _sum_up(drive, drive.turn.base_commit, imported.commit)
+        diff = await sum_up(drive, drive.turn.base_commit, imported.commit)
         if imported.agent_made_the_last:
             message = drive.redactor.text(imported.kept[-1].message)
         else:
@@ -186,7 +186,7 @@ async def _keep_workspace(drive: Drive, error: WorkspaceFailed) -> None:
     await end(drive, _worse(outcome, TurnCode.WORKSPACE, message), _exited(drive, ended), told)
 
 
-async def _sum_up(drive: Drive, base: str, head: str, *, max_patch_bytes: int = MAX_PATCH_BYTES) -> Diff:
+async def sum_up(drive: Drive, base: str, head: str, *, max_patch_bytes: int = MAX_PATCH_BYTES) -> Diff:
     """For people to read. Whether it succeeds decides nothing: the work is committed."""
     try:
         return await drive.ports.repositories.diff(
@@ -250,7 +250,7 @@ async def _git_facts(drive: Drive, imported: Imported, diff: Diff, message: str)
         commits.append(KeptCommit(imported.commit, message))
     before = turn.base_commit
     for commit in commits:
-        of_it = diff if len(commits) == 1 else await _sum_up(drive, before, commit.sha, max_patch_bytes=0)
+        of_it = diff if len(commits) == 1 else await sum_up(drive, before, commit.sha, max_patch_bytes=0)
         facts.append(told("COMMITTED", base_branch=session.base_branch, sha=commit.sha, message=commit.message, diff=of_it))
         before = commit.sha
     return facts

@@ -136,7 +136,7 @@ export enum SnapshotKind {
   IMPORT = 4,
 
   /**
-   * A turn that goes on.
+   * A turn that goes on: what others had pushed to the branch, merged with what the session had not pushed.
    *
    * @generated from enum value: SNAPSHOT_KIND_CHECKPOINT = 5;
    */
