@@ -10,6 +10,7 @@ from getpass import getpass
 from google.protobuf.json_format import MessageToJson
 
 from server.cli.aside import aside
+from server.cli.clock import local_time
 from server.cli.connection import connect, find_target
 from server.cli.failure import CommandFailed, ExitCode
 from server.cli.screen import Screen
@@ -58,7 +59,5 @@ async def _run(options: argparse.Namespace, secret: str | GithubApp) -> list[Cre
 def _show(found: list[Credential]) -> None:
     screen = Screen()
     for each in found:
-        used = (
-            each.last_used_at.ToDatetime().astimezone().strftime("used %Y-%m-%d %H:%M") if each.HasField("last_used_at") else "never used"
-        )
+        used = f"used {local_time(each.last_used_at)}" if each.HasField("last_used_at") else "never used"
         screen.parts((each.host, "bold"), (f"  {each.username}  {used}  ", "dim"), (each.credential_id, "dim"), hang=2)

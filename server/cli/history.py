@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import argparse
 import asyncio
-from datetime import UTC
 
 from google.protobuf.json_format import MessageToJson
 
+from server.cli.clock import local_time
 from server.cli.connection import connect, find_target
 from server.cli.failure import CommandFailed, ExitCode
 from server.cli.program import typed
@@ -76,7 +76,7 @@ def _show(found: list[Snapshot]) -> None:
         screen.prose("nothing yet: the session has changed no file")
     for snapshot in found:
         kind = SnapshotKind.Name(snapshot.kind).removeprefix("SNAPSHOT_KIND_").lower()
-        made = snapshot.created_at.ToDatetime(UTC).astimezone().strftime("%Y-%m-%d %H:%M")
+        made = local_time(snapshot.created_at)
         screen.parts(
             (f"{snapshot.number:>4}", "bold"),
             (f"  {made}  ", "dim"),

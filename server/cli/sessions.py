@@ -8,6 +8,7 @@ from pathlib import Path
 
 from google.protobuf.json_format import MessageToJson
 
+from server.cli.clock import local_time
 from server.cli.connection import connect, find_target
 from server.cli.failure import CommandFailed, ExitCode
 from server.cli.program import typed
@@ -54,7 +55,7 @@ def _show(found: list[Session], data_dir: Path) -> None:
         screen.prose(f"no sessions yet; begin one with `{begin}`")
     for session in found:
         state = SessionState.Name(session.state).removeprefix("SESSION_STATE_").lower()
-        created = session.created_at.ToDatetime().astimezone().strftime("%Y-%m-%d %H:%M")
+        created = local_time(session.created_at)
         screen.parts(
             (session.session_id, "bold"),
             (f"  {created}  ", "dim"),
