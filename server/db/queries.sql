@@ -659,7 +659,12 @@ RETURNING *
 
 
 -- forget_conversations --
-DELETE FROM transcripts WHERE tenant_id = $1 AND session_id = $2
+-- They are all in past_transcripts but for those that are older than that table.
+WITH forgotten AS (
+  DELETE FROM transcripts WHERE tenant_id = $1 AND session_id = $2 RETURNING tenant_id, session_id, turn_number, provider, size, data
+)
+INSERT INTO past_transcripts (tenant_id, session_id, turn_number, provider, size, data) SELECT * FROM forgotten
+ON CONFLICT (tenant_id, session_id, turn_number) DO NOTHING
 
 
 -- recall_conversation --
@@ -670,7 +675,7 @@ WITH gone_on AS (
 )
 INSERT INTO transcripts (tenant_id, session_id, provider, turn_number, data, size)
 SELECT p.tenant_id, $2, p.provider, $5, p.data, p.size
-FROM past_transcripts p WHERE p.tenant_id = $1 AND p.session_id = $3 AND p.turn_number = $4
+FROM remembered p WHERE p.tenant_id = $1 AND p.session_id = $3 AND p.turn_number = $4
 
 
 -- insert_fork --
@@ -694,7 +699,7 @@ WHERE s.tenant_id = $1 AND s.owner_id = $2 AND s.id = $3
 -- Of a turn that left no transcript: the one that it began with.
 SELECT coalesce(nullif(t.commit, ''), t.base_commit) AS commit, t.provider, t.model,
        coalesce((SELECT s.conversation FROM snapshots s WHERE s.tenant_id = t.tenant_id AND s.turn_id = t.id AND s.kind = 'TURN'),
-                (SELECT max(p.turn_number) FROM past_transcripts p
+                (SELECT max(p.turn_number) FROM remembered p
                  WHERE p.tenant_id = t.tenant_id AND p.session_id = t.session_id AND p.provider = t.provider AND p.turn_number <= t.number))
          AS conversation
 FROM turns t
@@ -705,13 +710,13 @@ WHERE t.tenant_id = $1 AND t.owner_id = $2 AND t.session_id = $3 AND t.id = $4::
 SELECT n.commit, coalesce(p.provider, s.provider) AS provider, coalesce(t.model, s.model) AS model, n.conversation
 FROM snapshots n
 JOIN sessions s ON s.tenant_id = n.tenant_id AND s.id = n.session_id
-LEFT JOIN past_transcripts p ON p.tenant_id = n.tenant_id AND p.session_id = n.session_id AND p.turn_number = n.conversation
+LEFT JOIN remembered p ON p.tenant_id = n.tenant_id AND p.session_id = n.session_id AND p.turn_number = n.conversation
 LEFT JOIN turns t ON t.tenant_id = n.tenant_id AND t.session_id = n.session_id AND t.number = n.conversation
 WHERE n.tenant_id = $1 AND n.owner_id = $2 AND n.session_id = $3 AND n.number = $4
 
 
 -- is_kept --
-SELECT EXISTS (SELECT FROM past_transcripts WHERE tenant_id = $1 AND session_id = $2 AND turn_number = $3)
+SELECT EXISTS (SELECT FROM remembered WHERE tenant_id = $1 AND session_id = $2 AND turn_number = $3)
 
 
 -- newest_snapshot --

@@ -18,6 +18,14 @@ from server.kernel.event import Chunk
 from server.kernel.history import NewSnapshot, Snapshot, SnapshotKind
 from server.kernel.identity import Principal
 
+MIGRATION = (Path(versions.__path__[0]) / "0011_snapshots.sql").read_text()
+BEFORE = """
+    DROP VIEW remembered; DROP TABLE snapshots, past_transcripts, doomed_objects;
+    DROP FUNCTION keep_snapshot_of_turn, keep_past_transcript CASCADE;
+    ALTER TABLE turns DROP commit_message
+"""
+"""Undoes it."""
+
 A, B, C, D = ("a" * 40, "b" * 40, "c" * 40, "d" * 40)
 
 
@@ -198,26 +206,82 @@ async def test_past_transcripts_are_kept_up_to_a_bound(stores: Stores, alice: Pr
 
 
 async def test_what_there_was_before_is_taken_over(stores: Stores, alice: Principal, database: DatabaseUrls) -> None:
-    """The migration's own statements, by an owner whom row-level security binds."""
+    """The migration's own statements, by an owner whom row-level security binds. Memories are copied when they are replaced."""
     session_id = await session_with_a_turn(stores, alice, transcript=b"remember")
     await end_turn(stores, await start_turn(stores, alice, session_id))
     await end_turn(stores, await start_turn(stores, alice, session_id), commit=B)
     connection = await asyncpg.connect(database.owner)
     try:
-        await connection.execute("""
+        await connection.execute(f"""
             UPDATE turns SET snapshot_state = 'STORED', snapshot_key = 'k', snapshot_size = 7 WHERE number = 1;
-            DROP TABLE snapshots, past_transcripts, doomed_objects;
-            DROP FUNCTION keep_snapshot_of_turn, keep_past_transcript CASCADE;
-            ALTER TABLE turns DROP commit_message;
+            {BEFORE};
             CREATE ROLE plain;
             GRANT ALL ON SCHEMA public TO plain;
             ALTER TABLE sessions OWNER TO plain; ALTER TABLE session_heads OWNER TO plain;
             ALTER TABLE turns OWNER TO plain; ALTER TABLE transcripts OWNER TO plain;
             SET ROLE plain;
         """)
-        await connection.execute((Path(versions.__path__[0]) / "0011_snapshots.sql").read_text())
+        await connection.execute(MIGRATION)
     finally:
         await connection.execute("RESET ROLE; REASSIGN OWNED BY plain TO CURRENT_USER; DROP OWNED BY plain; DROP ROLE plain")
         await connection.close()
     second, first = (await stores.history.list(alice, session_id, page_size=9, page_token="")).snapshots
     assert [(each.number, each.commit, each.stored, each.conversation) for each in (first, second)] == [(1, A, True, 1), (2, B, False, 1)]
+    past = "SELECT turn_number, data FROM past_transcripts ORDER BY turn_number"
+    owner = await asyncpg.connect(database.owner)
+    try:
+        assert await owner.fetch(past) == []
+        assert (await stores.history.moment(alice, session_id, "1")).conversation == 1
+        await end_turn(stores, await start_turn(stores, alice, session_id), commit=C, transcript=b"more")
+        assert [row["turn_number"] for row in await owner.fetch(past)] == [1, 4]
+        assert (await stores.history.moment(alice, session_id, "1")).conversation == 1
+    finally:
+        await owner.close()
+
+
+async def test_what_there_was_before_is_still_remembered_when_a_session_goes_back(
+    stores: Stores, alice: Principal, database: DatabaseUrls
+) -> None:
+    session_id = await session_with_a_turn(stores, alice, transcript=b"remember")
+    owner = await asyncpg.connect(database.owner)
+    try:
+        await owner.execute("DELETE FROM past_transcripts")
+        moment = await stores.history.moment(alice, session_id, "1")
+        snapshot = NewSnapshot(SnapshotKind.RESTORE, B, A, "back", restored=moment)
+        made = await stores.history.record(alice, session_id, head=A, snapshot=snapshot, seal=seal)
+        assert made.conversation == moment.conversation == 1
+        assert [row["turn_number"] for row in await owner.fetch("SELECT turn_number FROM transcripts")] == [1]
+    finally:
+        await owner.close()
+
+
+@pytest.mark.parametrize(
+    ("first", "then"),
+    [
+        ("SELECT FROM turns", "UPDATE sessions SET updated_at = now()"),
+        ("UPDATE sessions SET updated_at = now()", "SELECT FROM turns"),
+    ],
+)
+async def test_the_migration_gives_way_to_servers_at_work(
+    stores: Stores, alice: Principal, database: DatabaseUrls, first: str, then: str
+) -> None:
+    """Whatever they have locked already when it comes: neither is killed for a deadlock."""
+    await session_with_a_turn(stores, alice)
+    owner, server = await asyncpg.connect(database.owner), await asyncpg.connect(database.owner)
+    try:
+        await owner.execute(BEFORE)
+        async with server.transaction():
+            await server.fetch(first)
+            migrating = asyncio.create_task(owner.execute(MIGRATION))
+            async with asyncio.timeout(20):
+                while not await server.fetchval(
+                    "SELECT wait_event_type = 'Lock' FROM pg_stat_activity WHERE pid = $1", owner.get_server_pid()
+                ):
+                    await asyncio.sleep(0.01)
+            async with asyncio.timeout(5):
+                await server.fetch(then)
+        await migrating
+        assert await owner.fetchval("SELECT count(*) FROM snapshots") == 1
+    finally:
+        await owner.close()
+        await server.close()

@@ -1,3 +1,20 @@
+-- Servers may be at work. All locks that stop them are taken here, at once or not at all: a wait stops them for half a second, and what
+-- follows reads and writes no more than some hundred bytes for each turn.
+DO $$
+BEGIN
+  FOR try IN 1..200 LOOP
+    BEGIN
+      SET LOCAL lock_timeout = '500ms';
+      LOCK TABLE turns, sessions, transcripts IN ACCESS EXCLUSIVE MODE;
+      SET LOCAL lock_timeout = 0;
+      RETURN;
+    EXCEPTION WHEN lock_not_available OR deadlock_detected THEN
+      PERFORM pg_sleep(0.5);  -- without any: they went with the failed try
+    END;
+  END LOOP;
+  RAISE lock_not_available USING MESSAGE = 'turns, sessions and transcripts were never free for a moment';
+END $$;
+
 -- Every commit that a session's head has been at, whoever made it: its history, and what the object store holds of it.
 CREATE TABLE snapshots (
   tenant_id     text NOT NULL,
@@ -29,7 +46,7 @@ CREATE INDEX snapshots_commit ON snapshots (tenant_id, session_id, commit);
 CREATE INDEX snapshots_pending ON snapshots (created_at, session_id, number) WHERE state = 'PENDING';
 
 -- What agents remembered at the end of each turn, so that a session can go on from there, or be forked. `transcripts` has what the next
--- turn begins with.
+-- turn begins with; what it had before this table was made is copied here when something replaces it.
 CREATE TABLE past_transcripts (
   tenant_id    text NOT NULL,
   session_id   uuid NOT NULL,
@@ -42,6 +59,14 @@ CREATE TABLE past_transcripts (
   FOREIGN KEY (tenant_id, session_id) REFERENCES sessions ON DELETE CASCADE
 );
 ALTER TABLE past_transcripts ALTER data SET STORAGE EXTERNAL;
+
+CREATE VIEW remembered WITH (security_invoker = true) AS
+SELECT tenant_id, session_id, turn_number, provider, data, size FROM past_transcripts
+UNION ALL
+SELECT tenant_id, session_id, turn_number, provider, data, size FROM transcripts t
+WHERE NOT EXISTS (
+  SELECT FROM past_transcripts p WHERE p.tenant_id = t.tenant_id AND p.session_id = t.session_id AND p.turn_number = t.turn_number
+);
 
 -- Prefixes of object keys that nothing needs any more. No foreign key: a row outlives what it was made for.
 CREATE TABLE doomed_objects (
@@ -81,6 +106,11 @@ CREATE TRIGGER keep_snapshot_of_turn AFTER UPDATE OF commit, snapshot_state ON t
 -- Of a session the newest hundred are kept, and no more than 128 MiB; the newest in any case.
 CREATE FUNCTION keep_past_transcript() RETURNS trigger LANGUAGE plpgsql AS $$
 BEGIN
+  IF TG_OP = 'UPDATE' AND OLD.turn_number <> NEW.turn_number THEN
+    INSERT INTO past_transcripts (tenant_id, session_id, turn_number, provider, size, data)
+    VALUES (OLD.tenant_id, OLD.session_id, OLD.turn_number, OLD.provider, OLD.size, OLD.data)
+    ON CONFLICT (tenant_id, session_id, turn_number) DO NOTHING;
+  END IF;
   INSERT INTO past_transcripts (tenant_id, session_id, turn_number, provider, size, data)
   VALUES (NEW.tenant_id, NEW.session_id, NEW.turn_number, NEW.provider, NEW.size, NEW.data)
   ON CONFLICT (tenant_id, session_id, turn_number) DO NOTHING;
@@ -107,8 +137,6 @@ FROM turns t
 LEFT JOIN transcripts c
   ON c.tenant_id = t.tenant_id AND c.session_id = t.session_id AND c.provider = t.provider AND c.turn_number <= t.number
 WHERE t.commit <> '';
-INSERT INTO past_transcripts (tenant_id, session_id, turn_number, provider, size, data)
-SELECT tenant_id, session_id, turn_number, provider, size, data FROM transcripts;
 ALTER TABLE turns FORCE ROW LEVEL SECURITY;
 ALTER TABLE transcripts FORCE ROW LEVEL SECURITY;
 
@@ -131,4 +159,5 @@ GRANT SELECT, INSERT, UPDATE ON snapshots TO treadle_system;
 GRANT INSERT ON sessions, session_heads TO treadle_system;
 GRANT DELETE ON transcripts TO treadle_system;
 GRANT SELECT, INSERT, DELETE ON past_transcripts TO treadle_system;
+GRANT SELECT ON remembered TO treadle_system;
 GRANT SELECT, UPDATE, DELETE ON doomed_objects TO treadle_system;
