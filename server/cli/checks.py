@@ -65,7 +65,7 @@ def python(_: Path) -> Finding:
 
 def git(_: Path) -> Finding:
     """The program that fetches and pushes."""
-    from server.git.command import PINNING_VERSION, parse_version
+    from server.git.command import lacking, parse_version
 
     found = shutil.which("git")
     if found is None:
@@ -73,9 +73,8 @@ def git(_: Path) -> Finding:
     version, programs = _output([found, "--version"]).removeprefix("git version "), _output([found, "--exec-path"])
     if not Path(programs, "git-http-backend").exists():
         return Finding("Git", Level.LIMITED, f"{version}, without http-backend", "the sample repository of `treadle up` needs it")
-    if parse_version(f"git version {version}") < PINNING_VERSION:
-        remedy = f"repositories on public hosts need Git {'.'.join(map(str, PINNING_VERSION))} or later"
-        return Finding("Git", Level.LIMITED, f"{version} ({found})", remedy)
+    if lacks := lacking(parse_version(f"git version {version}")):
+        return Finding("Git", Level.LIMITED, f"{version} ({found})", f"with a newer one this goes away: {'; '.join(lacks)}")
     return Finding("Git", Level.FINE, f"{version} ({found})")
 
 

@@ -32,6 +32,12 @@ still holds its mirror's lock."""
 PINNING_VERSION = (2, 37)
 """The first Git that connects to the addresses that it is given (http.curloptResolve); an older one ignores the setting in silence."""
 
+_NEEDS = (
+    ((2, 36), "a session's files cannot be read or edited without an agent"),  # cat-file --batch-command
+    (PINNING_VERSION, "repositories on public hosts cannot be used"),
+    ((2, 38), "a session's unpushed commits are not merged with what others push"),  # merge-tree --write-tree
+)
+
 _ENVIRONMENT = {
     "PATH": "/usr/local/bin:/usr/bin:/bin",
     "HOME": "/nonexistent",
@@ -219,6 +225,11 @@ class Git:
         for key, value in {**_CONFIGURATION, **access.configuration}.items():
             options += ["-c", f"{key}={value}"]
         return options
+
+
+def lacking(version: tuple[int, ...]) -> list[str]:
+    """What a Git of this version cannot do here."""
+    return [f"{what} (Git {needed[0]}.{needed[1]})" for needed, what in _NEEDS if version < needed]
 
 
 def parse_version(told: str) -> tuple[int, ...]:

@@ -15,7 +15,7 @@ import structlog
 from server.config import Settings
 from server.git import diff, merging, prepared, workspace
 from server.git.bundle import take_bundle, write_bundle
-from server.git.command import PINNING_VERSION, Git, GitFailed
+from server.git.command import Git, GitFailed, lacking
 from server.git.fetches import Fetches
 from server.git.importing import Importer, Parentage, commit_tree
 from server.git.mirror import Mirrors, to_its_end
@@ -340,7 +340,7 @@ async def open_git(settings: Settings, *, limits: Limits | None = None, token: T
 
 async def _warn_of_an_old_git(git: Git) -> None:
     try:
-        if (version := await git.version()) < PINNING_VERSION:
-            log.warning("git.too_old_for_public_hosts", version=version, needed=PINNING_VERSION)
+        if lacks := lacking(version := await git.version()):
+            log.warning("git.too_old", version=version, lacks=lacks)
     except (GitFailed, OSError) as error:
         log.warning("git.unusable", error=str(error))

@@ -9,13 +9,16 @@ from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
+from structlog.testing import capture_logs
 from support.git_server import GitServer
 
 from server.cli import checks
+from server.config import Settings
 from server.git import remote as remote_module
 from server.git.command import Git
 from server.git.remote import Remote
 from server.git.remote_url import RemoteUrls
+from server.git.repository import open_git
 from server.kernel.errors import RepositoryUnreachable
 from server.kernel.ports.repositories import Repository
 
@@ -78,12 +81,23 @@ async def test_a_git_that_would_ignore_the_address_reaches_no_public_host(tmp_pa
     assert server.asked == []
 
 
-def test_doctor_says_so(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.mark.parametrize(("version", "lacks"), [("2.35.1", 3), ("2.36.6", 2), ("2.37.0", 1), ("2.38.0", 0), ("2.39.5 (Apple Git-154)", 0)])
+def test_doctor_says_what_an_old_git_cannot_do(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, version: str, lacks: int) -> None:
     found = str(old_git(tmp_path))
     monkeypatch.setattr(checks.shutil, "which", lambda name: found)
-    monkeypatch.setattr(checks, "_output", lambda argv: "git version 2.36.6" if argv[-1] == "--version" else str(backend(tmp_path)))
+    monkeypatch.setattr(checks, "_output", lambda argv: f"git version {version}" if argv[-1] == "--version" else str(backend(tmp_path)))
     finding = checks.git(tmp_path)
-    assert (finding.level, "2.37" in finding.remedy) == (checks.Level.LIMITED, True)
+    assert finding.level is (checks.Level.LIMITED if lacks else checks.Level.FINE)
+    assert finding.remedy.count("(Git 2.") == lacks
+
+
+async def test_a_server_says_so_when_it_starts(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("PATH", f"{old_git(tmp_path).parent}:/usr/bin:/bin")
+    with capture_logs() as told:
+        async with open_git(Settings(data_dir=tmp_path / "data")):
+            pass
+    (warning,) = (line for line in told if line["event"] == "git.too_old")
+    assert (warning["version"], len(warning["lacks"])) == ((2, 36), 2)
 
 
 def backend(tmp_path: Path) -> Path:
