@@ -133,7 +133,7 @@ class Settings(WorkerSettings):
 
     # -- object store `s3`
     s3_endpoint: str = Field("", description="`host:port` of an S3 server.")
-    s3_bucket: str = Field("treadle", description="Its bucket; made when missing.")
+    s3_bucket: Annotated[str, AfterValidator(forms.bucket)] = Field("treadle", description="Its bucket; made when missing.")
     s3_access_key: str = Field("", description="Its access key.")
     s3_secret_key: SecretStr = Field(SecretStr(""), description="Its secret key.")
     s3_secure: bool = Field(True, description="Whether it speaks TLS.")

@@ -29,8 +29,17 @@ _LINK = re.compile(r"[A-Za-z0-9._~:/?#\[\]@!$&'()*+,;=%{}-]{1,500}")
 _UIDS = re.compile(r"([0-9]{1,10})-([0-9]{1,10})")
 _USER = re.compile(r"([0-9]{1,10})(?::([0-9]{1,10}))?")
 _LAST_ID = 2**31 - 1
+# https://docs.aws.amazon.com/AmazonS3/latest/userguide/bucketnamingrules.html
+_BUCKET = re.compile(r"[a-z0-9][a-z0-9.-]{1,61}[a-z0-9]")
 _AGENT = re.compile(r"[a-z0-9][a-z0-9-]{0,27}")
 MAX_POOL = 256
+
+
+def bucket(text: str) -> str:
+    """A name that any S3 server takes; else it would be found out at the end of the first turn."""
+    if not _BUCKET.fullmatch(text):
+        raise ValueError(f"{text!r} is no bucket's name: 3 to 63 of a-z, 0-9, `-` and `.`, the first and the last a letter or digit")
+    return text
 
 
 def address(text: str) -> str:

@@ -17,15 +17,17 @@ from treadle_client import AsyncFiles
 from treadle_client import files as edits
 
 _NEEDED = {"cat": 1, "put": 1, "rm": 1, "mkdir": 1, "mv": 2, "find": 1, "grep": 1}
-_MOST = 2
+_MOST = {"mv": 2, "find": 2, "grep": 2, "diff": 2}
 _MARKS = {pb.FILE_KIND_DIRECTORY: "/", pb.FILE_KIND_LINK: "@", pb.FILE_KIND_EXECUTABLE: "*", pb.FILE_KIND_SUBMODULE: "/"}
 
 
 def run(options: argparse.Namespace) -> ExitCode:
     """Errors: CommandFailed."""
-    needed = _NEEDED.get(options.action, 0)
-    if not needed <= len(options.path) <= _MOST:
-        raise CommandFailed(f"`treadle files {options.action} {options.session}` needs {needed} to {_MOST} names", ExitCode.REFUSED)
+    needed, most = _NEEDED.get(options.action, 0), _MOST.get(options.action, 1)
+    if not needed <= len(options.path) <= most:
+        names = f"{needed} to {most} names" if needed != most else "one name" if most == 1 else f"{most} names"
+        hint = "; the content comes from standard input: < FILE" if options.action == "put" else ""
+        raise CommandFailed(f"`treadle files {options.action}` takes {names} after the session{hint}", ExitCode.REFUSED)
     asyncio.run(_run(options))
     return ExitCode.DONE
 

@@ -41,6 +41,7 @@ from server.spawner.settings import SpawnerSettings
         ("gateway_tls_key", "/etc/hostname", "only together with TREADLE_GATEWAY_TLS_CERTIFICATE"),
         ("gateway_tls_certificate", "/nowhere", "/nowhere cannot be read: No such file or directory"),
         ("gateway_tls_certificate", "/", "/ cannot be read: Is a directory"),
+        ("s3_bucket", "ends-with-", "'ends-with-' is no bucket's name"),
         ("log_level", "bogus", "'debug', 'info', 'warning' or 'error'"),
         ("log_format", "bogus", "'console' or 'json'"),
         ("git_allowed_prefixes", "http://x", "'http://x' is not an http or https URL that ends with /"),

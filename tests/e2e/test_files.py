@@ -213,6 +213,9 @@ async def test_the_command_line_works_on_files(files: Calls) -> None:
     assert (code, out.splitlines()[:1]) == (0, [b"           4  a.txt"])
     code, out = await treadle("put", "new.txt", "--etag", "", stdin=b"new\n")
     assert (code, out.split()[1]) == (0, b"new.txt")
+    # As with cp, by habit: it would have emptied the file.
+    assert (await treadle("put", "new.txt", "here.txt"))[0] == 2
+    assert (await treadle("rm", "new.txt", "a.txt"))[0] == 2
     assert await treadle("cat", "new.txt") == (0, b"new\n")
     assert (await treadle("put", "new.txt", "--etag", "", stdin=b"newer\n"))[0] == 2
     assert (await treadle("mv", "new.txt", "sub/new.txt"))[0] == 0

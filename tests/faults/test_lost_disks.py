@@ -55,7 +55,7 @@ def settings(database: DatabaseUrls, server_data_dir: Path, git_server: GitServe
         s3_access_key=s3.access_key,
         s3_secret_key=s3.secret_key,
         s3_secure=False,
-        s3_bucket=f"test-{server_data_dir.parent.name.lower().replace('_', '-')}",
+        s3_bucket=f"test-{server_data_dir.parent.name.lower().replace('_', '-')}-bucket",
         snapshot_retry_seconds=0.2,
     )
 
