@@ -15,6 +15,7 @@ async def run(only: str = "") -> None:
         f"storage-{only}" if only else "storage",
         "Git and storage",
         rows,
-        "A session is ready when its fetch, its branch on the remote, and its workspace are made; the remote is `git http-backend` on the "
-        "same machine. Of a repository of more than 16 MiB a workspace has the last 200 commits.",
+        "Workspaces: a session is ready when its fetch, its branch on the remote, and its workspace are made; the remote is `git "
+        "http-backend` on the same machine. Of a repository of more than 16 MiB a workspace has the last 200 commits. Files: over gRPC "
+        "directly, one call behind the other, while the edit before is stored as a snapshot; `download` is the whole session as tar.gz.",
     )
