@@ -148,6 +148,11 @@ def _deployed(git: GitServer, tmp_path: Path) -> Iterator[tuple[Path, Callable[[
             print(docker("secret", "rm", secret.id, check=False))
 
 
+def secrets_by_name() -> set[str]:
+    """Of the deployment. Those of workers come and go with them."""
+    return {secret.name for secret in client().secrets.list(filters={"label": "treadle"})}
+
+
 def made_secrets(home: Path, *words: str, refused: str = "") -> None:
     command, given = [ROOT / "tools" / "swarm-secrets", *words], os.environ | {"DOCKER_HOST": HOST, "STACK": STACK}
     done = subprocess.run(command, cwd=home, env=given, capture_output=True, text=True, timeout=300, check=False)
@@ -156,12 +161,12 @@ def made_secrets(home: Path, *words: str, refused: str = "") -> None:
 
 def a_rotation_that_is_refused_changes_nothing(home: Path) -> None:
     """Afterwards it is as if nobody had seen the end of one: Postgres has the owner's password of a version that does not count."""
-    there, told = docker("secret", "ls", "--format", "{{.Name}}"), secrets_of(home)
+    there, told = secrets_by_name(), secrets_of(home)
     (postgres,) = containers("postgres")
     command = ["psql", "--username", "postgres", "--command", "ALTER ROLE postgres PASSWORD 'another'", "treadle"]
     assert postgres.exec_run(command).exit_code == 0
     made_secrets(home, "--rotate", "database", refused="Postgres was not given its new passwords")
-    assert (docker("secret", "ls", "--format", "{{.Name}}"), secrets_of(home)) == (there, told)
+    assert (secrets_by_name(), secrets_of(home)) == (there, told)
     # What the next one makes of it.
     (home / "url").write_text("postgresql://postgres:another@postgres/treadle")
     docker("secret", "create", "--label", "treadle", "treadle_database_owner_url_2", str(home / "url"))
