@@ -123,7 +123,7 @@ async def _importer(settings: Settings, source: Source, owners: Owners, tenant_i
         # What is recorded is pending: the server, which has the same mirrors, puts it into the object store.
         notes = Notes(stores.history, journal, codec, secrets=known_secrets(settings, os.environ), recorded=lambda _: None)
         survey = Survey(reader, repositories, stores.legacy, owners, tenant_id=tenant_id)
-        target = Target(stores.sessions, stores.legacy, repositories, codec, notes)
+        target = Target(stores.sessions, stores.legacy, repositories, repositories.trees, codec, notes)
         yield Importer(source, survey, reader, target, scratch=scratch, dry_run=dry_run)
 
 

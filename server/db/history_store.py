@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager
 
@@ -12,6 +13,7 @@ from server.db.pool import Database
 from server.db.queries import SQL
 from server.db.rows import parse_uuid, snapshot_from
 from server.db.session_store import insert_session, load_session, lock_session, refuse_in_the_way
+from server.db.transcripts import pack
 from server.kernel.errors import HeadMoved, InvalidField, SnapshotNotFound
 from server.kernel.event import Chunk
 from server.kernel.history import Moment, NewFork, NewSnapshot, Snapshot, SnapshotPage
@@ -30,6 +32,8 @@ class PostgresHistoryStore:
 
     async def record(self, principal: Principal, session_id: str, *, head: str, snapshot: NewSnapshot, seal: Seal) -> Snapshot:
         """See HistoryStore."""
+        remembered = snapshot.remembered
+        packed = await asyncio.to_thread(pack, remembered.transcript) if remembered else None
         async with self._between(principal, session_id) as (connection, position):
             if position["head_commit"] != head:
                 newest = await connection.fetchrow(SQL["newest_snapshot"], principal.tenant_id, session_id)
@@ -41,6 +45,9 @@ class PostgresHistoryStore:
                 await _recall(
                     connection, principal.tenant_id, session_id, snapshot.restored, of=session_id, number=snapshot.restored.conversation
                 )
+            if remembered and packed:
+                told = (remembered.provider, packed.data, packed.size, head)
+                await connection.execute(SQL["remember"], principal.tenant_id, principal.user_id, session_id, *told)
             made = await connection.fetchrow(
                 SQL["insert_snapshot"],
                 principal.tenant_id,

@@ -10,6 +10,7 @@ from datetime import datetime
 from server.db.pool import Database
 from server.db.queries import SQL
 from server.db.transcripts import pack
+from server.kernel.history import Remembered
 from server.kernel.identity import Principal
 
 
@@ -18,6 +19,15 @@ class Agreed:
     """The archive that was imported or written last, and the commit that it stands for."""
 
     version: str
+    sha256: str
+    commit: str
+
+
+@dataclass(frozen=True)
+class Intended:
+    """The archive that a server was about to write, and the commit that it stands for: when it is in the bucket, that server died before it
+    could agree."""
+
     sha256: str
     commit: str
 
@@ -34,7 +44,10 @@ class Standing:
     """Whether it was made for an archive."""
     has_turns: bool = False
     active: bool = False
+    head_is_import: bool = False
+    """Nothing was done here since the last import, even if that did not come to agree."""
     agreed: Agreed | None = None
+    intended: Intended | None = None
 
 
 @dataclass(frozen=True)
@@ -46,6 +59,9 @@ class Unwritten:
     session_id: str
     session_key: str
     version: str
+    intended_sha256: str
+    """As in Intended; empty for none."""
+    intended_commit: str
     title: str
     repository_url: str
     base_branch: str
@@ -71,9 +87,10 @@ class PostgresLegacyStore:
         """What there is of a session, whosever it is."""
         async with self._system.connection() as connection:
             row = await connection.fetchrow(SQL["legacy_standing"], session_id)
-        agreed = Agreed(row["version"], row["sha256"], row["commit"]) if row["commit"] is not None else None
+        agreed = Agreed(row["version"], row["sha256"], row["commit"]) if row["commit"] else None
+        intended = Intended(row["intended_sha256"], row["intended_commit"]) if row["intended_commit"] else None
         if row["owner_id"] is None:
-            return Standing(agreed=agreed)
+            return Standing(agreed=agreed, intended=intended)
         return Standing(
             row["tenant_id"],
             row["owner_id"],
@@ -82,7 +99,9 @@ class PostgresLegacyStore:
             imported=row["imported"],
             has_turns=row["has_turns"],
             active=row["active"],
+            head_is_import=bool(row["head_is_import"]),
             agreed=agreed,
+            intended=intended,
         )
 
     async def adopt(self, owner: Principal, session_id: str, *, branch: str, provider: str, created_at: datetime | None) -> None:
@@ -90,21 +109,27 @@ class PostgresLegacyStore:
         async with self._system.connection() as connection:
             await connection.execute(SQL["legacy_adopt"], owner.tenant_id, owner.user_id, session_id, branch, provider, created_at)
 
-    async def pushed(self, owner: Principal, session_id: str, commit: str) -> None:
-        """The session's branch on the remote is at this commit."""
+    async def pushed(self, owner: Principal, session_id: str, commit: str, *, head: str) -> None:
+        """The session's branch on the remote is at this commit, unless the session's head is not at `head` any more."""
         async with self._system.connection() as connection:
-            await connection.execute(SQL["legacy_pushed"], owner.tenant_id, owner.user_id, session_id, commit)
+            await connection.execute(SQL["legacy_pushed"], owner.tenant_id, owner.user_id, session_id, commit, head)
 
-    async def remember(self, owner: Principal, session_id: str, *, provider: str, transcript: bytes) -> None:
-        """What the agent's next turn begins with."""
-        packed = await asyncio.to_thread(pack, transcript)
+    async def remember(self, owner: Principal, session_id: str, remembered: Remembered, *, head: str) -> None:
+        """What the agent's next turn begins with, unless a turn is active or the session's head is not at `head` any more."""
+        packed = await asyncio.to_thread(pack, remembered.transcript)
+        told = (remembered.provider, packed.data, packed.size, head)
         async with self._system.connection() as connection:
-            await connection.execute(SQL["legacy_remember"], owner.tenant_id, owner.user_id, session_id, provider, packed.data, packed.size)
+            await connection.execute(SQL["remember"], owner.tenant_id, owner.user_id, session_id, *told)
 
     async def agree(self, owner: Principal, session_id: str, key: str, agreed: Agreed) -> None:
         """This archive and this commit are the same work."""
         async with self._system.connection() as connection:
             await connection.execute(SQL["legacy_agreed"], owner.tenant_id, session_id, key, agreed.version, agreed.sha256, agreed.commit)
+
+    async def intend(self, owner: Principal, session_id: str, key: str, intended: Intended) -> None:
+        """This archive is about to be written."""
+        async with self._system.connection() as connection:
+            await connection.execute(SQL["legacy_intend"], owner.tenant_id, session_id, key, intended.sha256, intended.commit)
 
     async def unwritten(self, *, since: datetime | None) -> tuple[Sequence[Unwritten], datetime]:
         """Sessions without an active turn whose newest commit was not agreed about, of those that changed since then; and the time."""

@@ -878,7 +878,9 @@ SELECT tenant_id, id AS user_id, name, email FROM users WHERE tenant_id = $1 AND
 SELECT s.tenant_id, s.owner_id, s.branch, s.head_commit, s.labels ? 'legacy' AS imported,
        EXISTS (SELECT FROM turns t WHERE t.tenant_id = s.tenant_id AND t.session_id = s.id) AS has_turns,
        EXISTS (SELECT FROM turns t WHERE t.tenant_id = s.tenant_id AND t.session_id = s.id AND t.active) AS active,
-       a.version, a.sha256, a.commit
+       (SELECT n.kind = 'IMPORT' AND n.commit = s.head_commit FROM snapshots n
+        WHERE n.tenant_id = s.tenant_id AND n.session_id = s.id ORDER BY n.number DESC LIMIT 1) AS head_is_import,
+       a.version, a.sha256, a.commit, a.intended_sha256, a.intended_commit
 FROM (SELECT $1::uuid AS id) AS q
 LEFT JOIN session_heads h ON h.session_id = q.id
 LEFT JOIN sessions s ON s.tenant_id = h.tenant_id AND s.id = h.session_id
@@ -894,15 +896,17 @@ WHERE tenant_id = $1 AND owner_id = $2 AND id = $3
 
 
 -- legacy_pushed --
-UPDATE sessions SET pushed_commit = $4, push_refusal = '', push_message = '' WHERE tenant_id = $1 AND owner_id = $2 AND id = $3
+-- Not after a turn, whose own push may be on its way.
+UPDATE sessions SET pushed_commit = $4, push_refusal = '', push_message = ''
+WHERE tenant_id = $1 AND owner_id = $2 AND id = $3 AND head_commit = $5
 
 
--- legacy_remember --
--- Not beside a turn, which knows better.
+-- remember --
+-- Not beside a turn, nor after one that began since the head was looked at: it knows better.
 INSERT INTO transcripts (tenant_id, session_id, provider, turn_number, data, size)
 SELECT s.tenant_id, s.id, $4, coalesce((SELECT max(number) FROM turns t WHERE t.tenant_id = s.tenant_id AND t.session_id = s.id), 0), $5, $6
 FROM sessions s
-WHERE s.tenant_id = $1 AND s.owner_id = $2 AND s.id = $3
+WHERE s.tenant_id = $1 AND s.owner_id = $2 AND s.id = $3 AND s.head_commit = $7
   AND NOT EXISTS (SELECT FROM turns t WHERE t.tenant_id = s.tenant_id AND t.session_id = s.id AND t.active)
 ON CONFLICT (tenant_id, session_id, provider)
 DO UPDATE SET turn_number = excluded.turn_number, data = excluded.data, size = excluded.size, updated_at = now()
@@ -912,14 +916,23 @@ DO UPDATE SET turn_number = excluded.turn_number, data = excluded.data, size = e
 INSERT INTO legacy_archives (tenant_id, session_id, session_key, version, sha256, commit)
 VALUES ($1, $2, $3, $4, $5, $6)
 ON CONFLICT (session_id) DO UPDATE
-SET version = excluded.version, sha256 = excluded.sha256, commit = excluded.commit, updated_at = now()
+SET version = excluded.version, sha256 = excluded.sha256, commit = excluded.commit, intended_sha256 = '', intended_commit = '',
+    updated_at = now()
+WHERE legacy_archives.tenant_id = excluded.tenant_id
+
+
+-- legacy_intend --
+INSERT INTO legacy_archives (tenant_id, session_id, session_key, version, sha256, commit, intended_sha256, intended_commit)
+VALUES ($1, $2, $3, '', '', '', $4, $5)
+ON CONFLICT (session_id) DO UPDATE
+SET intended_sha256 = excluded.intended_sha256, intended_commit = excluded.intended_commit, updated_at = now()
 WHERE legacy_archives.tenant_id = excluded.tenant_id
 
 
 -- legacy_unwritten --
 -- No index helps here; it is one look at all sessions every few seconds, and only while two systems run side by side.
 SELECT s.tenant_id, s.owner_id, s.id AS session_id, coalesce(a.session_key, s.id::text) AS session_key, coalesce(a.version, '') AS version,
-       s.title, s.repository_url, s.base_branch, s.branch, s.head_commit AS commit, s.created_at, s.updated_at
+       coalesce(a.intended_sha256, '') AS intended_sha256, coalesce(a.intended_commit, '') AS intended_commit, s.title, s.repository_url, s.base_branch, s.branch, s.head_commit AS commit, s.created_at, s.updated_at
 FROM sessions s LEFT JOIN legacy_archives a ON a.session_id = s.id
 WHERE ($1::timestamptz IS NULL OR s.updated_at > $1) AND s.head_commit <> '' AND s.branch <> ''
   AND a.commit IS DISTINCT FROM s.head_commit

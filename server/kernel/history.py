@@ -31,6 +31,14 @@ class Moment:
 
 
 @dataclass(frozen=True)
+class Remembered:
+    """What an agent of this provider goes on with: its transcript, which came from elsewhere."""
+
+    provider: str
+    transcript: bytes
+
+
+@dataclass(frozen=True)
 class NewSnapshot:
     """A commit that is about to become the session's head, and is in its mirror already."""
 
@@ -41,6 +49,8 @@ class NewSnapshot:
     message: str = ""
     restored: Moment | None = None
     """The session goes on with what its agent remembered then, and with that agent."""
+    remembered: Remembered | None = None
+    """The session's agent goes on with this."""
 
 
 @dataclass(frozen=True)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import tempfile
+import uuid
 from collections.abc import AsyncGenerator, AsyncIterator, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, replace
@@ -25,12 +26,13 @@ from server.kernel.errors import (
     TurnActive,
 )
 from server.kernel.event import Fact
-from server.kernel.history import NewSnapshot, SnapshotKind
+from server.kernel.history import NewSnapshot, Remembered, SnapshotKind
 from server.kernel.identity import Principal
 from server.kernel.journal import Notes
 from server.kernel.ports.event_codec import EventCodec
 from server.kernel.ports.repositories import Author, Imported, Repositories
 from server.kernel.ports.session_store import SessionStore
+from server.kernel.ports.trees import Trees
 from server.kernel.session import NewSession
 from server.legacy.conversation import PROVIDER, transcript_from
 from server.legacy.isolation import Reader, Unpacked
@@ -41,6 +43,8 @@ from server.legacy.survey import PassedOver, Plan, Reason, Survey, session_id_of
 from server.legacy.tar import Refused
 
 _MESSAGE = "Work from the system before Treadle"
+_STAGING = uuid.UUID("0b7c4f0a-3a57-4c5e-8f0e-5d2c1a9e7b36")
+"""What keeps a commit until it is the session's: the private ref of an id that is made from the session's."""
 
 
 @dataclass(frozen=True)
@@ -50,6 +54,7 @@ class Target:
     sessions: SessionStore
     records: PostgresLegacyStore
     repositories: Repositories
+    trees: Trees
     codec: EventCodec
     notes: Notes
 
@@ -89,17 +94,18 @@ class Importer:
         if entry.size > self._reader.limits.archive_bytes:
             raise Refused("TOO_LARGE", f"the archive has {entry.size:,} bytes")
         standing = await self._target.records.standing(outcome.session_id)
-        agreed = standing.agreed
-        if agreed and not standing.owner_id:
+        agreed, intended = standing.agreed, standing.intended
+        if (agreed or intended) and not standing.owner_id:
             raise PassedOver(Reason.DELETED, "it was imported, and the session was deleted since")
         if agreed and agreed.version == entry.version:
             return replace(outcome, status=Status.UNCHANGED, sha256=agreed.sha256, commit=agreed.commit)
         async with self._downloaded(entry) as (archive, sha256):
             outcome = replace(outcome, sha256=sha256)
-            if agreed and agreed.sha256 == sha256:  # a copy of it, or it was written anew
-                owner = Principal(standing.tenant_id, standing.owner_id, "", "")
-                await self._agree(owner, entry, Agreed(entry.version, sha256, agreed.commit))
-                return replace(outcome, status=Status.UNCHANGED, commit=agreed.commit)
+            for known in (agreed, intended):
+                if known and known.sha256 == sha256:  # a copy of it, or it was written anew; or by a server that could not say so
+                    owner = Principal(standing.tenant_id, standing.owner_id, "", "")
+                    await self._agree(owner, entry, Agreed(entry.version, sha256, known.commit))
+                    return replace(outcome, status=Status.UNCHANGED, commit=known.commit)
             plan = await self._survey.plan(entry, standing, archive, sha256)
             outcome = replace(
                 outcome, layout=plan.found.layout, owner=plan.owner.user_id, repository=plan.repository.url, branch=plan.branch
@@ -111,8 +117,9 @@ class Importer:
                 return await self._take(plan, await self._reader.unpack(archive, plan.found, into), outcome)
 
     async def _take(self, plan: Plan, unpacked: Unpacked, outcome: Outcome) -> Outcome:
-        """From a tree to a session. Each step may be repeated."""
-        target = self._target
+        """From a tree to a session. Each step may be repeated. A turn may begin at any time: what it works on and what its agent remembers
+        change in one step, which is refused then, and the session's private ref comes after it."""
+        target, staging = self._target, str(uuid.uuid5(_STAGING, plan.session_id))
         start = await target.repositories.fetch(
             plan.repository,
             branch=plan.base_branch,
@@ -121,7 +128,7 @@ class Importer:
         )
         imported = await target.repositories.import_workspace(
             plan.repository,
-            session_id=plan.session_id,
+            session_id=staging,
             workspace=unpacked.tree,
             parent=start,
             message=_message(plan),
@@ -130,28 +137,32 @@ class Importer:
         )
         commit = imported.commit or start
         conversation = await asyncio.to_thread(transcript_from, plan.found.transcript, unpacked.transcript)
+        remembered = Remembered(PROVIDER, conversation) if conversation else None
         if not plan.standing.owner_id:
             await self._make_session(plan)
         await target.records.adopt(
             plan.owner,
             plan.session_id,
             branch=plan.branch if plan.branch_exists else "",
-            provider=PROVIDER if conversation else "",
+            provider=PROVIDER if remembered else "",
             created_at=plan.said.created_at,
         )
-        if plan.branch_exists and start != plan.standing.head_commit:
-            await target.records.pushed(plan.owner, plan.session_id, start)
-        if conversation:  # before the commit, which it then goes with in the session's history
-            await target.records.remember(plan.owner, plan.session_id, provider=PROVIDER, transcript=conversation)
-        moved = commit != plan.standing.head_commit
+        head = plan.standing.head_commit
+        if plan.branch_exists and start != head:
+            await target.records.pushed(plan.owner, plan.session_id, start, head=head)
+        moved = commit != head
         if moved:
-            await self._record(plan, imported, start, commit)
+            await self._record(plan, imported, NewSnapshot(SnapshotKind.IMPORT, commit, start, _message(plan), remembered=remembered))
+        elif remembered:
+            await target.records.remember(plan.owner, plan.session_id, remembered, head=head)
+        await target.trees.keep(plan.repository, plan.session_id, commit)
+        await target.repositories.forget(plan.repository, session_id=staging)
         await self._agree(plan.owner, plan.entry, Agreed(plan.entry.version, plan.sha256, commit))
         return replace(
             outcome,
             status=Status.IMPORTED if moved else Status.UNCHANGED,
             commit=commit,
-            conversation=bool(conversation),
+            conversation=bool(remembered),
             skipped_paths=imported.skipped_count,
         )
 
@@ -166,11 +177,9 @@ class Importer:
         )
         await self._target.sessions.create(plan.owner, session, request_id="", request_digest="")
 
-    async def _record(self, plan: Plan, imported: Imported, start: str, commit: str) -> None:
-        snapshot = NewSnapshot(SnapshotKind.IMPORT, commit, parent=start, message=_message(plan))
-        await self._target.notes.record(
-            plan.owner, plan.session_id, head=plan.standing.head_commit, snapshot=snapshot, facts=self._facts(plan, imported, commit)
-        )
+    async def _record(self, plan: Plan, imported: Imported, snapshot: NewSnapshot) -> None:
+        facts = self._facts(plan, imported, snapshot.commit)
+        await self._target.notes.record(plan.owner, plan.session_id, head=plan.standing.head_commit, snapshot=snapshot, facts=facts)
 
     def _facts(self, plan: Plan, imported: Imported, commit: str) -> list[Fact]:
         codec = self._target.codec

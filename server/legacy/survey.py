@@ -152,7 +152,7 @@ def _refuse_standing(standing: Standing, owner: Principal) -> None:
     if standing.active:
         raise PassedOver(Reason.BUSY, "a turn is active in its session")
     moved = standing.head_commit != agreed.commit if agreed else standing.has_turns or not standing.imported
-    if moved:
+    if moved and not standing.head_is_import:
         raise PassedOver(Reason.DIVERGED, "both systems worked on the session since they agreed")
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import tempfile
 import threading
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
@@ -13,14 +14,14 @@ from pathlib import Path
 import structlog
 
 from server.config import Settings
-from server.db.legacy_store import Agreed, PostgresLegacyStore, Unwritten
+from server.db.legacy_store import Agreed, Intended, PostgresLegacyStore, Unwritten
 from server.kernel.errors import KernelError
 from server.kernel.identity import Principal
 from server.kernel.ports.repositories import Repositories, Repository
 from server.legacy.packing import pack, repository_name
 from server.legacy.scratch import scratch_directory, sweep
 from server.legacy.source import NAME
-from server.storage.s3_shared import SharedBucket, open_shared
+from server.storage.s3_shared import SeenObject, SharedBucket, open_shared
 from server.workers.carriage import in_own_thread
 
 EVERY_SECONDS = 5.0
@@ -63,6 +64,7 @@ class Writer:
         self._scratch = scratch
         self._since: datetime | None = None
         self._told: set[tuple[str, str]] = set()
+        self._theirs: set[tuple[str, str]] = set()
 
     async def run(self) -> None:
         """Until cancelled."""
@@ -91,10 +93,16 @@ class Writer:
     async def _write(self, session: Unwritten) -> bool:
         """False when the old system wrote it since: then that is for an import. Errors: KernelError, OSError."""
         key = f"{session.session_key}/{NAME}"
+        owner = Principal(session.tenant_id, session.owner_id, "", "")
         there = await self._bucket.find(key)
         if there is not None and there.version != session.version:
-            self._tell("legacy.archive_newer", session, remedy="treadle legacy import")
-            return False
+            if not await self._is_ours(session, there):
+                self._tell("legacy.archive_newer", session, remedy="treadle legacy import")
+                return False
+            ours = Agreed(there.version, session.intended_sha256, session.intended_commit)
+            await self._records.agree(owner, session.session_id, session.session_key, ours)
+            if ours.commit == session.commit:
+                return True
         repository = Repository(session.tenant_id, session.owner_id, session.repository_url)
         if not await self._repositories.holds(repository, session.commit):
             return True  # the server that made it writes it
@@ -108,12 +116,24 @@ class Writer:
                 into=tree / "workspace" / repository_name(session.repository_url),
             )
             packed = await in_own_thread(partial(pack, session, tree, scratch / NAME, stop), stop.set)
-            written = await self._bucket.replace(key, packed.path)
-        owner = Principal(session.tenant_id, session.owner_id, "", "")
+            await self._records.intend(owner, session.session_id, session.session_key, Intended(packed.sha256, session.commit))
+            written = await self._bucket.replace(key, packed.path, over=there)
+        if written is None:  # in the meantime, or our own before an answer that was lost: the next look sees which
+            return False
         agreed = Agreed(written.version, packed.sha256, session.commit)
         await self._records.agree(owner, session.session_id, session.session_key, agreed)
         log.info("legacy.written", session_id=session.session_id, bytes=written.size)
         return True
+
+    async def _is_ours(self, session: Unwritten, there: SeenObject) -> bool:
+        """Whether it is what a server was about to write when it was cut short."""
+        if not session.intended_sha256 or (session.session_id, there.version) in self._theirs:
+            return False
+        with tempfile.TemporaryFile(dir=self._scratch) as archive:
+            ours = await self._bucket.download(there.key, archive, max_bytes=there.size) == session.intended_sha256
+        if not ours:
+            self._theirs.add((session.session_id, there.version))
+        return ours
 
     def _tell(self, event: str, session: Unwritten, **more: str) -> None:
         """Once for each state of a session; it is looked at every few seconds."""

@@ -44,7 +44,7 @@ class Limits:
 @asynccontextmanager
 async def open_s3(settings: Settings, limits: Limits = Limits()) -> AsyncIterator[ObjectStore]:
     """The bucket `s3_bucket`. A store that is down must not keep Treadle from starting: that is only logged. Errors: SettingsUnfit."""
-    async with connected(settings, limits) as (client, threads):
+    async with connected(settings, limits) as (client, _, threads):
         store = S3Store(client, settings.s3_bucket, threads)
         looking = asyncio.create_task(_look(store, settings.s3_endpoint), name="first look at the object store")
         try:
@@ -55,8 +55,8 @@ async def open_s3(settings: Settings, limits: Limits = Limits()) -> AsyncIterato
 
 
 @asynccontextmanager
-async def connected(settings: Settings, limits: Limits = Limits()) -> AsyncIterator[tuple[Minio, Threads]]:
-    """A client of the server that the settings name, and threads for it. Errors: SettingsUnfit."""
+async def connected(settings: Settings, limits: Limits = Limits()) -> AsyncIterator[tuple[Minio, urllib3.PoolManager, Threads]]:
+    """A client of the server that the settings name, its connections, and threads for it. Errors: SettingsUnfit."""
     if not settings.s3_endpoint:
         raise SettingsUnfit("TREADLE_S3_ENDPOINT is needed with a bucket of S3: host:port of the server")
     threads = Threads("s3", size=_THREADS)
@@ -70,6 +70,7 @@ async def connected(settings: Settings, limits: Limits = Limits()) -> AsyncItera
                 secure=settings.s3_secure,
                 http_client=http,
             ),
+            http,
             threads,
         )
     finally:

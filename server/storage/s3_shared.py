@@ -7,19 +7,23 @@ import threading
 from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
+from datetime import timedelta
+from http import HTTPStatus
 from pathlib import Path
 from typing import BinaryIO
 
+import urllib3
 from minio import Minio
 from minio.error import S3Error
 
 from server.config import Settings
 from server.kernel.errors import ObjectNotFound, ObjectStoreUnavailable
 from server.storage.reading import PIECE_BYTES, Stopped
-from server.storage.s3 import PART_BYTES, connected, s3_failures
+from server.storage.s3 import connected, s3_failures
 from server.storage.threads import Threads
 
 _ABSENT = frozenset({"NoSuchKey", "NoSuchBucket"})
+_SIGNED_FOR = timedelta(hours=1)
 
 
 @dataclass(frozen=True)
@@ -34,15 +38,16 @@ class SeenObject:
 @asynccontextmanager
 async def open_shared(settings: Settings, bucket: str) -> AsyncIterator[SharedBucket]:
     """A bucket of the server that the TREADLE_S3_ settings name. Errors: SettingsUnfit."""
-    async with connected(settings) as (client, threads):
-        yield SharedBucket(client, bucket, threads)
+    async with connected(settings) as (client, http, threads):
+        yield SharedBucket(client, http, bucket, threads)
 
 
 class SharedBucket:
     """Its keys are the other system's. Errors of all: ObjectStoreUnavailable."""
 
-    def __init__(self, client: Minio, bucket: str, threads: Threads) -> None:
+    def __init__(self, client: Minio, http: urllib3.PoolManager, bucket: str, threads: Threads) -> None:
         self._client = client
+        self._http = http
         self._bucket = bucket
         self._threads = threads
 
@@ -59,9 +64,10 @@ class SharedBucket:
         ObjectNotFound."""
         return await self._threads.run(lambda stop: self._download(key, into, max_bytes, stop))
 
-    async def replace(self, key: str, source: Path) -> SeenObject:
-        """Write an object, which readers see whole or not at all."""
-        return await self._threads.run(lambda _: self._replace(key, source))
+    async def replace(self, key: str, source: Path, *, over: SeenObject | None) -> SeenObject | None:
+        """Write an object of at most 5 GiB, which readers see whole or not at all, in the place of `over`. None, and nothing is written,
+        when something else is there by now."""
+        return await self._threads.run(lambda _: self._replace(key, source, over))
 
     def _list(self, stop: threading.Event) -> Sequence[SeenObject]:
         found = []
@@ -105,10 +111,18 @@ class SharedBucket:
                 response.release_conn()
         return digest.hexdigest()
 
-    def _replace(self, key: str, source: Path) -> SeenObject:
+    def _replace(self, key: str, source: Path, over: SeenObject | None) -> SeenObject | None:
+        """By a signed URL, since the SDK's own `put_object` takes no condition."""
+        size = source.stat().st_size
+        condition = {"If-Match": f'"{over.version}"'} if over else {"If-None-Match": "*"}
+        headers = {"Content-Length": str(size), "Content-Type": "application/gzip", **condition}
         with source.open("rb") as file, s3_failures(key):
-            size = source.stat().st_size
-            made = self._client.put_object(self._bucket, key, file, size, part_size=PART_BYTES, num_parallel_uploads=1)
-        if not made.etag:
-            raise ObjectStoreUnavailable(f"the object store did not say what it made of {key!r}", key=key)
-        return SeenObject(key, made.etag.strip('"'), size)
+            url = self._client.presigned_put_object(self._bucket, key, expires=_SIGNED_FOR)
+            response = self._http.request("PUT", url, body=file, headers=headers)
+        # Absent is not what `over` was, either.
+        if response.status in (HTTPStatus.PRECONDITION_FAILED, HTTPStatus.CONFLICT) or (over and response.status == HTTPStatus.NOT_FOUND):
+            return None
+        version = response.headers.get("etag", "").strip('"')
+        if response.status != HTTPStatus.OK or not version:
+            raise ObjectStoreUnavailable(f"the object store refused {key!r}: HTTP {response.status}", key=key)
+        return SeenObject(key, version, size)

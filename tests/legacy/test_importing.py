@@ -12,6 +12,7 @@ from dataclasses import replace
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
+from unittest.mock import AsyncMock
 
 import asyncpg
 import pytest
@@ -21,9 +22,13 @@ from support.hostile_archives import CORPUS
 from support.legacy_archives import CONVERSATION, FILES, LAYOUTS, SESSION, TOKEN, Old
 from support.treadle import in_process, pushed_files, recording
 
+from server.db.legacy_store import PostgresLegacyStore
 from server.db.transcripts import Packed, unpack
+from server.git.refs import session_ref
+from server.git.repository import GitRepositories
 from server.identity.local_user import USER
 from server.identity.vault import open_vault
+from server.kernel.errors import StoreUnavailable
 from server.kernel.history import SnapshotKind
 from treadle.session.v1 import session_service_pb2 as pb
 
@@ -232,7 +237,7 @@ async def test_an_import_that_was_cut_short_is_finished_by_the_next(move: Move, 
 
     move.put(Old("T1", url=move.url))
     store = "server.db.legacy_store.PostgresLegacyStore"
-    for point in (f"{store}.adopt", f"{store}.remember", "server.kernel.journal.notes.Notes.record", f"{store}.agree"):
+    for point in (f"{store}.adopt", "server.kernel.journal.notes.Notes.record", "server.git.trees.GitTrees.keep", f"{store}.agree"):
         with monkeypatch.context() as patched, pytest.raises(Cut):
             patched.setattr(point, cut)
             await move.bring()
@@ -245,6 +250,48 @@ async def test_an_import_that_was_cut_short_is_finished_by_the_next(move: Move, 
     assert await transcript(move)
     history = (await move.stores.history.list(OWNER, SESSION, page_size=10, page_token="")).snapshots
     assert [each.commit for each in history] == [told["commit"]]
+
+
+async def test_an_import_on_top_of_another_that_was_cut_short_is_finished_by_the_next(move: Move, monkeypatch: pytest.MonkeyPatch) -> None:
+    move.put(Old("T2", url=move.url))
+    await move.bring()
+    move.put(Old("T2", url=move.url, files={**FILES, "src/app.py": b"print('later')\n"}))
+    with monkeypatch.context() as patched, pytest.raises(StoreUnavailable):
+        patched.setattr(PostgresLegacyStore, "agree", AsyncMock(side_effect=StoreUnavailable()))
+        await move.bring()
+    head = (await move.stores.sessions.get(OWNER, SESSION)).head_commit
+
+    told = (await move.bring())[SESSION]
+
+    assert (told["status"], told["commit"]) == ("UNCHANGED", head)
+    agreed = (await move.stores.legacy.standing(SESSION)).agreed
+    assert agreed is not None
+    assert agreed.commit == head
+
+
+async def test_a_turn_during_an_import_keeps_its_conversation_and_its_commit(move: Move, monkeypatch: pytest.MonkeyPatch) -> None:
+    files = {**FILES, "go.jsonl": recording({"write": "new.txt", "content": "by treadle\n"}).encode()}
+    move.put(Old("T2", url=move.url, files=files))
+    await move.bring()
+    move.put(Old("T1", url=move.url))  # with a conversation, which T2 has none of
+    bring_in = GitRepositories.import_workspace
+    async with in_process(move.settings) as (_, client):
+
+        async def beside_a_turn(*arguments: Any, **options: Any) -> Any:
+            imported = await bring_in(*arguments, **options)
+            with monkeypatch.context() as patched:
+                patched.setattr(GitRepositories, "import_workspace", bring_in)
+                await client.run(session_id=SESSION, prompt="go", provider="replay", model="go.jsonl")
+            return imported
+
+        with monkeypatch.context() as patched:
+            patched.setattr(GitRepositories, "import_workspace", beside_a_turn)
+            told = (await move.bring())[SESSION]
+
+    assert told["reason"] == "DIVERGED"
+    assert await transcript(move) == b""
+    head = (await move.stores.sessions.get(OWNER, SESSION)).head_commit
+    assert git(mirror(move), "rev-parse", session_ref(SESSION)) == head
 
 
 async def test_the_command_says_what_became_of_each(move: Move) -> None:

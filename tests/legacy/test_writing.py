@@ -8,7 +8,9 @@ import json
 import subprocess
 import uuid
 from collections.abc import AsyncIterator, Iterator
+from contextlib import contextmanager
 from pathlib import Path
+from typing import Any
 
 import pytest
 from legacy.conftest import OWNER, Move
@@ -21,12 +23,17 @@ from support.seaweedfs import S3Server, seaweedfs
 from support.treadle import branch_of, in_process, recording
 
 from server.config import Settings
+from server.db.legacy_store import PostgresLegacyStore, Unwritten
+from server.kernel.errors import StoreUnavailable
+from server.legacy import writing
 from server.legacy.isolation import Reader
 from server.storage.s3_shared import SharedBucket, open_shared
+from treadle.session.v1 import session_service_pb2 as pb
 
 FILES = {
     "go.jsonl": recording({"write": "new.txt", "content": "by treadle\n"}),
     "stop.jsonl": recording({"write": "b.txt", "content": "b\n"}),
+    "more.jsonl": recording({"write": "c.txt", "content": "c\n"}),
 }
 
 
@@ -132,3 +139,74 @@ async def test_what_the_old_system_wrote_meanwhile_is_never_replaced(
         await bucket.download(f"{session_id}/session.tar.gz", now, max_bytes=1 << 30)
         assert now.getvalue() == theirs
     assert (await both.bring(place=f"s3://{both.settings.legacy_bucket}"))[session_id]["reason"] == "DIVERGED"
+
+
+@pytest.mark.parametrize("turns", [1, 2], ids=["the first archive", "a later one"])
+async def test_what_the_old_system_writes_while_an_archive_is_packed_stays(
+    both: Move, bucket: SharedBucket, s3: S3Server, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, turns: int
+) -> None:
+    monkeypatch.setattr("server.legacy.writing.EVERY_SECONDS", 0.1)
+    theirs, ours, times = Old("T2", url=both.url).archive(tmp_path).read_bytes(), writing.pack, 0
+
+    def pack(session: Unwritten, *arguments: Any) -> Any:
+        nonlocal times
+        if (times := times + 1) == turns:
+            put(s3.client(), both.settings.legacy_bucket, session.session_id, theirs)
+        return ours(session, *arguments)
+
+    monkeypatch.setattr("server.legacy.writing.pack", pack)
+    with capture_logs() as logs:
+        async with in_process(both.settings) as (_, client):
+            session_id = (await client.call("CreateSession", pb.CreateSessionRequest(repository_url=both.url))).session.session_id
+            for model in list(FILES)[:turns]:
+                if times:
+                    await until_written(both, session_id)
+                await client.run(session_id=session_id, prompt="go", provider="replay", model=model)
+            async with asyncio.timeout(20):
+                while not any(line["event"] == "legacy.archive_newer" for line in logs):
+                    await asyncio.sleep(0.05)
+    with io.BytesIO() as now:
+        await bucket.download(f"{session_id}/session.tar.gz", now, max_bytes=1 << 30)
+        assert now.getvalue() == theirs
+
+
+@contextmanager
+def cut_before_it_agrees(monkeypatch: pytest.MonkeyPatch) -> Iterator[asyncio.Event]:
+    """The server writes to the bucket, and cannot say so; set as soon as that has happened."""
+    happened = asyncio.Event()
+
+    async def agree(*_: Any) -> None:
+        happened.set()
+        raise StoreUnavailable()
+
+    with monkeypatch.context() as patched:
+        patched.setattr(PostgresLegacyStore, "agree", agree)
+        yield happened
+
+
+async def test_a_server_that_was_cut_short_between_bucket_and_database_knows_its_own_archive(
+    both: Move, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Whoever comes first: the next look of a server, or an import."""
+    monkeypatch.setattr("server.legacy.writing.EVERY_SECONDS", 0.1)
+    bucket = f"s3://{both.settings.legacy_bucket}"
+    seen = None
+    for model in ("go.jsonl", "stop.jsonl"):  # the first archive of a session, and a later one
+        with cut_before_it_agrees(monkeypatch) as written:
+            async with in_process(both.settings) as (_, client):
+                where = {"session_id": seen[0].session_id} if seen else {"repository_url": both.url}
+                seen = await client.run(prompt="go", provider="replay", model=model, **where)
+                async with asyncio.timeout(20):
+                    await written.wait()
+        async with in_process(both.settings):
+            await until_written(both, seen[0].session_id)
+    assert seen is not None
+    with cut_before_it_agrees(monkeypatch) as written:
+        async with in_process(both.settings) as (_, client):
+            seen = await client.run(session_id=seen[0].session_id, prompt="go", provider="replay", model="more.jsonl")
+            async with asyncio.timeout(20):
+                await written.wait()
+    told = (await both.bring(place=bucket))[seen[0].session_id]
+    assert (told["status"], told["commit"]) == ("UNCHANGED", seen[-1].turn_completed.commit)
+    async with in_process(both.settings):
+        await until_written(both, seen[0].session_id)

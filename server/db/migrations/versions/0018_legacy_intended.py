@@ -1,0 +1,15 @@
+"""Archives of the old system: what is about to be written."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from server.db.migrations.script import run_script
+
+revision = "0018"
+down_revision = "0014"
+
+
+def upgrade() -> None:
+    """Add columns."""
+    run_script(Path(__file__).with_suffix(".sql"))
