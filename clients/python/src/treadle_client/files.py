@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import AsyncGenerator, AsyncIterator, Generator, Iterator
+from contextlib import aclosing, closing
 from typing import TYPE_CHECKING, Any
 
 import grpc
@@ -57,6 +58,13 @@ class Files:
                 return
             request.page_token = page.next_page_token
 
+    def stat(self, path: str, *, at: str = "") -> pb.File:
+        """What a file or a link is: its kind, size and etag."""
+        request = pb.ReadFileRequest(session_id=self._session_id, path=path, at=at, length=0)
+        with closing(self._parts("ReadFile", request)) as parts:
+            file: pb.File = next(parts).file
+            return file
+
     def read(self, path: str, *, at: str = "", offset: int = 0, length: int | None = None) -> Iterator[bytes]:
         """A file's bytes, in pieces."""
         request = pb.ReadFileRequest(session_id=self._session_id, path=path, at=at, offset=offset, length=length)
@@ -92,10 +100,12 @@ class Files:
         return self._link.ask(self._link.service(FileServiceStub).EditFiles, request, again=False)
 
     def _stream(self, method: str, request: Any) -> Iterator[bytes]:
+        return (part.data for part in self._parts(method, request))
+
+    def _parts(self, method: str, request: Any) -> Generator[Any, None, None]:
         call: Any = getattr(self._link.service(FileServiceStub), method)(request, metadata=self._link.target.metadata)
         try:
-            for part in call:
-                yield part.data
+            yield from call
         except grpc.RpcError as error:
             raise failure_of(error) from error
         finally:
@@ -119,6 +129,13 @@ class AsyncFiles:
             if not page.next_page_token:
                 return
             request.page_token = page.next_page_token
+
+    async def stat(self, path: str, *, at: str = "") -> pb.File:
+        """What a file or a link is: its kind, size and etag."""
+        request = pb.ReadFileRequest(session_id=self._session_id, path=path, at=at, length=0)
+        async with aclosing(self._parts("ReadFile", request)) as parts:
+            file: pb.File = (await anext(parts)).file
+            return file
 
     def read(self, path: str, *, at: str = "", offset: int = 0, length: int | None = None) -> AsyncIterator[bytes]:
         """A file's bytes, in pieces."""
@@ -156,10 +173,15 @@ class AsyncFiles:
         return await self._link.ask(self._link.service(FileServiceStub).EditFiles, request, again=False)
 
     async def _stream(self, method: str, request: Any) -> AsyncIterator[bytes]:
+        async with aclosing(self._parts(method, request)) as parts:
+            async for part in parts:
+                yield part.data
+
+    async def _parts(self, method: str, request: Any) -> AsyncGenerator[Any, None]:
         call: Any = getattr(self._link.service(FileServiceStub), method)(request, metadata=self._link.target.metadata)
         try:
             async for part in call:
-                yield part.data
+                yield part
         except grpc.aio.AioRpcError as error:
             raise failure_of(error) from error
         finally:
