@@ -7,7 +7,7 @@ import asyncio
 import sys
 
 from server.cli.answering import ask
-from server.cli.connection import Connection, connect, find_target
+from server.cli.connection import Connection, connected
 from server.cli.failure import CommandFailed, ExitCode
 from server.cli.program import typed
 from server.cli.questions import NoAnswer, Reply, command, parse, prompts, request_id
@@ -24,7 +24,7 @@ def run(options: argparse.Namespace) -> ExitCode:
 
 
 async def _run(options: argparse.Namespace) -> ExitCode:
-    async with connect(find_target(options)) as connection:
+    async with connected(options) as connection:
         event = await _chosen(connection, options.session, options.request)
         reply = Reply(request_id(event)) if options.decline else await _reply(connection, event, options)
         resolved = await connection.treadle.resolve_request(
@@ -50,7 +50,8 @@ async def _reply(connection: Connection, event: pb.Event, options: argparse.Name
     if not sys.stdin.isatty():
         _show(screen, event)
         raise CommandFailed(f"say what to answer: `{typed(command(event), connection.target.data_dir)}`", ExitCode.REFUSED)
-    Renderer(screen, asking=True).show(event)
+    if len(list(prompts(event))) == 1:
+        Renderer(screen, asking=True).show(event)
     try:
         return await ask(event, screen, shown=True)
     except EOFError:
@@ -78,8 +79,11 @@ async def _event(connection: Connection, session_id: str, wanted: str) -> pb.Eve
 
 
 def _show(screen: Screen, event: pb.Event) -> None:
-    Renderer(screen).show(event)
-    for headline, choices in prompts(event):
-        screen.prose(headline, "bold")
+    asked = list(prompts(event))
+    if len(asked) == 1:
+        Renderer(screen, asking=True).show(event)
+    for headline, choices in asked:
+        if len(asked) > 1:
+            screen.prose(headline, "bold")
         for number, choice in enumerate(choices, 1):
             screen.parts((f"  {number} {choice}", ""), hang=4)

@@ -13,6 +13,7 @@ from server.cli.advice import advice
 from server.cli.aside import aside
 from server.cli.failure import CommandFailed, ExitCode
 from server.cli.program import typed
+from server.cli.session_names import whole_id
 from server.cli.tls import tls_problem
 from server.data_dir import chosen_data_dir
 from treadle_client import AsyncTreadle, CallFailed, ConfigurationError, Retry, ServerDefect, TreadleError, Unavailable, Unreachable
@@ -91,6 +92,15 @@ async def connect(target: Target) -> AsyncIterator[Connection]:
             yield Connection(treadle, target, notice)
     except TreadleError as error:
         raise explain(error, target) from None
+
+
+@asynccontextmanager
+async def connected(options: argparse.Namespace) -> AsyncIterator[Connection]:
+    """As the options say. A session that they name in short is named by its whole id from here on. Errors: CommandFailed."""
+    async with connect(find_target(options)) as connection:
+        if getattr(options, "session", ""):
+            options.session = await whole_id(connection.treadle, options.session)
+        yield connection
 
 
 def explain(error: TreadleError, target: Target) -> CommandFailed:

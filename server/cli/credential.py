@@ -11,7 +11,7 @@ from google.protobuf.json_format import MessageToJson
 
 from server.cli.aside import aside
 from server.cli.clock import local_time
-from server.cli.connection import connect, find_target
+from server.cli.connection import connected
 from server.cli.failure import CommandFailed, ExitCode
 from server.cli.screen import Screen
 from treadle_client import Credential, GithubApp
@@ -42,7 +42,7 @@ def _secret(host: str, app: list[str] | None) -> str | GithubApp:
 
 
 async def _run(options: argparse.Namespace, secret: str | GithubApp) -> list[Credential]:
-    async with connect(find_target(options)) as connection:
+    async with connected(options) as connection:
         credentials = connection.treadle.credentials
         if options.action == "add":
             return [await credentials.put(options.host, secret, username=options.username)]

@@ -5,7 +5,7 @@ from __future__ import annotations
 import argparse
 import asyncio
 
-from server.cli.connection import Connection, connect, find_target
+from server.cli.connection import Connection, connected
 from server.cli.failure import CommandFailed, ExitCode
 from server.cli.program import typed
 from server.cli.screen import Screen
@@ -30,7 +30,7 @@ async def _run(options: argparse.Namespace) -> ExitCode:
         raise CommandFailed(
             f"there is no sample repository: {url_file} is missing; `{typed('up', data_dir)}` makes it", ExitCode.REFUSED
         ) from None
-    async with connect(find_target(options)) as connection:
+    async with connected(options) as connection:
         return await play(connection, url)
 
 

@@ -8,27 +8,28 @@ import asyncio
 from google.protobuf.json_format import MessageToJson
 
 from server.cli.clock import local_time
-from server.cli.connection import connect, find_target
-from server.cli.failure import CommandFailed, ExitCode
+from server.cli.connection import connected
+from server.cli.failure import ExitCode
 from server.cli.program import typed
 from server.cli.screen import Screen
+from server.cli.summary import SHORT
 from server.data_dir import chosen_data_dir
 from treadle.session.v1.session_pb2 import Session
 from treadle.session.v1.snapshot_pb2 import Snapshot, SnapshotKind
 
 _PAGE = 200
+_TITLE = 200
+"""The most characters that one may have."""
 
 
 def run(options: argparse.Namespace) -> ExitCode:
     """Errors: CommandFailed."""
-    if options.limit < 1:
-        raise CommandFailed("--limit is how many to list: 1 or more", ExitCode.REFUSED)
-    found = asyncio.run(_snapshots(options))
+    session, found = asyncio.run(_snapshots(options))
     if options.json:
         for snapshot in found:
             print(MessageToJson(snapshot, indent=None))
     else:
-        _show(found)
+        _show(session, found)
     return ExitCode.DONE
 
 
@@ -36,8 +37,9 @@ def fork(options: argparse.Namespace) -> ExitCode:
     """Errors: CommandFailed."""
     made = asyncio.run(_fork(options))
     screen = Screen()
-    screen.parts((made.session_id, "bold"), (f"  begins at {made.head_commit[:12]}" if made.head_commit else "  begins anew", "dim"))
-    screen.prose("go on with it: " + typed(f'run --session {made.session_id} "request"', chosen_data_dir(options.data_dir)))
+    screen.parts((made.session_id, "bold"), (f"  begins at {made.head_commit[:SHORT]}" if made.head_commit else "  begins anew", "dim"))
+    screen.prose(made.title, indent=2)
+    _say_how_to_go_on(screen, made, options)
     return ExitCode.DONE
 
 
@@ -45,32 +47,44 @@ def restore(options: argparse.Namespace) -> ExitCode:
     """Errors: CommandFailed."""
     restored = asyncio.run(_restore(options))
     screen = Screen()
-    screen.prose(f"the session is as it was then, by commit {restored.head_commit[:12]}; what came after is still in its history")
-    screen.prose("go on with it: " + typed(f'run --session {restored.session_id} "request"', chosen_data_dir(options.data_dir)))
+    screen.prose(f"the session is as it was then, by commit {restored.head_commit[:SHORT]}; what came after is still in its history")
+    _say_how_to_go_on(screen, restored, options)
     return ExitCode.DONE
 
 
-async def _snapshots(options: argparse.Namespace) -> list[Snapshot]:
+def _say_how_to_go_on(screen: Screen, session: Session, options: argparse.Namespace) -> None:
+    data_dir = chosen_data_dir(options.data_dir)
+    screen.prose("go on with it: " + typed(f'run --session {session.session_id} "request"', data_dir))
+    if session.unpushed_commit:
+        screen.prose("it is pushed with the next turn, or now by: " + typed(f"push {session.session_id}", data_dir))
+
+
+async def _snapshots(options: argparse.Namespace) -> tuple[Session, list[Snapshot]]:
     found: list[Snapshot] = []
-    async with connect(find_target(options)) as connection:
+    async with connected(options) as connection:
+        session = await connection.treadle.get_session(options.session)
         async for snapshot in connection.treadle.list_snapshots(options.session, page_size=min(_PAGE, options.limit)):
             found.append(snapshot)
             if len(found) == options.limit:
                 break
-    return found
+    return session, found
 
 
 async def _fork(options: argparse.Namespace) -> Session:
-    async with connect(find_target(options)) as connection:
-        return await connection.treadle.fork_session(options.session, at=options.at, title=options.title, branch=options.branch)
+    async with connected(options) as connection:
+        title = options.title
+        if not title and (whose := (await connection.treadle.get_session(options.session)).title):
+            # Else nobody could tell the two apart in a list.
+            title = f"Fork of {whose.removeprefix('Fork of ')}"[:_TITLE]
+        return await connection.treadle.fork_session(options.session, at=options.at, title=title, branch=options.branch)
 
 
 async def _restore(options: argparse.Namespace) -> Session:
-    async with connect(find_target(options)) as connection:
+    async with connected(options) as connection:
         return await connection.treadle.restore_session(options.session, options.at)
 
 
-def _show(found: list[Snapshot]) -> None:
+def _show(session: Session, found: list[Snapshot]) -> None:
     screen = Screen()
     if not found:
         screen.prose("nothing yet: the session has changed no file")
@@ -81,7 +95,10 @@ def _show(found: list[Snapshot]) -> None:
             (f"{snapshot.number:>4}", "bold"),
             (f"  {made}  ", "dim"),
             (kind, "green"),
-            (f"  {snapshot.commit[:12]}", ""),
+            (f"  {snapshot.commit[:SHORT]}", ""),
+            (f"  by {snapshot.actor}" if snapshot.actor else "", "dim"),
+            ("  current" if snapshot.commit == session.head_commit else "", "bold"),
+            ("  not pushed" if snapshot.commit == session.unpushed_commit else "", "yellow"),
             ("" if snapshot.stored else "  not in the object store yet", "yellow"),
             hang=6,
         )

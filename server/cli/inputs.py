@@ -7,7 +7,7 @@ import asyncio
 
 from google.protobuf.json_format import MessageToJson
 
-from server.cli.connection import connect, find_target
+from server.cli.connection import connected
 from server.cli.failure import ExitCode
 from server.cli.screen import Screen
 from treadle.session.v1 import event_pb2
@@ -28,7 +28,7 @@ def run(options: argparse.Namespace) -> ExitCode:
 
 
 async def _run(options: argparse.Namespace) -> list[Input]:
-    async with connect(find_target(options)) as connection:
+    async with connected(options) as connection:
         if options.change:
             return [await connection.treadle.update_input(options.session, *options.change)]
         if options.cancel:

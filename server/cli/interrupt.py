@@ -5,7 +5,7 @@ from __future__ import annotations
 import argparse
 import asyncio
 
-from server.cli.connection import connect, find_target
+from server.cli.connection import connected
 from server.cli.failure import ExitCode
 from server.cli.program import typed
 from server.cli.screen import Screen
@@ -25,6 +25,6 @@ def run(options: argparse.Namespace) -> ExitCode:
 
 
 async def _interrupt(options: argparse.Namespace) -> tuple[str, int]:
-    async with connect(find_target(options)) as connection:
+    async with connected(options) as connection:
         turn_id = await connection.treadle.interrupt(options.session)
         return turn_id, (await connection.treadle.get_session(options.session)).waiting_inputs

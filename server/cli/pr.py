@@ -7,7 +7,7 @@ import asyncio
 
 from google.protobuf.json_format import MessageToJson
 
-from server.cli.connection import connect, find_target
+from server.cli.connection import connected
 from server.cli.failure import CommandFailed, ExitCode
 from server.cli.screen import Screen
 from treadle.git.v1 import git_service_pb2 as pb
@@ -21,7 +21,7 @@ def run(options: argparse.Namespace) -> ExitCode:
 
 
 async def _run(options: argparse.Namespace) -> None:
-    async with connect(find_target(options)) as connection:
+    async with connected(options) as connection:
         treadle = connection.treadle
         if options.action == "auto":
             async for step in treadle.git.auto_pull_request(

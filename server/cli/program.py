@@ -9,12 +9,18 @@ from pathlib import Path
 
 from server.data_dir import default_data_dir
 
+_WITH_ACTIONS = ("files", "credential", "pr")
+"""Commands whose second word is one of theirs, and options come behind it."""
+
 
 def typed(command: str, data_dir: Path | None = None) -> str:
     """`treadle <command>`: by name when the shell finds it, else by where it is installed; with --data-dir when that is not the
     default one."""
     where = "" if data_dir in (None, default_data_dir()) else f" --data-dir {shlex.quote(str(data_dir))}"
     verb, _, rest = command.partition(" ")
+    if verb in _WITH_ACTIONS:
+        action, _, rest = rest.partition(" ")
+        verb = f"{verb} {action}"
     return f"{_program()} {verb}{where}{' ' if rest else ''}{rest}"
 
 

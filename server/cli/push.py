@@ -1,4 +1,4 @@
-"""`treadle push`: a session's work to its remote, where a turn could not bring it there."""
+"""`treadle push`: a session's work to its remote, where no turn has brought it yet."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ import asyncio
 
 from google.protobuf.json_format import MessageToJson
 
-from server.cli.connection import connect, find_target
+from server.cli.connection import connected
 from server.cli.failure import ExitCode
 from server.cli.screen import Screen
 from server.cli.summary import SHORT
@@ -26,5 +26,5 @@ def run(options: argparse.Namespace) -> ExitCode:
 
 
 async def _push(options: argparse.Namespace) -> Session:
-    async with connect(find_target(options)) as connection:
+    async with connected(options) as connection:
         return await connection.treadle.push_session(options.session, onto_new_branch=options.branch)

@@ -250,7 +250,8 @@ class Renderer:
     def _git_updated(self, event: pb.Event) -> None:
         git = event.git_updated
         if git.action == pb.GIT_ACTION_CLONED:
-            self._screen.label("fetched", f"{git.branch or git.base_branch} at {git.sha[:12]}")
+            # Which may be ahead of the branch: a user's edits.
+            self._screen.label("fetched", f"{git.branch or git.base_branch}; the turn begins at {git.sha[:SHORT]}")
         elif git.action == pb.GIT_ACTION_BRANCHED:
             self._screen.label("branch", git.branch)
         elif git.action == pb.GIT_ACTION_COMMITTED and not event.turn_id:

@@ -7,16 +7,14 @@ import asyncio
 
 from google.protobuf.json_format import MessageToJson
 
-from server.cli.connection import connect, find_target
-from server.cli.failure import CommandFailed, ExitCode
+from server.cli.connection import connected
+from server.cli.failure import ExitCode
 from server.cli.screen import Screen
 from treadle_client import Repository
 
 
 def run(options: argparse.Namespace) -> ExitCode:
     """Errors: CommandFailed."""
-    if options.limit < 1:
-        raise CommandFailed("--limit is how many to list: 1 or more", ExitCode.REFUSED)
     found = asyncio.run(_repositories(options))
     screen = Screen()
     for each in found:
@@ -29,7 +27,7 @@ def run(options: argparse.Namespace) -> ExitCode:
 
 async def _repositories(options: argparse.Namespace) -> list[Repository]:
     found: list[Repository] = []
-    async with connect(find_target(options)) as connection:
+    async with connected(options) as connection:
         async for each in connection.treadle.git.repositories(options.host, page_size=min(100, options.limit)):
             found.append(each)
             if len(found) == options.limit:

@@ -5,10 +5,11 @@ from __future__ import annotations
 import argparse
 import asyncio
 
-from server.cli.connection import Connection, connect, find_target
+from server.cli.connection import Connection, connected
 from server.cli.failure import CommandFailed, ExitCode
 from server.cli.watch import Watcher
 from treadle.session.v1.event_pb2 import Event
+from treadle_client import SequenceAhead
 
 _LAST_SEQ = 2**63 - 1
 """The highest that the database can hold."""
@@ -23,7 +24,7 @@ def run(options: argparse.Namespace) -> ExitCode:
 
 
 async def _run(options: argparse.Namespace) -> ExitCode:
-    async with connect(find_target(options)) as connection:
+    async with connected(options) as connection:
         past = [] if options.json else await _past(connection, options.session, options.after)
         watcher = Watcher(connection, as_json=options.json, past=past)
         stream = connection.treadle.resume(
@@ -36,8 +37,12 @@ async def _past(connection: Connection, session: str, after: int) -> list[Event]
     """The events up to `after`, no more than the last `_PAST_EVENTS` of them. Errors: TreadleError."""
     found: list[Event] = []
     if after > 0:
-        async for event in connection.treadle.list_events(session, after_seq=max(0, after - _PAST_EVENTS), page_size=_PAGE):
-            if event.seq > after:
-                break
-            found.append(event.proto)
+        try:
+            async for event in connection.treadle.list_events(session, after_seq=max(0, after - _PAST_EVENTS), page_size=_PAGE):
+                if event.seq > after:
+                    break
+                found.append(event.proto)
+        except SequenceAhead:
+            # It is told of what was asked for, and not of where we have looked.
+            return []
     return found

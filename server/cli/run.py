@@ -5,7 +5,7 @@ from __future__ import annotations
 import argparse
 import asyncio
 
-from server.cli.connection import connect, find_target
+from server.cli.connection import connected
 from server.cli.failure import CommandFailed, ExitCode
 from server.cli.watch import Watcher
 from treadle_client import Approvals
@@ -19,7 +19,7 @@ def run(options: argparse.Namespace) -> ExitCode:
 
 
 async def _run(options: argparse.Namespace) -> ExitCode:
-    async with connect(find_target(options)) as connection:
+    async with connected(options) as connection:
         watcher = Watcher(connection, as_json=options.json)
         stream = connection.treadle.execute(
             options.repo,

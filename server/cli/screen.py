@@ -34,12 +34,23 @@ class Screen:
     def __init__(self, console: Console | None = None) -> None:
         self._console = console or _console()
         self._open = False
+        self._prompting = False
         self._wrapping = Wrapping(self._console.width if self.live else sys.maxsize)
 
     @property
     def live(self) -> bool:
         """Whether somebody watches: a terminal that can show text as it grows."""
         return self._console.is_terminal
+
+    @property
+    def prompting(self) -> bool:
+        """Whether nothing was shown since the prompt."""
+        return self._prompting
+
+    @property
+    def growing(self) -> bool:
+        """Whether a line is still being written."""
+        return self._open
 
     def line(self, text: str = "", style: str = "") -> None:
         """One line; `style` as rich has it."""
@@ -68,18 +79,25 @@ class Screen:
 
     def piece(self, text: str) -> None:
         """Prose that grows."""
+        if self._prompting:
+            self.end_piece()
         self._console.print(Text(self._wrapping.feed(harmless(text))), end="")
         self._open = True
 
+    def prompt(self, text: str) -> None:
+        """A growing line in which the user types."""
+        self.piece(text)
+        self._prompting = True
+
     def typed(self) -> None:
         """The user has ended the growing line with the return key."""
-        self._open = False
+        self._open = self._prompting = False
         self._wrapping.end()
 
     def end_piece(self) -> None:
         """End the growing line, if there is one."""
         if self._open:
-            self._open = False
+            self._open = self._prompting = False
             self._console.print(Text(self._wrapping.end()))
 
     def label(self, name: str, text: str, style: str = "") -> None:

@@ -7,7 +7,7 @@ import asyncio
 
 from google.protobuf.json_format import MessageToJson
 
-from server.cli.connection import connect, find_target
+from server.cli.connection import connected
 from server.cli.failure import ExitCode
 from server.cli.program import typed
 from server.cli.screen import Screen
@@ -44,7 +44,7 @@ async def _send(options: argparse.Namespace) -> tuple[Input, int]:
         delivery = event_pb2.INPUT_DELIVERY_STEER
     elif options.interrupt:
         delivery = event_pb2.INPUT_DELIVERY_INTERRUPT
-    async with connect(find_target(options)) as connection:
+    async with connected(options) as connection:
         before = (await connection.treadle.get_session(options.session)).last_seq
         sent = await connection.treadle.send_input(options.session, options.text, delivery=delivery, request_id=options.request_id)
         return sent, before

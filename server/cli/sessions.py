@@ -1,15 +1,17 @@
-"""`treadle sessions`: what there is, newest first."""
+"""`treadle sessions`, `show`, `rename` and `delete`: what there is, newest first, and one of them."""
 
 from __future__ import annotations
 
 import argparse
 import asyncio
+import sys
 from pathlib import Path
 
 from google.protobuf.json_format import MessageToJson
 
+from server.cli.answering import read_line
 from server.cli.clock import local_time
-from server.cli.connection import connect, find_target
+from server.cli.connection import connected
 from server.cli.failure import CommandFailed, ExitCode
 from server.cli.program import typed
 from server.cli.refusals import what_to_do
@@ -27,8 +29,6 @@ _STATE_STYLES = {"idle": "green", "failed": "red"}
 
 def run(options: argparse.Namespace) -> ExitCode:
     """Errors: CommandFailed."""
-    if options.limit < 1:
-        raise CommandFailed("--limit is how many to list: 1 or more", ExitCode.REFUSED)
     found = asyncio.run(_sessions(options))
     if options.json:
         for session in found:
@@ -38,9 +38,74 @@ def run(options: argparse.Namespace) -> ExitCode:
     return ExitCode.DONE
 
 
+def show(options: argparse.Namespace) -> ExitCode:
+    """Errors: CommandFailed."""
+    session = asyncio.run(_session(options))
+    if options.json:
+        print(MessageToJson(session, indent=None))
+        return ExitCode.DONE
+    data_dir = chosen_data_dir(options.data_dir)
+    _show([session], data_dir)
+    screen = Screen()
+    facts = {
+        "commit": session.head_commit,
+        "agent": session.provider,
+        "turn": session.active_turn_id,
+        "hosts": ", ".join(session.allowed_hosts),
+    }
+    for name, value in facts.items():
+        if value:
+            screen.label(name, value)
+    for name, value in sorted(session.labels.items()):
+        screen.label("label", f"{name}={value}")
+    if session.open_request_ids:
+        screen.label("asks", typed(f"answer {session.session_id}", data_dir), "yellow")
+    return ExitCode.DONE
+
+
+def rename(options: argparse.Namespace) -> ExitCode:
+    """Errors: CommandFailed."""
+    renamed = asyncio.run(_rename(options))
+    Screen().parts((renamed.session_id, "bold"), (f"  {renamed.title}", ""), hang=2)
+    return ExitCode.DONE
+
+
+def delete(options: argparse.Namespace) -> ExitCode:
+    """Errors: CommandFailed."""
+    asyncio.run(_delete(options))
+    return ExitCode.DONE
+
+
+async def _session(options: argparse.Namespace) -> Session:
+    async with connected(options) as connection:
+        return await connection.treadle.get_session(options.session)
+
+
+async def _rename(options: argparse.Namespace) -> Session:
+    async with connected(options) as connection:
+        return await connection.treadle.update_session(options.session, title=options.title)
+
+
+async def _delete(options: argparse.Namespace) -> None:
+    async with connected(options) as connection:
+        session = await connection.treadle.get_session(options.session)
+        screen = Screen()
+        if not options.yes:
+            if not sys.stdin.isatty():
+                raise CommandFailed("nobody can be asked here: --yes deletes it", ExitCode.REFUSED)
+            _show([session], connection.target.data_dir)
+            screen.prompt("Delete it, with its events and snapshots? Its branch on the remote stays. [y/N] ")
+            answer = await read_line()
+            screen.typed()
+            if answer.strip().lower() not in ("y", "yes"):
+                raise CommandFailed("nothing is deleted", ExitCode.REFUSED)
+        await connection.treadle.delete_session(session.session_id)
+        screen.prose(f"deleted {session.session_id}")
+
+
 async def _sessions(options: argparse.Namespace) -> list[Session]:
     found: list[Session] = []
-    async with connect(find_target(options)) as connection:
+    async with connected(options) as connection:
         async for session in connection.treadle.list_sessions(page_size=min(_PAGE, options.limit)):
             found.append(session)
             if len(found) == options.limit:
@@ -48,7 +113,7 @@ async def _sessions(options: argparse.Namespace) -> list[Session]:
     return found
 
 
-def _show(found: list[Session], data_dir: Path) -> None:
+def _show(found: list[Session], data_dir: Path | None) -> None:
     screen = Screen()
     if not found:
         begin = typed('run --repo URL "request"', data_dir)
@@ -60,7 +125,7 @@ def _show(found: list[Session], data_dir: Path) -> None:
             (session.session_id, "bold"),
             (f"  {created}  ", "dim"),
             (state, _STATE_STYLES.get(state, "yellow")),
-            (f", {session.last_seq} events", "dim"),
+            (f", {session.last_seq} {'event' if session.last_seq == 1 else 'events'}", "dim"),
             (f", {place_in_line(session.waiting)}" if session.HasField("waiting") else "", "yellow"),
             # A turn that runs will take them up.
             (f", {in_words(session.waiting_inputs)}" if session.waiting_inputs and session.state in _RESTING else "", "yellow"),
@@ -71,5 +136,11 @@ def _show(found: list[Session], data_dir: Path) -> None:
         if session.unpushed_commit and session.state in _RESTING:
             why = f": {session.push_message}" if session.push_message else ""
             screen.prose(f"{session.unpushed_commit[:SHORT]} is not pushed{why}", "yellow", indent=2)
-            for line in what_to_do(session.push_refusal, session.session_id, data_dir):
+            for line in _how_to_push(session, data_dir):
                 screen.prose(line, "dim", indent=2)
+
+
+def _how_to_push(session: Session, data_dir: Path | None) -> list[str]:
+    if not session.push_refusal and not session.push_message:
+        return [f"its next turn pushes it, or now: {typed(f'push {session.session_id}', data_dir)}"]
+    return what_to_do(session.push_refusal, session.session_id, data_dir)

@@ -67,7 +67,9 @@ def show_summary(screen: Screen, end: pb.TurnCompleted, summary: Summary, *, tol
     """Print it. `told`: why it ended so stands above."""
     word, style = _ENDINGS.get(end.status, ("ended", "bold"))
     seconds = end.duration.seconds + end.duration.nanos / 1e9
-    screen.parts((word, style), (f" in {seconds:.1f} s" + (f": {end.message}" if end.message and not told else ""), ""), hang=2)
+    # Of what was interrupted the message says it again.
+    why = f": {end.message.removeprefix(f'{word} ')}" if end.message and not told else ""
+    screen.parts((word, style), (f" in {seconds:.1f} s{why}", ""), hang=2)
     if end.commit:
         screen.label("branch", f"{summary.branch}{_push_state(end, summary)}")
         before = f" (and {len(summary.commits) - 1} before it)" if len(summary.commits) > 1 else ""

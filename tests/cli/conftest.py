@@ -212,9 +212,9 @@ def unused() -> Iterator[Home]:
         yield Home(directory / "data")
 
 
-@pytest.fixture(scope="module")
+@pytest.fixture(scope="session")
 async def shared(first_start: Home) -> AsyncIterator[Home]:
-    """One running stack for all tests of a module that leave it as it is."""
+    """One running stack for all tests that leave it as it is."""
     with open_directory() as directory:
         home = _copy(first_start, directory)
         async with home.up():
@@ -227,11 +227,11 @@ def _copy(home: Home, directory: Path) -> Home:
     return Home(directory / "data")
 
 
-@pytest.fixture
+@pytest.fixture(scope="session")
 def find_session() -> Callable[[str], str]:
     return session_in
 
 
-@pytest.fixture
+@pytest.fixture(scope="session")
 def find_branch() -> Callable[[str], str]:
     return branch_in

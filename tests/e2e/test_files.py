@@ -4,8 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import io
-import os
-import sys
 import tarfile
 from dataclasses import replace
 from pathlib import Path
@@ -198,29 +196,6 @@ async def test_while_an_agent_works_its_workspace_is_what_is_seen_and_edited(fil
     told = [event for event in log if event.HasField("file_changed") and event.actor.kind == event_pb2.ACTOR_KIND_USER]
     assert [[change.path for change in event.file_changed.changes] for event in told] == [["b.txt"], ["a.txt"], ["go"]]
     assert {(event.actor.id, event.turn_id, event.file_changed.turn_total) for event in told} == {(USER, log[0].turn_id, False)}
-
-
-async def test_the_command_line_works_on_files(files: Calls) -> None:
-    async def treadle(action: str, *arguments: str, stdin: bytes = b"") -> tuple[int, bytes]:
-        process = await asyncio.create_subprocess_exec(
-            sys.executable, "-m", "server.cli", "files", action, files.session_id, *arguments, "--server", files.client.address,
-            env=os.environ | {"TREADLE_API_KEY": files.client.key}, stdin=asyncio.subprocess.PIPE, stdout=asyncio.subprocess.PIPE,
-        )  # fmt: skip
-        out, _ = await asyncio.wait_for(process.communicate(stdin), 60)
-        return process.returncode or 0, out
-
-    code, out = await treadle("ls")
-    assert (code, out.splitlines()[:1]) == (0, [b"           4  a.txt"])
-    code, out = await treadle("put", "new.txt", "--etag", "", stdin=b"new\n")
-    assert (code, out.split()[1]) == (0, b"new.txt")
-    # As with cp, by habit: it would have emptied the file.
-    assert (await treadle("put", "new.txt", "here.txt"))[0] == 2
-    assert (await treadle("rm", "new.txt", "a.txt"))[0] == 2
-    assert await treadle("cat", "new.txt") == (0, b"new\n")
-    assert (await treadle("put", "new.txt", "--etag", "", stdin=b"newer\n"))[0] == 2
-    assert (await treadle("mv", "new.txt", "sub/new.txt"))[0] == 0
-    assert await treadle("grep", "new", "sub") == (0, b"sub/new.txt:1:new\n")
-    assert b"rename to sub/new.txt" in (await treadle("diff"))[1]
 
 
 async def test_files_of_somebody_else_do_not_exist(files: Calls, server: Any) -> None:

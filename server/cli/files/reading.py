@@ -1,0 +1,110 @@
+"""`treadle files cat`, `get` and `diff`: bytes to standard output, or into a file."""
+
+from __future__ import annotations
+
+import argparse
+import asyncio
+import sys
+from collections.abc import AsyncIterator, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import BinaryIO
+
+from server.cli.connection import connected
+from server.cli.failure import CommandFailed, ExitCode
+from server.cli.files.committed import say_if_live
+from server.cli.screen import Screen
+from server.cli.summary import diff_style
+from treadle.file.v1 import file_service_pb2 as pb
+from treadle_client import AsyncFiles, NotAFile
+
+
+def cat(options: argparse.Namespace) -> ExitCode:
+    """Errors: CommandFailed."""
+    asyncio.run(_cat(options))
+    return ExitCode.DONE
+
+
+def get(options: argparse.Namespace) -> ExitCode:
+    """Errors: CommandFailed."""
+    asyncio.run(_get(options))
+    return ExitCode.DONE
+
+
+def diff(options: argparse.Namespace) -> ExitCode:
+    """Errors: CommandFailed."""
+    asyncio.run(_diff(options))
+    return ExitCode.DONE
+
+
+async def _cat(options: argparse.Namespace) -> None:
+    async with connected(options) as connection:
+        await _out(connection.treadle.files(options.session).read(options.path, at=options.at))
+
+
+async def _diff(options: argparse.Namespace) -> None:
+    async with connected(options) as connection:
+        if not options.until:
+            await say_if_live(connection, options.session)
+        patch = connection.treadle.files(options.session).patch(options.since, options.until)
+        await (_show_patch(patch) if sys.stdout.isatty() else _out(patch))
+
+
+async def _get(options: argparse.Namespace) -> None:
+    async with connected(options) as connection:
+        files = connection.treadle.files(options.session)
+        if options.path and not options.zip and await _is_file(files, options):
+            content = files.read(options.path, at=options.at)
+        else:
+            if not options.output and sys.stdout.isatty():
+                raise CommandFailed("an archive is nothing for a terminal: name a file with `-o FILE`, or use `> FILE`", ExitCode.REFUSED)
+            if not options.at:
+                await say_if_live(connection, options.session)
+            packed = pb.ARCHIVE_FORMAT_ZIP if options.zip else pb.ARCHIVE_FORMAT_TAR_GZ
+            content = files.archive(options.path, at=options.at, format=packed)
+        if not options.output:
+            await _out(content)
+            return
+        with _whole_or_not(Path(options.output)) as file:
+            async for chunk in content:
+                file.write(chunk)
+
+
+async def _is_file(files: AsyncFiles, options: argparse.Namespace) -> bool:
+    try:
+        await files.stat(options.path, at=options.at)
+    except NotAFile:
+        return False
+    return True
+
+
+@contextmanager
+def _whole_or_not(path: Path) -> Iterator[BinaryIO]:
+    """A file that is there once all of it is. Errors: CommandFailed."""
+    partial = path.with_name(f"{path.name}.part")
+    try:
+        with partial.open("wb") as file:
+            try:
+                yield file
+                partial.replace(path)
+            except BaseException:
+                partial.unlink()
+                raise
+    except OSError as error:
+        raise CommandFailed(f"{error.filename or path}: {error.strerror}", ExitCode.REFUSED) from None
+
+
+async def _show_patch(chunks: AsyncIterator[bytes]) -> None:
+    """For a person: with styles, and without anything that a terminal would obey."""
+    screen, rest = Screen(), b""
+    async for chunk in chunks:
+        *lines, rest = (rest + chunk).split(b"\n")
+        for line in lines:
+            text = line.decode(errors="replace")
+            screen.line(text, diff_style(text))
+
+
+async def _out(chunks: AsyncIterator[bytes]) -> None:
+    async for chunk in chunks:
+        sys.stdout.buffer.write(chunk)
+    sys.stdout.flush()
