@@ -18,6 +18,7 @@ from treadle.session.v1 import event_pb2 as pb
 from treadle_client import AlreadyResolved, CallFailed
 
 _MAX_LINE = 64 * 1024
+_PROMPT = "answer> "
 
 
 class Answering:
@@ -94,6 +95,9 @@ class Answering:
                 await asyncio.wait({asking, changed}, return_when=asyncio.FIRST_COMPLETED)
                 changed.cancel()
                 self._changed.clear()
+                if not asking.done() and not self._screen.growing:
+                    # Events were shown below the prompt, which nobody finds there any more.
+                    self._screen.prompt(_PROMPT)
             if not asking.done():
                 return True
             reply = asking.result()
@@ -132,13 +136,13 @@ async def ask(event: pb.Event, screen: Screen, *, shown: bool) -> Reply:
         for headline, choices in prompts(event):
             if not shown and event.HasField("approval_requested"):
                 # Nobody gives leave by the title alone.
-                show_approval(screen, event.approval_requested, "? ")
+                show_approval(screen, event.approval_requested, "▸ ")
             elif several or not shown:
-                screen.parts(("? ", "bold yellow"), (headline, "bold"), hang=2)
+                screen.parts(("▸ ", "bold yellow"), (headline, "bold"), hang=2)
             for number, choice in enumerate(choices, 1):
                 screen.parts((f"  {number} ", "cyan"), (choice, ""), hang=4)
             forget_typed()
-            screen.piece("answer> ")
+            screen.prompt(_PROMPT)
             answers.append(await read_line())
             screen.typed()
         try:

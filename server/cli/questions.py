@@ -8,6 +8,10 @@ from dataclasses import dataclass
 
 from treadle.session.v1 import event_pb2 as pb
 
+_YES = (pb.APPROVAL_OPTION_KIND_ALLOW_ONCE, pb.APPROVAL_OPTION_KIND_ALLOW_SESSION)
+_NO = (pb.APPROVAL_OPTION_KIND_REJECT_ONCE,)
+_WORDS = {"y": _YES, "yes": _YES, "n": _NO, "no": _NO}
+"""What people type, whatever an agent calls its options; the first of the kinds that there is."""
 _MEANINGS = {
     pb.APPROVAL_OPTION_KIND_ALLOW_ONCE: "yes",
     pb.APPROVAL_OPTION_KIND_ALLOW_SESSION: "yes, and do not ask again in this turn",
@@ -58,8 +62,7 @@ def parse(event: pb.Event, typed: Sequence[str]) -> Reply:
     if len(typed) != wanted:
         raise NoAnswer(f"{wanted} {'answer is' if wanted == 1 else 'answers are'} needed, one for each question")
     if event.HasField("approval_requested"):
-        (option_id,) = _chosen(typed[0], [option.id for option in event.approval_requested.options], several=False)
-        return Reply(request_id(event), option_id=option_id)
+        return Reply(request_id(event), option_id=_leave(event.approval_requested.options, typed[0]))
     questions = zip(event.question_requested.questions, typed, strict=True)
     return Reply(request_id(event), answers=tuple(_answer(question, text) for question, text in questions))
 
@@ -67,7 +70,6 @@ def parse(event: pb.Event, typed: Sequence[str]) -> Reply:
 def command(event: pb.Event) -> str:
     """The rest of a `treadle answer` that answers it, with its first choices."""
     first = [shlex.quote(_example(event, number)) for number in range(len(list(prompts(event))))]
-    # Options last: argparse takes no positional arguments behind them here.
     return f"answer {event.session_id} {' '.join(first)} --request {request_id(event)}"
 
 
@@ -86,15 +88,26 @@ def _choice(option: pb.QuestionOption) -> str:
 def _answer(question: pb.Question, text: str) -> pb.Answer:
     ids = [option.id for option in question.options]
     try:
-        return pb.Answer(question_id=question.id, option_ids=_chosen(text, ids, several=question.multi))
+        # Where any text is an answer, only a whole id is none of that.
+        return pb.Answer(question_id=question.id, option_ids=_chosen(text, ids, several=question.multi, begins=not question.free_text))
     except NoAnswer:
         if not question.free_text or not text.strip():
             raise
     return pb.Answer(question_id=question.id, text=text)
 
 
-def _chosen(text: str, ids: Sequence[str], *, several: bool) -> list[str]:
-    """Ids from what was typed: an id or a number, or several of them by comma."""
+def _leave(options: Sequence[pb.ApprovalOption], text: str) -> str:
+    ids = [option.id for option in options]
+    said = text.strip().lower()
+    meant = [option.id for kind in _WORDS.get(said, ()) for option in options if option.kind == kind]
+    if meant and said not in ids:
+        return meant[0]
+    (option_id,) = _chosen(text, ids, several=False)
+    return option_id
+
+
+def _chosen(text: str, ids: Sequence[str], *, several: bool, begins: bool = True) -> list[str]:
+    """Ids from what was typed: an id, with `begins` also how only one of them begins, or a number; or several of them by comma."""
     words = [word.strip() for word in text.split(",")] if several and text.strip() not in ids else [text.strip()]
     chosen = []
     for word in words:
@@ -102,6 +115,8 @@ def _chosen(text: str, ids: Sequence[str], *, several: bool) -> list[str]:
             chosen.append(word)
         elif word.isascii() and word.isdigit() and 0 < int(word) <= len(ids):
             chosen.append(ids[int(word) - 1])
+        elif begins and word and len(begun := [each for each in ids if each.lower().startswith(word.lower())]) == 1:
+            chosen += begun
         else:
             raise NoAnswer(f"{word!r} is none of: {', '.join(ids)}" if ids else "say something")
     return list(dict.fromkeys(chosen))

@@ -4,16 +4,11 @@ from __future__ import annotations
 
 import asyncio
 import json
-import os
-import pty
 import re
 import signal
-import sys
-from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
-from typing import Any
 
 import pytest
+from support.terminal import on_a_terminal
 
 from server.cli.questions import NoAnswer, parse, prompts
 from treadle.session.v1 import event_pb2
@@ -73,58 +68,6 @@ async def test_an_approval_is_asked_for_only_when_wanted(shared, find_session) -
     assert "answered declined" in ended.out
 
 
-class Terminal:
-    """A command on a terminal of its own, which shows what is typed as well as what is written."""
-
-    def __init__(self, controller: int, process: asyncio.subprocess.Process) -> None:
-        self.shown = ""
-        self.process = process
-        self._controller = controller
-        self._news = asyncio.Event()
-
-    async def says(self, text: str, *, times: int = 1) -> None:
-        async with asyncio.timeout(60):
-            while self.shown.count(text) < times:
-                self._news.clear()
-                await self._news.wait()
-
-    async def types(self, text: str) -> None:
-        """Returns when the terminal has it, whether anybody reads it or not."""
-        before = self.shown.count(text.strip())
-        os.write(self._controller, text.encode())
-        await self.says(text.strip(), times=before + 1)
-
-    def hear(self) -> None:
-        try:
-            self.shown += os.read(self._controller, 65536).decode().replace("\r\n", "\n")
-        except OSError:
-            # It is closed when the command has ended.
-            asyncio.get_running_loop().remove_reader(self._controller)
-        self._news.set()
-
-
-@asynccontextmanager
-async def on_a_terminal(home: Any, *arguments: str) -> AsyncIterator[Terminal]:
-    """Runs the command; it has to end well."""
-    controller, inner = pty.openpty()
-    environment = os.environ | {"TERM": "xterm", "NO_COLOR": "1", "TREADLE_DATA_DIR": str(home.data_dir)}
-    process = await asyncio.create_subprocess_exec(
-        sys.executable, "-m", "server.cli", *arguments, stdin=inner, stdout=inner, env=environment
-    )
-    os.close(inner)
-    terminal = Terminal(controller, process)
-    asyncio.get_running_loop().add_reader(controller, terminal.hear)
-    try:
-        yield terminal
-        assert await asyncio.wait_for(process.wait(), 60) == 0
-    finally:
-        if process.returncode is None:
-            process.kill()
-            await process.wait()
-        asyncio.get_running_loop().remove_reader(controller)
-        os.close(controller)
-
-
 async def test_on_a_terminal_it_is_asked_and_answered(shared) -> None:
     async with on_a_terminal(shared, "run", *shared.add_recording("asking-here", ASKING), "Ask") as terminal:
         await terminal.says("answer> ")
@@ -146,7 +89,7 @@ async def test_after_a_restart_of_the_server_it_is_asked_again(home) -> None:
             await up.stop(signal.SIGTERM)
             async with home.up(listen=listen):
                 await terminal.says("answer> ", times=2)
-                assert terminal.shown.endswith("? Which colour?\n  1 red\n  2 blue\nanswer> ")
+                assert terminal.shown.endswith("▸ Which colour?\n  1 red\n  2 blue\nanswer> ")
                 await terminal.types("blue\n")
                 await terminal.says("it is blue")
                 await terminal.process.wait()
@@ -158,8 +101,8 @@ async def test_leave_that_is_asked_for_again_shows_the_command_again(shared) -> 
         assert terminal.shown.count("make test") == 1
         await terminal.types("perhaps\n")
         await terminal.says("answer> ", times=2)
-        assert "? Run the tests\n    make test\n" in terminal.shown
-        await terminal.types("allow\n")
+        assert terminal.shown.count("▸ Run the tests\n    make test\n") == 2
+        await terminal.types("yes\n")
         await terminal.says("answered allow")
 
 
@@ -183,6 +126,27 @@ async def test_what_was_typed_for_one_request_does_not_answer_the_next(shared, f
         await terminal.says("answer> ", times=2)
         await terminal.types("blue\n")
         await terminal.says("it is blue", times=2)
+
+
+async def test_the_prompt_is_shown_again_below_what_comes_meanwhile(shared, find_session) -> None:
+    async with on_a_terminal(shared, "run", *shared.add_recording("meanwhile", ASKING), "Ask") as terminal:
+        await terminal.says("answer> ")
+        assert (await shared.run("send", find_session(terminal.shown), "Then this")).code == 0
+        await terminal.says("answer> ", times=2)
+        assert terminal.shown.endswith("answer> \n  queued    Then this\nanswer> ")
+        await terminal.types("red\n")
+        await terminal.says("it is red")
+
+
+async def test_what_is_asked_is_said_once_by_the_command_that_answers(shared, find_session) -> None:
+    async with shared.started("run", "--ask", *shared.add_recording("once", APPROVING), "Go") as run:
+        await run.says("make test")
+        async with on_a_terminal(shared, "answer", find_session(run.out)) as terminal:
+            await terminal.says("answer> ")
+            assert terminal.shown.count("Run the tests") == 1
+            await terminal.types("n\n")
+        await run.says("answered reject")
+        await run.ended()
 
 
 async def test_send_queues_and_inputs_lists_and_takes_back(shared, find_session) -> None:
@@ -273,6 +237,8 @@ def question(*options: str, multi: bool = False, free_text: bool = False) -> eve
         (question("red", "blue", multi=True), "1, blue,1", ["red", "blue"], ""),
         (question("a, b", "c", multi=True), "a, b", ["a, b"], ""),
         (question("1", "0"), "0", ["0"], ""),
+        (question("red", "blue"), "B", ["blue"], ""),
+        (question("red", free_text=True), "re", [], "re"),
         (question("red", free_text=True), "something else", [], "something else"),
         (question(free_text=True), "1", [], "1"),
     ],
@@ -283,11 +249,24 @@ def test_what_is_typed_is_an_id_a_number_or_text(event, typed, ids, text) -> Non
 
 
 @pytest.mark.parametrize(
+    ("typed", "option"),
+    [("y", "once"), ("Yes", "once"), ("n", "stop"), ("no", "stop"), ("al", "always"), ("1", "always"), ("st", "stop")],
+)
+def test_leave_is_given_and_refused_in_everybody_s_words(typed, option) -> None:
+    asked = event_pb2.Event()
+    asked.approval_requested.options.add(id="always", kind=event_pb2.APPROVAL_OPTION_KIND_ALLOW_SESSION)
+    asked.approval_requested.options.add(id="once", kind=event_pb2.APPROVAL_OPTION_KIND_ALLOW_ONCE)
+    asked.approval_requested.options.add(id="stop", kind=event_pb2.APPROVAL_OPTION_KIND_REJECT_ONCE)
+    assert parse(asked, [typed]).option_id == option
+
+
+@pytest.mark.parametrize(
     ("event", "typed"),
     [
         (question("red"), "2"),
         (question("red"), "0"),
         (question("red", "blue"), "1,2"),
+        (question("allow", "allow_all"), "a"),
         (question(free_text=True), " "),
         (question("red"), "１"),
     ],
