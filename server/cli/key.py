@@ -1,4 +1,4 @@
-"""`treadle key`: users and their API keys, by the database itself; for operators, where the server's settings are."""
+"""`treadle key`: users and their API keys, by the database itself; for operators, beside the server."""
 
 from __future__ import annotations
 
@@ -8,6 +8,7 @@ from datetime import UTC, datetime, timedelta
 from typing import TYPE_CHECKING
 
 from server.cli.aside import aside
+from server.cli.beside import settings_beside
 from server.cli.failure import CommandFailed, ExitCode
 from server.kernel.errors import StoreRejected, StoreUnavailable
 from server.kernel.identity import Principal
@@ -27,14 +28,11 @@ def run(options: argparse.Namespace) -> ExitCode:
     if not options.user and not options.list and not options.revoke:
         raise CommandFailed("whose key? `treadle key USER`", ExitCode.REFUSED)
     from server.db.errors import with_cause
-    from server.environment import settings_of_environment
 
     try:
-        url = settings_of_environment().database_system_url.get_secret_value()
+        url = settings_beside(options).database_system_url.get_secret_value()
     except SettingsUnfit as error:
         raise CommandFailed(str(error), ExitCode.REFUSED) from None
-    if not url:
-        raise CommandFailed(f"{_SETTING} is needed; run it where the server's settings are", ExitCode.REFUSED)
     try:
         return asyncio.run(_asked(options, url))
     except StartRefused as error:

@@ -1,4 +1,4 @@
-"""`treadle legacy import`: sessions of the old system, by the database itself; for operators, where the server's settings are."""
+"""`treadle legacy import`: sessions of the old system, by the database itself; for operators, beside the server."""
 
 from __future__ import annotations
 
@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from server.cli.aside import aside
+from server.cli.beside import settings_beside
 from server.cli.failure import CommandFailed, ExitCode
 from server.kernel.errors import ObjectStoreUnavailable, StoreUnavailable
 from server.refusal import SettingsUnfit, StartRefused
@@ -31,15 +32,13 @@ def run(options: argparse.Namespace) -> ExitCode:
     from pydantic import SecretStr
 
     from server.db.errors import with_cause
-    from server.environment import settings_of_environment
     from server.legacy.owners import Owners
 
     try:
         # Tables are the server's to bring up to date, and a dry run writes nothing.
-        settings = settings_of_environment(database_owner_url=SecretStr(""))
-        for url, name in ((settings.database_system_url, "TREADLE_DATABASE_SYSTEM_URL"), (settings.database_url, "TREADLE_DATABASE_URL")):
-            if not url.get_secret_value():
-                raise CommandFailed(f"{name} is needed; run it where the server's settings are", ExitCode.REFUSED)
+        settings = settings_beside(options, database_owner_url=SecretStr(""))
+        if not settings.database_url.get_secret_value():
+            raise CommandFailed("TREADLE_DATABASE_URL is needed, too; run it where the server's settings are", ExitCode.REFUSED)
         owners = Owners.parse(options.owner) if options.owner else Owners({})
         return asyncio.run(bring_in(options, settings, owners))
     except (SettingsUnfit, StartRefused, ValueError) as error:

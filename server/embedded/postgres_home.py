@@ -20,7 +20,8 @@ from server.embedded.postgres_runtime import Account, PostgresUnusable
 
 OWNER = "treadle_owner"
 DATABASE = "treadle"
-_SOCKET_PATH_LIMIT = 107 - len("/.s.PGSQL.5432")
+_SOCKET = ".s.PGSQL.5432"
+_SOCKET_PATH_LIMIT = 107 - len(f"/{_SOCKET}")
 _LOG_LIMIT = 8 << 20
 
 
@@ -31,6 +32,12 @@ class DatabaseUrls:
     app: str
     system: str
     owner: str
+
+
+def running_database(data_dir: Path) -> DatabaseUrls | None:
+    """Of the `treadle up` that serves there; None when its Postgres does not run."""
+    home = PostgresHome((data_dir / "postgres").resolve(), Account(None, None))
+    return home.urls if (home.socket / _SOCKET).is_socket() else None
 
 
 @dataclass(frozen=True)

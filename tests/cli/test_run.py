@@ -313,9 +313,11 @@ async def test_bad_input_is_said_in_one_breath(shared, arguments, reason, field)
 
 async def test_resume_beyond_the_end_is_refused(shared, find_session) -> None:
     session = find_session((await shared.run("run", "--repo", shared.sample_url, "Add a note")).out)
-    ended = await shared.run("resume", session, "--after", "100000")
-    assert ended.code == 2
-    assert "SEQUENCE_AHEAD" in ended.err
+    for after in ("100000", "99"):
+        ended = await shared.run("resume", session, "--after", after)
+        assert ended.code == 2
+        assert f"after_seq {after} is beyond the last event" in ended.err
+        assert "SEQUENCE_AHEAD" in ended.err
 
 
 @pytest.mark.parametrize("after", ["-1", "99999999999999999999999", "many"])
@@ -349,6 +351,19 @@ async def test_what_is_missing_is_named_as_the_command_line_has_it(shared) -> No
     ssh = await shared.run("run", "--repo", "git@github.com:acme/app.git", "hello")
     assert ssh.code == 2
     assert "only https:// URLs are fetched; try https://github.com/acme/app.git" in ssh.err
+
+
+async def test_commands_on_the_database_find_that_of_a_running_up(shared, unused, tmp_path: Path) -> None:
+    made = await shared.run("key", "ada")
+    assert made.out.startswith("trd_")
+    assert (await shared.run("sessions", TREADLE_API_KEY=made.out.strip())).code == 0
+    # By the option alone, too.
+    listed = await unused.run("key", "--list", "ada", "--data-dir", str(shared.data_dir))
+    assert listed.out.startswith(made.out[:12])
+    brought = await unused.run("legacy", "import", "--from", str(tmp_path), "--dry-run", "--data-dir", str(shared.data_dir))
+    assert (brought.code, "0 archives; a dry run" in brought.err) == (0, True), brought
+    nowhere = await unused.run("key", "ada")
+    assert (nowhere.code, "--data-dir" in nowhere.err, "TREADLE_DATABASE_SYSTEM_URL" in nowhere.err) == (2, True, True)
 
 
 async def test_the_readme_s_program_runs_as_it_stands(shared) -> None:
