@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import shlex
 from collections.abc import Callable, Mapping
 from pathlib import Path
 
@@ -40,9 +41,42 @@ def _api_key_invalid(_: Mapping[str, str], data_dir: Path | None) -> list[str]:
     return [f"it came from {data_dir / 'api-key'}; set TREADLE_API_KEY for a server of another data directory"] if data_dir else []
 
 
+def _repository_unreachable(metadata: Mapping[str, str], data_dir: Path | None) -> list[str]:
+    match metadata.get("credential"):
+        case "MISSING":
+            return _another_token(metadata, data_dir, word="a")
+        case "REFUSED":
+            return _another_token(metadata, data_dir)
+    return []
+
+
+def _host(metadata: Mapping[str, str]) -> str:
+    return shlex.quote(metadata.get("host", "HOST"))
+
+
+def _another_token(metadata: Mapping[str, str], data_dir: Path | None, *, word: str = "another") -> list[str]:
+    if "sso_url" in metadata:
+        return [f"let the token in there: {metadata['sso_url']}"]
+    return [f"store {word} token: {typed(f'credential add {_host(metadata)}', data_dir)}"]
+
+
+def _token_missing(metadata: Mapping[str, str], data_dir: Path | None) -> list[str]:
+    return _another_token(metadata, data_dir, word="a")
+
+
+def _login_over(metadata: Mapping[str, str], data_dir: Path | None) -> list[str]:
+    return [f"begin anew: {typed(f'credential login {_host(metadata)}', data_dir)}"]
+
+
 _ADVICE: Mapping[str, Callable[[Mapping[str, str], Path | None], list[str]]] = {
     "TURN_ACTIVE": _turn_active,
     "PUSH_REFUSED": _push_refused,
+    "REPOSITORY_UNREACHABLE": _repository_unreachable,
+    "CREDENTIAL_MISSING": _token_missing,
+    "CREDENTIAL_REJECTED": _another_token,
+    "CREDENTIAL_UNREADABLE": _another_token,
+    "CODE_HOST_FORBIDDEN": _another_token,
+    "LOGIN_EXPIRED": _login_over,
     "API_KEY_INVALID": _api_key_invalid,
     "API_KEY_EXPIRED": _api_key_invalid,
 }

@@ -7,8 +7,9 @@ import asyncio
 
 from google.protobuf.json_format import MessageToJson
 
-from server.cli.connection import connected
-from server.cli.failure import ExitCode
+from server.cli.connection import connected, find_target
+from server.cli.failure import CommandFailed, ExitCode
+from server.cli.program import typed
 from server.cli.screen import Screen
 from server.cli.summary import SHORT
 from treadle_client import Session
@@ -19,9 +20,11 @@ def run(options: argparse.Namespace) -> ExitCode:
     session = asyncio.run(_push(options))
     if options.json:
         print(MessageToJson(session, indent=None))
+    elif not session.head_commit:
+        again = typed(f"run --session {session.session_id} REQUEST", find_target(options).data_dir)
+        raise CommandFailed(f"the session has no commit that could be pushed; its next turn makes one: {again}", ExitCode.REFUSED)
     else:
-        told = f"{session.branch} holds {session.head_commit[:SHORT]}" if session.head_commit else "the session has no commit yet"
-        Screen().prose(told)
+        Screen().prose(f"{session.branch} holds {session.head_commit[:SHORT]}")
     return ExitCode.DONE
 
 

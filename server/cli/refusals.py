@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shlex
 from pathlib import Path
 
 from server.cli.program import typed
@@ -26,11 +27,18 @@ _ELSEWHERE = (
     pb.PUSH_REFUSAL_PROTECTED_BRANCH,
 )
 """Where another branch is the way out."""
+_BY_TOKEN = (pb.PUSH_REFUSAL_AUTHENTICATION, pb.PUSH_REFUSAL_PERMISSION, pb.PUSH_REFUSAL_REPOSITORY_GONE)
+"""Where another token may be."""
 
 
-def what_to_do(refusal: int, session_id: str, data_dir: Path | None = None) -> list[str]:
-    """Lines for a person: what the refusal (a PushRefusal) means, where that is known, and what to type."""
-    why = [_WHY[refusal]] if refusal in _WHY else []
+def what_to_do(refusal: int, session_id: str, data_dir: Path | None = None, *, repository: str = "", begun: bool = True) -> list[str]:
+    """Lines for a person: what the refusal (a PushRefusal) means, where that is known, and what to type. Without `begun` there is no
+    commit yet that could be pushed."""
+    lines = [_WHY[refusal]] if refusal in _WHY else []
+    if refusal in _BY_TOKEN and repository:
+        lines.append(f"store another token: {typed(f'credential add {shlex.quote(repository)}', data_dir)}")
+    if not begun:
+        return [*lines, f"then ask again: {typed(f'run --session {session_id} REQUEST', data_dir)}"]
     if refusal in _ELSEWHERE:
-        return [*why, f"publish it on another branch: {typed(f'push {session_id} --branch NAME', data_dir)}"]
-    return [*why, f"try again: {typed(f'push {session_id}', data_dir)}"]
+        return [*lines, f"publish it on another branch: {typed(f'push {session_id} --branch NAME', data_dir)}"]
+    return [*lines, f"try again: {typed(f'push {session_id}', data_dir)}"]

@@ -261,8 +261,9 @@ class Renderer:
         elif git.action == pb.GIT_ACTION_PUSHED and not event.turn_id:
             self._screen.label("pushed", f"{git.branch} at {git.sha[:SHORT]}")
         elif git.action == pb.GIT_ACTION_PUSH_FAILED:
-            self._screen.label("push", f"refused, the commit is kept: {git.message}", "red")
-            for line in what_to_do(git.refusal, event.session_id, self._data_dir):
+            self._screen.label("push", f"refused{', the commit is kept' if git.sha else ''}: {git.message}", "red")
+            advised = what_to_do(git.refusal, event.session_id, self._data_dir, repository=git.repository, begun=bool(git.sha))
+            for line in advised:
                 self._screen.label("", line, "yellow")
         elif git.action == pb.GIT_ACTION_SKIPPED:
             for path in git.skipped:

@@ -135,6 +135,8 @@ class Api:
                 return Answer(response.status, headers, await self._parsed(response)), location
         except TimeoutError:
             raise CodeHostUnavailable(self.host, f"no answer within {TRY_SECONDS:g} s") from None
+        except aiohttp.ClientConnectorDNSError as error:
+            raise CodeHostUnavailable(self.host, "its name cannot be resolved") from error
         except (aiohttp.ClientError, OSError) as error:
             raise CodeHostUnavailable(self.host, f"no connection ({type(error).__name__})") from error
 

@@ -12,11 +12,12 @@ from urllib.parse import urlsplit
 from server.git.address import public_addresses
 from server.git.command import PINNING_VERSION, Access, Git, GitFailed
 from server.git.refs import branch_ref, fetched_ref
-from server.git.refusal import refused
+from server.git.refusal import refused, unreachable
 from server.git.remote_url import RemoteUrls
 from server.kernel.credential import Token
-from server.kernel.errors import TOKEN_TROUBLE, RepositoryUnreachable
+from server.kernel.errors import TOKEN_TROUBLE, CredentialRejected, CredentialUnreadable, RepositoryUnreachable
 from server.kernel.ports.repositories import Repository
+from server.kernel.push_refusal import PushRefusal
 
 TokenSupplier = Callable[[Repository], Awaitable[Token | None]]
 """What the owner has for the repository's host, asked for anew for each operation; None for nothing."""
@@ -73,12 +74,13 @@ class Remote:
         except TimeoutError:
             raise RepositoryUnreachable(f"no answer within {LS_REMOTE_SECONDS:g} s") from None
         except GitFailed as error:
-            raise RepositoryUnreachable(error.reason) from error
+            raise self._unreachable(error, repository, token) from error
         return _parse(listing.stdout.decode("utf-8", "replace"), wanted | {"HEAD"})
 
     async def fetch(self, repository: Repository, mirror: Path, branches: list[str]) -> None:
         """Bring branches into the mirror, each as its `fetched_ref`. Errors: RepositoryUnreachable."""
-        access = await self._access(repository, await self._token_of(repository))
+        token = await self._token_of(repository)
+        access = await self._access(repository, token)
         try:
             await self._git.run(
                 "fetch", "--quiet", "--no-tags", "--no-write-fetch-head", "--no-auto-maintenance", "--no-recurse-submodules",
@@ -86,7 +88,7 @@ class Remote:
                 git_dir=mirror, access=access,
             )  # fmt: skip
         except GitFailed as error:
-            raise RepositoryUnreachable(error.reason) from error
+            raise self._unreachable(error, repository, token) from error
 
     async def push(self, repository: Repository, mirror: Path, *, branch: str, commit: str, expected: str) -> None:
         """Move the branch from `expected` to `commit`. The caller has made sure that this is a fast-forward.
@@ -122,8 +124,23 @@ class Remote:
         """Errors: RepositoryUnreachable; StoreUnavailable, when the operation can be repeated as it is."""
         try:
             return await self._token(repository)
+        except (CredentialRejected, CredentialUnreadable) as error:
+            raise RepositoryUnreachable(error.message, host=error.metadata["host"], credential="REFUSED") from error
         except TOKEN_TROUBLE as error:
             raise RepositoryUnreachable(error.message) from error
+
+    def _unreachable(self, error: GitFailed, repository: Repository, token: Token | None) -> RepositoryUnreachable:
+        """Hosts tell who shows no credential, or another one, that there is no such repository, or that it should show one."""
+        kind, host = unreachable(error.reason), self._urls.host_of(repository.url)
+        if kind not in (PushRefusal.AUTHENTICATION, PushRefusal.PERMISSION, PushRefusal.REPOSITORY_GONE):
+            return RepositoryUnreachable(error.reason)
+        gone = "it is not there, or " if kind is PushRefusal.REPOSITORY_GONE else ""
+        if token is None:
+            return RepositoryUnreachable(
+                f"{gone}it is private, and you have stored no credential for {host} ({error.reason})", host=host, credential="MISSING"
+            )
+        told = f"{gone}{host} does not let the credential in that you have stored for it ({error.reason})"
+        return RepositoryUnreachable(told, host=host, credential="REFUSED")
 
     async def _access(self, repository: Repository, token: Token | None) -> Access:
         url = repository.url

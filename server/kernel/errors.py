@@ -172,7 +172,8 @@ class UnsupportedByHost(KernelError):
     """This kind of code host cannot do that, or this server does not know how to ask it."""
 
     def __init__(self, host: str, what: str) -> None:
-        super().__init__(f"{what} cannot be had from {host}: it is spoken to by Git alone", host=host)
+        message = f"{host} is no GitHub that this server knows (its operator's TREADLE_GITHUB_APIS), and {what} can be had of GitHub only"
+        super().__init__(message, host=host)
 
 
 class RemoteNotFound(KernelError):
@@ -246,10 +247,12 @@ class RepositoryNotAllowed(KernelError):
 
 
 class RepositoryUnreachable(KernelError):
-    """Git could not read the repository; `reason` is what Git said, without credentials."""
+    """Git could not read the repository; `reason` is what Git said, without credentials. Where it may be for want of one, `credential` says
+    whether there is none for the `host` (MISSING) or one that did not help (REFUSED)."""
 
-    def __init__(self, reason: str) -> None:
-        super().__init__(f"repository cannot be read: {reason}", field="repository_url", reason=reason)
+    def __init__(self, reason: str, *, host: str = "", credential: str = "") -> None:
+        more = {"host": host, "credential": credential} if credential else {}
+        super().__init__(f"repository cannot be read: {reason}", field="repository_url", reason=reason, **more)
         self.reason = reason
 
 
@@ -571,7 +574,7 @@ class CodeHostUnavailable(KernelError):
     """The code host does not answer, or with an error of its own."""
 
     def __init__(self, host: str, reason: str) -> None:
-        super().__init__(f"{host} does not do it now: {reason}", host=host, reason=reason)
+        super().__init__(f"{host} cannot be asked now: {reason}", host=host, reason=reason)
 
 
 TOKEN_TROUBLE = (CredentialUnreadable, CredentialRejected, CodeHostLimited, CodeHostUnavailable)

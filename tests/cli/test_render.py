@@ -221,12 +221,22 @@ def test_a_turn_that_waits_says_how_many_are_before_it(capsys: pytest.CaptureFix
 
 def test_a_refused_push_says_what_to_do(capsys: pytest.CaptureFixture[str]) -> None:
     for kind in pb.PushRefusal.values():
-        refused = pb.GitUpdated(action=pb.GIT_ACTION_PUSH_FAILED, message="GH006", refusal=kind)
+        refused = pb.GitUpdated(action=pb.GIT_ACTION_PUSH_FAILED, message="GH006", refusal=kind, sha="c" * 40)
         lines = shown(capsys, pb.Event(session_id="s", git_updated=refused))
         assert lines[0] == "push      refused, the commit is kept: GH006"
         why = kind not in (pb.PUSH_REFUSAL_UNSPECIFIED, pb.PUSH_REFUSAL_OTHER)
         assert len(lines) >= 2 + why, kind
         assert "push s" in " ".join(lines[1:])
+
+
+def test_a_branch_that_could_not_be_made_says_what_to_do(capsys: pytest.CaptureFixture[str]) -> None:
+    """There is nothing to push yet."""
+    url = "https://github.com/acme/app.git"
+    refused = pb.GitUpdated(action=pb.GIT_ACTION_PUSH_FAILED, message="403", refusal=pb.PUSH_REFUSAL_PERMISSION, repository=url)
+    first, *more = shown(capsys, pb.Event(session_id="s", git_updated=refused))
+    assert first == "push      refused: 403"
+    assert f"credential add {url}" in more[1]
+    assert "run --session s REQUEST" in more[2]
 
 
 @pytest.mark.parametrize(("subjects", "line"), [(["one"], "one"), (["one", "two", "three"], "three (and 2 before it)")])

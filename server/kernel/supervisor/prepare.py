@@ -60,11 +60,16 @@ async def prepare(drive: Drive) -> None:
         RepositoryNotAllowed,
         BranchUnknown,
         BranchDiverged,
-        PushRefused,
         SnapshotUnavailable,
         SnapshotDamaged,
     ) as error:
         await drive.conclude(Outcome(TurnState.FAILED, TurnCode.REPOSITORY, error.message))
+    except PushRefused as error:
+        # The branch could not be made, so there is no commit that would be kept.
+        refused = drive.ports.codec.git_updated(
+            "PUSH_FAILED", repository=drive.session.repository_url, message=error.reason, refusal=error.kind
+        )
+        await drive.conclude(Outcome(TurnState.FAILED, TurnCode.REPOSITORY, error.message), refused)
     except WorkspaceFailed as error:
         await drive.conclude(Outcome(TurnState.FAILED, TurnCode.WORKSPACE, error.message))
     except LaunchFailed as error:
