@@ -23,6 +23,7 @@ _SERVICES = (
     "treadle.session.v1.EventStreamService",
     "treadle.account.v1.CredentialService",
     "treadle.git.v1.GitService",
+    "treadle.git.v1.WebhookService",
     "treadle.file.v1.FileService",
 )
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import os
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine, Mapping
 from contextlib import AbstractAsyncContextManager, AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass
 from datetime import timedelta
@@ -17,6 +17,7 @@ from server import telemetry
 from server.agents import COAUTHORS, Choice, default_agent
 from server.api.event_codec import ProtobufEventCodec
 from server.api.server import Api, open_api
+from server.codehosts.github_webhooks import GitHubWebhooks
 from server.codehosts.opened import KnownHosts, open_githubs
 from server.config import Settings
 from server.db.stores import Stores, open_postgres
@@ -39,6 +40,7 @@ from server.kernel.live import Live
 from server.kernel.model_use import Budget
 from server.kernel.ports.input_store import Starter
 from server.kernel.ports.launcher import Launcher
+from server.kernel.pull_requests import PullRequests
 from server.kernel.pushes import Pushes
 from server.kernel.quota import Quota
 from server.kernel.retrieval import Retrieval
@@ -48,6 +50,7 @@ from server.kernel.supervisor import Limits, Ports, Supervisor, Treasury
 from server.kernel.time_travel import TimeTravel
 from server.kernel.trailers import Trailers
 from server.kernel.uploads import Uploads
+from server.kernel.webhooks import Webhooks
 from server.legacy.writing import open_writer
 from server.models.gateway import open_models
 from server.replica import held_replica
@@ -83,7 +86,9 @@ async def compose(settings: Settings, *, mark: Callable[[str], None] | None = No
         tracer = await stack.enter_async_context(open_tracer(settings.otlp_endpoint, replica=replica))
         stores = await stack.enter_async_context(open_postgres(settings))
         objects = await stack.enter_async_context(_adapter("object_store", settings.object_store, settings))
-        hosts = RemoteUrls(hosts=settings.git_allowed_hosts, prefixes=settings.git_allowed_prefixes)
+        hosts = RemoteUrls(
+            hosts=settings.git_allowed_hosts, prefixes=settings.git_allowed_prefixes, plain_credentials=settings.git_plain_credentials
+        )
         githubs = await stack.enter_async_context(open_githubs(settings))
         credentials = Credentials(stores.credentials, open_vault(settings), hosts, githubs.tokens)
         stack.push_async_callback(credentials.finished)
@@ -209,7 +214,28 @@ async def compose(settings: Settings, *, mark: Callable[[str], None] | None = No
             codec=codec,
             recorded=uploads.add,
         )
-        failed = await stack.enter_async_context(_running(journal, supervisor, uploads, disposal))
+        code_hosts = KnownHosts(githubs.apis, hosts, repositories, credentials.token_for)
+        pull_requests = PullRequests(stores.pull_requests, code_hosts, notes, journal, codec, replica=replica, call=supervisor.call)
+        webhooks = Webhooks(
+            GitHubWebhooks(settings.github_webhook_secrets, repositories),
+            stores.pull_requests,
+            pull_requests,
+            repositories,
+            forget_installation=credentials.forget_installation,
+        )
+        failed = await stack.enter_async_context(
+            _running(
+                {
+                    "journal": journal.run,
+                    "supervisor": supervisor.run,
+                    "uploads": uploads.run,
+                    "disposal": disposal.run,
+                    "pull_requests": pull_requests.run,
+                    "webhooks": webhooks.run,
+                },
+                at_the_end=supervisor.detach,
+            )
+        )
         await supervisor.recover()
         api = await stack.enter_async_context(
             open_api(
@@ -221,7 +247,8 @@ async def compose(settings: Settings, *, mark: Callable[[str], None] | None = No
                 time_travel=time_travel,
                 pushes=Pushes(stores.sessions, repositories, notes, codec, retrieval=ports.retrieval, branch_prefix=settings.branch_prefix),
                 credentials=credentials,
-                hosting=Hosting(stores.sessions, repositories, hosts, KnownHosts(githubs.apis, hosts, repositories, credentials.token_for)),
+                hosting=Hosting(stores.sessions, repositories, hosts, code_hosts, pull_requests),
+                webhooks=webhooks,
                 files=files,
                 authenticator=ApiKeyAuthenticator(stores.keys),
                 tracer=tracer,
@@ -231,18 +258,18 @@ async def compose(settings: Settings, *, mark: Callable[[str], None] | None = No
 
 
 @asynccontextmanager
-async def _running(journal: Journal, supervisor: Supervisor, uploads: Uploads, disposal: Disposal) -> AsyncIterator[asyncio.Future[None]]:
-    """The journal's writer, the supervisor, and what comes into the object store and goes. At the end turns are let go, not ended: their
-    workers go on."""
+async def _running(
+    parts: Mapping[str, Callable[[], Coroutine[Any, Any, None]]], *, at_the_end: Callable[[], Awaitable[None]]
+) -> AsyncIterator[asyncio.Future[None]]:
+    """What goes on beside callers. At the end turns are let go, not ended: their workers go on."""
     failed: asyncio.Future[None] = asyncio.get_running_loop().create_future()
-    parts = {"journal": journal.run, "supervisor": supervisor.run, "uploads": uploads.run, "disposal": disposal.run}
     tasks = [asyncio.create_task(run(), name=name) for name, run in parts.items()]
     for task in tasks:
         task.add_done_callback(lambda done: _tell(done, failed))
     try:
         yield failed
     finally:
-        await supervisor.detach()
+        await at_the_end()
         for task in tasks:
             task.cancel()
         await asyncio.gather(*tasks, return_exceptions=True)

@@ -121,8 +121,19 @@ class Settings(WorkerSettings):
         description="Hosts that are GitHub, and the URLs of their APIs, by comma. A host is one of those two settings. For an "
         "Enterprise Server: `https://github.example.org/=https://github.example.org/api/v3`.",
     )
-    github_client_id: str = Field("", description="Of a GitHub App or OAuth app, by which users' expiring tokens are renewed.")
-    github_client_secret: SecretStr = Field(SecretStr(""), description="Its secret.")
+    github_client_id: Annotated[str, AfterValidator(forms.by_host)] = Field(
+        "",
+        description="Of a GitHub App or OAuth app with the device flow enabled: users log in by it (`treadle credential login`), and their "
+        "expiring tokens are renewed. For several hosts: `host=ID`, by comma.",
+    )
+    github_client_secret: Annotated[SecretStr, AfterValidator(forms.secret_by_host)] = Field(
+        SecretStr(""), description="Its secret, in the same form."
+    )
+    github_webhook_secret: SecretStr = Field(
+        SecretStr(""),
+        description="What GitHub signs its webhooks with (`POST /v1/webhooks/github`): of a GitHub App, or of repositories. Several by "
+        "comma are all taken, so that it can be changed: `NEW,OLD`, then at GitHub, then `NEW`. Empty to take none.",
+    )
     vault_key: SecretStr = Field(
         SecretStr(""),
         description="Key that seals users' credentials in the database: 32 bytes in base64 (`openssl rand -base64 32`), the same for all "
@@ -150,6 +161,11 @@ class Settings(WorkerSettings):
     git_allowed_prefixes: Annotated[str, AfterValidator(forms.git_prefixes)] = Field(
         "",
         description="Exact URL prefixes that are allowed besides, by comma: also `http`, also private addresses. Each ends with `/`.",
+    )
+    git_plain_credentials: bool = Field(
+        False,
+        description="Whether users' tokens are also shown to prefixes that begin with `http://`, where anybody on the way can read them. "
+        "To this machine itself (127.0.0.1) they are in any case.",
     )
     git_timeout_seconds: Seconds = Field(300, description="Limit for one fetch or push.")
     workspace_history: int = Field(
@@ -330,6 +346,21 @@ class Settings(WorkerSettings):
     def github_api_urls(self) -> dict[str, str]:
         """API by host."""
         return forms.urls_by_host(self.github_apis)
+
+    @property
+    def github_client_ids(self) -> dict[str, str]:
+        """By host; "" for all others."""
+        return forms.values_by_host(self.github_client_id)
+
+    @property
+    def github_client_secrets(self) -> dict[str, str]:
+        """By host; "" for all others."""
+        return forms.values_by_host(self.github_client_secret.get_secret_value())
+
+    @property
+    def github_webhook_secrets(self) -> tuple[str, ...]:
+        """Each of them."""
+        return forms.parts(self.github_webhook_secret.get_secret_value())
 
     @property
     def pool_sizes(self) -> dict[str, int]:

@@ -11,6 +11,8 @@ from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit
 
+from pydantic import SecretStr
+
 from gateway.addresses import parse_networks
 from server.adapters import installed, not_installed
 from server.kernel.egress import parse_ceiling
@@ -91,6 +93,25 @@ def host_urls(text: str) -> str:
 def urls_by_host(text: str) -> dict[str, str]:
     """What such a setting says."""
     return {host: url for host, _, url in (part.partition("=") for part in parts(text))}
+
+
+def values_by_host(text: str) -> dict[str, str]:
+    """`VALUE` for all hosts ("" here), or a comma list of `host=VALUE`."""
+    return {host: value for host, _, value in (part.rpartition("=") for part in parts(text))}
+
+
+def by_host(text: str) -> str:
+    """A value, or a comma list of host=value."""
+    found = values_by_host(text)
+    if not all(found.values()) or len(found) != len(parts(text)):
+        raise ValueError("it is neither one value nor a comma list of host=value")
+    return text
+
+
+def secret_by_host(secret: SecretStr) -> SecretStr:
+    """The same for a secret."""
+    by_host(secret.get_secret_value())
+    return secret
 
 
 def egress_hosts(text: str) -> str:

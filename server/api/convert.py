@@ -7,6 +7,7 @@ from typing import Any
 
 from google.protobuf.timestamp_pb2 import Timestamp
 
+from server.api.event_codec import pull_request_told
 from server.kernel.agent_request import Answer
 from server.kernel.errors import InvalidField
 from server.kernel.execute import Request
@@ -51,6 +52,7 @@ def session(value: Session) -> session_pb2.Session:
         waiting_inputs=value.waiting_inputs,
         allowed_hosts=value.allowed_hosts,
         waiting=_waiting(*value.told_place) if value.told_place else None,
+        pull_request=pull_request_told(value.pull_request) if value.pull_request else None,
     )
 
 

@@ -10,6 +10,7 @@ from server.kernel.credential import Credential, CredentialKind, Material
 from server.kernel.credentials import Credentials, PutCredential
 from server.kernel.errors import InvalidField
 from server.kernel.identity import Principal
+from server.kernel.ports.token_issuer import Pending
 from treadle.account.v1 import credential_service_pb2 as pb
 
 SERVICE = pb.DESCRIPTOR.services_by_name["CredentialService"]
@@ -24,6 +25,24 @@ class CredentialService:
     async def put_credential(self, principal: Principal, request: pb.PutCredentialRequest, _: Context) -> pb.PutCredentialResponse:
         """Store one."""
         return pb.PutCredentialResponse(credential=_message(await self._credentials.put(principal, _wanted(request))))
+
+    async def start_login(self, principal: Principal, request: pb.StartLoginRequest, _: Context) -> pb.StartLoginResponse:
+        """Begin one."""
+        begun = await self._credentials.begin_login(principal, request.host)
+        return pb.StartLoginResponse(
+            login_id=begun.id,
+            user_code=begun.user_code,
+            verification_url=begun.url,
+            expires_at=timestamp(begun.expires_at),
+            interval_seconds=begun.interval,
+        )
+
+    async def finish_login(self, principal: Principal, request: pb.FinishLoginRequest, _: Context) -> pb.FinishLoginResponse:
+        """Look whether it is done."""
+        done = await self._credentials.finish_login(principal, request.login_id)
+        if isinstance(done, Pending):
+            return pb.FinishLoginResponse(interval_seconds=done.interval)
+        return pb.FinishLoginResponse(credential=_message(done))
 
     async def list_credentials(self, principal: Principal, _: pb.ListCredentialsRequest, __: Context) -> pb.ListCredentialsResponse:
         """Read all."""

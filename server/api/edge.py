@@ -34,6 +34,11 @@ TICKETED = frozenset({"treadle.session.v1.EventStreamService.StreamResume"})
 """Calls whose request may carry a ticket in place of an API key in the metadata."""
 MAX_TICKETED_BYTES = 4096
 
+SIGNED = frozenset({"treadle.git.v1.WebhookService.ReceiveGithubEvent"})
+"""Calls without an API key, whose request is signed: their service looks at that itself, before anything else."""
+MAX_SIGNED_BYTES = 1_100_000
+"""The gateway's limit for JSON, and room for what is around it."""
+
 MAX_REQUEST_BYTES = 16 * 1024 * 1024
 """The gateway's limit too. gRPC's own is twice as much: what that refuses it refuses without a reason."""
 
@@ -155,19 +160,19 @@ def _edge(
     # https://opentelemetry.io/docs/specs/semconv/rpc/grpc/
     attributes = {"rpc.system": "grpc", "rpc.service": service, "rpc.method": method}
     parse = message_factory.GetMessageClass(descriptor.input_type).FromString
-    takes_ticket = descriptor.full_name in TICKETED
+    admitted = _signed if descriptor.full_name in SIGNED else _ticketed if descriptor.full_name in TICKETED else _keyed
 
     async def behaviour(_: AsyncIterator[bytes], context: Context) -> Any:
         begun = time.monotonic()
         code, reason = grpc.StatusCode.OK, ""
-        parent = _metadata(context, "traceparent")
+        parent = metadata(context, "traceparent")
         with (
             tracer.span(f"{service}/{method}", parent=parent, incoming=True, **attributes) as span,
             bound_contextvars(method=method, call_id=new_id(), **trace_fields(tracer)),
         ):
             try:
                 read = partial(_read, context, parse)
-                principal, request = await (_ticketed if takes_ticket else _keyed)(authenticator, context, read)
+                principal, request = await admitted(authenticator, context, read)
                 return await call(principal, request, context)
             except KernelError as error:
                 code, reason, status = _expected(error)
@@ -247,6 +252,11 @@ async def _ticketed(authenticator: Authenticator, context: Context, read: Read) 
         return principal, request
 
 
+async def _signed(_: Authenticator, __: Context, read: Read) -> tuple[Principal, Any]:
+    """It is nobody who calls: the principal owns nothing."""
+    return Principal("", "", "", ""), await read(MAX_SIGNED_BYTES)
+
+
 async def _looked_again(look: Callable[[], Awaitable[Principal]]) -> None:
     """Who was let in stays while nobody can tell, and waits no longer for it: the stream stands still meanwhile."""
     with suppress(StoreUnavailable, TimeoutError):
@@ -256,12 +266,12 @@ async def _looked_again(look: Callable[[], Awaitable[Principal]]) -> None:
 
 def api_key(context: Context) -> str:
     """`authorization: Bearer <key>`. Errors: ApiKeyMissing."""
-    scheme, _, credential = _metadata(context, "authorization").partition(" ")
+    scheme, _, credential = metadata(context, "authorization").partition(" ")
     if scheme.lower() == "bearer" and credential.strip():
         return credential.strip()
     raise ApiKeyMissing
 
 
-def _metadata(context: Context, name: str) -> str:
+def metadata(context: Context, name: str) -> str:
     """The first text value under a name; empty without one."""
     return next((value for key, value in context.invocation_metadata() or () if key == name and isinstance(value, str)), "")

@@ -10,6 +10,7 @@ from google.protobuf.duration_pb2 import Duration
 from google.protobuf.timestamp_pb2 import Timestamp
 
 from server.kernel.agent_request import Resolution
+from server.kernel.code_host import PullRequest
 from server.kernel.event import Chunk, Envelope, Fact
 from server.kernel.history import NewFork
 from server.kernel.model_use import ModelUse, Purpose
@@ -205,6 +206,10 @@ class ProtobufEventCodec:
             )
         )
 
+    def pull_request_updated(self, pull_request: PullRequest) -> Fact:
+        """The pull request of the session's branch."""
+        return _fact(item_id=pull_request.url, pull_request_updated=pull_request_told(pull_request))
+
     def snapshot_added(self, turn: Turn) -> Fact:
         """The turn's snapshot is in the object store."""
         return _fact(
@@ -296,6 +301,20 @@ class ProtobufEventCodec:
                 pushed=turn.pushed,
             )
         )
+
+
+def pull_request_told(pull_request: PullRequest) -> pb.PullRequestUpdated:
+    """A pull request, as logs and sessions tell of it."""
+    return pb.PullRequestUpdated(
+        number=pull_request.number,
+        url=pull_request.url,
+        title=pull_request.title,
+        state=f"PULL_REQUEST_STATE_{pull_request.state}",
+        head=pull_request.head,
+        base=pull_request.base,
+        head_commit=pull_request.head_commit,
+        draft=pull_request.draft,
+    )
 
 
 def resolved(resolution: Resolution) -> pb.RequestResolved:

@@ -26,6 +26,8 @@ from server.api.git_service import GitService
 from server.api.keyless import Health, Reflection
 from server.api.session_service import SERVICE, SessionService
 from server.api.streams import Streams
+from server.api.webhook_service import SERVICE as WEBHOOKS
+from server.api.webhook_service import WebhookService
 from server.kernel.credentials import Credentials
 from server.kernel.execute import Execute
 from server.kernel.files import Files
@@ -36,6 +38,7 @@ from server.kernel.ports.tracer import Tracer
 from server.kernel.pushes import Pushes
 from server.kernel.sessions import Sessions
 from server.kernel.time_travel import TimeTravel
+from server.kernel.webhooks import Webhooks
 
 GRACE_SECONDS = 10.0
 
@@ -82,6 +85,7 @@ async def open_api(
     pushes: Pushes,
     credentials: Credentials,
     hosting: Hosting,
+    webhooks: Webhooks,
     files: Files,
     authenticator: Authenticator,
     tracer: Tracer,
@@ -94,6 +98,7 @@ async def open_api(
         EVENT_STREAMS: EventStreamService(sessions, execute, streams, authenticator),
         CREDENTIALS: CredentialService(credentials),
         GIT: GitService(hosting),
+        WEBHOOKS: WebhookService(webhooks),
         FILES: FileService(files, Downloads(write_seconds=write_seconds)),
     }
     names = [descriptor.full_name for descriptor in services]

@@ -271,6 +271,13 @@ class Renderer:
             if git.skipped_count > len(git.skipped):
                 self._screen.label("left out", f"{git.skipped_count - len(git.skipped)} more", "yellow")
 
+    def _pull_request_updated(self, event: pb.Event) -> None:
+        pull = event.pull_request_updated
+        state = pb.PullRequestState.Name(pull.state).removeprefix("PULL_REQUEST_STATE_").lower()
+        draft = ", a draft" if pull.draft and pull.state == pb.PULL_REQUEST_STATE_OPEN else ""
+        self._screen.label("pull", f"#{pull.number} {state}{draft}, {pull.head} into {pull.base} at {pull.head_commit[:SHORT]}")
+        self._screen.label("", pull.url)
+
     # -- text that grows ----------------------------------------------------------------------------------------------------
 
     def _open_item(self, item: str) -> None:

@@ -76,7 +76,7 @@ class Api:
         self.host = host
         self._accept = accept
         self._http = http
-        self._url = url.rstrip("/")
+        self.url = url.rstrip("/")
 
     async def ask(
         self,
@@ -91,7 +91,7 @@ class Api:
     ) -> Answer:
         """An answer with a 2xx, or with one of `expect`. `what` is looked for, should it not be found. `path` is encoded already. Only
         reads are tried again. Errors: those of every call of CodeHost, and RemoteNotFound."""
-        url = URL(self._url + path, encoded=True).update_query({name: value for name, value in (query or {}).items() if value != ""})
+        url = URL(self.url + path, encoded=True).update_query({name: value for name, value in (query or {}).items() if value != ""})
         for pause in (*(READ_PAUSES if method == "GET" else ()), None):
             try:
                 answer = await self._answered(method, url, token, body)
@@ -136,7 +136,7 @@ class Api:
         except TimeoutError:
             raise CodeHostUnavailable(self.host, f"no answer within {TRY_SECONDS:g} s") from None
         except aiohttp.ClientConnectorDNSError as error:
-            raise CodeHostUnavailable(self.host, "its name cannot be resolved") from error
+            raise CodeHostUnavailable(self.host, "its name leads to no address that may be used") from error
         except (aiohttp.ClientError, OSError) as error:
             raise CodeHostUnavailable(self.host, f"no connection ({type(error).__name__})") from error
 
@@ -156,7 +156,7 @@ class Api:
     def _followed(self, method: str, status: int, location: str) -> URL:
         """A repository that was renamed is elsewhere on the same host. Nothing is sent to any other, and no write becomes a read."""
         url = URL(location, encoded=True)
-        ours = URL(self._url)
+        ours = URL(self.url)
         if url.origin() != ours.origin() or not url.path.startswith(ours.path) or (method != "GET" and status < 307):
             raise CodeHostUnavailable(self.host, "it redirects to somewhere else")
         return url

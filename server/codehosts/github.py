@@ -277,4 +277,6 @@ def _pull_request(each: Any) -> PullRequest:
         mergeable=None if mergeable is None else bool(mergeable),
         created_at=_moment(each.get("created_at")),
         updated_at=_moment(each.get("updated_at")),
+        # A head repository that was deleted is null.
+        from_fork=(each["head"].get("repo") or {}).get("full_name") != (each["base"].get("repo") or {}).get("full_name"),
     )

@@ -58,9 +58,7 @@ async def open_githubs(settings: Settings) -> AsyncIterator[GitHubs]:
             http = await stack.enter_async_context(http_session(public_only="://" not in host))
             apis[host] = Api(http, url, host=host)
             logins[host] = Api(http, _login_url(host, url), host=host, accept="application/json")
-        tokens = GitHubTokens(
-            apis, logins, client_id=settings.github_client_id, client_secret=settings.github_client_secret.get_secret_value()
-        )
+        tokens = GitHubTokens(apis, logins, client_ids=settings.github_client_ids, client_secrets=settings.github_client_secrets)
         yield GitHubs(apis, tokens)
 
 

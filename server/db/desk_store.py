@@ -9,7 +9,7 @@ import asyncpg
 from server.db.input_store import start_with_first
 from server.db.pool import Database
 from server.db.queries import SQL
-from server.db.rows import input_from, parse_uuid, resolution_from
+from server.db.rows import input_from, parse_uuid, pull_request_from, resolution_from
 from server.db.turn_store import Place
 from server.kernel.agent_request import OpenRequest, RequestKind
 from server.kernel.identity import Principal
@@ -33,6 +33,7 @@ class PostgresDeskStore:
         async with self._system.connection() as connection:
             inputs = [input_from(row) for row in await connection.fetch(SQL["news_of_inputs"], turn.session_id, turn.id)]
             requests = await connection.fetch(SQL["news_of_requests"], turn.tenant_id, turn.id)
+            pull_request = await connection.fetchval(SQL["news_of_pull_request"], turn.tenant_id, turn.session_id)
         resolved = [row for row in requests if row["outcome"] is not None]
         return News(
             untold_inputs=[each for each in inputs if each.told_version < each.version],
@@ -41,6 +42,7 @@ class PostgresDeskStore:
             open=[OpenRequest(row["id"], RequestKind(row["kind"]), row["expires_at"]) for row in requests if row["outcome"] is None],
             resolved=[resolution_from(row) for row in resolved],
             untold_requests=frozenset(row["id"] for row in resolved if not row["told"]),
+            untold_pull_request=pull_request_from(pull_request),
         )
 
     async def offer(self, turn: Turn, input_id: str, *, epoch: int) -> bool:

@@ -480,6 +480,16 @@ ORDER BY position
 SELECT * FROM requests WHERE tenant_id = $1 AND turn_id = $2 ORDER BY seq
 
 
+-- news_of_pull_request --
+SELECT pull_request FROM sessions WHERE tenant_id = $1 AND id = $2 AND NOT pull_request_told
+
+
+-- told_pull_request --
+-- Unless there is a newer one by now.
+UPDATE sessions SET pull_request_told = true WHERE tenant_id = $1 AND id = $2 AND pull_request = $3::jsonb AND NOT pull_request_told
+RETURNING id
+
+
 -- offer_input --
 -- This and the four below stand on the lease's epoch, as every step does.
 WITH held AS MATERIALIZED (
@@ -529,7 +539,8 @@ FROM session_heads h
 JOIN turns t ON t.tenant_id = h.tenant_id AND t.session_id = h.session_id AND t.active
 WHERE h.lease_owner = $1
   AND (EXISTS (SELECT FROM inputs i WHERE i.session_id = h.session_id AND i.told_version < i.version)
-    OR EXISTS (SELECT FROM requests r WHERE r.session_id = h.session_id AND r.outcome IS NOT NULL AND NOT r.told))
+    OR EXISTS (SELECT FROM requests r WHERE r.session_id = h.session_id AND r.outcome IS NOT NULL AND NOT r.told)
+    OR EXISTS (SELECT FROM sessions s WHERE s.tenant_id = h.tenant_id AND s.id = h.session_id AND NOT s.pull_request_told))
 
 
 -- due_sessions --
@@ -848,7 +859,8 @@ VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9) ON CONFLICT (tenant_id, owner_id, ho
 
 
 -- replace_credential --
-UPDATE credentials SET kind = $4, username = $5, scopes = $6, sealed = $7, expires_at = $8, version = version + 1
+-- The new one has not been used yet.
+UPDATE credentials SET kind = $4, username = $5, scopes = $6, sealed = $7, expires_at = $8, last_used_at = NULL, version = version + 1
 WHERE tenant_id = $1 AND owner_id = $2 AND id = $3 AND version = $9 RETURNING *
 
 
@@ -938,3 +950,61 @@ WHERE ($1::timestamptz IS NULL OR s.updated_at > $1) AND s.head_commit <> '' AND
   AND a.commit IS DISTINCT FROM s.head_commit
   AND NOT EXISTS (SELECT FROM turns t WHERE t.tenant_id = s.tenant_id AND t.session_id = s.id AND t.active)
 ORDER BY s.updated_at
+
+
+-- delivery_heard --
+INSERT INTO webhook_deliveries (id) VALUES ($1) ON CONFLICT DO NOTHING RETURNING id
+
+
+-- forget_deliveries --
+DELETE FROM webhook_deliveries WHERE received_at < now() - $1 * interval '1 second'
+
+
+-- look_at_pull_request --
+-- For all sessions whose branch it is from, of every tenant.
+INSERT INTO pull_request_looks (tenant_id, session_id, number)
+SELECT tenant_id, id, $3 FROM sessions WHERE branch = $2 AND branch <> '' AND lower(repository_url) = ANY ($1::text[])
+ON CONFLICT (tenant_id, session_id) DO UPDATE SET number = excluded.number, due_at = excluded.due_at, tries = 0
+
+
+-- due_looks --
+WITH due AS MATERIALIZED (
+  SELECT tenant_id, session_id FROM pull_request_looks WHERE due_at <= clock_timestamp() ORDER BY due_at LIMIT $1 FOR UPDATE SKIP LOCKED
+), taken AS (
+  UPDATE pull_request_looks l SET due_at = clock_timestamp() + $2 * interval '1 second', tries = tries + 1
+  FROM due WHERE l.tenant_id = due.tenant_id AND l.session_id = due.session_id
+  RETURNING l.*
+)
+SELECT taken.*, s.owner_id, s.repository_url FROM taken JOIN sessions s ON s.tenant_id = taken.tenant_id AND s.id = taken.session_id
+
+
+-- looked --
+DELETE FROM pull_request_looks WHERE tenant_id = $1 AND session_id = $2 AND due_at = $3
+
+
+-- look_later --
+UPDATE pull_request_looks SET due_at = clock_timestamp() + $4 * interval '1 second' WHERE tenant_id = $1 AND session_id = $2 AND due_at = $3
+
+
+-- saw_pull_request --
+-- One that is as old as what is known may be newer: hosts tell seconds. What only says when it was changed is nothing new.
+UPDATE sessions SET pull_request = $5::jsonb, pull_request_told = false, updated_at = now()
+WHERE tenant_id = $1 AND owner_id = $2 AND branch = $4 AND lower(repository_url) = ANY ($3::text[])
+  AND (pull_request IS NULL
+    OR (pull_request ->> 'number')::bigint < ($5::jsonb ->> 'number')::bigint
+    OR (pull_request -> 'number' = $5::jsonb -> 'number' AND pull_request - 'updated_at' <> $5::jsonb - 'updated_at'
+      AND coalesce((pull_request ->> 'updated_at')::timestamptz <= ($5::jsonb ->> 'updated_at')::timestamptz, true)))
+RETURNING id
+
+
+-- untold_pull_requests --
+SELECT s.tenant_id, s.id, s.owner_id, s.pull_request FROM sessions s
+WHERE NOT s.pull_request_told
+  AND NOT EXISTS (SELECT FROM turns t WHERE t.tenant_id = s.tenant_id AND t.session_id = s.id AND t.active)
+LIMIT $1
+
+
+-- based_on --
+SELECT tenant_id, owner_id, repository_url, max(updated_at) AS used FROM sessions
+WHERE lower(repository_url) = ANY ($1::text[]) AND (branch = $2 OR base_branch = $2) AND updated_at > now() - $3 * interval '1 day'
+GROUP BY tenant_id, owner_id, repository_url ORDER BY used DESC LIMIT $4

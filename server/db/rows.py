@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import json
+from datetime import UTC, datetime
 from uuid import UUID
 
 import asyncpg
 
 from server.kernel.agent_request import AgentRequest, Answer, Question, RequestKind, RequestOutcome, Resolution
+from server.kernel.code_host import PullRequest, PullRequestState
 from server.kernel.history import Snapshot, SnapshotKind
 from server.kernel.identity import Principal
 from server.kernel.ports.turn_store import Claimed
@@ -43,6 +45,7 @@ def session_from(row: asyncpg.Record) -> Session:
         pushed_commit=row["pushed_commit"],
         push_refusal=PushRefusal(row["push_refusal"]) if row["push_refusal"] else None,
         push_message=row["push_message"],
+        pull_request=pull_request_from(row["pull_request"]),
         labels=json.loads(row["labels"]),
         allowed_hosts=tuple(row["allowed_hosts"]),
         version=row["version"],
@@ -53,6 +56,34 @@ def session_from(row: asyncpg.Record) -> Session:
         told_place=None if row.get("ahead") is None else (row["ahead"], row["told_reason"]),
         created_at=row["created_at"],
         updated_at=row["updated_at"],
+    )
+
+
+def pull_request_of(pull_request: PullRequest) -> str:
+    """The column `pull_request`: the summary of one."""
+    return json.dumps(
+        {
+            "number": pull_request.number,
+            "title": pull_request.title,
+            "state": pull_request.state,
+            "url": pull_request.url,
+            "head": pull_request.head,
+            "base": pull_request.base,
+            "head_commit": pull_request.head_commit,
+            "draft": pull_request.draft,
+            "updated_at": pull_request.updated_at and pull_request.updated_at.astimezone(UTC).isoformat(),
+        }
+    )
+
+
+def pull_request_from(column: str | None) -> PullRequest | None:
+    """What `pull_request_of` wrote."""
+    if column is None:
+        return None
+    found = json.loads(column)
+    moment = found.pop("updated_at")
+    return PullRequest(
+        **{**found, "state": PullRequestState(found["state"])}, body="", updated_at=datetime.fromisoformat(moment) if moment else None
     )
 
 

@@ -21,6 +21,7 @@ from server.db.key_store import PostgresKeyStore
 from server.db.legacy_store import PostgresLegacyStore
 from server.db.migrate import check_revision, migrate
 from server.db.pool import Database, DedicatedConnection, open_database
+from server.db.pull_request_store import PostgresPullRequestStore
 from server.db.roles import APP, SYSTEM, check_role
 from server.db.session_store import PostgresSessionStore
 from server.db.turn_queue import PostgresTurnQueue
@@ -33,6 +34,7 @@ from server.kernel.ports.event_store import EventStore
 from server.kernel.ports.history_store import HistoryStore
 from server.kernel.ports.input_store import InputStore
 from server.kernel.ports.key_store import KeyStore
+from server.kernel.ports.pull_request_store import PullRequestStore
 from server.kernel.ports.session_store import SessionStore
 from server.kernel.ports.turn_queue import QueueLimits, TurnQueue
 from server.kernel.ports.turn_store import TurnStore
@@ -61,6 +63,7 @@ class Stores:
     desk: DeskStore
     history: HistoryStore
     credentials: CredentialStore
+    pull_requests: PullRequestStore
     legacy: PostgresLegacyStore
 
 
@@ -96,6 +99,7 @@ async def open_postgres(settings: Settings) -> AsyncIterator[Stores]:
             desk=PostgresDeskStore(system, limits),
             history=PostgresHistoryStore(app, system),
             credentials=PostgresCredentialStore(app, system),
+            pull_requests=PostgresPullRequestStore(system),
             legacy=PostgresLegacyStore(system),
         )
 

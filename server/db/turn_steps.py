@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncpg
 
 from server.db.queries import SQL
-from server.db.rows import choices_of
+from server.db.rows import choices_of, pull_request_of
 from server.db.transcripts import Packed
 from server.kernel.errors import Fenced
 from server.kernel.event import Chunk
@@ -98,6 +98,8 @@ async def commit_changes(connection: asyncpg.Connection, turn: Turn, chunk: Chun
         await connection.execute(SQL["taken_inputs"], *own, turn.id, changes.taken_inputs)
     if changes.told_requests:
         await connection.execute(SQL["told_requests"], *own, changes.told_requests)
+    if changes.told_pull_request is not None:
+        await connection.execute(SQL["told_pull_request"], *own, pull_request_of(changes.told_pull_request))
     if (snapshot := changes.snapshot) is not None:
         about = (snapshot.kind, snapshot.commit, snapshot.parent, snapshot.message)
         await connection.execute(SQL["insert_snapshot"], turn.tenant_id, turn.owner_id, turn.session_id, *about)

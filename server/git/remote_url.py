@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from ipaddress import ip_address
 from urllib.parse import urlsplit
 
 from server.kernel.errors import InvalidField, RepositoryNotAllowed
@@ -15,8 +16,9 @@ _LONGEST = 2000
 class RemoteUrls:
     """The allow-list: `https` on known hosts, and prefixes that the operator named exactly. Implements the port `Hosts`."""
 
-    def __init__(self, *, hosts: str, prefixes: str) -> None:
+    def __init__(self, *, hosts: str, prefixes: str, plain_credentials: bool = False) -> None:
         """`hosts` and `prefixes` are comma lists. Errors: ValueError for a prefix that is no http(s) URL ending in `/`."""
+        self._plain_credentials = plain_credentials
         self._hosts = frozenset(host.lower() for host in parts(hosts))
         self._prefixes = parts(git_prefixes(prefixes))
 
@@ -35,10 +37,18 @@ class RemoteUrls:
 
     def check_host(self, host: str) -> str:
         """See Hosts."""
-        if host in self._prefixes or (lower := host.lower()) in self._hosts:
-            return host if host in self._prefixes else lower
+        if (prefix := self._prefix_of(host) or self._prefix_of(f"{host}/")) is not None:
+            return prefix
+        # People paste addresses of pages and repositories.
+        name = host.lower().removeprefix("https://").partition("/")[0]
+        if name in self._hosts:
+            return name
         allowed = ", ".join([*sorted(self._hosts), *self._prefixes]) or "none"
         raise InvalidField("host", f"{host!r} is not one that this server fetches from; there are: {allowed}")
+
+    def keeps_secrets(self, host: str) -> bool:
+        """See Hosts."""
+        return self._plain_credentials or not host.startswith("http://") or _is_loopback(urlsplit(host).hostname or "")
 
     def host_of(self, url: str) -> str:
         """See Hosts."""
@@ -71,6 +81,13 @@ class RemoteUrls:
             raise RepositoryNotAllowed("the path is not owner/name")
         # With `.git` no known host answers with a redirect, which we would not follow.
         return f"https://{host}/{segments[0]}/{segments[1].removesuffix('.git')}.git"
+
+
+def _is_loopback(name: str) -> bool:
+    try:
+        return ip_address(name).is_loopback
+    except ValueError:
+        return name == "localhost"
 
 
 def _path(path: str) -> list[str]:

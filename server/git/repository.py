@@ -108,6 +108,16 @@ class GitRepositories:
         except (TimeoutError, GitFailed, OSError) as error:
             raise RepositoryUnreachable(_trouble(error)) from error
 
+    async def refresh(self, repository: Repository, *, branch: str) -> None:
+        """Fetch ahead."""
+        self.check_url(repository.url)
+        if not is_branch(branch) or not await asyncio.to_thread(self.mirrors.path(repository).exists):
+            return
+        try:
+            await self.fetches.join(repository, [branch])
+        except (TimeoutError, GitFailed, OSError) as error:
+            raise RepositoryUnreachable(_trouble(error)) from error
+
     async def holds(self, repository: Repository, commit: str) -> bool:
         """Whether the mirror has it."""
         try:

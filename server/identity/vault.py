@@ -1,9 +1,9 @@
 """The vault: AES-256-GCM envelopes.
 
-A secret is encrypted under a key of its own, and that key under the server's. Both are bound to `tenant|kind|row id|key version`, so no
-row can be read in the place of another. A sealed secret is: 1 byte form, 8 bytes version of the server's key, then the wrapped key
-(12 bytes nonce, 32 key, 16 tag), then the secret (12 bytes nonce, the bytes, 16 tag). The version of a key is made of the key itself, so
-whoever has the right key has the right version.
+A secret is encrypted under a key of its own, and that key under the server's. Both are bound to tenant, kind, row, owner, what it is for
+and the key's version, so no row can be read in the place of another, nor its token be led to another host. A sealed secret is: 1 byte form,
+8 bytes version of the server's key, then the wrapped key (12 bytes nonce, 32 key, 16 tag), then the secret (12 bytes nonce, the bytes, 16
+tag). The version of a key is made of the key itself, so whoever has the right key has the right version.
 
 Where the key comes from: TREADLE_VAULT_KEY, else the file `vault-key` in the data directory, which is made when it is missing. Either may
 hold several keys: the first one seals, all open. A server seals everything anew under its first key when it starts, so a new key comes
@@ -15,6 +15,7 @@ from __future__ import annotations
 import base64
 import binascii
 import hashlib
+import json
 import os
 from collections.abc import Sequence
 from contextlib import suppress
@@ -30,7 +31,9 @@ from server.refusal import SettingsUnfit
 from server.secrets import remember
 from server.setting_forms import parts
 
-_FORM = b"\x01"
+_FORM = b"\x02"
+_FORM_BEFORE = b"\x01"
+"""Bound to `tenant|kind|row id|key version` alone: still opened, and sealed anew when a server starts."""
 _KEY_BYTES = 32
 _NONCE_BYTES = 12
 _VERSION_BYTES = 8
@@ -48,16 +51,16 @@ class AesVault:
 
     def seal(self, secret: bytes, place: Place) -> bytes:
         """See Vault."""
-        bound = _bound(place, self._current)
+        bound = _bound(place, self._current, _FORM)
         key = AESGCM.generate_key(8 * _KEY_BYTES)
         return _FORM + self._current + _encrypted(self._keys[self._current], key, bound) + _encrypted(key, secret, bound)
 
     def open(self, sealed: bytes, place: Place) -> bytes:
         """See Vault."""
-        version = sealed[len(_FORM) : _HEAD_BYTES]
-        if not sealed.startswith(_FORM) or version not in self._keys:
+        form, version = sealed[: len(_FORM)], sealed[len(_FORM) : _HEAD_BYTES]
+        if form not in (_FORM, _FORM_BEFORE) or version not in self._keys:
             raise SecretUnreadable
-        bound, wrapped_end = _bound(place, version), _HEAD_BYTES + _WRAPPED_BYTES
+        bound, wrapped_end = _bound(place, version, form), _HEAD_BYTES + _WRAPPED_BYTES
         try:
             key = _decrypted(self._keys[version], sealed[_HEAD_BYTES:wrapped_end], bound)
             return _decrypted(key, sealed[wrapped_end:], bound)
@@ -121,8 +124,10 @@ def _version(key: bytes) -> bytes:
     return hashlib.sha256(b"treadle vault key" + key).digest()[:_VERSION_BYTES]
 
 
-def _bound(place: Place, version: bytes) -> bytes:
-    return "|".join((place.tenant_id, place.kind, place.row_id, version.hex())).encode()
+def _bound(place: Place, version: bytes, form: bytes) -> bytes:
+    if form == _FORM_BEFORE:
+        return "|".join((place.tenant_id, place.kind, place.row_id, version.hex())).encode()
+    return json.dumps([place.tenant_id, place.kind, place.row_id, place.owner_id, place.about, version.hex()]).encode()
 
 
 def _encrypted(key: bytes, plain: bytes, bound: bytes) -> bytes:

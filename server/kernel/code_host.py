@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import datetime
 from enum import StrEnum
 from typing import Generic, TypeVar
@@ -124,6 +124,12 @@ class PullRequest:
     """None while the host does not know, which it finds out when asked, and in lists."""
     created_at: datetime | None = None
     updated_at: datetime | None = None
+    from_fork: bool = False
+    """Whether `head` is a branch of another repository than the one that shall have it."""
+
+    def summary(self) -> PullRequest:
+        """What is remembered of it, and told in logs."""
+        return replace(self, body="", mergeable=None, created_at=None)
 
 
 class MergeMethod(StrEnum):

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import asyncio
+import base64
+import json
 import re
 from contextlib import suppress
 from dataclasses import dataclass, field, replace
@@ -17,6 +19,7 @@ from server.kernel.errors import (
     CredentialRejected,
     CredentialUnreadable,
     InvalidField,
+    LoginExpired,
     RequestTooLarge,
     SecretUnreadable,
     StoreRejected,
@@ -29,7 +32,7 @@ from server.kernel.ids import new_id
 from server.kernel.ports.credential_store import CredentialStore, Sealed
 from server.kernel.ports.hosts import Hosts
 from server.kernel.ports.repositories import Repository
-from server.kernel.ports.token_issuer import Issued, TokenIssuer
+from server.kernel.ports.token_issuer import Issued, Pending, TokenIssuer
 from server.kernel.ports.vault import Place, Vault
 
 MAX_SECRET = 4096
@@ -41,12 +44,16 @@ EARLY = timedelta(minutes=5)
 DEFAULT_USERNAME = "x-access-token"
 """What GitHub wants beside a token; most hosts take any name."""
 MAX_ISSUED = 1024
+MAX_LOGIN_ID = 8192
 
 _TOKEN = re.compile(r"[\x21-\x7e]{8,}")
 _USERNAME = re.compile(r"[A-Za-z0-9._@+-]+")
 _NUMBER = re.compile(r"[0-9]{1,20}")
 _CLIENT = re.compile(r"[A-Za-z0-9.]{1,64}")
 _TRIES = 3
+_IN_CLEAR = (
+    "it is plain http, so anybody on the way would read the token; the server's operator allows it with TREADLE_GIT_PLAIN_CREDENTIALS"
+)
 _LOOK_PAUSES = (0.05, 0.2, 0.5, 1.0)
 _KEEP_PAUSES = (0.5, 1.0, 2.0, 4.0)
 
@@ -63,6 +70,19 @@ class PutCredential:
     kind: CredentialKind = CredentialKind.TOKEN
     expires_at: datetime | None = None
     version: int = 0
+    scopes: tuple[str, ...] = ()
+    """What the host says that it may do."""
+
+
+@dataclass(frozen=True)
+class BegunLogin:
+    """A login that its user has to go on with. `interval`: seconds between two questions whether that was done."""
+
+    id: str = field(repr=False)
+    user_code: str
+    url: str
+    expires_at: datetime
+    interval: int
 
 
 class Credentials:
@@ -73,20 +93,62 @@ class Credentials:
         self._vault = vault
         self._hosts = hosts
         self._issuer = issuer
-        self._issued: dict[tuple[str, int], Issued] = {}
+        self._issued: dict[tuple[str, int], tuple[str, Issued]] = {}
+        """By credential and its version: of which installation, and its token."""
         self._renewing: WeakValueDictionary[str, asyncio.Lock] = WeakValueDictionary()
         self._finishing = Finishing()
 
     async def put(self, principal: Principal, request: PutCredential) -> Credential:
         """Errors: as listed at CredentialService.PutCredential."""
-        host = self._hosts.check_host(request.host)
+        host = self._host(request.host)
         username = request.username or DEFAULT_USERNAME
         _check(username, request)
         if request.kind is not CredentialKind.TOKEN:
-            self._issuer.check(host, refreshes=bool(request.material.refresh_token))
+            self._issuer.check(host, refreshes=bool(request.material.refresh_token), private_key=request.material.private_key)
         if request.kind is CredentialKind.GITHUB_APP:
             # Whether it is one is known only by trying.
             await self._of_installation(host, request.material)
+        return await self._stored(principal, host, username, request)
+
+    async def begin_login(self, principal: Principal, host: str) -> BegunLogin:
+        """Errors: as listed at CredentialService.StartLogin."""
+        host = self._host(host)
+        begun = await self._issuer.begin_login(host)
+        expires_at = datetime.now(UTC) + timedelta(seconds=begun.seconds)
+        # Nothing is kept here: any server can go on with it, and for nobody else can it be opened.
+        told = json.dumps([host, begun.device_code, expires_at.timestamp()]).encode()
+        id_ = base64.urlsafe_b64encode(self._vault.seal(told, _login_place(principal))).decode()
+        return BegunLogin(id_, begun.user_code, begun.url, expires_at, begun.interval)
+
+    async def finish_login(self, principal: Principal, login_id: str) -> Credential | Pending:
+        """Errors: as listed at CredentialService.FinishLogin."""
+        try:
+            sealed = base64.b64decode(login_id, altchars=b"-_", validate=True) if len(login_id) <= MAX_LOGIN_ID else b""
+            host, device_code, ends = json.loads(self._vault.open(sealed, _login_place(principal)))
+        except (SecretUnreadable, ValueError):
+            raise InvalidField("login_id", "is none that StartLogin gave to you") from None
+        if datetime.now(UTC).timestamp() > ends:
+            raise LoginExpired(host)
+        # A host gives the token once: a caller who leaves meanwhile shall not lose it.
+        return await self._finishing.run(self._finished(principal, self._hosts.check_host(host), device_code))
+
+    def _host(self, given: str) -> str:
+        """Errors: InvalidField."""
+        host = self._hosts.check_host(given)
+        if not self._hosts.keeps_secrets(host):
+            raise InvalidField("host", f"{host}: {_IN_CLEAR}")
+        return host
+
+    async def _finished(self, principal: Principal, host: str, device_code: str) -> Credential | Pending:
+        issued = await self._issuer.finish_login(host, device_code)
+        if isinstance(issued, Pending):
+            return issued
+        material = Material(token=issued.token, refresh_token=issued.refresh_token)
+        login = PutCredential(host, "", material, CredentialKind.GITHUB_OAUTH, issued.expires_at, scopes=issued.scopes)
+        return await self._stored(principal, host, DEFAULT_USERNAME, login)
+
+    async def _stored(self, principal: Principal, host: str, username: str, request: PutCredential) -> Credential:
+        """Errors: VersionConflict."""
         for _ in range(_TRIES):
             known = await self._store.find(principal.tenant_id, principal.user_id, host)
             now = known.credential if known else None
@@ -99,6 +161,7 @@ class Credentials:
                 host=host,
                 kind=request.kind,
                 username=username,
+                scopes=request.scopes,
                 expires_at=request.expires_at,
                 version=now.version if now else 0,
             )
@@ -122,6 +185,8 @@ class Credentials:
         found = await self._store.find(repository.tenant_id, repository.owner_id, self._hosts.host_of(repository.url))
         if found is None:
             return None
+        if not self._hosts.keeps_secrets(found.credential.host):
+            raise CredentialRejected(found.credential.host, _IN_CLEAR)
         match found.credential.kind:
             case CredentialKind.TOKEN:
                 secret = self._opened(found).token
@@ -133,6 +198,10 @@ class Credentials:
         with suppress(StoreUnavailable, StoreRejected):
             await self._store.used(found.credential, seconds=USED_SECONDS)
         return Token(found.credential.username, secret, found.credential.kind)
+
+    def forget_installation(self, installation_id: str) -> None:
+        """What may be done there has changed: its tokens are asked for anew."""
+        self._issued = {key: kept for key, kept in self._issued.items() if kept[0] != installation_id}
 
     async def finished(self) -> None:
         """Wait for renewals that are under way: what they bring exists nowhere else. Bounded by the issuer."""
@@ -208,12 +277,13 @@ class Credentials:
     async def _installation_token(self, found: Sealed) -> str:
         """The same one until shortly before it expires. It lives in this process only."""
         key = (found.credential.id, found.credential.version)
-        issued = self._issued.get(key)
+        _, issued = self._issued.get(key, ("", None))
         if issued is None or not _good(issued.expires_at):
-            issued = await self._of_installation(found.credential.host, self._opened(found))
+            material = self._opened(found)
+            issued = await self._of_installation(found.credential.host, material)
             while len(self._issued) >= MAX_ISSUED:
                 del self._issued[next(iter(self._issued))]
-            self._issued[key] = issued
+            self._issued[key] = (material.installation_id, issued)
         return issued.token
 
     async def _of_installation(self, host: str, material: Material) -> Issued:
@@ -232,7 +302,11 @@ class Credentials:
 
 
 def _place(credential: Credential) -> Place:
-    return Place(credential.tenant_id, "credential", credential.id)
+    return Place(credential.tenant_id, "credential", credential.id, credential.owner_id, credential.host)
+
+
+def _login_place(principal: Principal) -> Place:
+    return Place(principal.tenant_id, "login", "", principal.user_id)
 
 
 def _good(expires_at: datetime | None) -> bool:

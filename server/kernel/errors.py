@@ -147,6 +147,34 @@ class CredentialRejected(KernelError):
         super().__init__(f"{host} does not take your credential: {reason}", host=host, reason=reason, **more)
 
 
+class LoginExpired(KernelError):
+    """The user has not entered the code in time."""
+
+    def __init__(self, host: str) -> None:
+        super().__init__(f"the code for {host} has expired; begin the login anew", host=host)
+
+
+class LoginDenied(KernelError):
+    """The user has said no."""
+
+    def __init__(self, host: str) -> None:
+        super().__init__(f"the login at {host} was refused there; nothing was stored", host=host)
+
+
+class WebhooksNotConfigured(KernelError):
+    """This server has no secret by which it could tell a code host from anybody else."""
+
+    def __init__(self) -> None:
+        super().__init__("this server takes no webhooks: its operator has not set TREADLE_GITHUB_WEBHOOK_SECRET")
+
+
+class SignatureInvalid(KernelError):
+    """A webhook is not signed, or not with a secret of this server's."""
+
+    def __init__(self) -> None:
+        super().__init__("the delivery is not signed with a secret of this server: X-Hub-Signature-256 is missing or another")
+
+
 class CodeHostForbidden(KernelError):
     """The credential may not do this."""
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import re
 from collections.abc import AsyncGenerator
+from contextlib import suppress
 from dataclasses import dataclass, replace
 
 from server.kernel.code_host import (
@@ -36,6 +37,7 @@ from server.kernel.ports.hosts import Hosts
 from server.kernel.ports.repositories import Repositories, Repository
 from server.kernel.ports.session_store import SessionStore
 from server.kernel.pull_request_text import body_of, title_of
+from server.kernel.pull_requests import PullRequests
 from server.kernel.session import Session
 from server.kernel.validation import MAX_PROMPT, check_page_size
 
@@ -132,11 +134,14 @@ class Hosting:
     """Finds the repository, checks what is asked for, and lets its code host do it as the caller. Errors of every method: as listed at
     GitService."""
 
-    def __init__(self, sessions: SessionStore, repositories: Repositories, hosts: Hosts, code_hosts: CodeHosts) -> None:
+    def __init__(
+        self, sessions: SessionStore, repositories: Repositories, hosts: Hosts, code_hosts: CodeHosts, pull_requests: PullRequests
+    ) -> None:
         self._sessions = sessions
         self._repositories = repositories
         self._hosts = hosts
         self._code_hosts = code_hosts
+        self._pull_requests = pull_requests
 
     async def repositories(self, principal: Principal, host: str, *, page_size: int, page_token: str) -> Page[HostRepository]:
         """What the caller can see on a host."""
@@ -207,7 +212,9 @@ class Hosting:
     async def pull_request(self, principal: Principal, at: At, number: int) -> PullRequest:
         """One."""
         target = await self._target(principal, at)
-        return await self._code_hosts.whole(target.repository, "pull requests").pull_request(target.repository, _number(number))
+        found = await self._code_hosts.whole(target.repository, "pull requests").pull_request(target.repository, _number(number))
+        await self._pull_requests.saw(target.repository, found)
+        return found
 
     async def create_pull_request(
         self, principal: Principal, at: At, *, title: str, body: str, head: str, base: str, draft: bool
@@ -216,7 +223,9 @@ class Hosting:
         _words(title, body)
         target = await self._target(principal, at)
         from_, into = target.head(head), await self._base(target, base)
-        return await self._opened(target, title=title, body=body, head=from_, base=into, draft=draft)
+        opened = await self._opened(target, title=title, body=body, head=from_, base=into, draft=draft)
+        await self._pull_requests.saw(target.repository, opened)
+        return opened
 
     async def update_pull_request(
         self, principal: Principal, at: At, number: int, *, title: str | None, body: str | None, base: str | None, open_: bool | None
@@ -229,7 +238,9 @@ class Hosting:
             _ref("base", base)
         target = await self._target(principal, at)
         host = self._code_hosts.whole(target.repository, "pull requests")
-        return await host.update_pull_request(target.repository, _number(number), title=title, body=body, base=base, open_=open_)
+        changed = await host.update_pull_request(target.repository, _number(number), title=title, body=body, base=base, open_=open_)
+        await self._pull_requests.saw(target.repository, changed)
+        return changed
 
     async def merge_pull_request(
         self, principal: Principal, at: At, number: int, *, method: MergeMethod, title: str, message: str, head_commit: str
@@ -240,9 +251,11 @@ class Hosting:
             _ref("head_commit", head_commit)
         target = await self._target(principal, at)
         host = self._code_hosts.whole(target.repository, "pull requests")
-        return await host.merge_pull_request(
+        commit = await host.merge_pull_request(
             target.repository, _number(number), method=method, title=title, message=message, head_commit=head_commit
         )
+        await self._see(target.repository, number)
+        return commit
 
     async def merge_base(self, principal: Principal, at: At, *, head: str, base: str) -> str:
         """Merge the base into a branch; the commit, or "" when there was nothing to merge."""
@@ -267,6 +280,7 @@ class Hosting:
         from_, into, repository = target.head(head), await self._base(target, base), target.repository
         host = self._code_hosts.whole(repository, "pull requests")
         ready = await self._found_or_opened(target, title=title, body=body, head=from_, base=into)
+        await self._pull_requests.saw(repository, ready.pull_request)
         yield ready
         yield BaseMerged(await host.merge_branch(repository, from_=into, into=from_))
         pull_request = ready.pull_request
@@ -275,16 +289,21 @@ class Hosting:
                 yield step
             else:
                 pull_request = step
-        if pull_request.state is PullRequestState.MERGED:
-            yield Merged("")
-        else:
-            yield Merged(await self._merged(target, pull_request))
+        merged = "" if pull_request.state is PullRequestState.MERGED else await self._merged(target, pull_request)
+        await self._see(repository, pull_request.number)
+        yield Merged(merged)
         if keep_branch:
             return
         try:
             yield BranchRemoved(await host.delete_branch(repository, from_))
         except KernelError as error:  # it is merged; a branch that stays is worth a word, and no failure
             yield BranchRemoved(deleted=False, reason=error.message)
+
+    async def _see(self, repository: Repository, number: int) -> None:
+        """What the host says of one that was just changed, for those who follow the session. It is changed, whatever fails here."""
+        with suppress(KernelError):
+            host = self._code_hosts.whole(repository, "pull requests")
+            await self._pull_requests.saw(repository, await host.pull_request(repository, number))
 
     async def _found_or_opened(self, target: _Target, *, title: str, body: str, head: str, base: str) -> Ready:
         host = self._code_hosts.whole(target.repository, "pull requests")

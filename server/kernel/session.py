@@ -7,6 +7,7 @@ from dataclasses import dataclass, field
 from datetime import datetime
 from enum import StrEnum
 
+from server.kernel.code_host import PullRequest
 from server.kernel.push_refusal import PushRefusal
 
 
@@ -46,6 +47,8 @@ class Session:
     push_refusal: PushRefusal | None = None
     push_message: str = ""
     """Why the last push failed; None and empty when it did not."""
+    pull_request: PullRequest | None = None
+    """The newest one from its branch, as far as its owner was shown one."""
     labels: Mapping[str, str] = field(default_factory=dict)
     allowed_hosts: tuple[str, ...] = ()
     """Where its workers may connect to (server/kernel/egress.py)."""

@@ -5,8 +5,10 @@ from __future__ import annotations
 import asyncio
 import io
 import os
+import re
 import sys
 from collections.abc import AsyncIterator, Iterator
+from http import HTTPStatus
 from pathlib import Path
 from typing import Any
 
@@ -92,25 +94,52 @@ async def test_a_private_repository_is_worked_on_with_a_stored_token_which_is_se
     assert events[-1].turn_completed.code == event_pb2.TURN_CODE_REPOSITORY
 
 
-async def test_the_command_takes_the_token_from_standard_input(client: Client, git_server: GitServer) -> None:
+async def command(client: Client, *words: str, stdin: str = "") -> tuple[int, str]:
+    """Its exit code, and all that it says."""
     environment = os.environ | {"TREADLE_ADDRESS": client.address, "TREADLE_API_KEY": client.key}
+    process = await asyncio.create_subprocess_exec(
+        sys.executable, "-m", "server.cli", *words, env=environment,
+        stdin=asyncio.subprocess.PIPE, stdout=asyncio.subprocess.PIPE, stderr=asyncio.subprocess.STDOUT,
+    )  # fmt: skip
+    async with asyncio.timeout(30):
+        said, _ = await process.communicate(stdin.encode())
+    assert TOKEN not in said.decode()
+    return process.returncode or 0, said.decode()
 
-    async def credential(*words: str, stdin: str = "") -> tuple[int, str]:
-        process = await asyncio.create_subprocess_exec(
-            sys.executable, "-m", "server.cli", "credential", *words, env=environment,
-            stdin=asyncio.subprocess.PIPE, stdout=asyncio.subprocess.PIPE, stderr=asyncio.subprocess.STDOUT,
-        )  # fmt: skip
-        async with asyncio.timeout(30):
-            said, _ = await process.communicate(stdin.encode())
-        assert TOKEN not in said.decode()
-        return process.returncode or 0, said.decode()
 
+async def test_the_command_takes_the_token_from_standard_input(client: Client, git_server: GitServer) -> None:
     host = f"{git_server.url}/"
-    code, said = await credential("add", host, "--username", "ada", stdin=f"{TOKEN}\n")
-    assert (code, host in said, "ada" in said) == (0, True, True), said
-    assert host in (await credential("list"))[1]
-    assert (await credential("add", host))[0] == 2
-    code, said = await credential("remove", host)
-    assert (code, "revoke it there" in said) == (0, True), said
-    assert await credential("list") == (0, "")
-    assert (await credential("remove", host))[0] == 2
+    code, said = await command(client, "credential", "add", git_server.url, "--username", "ada", stdin=f"{TOKEN}\n")
+    assert (code, host in said, "ada" in said, "in place" in said) == (0, True, True, False), said
+    code, said = await command(client, "credential", "add", f"{host}acme/private.git", stdin=f"{TOKEN}\n")
+    assert (code, "in place of the one" in said, "never used" in said) == (0, True, True), said
+    assert host in (await command(client, "credential", "list"))[1]
+    assert (await command(client, "credential", "add", host))[0] == 2
+    code, said = await command(client, "credential", "remove", host)
+    assert (code, said) == (0, f"removed; {host} still knows the token: revoke it there\n")
+    code, said = await command(client, "credential", "list")
+    assert (code, "credential add HOST" in said) == (0, True), said
+    assert (await command(client, "credential", "remove", host))[0] == 2
+
+
+async def test_who_may_not_read_or_push_is_told_which_and_what_to_type(client: Client, git_server: GitServer) -> None:
+    host, url = f"{git_server.url}/", f"{git_server.url}/acme/private.git"
+    wanted = ("run", "--repo", url, "--provider", "replay", "--model", "quick.jsonl", "go")
+    code, said = await command(client, *wanted)
+    assert (code, f"you have stored no credential for {host}" in said) == (2, True), said
+    assert re.search(rf"store a token: \S*treadle credential add {host}$", said, re.MULTILINE), said
+    await command(client, "credential", "add", host, stdin="ghp_of_somebody_else\n")
+    code, said = await command(client, *wanted)
+    assert (code, f"{host} does not let the credential in" in said) == (2, True), said
+    assert re.search(rf"store another token: \S*treadle credential add {host}$", said, re.MULTILINE), said
+    await command(client, "credential", "add", host, stdin=f"{TOKEN}\n")
+    git_server.answers["git-receive-pack"] = HTTPStatus.FORBIDDEN
+    code, said = await command(client, *wanted)
+    assert (code, f"credential add {url}" in said, "the commit is kept" in said) == (1, True, False), said
+    again = re.search(r"run --session (\S+) REQUEST", said)
+    assert again is not None, said
+    code, said = await command(client, "push", again[1])
+    assert (code, "no commit" in said, f"run --session {again[1]} REQUEST" in said) == (2, True, True), said
+    git_server.answers.clear()
+    code, said = await command(client, "run", "--session", again[1], "--model", "quick.jsonl", "go")
+    assert (code, "(pushed)" in said) == (0, True), said

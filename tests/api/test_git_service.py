@@ -84,7 +84,7 @@ async def world(
     database: DatabaseUrls, server_data_dir: Path, git_server: GitServer, fake: FakeGitHub, monkeypatch: pytest.MonkeyPatch
 ) -> AsyncIterator[World]:
     monkeypatch.setattr(hosting, "POLL_SECONDS", 0.01)
-    settings = settings_for(database, server_data_dir, git_server, github_apis=f"{git_server.url}/={fake.url}")
+    settings = settings_for(database, server_data_dir, git_server, github_apis=f"{git_server.url}/={fake.url}", github_client_id="the-app")
     async with in_process(settings) as (_, client):
         world = World(client, git_server, fake)
         stub = credentials_grpc.CredentialServiceStub(client.channel)
@@ -135,7 +135,10 @@ async def test_what_an_automatic_merge_cannot_do_it_says_and_goes_on_when_it_is_
     assert await refused() == (grpc.StatusCode.DEADLINE_EXCEEDED, "MERGEABILITY_UNKNOWN")
     pull.mergeable = [False]
     assert await refused() == (grpc.StatusCode.ABORTED, "MERGE_CONFLICT")
+    # Somebody closes it while its branch is being brought up to date.
     pull.mergeable = [True]
+    world.fake.plays("GET", f"/pulls/{pull.number}", Reply(200, {**world.fake.shown(repo, pull), "state": "closed"}))
+    assert await refused() == (grpc.StatusCode.FAILED_PRECONDITION, "NOT_MERGEABLE")
     world.fake.plays("PUT", "/merge", Reply(405, "At least 1 approving review is required"))
     assert await refused() == (grpc.StatusCode.FAILED_PRECONDITION, "NOT_MERGEABLE")
     world.fake.plays("DELETE", branch, Reply(403, "Resource not accessible by personal access token"))
@@ -143,6 +146,22 @@ async def test_what_an_automatic_merge_cannot_do_it_says_and_goes_on_when_it_is_
     assert (steps[0].ready.created, steps[-1].branch_removed.deleted) == (False, False)
     assert "not accessible" in steps[-1].branch_removed.reason
     assert len(repo.pulls) == 1
+
+
+async def test_a_pull_request_that_somebody_else_merges_meanwhile_is_merged(world: World) -> None:
+    session_id, branch = await world.session()
+    repo = world.fake.repos["acme/app"]
+    world.fake.new_pulls = [None, True]
+    stub = git_service_pb2_grpc.GitServiceStub(world.client.channel)
+    request = pb.AutoPullRequestRequest(session_id=session_id, keep_branch=True)
+    steps = []
+    async for step in stub.AutoPullRequest(request, metadata=world.client.metadata, timeout=30):
+        steps.append(step.WhichOneof("step"))
+        if steps[-1] == "checking":
+            (pull,) = repo.pulls.values()
+            pull.merged, pull.state, pull.mergeable = True, "closed", [None]
+    assert (steps, step.merged.commit) == (["ready", "base_merged", "checking", "merged"], "")
+    assert branch in repo.branches
 
 
 async def test_the_commands(world: World) -> None:
@@ -158,6 +177,8 @@ async def test_the_commands(world: World) -> None:
         return process.returncode or 0, said.decode()
 
     assert "acme/app" in (await treadle("repos", world.host))[1]
+    code, said = await treadle("credential", "list")
+    assert (code, world.host in said, "used " in said) == (0, True, True), said
     code, said = await treadle("pr", "show", session_id)
     assert (code, "has no pull request" in said) == (2, True), said
     code, said = await treadle("pr", "create", session_id, "--title", "Mine")
@@ -166,6 +187,14 @@ async def test_the_commands(world: World) -> None:
     assert (code, "found https://github.com/acme/app/pull/1" in said, "merged: " in said) == (0, True, True), said
     code, said = await treadle("pr", "merge", session_id)
     assert (code, "reason NOT_MERGEABLE" in said) == (2, True), said
+    login = asyncio.create_task(treadle("credential", "login", world.url))
+    async with asyncio.timeout(30):
+        while not world.fake.logins:
+            await asyncio.sleep(0.05)
+    world.fake.logins = dict.fromkeys(world.fake.logins, "done")
+    code, said = await login
+    assert (code, f"open {world.fake.url}/login/device and enter WDJB-" in said, "in place of the one" in said) == (0, True, True), said
+    assert "never used" in said, said
 
 
 async def test_pull_requests_and_contents_by_repository(world: World) -> None:

@@ -239,6 +239,20 @@ def test_a_branch_that_could_not_be_made_says_what_to_do(capsys: pytest.CaptureF
     assert "run --session s REQUEST" in more[2]
 
 
+def test_what_becomes_of_a_pull_request_is_shown(capsys: pytest.CaptureFixture[str]) -> None:
+    pull = {"number": 7, "url": "https://github.com/acme/app/pull/7", "head": "treadle/note", "base": "main", "head_commit": "c" * 40}
+    assert shown(
+        capsys,
+        pb.Event(pull_request_updated=pb.PullRequestUpdated(state=pb.PULL_REQUEST_STATE_OPEN, draft=True, **pull)),
+        pb.Event(pull_request_updated=pb.PullRequestUpdated(state=pb.PULL_REQUEST_STATE_MERGED, **pull)),
+    ) == [
+        "pull      #7 open, a draft, treadle/note into main at cccccccccccc",
+        "https://github.com/acme/app/pull/7",
+        "pull      #7 merged, treadle/note into main at cccccccccccc",
+        "https://github.com/acme/app/pull/7",
+    ]
+
+
 @pytest.mark.parametrize(("subjects", "line"), [(["one"], "one"), (["one", "two", "three"], "three (and 2 before it)")])
 def test_how_many_commits_there_are_is_said(capsys: pytest.CaptureFixture[str], subjects: list[str], line: str) -> None:
     made = [pb.GitUpdated(action=pb.GIT_ACTION_COMMITTED, message=f"{subject}\n\nwhy") for subject in subjects]

@@ -219,6 +219,6 @@ async def test_without_a_credential_nothing_is_asked(github: GitHub, fake: FakeG
 async def test_a_host_by_name_is_reached_at_public_addresses_only(fake: FakeGitHub) -> None:
     async with http_session(public_only=True) as http:
         api = Api(http, fake.url.replace("127.0.0.1", "localhost"), host="github.com")
-        with pytest.raises(errors.CodeHostUnavailable, match="no connection"):
+        with pytest.raises(errors.CodeHostUnavailable, match="no address that may be used"):
             await api.ask("POST", "/user", token=TOKEN, what="user")
     assert fake.asked == []

@@ -7,7 +7,7 @@ import base64
 import json
 import os
 from collections.abc import AsyncIterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import UTC, datetime, timedelta
 
 import pytest
@@ -23,10 +23,11 @@ from server.config import Settings
 from server.db.stores import Stores
 from server.git.remote_url import RemoteUrls
 from server.identity.vault import open_vault
-from server.kernel.credential import CredentialKind, Material
+from server.kernel.credential import Credential, CredentialKind, Material
 from server.kernel.credentials import Credentials, PutCredential
-from server.kernel.errors import CodeHostUnavailable, CredentialRejected, InvalidField
+from server.kernel.errors import CodeHostUnavailable, CredentialRejected, InvalidField, LoginDenied, LoginExpired
 from server.kernel.identity import Principal
+from server.kernel.ports.token_issuer import Issued, Pending
 
 KEY = base64.b64encode(os.urandom(32)).decode()
 
@@ -52,7 +53,7 @@ class World:
 async def world(fake: FakeGitHub, stores: Stores, alice: Principal) -> AsyncIterator[World]:
     async with http_session(public_only=False) as http:
         apis, logins = {HOST: Api(http, fake.url, host=HOST)}, {HOST: Api(http, fake.url, host=HOST, accept="application/json")}
-        yield World(fake, stores, GitHubTokens(apis, logins, client_id="the-app", client_secret="of-the-app"))
+        yield World(fake, stores, GitHubTokens(apis, logins, client_ids={"": "the-app"}, client_secrets={"": "of-the-app"}))
 
 
 async def token(server: Credentials) -> str:
@@ -140,20 +141,72 @@ async def test_an_app_gets_a_token_for_its_installation_and_uses_it_for_its_time
     assert await token(world.server()) != first
     asked = len(world.fake.asked)
     (key,) = server._issued
-    server._issued[key] = type(server._issued[key])(first, datetime.now(UTC) + timedelta(minutes=4))
-    assert await token(server) != first
+    server._issued[key] = ("42", Issued(first, datetime.now(UTC) + timedelta(minutes=4)))
+    second = await token(server)
+    assert second != first
     assert len(world.fake.asked) == asked + 1
+    # The host says by a webhook that something has changed there.
+    server.forget_installation("41")
+    assert await token(server) == second
+    server.forget_installation("42")
+    assert await token(server) != second
 
 
 async def test_what_is_no_app_is_not_stored(world: World, alice: Principal) -> None:
     pem, _ = app_key()
-    for material, says in (
-        (Material(app_id="1", installation_id="42", private_key="nonsense"), "no RSA key"),
-        (Material(app_id="1", installation_id="42", private_key=pem), "could not be decoded"),
-    ):
-        with pytest.raises(CredentialRejected, match=says):
-            await world.server().put(alice, PutCredential(HOST, "", material, CredentialKind.GITHUB_APP))
+    with pytest.raises(InvalidField, match="no RSA key"):
+        material = Material(app_id="1", installation_id="42", private_key="nonsense")
+        await world.server().put(alice, PutCredential(HOST, "", material, CredentialKind.GITHUB_APP))
+    assert world.fake.asked == []
+    with pytest.raises(CredentialRejected, match="could not be decoded"):
+        material = Material(app_id="1", installation_id="42", private_key=pem)
+        await world.server().put(alice, PutCredential(HOST, "", material, CredentialKind.GITHUB_APP))
     with pytest.raises(InvalidField, match="installation"):
         material = Material(app_id="1", installation_id="42/../1", private_key=pem)
         await world.server().put(alice, PutCredential(HOST, "", material, CredentialKind.GITHUB_APP))
     assert await world.server().list(alice) == []
+
+
+async def test_a_user_logs_in_by_a_code_that_is_entered_in_a_browser(world: World, alice: Principal) -> None:
+    """On any of the servers: none keeps anything of it."""
+    begun = await world.server().begin_login(alice, HOST)
+    assert (begun.url, begun.user_code[:4]) == (f"{world.fake.url}/login/device", "WDJB")
+    assert await world.server().finish_login(alice, begun.id) == Pending()
+    (code,) = world.fake.logins
+    world.fake.logins[code] = "slow_down"
+    assert await world.server().finish_login(alice, begun.id) == Pending(10)
+    world.fake.logins[code] = "done"
+    stored = await world.server().finish_login(alice, begun.id)
+    assert isinstance(stored, Credential)
+    assert (stored.host, stored.kind, stored.scopes) == (HOST, CredentialKind.GITHUB_OAUTH, ("repo",))
+    assert await token(world.server()) == "ghu_of_the_login"
+    # And it is renewed as any other, without anybody there.
+    world.fake.tokens.clear()
+    await world.stores.credentials.put(
+        replace(found, credential=replace(found.credential, expires_at=datetime.now(UTC)))
+        if (found := await world.stores.credentials.find("acme", "alice", HOST))
+        else pytest.fail("it is not stored")
+    )
+    assert (await token(world.server())).startswith("ghu_renewed")
+
+
+async def test_a_login_that_comes_to_nothing_says_why_and_stores_nothing(world: World, alice: Principal, mallory: Principal) -> None:
+    begun = await world.server().begin_login(alice, HOST)
+    (code,) = world.fake.logins
+    for said, error in (("expired_token", LoginExpired), ("access_denied", LoginDenied), ("device_flow_disabled", CredentialRejected)):
+        world.fake.logins[code] = said
+        with pytest.raises(error):
+            await world.server().finish_login(alice, begun.id)
+    world.fake.logins[code] = "done"
+    for who, id_ in ((mallory, begun.id), (alice, begun.id[:-8]), (alice, "x" * 9000), (alice, "ä")):
+        with pytest.raises(InvalidField, match=r"StartLogin"):
+            await world.server().finish_login(who, id_)
+    assert await world.server().list(alice) == await world.server().list(mallory) == []
+    page = {"device_code": "d", "user_code": "u", "verification_uri": "https://evil.test/device", "expires_in": 900}
+    world.fake.plays("POST", "/login/device/code", Reply(200, page))
+    with pytest.raises(CodeHostUnavailable):
+        await world.server().begin_login(alice, HOST)
+    async with http_session(public_only=False) as http:
+        nobody = GitHubTokens({HOST: Api(http, world.fake.url, host=HOST)}, {}, client_ids={"other": "x"}, client_secrets={})
+        with pytest.raises(InvalidField, match="TREADLE_GITHUB_CLIENT_ID"):
+            await nobody.begin_login(HOST)

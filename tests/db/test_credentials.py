@@ -8,17 +8,19 @@ from dataclasses import replace
 from itertools import pairwise, product
 from urllib.parse import urlsplit
 
+import asyncpg
 import pytest
 from pydantic import SecretStr
 
 from server.codehosts.github_tokens import GitHubTokens
 from server.config import Settings
 from server.db.stores import Stores
+from server.embedded.postgres_home import DatabaseUrls
 from server.git.remote_url import RemoteUrls
 from server.identity.vault import open_vault
 from server.kernel.credential import Credential, CredentialKind, Material
 from server.kernel.credentials import Credentials, PutCredential
-from server.kernel.errors import CredentialNotFound, CredentialUnreadable, InvalidField, VersionConflict
+from server.kernel.errors import CredentialNotFound, CredentialRejected, CredentialUnreadable, InvalidField, VersionConflict
 from server.kernel.identity import Principal
 from server.kernel.ids import new_id
 from server.kernel.ports.credential_store import Sealed
@@ -28,13 +30,13 @@ PREFIX = "https://git.example.org/team/"
 KEYS = [base64.b64encode(os.urandom(32)).decode() for _ in range(2)]
 
 
-def credentials(stores: Stores, *keys: str) -> Credentials:
+def credentials(stores: Stores, *keys: str, hosts: RemoteUrls | None = None) -> Credentials:
     vault = open_vault(Settings(vault_key=SecretStr(",".join(keys or KEYS[:1]))))
     return Credentials(
         stores.credentials,
         vault,
-        RemoteUrls(hosts="github.com,gitlab.com", prefixes=PREFIX),
-        GitHubTokens({}, {}, client_id="", client_secret=""),
+        hosts or RemoteUrls(hosts="github.com,gitlab.com", prefixes=PREFIX),
+        GitHubTokens({}, {}, client_ids={}, client_secrets={}),
     )
 
 
@@ -105,6 +107,41 @@ async def test_a_new_key_seals_everything_anew_and_then_the_old_one_can_go(store
         for keys, user in product((before, after), (alice, mallory)):
             assert await secret_for(credentials(stores, *keys), user, "https://github.com/acme/app.git") == f"ghp_of_{user.user_id}"
     assert [each.version for each in await credentials(stores, new).list(alice)] == [1]
+
+
+async def test_who_can_write_the_host_of_a_row_leads_its_token_nowhere(stores: Stores, alice: Principal, database: DatabaseUrls) -> None:
+    used = credentials(stores)
+    await used.put(alice, PutCredential("github.com", "", Material("ghp_of_alice")))
+    owner = await asyncpg.connect(database.owner)
+    await owner.execute("UPDATE credentials SET host = $1", PREFIX)
+    await owner.close()
+    with pytest.raises(CredentialUnreadable):
+        await secret_for(used, alice, f"{PREFIX}app.git")
+
+
+@pytest.mark.parametrize(
+    ("given", "canonical"),
+    [("GitHub.com", "github.com"), ("https://github.com/me/app", "github.com"), (PREFIX[:-1], PREFIX), (f"{PREFIX}app.git", PREFIX)],
+)
+async def test_a_host_is_known_in_the_ways_in_which_people_write_it(stores: Stores, alice: Principal, given: str, canonical: str) -> None:
+    stored = await credentials(stores).put(alice, PutCredential(given, "", Material("ghp_of_alice")))
+    assert stored.host == canonical
+
+
+async def test_no_token_goes_over_plain_http_but_to_this_machine_or_by_leave(stores: Stores, alice: Principal) -> None:
+    clear, here = "http://git.example.org/", "http://127.0.0.1:3000/"
+
+    def server(*, leave: bool) -> Credentials:
+        return credentials(stores, hosts=RemoteUrls(hosts="", prefixes=f"{clear},{here}", plain_credentials=leave))
+
+    with pytest.raises(InvalidField, match="TREADLE_GIT_PLAIN_CREDENTIALS"):
+        await server(leave=False).put(alice, PutCredential(clear, "", Material("ghp_of_alice")))
+    for host in (here, clear):
+        await server(leave=True).put(alice, PutCredential(host, "", Material("ghp_of_alice")))
+    assert await secret_for(server(leave=False), alice, f"{here}app.git") == await secret_for(server(leave=True), alice, f"{clear}app.git")
+    # Of the time when it was allowed.
+    with pytest.raises(CredentialRejected, match="plain http"):
+        await secret_for(server(leave=False), alice, f"{clear}app.git")
 
 
 @pytest.mark.parametrize(

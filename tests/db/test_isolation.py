@@ -20,6 +20,7 @@ from server.kernel.credential import Credential, CredentialKind
 from server.kernel.identity import Principal
 from server.kernel.ids import new_id
 from server.kernel.ports.credential_store import Sealed
+from server.kernel.webhook import Hint
 
 TABLES = {
     "tenants": "id",
@@ -38,7 +39,10 @@ TABLES = {
     "doomed_objects": "tenant_id",
     "credentials": "tenant_id",
     "legacy_archives": "tenant_id",
+    "pull_request_looks": "tenant_id",
 }
+NOBODYS = {"webhook_deliveries"}
+"""Tables that no tenant sees."""
 
 
 @pytest.fixture
@@ -59,7 +63,7 @@ async def app(owner: asyncpg.Connection, database: DatabaseUrls) -> AsyncIterato
 
 
 @pytest.fixture(autouse=True)
-async def _rows_of_two_tenants(stores: Stores, alice: Principal, mallory: Principal) -> None:
+async def _rows_of_two_tenants(stores: Stores, alice: Principal, mallory: Principal, database: DatabaseUrls) -> None:
     for user in (alice, mallory):
         await create_key(stores.keys, user)
         credential = Credential(new_id(), user.tenant_id, user.user_id, "github.com", CredentialKind.TOKEN, "x")
@@ -72,11 +76,15 @@ async def _rows_of_two_tenants(stores: Stores, alice: Principal, mallory: Princi
         await stores.legacy.agree(user, claimed.session.id, "key", Agreed("version", "sha256", "commit"))
         await end_turn(stores, await start_turn(stores, user), transcript=b"remember", commit="c" * 40)
         await stores.sessions.delete(user, (await stores.sessions.create(user, new_session(), request_id="", request_digest="")).id)
+    connection = await asyncpg.connect(database.owner)
+    await connection.execute("UPDATE sessions SET branch = 'treadle/work'")
+    await connection.close()
+    await stores.pull_requests.heard("first", Hint("https://github.com/Acme/app.git", "treadle/work", 7))
 
 
 async def test_the_matrix_covers_every_table(owner: asyncpg.Connection) -> None:
     rows = await owner.fetch("SELECT tablename FROM pg_tables WHERE schemaname = 'public'")
-    assert {row["tablename"] for row in rows} == {*TABLES, "alembic_version"}
+    assert {row["tablename"] for row in rows} == {*TABLES, *NOBODYS, "alembic_version"}
 
 
 @pytest.mark.parametrize("table", TABLES)
@@ -93,6 +101,14 @@ async def test_a_tenant_sees_changes_and_deletes_its_own_rows_only(app: asyncpg.
             assert await app.execute(f"UPDATE {table} SET {column} = {column}") == "UPDATE 0"
             assert await app.execute(f"DELETE FROM {table}") == "DELETE 0"
     assert await app.fetch(f"SELECT FROM {table}") == []
+
+
+@pytest.mark.parametrize("table", NOBODYS)
+async def test_no_tenant_sees_what_is_nobody_s(app: asyncpg.Connection, stores: Stores, table: str) -> None:
+    assert await stores.pull_requests.heard("a-delivery", None)
+    async with app.transaction():
+        await app.execute("SELECT set_config('app.tenant', 'acme', true)")
+        assert await app.fetch(f"SELECT FROM {table}") == []
 
 
 @pytest.mark.parametrize("table", TABLES)
@@ -122,6 +138,8 @@ async def test_the_app_role_has_no_rights_that_handlers_do_not_need(database: Da
             "transcripts",
             "past_transcripts",
             "doomed_objects",
+            "pull_request_looks",
+            "webhook_deliveries",
             "alembic_version",
         ):
             with pytest.raises(asyncpg.InsufficientPrivilegeError):

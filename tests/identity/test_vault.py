@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 import base64
+import hashlib
 import os
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
+from cryptography.hazmat.primitives.ciphers.aead import AESGCM
 from pydantic import SecretStr
 
 from server.config import Settings
@@ -16,7 +19,7 @@ from server.kernel.ports.vault import Place, Vault
 from server.refusal import SettingsUnfit
 
 SECRET = b"ghp_canary"
-PLACE = Place("acme", "credential", "7a1c2f7e-0000-4000-8000-000012345678")
+PLACE = Place("acme", "credential", "7a1c2f7e-0000-4000-8000-000012345678", "alice", "github.com")
 
 
 def key() -> str:
@@ -34,9 +37,11 @@ def test_a_secret_opens_in_its_own_place_only() -> None:
     assert opened.seal(SECRET, PLACE) != sealed
     assert opened.open(sealed, PLACE) == SECRET
     for elsewhere in (
-        Place("evil", PLACE.kind, PLACE.row_id),
-        Place("acme", "webhook", PLACE.row_id),
-        Place("acme", PLACE.kind, "another"),
+        replace(PLACE, tenant_id="evil"),
+        replace(PLACE, kind="webhook"),
+        replace(PLACE, row_id="another"),
+        replace(PLACE, owner_id="mallory"),
+        replace(PLACE, about="github.com.evil.test"),
     ):
         with pytest.raises(SecretUnreadable):
             opened.open(sealed, elsewhere)
@@ -89,3 +94,24 @@ def test_a_key_that_is_none_stops_the_start_and_is_not_shown(tmp_path: Path, tex
     (tmp_path / "vault-key").write_text(text)
     with pytest.raises(SettingsUnfit, match="vault-key: each key"):
         open_vault(Settings(data_dir=tmp_path))
+
+
+def test_what_the_version_before_sealed_is_opened_and_sealed_anew() -> None:
+    """Its form is written down here, as it was: bound to neither owner nor host."""
+    with_key = key()
+    raw = base64.b64decode(with_key)
+    version = hashlib.sha256(b"treadle vault key" + raw).digest()[:8]
+    bound = f"{PLACE.tenant_id}|{PLACE.kind}|{PLACE.row_id}|{version.hex()}".encode()
+
+    def encrypted(under: bytes, plain: bytes) -> bytes:
+        nonce = os.urandom(12)
+        return nonce + AESGCM(under).encrypt(nonce, plain, bound)
+
+    own = os.urandom(32)
+    sealed = b"\x01" + version + encrypted(raw, own) + encrypted(own, SECRET)
+    opened = vault(with_key)
+    assert opened.open(sealed, PLACE) == SECRET
+    assert not opened.current(sealed)
+    with pytest.raises(SecretUnreadable):
+        opened.open(b"\x02" + sealed[1:], PLACE)
+    assert opened.current(opened.seal(SECRET, PLACE))

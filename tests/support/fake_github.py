@@ -63,6 +63,7 @@ class Pull:
     merged: bool = False
     draft: bool = False
     mergeable: list[bool | None] = field(default_factory=lambda: [True])
+    from_fork: bool = False
 
 
 @dataclass
@@ -93,6 +94,8 @@ class FakeGitHub:
         self.tokens: dict[str, float] = {}
         """What it takes, and until when (the epoch)."""
         self.refresh_tokens: set[str] = set()
+        self.logins: dict[str, str] = {}
+        """Of each device code, what is said of it: an error of RFC 8628, or `done`."""
         self.app_key: Callable[[str], bool] = lambda _: False
         """Whether a JWT is the app's."""
         self.repos: dict[str, Repo] = {}
@@ -126,8 +129,10 @@ class FakeGitHub:
                 assert request.transport is not None
                 request.transport.abort()
             return _json(reply.status, {"message": reply.body} if isinstance(reply.body, str) else reply.body, reply.headers)
+        if request.path == "/login/device/code":
+            return self._device_codes(body)
         if request.path == "/login/oauth/access_token":
-            return self._refreshed(body)
+            return self._logged_in(body) if "device_code" in body else self._refreshed(body)
         if found := re.fullmatch(r"/app/installations/(\d+)/access_tokens", request.path):
             return self._installed(token, found[1])
         if self.tokens.get(token, 0) < time.time():
@@ -145,6 +150,28 @@ class FakeGitHub:
             if wanted == method and path.endswith(end) and replies:
                 return replies.pop(0)
         return None
+
+    def _device_codes(self, body: Any) -> web.Response:
+        if body.get("client_id") != "the-app":
+            return _json(404, {"error": "Not Found"})
+        number = next(self._numbers)
+        self.logins[f"device_{number}"] = "authorization_pending"
+        page = f"{self.url}/login/device"
+        codes = {"device_code": f"device_{number}", "user_code": f"WDJB-{number:04}", "verification_uri": page}
+        return _json(200, {**codes, "expires_in": 899, "interval": 0})
+
+    def _logged_in(self, body: Any) -> web.Response:
+        said = self.logins.get(body["device_code"], "incorrect_device_code")
+        if said == "slow_down":
+            self.logins[body["device_code"]] = "authorization_pending"
+            return _json(200, {"error": said, "interval": 10})
+        if said != "done":
+            return _json(200, {"error": said, "error_description": "…"})
+        # Once only.
+        del self.logins[body["device_code"]]
+        self.refresh_tokens.add("ghr_of_the_login")
+        tokens = {"access_token": self.takes("ghu_of_the_login"), "refresh_token": "ghr_of_the_login", "scope": "repo"}
+        return _json(200, {**tokens, "expires_in": 28800, "token_type": "bearer"})
 
     def _refreshed(self, body: Any) -> web.Response:
         if body.get("refresh_token") not in self.refresh_tokens or body.get("client_secret") != "of-the-app":
@@ -300,7 +327,7 @@ class FakeGitHub:
         head = request.query.get("head", "").partition(":")[2]
         base, state = request.query.get("base", ""), request.query.get("state", "open")
         listed = [
-            self._shown(repo, pull, listed=True)
+            self.shown(repo, pull, listed=True)
             for pull in reversed(repo.pulls.values())
             if head in ("", pull.head) and base in ("", pull.base) and state in ("all", pull.state)
         ]
@@ -316,11 +343,11 @@ class FakeGitHub:
             return _invalid({"resource": "PullRequest", "code": "custom", "message": f"No commits between {base} and {head}"})
         number = next(self._numbers)
         repo.pulls[number] = Pull(number, head, base, body["title"], body["body"], draft=body["draft"], mergeable=[*self.new_pulls])
-        return _json(201, self._shown(repo, repo.pulls[number], listed=True))
+        return _json(201, self.shown(repo, repo.pulls[number], listed=True))
 
     def _pull(self, repo: Repo, _request: web.Request, _: Any, number: str) -> web.Response:
         pull = repo.pulls.get(int(number))
-        return _missing() if pull is None else _json(200, self._shown(repo, pull))
+        return _missing() if pull is None else _json(200, self.shown(repo, pull))
 
     def _change_pull(self, repo: Repo, _request: web.Request, body: Any, number: str) -> web.Response:
         pull = repo.pulls.get(int(number))
@@ -328,7 +355,7 @@ class FakeGitHub:
             return _missing()
         for name, value in body.items():
             setattr(pull, name, value)
-        return _json(200, self._shown(repo, pull))
+        return _json(200, self.shown(repo, pull))
 
     def _merge_pull(self, repo: Repo, _request: web.Request, body: Any, number: str) -> web.Response:
         pull = repo.pulls.get(int(number))
@@ -342,7 +369,7 @@ class FakeGitHub:
         pull.merged, pull.state = True, "closed"
         return _json(200, {"sha": repo.sha(pull.base), "merged": True, "message": "Pull Request successfully merged"})
 
-    def _shown(self, repo: Repo, pull: Pull, *, listed: bool = False) -> dict[str, Any]:
+    def shown(self, repo: Repo, pull: Pull, *, listed: bool = False) -> dict[str, Any]:
         shown = {
             "number": pull.number,
             "title": pull.title,
@@ -350,8 +377,12 @@ class FakeGitHub:
             "state": pull.state,
             "draft": pull.draft,
             "html_url": f"https://github.com/{repo.name}/pull/{pull.number}",
-            "head": {"ref": pull.head, "sha": repo.sha(pull.head) if pull.head in repo.branches else "0" * 40},
-            "base": {"ref": pull.base},
+            "head": {
+                "ref": pull.head,
+                "sha": repo.sha(pull.head) if pull.head in repo.branches else "0" * 40,
+                "repo": {"full_name": "stranger/app" if pull.from_fork else repo.name},
+            },
+            "base": {"ref": pull.base, "repo": {"full_name": repo.name}},
             "merged_at": "2026-01-02T03:04:05Z" if pull.merged else None,
             "created_at": "2026-01-02T03:04:05Z",
             "updated_at": "2026-01-02T03:04:05Z",

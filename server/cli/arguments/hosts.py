@@ -13,7 +13,7 @@ def add_hosts(commands: Commands[Parser]) -> None:
 
 
 def _add_credential(commands: Commands[Parser]) -> None:
-    credential = add_group(commands, "credential", "store, list or remove what you have to get into code hosts")
+    credential = add_group(commands, "credential", "store, list or remove what you have to get into code hosts, or log in at one that is GitHub")
     epilog = "The token is asked for, or read from standard input; it is never an argument, which others could see."
     add = add_command(credential, "add", "store a token for a host", runs="server.cli.credential:run", epilog=epilog)
     add.add_argument("host", metavar="HOST", help="github.com, or a prefix that the server's operator allows")
@@ -21,11 +21,14 @@ def _add_credential(commands: Commands[Parser]) -> None:
         "--github-app", nargs=2, metavar=("APP", "INSTALLATION"), help="a GitHub App and the number of its installation; its key is read"
     )
     add.add_argument("--username", metavar="NAME", default="", help="the name to show with it (default: x-access-token, for GitHub)")
+    words = "log in at a host that is GitHub: it shows a code to enter in a browser, and needs no token"
+    login = add_command(credential, "login", words, runs="server.cli.credential:run")
+    login.add_argument("host", metavar="HOST", help="github.com, or another that the server's operator has made an OAuth app for")
     listing = add_command(credential, "list", "list what is stored; no token is shown", runs="server.cli.credential:run")
     listing.add_argument("host", metavar="HOST", nargs="?", default="", help="default: all")
     remove = add_command(credential, "remove", "remove what is stored for a host", runs="server.cli.credential:run")
     remove.add_argument("host", metavar="HOST", help="the host, or the credential's id")
-    for action in (add, listing, remove):
+    for action in (add, login, listing, remove):
         action.set_defaults(action=action.prog.rpartition(" ")[2])
         add_json(action)
         add_connection(action)

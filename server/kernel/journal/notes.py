@@ -74,13 +74,13 @@ class Notes:
                 raise
         self._journal.look_again(session_id)
 
-    def sealing(self, principal: Principal, session_id: str, key: str, facts: Sequence[Fact]) -> Seal:
-        """What makes a chunk of facts, in the name of the user. `key` makes their ids unique in the session."""
+    def sealing(self, principal: Principal, session_id: str, key: str, facts: Sequence[Fact], *, server: str = "") -> Seal:
+        """What makes a chunk of facts, in the name of the user, or of this `server`. `key` makes their ids unique in the session."""
         redactor, now = Redactor(self._secrets()), datetime.now(UTC)
         bodies = [redactor.fact(fact).body for fact in facts]
 
         def seal(first_seq: int, epoch: int) -> Chunk:
-            envelope = Envelope(session_id, "", 0, epoch, "USER", principal.user_id)
+            envelope = Envelope(session_id, "", 0, epoch, "SERVER" if server else "USER", server or principal.user_id)
             return self._codec.seal(
                 envelope, bodies, first_seq=first_seq, event_id_prefix=f"{session_id}/{key}/", first_number=1, recorded_at=now
             )

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from typing import Protocol
 
 from server.kernel.agent_request import OpenRequest, Resolution
+from server.kernel.code_host import PullRequest
 from server.kernel.ports.input_store import Starter
 from server.kernel.ports.turn_store import Claimed
 from server.kernel.turn import Turn
@@ -29,6 +30,8 @@ class News:
     """The turn's requests that were resolved."""
     untold_requests: frozenset[str] = frozenset()
     """Those of `resolved` that the log has not told of."""
+    untold_pull_request: PullRequest | None = None
+    """What the session knows of its branch's pull request, while the log does not tell it."""
 
 
 class DeskStore(Protocol):

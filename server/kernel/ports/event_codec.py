@@ -7,6 +7,7 @@ from datetime import datetime
 from typing import Protocol
 
 from server.kernel.agent_request import Resolution
+from server.kernel.code_host import PullRequest
 from server.kernel.event import Chunk, Envelope, Fact
 from server.kernel.history import NewFork
 from server.kernel.model_use import ModelUse
@@ -92,6 +93,10 @@ class EventCodec(Protocol):
         refusal: PushRefusal | None = None,
     ) -> Fact:
         """`action`: CLONED, BRANCHED, COMMITTED, PUSHED, PUSH_FAILED (with its `refusal`) or SKIPPED."""
+        ...
+
+    def pull_request_updated(self, pull_request: PullRequest) -> Fact:
+        """The pull request of the session's branch, as it is now."""
         ...
 
     def snapshot_added(self, turn: Turn) -> Fact:

@@ -10,9 +10,13 @@ class Hosts(Protocol):
     (`https://git.example.org/team/`). A URL has exactly one, so what is meant for one host is never shown to another. No I/O."""
 
     def check_host(self, host: str) -> str:
-        """The canonical form of an allowed host. Errors: InvalidField."""
+        """The canonical form of an allowed host, also from a URL on it, or without its last slash. Errors: InvalidField."""
         ...
 
     def host_of(self, url: str) -> str:
         """The host of a checked URL."""
+        ...
+
+    def keeps_secrets(self, host: str) -> bool:
+        """Whether what is shown to a host (in its canonical form) is read by nobody on the way, or the operator does not mind."""
         ...

@@ -129,6 +129,11 @@ class Repositories(Protocol):
         Errors: RepositoryUnreachable, BranchUnknown."""
         ...
 
+    async def refresh(self, repository: Repository, *, branch: str) -> None:
+        """Fetch `branch` ahead into the owner's mirror; nothing where this server has no mirror of it, or the remote no such branch.
+        Errors: RepositoryUnreachable."""
+        ...
+
     async def holds(self, repository: Repository, commit: str) -> bool:
         """Whether the mirror has this commit, so that it can be pushed from here. A mirror that cannot be used has none."""
         ...

@@ -9,6 +9,7 @@ from enum import StrEnum
 from typing import Protocol
 
 from server.kernel.agent_request import AgentRequest
+from server.kernel.code_host import PullRequest
 from server.kernel.event import Chunk
 from server.kernel.history import NewSnapshot
 from server.kernel.identity import Principal
@@ -98,6 +99,8 @@ class Changes:
     """Inputs that the turn's agent has."""
     told_requests: Sequence[str] = ()
     """Requests whose outcome is told."""
+    told_pull_request: PullRequest | None = None
+    """What is told of the pull request of the session's branch."""
     snapshot: NewSnapshot | None = None
     """A commit that the session's head moves to, besides that of the turn."""
 

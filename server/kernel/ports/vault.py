@@ -13,6 +13,9 @@ class Place:
     tenant_id: str
     kind: str
     row_id: str
+    owner_id: str
+    about: str = ""
+    """What it is for: of a credential its host."""
 
 
 class Vault(Protocol):
@@ -30,5 +33,5 @@ class Vault(Protocol):
         ...
 
     def current(self, sealed: bytes) -> bool:
-        """Whether it is sealed under the current key."""
+        """Whether it is sealed under the current key, and bound to all of its place."""
         ...

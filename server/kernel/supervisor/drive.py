@@ -391,6 +391,8 @@ class Drive:
     def _facts_of(self, news: News) -> list[Fact]:
         codec = self.ports.codec
         facts = [codec.request_resolved(each) for each in news.resolved if each.request_id in news.untold_requests]
+        if news.untold_pull_request is not None:
+            facts.append(codec.pull_request_updated(news.untold_pull_request))
         return facts + [codec.input_updated(each) for each in news.untold_inputs]
 
     def _state_with(self, awaiting: Awaiting) -> list[Fact]:
@@ -413,9 +415,13 @@ class Drive:
 
 def _told(news: News) -> Changes | None:
     """What is told when all news are; None when there are none."""
-    if not news.untold_inputs and not news.untold_requests:
+    if not news.untold_inputs and not news.untold_requests and news.untold_pull_request is None:
         return None
-    return Changes(told_inputs=[(each.id, each.version) for each in news.untold_inputs], told_requests=[*news.untold_requests])
+    return Changes(
+        told_inputs=[(each.id, each.version) for each in news.untold_inputs],
+        told_requests=[*news.untold_requests],
+        told_pull_request=news.untold_pull_request,
+    )
 
 
 def _awaited(news: News, *more: RequestKind) -> Awaiting:

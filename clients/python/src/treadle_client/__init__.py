@@ -8,6 +8,7 @@ Bodies of events, and Session, are the messages of `treadle.session.v1`; excepti
 """
 
 from treadle.account.v1.credential_service_pb2 import Credential, CredentialKind, GithubApp, GithubOauth
+from treadle.account.v1.credential_service_pb2 import StartLoginResponse as Login
 from treadle.git.v1.git_service_pb2 import (
     AutoPullRequestResponse,
     Branch,
@@ -47,6 +48,7 @@ from treadle.session.v1.event_pb2 import (
     PlanEntry,
     PlanUpdated,
     ProviderRaw,
+    PullRequestUpdated,
     PushRefusal,
     Question,
     QuestionOption,
@@ -123,6 +125,8 @@ from treadle_client.errors import (
     InputNotQueued,
     InvalidField,
     InvalidRequest,
+    LoginDenied,
+    LoginExpired,
     MergeabilityUnknown,
     MergeConflict,
     MirrorBusy,
@@ -258,6 +262,9 @@ __all__ = [
     "InputStatus",
     "InvalidField",
     "InvalidRequest",
+    "Login",
+    "LoginDenied",
+    "LoginExpired",
     "MergeConflict",
     "MergeMethod",
     "MergeabilityUnknown",
@@ -283,6 +290,7 @@ __all__ = [
     "PullRequest",
     "PullRequestExists",
     "PullRequestState",
+    "PullRequestUpdated",
     "PushRefusal",
     "PushRefused",
     "Question",

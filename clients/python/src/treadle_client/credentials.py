@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import asyncio
+import time
 from typing import TYPE_CHECKING
 
 from treadle.account.v1 import credential_service_pb2 as pb
@@ -29,6 +31,24 @@ class Credentials:
         request = _put(host, secret, username, version)
         return self._link.ask(self._link.service(CredentialServiceStub).PutCredential, request, again=not version).credential
 
+    def start_login(self, host: str) -> pb.StartLoginResponse:
+        """Begin a login at a host that is GitHub: show the user its `verification_url` and `user_code`, then `finish_login`.
+
+        Errors: InvalidField, CredentialRejected, CodeHostLimited, CodeHostUnavailable.
+        """
+        return self._link.ask(self._link.service(CredentialServiceStub).StartLogin, pb.StartLoginRequest(host=host), again=False)
+
+    def finish_login(self, login: pb.StartLoginResponse) -> pb.Credential:
+        """Wait until the user has entered the code, and have the credential stored. Errors: LoginExpired, LoginDenied, CodeHostLimited."""
+        pause = login.interval_seconds
+        while True:
+            time.sleep(pause)
+            request = pb.FinishLoginRequest(login_id=login.login_id)
+            answer = self._link.ask(self._link.service(CredentialServiceStub).FinishLogin, request, again=True)
+            if answer.HasField("credential"):
+                return answer.credential
+            pause = answer.interval_seconds or pause
+
     def list(self) -> list[pb.Credential]:
         """All of the caller's, by host, without their secrets."""
         answer = self._link.ask(self._link.service(CredentialServiceStub).ListCredentials, pb.ListCredentialsRequest(), again=True)
@@ -55,6 +75,24 @@ class AsyncCredentials:
         request = _put(host, secret, username, version)
         answer = await self._link.ask(self._link.service(CredentialServiceStub).PutCredential, request, again=not version)
         return answer.credential
+
+    async def start_login(self, host: str) -> pb.StartLoginResponse:
+        """Begin a login at a host that is GitHub: show the user its `verification_url` and `user_code`, then `finish_login`.
+
+        Errors: InvalidField, CredentialRejected, CodeHostLimited, CodeHostUnavailable.
+        """
+        return await self._link.ask(self._link.service(CredentialServiceStub).StartLogin, pb.StartLoginRequest(host=host), again=False)
+
+    async def finish_login(self, login: pb.StartLoginResponse) -> pb.Credential:
+        """Wait until the user has entered the code, and have the credential stored. Errors: LoginExpired, LoginDenied, CodeHostLimited."""
+        pause = login.interval_seconds
+        while True:
+            await asyncio.sleep(pause)
+            request = pb.FinishLoginRequest(login_id=login.login_id)
+            answer = await self._link.ask(self._link.service(CredentialServiceStub).FinishLogin, request, again=True)
+            if answer.HasField("credential"):
+                return answer.credential
+            pause = answer.interval_seconds or pause
 
     async def list(self) -> list[pb.Credential]:
         """All of the caller's, by host, without their secrets."""

@@ -131,6 +131,14 @@ class CredentialRejected(CallFailed):
     """The host does not take your credential: it was revoked, has expired, or a single sign-on is due. Metadata: host, reason, sso_url."""
 
 
+class LoginExpired(CallFailed):
+    """The code was not entered in time. Metadata: host."""
+
+
+class LoginDenied(CallFailed):
+    """The user has refused it on the host's page. Metadata: host."""
+
+
 class CodeHostForbidden(CallFailed):
     """Your credential may not do this. Metadata: host, reason."""
 
@@ -414,9 +422,14 @@ BY_REASON: Mapping[str, type[CallFailed]] = {
     "CREDENTIAL_UNREADABLE": CredentialUnreadable,
     "CREDENTIAL_MISSING": CredentialMissing,
     "CREDENTIAL_REJECTED": CredentialRejected,
+    "LOGIN_EXPIRED": LoginExpired,
+    "LOGIN_DENIED": LoginDenied,
     "CODE_HOST_FORBIDDEN": CodeHostForbidden,
     "CODE_HOST_LIMITED": CodeHostLimited,
     "CODE_HOST_REFUSED": CodeHostRefused,
+    # Of code hosts, which are no clients of this kind.
+    "WEBHOOKS_NOT_CONFIGURED": CallFailed,
+    "SIGNATURE_INVALID": NotAuthenticated,
     "UNSUPPORTED_BY_HOST": UnsupportedByHost,
     "REMOTE_NOT_FOUND": RemoteNotFound,
     "BRANCH_EXISTS": BranchExists,

@@ -18,6 +18,7 @@ from treadle.session.v1.event_pb2 import (
     NetworkAccess,
     PlanUpdated,
     ProviderRaw,
+    PullRequestUpdated,
     QuestionRequested,
     Reasoning,
     RequestResolved,
@@ -64,6 +65,7 @@ Body = (
     | Error
     | ProviderRaw
     | SessionForked
+    | PullRequestUpdated
     | Unknown
 )
 """What can have happened."""

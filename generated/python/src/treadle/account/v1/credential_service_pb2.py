@@ -26,7 +26,7 @@ from google.api import annotations_pb2 as google_dot_api_dot_annotations__pb2
 from google.protobuf import timestamp_pb2 as google_dot_protobuf_dot_timestamp__pb2
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n+treadle/account/v1/credential_service.proto\x12\x12treadle.account.v1\x1a\x1cgoogle/api/annotations.proto\x1a\x1fgoogle/protobuf/timestamp.proto\"\xff\x02\n\nCredential\x12#\n\rcredential_id\x18\x01 \x01(\tR\x0c\x63redentialId\x12\x12\n\x04host\x18\x02 \x01(\tR\x04host\x12\x36\n\x04kind\x18\x03 \x01(\x0e\x32\".treadle.account.v1.CredentialKindR\x04kind\x12\x1a\n\x08username\x18\x04 \x01(\tR\x08username\x12\x16\n\x06scopes\x18\x05 \x03(\tR\x06scopes\x12\x39\n\nexpires_at\x18\x06 \x01(\x0b\x32\x1a.google.protobuf.TimestampR\texpiresAt\x12\x39\n\ncreated_at\x18\x07 \x01(\x0b\x32\x1a.google.protobuf.TimestampR\tcreatedAt\x12<\n\x0clast_used_at\x18\x08 \x01(\x0b\x32\x1a.google.protobuf.TimestampR\nlastUsedAt\x12\x18\n\x07version\x18\t \x01(\x04R\x07version\"\x90\x01\n\x0bGithubOauth\x12!\n\x0c\x61\x63\x63\x65ss_token\x18\x01 \x01(\tR\x0b\x61\x63\x63\x65ssToken\x12#\n\rrefresh_token\x18\x02 \x01(\tR\x0crefreshToken\x12\x39\n\nexpires_at\x18\x03 \x01(\x0b\x32\x1a.google.protobuf.TimestampR\texpiresAt\"l\n\tGithubApp\x12\x15\n\x06\x61pp_id\x18\x01 \x01(\tR\x05\x61ppId\x12\'\n\x0finstallation_id\x18\x02 \x01(\tR\x0einstallationId\x12\x1f\n\x0bprivate_key\x18\x03 \x01(\tR\nprivateKey\"\xf8\x01\n\x14PutCredentialRequest\x12\x12\n\x04host\x18\x01 \x01(\tR\x04host\x12\x1a\n\x08username\x18\x02 \x01(\tR\x08username\x12\x18\n\x07version\x18\x03 \x01(\x04R\x07version\x12\x14\n\x05token\x18\x04 \x01(\tR\x05token\x12\x42\n\x0cgithub_oauth\x18\x05 \x01(\x0b\x32\x1f.treadle.account.v1.GithubOauthR\x0bgithubOauth\x12<\n\ngithub_app\x18\x06 \x01(\x0b\x32\x1d.treadle.account.v1.GithubAppR\tgithubApp\"W\n\x15PutCredentialResponse\x12>\n\ncredential\x18\x01 \x01(\x0b\x32\x1e.treadle.account.v1.CredentialR\ncredential\"\x18\n\x16ListCredentialsRequest\"[\n\x17ListCredentialsResponse\x12@\n\x0b\x63redentials\x18\x01 \x03(\x0b\x32\x1e.treadle.account.v1.CredentialR\x0b\x63redentials\">\n\x17\x44\x65leteCredentialRequest\x12#\n\rcredential_id\x18\x01 \x01(\tR\x0c\x63redentialId\"\x1a\n\x18\x44\x65leteCredentialResponse*\x8e\x01\n\x0e\x43redentialKind\x12\x1f\n\x1b\x43REDENTIAL_KIND_UNSPECIFIED\x10\x00\x12\x19\n\x15\x43REDENTIAL_KIND_TOKEN\x10\x01\x12 \n\x1c\x43REDENTIAL_KIND_GITHUB_OAUTH\x10\x02\x12\x1e\n\x1a\x43REDENTIAL_KIND_GITHUB_APP\x10\x03\x32\xb5\x03\n\x11\x43redentialService\x12\x80\x01\n\rPutCredential\x12(.treadle.account.v1.PutCredentialRequest\x1a).treadle.account.v1.PutCredentialResponse\"\x1a\x82\xd3\xe4\x93\x02\x14\"\x0f/v1/credentials:\x01*\x12\x83\x01\n\x0fListCredentials\x12*.treadle.account.v1.ListCredentialsRequest\x1a+.treadle.account.v1.ListCredentialsResponse\"\x17\x82\xd3\xe4\x93\x02\x11\x12\x0f/v1/credentials\x12\x96\x01\n\x10\x44\x65leteCredential\x12+.treadle.account.v1.DeleteCredentialRequest\x1a,.treadle.account.v1.DeleteCredentialResponse\"\'\x82\xd3\xe4\x93\x02!*\x1f/v1/credentials/{credential_id}b\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n+treadle/account/v1/credential_service.proto\x12\x12treadle.account.v1\x1a\x1cgoogle/api/annotations.proto\x1a\x1fgoogle/protobuf/timestamp.proto\"\xff\x02\n\nCredential\x12#\n\rcredential_id\x18\x01 \x01(\tR\x0c\x63redentialId\x12\x12\n\x04host\x18\x02 \x01(\tR\x04host\x12\x36\n\x04kind\x18\x03 \x01(\x0e\x32\".treadle.account.v1.CredentialKindR\x04kind\x12\x1a\n\x08username\x18\x04 \x01(\tR\x08username\x12\x16\n\x06scopes\x18\x05 \x03(\tR\x06scopes\x12\x39\n\nexpires_at\x18\x06 \x01(\x0b\x32\x1a.google.protobuf.TimestampR\texpiresAt\x12\x39\n\ncreated_at\x18\x07 \x01(\x0b\x32\x1a.google.protobuf.TimestampR\tcreatedAt\x12<\n\x0clast_used_at\x18\x08 \x01(\x0b\x32\x1a.google.protobuf.TimestampR\nlastUsedAt\x12\x18\n\x07version\x18\t \x01(\x04R\x07version\"\x90\x01\n\x0bGithubOauth\x12!\n\x0c\x61\x63\x63\x65ss_token\x18\x01 \x01(\tR\x0b\x61\x63\x63\x65ssToken\x12#\n\rrefresh_token\x18\x02 \x01(\tR\x0crefreshToken\x12\x39\n\nexpires_at\x18\x03 \x01(\x0b\x32\x1a.google.protobuf.TimestampR\texpiresAt\"l\n\tGithubApp\x12\x15\n\x06\x61pp_id\x18\x01 \x01(\tR\x05\x61ppId\x12\'\n\x0finstallation_id\x18\x02 \x01(\tR\x0einstallationId\x12\x1f\n\x0bprivate_key\x18\x03 \x01(\tR\nprivateKey\"\xf8\x01\n\x14PutCredentialRequest\x12\x12\n\x04host\x18\x01 \x01(\tR\x04host\x12\x1a\n\x08username\x18\x02 \x01(\tR\x08username\x12\x18\n\x07version\x18\x03 \x01(\x04R\x07version\x12\x14\n\x05token\x18\x04 \x01(\tR\x05token\x12\x42\n\x0cgithub_oauth\x18\x05 \x01(\x0b\x32\x1f.treadle.account.v1.GithubOauthR\x0bgithubOauth\x12<\n\ngithub_app\x18\x06 \x01(\x0b\x32\x1d.treadle.account.v1.GithubAppR\tgithubApp\"W\n\x15PutCredentialResponse\x12>\n\ncredential\x18\x01 \x01(\x0b\x32\x1e.treadle.account.v1.CredentialR\ncredential\"\'\n\x11StartLoginRequest\x12\x12\n\x04host\x18\x01 \x01(\tR\x04host\"\xdd\x01\n\x12StartLoginResponse\x12\x19\n\x08login_id\x18\x01 \x01(\tR\x07loginId\x12\x1b\n\tuser_code\x18\x02 \x01(\tR\x08userCode\x12)\n\x10verification_url\x18\x03 \x01(\tR\x0fverificationUrl\x12\x39\n\nexpires_at\x18\x04 \x01(\x0b\x32\x1a.google.protobuf.TimestampR\texpiresAt\x12)\n\x10interval_seconds\x18\x05 \x01(\x05R\x0fintervalSeconds\"/\n\x12\x46inishLoginRequest\x12\x19\n\x08login_id\x18\x01 \x01(\tR\x07loginId\"\x80\x01\n\x13\x46inishLoginResponse\x12>\n\ncredential\x18\x01 \x01(\x0b\x32\x1e.treadle.account.v1.CredentialR\ncredential\x12)\n\x10interval_seconds\x18\x02 \x01(\x05R\x0fintervalSeconds\"\x18\n\x16ListCredentialsRequest\"[\n\x17ListCredentialsResponse\x12@\n\x0b\x63redentials\x18\x01 \x03(\x0b\x32\x1e.treadle.account.v1.CredentialR\x0b\x63redentials\">\n\x17\x44\x65leteCredentialRequest\x12#\n\rcredential_id\x18\x01 \x01(\tR\x0c\x63redentialId\"\x1a\n\x18\x44\x65leteCredentialResponse*\x8e\x01\n\x0e\x43redentialKind\x12\x1f\n\x1b\x43REDENTIAL_KIND_UNSPECIFIED\x10\x00\x12\x19\n\x15\x43REDENTIAL_KIND_TOKEN\x10\x01\x12 \n\x1c\x43REDENTIAL_KIND_GITHUB_OAUTH\x10\x02\x12\x1e\n\x1a\x43REDENTIAL_KIND_GITHUB_APP\x10\x03\x32\xa7\x05\n\x11\x43redentialService\x12\x80\x01\n\rPutCredential\x12(.treadle.account.v1.PutCredentialRequest\x1a).treadle.account.v1.PutCredentialResponse\"\x1a\x82\xd3\xe4\x93\x02\x14\"\x0f/v1/credentials:\x01*\x12r\n\nStartLogin\x12%.treadle.account.v1.StartLoginRequest\x1a&.treadle.account.v1.StartLoginResponse\"\x15\x82\xd3\xe4\x93\x02\x0f\"\n/v1/logins:\x01*\x12|\n\x0b\x46inishLogin\x12&.treadle.account.v1.FinishLoginRequest\x1a\'.treadle.account.v1.FinishLoginResponse\"\x1c\x82\xd3\xe4\x93\x02\x16\"\x11/v1/logins:finish:\x01*\x12\x83\x01\n\x0fListCredentials\x12*.treadle.account.v1.ListCredentialsRequest\x1a+.treadle.account.v1.ListCredentialsResponse\"\x17\x82\xd3\xe4\x93\x02\x11\x12\x0f/v1/credentials\x12\x96\x01\n\x10\x44\x65leteCredential\x12+.treadle.account.v1.DeleteCredentialRequest\x1a,.treadle.account.v1.DeleteCredentialResponse\"\'\x82\xd3\xe4\x93\x02!*\x1f/v1/credentials/{credential_id}b\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
@@ -35,12 +35,16 @@ if not _descriptor._USE_C_DESCRIPTORS:
   DESCRIPTOR._loaded_options = None
   _globals['_CREDENTIALSERVICE'].methods_by_name['PutCredential']._loaded_options = None
   _globals['_CREDENTIALSERVICE'].methods_by_name['PutCredential']._serialized_options = b'\202\323\344\223\002\024\"\017/v1/credentials:\001*'
+  _globals['_CREDENTIALSERVICE'].methods_by_name['StartLogin']._loaded_options = None
+  _globals['_CREDENTIALSERVICE'].methods_by_name['StartLogin']._serialized_options = b'\202\323\344\223\002\017\"\n/v1/logins:\001*'
+  _globals['_CREDENTIALSERVICE'].methods_by_name['FinishLogin']._loaded_options = None
+  _globals['_CREDENTIALSERVICE'].methods_by_name['FinishLogin']._serialized_options = b'\202\323\344\223\002\026\"\021/v1/logins:finish:\001*'
   _globals['_CREDENTIALSERVICE'].methods_by_name['ListCredentials']._loaded_options = None
   _globals['_CREDENTIALSERVICE'].methods_by_name['ListCredentials']._serialized_options = b'\202\323\344\223\002\021\022\017/v1/credentials'
   _globals['_CREDENTIALSERVICE'].methods_by_name['DeleteCredential']._loaded_options = None
   _globals['_CREDENTIALSERVICE'].methods_by_name['DeleteCredential']._serialized_options = b'\202\323\344\223\002!*\037/v1/credentials/{credential_id}'
-  _globals['_CREDENTIALKIND']._serialized_start=1325
-  _globals['_CREDENTIALKIND']._serialized_end=1467
+  _globals['_CREDENTIALKIND']._serialized_start=1770
+  _globals['_CREDENTIALKIND']._serialized_end=1912
   _globals['_CREDENTIAL']._serialized_start=131
   _globals['_CREDENTIAL']._serialized_end=514
   _globals['_GITHUBOAUTH']._serialized_start=517
@@ -51,14 +55,22 @@ if not _descriptor._USE_C_DESCRIPTORS:
   _globals['_PUTCREDENTIALREQUEST']._serialized_end=1022
   _globals['_PUTCREDENTIALRESPONSE']._serialized_start=1024
   _globals['_PUTCREDENTIALRESPONSE']._serialized_end=1111
-  _globals['_LISTCREDENTIALSREQUEST']._serialized_start=1113
-  _globals['_LISTCREDENTIALSREQUEST']._serialized_end=1137
-  _globals['_LISTCREDENTIALSRESPONSE']._serialized_start=1139
-  _globals['_LISTCREDENTIALSRESPONSE']._serialized_end=1230
-  _globals['_DELETECREDENTIALREQUEST']._serialized_start=1232
-  _globals['_DELETECREDENTIALREQUEST']._serialized_end=1294
-  _globals['_DELETECREDENTIALRESPONSE']._serialized_start=1296
-  _globals['_DELETECREDENTIALRESPONSE']._serialized_end=1322
-  _globals['_CREDENTIALSERVICE']._serialized_start=1470
-  _globals['_CREDENTIALSERVICE']._serialized_end=1907
+  _globals['_STARTLOGINREQUEST']._serialized_start=1113
+  _globals['_STARTLOGINREQUEST']._serialized_end=1152
+  _globals['_STARTLOGINRESPONSE']._serialized_start=1155
+  _globals['_STARTLOGINRESPONSE']._serialized_end=1376
+  _globals['_FINISHLOGINREQUEST']._serialized_start=1378
+  _globals['_FINISHLOGINREQUEST']._serialized_end=1425
+  _globals['_FINISHLOGINRESPONSE']._serialized_start=1428
+  _globals['_FINISHLOGINRESPONSE']._serialized_end=1556
+  _globals['_LISTCREDENTIALSREQUEST']._serialized_start=1558
+  _globals['_LISTCREDENTIALSREQUEST']._serialized_end=1582
+  _globals['_LISTCREDENTIALSRESPONSE']._serialized_start=1584
+  _globals['_LISTCREDENTIALSRESPONSE']._serialized_end=1675
+  _globals['_DELETECREDENTIALREQUEST']._serialized_start=1677
+  _globals['_DELETECREDENTIALREQUEST']._serialized_end=1739
+  _globals['_DELETECREDENTIALRESPONSE']._serialized_start=1741
+  _globals['_DELETECREDENTIALRESPONSE']._serialized_end=1767
+  _globals['_CREDENTIALSERVICE']._serialized_start=1915
+  _globals['_CREDENTIALSERVICE']._serialized_end=2594
 # @@protoc_insertion_point(module_scope)

@@ -86,6 +86,40 @@ class PutCredentialResponse(_message.Message):
     credential: Credential
     def __init__(self, credential: _Optional[_Union[Credential, _Mapping]] = ...) -> None: ...
 
+class StartLoginRequest(_message.Message):
+    __slots__ = ("host",)
+    HOST_FIELD_NUMBER: _ClassVar[int]
+    host: str
+    def __init__(self, host: _Optional[str] = ...) -> None: ...
+
+class StartLoginResponse(_message.Message):
+    __slots__ = ("login_id", "user_code", "verification_url", "expires_at", "interval_seconds")
+    LOGIN_ID_FIELD_NUMBER: _ClassVar[int]
+    USER_CODE_FIELD_NUMBER: _ClassVar[int]
+    VERIFICATION_URL_FIELD_NUMBER: _ClassVar[int]
+    EXPIRES_AT_FIELD_NUMBER: _ClassVar[int]
+    INTERVAL_SECONDS_FIELD_NUMBER: _ClassVar[int]
+    login_id: str
+    user_code: str
+    verification_url: str
+    expires_at: _timestamp_pb2.Timestamp
+    interval_seconds: int
+    def __init__(self, login_id: _Optional[str] = ..., user_code: _Optional[str] = ..., verification_url: _Optional[str] = ..., expires_at: _Optional[_Union[datetime.datetime, _timestamp_pb2.Timestamp, _Mapping]] = ..., interval_seconds: _Optional[int] = ...) -> None: ...
+
+class FinishLoginRequest(_message.Message):
+    __slots__ = ("login_id",)
+    LOGIN_ID_FIELD_NUMBER: _ClassVar[int]
+    login_id: str
+    def __init__(self, login_id: _Optional[str] = ...) -> None: ...
+
+class FinishLoginResponse(_message.Message):
+    __slots__ = ("credential", "interval_seconds")
+    CREDENTIAL_FIELD_NUMBER: _ClassVar[int]
+    INTERVAL_SECONDS_FIELD_NUMBER: _ClassVar[int]
+    credential: Credential
+    interval_seconds: int
+    def __init__(self, credential: _Optional[_Union[Credential, _Mapping]] = ..., interval_seconds: _Optional[int] = ...) -> None: ...
+
 class ListCredentialsRequest(_message.Message):
     __slots__ = ()
     def __init__(self) -> None: ...

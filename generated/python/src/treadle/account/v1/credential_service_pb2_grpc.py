@@ -41,6 +41,16 @@ class CredentialServiceStub(object):
                 request_serializer=treadle_dot_account_dot_v1_dot_credential__service__pb2.PutCredentialRequest.SerializeToString,
                 response_deserializer=treadle_dot_account_dot_v1_dot_credential__service__pb2.PutCredentialResponse.FromString,
                 _registered_method=True)
+        self.StartLogin = channel.unary_unary(
+                '/treadle.account.v1.CredentialService/StartLogin',
+                request_serializer=treadle_dot_account_dot_v1_dot_credential__service__pb2.StartLoginRequest.SerializeToString,
+                response_deserializer=treadle_dot_account_dot_v1_dot_credential__service__pb2.StartLoginResponse.FromString,
+                _registered_method=True)
+        self.FinishLogin = channel.unary_unary(
+                '/treadle.account.v1.CredentialService/FinishLogin',
+                request_serializer=treadle_dot_account_dot_v1_dot_credential__service__pb2.FinishLoginRequest.SerializeToString,
+                response_deserializer=treadle_dot_account_dot_v1_dot_credential__service__pb2.FinishLoginResponse.FromString,
+                _registered_method=True)
         self.ListCredentials = channel.unary_unary(
                 '/treadle.account.v1.CredentialService/ListCredentials',
                 request_serializer=treadle_dot_account_dot_v1_dot_credential__service__pb2.ListCredentialsRequest.SerializeToString,
@@ -63,6 +73,25 @@ class CredentialServiceServicer(object):
         Errors: INVALID_ARGUMENT/INVALID_FIELD (also for a host that this server does not fetch from); INVALID_ARGUMENT/REQUEST_TOO_LARGE;
         ABORTED/VERSION_CONFLICT when `version` is given and is not the current one; of a GitHub App FAILED_PRECONDITION/CREDENTIAL_REJECTED,
         RESOURCE_EXHAUSTED/CODE_HOST_LIMITED and UNAVAILABLE/CODE_HOST_UNAVAILABLE, by what GitHub says to it.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def StartLogin(self, request, context):
+        """StartLogin begins a login at a host that is GitHub, without a token to type: the user opens a page in a browser and enters a code there
+        (OAuth 2.0 Device Authorization Grant, RFC 8628). Errors: INVALID_ARGUMENT/INVALID_FIELD, also for a host where this server is no app;
+        FAILED_PRECONDITION/CREDENTIAL_REJECTED when the host knows no such app; RESOURCE_EXHAUSTED/CODE_HOST_LIMITED;
+        UNAVAILABLE/CODE_HOST_UNAVAILABLE.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def FinishLogin(self, request, context):
+        """FinishLogin asks whether the user has entered the code, and if so, stores the credential, in place of one that is there. Ask again as
+        long as there is none, no sooner than it says. Errors: INVALID_ARGUMENT/INVALID_FIELD for a login that the caller has not begun;
+        FAILED_PRECONDITION/LOGIN_EXPIRED; FAILED_PRECONDITION/LOGIN_DENIED when the user said no; and as for StartLogin.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
@@ -91,6 +120,16 @@ def add_CredentialServiceServicer_to_server(servicer, server):
                     servicer.PutCredential,
                     request_deserializer=treadle_dot_account_dot_v1_dot_credential__service__pb2.PutCredentialRequest.FromString,
                     response_serializer=treadle_dot_account_dot_v1_dot_credential__service__pb2.PutCredentialResponse.SerializeToString,
+            ),
+            'StartLogin': grpc.unary_unary_rpc_method_handler(
+                    servicer.StartLogin,
+                    request_deserializer=treadle_dot_account_dot_v1_dot_credential__service__pb2.StartLoginRequest.FromString,
+                    response_serializer=treadle_dot_account_dot_v1_dot_credential__service__pb2.StartLoginResponse.SerializeToString,
+            ),
+            'FinishLogin': grpc.unary_unary_rpc_method_handler(
+                    servicer.FinishLogin,
+                    request_deserializer=treadle_dot_account_dot_v1_dot_credential__service__pb2.FinishLoginRequest.FromString,
+                    response_serializer=treadle_dot_account_dot_v1_dot_credential__service__pb2.FinishLoginResponse.SerializeToString,
             ),
             'ListCredentials': grpc.unary_unary_rpc_method_handler(
                     servicer.ListCredentials,
@@ -132,6 +171,60 @@ class CredentialService(object):
             '/treadle.account.v1.CredentialService/PutCredential',
             treadle_dot_account_dot_v1_dot_credential__service__pb2.PutCredentialRequest.SerializeToString,
             treadle_dot_account_dot_v1_dot_credential__service__pb2.PutCredentialResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def StartLogin(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/treadle.account.v1.CredentialService/StartLogin',
+            treadle_dot_account_dot_v1_dot_credential__service__pb2.StartLoginRequest.SerializeToString,
+            treadle_dot_account_dot_v1_dot_credential__service__pb2.StartLoginResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def FinishLogin(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/treadle.account.v1.CredentialService/FinishLogin',
+            treadle_dot_account_dot_v1_dot_credential__service__pb2.FinishLoginRequest.SerializeToString,
+            treadle_dot_account_dot_v1_dot_credential__service__pb2.FinishLoginResponse.FromString,
             options,
             channel_credentials,
             insecure,

@@ -41,6 +41,17 @@ class CredentialServiceStub:
     ABORTED/VERSION_CONFLICT when `version` is given and is not the current one; of a GitHub App FAILED_PRECONDITION/CREDENTIAL_REJECTED,
     RESOURCE_EXHAUSTED/CODE_HOST_LIMITED and UNAVAILABLE/CODE_HOST_UNAVAILABLE, by what GitHub says to it.
     """
+    StartLogin: _grpc.UnaryUnaryMultiCallable[_credential_service_pb2.StartLoginRequest, _credential_service_pb2.StartLoginResponse]
+    """StartLogin begins a login at a host that is GitHub, without a token to type: the user opens a page in a browser and enters a code there
+    (OAuth 2.0 Device Authorization Grant, RFC 8628). Errors: INVALID_ARGUMENT/INVALID_FIELD, also for a host where this server is no app;
+    FAILED_PRECONDITION/CREDENTIAL_REJECTED when the host knows no such app; RESOURCE_EXHAUSTED/CODE_HOST_LIMITED;
+    UNAVAILABLE/CODE_HOST_UNAVAILABLE.
+    """
+    FinishLogin: _grpc.UnaryUnaryMultiCallable[_credential_service_pb2.FinishLoginRequest, _credential_service_pb2.FinishLoginResponse]
+    """FinishLogin asks whether the user has entered the code, and if so, stores the credential, in place of one that is there. Ask again as
+    long as there is none, no sooner than it says. Errors: INVALID_ARGUMENT/INVALID_FIELD for a login that the caller has not begun;
+    FAILED_PRECONDITION/LOGIN_EXPIRED; FAILED_PRECONDITION/LOGIN_DENIED when the user said no; and as for StartLogin.
+    """
     ListCredentials: _grpc.UnaryUnaryMultiCallable[_credential_service_pb2.ListCredentialsRequest, _credential_service_pb2.ListCredentialsResponse]
     """ListCredentials lists the caller's credentials by host, without their secrets. There are no more than this server has hosts, so there
     are no pages.
@@ -62,6 +73,17 @@ class CredentialServiceAsyncStub(CredentialServiceStub):
     Errors: INVALID_ARGUMENT/INVALID_FIELD (also for a host that this server does not fetch from); INVALID_ARGUMENT/REQUEST_TOO_LARGE;
     ABORTED/VERSION_CONFLICT when `version` is given and is not the current one; of a GitHub App FAILED_PRECONDITION/CREDENTIAL_REJECTED,
     RESOURCE_EXHAUSTED/CODE_HOST_LIMITED and UNAVAILABLE/CODE_HOST_UNAVAILABLE, by what GitHub says to it.
+    """
+    StartLogin: _aio.UnaryUnaryMultiCallable[_credential_service_pb2.StartLoginRequest, _credential_service_pb2.StartLoginResponse]  # type: ignore[assignment]
+    """StartLogin begins a login at a host that is GitHub, without a token to type: the user opens a page in a browser and enters a code there
+    (OAuth 2.0 Device Authorization Grant, RFC 8628). Errors: INVALID_ARGUMENT/INVALID_FIELD, also for a host where this server is no app;
+    FAILED_PRECONDITION/CREDENTIAL_REJECTED when the host knows no such app; RESOURCE_EXHAUSTED/CODE_HOST_LIMITED;
+    UNAVAILABLE/CODE_HOST_UNAVAILABLE.
+    """
+    FinishLogin: _aio.UnaryUnaryMultiCallable[_credential_service_pb2.FinishLoginRequest, _credential_service_pb2.FinishLoginResponse]  # type: ignore[assignment]
+    """FinishLogin asks whether the user has entered the code, and if so, stores the credential, in place of one that is there. Ask again as
+    long as there is none, no sooner than it says. Errors: INVALID_ARGUMENT/INVALID_FIELD for a login that the caller has not begun;
+    FAILED_PRECONDITION/LOGIN_EXPIRED; FAILED_PRECONDITION/LOGIN_DENIED when the user said no; and as for StartLogin.
     """
     ListCredentials: _aio.UnaryUnaryMultiCallable[_credential_service_pb2.ListCredentialsRequest, _credential_service_pb2.ListCredentialsResponse]  # type: ignore[assignment]
     """ListCredentials lists the caller's credentials by host, without their secrets. There are no more than this server has hosts, so there
@@ -87,6 +109,29 @@ class CredentialServiceServicer(metaclass=_abc_1.ABCMeta):
         Errors: INVALID_ARGUMENT/INVALID_FIELD (also for a host that this server does not fetch from); INVALID_ARGUMENT/REQUEST_TOO_LARGE;
         ABORTED/VERSION_CONFLICT when `version` is given and is not the current one; of a GitHub App FAILED_PRECONDITION/CREDENTIAL_REJECTED,
         RESOURCE_EXHAUSTED/CODE_HOST_LIMITED and UNAVAILABLE/CODE_HOST_UNAVAILABLE, by what GitHub says to it.
+        """
+
+    @_abc_1.abstractmethod
+    def StartLogin(
+        self,
+        request: _credential_service_pb2.StartLoginRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_credential_service_pb2.StartLoginResponse, _abc.Awaitable[_credential_service_pb2.StartLoginResponse]]:
+        """StartLogin begins a login at a host that is GitHub, without a token to type: the user opens a page in a browser and enters a code there
+        (OAuth 2.0 Device Authorization Grant, RFC 8628). Errors: INVALID_ARGUMENT/INVALID_FIELD, also for a host where this server is no app;
+        FAILED_PRECONDITION/CREDENTIAL_REJECTED when the host knows no such app; RESOURCE_EXHAUSTED/CODE_HOST_LIMITED;
+        UNAVAILABLE/CODE_HOST_UNAVAILABLE.
+        """
+
+    @_abc_1.abstractmethod
+    def FinishLogin(
+        self,
+        request: _credential_service_pb2.FinishLoginRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_credential_service_pb2.FinishLoginResponse, _abc.Awaitable[_credential_service_pb2.FinishLoginResponse]]:
+        """FinishLogin asks whether the user has entered the code, and if so, stores the credential, in place of one that is there. Ask again as
+        long as there is none, no sooner than it says. Errors: INVALID_ARGUMENT/INVALID_FIELD for a login that the caller has not begun;
+        FAILED_PRECONDITION/LOGIN_EXPIRED; FAILED_PRECONDITION/LOGIN_DENIED when the user said no; and as for StartLogin.
         """
 
     @_abc_1.abstractmethod

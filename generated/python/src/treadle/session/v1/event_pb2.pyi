@@ -228,6 +228,13 @@ class PushRefusal(int, metaclass=_enum_type_wrapper.EnumTypeWrapper):
     PUSH_REFUSAL_NETWORK: _ClassVar[PushRefusal]
     PUSH_REFUSAL_OTHER: _ClassVar[PushRefusal]
 
+class PullRequestState(int, metaclass=_enum_type_wrapper.EnumTypeWrapper):
+    __slots__ = ()
+    PULL_REQUEST_STATE_UNSPECIFIED: _ClassVar[PullRequestState]
+    PULL_REQUEST_STATE_OPEN: _ClassVar[PullRequestState]
+    PULL_REQUEST_STATE_CLOSED: _ClassVar[PullRequestState]
+    PULL_REQUEST_STATE_MERGED: _ClassVar[PullRequestState]
+
 class ArtifactKind(int, metaclass=_enum_type_wrapper.EnumTypeWrapper):
     __slots__ = ()
     ARTIFACT_KIND_UNSPECIFIED: _ClassVar[ArtifactKind]
@@ -377,6 +384,10 @@ PUSH_REFUSAL_PERMISSION: PushRefusal
 PUSH_REFUSAL_REPOSITORY_GONE: PushRefusal
 PUSH_REFUSAL_NETWORK: PushRefusal
 PUSH_REFUSAL_OTHER: PushRefusal
+PULL_REQUEST_STATE_UNSPECIFIED: PullRequestState
+PULL_REQUEST_STATE_OPEN: PullRequestState
+PULL_REQUEST_STATE_CLOSED: PullRequestState
+PULL_REQUEST_STATE_MERGED: PullRequestState
 ARTIFACT_KIND_UNSPECIFIED: ArtifactKind
 ARTIFACT_KIND_SNAPSHOT: ArtifactKind
 NETWORK_DECISION_UNSPECIFIED: NetworkDecision
@@ -384,7 +395,7 @@ NETWORK_DECISION_ALLOWED: NetworkDecision
 NETWORK_DECISION_DENIED: NetworkDecision
 
 class Event(_message.Message):
-    __slots__ = ("seq", "session_id", "turn_id", "attempt", "event_id", "recorded_at", "occurred_at", "epoch", "item_id", "parent_item_id", "actor", "origin", "schema_version", "trace_parent", "session_updated", "worker_updated", "turn_started", "turn_completed", "user_input", "message", "reasoning", "content_delta", "tool_call", "tool_result", "file_changed", "plan_updated", "approval_requested", "question_requested", "request_resolved", "usage_updated", "context_compacted", "subagent_updated", "git_updated", "artifact_added", "network_access", "error", "provider_raw", "session_forked")
+    __slots__ = ("seq", "session_id", "turn_id", "attempt", "event_id", "recorded_at", "occurred_at", "epoch", "item_id", "parent_item_id", "actor", "origin", "schema_version", "trace_parent", "session_updated", "worker_updated", "turn_started", "turn_completed", "user_input", "message", "reasoning", "content_delta", "tool_call", "tool_result", "file_changed", "plan_updated", "approval_requested", "question_requested", "request_resolved", "usage_updated", "context_compacted", "subagent_updated", "git_updated", "artifact_added", "network_access", "error", "provider_raw", "session_forked", "pull_request_updated")
     SEQ_FIELD_NUMBER: _ClassVar[int]
     SESSION_ID_FIELD_NUMBER: _ClassVar[int]
     TURN_ID_FIELD_NUMBER: _ClassVar[int]
@@ -423,6 +434,7 @@ class Event(_message.Message):
     ERROR_FIELD_NUMBER: _ClassVar[int]
     PROVIDER_RAW_FIELD_NUMBER: _ClassVar[int]
     SESSION_FORKED_FIELD_NUMBER: _ClassVar[int]
+    PULL_REQUEST_UPDATED_FIELD_NUMBER: _ClassVar[int]
     seq: int
     session_id: str
     turn_id: str
@@ -461,7 +473,8 @@ class Event(_message.Message):
     error: Error
     provider_raw: ProviderRaw
     session_forked: SessionForked
-    def __init__(self, seq: _Optional[int] = ..., session_id: _Optional[str] = ..., turn_id: _Optional[str] = ..., attempt: _Optional[int] = ..., event_id: _Optional[str] = ..., recorded_at: _Optional[_Union[datetime.datetime, _timestamp_pb2.Timestamp, _Mapping]] = ..., occurred_at: _Optional[_Union[datetime.datetime, _timestamp_pb2.Timestamp, _Mapping]] = ..., epoch: _Optional[int] = ..., item_id: _Optional[str] = ..., parent_item_id: _Optional[str] = ..., actor: _Optional[_Union[Actor, _Mapping]] = ..., origin: _Optional[_Union[Origin, str]] = ..., schema_version: _Optional[int] = ..., trace_parent: _Optional[str] = ..., session_updated: _Optional[_Union[SessionUpdated, _Mapping]] = ..., worker_updated: _Optional[_Union[WorkerUpdated, _Mapping]] = ..., turn_started: _Optional[_Union[TurnStarted, _Mapping]] = ..., turn_completed: _Optional[_Union[TurnCompleted, _Mapping]] = ..., user_input: _Optional[_Union[UserInput, _Mapping]] = ..., message: _Optional[_Union[Message, _Mapping]] = ..., reasoning: _Optional[_Union[Reasoning, _Mapping]] = ..., content_delta: _Optional[_Union[ContentDelta, _Mapping]] = ..., tool_call: _Optional[_Union[ToolCall, _Mapping]] = ..., tool_result: _Optional[_Union[ToolResult, _Mapping]] = ..., file_changed: _Optional[_Union[FileChanged, _Mapping]] = ..., plan_updated: _Optional[_Union[PlanUpdated, _Mapping]] = ..., approval_requested: _Optional[_Union[ApprovalRequested, _Mapping]] = ..., question_requested: _Optional[_Union[QuestionRequested, _Mapping]] = ..., request_resolved: _Optional[_Union[RequestResolved, _Mapping]] = ..., usage_updated: _Optional[_Union[UsageUpdated, _Mapping]] = ..., context_compacted: _Optional[_Union[ContextCompacted, _Mapping]] = ..., subagent_updated: _Optional[_Union[SubagentUpdated, _Mapping]] = ..., git_updated: _Optional[_Union[GitUpdated, _Mapping]] = ..., artifact_added: _Optional[_Union[ArtifactAdded, _Mapping]] = ..., network_access: _Optional[_Union[NetworkAccess, _Mapping]] = ..., error: _Optional[_Union[Error, _Mapping]] = ..., provider_raw: _Optional[_Union[ProviderRaw, _Mapping]] = ..., session_forked: _Optional[_Union[SessionForked, _Mapping]] = ...) -> None: ...
+    pull_request_updated: PullRequestUpdated
+    def __init__(self, seq: _Optional[int] = ..., session_id: _Optional[str] = ..., turn_id: _Optional[str] = ..., attempt: _Optional[int] = ..., event_id: _Optional[str] = ..., recorded_at: _Optional[_Union[datetime.datetime, _timestamp_pb2.Timestamp, _Mapping]] = ..., occurred_at: _Optional[_Union[datetime.datetime, _timestamp_pb2.Timestamp, _Mapping]] = ..., epoch: _Optional[int] = ..., item_id: _Optional[str] = ..., parent_item_id: _Optional[str] = ..., actor: _Optional[_Union[Actor, _Mapping]] = ..., origin: _Optional[_Union[Origin, str]] = ..., schema_version: _Optional[int] = ..., trace_parent: _Optional[str] = ..., session_updated: _Optional[_Union[SessionUpdated, _Mapping]] = ..., worker_updated: _Optional[_Union[WorkerUpdated, _Mapping]] = ..., turn_started: _Optional[_Union[TurnStarted, _Mapping]] = ..., turn_completed: _Optional[_Union[TurnCompleted, _Mapping]] = ..., user_input: _Optional[_Union[UserInput, _Mapping]] = ..., message: _Optional[_Union[Message, _Mapping]] = ..., reasoning: _Optional[_Union[Reasoning, _Mapping]] = ..., content_delta: _Optional[_Union[ContentDelta, _Mapping]] = ..., tool_call: _Optional[_Union[ToolCall, _Mapping]] = ..., tool_result: _Optional[_Union[ToolResult, _Mapping]] = ..., file_changed: _Optional[_Union[FileChanged, _Mapping]] = ..., plan_updated: _Optional[_Union[PlanUpdated, _Mapping]] = ..., approval_requested: _Optional[_Union[ApprovalRequested, _Mapping]] = ..., question_requested: _Optional[_Union[QuestionRequested, _Mapping]] = ..., request_resolved: _Optional[_Union[RequestResolved, _Mapping]] = ..., usage_updated: _Optional[_Union[UsageUpdated, _Mapping]] = ..., context_compacted: _Optional[_Union[ContextCompacted, _Mapping]] = ..., subagent_updated: _Optional[_Union[SubagentUpdated, _Mapping]] = ..., git_updated: _Optional[_Union[GitUpdated, _Mapping]] = ..., artifact_added: _Optional[_Union[ArtifactAdded, _Mapping]] = ..., network_access: _Optional[_Union[NetworkAccess, _Mapping]] = ..., error: _Optional[_Union[Error, _Mapping]] = ..., provider_raw: _Optional[_Union[ProviderRaw, _Mapping]] = ..., session_forked: _Optional[_Union[SessionForked, _Mapping]] = ..., pull_request_updated: _Optional[_Union[PullRequestUpdated, _Mapping]] = ...) -> None: ...
 
 class Actor(_message.Message):
     __slots__ = ("kind", "id", "on_behalf_of")
@@ -881,6 +894,26 @@ class GitUpdated(_message.Message):
     skipped_count: int
     refusal: PushRefusal
     def __init__(self, action: _Optional[_Union[GitAction, str]] = ..., repository: _Optional[str] = ..., branch: _Optional[str] = ..., base_branch: _Optional[str] = ..., sha: _Optional[str] = ..., message: _Optional[str] = ..., files_changed: _Optional[int] = ..., additions: _Optional[int] = ..., deletions: _Optional[int] = ..., skipped: _Optional[_Iterable[_Union[SkippedPath, _Mapping]]] = ..., skipped_count: _Optional[int] = ..., refusal: _Optional[_Union[PushRefusal, str]] = ...) -> None: ...
+
+class PullRequestUpdated(_message.Message):
+    __slots__ = ("number", "url", "title", "state", "head", "base", "head_commit", "draft")
+    NUMBER_FIELD_NUMBER: _ClassVar[int]
+    URL_FIELD_NUMBER: _ClassVar[int]
+    TITLE_FIELD_NUMBER: _ClassVar[int]
+    STATE_FIELD_NUMBER: _ClassVar[int]
+    HEAD_FIELD_NUMBER: _ClassVar[int]
+    BASE_FIELD_NUMBER: _ClassVar[int]
+    HEAD_COMMIT_FIELD_NUMBER: _ClassVar[int]
+    DRAFT_FIELD_NUMBER: _ClassVar[int]
+    number: int
+    url: str
+    title: str
+    state: PullRequestState
+    head: str
+    base: str
+    head_commit: str
+    draft: bool
+    def __init__(self, number: _Optional[int] = ..., url: _Optional[str] = ..., title: _Optional[str] = ..., state: _Optional[_Union[PullRequestState, str]] = ..., head: _Optional[str] = ..., base: _Optional[str] = ..., head_commit: _Optional[str] = ..., draft: bool = ...) -> None: ...
 
 class ArtifactAdded(_message.Message):
     __slots__ = ("artifact_id", "kind", "name", "mime", "size", "sha256")

@@ -231,6 +231,121 @@ export declare type PutCredentialResponse = Message<"treadle.account.v1.PutCrede
 export declare const PutCredentialResponseSchema: GenMessage<PutCredentialResponse>;
 
 /**
+ * StartLoginRequest names a host.
+ *
+ * @generated from message treadle.account.v1.StartLoginRequest
+ */
+export declare type StartLoginRequest = Message<"treadle.account.v1.StartLoginRequest"> & {
+  /**
+   * The host; see Credential.host. Needed.
+   *
+   * @generated from field: string host = 1;
+   */
+  host: string;
+};
+
+/**
+ * Describes the message treadle.account.v1.StartLoginRequest.
+ * Use `create(StartLoginRequestSchema)` to create a new message.
+ */
+export declare const StartLoginRequestSchema: GenMessage<StartLoginRequest>;
+
+/**
+ * StartLoginResponse is for the user to see.
+ *
+ * @generated from message treadle.account.v1.StartLoginResponse
+ */
+export declare type StartLoginResponse = Message<"treadle.account.v1.StartLoginResponse"> & {
+  /**
+   * For FinishLogin, by the same caller.
+   *
+   * @generated from field: string login_id = 1;
+   */
+  loginId: string;
+
+  /**
+   * The code that the user enters.
+   *
+   * @generated from field: string user_code = 2;
+   */
+  userCode: string;
+
+  /**
+   * The page where.
+   *
+   * @generated from field: string verification_url = 3;
+   */
+  verificationUrl: string;
+
+  /**
+   * Until when.
+   *
+   * @generated from field: google.protobuf.Timestamp expires_at = 4;
+   */
+  expiresAt?: Timestamp | undefined;
+
+  /**
+   * After how many seconds it may be asked for the first time whether that was done.
+   *
+   * @generated from field: int32 interval_seconds = 5;
+   */
+  intervalSeconds: number;
+};
+
+/**
+ * Describes the message treadle.account.v1.StartLoginResponse.
+ * Use `create(StartLoginResponseSchema)` to create a new message.
+ */
+export declare const StartLoginResponseSchema: GenMessage<StartLoginResponse>;
+
+/**
+ * FinishLoginRequest names a login.
+ *
+ * @generated from message treadle.account.v1.FinishLoginRequest
+ */
+export declare type FinishLoginRequest = Message<"treadle.account.v1.FinishLoginRequest"> & {
+  /**
+   * From StartLogin, at most 8,192 characters. Needed.
+   *
+   * @generated from field: string login_id = 1;
+   */
+  loginId: string;
+};
+
+/**
+ * Describes the message treadle.account.v1.FinishLoginRequest.
+ * Use `create(FinishLoginRequestSchema)` to create a new message.
+ */
+export declare const FinishLoginRequestSchema: GenMessage<FinishLoginRequest>;
+
+/**
+ * FinishLoginResponse has the credential, once there is one.
+ *
+ * @generated from message treadle.account.v1.FinishLoginResponse
+ */
+export declare type FinishLoginResponse = Message<"treadle.account.v1.FinishLoginResponse"> & {
+  /**
+   * What was stored; unset while the user has not entered the code.
+   *
+   * @generated from field: treadle.account.v1.Credential credential = 1;
+   */
+  credential?: Credential | undefined;
+
+  /**
+   * While there is none: after how many seconds it may be asked again; 0 for as long as before.
+   *
+   * @generated from field: int32 interval_seconds = 2;
+   */
+  intervalSeconds: number;
+};
+
+/**
+ * Describes the message treadle.account.v1.FinishLoginResponse.
+ * Use `create(FinishLoginResponseSchema)` to create a new message.
+ */
+export declare const FinishLoginResponseSchema: GenMessage<FinishLoginResponse>;
+
+/**
  * ListCredentialsRequest asks for all.
  *
  * @generated from message treadle.account.v1.ListCredentialsRequest
@@ -357,6 +472,31 @@ export declare const CredentialService: GenService<{
     methodKind: "unary";
     input: typeof PutCredentialRequestSchema;
     output: typeof PutCredentialResponseSchema;
+  },
+  /**
+   * StartLogin begins a login at a host that is GitHub, without a token to type: the user opens a page in a browser and enters a code there
+   * (OAuth 2.0 Device Authorization Grant, RFC 8628). Errors: INVALID_ARGUMENT/INVALID_FIELD, also for a host where this server is no app;
+   * FAILED_PRECONDITION/CREDENTIAL_REJECTED when the host knows no such app; RESOURCE_EXHAUSTED/CODE_HOST_LIMITED;
+   * UNAVAILABLE/CODE_HOST_UNAVAILABLE.
+   *
+   * @generated from rpc treadle.account.v1.CredentialService.StartLogin
+   */
+  startLogin: {
+    methodKind: "unary";
+    input: typeof StartLoginRequestSchema;
+    output: typeof StartLoginResponseSchema;
+  },
+  /**
+   * FinishLogin asks whether the user has entered the code, and if so, stores the credential, in place of one that is there. Ask again as
+   * long as there is none, no sooner than it says. Errors: INVALID_ARGUMENT/INVALID_FIELD for a login that the caller has not begun;
+   * FAILED_PRECONDITION/LOGIN_EXPIRED; FAILED_PRECONDITION/LOGIN_DENIED when the user said no; and as for StartLogin.
+   *
+   * @generated from rpc treadle.account.v1.CredentialService.FinishLogin
+   */
+  finishLogin: {
+    methodKind: "unary";
+    input: typeof FinishLoginRequestSchema;
+    output: typeof FinishLoginResponseSchema;
   },
   /**
    * ListCredentials lists the caller's credentials by host, without their secrets. There are no more than this server has hosts, so there

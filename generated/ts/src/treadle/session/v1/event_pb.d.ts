@@ -316,6 +316,14 @@ export declare type Event = Message$1<"treadle.session.v1.Event"> & {
      */
     value: SessionForked;
     case: "sessionForked";
+  } | {
+    /**
+     * The pull request of the session's branch was opened or has changed.
+     *
+     * @generated from field: treadle.session.v1.PullRequestUpdated pull_request_updated = 126;
+     */
+    value: PullRequestUpdated;
+    case: "pullRequestUpdated";
   } | { case: undefined; value?: undefined };
 };
 
@@ -1761,6 +1769,76 @@ export declare type GitUpdated = Message$1<"treadle.session.v1.GitUpdated"> & {
 export declare const GitUpdatedSchema: GenMessage<GitUpdated>;
 
 /**
+ * PullRequestUpdated tells of a pull request from the session's branch, as its code host showed it to the session's owner: after a call of
+ * GitService changed it, or after the host's webhook said that somebody did. A later one replaces what was told before.
+ *
+ * @generated from message treadle.session.v1.PullRequestUpdated
+ */
+export declare type PullRequestUpdated = Message$1<"treadle.session.v1.PullRequestUpdated"> & {
+  /**
+   * Its number in the repository.
+   *
+   * @generated from field: int32 number = 1;
+   */
+  number: number;
+
+  /**
+   * Its page.
+   *
+   * @generated from field: string url = 2;
+   */
+  url: string;
+
+  /**
+   * The title.
+   *
+   * @generated from field: string title = 3;
+   */
+  title: string;
+
+  /**
+   * How far it is.
+   *
+   * @generated from field: treadle.session.v1.PullRequestState state = 4;
+   */
+  state: PullRequestState;
+
+  /**
+   * The branch with the work: the session's.
+   *
+   * @generated from field: string head = 5;
+   */
+  head: string;
+
+  /**
+   * The branch that shall have it.
+   *
+   * @generated from field: string base = 6;
+   */
+  base: string;
+
+  /**
+   * The commit that `head` is at.
+   *
+   * @generated from field: string head_commit = 7;
+   */
+  headCommit: string;
+
+  /**
+   * Whether it says that it is not ready.
+   *
+   * @generated from field: bool draft = 8;
+   */
+  draft: boolean;
+};
+
+/**
+ * Describes the message treadle.session.v1.PullRequestUpdated.
+ * Use `create(PullRequestUpdatedSchema)` to create a new message.
+ */
+export declare const PullRequestUpdatedSchema: GenMessage<PullRequestUpdated>;
+
+/**
  * ArtifactAdded tells of an object in the object store.
  *
  * @generated from message treadle.session.v1.ArtifactAdded
@@ -3189,7 +3267,8 @@ export enum GitAction {
   PUSHED = 5,
 
   /**
-   * The push did not get through; the commit is kept. `refusal` says why, `message` has the remote's reason.
+   * The push did not get through; the commit is kept. `refusal` says why, `message` has the remote's reason. Without a `sha` it was the
+   * session's branch that could not be made, before the agent did anything.
    *
    * @generated from enum value: GIT_ACTION_PUSH_FAILED = 10;
    */
@@ -3303,6 +3382,46 @@ export enum PushRefusal {
  * Describes the enum treadle.session.v1.PushRefusal.
  */
 export declare const PushRefusalSchema: GenEnum<PushRefusal>;
+
+/**
+ * PullRequestState is how far a pull request is.
+ *
+ * @generated from enum treadle.session.v1.PullRequestState
+ */
+export enum PullRequestState {
+  /**
+   * Not said.
+   *
+   * @generated from enum value: PULL_REQUEST_STATE_UNSPECIFIED = 0;
+   */
+  UNSPECIFIED = 0,
+
+  /**
+   * It can be merged, perhaps.
+   *
+   * @generated from enum value: PULL_REQUEST_STATE_OPEN = 1;
+   */
+  OPEN = 1,
+
+  /**
+   * It was closed, and not merged.
+   *
+   * @generated from enum value: PULL_REQUEST_STATE_CLOSED = 2;
+   */
+  CLOSED = 2,
+
+  /**
+   * It was merged.
+   *
+   * @generated from enum value: PULL_REQUEST_STATE_MERGED = 3;
+   */
+  MERGED = 3,
+}
+
+/**
+ * Describes the enum treadle.session.v1.PullRequestState.
+ */
+export declare const PullRequestStateSchema: GenEnum<PullRequestState>;
 
 /**
  * ArtifactKind is what an artifact is.

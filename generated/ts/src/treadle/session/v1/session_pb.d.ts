@@ -4,7 +4,7 @@
 
 import type { GenFile, GenMessage } from "@bufbuild/protobuf/codegenv2";
 import type { Message } from "@bufbuild/protobuf";
-import type { PushRefusal, SessionState, Waiting } from "./event_pb.js";
+import type { PullRequestUpdated, PushRefusal, SessionState, Waiting } from "./event_pb.js";
 import type { Timestamp } from "@bufbuild/protobuf/wkt";
 
 /**
@@ -167,6 +167,13 @@ export declare type Session = Message<"treadle.session.v1.Session"> & {
    * @generated from field: string push_message = 21;
    */
   pushMessage: string;
+
+  /**
+   * The newest pull request from the session's branch, as far as the server was told of one; see PullRequestUpdated.
+   *
+   * @generated from field: treadle.session.v1.PullRequestUpdated pull_request = 22;
+   */
+  pullRequest?: PullRequestUpdated | undefined;
 };
 
 /**
