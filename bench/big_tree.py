@@ -1,4 +1,4 @@
-"""A workspace of 80,000 files, read back with nothing changed and with 100 files changed; git beside it."""
+"""A workspace of 80,000 files, read back with nothing changed and with 100 files changed, git beside it; and an agent's own 200 commits."""
 
 from __future__ import annotations
 
@@ -6,6 +6,7 @@ import asyncio
 import subprocess
 import tempfile
 import time
+from collections.abc import Awaitable, Callable, Iterator
 from datetime import UTC, datetime
 from pathlib import Path
 
@@ -14,10 +15,13 @@ from bench.workspaces import WIDE, path_of, stream
 from server.config import Settings
 from server.git.repository import GitRepositories, open_git
 from server.kernel.ports.repositories import Author, Repository
+from server.sandbox.listing import beside, take
 
 CHANGED = 100
+COMMITS = 200
 REPEATS = 5
 URL = "https://example.org/acme/big"
+STARTED = datetime.fromtimestamp(1_700_000_000, UTC)
 
 
 async def measure() -> list[tuple[str, str, str]]:
@@ -32,6 +36,7 @@ async def measure() -> list[tuple[str, str, str]]:
             workspace = tmp / "workspace"
             await opened.build_workspace(repository, commit=base, branch="work", base_branch="", into=workspace)
             _git(workspace, "update-index", "-q", "--refresh")
+            listed = await asyncio.to_thread(_hand_over, workspace)
 
             async def read_back() -> float:
                 begun = time.perf_counter()
@@ -42,36 +47,88 @@ async def measure() -> list[tuple[str, str, str]]:
                     parent=base,
                     message="bench",
                     author=Author("bench", "bench@example.org"),
-                    at=datetime.now(UTC),
+                    at=STARTED,
+                    until=datetime.now(UTC),
+                    listed=True,
                 )
                 return time.perf_counter() - begun
 
-            unchanged = [await read_back() for _ in range(REPEATS)]
             status = [_timed(workspace, "status", "--porcelain") for _ in range(REPEATS)]
+            unchanged, every = await _with_and_without(workspace, read_back)
+            looked = [_looked_at(workspace) for _ in range(REPEATS)]
             changed, added = [], []
             for round_ in range(REPEATS):
                 _change(workspace, round_)
                 changed.append(await read_back())
                 added.append(_timed(workspace, "add", "-A"))
+            _commit(workspace)
+            kept = [await read_back() for _ in range(REPEATS)]
     return [
+        (f"{WIDE.name}: the list at the handover, s", f"{listed:.2f}", "once for each turn"),
         (f"{WIDE.name}: import, nothing changed, s", spread(unchanged, 2), f"`git status`: {spread(status, 2)}"),
+        ("... `scandir` and `stat` alone, in Python, s", spread(looked, 2), "what any walk costs"),
+        ("... without the list: every file is read, s", spread(every, 2), ""),
         (f"{WIDE.name}: import, {CHANGED} of them changed, s", spread(changed, 2), f"`git add -A`: {spread(added, 2)}"),
+        (f"{WIDE.name}: import, {COMMITS} commits of the agent besides, s", spread(kept, 2), "aim 2 s"),
     ]
 
 
 def _make_mirror(mirror: Path) -> str:
     """As after a fetch; the commit's id."""
     subprocess.run(["git", "init", "-q", "--bare", str(mirror)], check=True)
-    with subprocess.Popen(["git", f"--git-dir={mirror}", "fast-import", "--quiet"], stdin=subprocess.PIPE) as importing:
-        assert importing.stdin is not None
-        importing.stdin.writelines(stream(WIDE))
+    _fast_import(mirror, stream(WIDE))
     return _git(mirror, "rev-parse", "refs/heads/main")
+
+
+def _hand_over(workspace: Path) -> float:
+    """As a launcher does it; seconds."""
+    begun = time.perf_counter()
+    beside(workspace).write_bytes(take(str(workspace)))
+    return time.perf_counter() - begun
+
+
+async def _with_and_without(workspace: Path, read_back: Callable[[], Awaitable[float]]) -> tuple[list[float], list[float]]:
+    """Nothing changed: by the list, and as if there were none."""
+    with_list = [await read_back() for _ in range(REPEATS)]
+    aside = beside(workspace).rename(workspace.with_name("aside"))
+    without = [await read_back() for _ in range(2)]
+    aside.rename(beside(workspace))
+    return with_list, without
+
+
+def _looked_at(workspace: Path) -> float:
+    begun = time.perf_counter()
+    take(str(workspace))
+    return time.perf_counter() - begun
 
 
 def _change(workspace: Path, round_: int) -> None:
     for number in range(CHANGED):
         path = workspace / path_of(number * 797 % WIDE.files)
         path.write_text(path.read_text() + f"changed {round_}\n")
+
+
+def _commit(workspace: Path) -> None:
+    """One small file each."""
+    _fast_import(workspace, _commits())
+    _git(workspace, "reset", "-q")
+    _git(workspace, "checkout", "-q", "--", "new")
+
+
+def _commits() -> Iterator[bytes]:
+    for number in range(COMMITS):
+        yield b"commit refs/heads/work\ncommitter a <a@example.org> %d +0000\ndata 1\n.\n" % (STARTED.timestamp() + 1 + number)
+        yield b"from refs/heads/work^0\n" if number == 0 else b""
+        yield b"M 100644 inline new/%d/%d\ndata 4\nnew\n\n" % (number % 7, number)
+
+
+def _fast_import(repository: Path, commands: Iterator[bytes]) -> None:
+    command = ["git", "-c", "safe.directory=*", "-C", str(repository), "fast-import", "--quiet"]
+    with subprocess.Popen(command, stdin=subprocess.PIPE) as importing:
+        assert importing.stdin is not None
+        importing.stdin.writelines(commands)
+    if importing.returncode:
+        raise RuntimeError("git fast-import failed")
 
 
 def _timed(workspace: Path, *arguments: str) -> float:

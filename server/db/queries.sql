@@ -93,7 +93,7 @@ WITH held AS MATERIALIZED (
     outcome_status = $9, outcome_code = $10, outcome_message = $11, outcome_native_stop_reason = $12,
     imported = $13, commit = $14, commit_message = $42, push_attempted = $15, pushed = $16,
     snapshot_state = $17, snapshot_key = $18, snapshot_sha256 = $19, snapshot_size = $20,
-    started_at = $21, awaiting = $38, waiting_since = $39, waited_seconds = $40, network_bytes = $41,
+    started_at = $21, awaiting = $38, waiting_since = $39, waited_seconds = $40, network_bytes = $41, concluded_at = $46,
     ended_at = CASE WHEN $23 THEN coalesce($22, clock_timestamp()) END,
     end_seq = CASE WHEN $23 THEN coalesce($26::bigint, 0) ELSE 0 END
   FROM held

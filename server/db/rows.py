@@ -125,6 +125,7 @@ def turn_from(row: asyncpg.Record) -> Turn:
         snapshot_size=row["snapshot_size"],
         created_at=row["created_at"],
         started_at=row["started_at"],
+        concluded_at=row["concluded_at"],
         ended_at=row["ended_at"],
         start_seq=row["start_seq"],
         end_seq=row["end_seq"],

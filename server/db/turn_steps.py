@@ -79,6 +79,7 @@ async def commit_step(
         push and push.commit,
         push and (push.refusal or ""),
         push and push.message,
+        turn.concluded_at,
     )
     if written is None:
         raise Fenced(turn.session_id, epoch)

@@ -2,21 +2,31 @@
 
 from __future__ import annotations
 
+import resource
 from pathlib import Path
+from typing import IO
 
-from server.git.command import Git
+from server.git.command import Git, GitFailed
 from server.kernel.errors import WorkspaceFailed
 
 LISTING_BYTES = 64 * 1024 * 1024
 """Some 500,000 files with paths of 70 bytes."""
 
 
-async def list_tree(git: Git, mirror: Path, tree: str) -> bytes:
-    """`git ls-tree -r -z -l`, whole. Errors: GitFailed, WorkspaceFailed when it is longer than LISTING_BYTES."""
-    found = await git.run("ls-tree", "-r", "-z", "-l", "--full-tree", tree, git_dir=mirror, max_output=LISTING_BYTES)
-    if found.truncated:
-        raise WorkspaceFailed(_too_large())
-    return found.stdout
+async def list_tree(git: Git, mirror: Path, tree: str, into: IO[bytes]) -> int:
+    """Append `git ls-tree -r -z -l` to a file, which git writes itself; its length. Errors: GitFailed, WorkspaceFailed when it is longer
+    than LISTING_BYTES."""
+    before = into.tell()
+    try:
+        await git.run(
+            "ls-tree", "-r", "-z", "-l", "--full-tree", tree,
+            git_dir=mirror, stdout=into, limits={resource.RLIMIT_FSIZE: before + LISTING_BYTES},
+        )  # fmt: skip
+    except GitFailed:
+        if into.seek(0, 2) - before >= LISTING_BYTES:
+            raise WorkspaceFailed(_too_large()) from None
+        raise
+    return into.seek(0, 2) - before
 
 
 def check_index(index: Path) -> None:

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncGenerator, Iterator
+from collections.abc import AsyncGenerator, Iterator, Sequence
 from dataclasses import dataclass, replace
+from itertools import islice
 from pathlib import Path
 
 from server.git.command import Git
@@ -88,6 +89,41 @@ def _counts(numstat: bytes) -> Iterator[tuple[bytes, bytes]]:
             next(fields)
             next(fields)
         yield added, deleted
+
+
+async def compare_each(git: Git, mirror: Path, *, base: str, commits: Sequence[str], max_files: int) -> list[Diff]:
+    """See Repositories.diff_each; one process for all of them. Errors: GitFailed, ValueError."""
+    pairs = zip(commits, [base, *commits], strict=False)
+    asked = "".join(f"{commit_id(commit)} {commit_id(before)}\n" for commit, before in pairs)
+    options = [option for option in _OPTIONS if option != "--no-commit-id"]
+    told = await git.run(
+        "diff-tree", "--stdin", *options, "--raw", "--numstat", "-z", git_dir=mirror, stdin=asked.encode(), max_output=LISTING_BYTES
+    )
+    if told.truncated:
+        return [Diff(truncated=True) for _ in commits]
+    found = await asyncio.to_thread(_sum_up_each, told.stdout, max_files)
+    return [found.get(commit, Diff()) for commit in commits]
+
+
+def _sum_up_each(told: bytes, max_files: int) -> dict[str, Diff]:
+    """By commit; one that changes nothing is not there."""
+    parts: dict[str, tuple[list[bytes], list[bytes]]] = {}
+    raw: list[bytes] = []
+    numstat: list[bytes] = []
+    fields = iter(told.split(b"\0"))
+    # Paths are taken with what stands before them, so none of them is taken for something else.
+    for field in fields:
+        if field.startswith(b":"):
+            raw += [field, *islice(fields, 2 if field.split()[-1][:1] in b"RC" else 1)]
+        elif b"\t" in field:
+            numstat += [field, *islice(fields, 2 if field.endswith(b"\t") else 0)]
+        elif field:
+            raw, numstat = parts.setdefault(field.decode(), ([], []))
+    found = {}
+    for commit, (changes, counts) in parts.items():
+        shown, summary = _sum_up(b"\0".join([*changes, b""]), b"\0".join([*counts, b""]), max_files)
+        found[commit] = replace(summary, files=tuple(replace(change.file, patch_truncated=True) for change in shown))
+    return found
 
 
 def _counted(change: _Change, count: tuple[bytes, bytes]) -> _Change:

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import asyncio
+import os
 import re
-from collections.abc import Mapping
+from contextlib import suppress
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from itertools import chain
@@ -15,15 +16,17 @@ import structlog
 
 from server.git.base_tree import list_tree
 from server.git.command import Git, GitFailed
+from server.git.growth import Growth
 from server.git.isolation import walk
-from server.git.manifest import Changes, Manifest, cut, measure, parse, read_records
+from server.git.manifest import Manifest, cut, measure, parse, read_records
 from server.git.quarantine import Quarantine, quarantine
 from server.git.refs import session_ref
-from server.git.walker.protocol import Limits, Start, parse_base
+from server.git.walker.protocol import BaseTree, Limits, Start
 from server.kernel.errors import WorkspaceFailed
 from server.kernel.escapes import ESCAPE_SEQUENCE
 from server.kernel.ports.repositories import Author, Imported, KeptCommit
 from server.sandbox.bubblewrap import Sandbox
+from server.sandbox.listing import beside
 
 _ZERO = "0" * 40
 _SIGNATURE = re.compile(r"\s*([a-z0-9-]+-by|session)\s*:", re.IGNORECASE)
@@ -44,8 +47,18 @@ class Parentage:
     message: str
     author: Author
     at: datetime
+    until: datetime | None = None
+    """The latest that a commit of the agent's can say of itself; None is `at`."""
     trailers: str = ""
     """What stands below the words of the agent's own commits; in `message` it is already."""
+
+
+@dataclass(frozen=True)
+class Given:
+    """A workspace as it came back; beside a `listed` one lies the list of how it was given away (server/sandbox/listing.py)."""
+
+    path: Path
+    listed: bool
 
 
 class Importer:
@@ -57,7 +70,7 @@ class Importer:
         self._limits = limits
         self._seconds = seconds
 
-    async def run(self, mirror: Path, *, session_id: str, workspace: Path, over: Parentage) -> Imported:
+    async def run(self, mirror: Path, *, session_id: str, workspace: Given, over: Parentage) -> Imported:
         """Read, compare, and commit if something changed. Errors: WorkspaceFailed."""
         try:
             return await self._run(mirror, session_id, workspace, over, self._limits)
@@ -65,7 +78,7 @@ class Importer:
             log.warning("import.commits_not_kept", error=error.message)
             return await self._run(mirror, session_id, workspace, over, replace(self._limits, commits=0))
 
-    async def _run(self, mirror: Path, session_id: str, workspace: Path, over: Parentage, limits: Limits) -> Imported:
+    async def _run(self, mirror: Path, session_id: str, workspace: Given, over: Parentage, limits: Limits) -> Imported:
         try:
             async with quarantine(self._git, mirror) as held:
                 imported = await self._import(mirror, held, workspace, over, limits)
@@ -86,14 +99,17 @@ class Importer:
             raise WorkspaceFailed(f"the commit's message could not be changed: {error.reason}") from error
         return made
 
-    async def _import(self, mirror: Path, held: Quarantine, workspace: Path, over: Parentage, limits: Limits) -> Imported:
+    async def _import(self, mirror: Path, held: Quarantine, workspace: Given, over: Parentage, limits: Limits) -> Imported:
         tree = (await self._git.run("rev-parse", "--verify", "--end-of-options", f"{over.parent}^{{tree}}", git_dir=mirror)).text
-        listing = await list_tree(self._git, mirror, tree)
-        start = Start(over.parent.encode(), tree.encode())
-        with (held.directory / "answer").open("w+b", buffering=0) as answer:
-            await walk(self._sandbox, workspace, start=start, base=listing, limits=limits, answer=answer, seconds=self._seconds)
+        with (
+            (held.directory / "request").open("w+b", buffering=0) as request,
+            (held.directory / "answer").open("w+b", buffering=0) as answer,
+        ):
+            await asyncio.to_thread(_ask, request, workspace, Start(over.parent.encode(), tree.encode()), limits)
+            length = await list_tree(self._git, mirror, tree, request)
+            await walk(self._sandbox, workspace.path, request=request, limits=limits, answer=answer, seconds=self._seconds)
             # It takes time in proportion to the tree, not to the change: off the loop.
-            manifest = await asyncio.to_thread(_understand, answer, listing, limits)
+            manifest = await asyncio.to_thread(_understand, answer, request, length, limits)
             try:
                 if manifest.claimed:
                     await held.take(answer, manifest.claimed, max_bytes=2 * limits.total_bytes)
@@ -108,29 +124,12 @@ class Importer:
         """The agent's commits, made anew, and on top of them what it did not commit."""
         if manifest.none and not manifest.commits:
             return Imported(None, tree)
-        await self._git.run("read-tree", tree, git_dir=mirror, environment=held.environment)
-        last, kept = over, []
-        for commit in manifest.commits:
-            tree = await self._write_tree(mirror, held, commit)
-            words = _words(commit.message)
-            told = words + over.trailers if words else over.message
-            made = await self._commit(mirror, held, tree, replace(last, message=told, at=_between(last.at, commit.seconds)))
-            last = replace(last, parent=made, at=_between(last.at, commit.seconds))
-            kept.append(KeptCommit(made, told))
-        if not manifest.none:
-            tree = await self._write_tree(mirror, held, manifest)
-            last = replace(last, parent=await self._commit(mirror, held, tree, last))
-        await held.release(last.parent, over.parent, kept=manifest.judged_before)
-        return Imported(last.parent, tree, kept=tuple(kept))
-
-    async def _write_tree(self, mirror: Path, held: Quarantine, changes: Changes) -> str:
-        """By git's own index, which holds the tree before, and refuses names that lead out of a tree."""
-        told = await asyncio.to_thread(_index_info, changes)
-        await self._git.run("update-index", "-z", "--index-info", git_dir=mirror, stdin=told, environment=held.environment)
-        return (await self._git.run("write-tree", git_dir=mirror, environment=held.environment)).text
-
-    async def _commit(self, mirror: Path, held: Quarantine, tree: str, over: Parentage) -> str:
-        return await commit_tree(self._git, mirror, tree, over, environment=held.environment)
+        growth = Growth(self._git, mirror)
+        await growth.open(tree, chain.from_iterable(each.paths for each in (*manifest.commits, manifest)))
+        made = await asyncio.to_thread(_grow, growth, tree, manifest, over)
+        await held.add(growth.new)
+        await held.release(made.commit or over.parent, over.parent, kept=manifest.judged_before)
+        return made
 
     async def _keep(self, mirror: Path, session_id: str, commit: str) -> None:
         """Move the session's private ref from what it is now; a commit that only it knows is never collected."""
@@ -140,9 +139,32 @@ class Importer:
             await self._git.run("update-ref", "--no-deref", ref, commit, now or _ZERO, git_dir=mirror)
 
 
-async def commit_tree(
-    git: Git, mirror: Path, tree: str, over: Parentage, *, merged: str = "", environment: Mapping[str, str] | None = None
-) -> str:
+def _ask(request: IO[bytes], workspace: Given, start: Start, limits: Limits) -> None:
+    """All of the request but the base tree. Where no list was made, every file is read."""
+    listing = b""
+    if workspace.listed:
+        with suppress(FileNotFoundError):
+            listing = beside(workspace.path).read_bytes()
+    request.write(limits.dump() + start.dump() + b"%d\n" % len(listing) + listing)
+
+
+def _grow(growth: Growth, tree: str, manifest: Manifest, over: Parentage) -> Imported:
+    """The agent's commits, made anew, and on top of them what it did not commit."""
+    parent, at = over.parent, over.at
+    kept: list[KeptCommit] = []
+    for commit in manifest.commits:
+        tree, at = growth.change(commit), _between(at, over.until or over.at, commit.seconds)
+        words = _words(commit.message)
+        told = words + over.trailers if words else over.message
+        parent = growth.commit(tree, parent, author=over.author, at=at, message=told)
+        kept.append(KeptCommit(parent, told))
+    if not manifest.none:
+        tree = growth.change(manifest)
+        parent = growth.commit(tree, parent, author=over.author, at=at, message=over.message)
+    return Imported(parent, tree, kept=tuple(kept))
+
+
+async def commit_tree(git: Git, mirror: Path, tree: str, over: Parentage, *, merged: str = "") -> str:
     """A commit of a tree, also on top of `merged` if there is one; nothing keeps it yet. Errors: GitFailed."""
     date = f"@{int(over.at.timestamp())} +0000"
     identity = {
@@ -150,28 +172,24 @@ async def commit_tree(
         "GIT_COMMITTER_NAME": over.author.name, "GIT_COMMITTER_EMAIL": over.author.email, "GIT_COMMITTER_DATE": date,
     }  # fmt: skip
     parents = ["-p", over.parent, *(["-p", merged] if merged else [])]
-    made = await git.run(
-        "commit-tree", tree, *parents, git_dir=mirror, stdin=_clean(over.message), environment={**(environment or {}), **identity}
-    )
+    made = await git.run("commit-tree", tree, *parents, git_dir=mirror, stdin=_clean(over.message), environment=identity)
     return made.text
 
 
-def _understand(answer: IO[bytes], listing: bytes, limits: Limits) -> Manifest:
-    """Read the walker's records; what stays of its answer is the pack."""
-    pack, length = measure(answer, base_bytes=len(listing), limits=limits)
+def _understand(answer: IO[bytes], request: IO[bytes], base_bytes: int, limits: Limits) -> Manifest:
+    """Read the walker's records; what stays of its answer is the pack. The base is what the request ends with."""
+    pack, length = measure(answer, base_bytes=base_bytes, limits=limits)
     records = read_records(answer, pack, length, limits=limits)
     first = next(records, b"")
     # What is left out is told last: where that is all, nothing is compared with the base.
-    base = {} if first.startswith(b"! ") else parse_base(listing)
+    base = BaseTree(b"" if first.startswith(b"! ") else _end_of(request, base_bytes))
     manifest = parse(chain([first], records), base=base, limits=limits)
     cut(answer, pack)
     return manifest
 
 
-def _index_info(changes: Changes) -> bytes:
-    """For `git update-index --index-info`; removals first, so that a file may take the place of a directory."""
-    removals = [b"0 %s\t%s\0" % (_ZERO.encode(), path) for path in changes.deleted]
-    return b"".join(removals + [b"%s %s\t%s\0" % (mode, identity, path) for path, (mode, identity) in changes.changed.items()])
+def _end_of(file: IO[bytes], length: int) -> bytes:
+    return os.pread(file.fileno(), length, os.fstat(file.fileno()).st_size - length)
 
 
 def _words(message: bytes) -> str:
@@ -182,9 +200,9 @@ def _words(message: bytes) -> str:
     return text and text + "\n"
 
 
-def _between(start: datetime, seconds: int) -> datetime:
-    """When a commit says that it was made; `start`, where that cannot be. (Not now: made again, it would be another commit.)"""
-    return datetime.fromtimestamp(seconds, UTC) if start.timestamp() <= seconds <= datetime.now(UTC).timestamp() else start
+def _between(start: datetime, end: datetime, seconds: int) -> datetime:
+    """When a commit says that it was made; `start`, where that cannot be. (Nothing of now: made again, it would be another commit.)"""
+    return datetime.fromtimestamp(seconds, UTC) if start.timestamp() <= seconds <= end.timestamp() else start
 
 
 def _clean(message: str) -> bytes:

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import asyncio
+import compileall
+import os
 import signal
 import sys
 from dataclasses import replace
@@ -11,7 +13,7 @@ from typing import IO
 
 import server
 from server.git.command import Completed, communicate, end
-from server.git.walker.protocol import Limits, Start
+from server.git.walker.protocol import Limits
 from server.kernel.errors import WorkspaceFailed
 from server.sandbox.bubblewrap import Sandbox
 from server.sandbox.mount import Mount
@@ -37,18 +39,21 @@ def walker_argv(sandbox: Sandbox | None, workspace: Path) -> list[str]:
     return sandbox.wrap([*python, str(_TARGET), *paths], mounts=mounts, env=_ENVIRONMENT, cwd="/")
 
 
-async def walk(
-    sandbox: Sandbox | None, workspace: Path, *, start: Start, base: bytes, limits: Limits, answer: IO[bytes], seconds: float
-) -> None:
-    """Run the walker to its end; `answer` is an empty file. Errors: WorkspaceFailed."""
-    request = start.dump() + base
+def compile_walker() -> None:
+    """It cannot write there itself, and would compile its own source at every start."""
+    compileall.compile_dir(Path(server.__file__).parent / "git/walker", quiet=2)
+
+
+async def walk(sandbox: Sandbox | None, workspace: Path, *, request: IO[bytes], limits: Limits, answer: IO[bytes], seconds: float) -> None:
+    """Run the walker to its end, with a request that begins with `limits`; `answer` is an empty file. Errors: WorkspaceFailed."""
     try:
         async with asyncio.timeout(seconds):
-            ended = await _run(sandbox, workspace, limits.dump() + request, answer)
+            ended = await _run(sandbox, workspace, request, answer)
             if ended.code in _IGNORE_TOO_SLOW:
+                os.pwrite(request.fileno(), replace(limits, ignore_seconds=0).dump(), 0)
                 answer.seek(0)
                 answer.truncate()
-                ended = await _run(sandbox, workspace, replace(limits, ignore_seconds=0).dump() + request, answer)
+                ended = await _run(sandbox, workspace, request, answer)
     except TimeoutError:
         raise WorkspaceFailed(f"the workspace was not read within {seconds:g} s") from None
     if ended.code != 0:
@@ -56,10 +61,11 @@ async def walk(
         raise WorkspaceFailed(f"the workspace could not be read: {''.join(last)[:500] or f'exit code {ended.code}'}")
 
 
-async def _run(sandbox: Sandbox | None, workspace: Path, request: bytes, answer: IO[bytes]) -> Completed:
+async def _run(sandbox: Sandbox | None, workspace: Path, request: IO[bytes], answer: IO[bytes]) -> Completed:
+    request.seek(0)
     process = await asyncio.create_subprocess_exec(
         *walker_argv(sandbox, workspace),
-        stdin=asyncio.subprocess.PIPE,
+        stdin=request,
         stdout=answer,
         stderr=asyncio.subprocess.PIPE,
         # Without a sandbox, what a killed walker leaves goes with the quarantine.
@@ -68,6 +74,6 @@ async def _run(sandbox: Sandbox | None, workspace: Path, request: bytes, answer:
         start_new_session=True,
     )
     try:
-        return await communicate(process, request, 0)
+        return await communicate(process, None, 0)
     finally:
         await end(process)

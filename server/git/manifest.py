@@ -10,8 +10,8 @@ from dataclasses import dataclass, field
 from functools import cached_property
 from typing import IO
 
-from server.git.walker.names import is_gitattributes, is_gitmodules, is_safe_path
-from server.git.walker.protocol import FILE_MODES, FOOTER_BYTES, GITLINK, MAGIC, SAME, Base, Limits, freely_named
+from server.git.walker.names import is_gitattributes, is_gitmodules, is_plain, is_safe_path
+from server.git.walker.protocol import FILE_MODES, FOOTER_BYTES, GITLINK, MAGIC, SAME, Base, ChangedTree, Limits, freely_named
 from server.kernel.errors import WorkspaceFailed
 from server.kernel.ports.repositories import Skipped
 
@@ -33,6 +33,12 @@ class Changes:
     changed: dict[bytes, tuple[bytes, bytes]] = field(default_factory=dict)
     """path -> (mode, blob id)"""
     deleted: list[bytes] = field(default_factory=list)
+
+    @property
+    def paths(self) -> Iterator[bytes]:
+        """All that differ."""
+        yield from self.deleted
+        yield from self.changed
 
     @property
     def none(self) -> bool:
@@ -118,7 +124,7 @@ class _Reading:
         self._manifest = Manifest()
         self._base = base
         self._limits = limits
-        self._tree = dict(base)
+        self._tree = ChangedTree(base)
         self._into: Changes = self._manifest
         self._room = limits.entries + len(base)
         self._names = 0
@@ -134,7 +140,7 @@ class _Reading:
             self._room, self._names = self._limits.entries + len(self._tree), 0
         elif mode == b"delete":
             self._count(path)
-            if self._tree.pop(path, None) is None:
+            if not self._tree.remove(path):
                 raise WorkspaceFailed("the walker's answer deletes what is not there")
             self._into.deleted.append(path)
         else:
@@ -185,7 +191,7 @@ class _Reading:
             raise WorkspaceFailed("the walker's answer names no object")
         elif not self._may_name(identity, path):
             self._manifest.claimed.add(identity)
-        self._tree[path] = Base(mode, identity, 0)
+        self._tree.put(path, Base(mode, identity, 0))
         self._into.changed[path] = (mode, identity)
 
     def _may_name(self, identity: bytes, path: bytes) -> bool:
@@ -193,7 +199,8 @@ class _Reading:
         held = self._base.get(path)
         if held is not None and held.id == identity and held.mode != GITLINK:
             return True
-        return identity in self._free and not is_judged(path.rpartition(b"/")[2])
+        # Of the workspace itself each new content comes along; to look for it costs as much as the tree is large.
+        return bool(self._manifest.commits) and identity in self._free and not is_judged(path.rpartition(b"/")[2])
 
     @cached_property
     def _free(self) -> frozenset[bytes]:
@@ -201,7 +208,8 @@ class _Reading:
 
     @cached_property
     def _judged(self) -> list[bytes]:
-        return [path for path, entry in self._base.items() if entry.mode != GITLINK and is_judged(path.rpartition(b"/")[2])]
+        unusual = (path for path in self._base if b"/." in path or not is_plain(path))
+        return [path for path in unusual if is_judged(path.rpartition(b"/")[2]) and self._base[path].mode != GITLINK]
 
     def _keep_judged(self) -> None:
         """Those that are where the base has them, in the tree so far."""

@@ -11,6 +11,8 @@ from pathlib import Path
 from typing import IO
 
 from server.git.command import Git
+from server.git.loose import Loose
+from server.git.walker.packfile import Pack
 from server.kernel.errors import WorkspaceFailed
 
 _KEPT = "kept"
@@ -32,7 +34,6 @@ class Quarantine:
         return {
             "GIT_OBJECT_DIRECTORY": str(self._objects),
             "GIT_ALTERNATE_OBJECT_DIRECTORIES": str(self._mirror / "objects"),
-            "GIT_INDEX_FILE": str(self.directory / "index"),
         }
 
     async def take(self, pack: IO[bytes], claimed: Iterable[bytes], *, max_bytes: int) -> None:
@@ -48,6 +49,12 @@ class Quarantine:
         )
         if told.stdout != expected:
             raise WorkspaceFailed("the walker's answer names an object that is not in its pack")
+
+    async def add(self, objects: Iterable[Loose]) -> None:
+        """Put objects of our own beside them. Errors: GitFailed, OSError."""
+        with (self.directory / "own.pack").open("w+b") as pack:
+            await asyncio.to_thread(_write, pack, objects)
+            await self._git.run("index-pack", "--stdin", git_dir=self._mirror, stdin=pack, environment=self.environment)
 
     async def take_thin(self, pack: IO[bytes]) -> None:
         """Take a pack in that may build on the mirror's objects. Errors: GitFailed."""
@@ -72,6 +79,15 @@ class Quarantine:
             await self._git.run(
                 "-C", str(self.directory), "index-pack", "--stdin", f"--strict=skiplist={_KEPT}", git_dir=self._mirror, stdin=pack
             )  # fmt: skip
+
+
+def _write(target: IO[bytes], objects: Iterable[Loose]) -> None:
+    pack = Pack(target)
+    for each in objects:
+        head, _, content = each.data.partition(b"\0")
+        pack.add(each.id.encode(), len(content), [content], kind=head.partition(b" ")[0].decode())
+    pack.finish()
+    target.seek(0)
 
 
 def _questions(claimed: Iterable[bytes]) -> tuple[bytes, bytes]:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from datetime import datetime
@@ -17,7 +17,8 @@ from server.git import diff, merging, prepared, workspace
 from server.git.bundle import take_bundle, write_bundle
 from server.git.command import Git, GitFailed, lacking
 from server.git.fetches import Fetches
-from server.git.importing import Importer, Parentage, commit_tree
+from server.git.importing import Given, Importer, Parentage, commit_tree
+from server.git.isolation import compile_walker
 from server.git.mirror import Mirrors, to_its_end
 from server.git.objects import Objects
 from server.git.refs import branch_ref, commit_id, is_branch, session_ref
@@ -240,13 +241,15 @@ class GitRepositories:
         message: str,
         author: Author,
         at: datetime,
+        until: datetime,
+        listed: bool = False,
         trailers: str = "",
     ) -> Imported:
         """Commit what the workspace holds."""
-        over = Parentage(parent, message, author, at, trailers)
+        over = Parentage(parent, message, author, at, until, trailers)
         try:
             async with self.mirrors.used(repository, seconds=self.lock_seconds) as mirror:
-                return await self.importer.run(mirror, session_id=session_id, workspace=workspace, over=over)
+                return await self.importer.run(mirror, session_id=session_id, workspace=Given(workspace, listed=listed), over=over)
         except (TimeoutError, GitFailed, OSError) as error:
             raise WorkspaceFailed(_trouble(error)) from error
 
@@ -263,6 +266,16 @@ class GitRepositories:
         try:
             async with self.mirrors.used(repository, seconds=self.lock_seconds) as mirror:
                 return await diff.compare(self.git, mirror, base=base, head=head, max_patch_bytes=max_patch_bytes, max_files=max_files)
+        except TimeoutError as error:
+            raise WorkspaceFailed(_trouble(error)) from error
+        except (GitFailed, OSError, ValueError) as error:
+            raise WorkspaceFailed(f"the commits cannot be compared: {error}") from error
+
+    async def diff_each(self, repository: Repository, *, base: str, commits: Sequence[str], max_files: int) -> list[Diff]:
+        """What each of some commits changes."""
+        try:
+            async with self.mirrors.used(repository, seconds=self.lock_seconds) as mirror:
+                return await diff.compare_each(self.git, mirror, base=base, commits=commits, max_files=max_files)
         except TimeoutError as error:
             raise WorkspaceFailed(_trouble(error)) from error
         except (GitFailed, OSError, ValueError) as error:
@@ -320,6 +333,7 @@ async def open_git(settings: Settings, *, limits: Limits | None = None, token: T
     await _warn_of_an_old_git(git)
     urls = RemoteUrls(hosts=settings.git_allowed_hosts, prefixes=settings.git_allowed_prefixes)
     found = await asyncio.to_thread(probe)
+    await asyncio.to_thread(compile_walker)
     sandbox = None if isinstance(found, Unavailable) else found
     mirrors = Mirrors(settings.data_dir / "mirrors", git)
     remote = Remote(git, urls, token=token)

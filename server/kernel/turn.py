@@ -147,6 +147,8 @@ class Turn:
     created_at: datetime | None = None
     started_at: datetime | None = None
     """When the agent was started; the turn's time limit counts from here."""
+    concluded_at: datetime | None = None
+    """When the agent's part was over; None in a turn of an earlier version."""
     ended_at: datetime | None = None
     start_seq: int = 0
     """The seq of the last event before the turn's first."""

@@ -134,6 +134,7 @@ class Importer:
             message=_message(plan),
             author=Author(plan.owner.name, plan.owner.email),
             at=_time(plan),
+            until=_time(plan),
         )
         commit = imported.commit or start
         conversation = await asyncio.to_thread(transcript_from, plan.found.transcript, unpacked.transcript)

@@ -5,12 +5,13 @@ from __future__ import annotations
 import os
 import secrets
 import threading
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from contextlib import suppress
 
 import structlog
 
 from server.sandbox.bubblewrap import HOME, SANDBOX_ID
+from server.sandbox.listing import beside, carried, take
 from server.spawner.ownership import give
 from server.spawner.settings import SpawnerSettings
 from server.workers.slot import GONE, Slot, delete_tree
@@ -75,6 +76,8 @@ class Slots:
         OSError."""
         if os.geteuid() == 0 and slot.workspace.lstat().st_uid != user[0]:
             give(slot.workspace, self.server[0], user)
+            # Only now: a worker that has had it may have changed anything since.
+            _keep_list(slot, lambda: take(str(slot.workspace)))
         if os.path.lexists(slot.socket):
             self.seal(slot)
 
@@ -88,7 +91,27 @@ class Slots:
             # Where that was torn: whoever has the workspace, if it was given to anybody.
             worker = user[0] if user else slot.workspace.lstat().st_uid
             if user or worker in self._uids:
-                give(slot.workspace, worker, self.server if self.server[0] != 0 else (SANDBOX_ID, SANDBOX_ID))
+                self._take_back(slot, worker)
+
+    def _take_back(self, slot: Slot, worker: int) -> None:
+        """With the list of what the worker has not touched, which the change of owner would make worthless."""
+        reader = self.server if self.server[0] != 0 else (SANDBOX_ID, SANDBOX_ID)
+        listing = beside(slot.workspace)
+        try:
+            listed = listing.read_bytes()
+        except FileNotFoundError:
+            listed = b""
+        given = False
+
+        def back() -> None:
+            nonlocal given
+            give(slot.workspace, worker, reader)
+            given = True
+
+        if listed:
+            _keep_list(slot, lambda: carried(listed, str(slot.workspace), back))
+        if not given:
+            back()
 
     def seal(self, slot: Slot) -> None:
         """The worker can put nothing else in the place of its socket any more. Errors: OSError."""
@@ -103,6 +126,7 @@ class Slots:
             if self.server[0] == 0:
                 # It may have been given the workspace, and that been taken back.
                 give(slot.workspace, SANDBOX_ID, self.server)
+            beside(slot.workspace).unlink(missing_ok=True)
             os.chown(slot.run, *user, follow_symlinks=False)
             slot.run.chmod(0o711)
         slot.forget()
@@ -142,6 +166,20 @@ class Slots:
     def _on_disk(self) -> set[int]:
         users = [Slot(path).user() for path in self.root.iterdir() if path.is_dir()]
         return {user[0] for user in users if user is not None}
+
+
+def _keep_list(slot: Slot, made: Callable[[], bytes]) -> None:
+    """Beside the workspace, where the server may read it. Without a list, the import reads every file."""
+    listing = beside(slot.workspace)
+    draft = listing.with_name(f".{listing.name}")
+    try:
+        draft.write_bytes(made())
+        draft.chmod(0o640)
+        draft.rename(listing)
+    except OSError as error:
+        log.warning("workspace.not_listed", slot=slot.path.name, error=str(error))
+        draft.unlink(missing_ok=True)
+        listing.unlink(missing_ok=True)
 
 
 def build(slot: Slot, *, server: User, user: User) -> None:

@@ -1,4 +1,5 @@
-"""Keeps one worker; a small process between it and whichever server is there. Standard library only, run as a plain script.
+"""Keeps one worker; a small process between it and whichever server is there. Standard library only (and server.sandbox.listing, which
+imports no more), run as a plain script.
 
 It takes the slot's lock, so that there is one worker however many servers start one, and holds it until everything that the worker
 started is dead; then it records how the worker ended. It outlives the server. SIGTERM kills the worker. Its job is one JSON object on
@@ -6,7 +7,7 @@ standard input (see `Job`); the secret goes from the slot to the worker's standa
 
 Every start of a worker waits for this one, so it imports little: no pathlib, no subprocess, no dataclasses (60 ms together).
 """
-# ruff: noqa: PTH104, PTH110, PTH116, PTH123, PTH208
+# ruff: noqa: PTH104, PTH110, PTH116, PTH120, PTH123, PTH208
 
 from __future__ import annotations
 
@@ -76,6 +77,7 @@ def main() -> None:
     if job.owner:
         give("workspace", *job.owner)
         give("run", *job.owner)
+    _list()
     # The server that reads the pid may send a signal at once, also before there is a worker.
     signal.signal(signal.SIGTERM, _stop)
     _record("pid", f"{os.getpid()} {_status(os.getpid())[1]}")
@@ -241,9 +243,24 @@ def give(directory: str, uid: int, gid: int) -> None:
             os.chown(name, uid, gid, dir_fd=handle, follow_symlinks=False)
 
 
+def _list() -> None:
+    """How the workspace looks before anybody works in it, for the import. Without it, every file is read there."""
+    sys.path.append(os.path.dirname(os.path.dirname(os.path.dirname(__file__))))
+    from server.sandbox import listing
+
+    try:
+        _write("workspace.listing", listing.take("workspace"))
+    except OSError:
+        return  # a full disk
+
+
 def _record(name: str, content: str) -> None:
+    _write(name, content.encode())
+
+
+def _write(name: str, content: bytes) -> None:
     draft = f".{name}.shim"
-    with open(draft, "w") as file:
+    with open(draft, "wb") as file:
         file.write(content)
     os.rename(draft, name)
 

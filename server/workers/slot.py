@@ -4,6 +4,7 @@ state/worker     which worker it is, and what for (JSON)
 state/furnished  the working tree is complete; without it no turn can begin here
 state/ready      pool: a worker waits here, and answers; until a turn's server has connected to it
 workspace/       the working tree; belongs to the worker's uid while it runs
+workspace.listing  how it looked when its worker got it (server/sandbox/listing.py); no worker sees this file
 run/             the worker's socket
 models/          the server's sockets for model requests and for the network; the server's own, seen read-only inside
 secret           the turn's secret; never visible inside the sandbox

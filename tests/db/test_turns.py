@@ -122,6 +122,7 @@ async def test_all_fields_of_a_turn_survive_a_step(stores: Stores, alice: Princi
         snapshot_sha256="s",
         snapshot_size=5,
         started_at=claimed.turn.created_at,
+        concluded_at=claimed.turn.created_at,
         ended_at=claimed.turn.created_at,
     )
     await stores.turns.commit(turn, expected_version=1, epoch=1, chunk=chunk(1, 3), session_head_commit="c")

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 from support.git_server import GitServer, git
-from support.git_world import AT, AUTHOR, BRANCH, World, open_world
+from support.git_world import AT, AUTHOR, BRANCH, UNTIL, World, open_world
 
 from server.git import isolation
 from server.git.walker.protocol import Limits
@@ -137,7 +137,7 @@ async def test_its_words_are_text_and_its_time_is_within_the_turn(world: World) 
     workspace = await world.workspace(base)
     commit(workspace, "\x1b]0;title\x07red \x1b[31m\u202eback\r\n\r\nbody\tof it\u0007", at=START + 100)
     commit(workspace, "in the past", at=START - 999)
-    commit(workspace, "in the future", at=4102444800)
+    commit(workspace, "in the future", at=int(UNTIL.timestamp()) + 1)
     git(workspace, "-c", "user.name=a", "-c", "user.email=a@b", "commit", "-q", "--allow-empty", "--allow-empty-message", "-m", "")
     commit(workspace, "x" * 20_000, at=START + 200)
     found = await world.import_(workspace, base)
@@ -212,7 +212,15 @@ async def test_it_signs_in_nobody_s_name(world: World) -> None:
     commit(workspace, f"Signed-off-by: Eve <e@x>\n\nwords of its own\r\n\r\n{forged}\r\n")
     trailers = "\nSession: https://treadle.example/s/1\n"
     found = await world.git.import_workspace(
-        world.repository, session_id="s", workspace=workspace, parent=base, message="work", author=AUTHOR, at=AT, trailers=trailers
+        world.repository,
+        session_id="s",
+        workspace=workspace,
+        parent=base,
+        message="work",
+        author=AUTHOR,
+        at=AT,
+        until=UNTIL,
+        trailers=trailers,
     )
     assert told(world, found.commit, "%B") == "words of its own\n\nFixes: #1\n\nSession: https://treadle.example/s/1"
     assert told(world, found.commit, "%(trailers)") == "Session: https://treadle.example/s/1"

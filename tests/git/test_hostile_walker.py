@@ -14,7 +14,7 @@ from support.git_world import World
 
 from server.git import importing, isolation
 from server.git.manifest import Manifest, measure, parse, read_records
-from server.git.walker.packfile import BlobPack
+from server.git.walker.packfile import Pack
 from server.git.walker.protocol import MAGIC, Base, Limits
 from server.kernel.errors import WorkspaceFailed
 
@@ -204,7 +204,7 @@ def git_pack_of(repository: Path, commit: str) -> bytes:
 def _answer_with(monkeypatch: pytest.MonkeyPatch, records: bytes, pack: bytes | None = None) -> None:
     if pack is None:
         empty = io.BytesIO()
-        blobs = BlobPack(empty)
+        blobs = Pack(empty)
         blobs.add(b"x", 1, [b"x"])
         blobs.finish()
         pack = empty.getvalue()

@@ -14,7 +14,7 @@ import pytest
 from support.git_server import GitServer, git
 from support.git_world import World, open_world
 
-from server.git import base_tree, diff, importing, quarantine
+from server.git import base_tree, diff, growth, importing, quarantine
 from server.git.importing import Importer
 from server.git.walker.protocol import Limits
 from server.kernel.errors import WorkspaceFailed
@@ -226,11 +226,12 @@ async def test_what_grows_with_the_change_is_done_off_the_loop(world: World, mon
     base = await world.fetch()
     workspace = await world.workspace(base)
     (workspace / "a").write_text("a")
-    for module, name in ((importing, "_understand"), (importing, "_index_info"), (quarantine, "_questions"), (diff, "_sum_up")):
+    watched = {"_understand": importing, "_grow": importing, "parse": growth, "_questions": quarantine, "_sum_up": diff}
+    for name, module in watched.items():
         watch(module, name)
     found = await world.import_(workspace, base)
     await world.git.diff(world.repository, base=base, head=str(found.commit), max_patch_bytes=1000, max_files=10)
-    assert set(threads) == {"_understand", "_index_info", "_questions", "_sum_up"}
+    assert set(threads) == set(watched)
     assert threading.get_ident() not in threads.values()
 
 

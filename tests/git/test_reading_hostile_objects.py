@@ -14,7 +14,7 @@ import pytest
 from support.hostile_histories import a_blob, a_pack, entry, plant, point
 
 from server.git.walker.history import History, read_history
-from server.git.walker.packfile import BlobPack
+from server.git.walker.packfile import Pack
 from server.git.walker.protocol import Base, Limits, Start
 
 WHO = "M <m@x> 1767323046 +0000"
@@ -38,7 +38,7 @@ def read(
     over = f"parent {start}\n" if parent else ""
     point(workspace, plant(workspace, "commit", f"tree {tree}\n{over}{header}\nwords\n".encode()))
     base = {b"first": Base(b"100644", first.encode(), 5)}
-    pack = BlobPack(io.BytesIO())
+    pack = Pack(io.BytesIO())
     history = History(base=base, start=Start(start.encode(), before.encode()), limits=Limits(**limits), pack=pack)
     root = os.open(workspace, os.O_RDONLY)
     begun = time.process_time()

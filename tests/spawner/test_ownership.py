@@ -6,10 +6,14 @@ import os
 from pathlib import Path
 
 import pytest
+from support.containers import spawner_settings
 from support.requirements import require
 
+from server.sandbox import listing
+from server.sandbox.listing import beside
 from server.spawner import ownership
 from server.spawner.ownership import give
+from server.spawner.slots import Slots
 from server.workers.slot import delete_tree
 
 
@@ -110,3 +114,39 @@ def test_a_directory_that_is_moved_meanwhile_leads_to_nothing_that_is_not_the_gi
     give(tree, 1000, (1234, 1235))
     assert {path.stat().st_uid for path in (elsewhere, *elsewhere.rglob("*")) if path.name != "b"} == {0}
     assert tree.stat().st_uid == 1234
+
+
+def test_what_the_worker_has_not_touched_is_known_over_both_changes_of_owner(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """And what it has touched is not, nor anything of a slot that a worker had before."""
+    monkeypatch.setattr(listing, "_RACY_NS", -(10**9))  # all of this takes less than a tick of the clock
+    slots = Slots(spawner_settings(tmp_path, server_user="10000", worker_root=tmp_path / "workers"))
+    slots.root.mkdir(parents=True)
+    slot = slots.make("one")
+    for name in ("kept", "written", "folder/kept", "folder/chosen", "gone/file"):
+        path = slot.workspace / name
+        path.parent.mkdir(exist_ok=True)
+        path.write_text("as it was")
+        for each in (path, path.parent):
+            os.chown(each, 10000, 10000)
+    user = slot.user()
+    assert user is not None
+    slots.give(slot, user)
+    given = listing.read(beside(slot.workspace).read_bytes())
+    assert {prefix: set(listing.each(files)) for prefix, files in given.items()} == {
+        b"": {b"kept", b"written"}, b"folder/": {b"kept", b"chosen"}, b"gone/": {b"file"}
+    }  # fmt: skip
+    slots.give(slot, user)  # it has it: nothing is looked at again
+    (slot.workspace / "written").write_text("as it is!")
+    (slot.workspace / "folder/new").write_text("as it was")
+    (slot.workspace / "folder/new").rename(slot.workspace / "folder/chosen")
+    (slot.workspace / "gone").rename(slot.workspace / "here")
+    os.chown(slot.workspace / "written", *user)
+    for _ in range(2):
+        slots.take_back(slot)
+        assert {path.lstat().st_uid for path in slot.workspace.rglob("*") if path.name != "chosen"} == {10000}
+        left = listing.read(beside(slot.workspace).read_bytes())
+        assert {prefix: set(listing.each(files)) for prefix, files in left.items()} == {b"": {b"kept"}, b"folder/": {b"kept"}}
+        now = listing.read(listing.take(str(slot.workspace)))
+        assert all(listing.each(files).items() <= listing.each(now[prefix]).items() for prefix, files in left.items())
+    slots.renew(slot)
+    assert not beside(slot.workspace).exists()

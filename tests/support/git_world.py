@@ -29,6 +29,7 @@ BASE = {
 BRANCH = "treadle/work-12345678"
 SESSION = "7a1c2f7e-0000-4000-8000-000012345678"
 AT = datetime(2026, 1, 2, 3, 4, 5, tzinfo=UTC)
+UNTIL = datetime(2026, 1, 3, tzinfo=UTC)
 AUTHOR = Author("Treadle", "treadle@example.org")
 
 
@@ -66,7 +67,15 @@ class World:
     async def import_(self, workspace: Path, parent: str, *, message: str = "work", session_id: str = SESSION) -> Imported:
         give_to_agent(workspace)
         return await self.git.import_workspace(
-            self.repository, session_id=session_id, workspace=workspace, parent=parent, message=message, author=AUTHOR, at=AT
+            self.repository,
+            session_id=session_id,
+            workspace=workspace,
+            parent=parent,
+            message=message,
+            author=AUTHOR,
+            at=AT,
+            until=UNTIL,
+            listed=True,
         )
 
     async def push(self, commit: str, *, create: bool = False) -> None:

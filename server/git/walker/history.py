@@ -14,13 +14,15 @@ from dataclasses import dataclass
 from server.git.walker.head import head_commit
 from server.git.walker.names import is_gitattributes, is_gitmodules
 from server.git.walker.objects import Budget, Objects, Odd
-from server.git.walker.packfile import BlobPack
-from server.git.walker.protocol import FILE_MODES, GITLINK, Base, Limits, Start, freely_named
+from server.git.walker.packfile import Pack
+from server.git.walker.protocol import FILE_MODES, GITLINK, Base, ChangedTree, Limits, Start, freely_named
 from server.git.walker.screen import refused_content, refused_name
 
 _COMMIT_BYTES = 1024 * 1024
 _TREE_BYTES = 16 * 1024 * 1024
 _EXAMINED_PER_ENTRY = 10
+_KEPT_TREES = 256
+_KEPT_ENTRIES = 2000
 _TREE = b"40000"
 _LINK = b"120000"
 _HEADERS = re.compile(rb"tree ([0-9a-f]{40})\n((?:parent [0-9a-f]{40}\n)*)author [^\n]*> ([0-9]{1,12}) [+-][0-9]{4}\n")
@@ -41,8 +43,8 @@ class _Commit:
 class History:
     """Reads what was committed since the turn's start; `tree` is what the last commit holds, the base's where there is none."""
 
-    def __init__(self, *, base: Mapping[bytes, Base], start: Start, limits: Limits, pack: BlobPack) -> None:
-        self.tree = dict(base)
+    def __init__(self, *, base: Mapping[bytes, Base], start: Start, limits: Limits, pack: Pack) -> None:
+        self.tree = ChangedTree(base)
         self.records: list[bytes] = []
         self._start = start
         self._limits = limits
@@ -54,6 +56,7 @@ class History:
         self._changes = 0
         self._names = 0
         self._examined = 0
+        self._read: dict[bytes, Entries] = {}
 
     def read(self, git: int) -> None:
         """From the directory `.git`, open as `git`. Errors: Odd, OSError."""
@@ -115,6 +118,18 @@ class History:
     def _entries(self, identity: bytes) -> Entries:
         if not identity:
             return {}
+        # What a commit leaves, the next one begins with.
+        found = self._read.pop(identity, None) or self._parsed(identity)
+        if len(found) <= _KEPT_ENTRIES:
+            self._read[identity] = found
+            if len(self._read) > _KEPT_TREES:
+                del self._read[next(iter(self._read))]
+        self._examined += len(found)
+        if self._examined > self._limits.entries * _EXAMINED_PER_ENTRY:
+            raise Odd("too many entries")
+        return found
+
+    def _parsed(self, identity: bytes) -> Entries:
         content = self._objects.read(identity, b"tree", most=_TREE_BYTES)
         found: dict[bytes, tuple[bytes, bytes]] = {}
         position = 0
@@ -125,14 +140,11 @@ class History:
             if end < 0 or position > len(content) or not space or not _MODE.match(mode) or not name or b"/" in name or name in found:
                 raise Odd("a malformed tree")
             found[name] = (mode, content[end + 1 : position].hex().encode())
-        self._examined += len(found)
-        if self._examined > self._limits.entries * _EXAMINED_PER_ENTRY:
-            raise Odd("too many entries")
         return found
 
     def _remove(self, path: bytes) -> None:
         self._count(path)
-        if self.tree.pop(path, None) is None:
+        if not self.tree.remove(path):
             raise Odd("a path that was not there")
         self.records.append(b"delete -\t%s\0" % path)
 
@@ -146,7 +158,7 @@ class History:
         stays = held is not None and held.id == identity and held.mode != GITLINK
         if not stays and (judged or identity not in self._free):
             self._take(name, mode, identity, judged=judged)
-        self.tree[path] = Base(mode, identity, self._sizes[identity])
+        self.tree.put(path, Base(mode, identity, self._sizes[identity]))
         self.records.append(b"%s %s\t%s\0" % (mode, identity, path))
 
     def _take(self, name: bytes, mode: bytes, identity: bytes, *, judged: bool) -> None:

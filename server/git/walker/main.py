@@ -11,8 +11,9 @@ from collections.abc import Mapping
 
 from server.git.walker.history import History, read_history
 from server.git.walker.ignore import Ignored
-from server.git.walker.packfile import BlobPack
-from server.git.walker.protocol import MAGIC, Base, Limits, Start, parse_base
+from server.git.walker.known import Known
+from server.git.walker.packfile import Pack
+from server.git.walker.protocol import LIMITS_BYTES, MAGIC, Base, BaseTree, ChangedTree, Limits, Start
 from server.git.walker.records import Records
 from server.git.walker.walk import Walk
 
@@ -25,13 +26,14 @@ def main(workspace: str) -> None:
     """Walk `workspace` and answer."""
     gc.disable()  # one pass, with a limit to its memory; looking for garbage was a tenth of the time
     with open(0, "rb") as request:
-        limits = Limits.load(request.readline())
+        limits = Limits.load(request.read(LIMITS_BYTES))
         _restrain(limits)
         start = Start.load(request.readline())
-        base = parse_base(request.read())
+        listing = request.read(int(request.readline()))
+        base = BaseTree(request.read())
     ignored = Ignored(cpu_seconds=limits.ignore_seconds)
     with open(1, "r+b") as answer:
-        pack = BlobPack(answer)
+        pack = Pack(answer)
         root = os.open(workspace, os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC)
         try:
             commits, tree, kept = _committed(root, base, start, limits, pack)
@@ -40,7 +42,8 @@ def main(workspace: str) -> None:
                 records.note(b".gitignore", "IGNORE_TOO_SLOW")
             if not kept:
                 records.note(b".git", "COMMITS_NOT_KEPT")
-            Walk(base=tree, limits=limits, pack=pack, records=records, ignored=ignored).tree(root)
+            known = Known(listing, base, without=tree.changes if isinstance(tree, ChangedTree) else ())
+            Walk(base=tree, known=known, limits=limits, pack=pack, records=records, ignored=ignored).tree(root)
         finally:
             os.close(root)
             ignored.close()
@@ -48,13 +51,12 @@ def main(workspace: str) -> None:
         answer.write(commits + records.dump() + struct.pack(">Q", length) + MAGIC)
 
 
-def _committed(
-    root: int, base: Mapping[bytes, Base], start: Start, limits: Limits, pack: BlobPack
-) -> tuple[bytes, Mapping[bytes, Base], bool]:
+def _committed(root: int, base: Mapping[bytes, Base], start: Start, limits: Limits, pack: Pack) -> tuple[bytes, Mapping[bytes, Base], bool]:
     """Records of the agent's own commits, the tree that they leave, and whether they could be kept."""
     history = History(base=base, start=start, limits=limits, pack=pack)
     if limits.commits and read_history(history, root):
-        return b"".join(history.records), history.tree, True
+        # Where nothing was committed, the base itself is asked sooner.
+        return b"".join(history.records), history.tree if history.records else base, True
     return b"", base, False
 
 

@@ -1,4 +1,4 @@
-"""Writes a pack of blobs to a seekable file (gitformat-pack(5), version 2, no deltas)."""
+"""Writes a pack to a seekable file (gitformat-pack(5), version 2, no deltas)."""
 
 from __future__ import annotations
 
@@ -8,31 +8,31 @@ import zlib
 from collections.abc import Iterable
 from typing import IO
 
-_BLOB = 3
+_KINDS = {"commit": 1, "tree": 2, "blob": 3}
 _COPY = 1024 * 1024
 
 
-class BlobPack:
-    """Blobs are written once, whatever the number of paths that hold them."""
+class Pack:
+    """Each object is written once, whatever the number of paths that hold it."""
 
     def __init__(self, target: IO[bytes]) -> None:
         self._target = target
         self._ids: set[bytes] = set()
         self._target.write(b"PACK" + struct.pack(">II", 2, 0))
 
-    def add(self, identity: bytes, size: int, chunks: Iterable[bytes]) -> None:
-        """Write one blob of exactly `size` bytes, unless it is in already."""
+    def add(self, identity: bytes, size: int, chunks: Iterable[bytes], *, kind: str = "blob") -> None:
+        """Write one object of exactly `size` bytes, unless it is in already."""
         if identity in self._ids:
             return
         self._ids.add(identity)
-        self._target.write(_header(size))
+        self._target.write(_header(_KINDS[kind], size))
         compressor = zlib.compressobj(1)
         for chunk in chunks:
             self._target.write(compressor.compress(chunk))
         self._target.write(compressor.flush())
 
     def holds(self, identity: bytes) -> bool:
-        """Whether this blob is in it."""
+        """Whether this object is in it."""
         return identity in self._ids
 
     def finish(self) -> int:
@@ -47,8 +47,8 @@ class BlobPack:
         return self._target.tell()
 
 
-def _header(size: int) -> bytes:
-    byte, size = (_BLOB << 4) | (size & 0x0F), size >> 4
+def _header(kind: int, size: int) -> bytes:
+    byte, size = (kind << 4) | (size & 0x0F), size >> 4
     encoded = bytearray()
     while size:
         encoded.append(byte | 0x80)

@@ -1,6 +1,7 @@
 """What the trusted half and the walker say to each other.
 
-Request (the walker's stdin): one JSON line (`Limits`), one with the turn's start (`Start`), then the base tree as
+Request (the walker's stdin): a JSON object (`Limits`) in LIMITS_BYTES, a line with the turn's start (`Start`), a line with the length of
+the list that was made when the workspace was given away (server/sandbox/listing.py), and the list; then the base tree as
 `git ls-tree -r -z -l` prints it.
 Answer (the walker's stdout, an empty regular file): a pack of blobs, then the records, then the footer: 8 bytes length of the pack
 (big-endian) and `MAGIC`. Records are how the tree differs from the base: `<mode> <id>\\t<path>\\0`, where the id is `=` for "as in the
@@ -12,7 +13,7 @@ changes, and last `tree -\\t\\0`. The base of the records that follow is then th
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import asdict, dataclass
 from typing import NamedTuple
 
@@ -20,6 +21,7 @@ from server.git.walker.names import is_gitattributes, is_gitmodules
 
 MAGIC = b"TREADLE1"
 FOOTER_BYTES = 16
+LIMITS_BYTES = 1024
 SAME = b"="
 FILE_MODES = frozenset({b"100644", b"100755", b"120000"})
 GITLINK = b"160000"
@@ -51,13 +53,13 @@ class Limits:
     """Of processor time, for the agent's commits."""
 
     def dump(self) -> bytes:
-        """As the first line of a request."""
-        return json.dumps(asdict(self)).encode() + b"\n"
+        """As a request begins: as long each time, so that others can be put in their place."""
+        return json.dumps(asdict(self)).encode().ljust(LIMITS_BYTES)
 
     @classmethod
-    def load(cls, line: bytes) -> Limits:
-        """From the first line of a request."""
-        return cls(**json.loads(line))
+    def load(cls, head: bytes) -> Limits:
+        """From the beginning of a request."""
+        return cls(**json.loads(head))
 
 
 @dataclass(frozen=True)
@@ -68,12 +70,12 @@ class Start:
     tree: bytes
 
     def dump(self) -> bytes:
-        """As the second line of a request."""
+        """As a line of a request."""
         return b"%s %s\n" % (self.commit, self.tree)
 
     @classmethod
     def load(cls, line: bytes) -> Start:
-        """From the second line of a request."""
+        """From a line of a request."""
         return cls(*line.split())
 
 
@@ -85,15 +87,64 @@ class Base(NamedTuple):
     size: int
 
 
-def parse_base(listing: bytes) -> dict[bytes, Base]:
-    """Read `git ls-tree -r -z -l`."""
-    found = {}
-    for record in listing.split(b"\0"):
-        if record:
-            meta, _, path = record.partition(b"\t")
-            mode, _kind, identity, size = meta.split()
-            found[path] = Base(mode, identity, -1 if size == b"-" else int(size))
-    return found
+class BaseTree(Mapping[bytes, Base]):
+    """`git ls-tree -r -z -l`, of which only that is taken apart which somebody asks for: mostly next to nothing."""
+
+    def __init__(self, listing: bytes) -> None:
+        self._records = {record.partition(b"\t")[2]: record for record in listing.split(b"\0")[:-1]}
+
+    def __getitem__(self, path: bytes) -> Base:
+        mode, _kind, identity, size = self._records[path].partition(b"\t")[0].split()
+        return Base(mode, identity, -1 if size == b"-" else int(size))
+
+    def __contains__(self, path: object) -> bool:
+        return path in self._records
+
+    def __iter__(self) -> Iterator[bytes]:
+        return iter(self._records)
+
+    def __len__(self) -> int:
+        return len(self._records)
+
+
+class ChangedTree(Mapping[bytes, Base]):
+    """A tree, and what was changed in it since."""
+
+    def __init__(self, before: Mapping[bytes, Base]) -> None:
+        self._before = before
+        self.changes: dict[bytes, Base | None] = {}
+        """None for what is not there any more."""
+
+    def put(self, path: bytes, entry: Base) -> None:
+        """Here is this from now on."""
+        self.changes[path] = entry
+
+    def remove(self, path: bytes) -> bool:
+        """Whether there was something."""
+        there = path in self
+        if there:
+            self.changes[path] = None
+        return there
+
+    def __getitem__(self, path: bytes) -> Base:
+        if path not in self.changes:
+            return self._before[path]
+        entry = self.changes[path]
+        if entry is None:
+            raise KeyError(path)
+        return entry
+
+    def __contains__(self, path: object) -> bool:
+        return self.changes[path] is not None if path in self.changes else path in self._before
+
+    def __iter__(self) -> Iterator[bytes]:
+        yield from (path for path in self._before if path not in self.changes)
+        yield from (path for path, entry in self.changes.items() if entry is not None)
+
+    def __len__(self) -> int:
+        gone = sum(entry is None and path in self._before for path, entry in self.changes.items())
+        new = sum(entry is not None and path not in self._before for path, entry in self.changes.items())
+        return len(self._before) + new - gone
 
 
 def freely_named(base: Mapping[bytes, Base]) -> frozenset[bytes]:

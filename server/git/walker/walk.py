@@ -9,8 +9,9 @@ from itertools import islice
 
 from server.git.walker import content as contents
 from server.git.walker.ignore import Ignored
+from server.git.walker.known import Known
 from server.git.walker.names import is_gitattributes, is_gitmodules
-from server.git.walker.packfile import BlobPack
+from server.git.walker.packfile import Pack
 from server.git.walker.protocol import GITLINK, Base, Limits
 from server.git.walker.records import Records
 from server.git.walker.screen import refused_content, refused_name
@@ -22,8 +23,9 @@ _IGNORE_FILE_BYTES = 1024 * 1024
 class Walk:
     """Compares a tree with the base: changed files go into the pack, everything into the records."""
 
-    def __init__(self, *, base: Mapping[bytes, Base], limits: Limits, pack: BlobPack, records: Records, ignored: Ignored) -> None:
+    def __init__(self, *, base: Mapping[bytes, Base], known: Known, limits: Limits, pack: Pack, records: Records, ignored: Ignored) -> None:
         self._base = base
+        self._known = known
         self._limits = limits
         self._pack = pack
         self._records = records
@@ -46,7 +48,12 @@ class Walk:
         if len(entries) > self._limits.entries:
             self._records.skip(prefix.rstrip(b"/"), "TOO_MANY")
             return
-        self._learn_ignore_file(directory, prefix, entries)
+        files = [entry for entry in entries if not entry.is_dir(follow_symlinks=False)]
+        self._learn_ignore_file(directory, prefix, files)
+        untouched = self._known.untouched(prefix, files)
+        if untouched is None:
+            self._records.same_files(prefix)
+            entries = [entry for entry in entries if entry.is_dir(follow_symlinks=False)]
         directories = []
         for is_new, name, entry in sorted(self._named(entries, prefix)):
             path = prefix + name
@@ -59,6 +66,8 @@ class Walk:
             elif not is_new or self._admitted(path, is_directory=is_directory):
                 if is_directory:
                     directories.append(entry.name)
+                elif untouched and name in untouched:
+                    self._records.same(path, self._base[path].mode)
                 else:
                     self._file(directory, entry, name, path)
         for directory_name in directories:
@@ -153,8 +162,9 @@ class Walk:
         self._pack.add(content.id, content.size, content.chunks())
         self._records.found(path, mode, content.id)
 
-    def _learn_ignore_file(self, directory: int, prefix: bytes, entries: list[os.DirEntry[str]]) -> None:
-        if not any(entry.name == ".gitignore" and entry.is_file(follow_symlinks=False) for entry in entries):
+    def _learn_ignore_file(self, directory: int, prefix: bytes, files: list[os.DirEntry[str]]) -> None:
+        names = [file.name for file in files]
+        if ".gitignore" not in names or not files[names.index(".gitignore")].is_file(follow_symlinks=False):
             return
         try:
             descriptor, status = contents.open_regular(b".gitignore", directory)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from datetime import datetime
 from pathlib import Path
@@ -181,13 +182,16 @@ class Repositories(Protocol):
         message: str,
         author: Author,
         at: datetime,
+        until: datetime,
+        listed: bool = False,
         trailers: str = "",
     ) -> Imported:
         """Zone I: read the tree of a workspace whose writers are all dead, and commit it on top of `parent` if it differs. What the
-        agent committed itself on top of `parent` comes as commits, where that can be read safely, and the rest as one on top; author
-        is always `author`. The agent's words stay, but for lines that sign in somebody's name; below them stand `trailers`. The same
-        input gives the same commit id. The last commit is kept under a private ref of the session in the mirror, moved by
-        compare-and-set. Errors: WorkspaceFailed."""
+        agent committed itself on top of `parent` comes as commits, where that can be read safely, with times from `at` to `until`, and
+        the rest as one on top; author is always `author`. One that a launcher gave to a worker is `listed`: where the launcher's list
+        lies beside it, files that look as they did then, when they were those of `parent`, are not read. The agent's words stay, but for
+        lines that sign in somebody's name; below them stand `trailers`. The same input gives the same commit id. The last commit is kept
+        under a private ref of the session in the mirror, moved by compare-and-set. Errors: WorkspaceFailed."""
         ...
 
     async def reword(self, repository: Repository, *, session_id: str, commit: str, message: str) -> str:
@@ -198,6 +202,11 @@ class Repositories(Protocol):
 
     async def diff(self, repository: Repository, *, base: str, head: str, max_patch_bytes: int, max_files: int) -> Diff:
         """The difference between two commits of the mirror, renames detected, patches cut at `max_patch_bytes` in all."""
+        ...
+
+    async def diff_each(self, repository: Repository, *, base: str, commits: Sequence[str], max_files: int) -> list[Diff]:
+        """What each of these commits of the mirror changes, the first over `base` and each other one over that before it; renames
+        detected, no patches. Errors: WorkspaceFailed."""
         ...
 
     async def bundle(self, repository: Repository, *, session_id: str, base: str, head: str, into: Path) -> None:

@@ -320,6 +320,7 @@ class Drive:
                 *told,
                 state=TurnState.FINALIZING,
                 outcome=outcome,
+                concluded_at=now(),
                 awaiting=Awaiting.NOBODY,
                 transcript=transcript,
                 changes=_told(news),

@@ -225,6 +225,8 @@ async def _read_back(drive: Drive) -> Imported:
         message=_message_by_rule(drive),
         author=author_of(drive.owner),
         at=turn.started_at or turn.created_at or now(),
+        until=turn.concluded_at or now(),
+        listed=True,
         trailers=drive.limits.trailers.below("", session_id=turn.session_id, provider=turn.provider),
     )
 
@@ -248,12 +250,19 @@ async def _git_facts(drive: Drive, imported: Imported, diff: Diff, message: str)
     commits = [KeptCommit(kept.sha, drive.redactor.text(kept.message)) for kept in imported.kept]
     if imported.commit and not imported.agent_made_the_last:
         commits.append(KeptCommit(imported.commit, message))
-    before = turn.base_commit
-    for commit in commits:
-        of_it = diff if len(commits) == 1 else await sum_up(drive, before, commit.sha, max_patch_bytes=0)
+    diffs = [diff] if len(commits) == 1 else await _sum_up_each(drive, turn.base_commit, [commit.sha for commit in commits])
+    for commit, of_it in zip(commits, diffs, strict=True):
         facts.append(told("COMMITTED", base_branch=session.base_branch, sha=commit.sha, message=commit.message, diff=of_it))
-        before = commit.sha
     return facts
+
+
+async def _sum_up_each(drive: Drive, base: str, commits: list[str]) -> list[Diff]:
+    """As `sum_up`, of one commit after the other, without patches."""
+    try:
+        return await drive.ports.repositories.diff_each(drive.repository, base=base, commits=commits, max_files=MAX_LISTED_FILES)
+    except WorkspaceFailed as error:
+        log.warning("diff.failed", error=error.message)
+        return [Diff(truncated=True) for _ in commits]
 
 
 async def _have_commit(drive: Drive) -> None:

@@ -48,6 +48,8 @@ async def rescue(ports: Ports, limits: Limits, worker: WorkerId) -> bool:
         message=message,
         author=author_of(ended.owner),
         at=turn.started_at or turn.created_at or now(),
+        until=turn.concluded_at or now(),
+        listed=True,
     )
     if imported.commit:
         if imported.agent_made_the_last:

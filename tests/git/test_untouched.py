@@ -1,0 +1,269 @@
+"""Files that look as they did when the workspace was given away are not read. Whatever an agent does to look as if it had done nothing,
+what it did is found; and what is said to be untouched is never anything but what the base has there."""
+
+from __future__ import annotations
+
+import mmap
+import os
+import shutil
+import time
+from pathlib import Path
+
+import pytest
+from support.git_server import GitServer, git
+from support.git_world import AT, AUTHOR, BASE, UNTIL, World, give_to_agent
+
+from server.kernel.ports.repositories import Imported
+from server.sandbox import listing
+from server.sandbox.listing import beside, take
+
+FILES = {
+    **BASE,
+    **{f"a/{name}": f"{name} of a, as long\n" for name in "xyz"},
+    **{f"b/{name}": f"{name} of b, as long\n" for name in "xyz"},
+    "a/deep/er/file": "in a\n",
+    "b/deep/er/file": "in b\n",
+    ".gitattributes": "*.png binary\n",
+}
+
+
+@pytest.fixture
+def server(server: GitServer) -> GitServer:
+    server.commit("demo", FILES)
+    return server
+
+
+async def handed_over(world: World, commit: str) -> Path:
+    """As a launcher gives a workspace away: listed after the last change of owner."""
+    workspace = await world.workspace(commit)
+    _list(workspace)
+    return workspace
+
+
+def _list(workspace: Path) -> None:
+    """When that tells something: some ticks of the clock after the last change."""
+    newest = max(path.lstat().st_ctime_ns for path in workspace.rglob("*"))
+    while time.time_ns() <= newest + listing._RACY_NS:
+        os.sched_yield()
+    beside(workspace).write_bytes(take(str(workspace)))
+
+
+def _as_before(path: Path, was: os.stat_result) -> None:
+    os.utime(path, ns=(was.st_atime_ns, was.st_mtime_ns), follow_symlinks=False)
+
+
+def same_size(tree: Path) -> None:
+    was = (tree / "a/x").stat()
+    (tree / "a/x").write_text("X of a, as long\n")
+    _as_before(tree / "a/x", was)
+
+
+def rename_over(tree: Path) -> None:
+    was = (tree / "a/x").stat()
+    (tree / "a/new").write_text("X of a, as long\n")
+    _as_before(tree / "a/new", was)
+    (tree / "a/new").rename(tree / "a/x")
+
+
+def hard_link(tree: Path) -> None:
+    (tree / "a/x").unlink()
+    (tree / "a/x").hardlink_to(tree / "b/x")
+
+
+def swapped_files(tree: Path) -> None:
+    (tree / "a/x").rename(tree / "t")
+    (tree / "b/x").rename(tree / "a/x")
+    (tree / "t").rename(tree / "b/x")
+
+
+def swapped_directories(tree: Path) -> None:
+    """No file in them changes in any way."""
+    was = tree.stat()
+    (tree / "a").rename(tree / "t")
+    (tree / "b").rename(tree / "a")
+    (tree / "t").rename(tree / "b")
+    _as_before(tree, was)
+
+
+def swapped_far_above(tree: Path) -> None:
+    (tree / "a/deep").rename(tree / "t")
+    (tree / "b/deep").rename(tree / "a/deep")
+    (tree / "t").rename(tree / "b/deep")
+
+
+def through_a_mapping(tree: Path) -> None:
+    was = (tree / "a/x").stat()
+    with (tree / "a/x").open("r+b") as file, mmap.mmap(file.fileno(), 0) as mapped:
+        mapped[0:1] = b"X"
+        mapped.flush()
+    _as_before(tree / "a/x", was)
+
+
+def only_the_mode(tree: Path) -> None:
+    (tree / "a/x").chmod(0o755)
+
+
+def a_link(tree: Path) -> None:
+    was = (tree / "a/x").stat()
+    (tree / "a/x").unlink()
+    (tree / "a/x").symlink_to("0123456789abcde")
+    _as_before(tree / "a/x", was)
+
+
+def the_same_inode_again(tree: Path) -> None:
+    """A file system gives a number to the next file that it makes."""
+    was = (tree / "a/x").stat()
+    (tree / "a/x").unlink()
+    for number in range(50):
+        (tree / f"b/{number}").write_text("X of a, as long\n")
+        if (tree / f"b/{number}").stat().st_ino == was.st_ino:
+            break
+    (tree / f"b/{number}").rename(tree / "a/x")
+    _as_before(tree / "a/x", was)
+
+
+def one_is_gone(tree: Path) -> None:
+    was = (tree / "a").stat()
+    (tree / "a/x").unlink()
+    _as_before(tree / "a", was)
+
+
+def a_directory_is_gone(tree: Path) -> None:
+    shutil.rmtree(tree / "a/deep")
+
+
+def one_is_new(tree: Path) -> None:
+    was = (tree / "a").stat()
+    (tree / "a/new").write_text("new\n")
+    _as_before(tree / "a", was)
+
+
+def a_directory_is_new(tree: Path) -> None:
+    (tree / "a/deep/er/new").mkdir()
+    (tree / "a/deep/er/new/file").write_text("new\n")
+
+
+def a_file_for_a_directory(tree: Path) -> None:
+    shutil.rmtree(tree / "a/deep")
+    (tree / "a/deep").write_text("a file\n")
+
+
+def a_directory_for_a_file(tree: Path) -> None:
+    (tree / "a/x").unlink()
+    (tree / "a/x").mkdir()
+    (tree / "a/x/y").write_text("below\n")
+
+
+def ignored_from_now_on(tree: Path) -> None:
+    (tree / ".gitignore").write_text("new\n")
+    (tree / "a/new").write_text("new\n")
+    (tree / "a/x").write_text("X of a, as long\n")
+
+
+def committed_in_another_form(tree: Path) -> None:
+    """The file is as it was, and the agent's last commit has another."""
+    blob = git(tree, "hash-object", "-w", "--stdin", stdin=b"committed, and never in the tree\n")
+    git(tree, "update-index", "--cacheinfo", f"100644,{blob},a/x")
+    git(tree, "-c", "user.name=a", "-c", "user.email=a@b", "commit", "-q", "-m", "in the index alone")
+
+
+def removed_in_a_commit_alone(tree: Path) -> None:
+    git(tree, "rm", "-q", "--cached", "a/x")
+    git(tree, "-c", "user.name=a", "-c", "user.email=a@b", "commit", "-q", "-m", "from the index alone")
+
+
+CHANGES = [
+    same_size, rename_over, hard_link, swapped_files, swapped_directories, swapped_far_above, through_a_mapping, only_the_mode, a_link,
+    the_same_inode_again, one_is_gone, a_directory_is_gone, one_is_new, a_directory_is_new, a_file_for_a_directory, a_directory_for_a_file,
+    ignored_from_now_on, committed_in_another_form, removed_in_a_commit_alone,
+]  # fmt: skip
+
+
+async def test_what_an_agent_did_is_found_whatever_it_looks_like(world: World) -> None:
+    """As git finds it, which has not seen the list."""
+    base = await world.fetch()
+    template = await world.workspace(base)
+    for change in CHANGES:
+        workspace = world.tmp / change.__name__
+        shutil.copytree(template, workspace, symlinks=True)
+        give_to_agent(workspace)
+        _list(workspace)
+        change(workspace)
+        found = await _imported(world, workspace, base, change.__name__)
+        assert found.commit is not None, change.__name__
+        git(workspace, "add", "--all")
+        assert found.tree == git(workspace, "write-tree"), change.__name__
+
+
+async def _imported(world: World, workspace: Path, base: str, session_id: str) -> Imported:
+    """Without changing owners: that changes every file's time, and then nothing would look untouched."""
+    return await world.git.import_workspace(
+        world.repository,
+        session_id=session_id,
+        workspace=workspace,
+        parent=base,
+        message="work",
+        author=AUTHOR,
+        at=AT,
+        until=UNTIL,
+        listed=True,
+    )
+
+
+async def test_what_looks_untouched_is_not_read(world: World) -> None:
+    """A control: where the list was made of another content, by whom we trust, that content is taken for the base's."""
+    base = await world.fetch()
+    workspace = await handed_over(world, base)
+    (workspace / "a/x").write_text("not as in the base\n")
+    _list(workspace)
+    assert (await _imported(world, workspace, base, "control")).commit is None
+    (workspace / "b/x").write_text("told\n")
+    found = await _imported(world, workspace, base, "control")
+    assert git(world.mirror, "diff", "--name-only", base, str(found.commit)) == "b/x"
+
+
+async def test_a_change_in_the_same_tick_of_the_clock_is_found(world: World) -> None:
+    """What was changed a moment before it was listed is not on the list, as nothing later could be told from it."""
+    base = await world.fetch()
+    workspace = await handed_over(world, base)
+    for number in range(20):
+        (workspace / "a/x").write_text(f"{number:02} of a, as lon\n")
+        listed = listing.read(take(str(workspace)))
+        assert b"x" not in listing.each(listed[b"a/"])
+        assert b"y" in listing.each(listed[b"a/"])
+
+
+def test_whole_seconds_say_nothing() -> None:
+    assert not listing._is_telling(1_700_000_000_000_000_000, 1_800_000_000_000_000_000)
+    assert listing._is_telling(1_700_000_000_000_000_001, 1_800_000_000_000_000_000)
+
+
+async def test_what_setup_had_made_is_new_all_the_same(world: World) -> None:
+    """It was there when the list was made, and is not in the base."""
+    base = await world.fetch()
+    workspace = await world.workspace(base)
+    (workspace / "a/made").write_text("by setup\n")
+    (workspace / "made").mkdir()
+    (workspace / "made/file").write_text("by setup\n")
+    (workspace / "made/x.o").write_text("ignored\n")
+    give_to_agent(workspace)
+    _list(workspace)
+    found = await _imported(world, workspace, base, "setup")
+    assert git(world.mirror, "diff", "--name-only", base, str(found.commit)).split() == ["a/made", "made/file"]
+
+
+async def test_a_submodule_s_directory_that_is_gone_is_gone(world: World) -> None:
+    _with_gitlink(world)
+    base = await world.fetch()
+    workspace = await handed_over(world, base)
+    assert (await _imported(world, workspace, base, "sub")).commit is None
+    (workspace / "a/sub").rmdir()
+    found = await _imported(world, workspace, base, "sub")
+    assert git(world.mirror, "diff", "--name-status", base, str(found.commit)) == "D\ta/sub"
+
+
+def _with_gitlink(world: World) -> None:
+    seed = world.server.root / "demo-seed"
+    git(seed, "update-index", "--add", "--cacheinfo", f"160000,{'1' * 40},a/sub")
+    git(seed, "commit", "-q", "-m", "a submodule")
+    git(seed, "push", "-q", str(world.remote), "HEAD:refs/heads/main")
