@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import resource
 from pathlib import Path
 from typing import IO
@@ -23,10 +24,12 @@ async def list_tree(git: Git, mirror: Path, tree: str, into: IO[bytes]) -> int:
             git_dir=mirror, stdout=into, limits={resource.RLIMIT_FSIZE: before + LISTING_BYTES},
         )  # fmt: skip
     except GitFailed:
-        if into.seek(0, 2) - before >= LISTING_BYTES:
-            raise WorkspaceFailed(_too_large()) from None
-        raise
-    return into.seek(0, 2) - before
+        if into.seek(0, os.SEEK_END) - before < LISTING_BYTES:
+            raise
+    # git is held to the limit from its first moments on, and not before.
+    if (length := into.seek(0, os.SEEK_END) - before) >= LISTING_BYTES:
+        raise WorkspaceFailed(_too_large())
+    return length
 
 
 def check_index(index: Path) -> None:

@@ -50,7 +50,7 @@ class Growth:
         while level:
             ids = list(dict.fromkeys(level.values()))
             told = await self.git.run("cat-file", "--batch", git_dir=self.mirror, stdin="".join(f"{each}\n" for each in ids).encode())
-            level = await asyncio.to_thread(self._take, level, dict(zip(ids, _trees(told), strict=True)), wanted)
+            level = await asyncio.to_thread(self._take, level, _trees(told, len(ids)), wanted)
 
     def _take(self, level: dict[bytes, str], contents: dict[str, bytes], wanted: set[bytes]) -> dict[bytes, str]:
         """Put the directories in their places; returns those directly below that are wanted, too."""
@@ -143,17 +143,17 @@ def _folders(path: bytes) -> Iterator[bytes]:
         yield path
 
 
-def _trees(told: Completed) -> Iterator[bytes]:
-    """What `cat-file --batch` says of trees. Errors: GitFailed."""
-    position, output = 0, told.stdout
-    while position < len(output):
+def _trees(told: Completed, count: int) -> dict[str, bytes]:
+    """What `cat-file --batch` says of so many trees, by their ids. Errors: GitFailed."""
+    found, position, output = {}, 0, told.stdout
+    for _ in range(count):
         end = output.find(b"\n", position)
-        words = output[position : max(position, end)].split()
-        if len(words) != 3 or words[1] != b"tree" or end + int(words[2]) >= len(output):
-            reason = "a tree cannot be read"
-            raise GitFailed(told, reason)
+        words = output[position : max(position, end)].decode("ascii", "replace").split()
+        if len(words) != 3 or words[1] != "tree" or end + int(words[2]) + 2 > len(output):
+            raise GitFailed(told, "a tree cannot be read")
         position = end + 2 + int(words[2])
-        yield output[end + 1 : position - 1]
+        found[words[0]] = output[end + 1 : position - 1]
+    return found
 
 
 def _usual(node: Node) -> Node:

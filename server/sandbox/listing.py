@@ -71,10 +71,10 @@ def _of(directory: Directory, names: set[bytes]) -> Directory:
 
 
 def read(listing: bytes) -> dict[bytes, Directory]:
-    """Each directory by its path, with a slash behind it; the root's is empty."""
+    """Each directory by its path, with a slash behind it; the root's is empty. What a power cut has torn says nothing of any file."""
     found: dict[bytes, Directory] = {}
     position = 0
-    while position < len(listing):
+    while position + _FRAME.size <= len(listing):
         parts = []
         lengths = _FRAME.unpack_from(listing, position)
         position += _FRAME.size

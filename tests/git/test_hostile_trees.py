@@ -44,9 +44,6 @@ class Range:
         shutil.copytree(self._template, into, symlinks=True)
         return into
 
-    async def push(self, branch: str, commit: str, *, create: bool = False) -> None:
-        await self.world.git.push(self.world.repository, branch=branch, commit=commit, create=create)
-
 
 _numbers = itertools.count()
 
@@ -80,7 +77,6 @@ async def range_(tmp_path_factory: pytest.TempPathFactory) -> AsyncIterator[Rang
 @pytest.mark.parametrize("name", ATTACKS)
 async def test_nothing_runs_nothing_leaks_and_honest_work_is_pushed(range_: Range, name: str) -> None:
     world, trap, branch = range_.world, range_.trap, f"treadle/{name}"
-    await range_.push(branch, range_.base, create=True)
     head = range_.base
     for turn in (1, 2):
         workspace = range_.workspace() if turn == 1 else await world.workspace(head)
@@ -93,8 +89,8 @@ async def test_nothing_runs_nothing_leaks_and_honest_work_is_pushed(range_: Rang
         assert found.commit is not None
         # As the owner, one reads what root's worker closed.
         assert turn == 2 or {skip.reason for skip in found.skipped} == ATTACKS[name].told or (name == "closed_doors" and os.geteuid() != 0)
-        await range_.push(branch, found.commit)
         head = found.commit
+    await world.git.push(world.repository, branch=branch, commit=head, create=True)
     assert not trap.mark.exists()
     assert range_.thief.asked == []
     pushed = world.pushed("ls-tree", "-r", "--name-only", "-z", branch).split("\0")

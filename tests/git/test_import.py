@@ -211,6 +211,14 @@ async def test_a_base_whose_names_are_too_many_is_refused_before_the_agent_works
         await world.workspace(base)
 
 
+async def test_a_base_whose_names_are_too_many_is_a_typed_error(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
+    base = await world.fetch()
+    workspace = await world.workspace(base)
+    monkeypatch.setattr(base_tree, "LISTING_BYTES", 200)
+    with pytest.raises(WorkspaceFailed, match="too many files"):
+        await world.import_(workspace, base)
+
+
 async def test_what_grows_with_the_change_is_done_off_the_loop(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
     threads: dict[str, int] = {}
 

@@ -267,3 +267,14 @@ def _with_gitlink(world: World) -> None:
     git(seed, "update-index", "--add", "--cacheinfo", f"160000,{'1' * 40},a/sub")
     git(seed, "commit", "-q", "-m", "a submodule")
     git(seed, "push", "-q", str(world.remote), "HEAD:refs/heads/main")
+
+
+async def test_a_list_that_a_power_cut_has_torn_hides_nothing(world: World) -> None:
+    base = await world.fetch()
+    workspace = await handed_over(world, base)
+    whole = beside(workspace).read_bytes()
+    (workspace / "a/x").write_text("changed\n")
+    for torn in (b"", whole[:-9], whole[:40], bytes(len(whole)), bytes(500) + whole[500:], whole[:200] + bytes(len(whole) - 200)):
+        beside(workspace).write_bytes(torn)
+        found = await _imported(world, workspace, base, "torn")
+        assert git(world.mirror, "diff", "--name-only", base, str(found.commit)) == "a/x"
