@@ -13,7 +13,7 @@ from pathlib import Path
 import pytest
 import pytest_asyncio
 from support.git_server import GitServer, git, git_server
-from support.git_world import BASE, BRANCH, World, open_world
+from support.git_world import BASE, BRANCH, World, list_workspace, open_world
 from support.hostile_histories import PAYLOAD
 from support.hostile_trees import ATTACKS, SECRET, Trap
 
@@ -80,6 +80,8 @@ async def test_nothing_runs_nothing_leaks_and_honest_work_is_pushed(range_: Rang
     head = range_.base
     for turn in (1, 2):
         workspace = range_.workspace() if turn == 1 else await world.workspace(head)
+        if turn == 2:
+            list_workspace(workspace)
         try:
             ATTACKS[name].plant(workspace, trap)
             (workspace / f"honest-{turn}.txt").write_text(f"honest work of turn {turn}\n")

@@ -6,14 +6,12 @@ from __future__ import annotations
 import mmap
 import os
 import shutil
-import time
 from pathlib import Path
 
 import pytest
 from support.git_server import GitServer, git
-from support.git_world import AT, AUTHOR, BASE, UNTIL, World, give_to_agent
+from support.git_world import BASE, World, give_to_agent, list_workspace
 
-from server.kernel.ports.repositories import Imported
 from server.sandbox import listing
 from server.sandbox.listing import beside, take
 
@@ -36,16 +34,8 @@ def server(server: GitServer) -> GitServer:
 async def handed_over(world: World, commit: str) -> Path:
     """As a launcher gives a workspace away: listed after the last change of owner."""
     workspace = await world.workspace(commit)
-    _list(workspace)
+    list_workspace(workspace)
     return workspace
-
-
-def _list(workspace: Path) -> None:
-    """When that tells something: some ticks of the clock after the last change."""
-    newest = max(path.lstat().st_ctime_ns for path in workspace.rglob("*"))
-    while time.time_ns() <= newest + listing._RACY_NS:
-        os.sched_yield()
-    beside(workspace).write_bytes(take(str(workspace)))
 
 
 def _as_before(path: Path, was: os.stat_result) -> None:
@@ -187,27 +177,12 @@ async def test_what_an_agent_did_is_found_whatever_it_looks_like(world: World) -
         workspace = world.tmp / change.__name__
         shutil.copytree(template, workspace, symlinks=True)
         give_to_agent(workspace)
-        _list(workspace)
+        list_workspace(workspace)
         change(workspace)
-        found = await _imported(world, workspace, base, change.__name__)
+        found = await world.import_(workspace, base, session_id=change.__name__)
         assert found.commit is not None, change.__name__
         git(workspace, "add", "--all")
         assert found.tree == git(workspace, "write-tree"), change.__name__
-
-
-async def _imported(world: World, workspace: Path, base: str, session_id: str) -> Imported:
-    """Without changing owners: that changes every file's time, and then nothing would look untouched."""
-    return await world.git.import_workspace(
-        world.repository,
-        session_id=session_id,
-        workspace=workspace,
-        parent=base,
-        message="work",
-        author=AUTHOR,
-        at=AT,
-        until=UNTIL,
-        listed=True,
-    )
 
 
 async def test_what_looks_untouched_is_not_read(world: World) -> None:
@@ -215,10 +190,10 @@ async def test_what_looks_untouched_is_not_read(world: World) -> None:
     base = await world.fetch()
     workspace = await handed_over(world, base)
     (workspace / "a/x").write_text("not as in the base\n")
-    _list(workspace)
-    assert (await _imported(world, workspace, base, "control")).commit is None
+    list_workspace(workspace)
+    assert (await world.import_(workspace, base, session_id="control")).commit is None
     (workspace / "b/x").write_text("told\n")
-    found = await _imported(world, workspace, base, "control")
+    found = await world.import_(workspace, base, session_id="control")
     assert git(world.mirror, "diff", "--name-only", base, str(found.commit)) == "b/x"
 
 
@@ -247,8 +222,8 @@ async def test_what_setup_had_made_is_new_all_the_same(world: World) -> None:
     (workspace / "made/file").write_text("by setup\n")
     (workspace / "made/x.o").write_text("ignored\n")
     give_to_agent(workspace)
-    _list(workspace)
-    found = await _imported(world, workspace, base, "setup")
+    list_workspace(workspace)
+    found = await world.import_(workspace, base, session_id="setup")
     assert git(world.mirror, "diff", "--name-only", base, str(found.commit)).split() == ["a/made", "made/file"]
 
 
@@ -256,9 +231,9 @@ async def test_a_submodule_s_directory_that_is_gone_is_gone(world: World) -> Non
     _with_gitlink(world)
     base = await world.fetch()
     workspace = await handed_over(world, base)
-    assert (await _imported(world, workspace, base, "sub")).commit is None
+    assert (await world.import_(workspace, base, session_id="sub")).commit is None
     (workspace / "a/sub").rmdir()
-    found = await _imported(world, workspace, base, "sub")
+    found = await world.import_(workspace, base, session_id="sub")
     assert git(world.mirror, "diff", "--name-status", base, str(found.commit)) == "D\ta/sub"
 
 
@@ -276,5 +251,5 @@ async def test_a_list_that_a_power_cut_has_torn_hides_nothing(world: World) -> N
     (workspace / "a/x").write_text("changed\n")
     for torn in (b"", whole[:-9], whole[:40], bytes(len(whole)), bytes(500) + whole[500:], whole[:200] + bytes(len(whole) - 200)):
         beside(workspace).write_bytes(torn)
-        found = await _imported(world, workspace, base, "torn")
+        found = await world.import_(workspace, base, session_id="torn")
         assert git(world.mirror, "diff", "--name-only", base, str(found.commit)) == "a/x"

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import stat
+import time
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field, replace
@@ -17,6 +18,7 @@ from server.git.remote import TokenSupplier, no_token
 from server.git.repository import GitRepositories, open_git
 from server.git.walker.protocol import Limits
 from server.kernel.ports.repositories import Author, Imported, Repository
+from server.sandbox import listing
 from server.sandbox.bubblewrap import SANDBOX_ID
 
 BASE = {
@@ -93,8 +95,18 @@ def give_to_agent(tree: Path) -> None:
     for folder, folders, files in os.walk(tree):
         for name in ["", *folders, *files]:
             path = Path(folder, name)
-            if not stat.S_ISSOCK(path.lstat().st_mode):
+            status = path.lstat()
+            # What is the agent's already shall look as it did.
+            if not stat.S_ISSOCK(status.st_mode) and status.st_uid != SANDBOX_ID:
                 os.chown(path, SANDBOX_ID, SANDBOX_ID, follow_symlinks=False)
+
+
+def list_workspace(workspace: Path) -> None:
+    """What a launcher does after it; when that tells something, some ticks of the clock after the last change."""
+    newest = max(path.lstat().st_ctime_ns for path in workspace.rglob("*"))
+    while time.time_ns() <= newest + listing._RACY_NS:
+        os.sched_yield()
+    listing.beside(workspace).write_bytes(listing.take(str(workspace)))
 
 
 @asynccontextmanager

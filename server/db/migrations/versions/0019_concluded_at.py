@@ -6,7 +6,7 @@ from pathlib import Path
 
 from server.db.migrations.script import run_script
 
-revision = "0018"
+revision = "0019"
 down_revision = "0014"
 
 
