@@ -1,5 +1,5 @@
 """The history of sessions. Callers read it as `treadle_app`; their role may not write to logs, so what moves a head runs as
-`treadle_system`, and each statement names tenant and owner."""
+`treadle_system`, on connections that nothing but callers uses, and each statement names tenant and owner."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from server.db.session_store import insert_session, load_session, lock_session, 
 from server.db.transcripts import pack
 from server.kernel.errors import HeadMoved, InvalidField, SnapshotNotFound
 from server.kernel.event import Chunk
-from server.kernel.history import Moment, NewFork, NewSnapshot, Snapshot, SnapshotPage
+from server.kernel.history import LogEnd, Moment, NewFork, NewSnapshot, Snapshot, SnapshotPage
 from server.kernel.identity import Principal
 from server.kernel.ports.history_store import Seal
 from server.kernel.push_refusal import PushOutcome
@@ -26,12 +26,20 @@ from server.kernel.session import NewSession
 class PostgresHistoryStore:
     """Implements the port `HistoryStore`."""
 
-    def __init__(self, app: Database, system: Database) -> None:
+    def __init__(self, app: Database, callers: Database, system: Database) -> None:
+        """`callers` and `system` are of one role."""
         self._app = app
+        self._callers = callers
         self._system = system
 
-    async def record(self, principal: Principal, session_id: str, *, head: str, snapshot: NewSnapshot, seal: Seal) -> Snapshot:
+    async def record(
+        self, principal: Principal, session_id: str, *, head: str, snapshot: NewSnapshot, seal: Seal, end: LogEnd | None = None
+    ) -> Snapshot:
         """See HistoryStore."""
+        if end is not None and snapshot.restored is None and snapshot.remembered is None:
+            made = await self._record_where_seen(principal, session_id, head=head, snapshot=snapshot, seal=seal, end=end)
+            if made is not None:
+                return made
         remembered = snapshot.remembered
         packed = await asyncio.to_thread(pack, remembered.transcript) if remembered else None
         async with self._between(principal, session_id) as (connection, position):
@@ -61,10 +69,33 @@ class PostgresHistoryStore:
             await _append(connection, principal, session_id, seal(position["next_seq"], position["epoch"]))
             return snapshot_from(made)
 
+    async def _record_where_seen(
+        self, principal: Principal, session_id: str, *, head: str, snapshot: NewSnapshot, seal: Seal, end: LogEnd
+    ) -> Snapshot | None:
+        """None, and nothing, where the session is not as it was seen."""
+        chunk = seal(end.next_seq, end.epoch)
+        async with self._callers.connection() as connection:
+            row = await connection.fetchrow(
+                SQL["record_where_seen"],
+                principal.tenant_id,
+                principal.user_id,
+                session_id,
+                snapshot.kind,
+                snapshot.commit,
+                snapshot.parent,
+                snapshot.message,
+                end.next_seq,
+                end.epoch,
+                head,
+                chunk.last_seq,
+                chunk.data,
+            )
+        return row and snapshot_from(row)
+
     async def moment(self, principal: Principal, session_id: str, at: str) -> Moment:
         """See HistoryStore."""
         number = int(at) if at.isascii() and at.isdecimal() and len(at) < 10 else 0
-        async with self._system.connection() as connection:
+        async with self._callers.connection() as connection:
             session = await load_session(connection, principal, session_id)
             own = (principal.tenant_id, principal.user_id, session.id)
             if not at:
@@ -84,7 +115,7 @@ class PostgresHistoryStore:
         self, principal: Principal, session: NewSession, fork: NewFork, *, request_id: str, request_digest: str, seal: Seal
     ) -> bool:
         """See HistoryStore."""
-        async with self._system.transaction() as connection:
+        async with self._callers.transaction() as connection:
             if not await insert_session(connection, principal, session, request_id=request_id, request_digest=request_digest):
                 return False
             await _recall(connection, principal.tenant_id, session.id, fork.moment, of=fork.parent_session_id, number=0)
@@ -129,7 +160,7 @@ class PostgresHistoryStore:
 
     async def chain(self, tenant_id: str, session_id: str, commit: str) -> Sequence[Snapshot]:
         """See HistoryStore."""
-        async with self._system.connection() as connection:
+        async with self._callers.connection() as connection:
             return [snapshot_from(row) for row in await connection.fetch(SQL["snapshot_chain"], tenant_id, session_id, commit)]
 
     async def pending(self, *, limit: int, after: Snapshot | None = None) -> Sequence[Snapshot]:
@@ -161,7 +192,7 @@ class PostgresHistoryStore:
     @asynccontextmanager
     async def _between(self, principal: Principal, session_id: str) -> AsyncIterator[tuple[asyncpg.Connection, asyncpg.Record]]:
         """A transaction in which nobody else moves the session's head or writes to its log. Errors: SessionNotFound, TurnActive."""
-        async with self._system.transaction() as connection:
+        async with self._callers.transaction() as connection:
             await lock_session(connection, principal, session_id)
             await refuse_in_the_way(connection, principal, session_id)
             yield connection, await connection.fetchrow(SQL["lock_between"], principal.tenant_id, principal.user_id, session_id)

@@ -140,7 +140,7 @@ SELECT id, request_digest FROM sessions WHERE tenant_id = $1 AND owner_id = $2 A
 
 
 -- get_session --
-SELECT s.*, h.next_seq, t.id AS active_turn_id, CASE WHEN t.queued AND t.state = 'QUEUED' THEN t.told_ahead END AS ahead, t.told_reason,
+SELECT s.*, h.next_seq, h.epoch, t.id AS active_turn_id, CASE WHEN t.queued AND t.state = 'QUEUED' THEN t.told_ahead END AS ahead, t.told_reason,
        ARRAY(SELECT r.id FROM requests r WHERE r.session_id = s.id AND r.outcome IS NULL ORDER BY r.seq) AS open_requests,
        (SELECT count(*) FROM inputs i WHERE i.session_id = s.id AND i.state IN ('QUEUED', 'OFFERED') AND i.delivery <> 'INTERRUPT')
          AS waiting_inputs
@@ -152,7 +152,7 @@ WHERE s.tenant_id = $1 AND s.owner_id = $2 AND s.id = $3
 
 -- list_sessions --
 -- By keyset: what is inserted meanwhile is newer than every page's start, and moves nothing.
-SELECT s.*, h.next_seq, t.id AS active_turn_id, CASE WHEN t.queued AND t.state = 'QUEUED' THEN t.told_ahead END AS ahead, t.told_reason,
+SELECT s.*, h.next_seq, h.epoch, t.id AS active_turn_id, CASE WHEN t.queued AND t.state = 'QUEUED' THEN t.told_ahead END AS ahead, t.told_reason,
        ARRAY(SELECT r.id FROM requests r WHERE r.session_id = s.id AND r.outcome IS NULL ORDER BY r.seq) AS open_requests,
        (SELECT count(*) FROM inputs i WHERE i.session_id = s.id AND i.state IN ('QUEUED', 'OFFERED') AND i.delivery <> 'INTERRUPT')
          AS waiting_inputs
@@ -585,7 +585,7 @@ WHERE h.session_id = ANY ($1::uuid[])
 
 
 -- claimed_sessions --
-SELECT s.*, h.next_seq, t.id AS active_turn_id
+SELECT s.*, h.next_seq, h.epoch, t.id AS active_turn_id
 FROM sessions s
 JOIN session_heads h ON h.tenant_id = s.tenant_id AND h.session_id = s.id
 LEFT JOIN turns t ON t.tenant_id = s.tenant_id AND t.session_id = s.id AND t.active
@@ -660,6 +660,31 @@ WHERE tenant_id = $1 AND owner_id = $2 AND id = $3
 WITH moved AS (
   UPDATE sessions SET head_commit = $5, updated_at = now() WHERE tenant_id = $1 AND owner_id = $2 AND id = $3
   RETURNING tenant_id, id, owner_id, provider
+)
+INSERT INTO snapshots (tenant_id, session_id, owner_id, number, kind, commit, parent, message, actor, conversation)
+SELECT tenant_id, id, owner_id, (SELECT coalesce(max(number), 0) + 1 FROM snapshots WHERE tenant_id = $1 AND session_id = $3),
+       $4, $5, $6, $7, owner_id,
+       (SELECT turn_number FROM transcripts c WHERE c.tenant_id = $1 AND c.session_id = $3 AND c.provider = moved.provider)
+FROM moved
+RETURNING *
+
+
+-- record_where_seen --
+-- What lock_session, turns_in_the_way, lock_between, insert_snapshot and append_between do, in one round trip, for whoever has seen the
+-- session between turns, its log ending before $8 in epoch $9. A turn that starts changes the epoch, everything else that moves the head is
+-- told in the log: so where anything is not as it was seen there is no row, and nothing is written.
+WITH mine AS MATERIALIZED (
+  SELECT tenant_id, id FROM sessions WHERE tenant_id = $1 AND owner_id = $2 AND id = $3 AND head_commit = $10 FOR NO KEY UPDATE
+), head AS (
+  UPDATE session_heads h SET next_seq = $11 + 1 FROM mine
+  WHERE h.tenant_id = mine.tenant_id AND h.session_id = mine.id AND h.next_seq = $8 AND h.epoch = $9
+  RETURNING h.tenant_id, h.session_id, h.epoch
+), moved AS (
+  UPDATE sessions s SET head_commit = $5, updated_at = now() FROM head WHERE s.tenant_id = head.tenant_id AND s.id = head.session_id
+  RETURNING s.tenant_id, s.id, s.owner_id, s.provider
+), told AS (
+  INSERT INTO event_chunks (tenant_id, session_id, first_seq, last_seq, epoch, data)
+  SELECT tenant_id, session_id, $8, $11, epoch, $12 FROM head
 )
 INSERT INTO snapshots (tenant_id, session_id, owner_id, number, kind, commit, parent, message, actor, conversation)
 SELECT tenant_id, id, owner_id, (SELECT coalesce(max(number), 0) + 1 FROM snapshots WHERE tenant_id = $1 AND session_id = $3),

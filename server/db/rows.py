@@ -28,7 +28,7 @@ def parse_uuid(text: str) -> UUID | None:
 
 
 def session_from(row: asyncpg.Record) -> Session:
-    """A row of `sessions` with `next_seq` and `active_turn_id`."""
+    """A row of `sessions` with `next_seq`, `epoch` and `active_turn_id`."""
     return Session(
         id=str(row["id"]),
         tenant_id=row["tenant_id"],
@@ -50,6 +50,7 @@ def session_from(row: asyncpg.Record) -> Session:
         allowed_hosts=tuple(row["allowed_hosts"]),
         version=row["version"],
         last_seq=row["next_seq"] - 1,
+        epoch=row["epoch"],
         active_turn_id=str(row["active_turn_id"] or ""),
         open_requests=tuple(row.get("open_requests") or ()),
         waiting_inputs=row.get("waiting_inputs") or 0,

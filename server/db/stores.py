@@ -47,6 +47,8 @@ _MIGRATED_SECONDS = 300.0
 _MIGRATED_POLL_SECONDS = 0.5
 _APP_CONNECTIONS = 8
 _SYSTEM_CONNECTIONS = 4
+_CALLER_CONNECTIONS = 4
+"""Of the system's role too, for what callers ask of it: however many ask, leases are renewed and turns go on by those above."""
 
 
 @dataclass(frozen=True)
@@ -81,6 +83,7 @@ async def open_postgres(settings: Settings) -> AsyncIterator[Stores]:
         await _until_there(system_url)
     async with (
         open_database(system_url, name="system", setting="TREADLE_DATABASE_SYSTEM_URL", size=_SYSTEM_CONNECTIONS) as system,
+        open_database(system_url, name="callers", setting="TREADLE_DATABASE_SYSTEM_URL", size=_CALLER_CONNECTIONS) as callers,
         _open_journal(system_url) as journal,
         open_database(app_url, name="app", setting="TREADLE_DATABASE_URL", size=_APP_CONNECTIONS) as app,
     ):
@@ -93,11 +96,11 @@ async def open_postgres(settings: Settings) -> AsyncIterator[Stores]:
             turns=PostgresTurnStore(app, system, limits),
             queue=PostgresTurnQueue(system, limits),
             events=PostgresEventStore(journal, system),
-            keys=PostgresKeyStore(system),
+            keys=PostgresKeyStore(callers),
             usage=PostgresUsageStore(system),
             inputs=PostgresInputStore(app, limits),
             desk=PostgresDeskStore(system, limits),
-            history=PostgresHistoryStore(app, system),
+            history=PostgresHistoryStore(app, callers, system),
             credentials=PostgresCredentialStore(app, system),
             pull_requests=PostgresPullRequestStore(system),
             legacy=PostgresLegacyStore(system),

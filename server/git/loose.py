@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import hashlib
 import os
-import tempfile
+import secrets
 import zlib
 from collections.abc import Iterable
 from concurrent.futures import ThreadPoolExecutor
@@ -16,8 +16,10 @@ from dataclasses import dataclass
 from itertools import islice
 from pathlib import Path
 
-_FLUSHED_TOGETHER = 8
 _OPEN = 64
+_FLUSHING = ThreadPoolExecutor(16, "flush")
+"""Of all edits: to make threads takes longer than to flush a file."""
+_NEW = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC
 
 
 @dataclass(frozen=True)
@@ -37,16 +39,15 @@ def loose(kind: str, content: bytes) -> Loose:
 def store(mirror: Path, objects: Iterable[Loose]) -> None:
     """Write them, also those that are there: an old copy that nothing names may be about to be removed. Blocks. Errors: OSError."""
     todo = iter(objects)
-    with ThreadPoolExecutor(_FLUSHED_TOGETHER) as threads:
-        while group := list(islice(todo, _OPEN)):
-            _store(mirror, group, threads)
+    while group := list(islice(todo, _OPEN)):
+        _store(mirror, group)
 
 
-def _store(mirror: Path, group: Iterable[Loose], threads: ThreadPoolExecutor) -> None:
+def _store(mirror: Path, group: Iterable[Loose]) -> None:
     descriptors: list[int] = []
     try:
         descriptors.extend(_put(mirror / "objects" / each.id[:2], each) for each in group)
-        list(threads.map(os.fsync, descriptors))
+        list(_FLUSHING.map(os.fsync, descriptors))
     finally:
         for descriptor in descriptors:
             os.close(descriptor)
@@ -54,16 +55,17 @@ def _store(mirror: Path, group: Iterable[Loose], threads: ThreadPoolExecutor) ->
 
 def _put(directory: Path, each: Loose) -> int:
     """Whole, or not there. The file, still open, after it got its name: flushing it then makes the name durable too."""
+    name = os.path.join(directory, f"tmp_obj_{secrets.token_hex(8)}")  # noqa: PTH118 - a Path would take longer than the rest
     try:
-        descriptor, name = tempfile.mkstemp(prefix="tmp_obj_", dir=directory)
+        descriptor = os.open(name, _NEW, 0o444)
     except FileNotFoundError:
         directory.mkdir(exist_ok=True)
-        descriptor, name = tempfile.mkstemp(prefix="tmp_obj_", dir=directory)
+        descriptor = os.open(name, _NEW, 0o444)
     try:
-        with os.fdopen(os.dup(descriptor), "wb") as file:
-            file.write(zlib.compress(each.data, 1))
-        os.fchmod(descriptor, 0o444)
-        Path(name).rename(directory / each.id[2:])
+        data = memoryview(zlib.compress(each.data, 1))
+        while data:
+            data = data[os.write(descriptor, data) :]
+        os.rename(name, directory / each.id[2:])  # noqa: PTH104
     except BaseException:
         os.close(descriptor)
         Path(name).unlink(missing_ok=True)

@@ -49,6 +49,15 @@ class Mirrors:
             yield path
 
     @asynccontextmanager
+    async def added_to(self, repository: Repository, *, seconds: float) -> AsyncIterator[Path]:
+        """The same for who only adds objects, without a git: what a killed one left is not in the way, and is left to others."""
+        path = self.path(repository)
+        async with self._opened(path.with_suffix(".lock")) as lock:
+            os.utime(lock)
+            await self._share(lock, path, seconds, clean=False)
+            yield path
+
+    @asynccontextmanager
     async def fetching(self, repository: Repository, *, seconds: float) -> AsyncIterator[Path]:
         """The same for the one who may write what the remote has (`fetched_ref`). Errors: TimeoutError."""
         async with self._opened(self.path(repository).with_suffix(".fetch")) as lock:
@@ -97,11 +106,11 @@ class Mirrors:
             HELD_LOCKS.reset(token)
             os.close(descriptor)
 
-    async def _share(self, lock: int, path: Path, seconds: float) -> None:
+    async def _share(self, lock: int, path: Path, seconds: float, *, clean: bool = True) -> None:
         """The first one cleans up. To share its lock then, it lets go of it for a moment, in which the mirror may even be removed."""
         deadline = time.monotonic() + seconds
         while True:
-            if _locked(lock, fcntl.LOCK_EX):
+            if (clean or not _is_made(path)) and _locked(lock, fcntl.LOCK_EX):
                 await self._clean(path)
             if _locked(lock, fcntl.LOCK_SH):
                 if _is_made(path):
@@ -110,7 +119,8 @@ class Mirrors:
             if time.monotonic() > deadline:
                 raise TimeoutError
             await asyncio.sleep(_POLL_SECONDS)
-        await to_its_end(lambda: _unlink(_stale(path)))
+        if clean:
+            await to_its_end(lambda: _unlink(_stale(path)))
 
     async def _clean(self, path: Path) -> None:
         await self._ensure(path)

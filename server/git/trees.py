@@ -87,7 +87,7 @@ class GitTrees:
     ) -> Edited:
         """A commit with all edits, or none."""
         with _failing(commit):
-            async with self.mirrors.used(repository, seconds=self.lock_seconds) as mirror:
+            async with self.mirrors.added_to(repository, seconds=self.lock_seconds) as mirror:
                 return await edit_commit(self.objects, mirror, commit, edits, author=author, at=at, message=message)
 
     async def keep(self, repository: Repository, session_id: str, commit: str) -> None:

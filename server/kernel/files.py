@@ -6,6 +6,7 @@ import asyncio
 import re
 import time
 from collections.abc import AsyncGenerator, Awaitable, Callable, Coroutine, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from functools import partial
@@ -26,7 +27,7 @@ from server.kernel.errors import (
     WorkspaceFailed,
 )
 from server.kernel.finish import Finishing
-from server.kernel.history import NewSnapshot, SnapshotKind
+from server.kernel.history import LogEnd, NewSnapshot, SnapshotKind
 from server.kernel.identity import Principal
 from server.kernel.journal import Notes
 from server.kernel.live import Live, told
@@ -68,6 +69,8 @@ MAX_LISTED_FILES = 1000
 _TRIES = 8
 """How often an edit is made anew on a head that has moved. In one process edits take turns, so only other replicas and turns move it."""
 _FRESH_SECONDS = 60.0
+_KEEP_SECONDS = 0.5
+"""Edits come in bursts, and the three git processes that keep one take longer than it did."""
 _REMEMBERED = 1024
 
 _COMMIT = re.compile(r"[0-9a-f]{40}")
@@ -151,6 +154,7 @@ class Files:
         self._to_keep: dict[str, tuple[State, str]] = {}
         """By session: its newest edit, until the mirror keeps it."""
         self._finishing = Finishing()
+        self._ending = asyncio.Event()
 
     # -- reading ------------------------------------------------------------------------------------------------------------
 
@@ -247,13 +251,14 @@ class Files:
         call = (
             self._edit_live(principal, session, edits)
             if session.active_turn_id
-            else self._commit(principal, session.id, edits, if_head, message or _message(edits))
+            else self._commit(principal, session, edits, if_head, message or _message(edits))
         )
         # A caller who leaves takes nothing back: a head that has moved is told of, and what waits counts until it is done.
         return await self._finishing.run(self._counted(principal.user_id, edits, call))
 
     async def finished(self) -> None:
-        """Wait for the edits that are under way."""
+        """Wait for the edits that are under way, at the server's end."""
+        self._ending.set()
         await self._finishing.finished()
 
     async def _counted(self, user_id: str, edits: Sequence[Edit], call: Coroutine[Any, Any, Edits]) -> Edits:
@@ -274,11 +279,14 @@ class Files:
     async def _edit_live(self, principal: Principal, session: Session, edits: Sequence[Edit]) -> Edits:
         return Edits(await self._live.edit(principal, session, edits), "")
 
-    async def _commit(self, principal: Principal, session_id: str, edits: Sequence[Edit], if_head: str, message: str) -> Edits:
-        lock = self._editing.setdefault(session_id, asyncio.Lock())
+    async def _commit(self, principal: Principal, session: Session, edits: Sequence[Edit], if_head: str, message: str) -> Edits:
+        lock = self._editing.setdefault(session.id, asyncio.Lock())
+        fresh = not lock.locked()
         async with lock:
             for tried in range(_TRIES):
-                state = await self._state(principal, session_id, HEAD)
+                if not fresh or tried:
+                    session = await self._sessions.get(principal, session.id)
+                state = await self._state_of(principal, session, HEAD)
                 if if_head not in {"", state.commit}:
                     raise HeadMoved(if_head, state.commit)
                 try:
@@ -308,7 +316,15 @@ class Files:
                     diff=diff,
                 ),
             ]
-            recorded = await self._notes.record(principal, state.session.id, head=state.session.head_commit, snapshot=snapshot, facts=facts)
+            session = state.session
+            recorded = await self._notes.record(
+                principal,
+                session.id,
+                head=session.head_commit,
+                snapshot=snapshot,
+                facts=facts,
+                end=None if session.active_turn_id else LogEnd(session.last_seq + 1, session.epoch),
+            )
             self._keep_soon(state, edited.commit)
             return Edits(edited.changes, edited.commit, recorded.number)
         return Edits(edited.changes, edited.commit)
@@ -324,6 +340,9 @@ class Files:
         kept = None
         try:
             while (wanted := self._to_keep[session_id]) is not kept:
+                with suppress(TimeoutError):
+                    await asyncio.wait_for(self._ending.wait(), _KEEP_SECONDS)
+                wanted = self._to_keep[session_id]
                 await self._keep(*wanted)
                 kept = wanted
         finally:

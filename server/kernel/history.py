@@ -39,6 +39,14 @@ class Remembered:
 
 
 @dataclass(frozen=True)
+class LogEnd:
+    """Where a session's log ended when somebody looked, and no turn ran."""
+
+    next_seq: int
+    epoch: int
+
+
+@dataclass(frozen=True)
 class NewSnapshot:
     """A commit that is about to become the session's head, and is in its mirror already."""
 

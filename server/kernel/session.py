@@ -54,6 +54,8 @@ class Session:
     """Where its workers may connect to (server/kernel/egress.py)."""
     version: int = 1
     last_seq: int = 0
+    epoch: int = 0
+    """Who may write to its log changes with it: each turn that starts adds one."""
     active_turn_id: str = ""
     open_requests: tuple[str, ...] = ()
     """Ids of the agent's requests that wait for an answer, oldest first."""

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import hashlib
 import tempfile
+import time
 from pathlib import Path
 
 import structlog
@@ -19,6 +20,9 @@ from server.kernel.ports.turn_store import TurnStore
 SNAPSHOTS_PER_SWEEP = 20
 WAITING = 1000
 """Fresh ones that wait in memory; more are found by the sweep."""
+CALM_SECONDS, LATE_SECONDS = 0.1, 2.0
+"""What was made is durable, and whoever makes the next one waits for an answer: so it is stored once nobody has made any for a moment, or
+after some time in any case."""
 
 log = structlog.get_logger()
 
@@ -42,12 +46,14 @@ class Uploads:
         self._objects = objects
         self._scratch = scratch
         self._retry_seconds = retry_seconds
-        self._fresh: asyncio.Queue[Snapshot] = asyncio.Queue(WAITING)
+        self._fresh: asyncio.Queue[tuple[float, Snapshot]] = asyncio.Queue(WAITING)
+        self._added = 0.0
 
     def add(self, snapshot: Snapshot) -> None:
         """Store it soon; it is durable in the database already, as pending."""
+        self._added = time.monotonic()
         if not self._fresh.full():
-            self._fresh.put_nowait(snapshot)
+            self._fresh.put_nowait((self._added, snapshot))
 
     async def run(self) -> None:
         """Until cancelled."""
@@ -57,7 +63,10 @@ class Uploads:
 
     async def _store_fresh(self) -> None:
         while True:
-            await self._try(await self._fresh.get())
+            added, snapshot = await self._fresh.get()
+            while (wait := min(self._added + CALM_SECONDS, added + LATE_SECONDS) - time.monotonic()) > 0:  # noqa: ASYNC110 - it gets longer meanwhile
+                await asyncio.sleep(wait)
+            await self._try(snapshot)
 
     async def _sweep(self) -> None:
         """Each sweep goes on behind the last, so that one which can never be stored keeps no other waiting."""

@@ -15,7 +15,7 @@ from server.db.stores import Stores
 from server.embedded.postgres_home import DatabaseUrls
 from server.kernel.errors import HeadMoved, InvalidField, SessionNotFound, SnapshotNotFound, TurnActive
 from server.kernel.event import Chunk
-from server.kernel.history import NewSnapshot, Snapshot, SnapshotKind
+from server.kernel.history import LogEnd, NewSnapshot, Snapshot, SnapshotKind
 from server.kernel.identity import Principal
 
 MIGRATION = (Path(versions.__path__[0]) / "0011_snapshots.sql").read_text()
@@ -82,6 +82,51 @@ async def test_an_edit_whose_answer_was_lost_is_found_when_it_is_made_again(stor
     session_id = await session_with_a_turn(stores, alice)
     assert await edit(stores, alice, session_id, A, B) == await edit(stores, alice, session_id, A, B)
     assert (await stores.sessions.get(alice, session_id)).last_seq == 2
+
+
+async def test_who_has_seen_the_end_of_the_log_needs_one_statement_and_is_refused_as_all_others(stores: Stores, alice: Principal) -> None:
+    session_id = await session_with_a_turn(stores, alice, transcript=b"remember")
+    seen = await stores.sessions.get(alice, session_id)
+    end = LogEnd(seen.last_seq + 1, seen.epoch)
+
+    async def edit_at(head: str, commit: str, who: Principal = alice) -> Snapshot:
+        return await stores.history.record(
+            who, session_id, head=head, snapshot=NewSnapshot(SnapshotKind.EDIT, commit, head, "an edit"), seal=seal, end=end
+        )
+
+    made = await edit_at(A, B)
+    assert (made.number, made.parent, made.conversation, made.stored) == (2, A, 1, False)
+    assert await edit_at(A, B) == made
+    with pytest.raises(HeadMoved):
+        await edit_at(A, C)
+    with pytest.raises(SessionNotFound):
+        await edit_at(B, C, replace(alice, user_id="somebody"))
+    now = await stores.sessions.get(alice, session_id)
+    assert (now.head_commit, now.last_seq) == (B, 2)
+    assert (await edit_at(B, C)).number == 3, "where the log went on the long way is gone"
+    seen = await stores.sessions.get(alice, session_id)
+    end = LogEnd(seen.last_seq + 1, seen.epoch)
+    await start_turn(stores, alice, session_id)
+    with pytest.raises(TurnActive):
+        await edit_at(C, D)
+
+
+async def test_edits_and_a_turn_at_once_leave_one_log(stores: Stores, alice: Principal) -> None:
+    session_id = await session_with_a_turn(stores, alice)
+    seen = await stores.sessions.get(alice, session_id)
+    end = LogEnd(seen.last_seq + 1, seen.epoch)
+    edits = [
+        stores.history.record(alice, session_id, head=A, snapshot=NewSnapshot(SnapshotKind.EDIT, letter * 40, A), seal=seal, end=end)
+        for letter in "bcdef0"
+    ]
+    *done, started = await asyncio.gather(*edits, start_turn(stores, alice, session_id), return_exceptions=True)
+    assert not isinstance(started, BaseException)
+    kept = [each for each in done if isinstance(each, Snapshot)]
+    assert len(kept) <= 1
+    assert all(isinstance(each, (Snapshot, HeadMoved, TurnActive)) for each in done)
+    now = await stores.sessions.get(alice, session_id)
+    assert (now.head_commit, now.last_seq) == ((kept[0].commit, 2) if kept else (A, 1))
+    assert started.session.head_commit == now.head_commit
 
 
 async def test_a_session_whose_turn_has_not_ended_is_left_alone(stores: Stores, alice: Principal) -> None:

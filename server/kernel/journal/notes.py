@@ -7,7 +7,7 @@ from datetime import UTC, datetime
 
 from server.kernel.errors import StoreUnavailable
 from server.kernel.event import Chunk, Envelope, Fact
-from server.kernel.history import NewSnapshot, Snapshot
+from server.kernel.history import LogEnd, NewSnapshot, Snapshot
 from server.kernel.identity import Principal
 from server.kernel.journal.journal import Journal
 from server.kernel.ports.event_codec import EventCodec
@@ -36,12 +36,21 @@ class Notes:
         self._secrets = secrets
         self._recorded = recorded
 
-    async def record(self, principal: Principal, session_id: str, *, head: str, snapshot: NewSnapshot, facts: Sequence[Fact]) -> Snapshot:
-        """Move the session's head from `head` to the snapshot's commit, and tell `facts` (at least one). After a lost answer it may be
-        called again with the same. Errors: SessionNotFound, TurnActive, HeadMoved, StoreUnavailable."""
+    async def record(
+        self,
+        principal: Principal,
+        session_id: str,
+        *,
+        head: str,
+        snapshot: NewSnapshot,
+        facts: Sequence[Fact],
+        end: LogEnd | None = None,
+    ) -> Snapshot:
+        """Move the session's head from `head` to the snapshot's commit, and tell `facts` (at least one); `end` as for HistoryStore. After
+        a lost answer it may be called again with the same. Errors: SessionNotFound, TurnActive, HeadMoved, StoreUnavailable."""
         seal = self.sealing(principal, session_id, f"{snapshot.kind.lower()}/{snapshot.commit}", facts)
         try:
-            made = await self._history.record(principal, session_id, head=head, snapshot=snapshot, seal=seal)
+            made = await self._history.record(principal, session_id, head=head, snapshot=snapshot, seal=seal, end=end)
         except StoreUnavailable:  # perhaps with the answer only: the store knows its own
             made = await self._history.record(principal, session_id, head=head, snapshot=snapshot, seal=seal)
         self._recorded(made)

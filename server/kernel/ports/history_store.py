@@ -6,7 +6,7 @@ from collections.abc import Callable, Sequence
 from typing import Protocol
 
 from server.kernel.event import Chunk
-from server.kernel.history import Moment, NewFork, NewSnapshot, Snapshot, SnapshotPage
+from server.kernel.history import LogEnd, Moment, NewFork, NewSnapshot, Snapshot, SnapshotPage
 from server.kernel.identity import Principal
 from server.kernel.push_refusal import PushOutcome
 from server.kernel.session import NewSession
@@ -23,9 +23,12 @@ class HistoryStore(Protocol):
     Errors: StoreUnavailable, and those named at each method.
     """
 
-    async def record(self, principal: Principal, session_id: str, *, head: str, snapshot: NewSnapshot, seal: Seal) -> Snapshot:
+    async def record(
+        self, principal: Principal, session_id: str, *, head: str, snapshot: NewSnapshot, seal: Seal, end: LogEnd | None = None
+    ) -> Snapshot:
         """Move the session's head from `head` to the snapshot's commit, in one transaction: the session, the snapshot with the next number
-        (not stored yet), what the session's agent remembers, and the events. When it is there already, made from this head by the same
+        (not stored yet), what the session's agent remembers, and the events. Who knows where the log ended says it, and where it still does
+        that is the sooner way. When it is there already, made from this head by the same
         call, that is found and nothing is written. Errors: SessionNotFound, TurnActive, HeadMoved."""
         ...
 
