@@ -13,7 +13,7 @@ def add_hosts(commands: Commands[Parser]) -> None:
 
 
 def _add_credential(commands: Commands[Parser]) -> None:
-    credential = add_group(commands, "credential", "store, list or remove what you have to get into code hosts, or log in at one that is GitHub")
+    credential = add_group(commands, "credential", "store, list or remove what gets you into code hosts, or log in at one that is GitHub")
     epilog = "The token is asked for, or read from standard input; it is never an argument, which others could see."
     add = add_command(credential, "add", "store a token for a host", runs="server.cli.credential:run", epilog=epilog)
     add.add_argument("host", metavar="HOST", help="github.com, or a prefix that the server's operator allows")
