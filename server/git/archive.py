@@ -7,10 +7,13 @@ import stat
 import tarfile
 import zipfile
 import zlib
-from collections.abc import AsyncGenerator
+from collections.abc import AsyncGenerator, Callable
 from contextlib import aclosing
 from datetime import UTC, datetime
-from typing import IO, Protocol, cast
+from functools import partial
+from typing import IO, Any, Protocol, cast
+
+from isal import isal_zlib
 
 from server.git.manifest import printable
 from server.git.objects import Reader
@@ -21,11 +24,10 @@ from server.kernel.ports.trees import ArchiveFormat, Kind
 
 _AHEAD = 64
 """So many files are asked for at once."""
-_PIECE = 64 * 1024
-_INLINE = 16 * 1024
-"""Larger chunks are compressed in a thread."""
+_PIECE = 256 * 1024
+_STEPS = 1000
 _LEVEL = 1
-"""Of compression: the usual one takes three times as long for a tenth less."""
+"""Of ISA-L's compression, which at this level is three times as fast as zlib's, and smaller."""
 _LINK_BYTES = 4096
 _FILES = 200_000
 """A zip's directory is kept until its end."""
@@ -59,7 +61,30 @@ async def pack(reader: Reader, tree: Node, archive: ArchiveFormat, at: datetime)
     """All files below `tree`, dated `at`. Names that a checkout would refuse are left out, and so are submodules.
     Errors: GitFailed, TreeTooLarge."""
     packer: _Packer = _Tar(at) if archive is ArchiveFormat.TAR_GZ else _Zip(at)
-    ready = bytearray()
+    packing: asyncio.Task[bytes] | None = None
+    try:
+        # While a thread packs one piece, git reads the next.
+        async with aclosing(_pieces(reader, tree, packer)) as pieces:
+            async for piece in pieces:
+                ready = await packing if packing else b""
+                packing = asyncio.create_task(asyncio.to_thread(_packed, piece))
+                if ready:
+                    yield ready
+        last = await packing if packing else b""
+        yield last + await asyncio.to_thread(packer.finish)
+    finally:
+        if packing:
+            packing.cancel()
+
+
+def _packed(steps: list[Callable[[], bytes]]) -> bytes:
+    return b"".join([step() for step in steps])
+
+
+async def _pieces(reader: Reader, tree: Node, packer: _Packer) -> AsyncGenerator[list[Callable[[], bytes]], None]:
+    """What to do with the packer, in steps that take some milliseconds together."""
+    steps: list[Callable[[], bytes]] = []
+    held = 0
     async with aclosing(_batches(reader, tree, packer)) as batches:
         async for batch in batches:
             todo = iter(batch)
@@ -68,16 +93,20 @@ async def pack(reader: Reader, tree: Node, archive: ArchiveFormat, at: datetime)
                     path, node = next(todo)
                     if node.mode == LINK:
                         target = b"".join([chunk async for chunk in chunks])
-                        ready += packer.begin(path, stat.S_IFLNK | 0o777, 0, target[:_LINK_BYTES]) + packer.end()
+                        steps += [partial(packer.begin, path, stat.S_IFLNK | 0o777, 0, target[:_LINK_BYTES]), packer.end]
                         continue
-                    ready += packer.begin(path, 0o755 if node.kind is Kind.EXECUTABLE else 0o644, info.size, b"")
+                    steps.append(partial(packer.begin, path, 0o755 if node.kind is Kind.EXECUTABLE else 0o644, info.size, b""))
                     async for chunk in chunks:
-                        ready += packer.add(chunk) if len(chunk) < _INLINE else await asyncio.to_thread(packer.add, chunk)
-                        if len(ready) >= _PIECE:
-                            yield bytes(ready)
-                            ready.clear()
-                    ready += packer.end()
-    yield bytes(ready) + await asyncio.to_thread(packer.finish)
+                        steps.append(partial(packer.add, chunk))
+                        held += len(chunk)
+                        if held >= _PIECE:
+                            yield steps
+                            steps, held = [], 0
+                    steps.append(packer.end)
+            if len(steps) >= _STEPS:
+                yield steps
+                steps, held = [], 0
+    yield steps
 
 
 async def _batches(reader: Reader, tree: Node, packer: _Packer) -> AsyncGenerator[list[tuple[bytes, Node]], None]:
@@ -99,7 +128,7 @@ async def _batches(reader: Reader, tree: Node, packer: _Packer) -> AsyncGenerato
 class _Tar:
     def __init__(self, at: datetime) -> None:
         self._at = int(at.timestamp())
-        self._gzip = zlib.compressobj(_LEVEL, wbits=16 + zlib.MAX_WBITS)
+        self._gzip = isal_zlib.compressobj(_LEVEL, wbits=16 + zlib.MAX_WBITS)
         self._size = 0
 
     def takes(self, path: bytes) -> bool:
@@ -146,8 +175,8 @@ class _Zip:
     def __init__(self, at: datetime) -> None:
         self._date = max(at.astimezone(UTC), datetime(1980, 1, 1, tzinfo=UTC)).timetuple()[:6]
         self._sink = _Sink()
-        self._archive = zipfile.ZipFile(cast("IO[bytes]", self._sink), "w", zipfile.ZIP_DEFLATED, compresslevel=_LEVEL)
-        self._file: IO[bytes] | None = None
+        self._archive = zipfile.ZipFile(cast("IO[bytes]", self._sink), "w", zipfile.ZIP_DEFLATED)
+        self._file: Any = None
 
     def takes(self, path: bytes) -> bool:
         """Programs for Windows take a backslash for a slash, and so find ways out that `is_safe_path` does not see."""
@@ -160,15 +189,15 @@ class _Zip:
         info.create_system = 3  # Unix: `external_attr` holds a mode
         info.external_attr = (mode if stat.S_ISLNK(mode) else stat.S_IFREG | mode) << 16
         self._file = self._archive.open(info, "w", force_zip64=size >= zipfile.ZIP64_LIMIT)
+        # What `open` would take from zlib. It has no way to be told of another; its other half, the directory, is what we want of it.
+        self._file._compressor = isal_zlib.compressobj(_LEVEL, wbits=-zlib.MAX_WBITS)
         return self.add(link)
 
     def add(self, data: bytes) -> bytes:
-        assert self._file is not None  # noqa: S101 - `begin` came before
         self._file.write(data)
         return self._sink.taken()
 
     def end(self) -> bytes:
-        assert self._file is not None  # noqa: S101 - `begin` came before
         self._file.close()
         return self._sink.taken()
 
