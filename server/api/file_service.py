@@ -109,7 +109,14 @@ class FileService:
     async def edit_files(self, principal: Principal, request: pb.EditFilesRequest, _: Context) -> pb.EditFilesResponse:
         """Change files."""
         edits = [_edit(edit) for edit in request.edits]
-        done = await self._files.edit(principal, request.session_id, edits, if_head=request.if_head, message=request.message)
+        done = await self._files.edit(
+            principal,
+            request.session_id,
+            edits,
+            if_head=request.if_head,
+            message=request.message,
+            request_id=request.request_id,
+        )
         files = [_edited(edit, change) for edit, change in zip(edits, done.changes, strict=True)]
         return pb.EditFilesResponse(files=files, commit=done.commit, snapshot=done.number)
 

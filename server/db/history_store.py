@@ -4,19 +4,20 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Sequence
-from contextlib import asynccontextmanager
+from collections.abc import AsyncIterator, Iterator, Sequence
+from contextlib import asynccontextmanager, contextmanager
+from dataclasses import replace
 
 import asyncpg
 
 from server.db.pool import Database
 from server.db.queries import SQL
-from server.db.rows import parse_uuid, snapshot_from
+from server.db.rows import changes_from, changes_to, parse_uuid, snapshot_from
 from server.db.session_store import insert_session, load_session, lock_session, refuse_in_the_way
 from server.db.transcripts import pack
 from server.kernel.errors import HeadMoved, InvalidField, SnapshotNotFound
 from server.kernel.event import Chunk
-from server.kernel.history import LogEnd, Moment, NewFork, NewSnapshot, Snapshot, SnapshotPage
+from server.kernel.history import AlreadyAnswered, Answer, LogEnd, Moment, NewFork, NewSnapshot, Snapshot, SnapshotPage
 from server.kernel.identity import Principal
 from server.kernel.ports.history_store import Seal
 from server.kernel.push_refusal import PushOutcome
@@ -66,6 +67,10 @@ class PostgresHistoryStore:
                 snapshot.parent,
                 snapshot.message,
             )
+            if snapshot.answer is not None:
+                answer = replace(snapshot.answer, commit=made["commit"], number=made["number"])
+                if not await _answer(connection, principal, session_id, answer):
+                    raise AlreadyAnswered
             await _append(connection, principal, session_id, seal(position["next_seq"], position["epoch"]))
             return snapshot_from(made)
 
@@ -74,23 +79,30 @@ class PostgresHistoryStore:
     ) -> Snapshot | None:
         """None, and nothing, where the session is not as it was seen."""
         chunk = seal(end.next_seq, end.epoch)
+        values = (
+            *(principal.tenant_id, principal.user_id, session_id),
+            *(snapshot.kind, snapshot.commit, snapshot.parent, snapshot.message),
+            *(end.next_seq, end.epoch, head),
+            *(chunk.last_seq, chunk.data),
+            *_asked(snapshot.answer),
+        )
         async with self._callers.connection() as connection:
-            row = await connection.fetchrow(
-                SQL["record_where_seen"],
-                principal.tenant_id,
-                principal.user_id,
-                session_id,
-                snapshot.kind,
-                snapshot.commit,
-                snapshot.parent,
-                snapshot.message,
-                end.next_seq,
-                end.epoch,
-                head,
-                chunk.last_seq,
-                chunk.data,
-            )
+            with _answered_once():
+                row = await connection.fetchrow(SQL["record_where_seen"], *values)
         return row and snapshot_from(row)
+
+    async def answer(self, principal: Principal, session_id: str, answer: Answer) -> bool:
+        """See HistoryStore."""
+        async with self._app.tenant(principal.tenant_id) as connection:
+            return await _answer(connection, principal, session_id, answer)
+
+    async def answered(self, principal: Principal, session_id: str, request_id: str) -> Answer | None:
+        """See HistoryStore."""
+        async with self._app.tenant(principal.tenant_id) as connection:
+            row = await connection.fetchrow(
+                SQL["edit_answered"], principal.tenant_id, principal.user_id, parse_uuid(session_id), request_id
+            )
+        return row and Answer(request_id, row["digest"], changes_from(row["changes"]), row["commit"], row["number"])
 
     async def moment(self, principal: Principal, session_id: str, at: str) -> Moment:
         """See HistoryStore."""
@@ -210,6 +222,27 @@ async def _recall(connection: asyncpg.Connection, tenant_id: str, session_id: st
         moment.provider,
         moment.model,
     )
+
+
+@contextmanager
+def _answered_once() -> Iterator[None]:
+    """Of two at once with one request_id the second waits for the first, and is told so."""
+    try:
+        yield
+    except asyncpg.UniqueViolationError as error:
+        if error.table_name != "edit_requests":
+            raise
+        raise AlreadyAnswered from error
+
+
+def _asked(answer: Answer | None) -> tuple[str, str, str]:
+    return ("", "", "") if answer is None else (answer.request_id, answer.digest, changes_to(answer.changes))
+
+
+async def _answer(connection: asyncpg.Connection, principal: Principal, session_id: str, answer: Answer) -> bool:
+    request_id, digest, changes = _asked(answer)
+    where = (principal.tenant_id, principal.user_id, session_id)
+    return bool(await connection.fetchval(SQL["answer_edit"], *where, request_id, digest, answer.commit, answer.number, changes))
 
 
 async def _append(connection: asyncpg.Connection, principal: Principal, session_id: str, chunk: Chunk) -> None:

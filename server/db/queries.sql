@@ -685,13 +685,32 @@ WITH mine AS MATERIALIZED (
 ), told AS (
   INSERT INTO event_chunks (tenant_id, session_id, first_seq, last_seq, epoch, data)
   SELECT tenant_id, session_id, $8, $11, epoch, $12 FROM head
+), made AS (
+  INSERT INTO snapshots (tenant_id, session_id, owner_id, number, kind, commit, parent, message, actor, conversation)
+  SELECT tenant_id, id, owner_id, (SELECT coalesce(max(number), 0) + 1 FROM snapshots WHERE tenant_id = $1 AND session_id = $3),
+         $4, $5, $6, $7, owner_id,
+         (SELECT turn_number FROM transcripts c WHERE c.tenant_id = $1 AND c.session_id = $3 AND c.provider = moved.provider)
+  FROM moved
+  RETURNING *
+), answered AS (
+  INSERT INTO edit_requests (tenant_id, session_id, request_id, digest, commit, number, changes)
+  SELECT tenant_id, session_id, $13, $14, commit, number, $15 FROM made WHERE $13 <> ''
 )
-INSERT INTO snapshots (tenant_id, session_id, owner_id, number, kind, commit, parent, message, actor, conversation)
-SELECT tenant_id, id, owner_id, (SELECT coalesce(max(number), 0) + 1 FROM snapshots WHERE tenant_id = $1 AND session_id = $3),
-       $4, $5, $6, $7, owner_id,
-       (SELECT turn_number FROM transcripts c WHERE c.tenant_id = $1 AND c.session_id = $3 AND c.provider = moved.provider)
-FROM moved
-RETURNING *
+SELECT * FROM made
+
+
+-- answer_edit --
+-- No row where the request_id was answered before.
+INSERT INTO edit_requests (tenant_id, session_id, request_id, digest, commit, number, changes)
+SELECT tenant_id, id, $4, $5, $6, $7, $8 FROM sessions WHERE tenant_id = $1 AND owner_id = $2 AND id = $3
+ON CONFLICT DO NOTHING
+RETURNING true
+
+
+-- edit_answered --
+SELECT r.digest, r.commit, r.number, r.changes
+FROM edit_requests r JOIN sessions s ON s.tenant_id = r.tenant_id AND s.id = r.session_id
+WHERE r.tenant_id = $1 AND s.owner_id = $2 AND r.session_id = $3 AND r.request_id = $4
 
 
 -- forget_conversations --

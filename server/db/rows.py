@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Sequence
+from dataclasses import asdict
 from datetime import UTC, datetime
+from typing import Any
 from uuid import UUID
 
 import asyncpg
@@ -12,6 +15,7 @@ from server.kernel.agent_request import AgentRequest, Answer, Question, RequestK
 from server.kernel.code_host import PullRequest, PullRequestState
 from server.kernel.history import Snapshot, SnapshotKind
 from server.kernel.identity import Principal
+from server.kernel.ports.trees import Change, Entry, Kind
 from server.kernel.ports.turn_store import Claimed
 from server.kernel.push_refusal import PushRefusal
 from server.kernel.session import Session, SessionState
@@ -211,3 +215,17 @@ def resolution_from(row: asyncpg.Record) -> Resolution:
     """A row of `requests` that is not open: what became of it."""
     answers = tuple(Answer(question_id, tuple(options), text) for question_id, options, text in json.loads(row["answers"]))
     return Resolution(row["id"], RequestOutcome(row["outcome"]), row["option_id"], answers, row["resolved_by"], row["note"])
+
+
+def changes_to(changes: Sequence[Change | None]) -> str:
+    """As `edit_requests.changes` holds them."""
+    return json.dumps([change and asdict(change) for change in changes], separators=(",", ":"))
+
+
+def changes_from(told: str) -> tuple[Change | None, ...]:
+    """What `changes_to` has written."""
+    return tuple(each and Change(**{**each, "entry": _entry_from(each["entry"])}) for each in json.loads(told))
+
+
+def _entry_from(told: dict[str, Any] | None) -> Entry | None:
+    return None if told is None else Entry(**{**told, "kind": Kind(told["kind"])})

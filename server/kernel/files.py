@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import asyncio
+import hashlib
+import json
 import re
 import time
 from collections.abc import AsyncGenerator, Awaitable, Callable, Coroutine, Sequence
@@ -18,7 +20,9 @@ import structlog
 from server.kernel.errors import (
     HeadMoved,
     InvalidField,
+    KernelError,
     MirrorBusy,
+    RequestIdReused,
     RequestTooLarge,
     SearchTooSlow,
     SnapshotNotFound,
@@ -27,7 +31,7 @@ from server.kernel.errors import (
     WorkspaceFailed,
 )
 from server.kernel.finish import Finishing
-from server.kernel.history import LogEnd, NewSnapshot, SnapshotKind
+from server.kernel.history import AlreadyAnswered, Answer, LogEnd, NewSnapshot, SnapshotKind
 from server.kernel.identity import Principal
 from server.kernel.journal import Notes
 from server.kernel.live import Live, told
@@ -53,7 +57,7 @@ from server.kernel.quota import Quota
 from server.kernel.retrieval import Retrieval
 from server.kernel.session import Session
 from server.kernel.trailers import NO_TRAILERS, Trailers
-from server.kernel.validation import check_page_size
+from server.kernel.validation import check_page_size, check_request_id
 
 HEAD, ORIGIN = "head", "0"
 DEFAULT_PAGE, MAX_PAGE = 1000, 5000
@@ -116,6 +120,22 @@ class Edits:
     commit: str
     number: int = 0
     """Of the snapshot that was made; 0 for none."""
+
+
+@dataclass(frozen=True)
+class _Request:
+    """What a caller wants of EditFiles."""
+
+    edits: Sequence[Edit]
+    if_head: str
+    message: str
+    request_id: str
+    """Empty when it cannot come again."""
+    digest: str
+
+    def answer(self, done: Edits) -> Answer:
+        """What it is answered, for who asks again."""
+        return Answer(self.request_id, self.digest, done.changes, done.commit, done.number)
 
 
 class Files:
@@ -238,21 +258,19 @@ class Files:
 
     # -- writing ------------------------------------------------------------------------------------------------------------
 
-    async def edit(self, principal: Principal, session_id: str, edits: Sequence[Edit], *, if_head: str, message: str) -> Edits:
+    async def edit(
+        self, principal: Principal, session_id: str, edits: Sequence[Edit], *, if_head: str, message: str, request_id: str = ""
+    ) -> Edits:
         """Errors: as listed at FileService.EditFiles."""
+        check_request_id(request_id)
         if not 0 < len(edits) <= MAX_EDITS:
             raise InvalidField("edits", f"1 to {MAX_EDITS:,}")
         if len(message) > MAX_MESSAGE:
             raise RequestTooLarge("message", size=len(message), limit=MAX_MESSAGE)
         session = await self._sessions.get(principal, session_id)
-        await self._quota.check(principal)
-        if session.active_turn_id and if_head:
-            raise InvalidField("if_head", "a turn runs, and its workspace is no commit")
-        call = (
-            self._edit_live(principal, session, edits)
-            if session.active_turn_id
-            else self._commit(principal, session, edits, if_head, message or _message(edits))
-        )
+        digest = await asyncio.to_thread(_digest, edits, if_head, message) if request_id else ""
+        request = _Request(edits, if_head, message or _message(edits), request_id, digest)
+        call = self._once(principal, session, request) if request_id else self._edit(principal, session, request)
         # A caller who leaves takes nothing back: a head that has moved is told of, and what waits counts until it is done.
         return await self._finishing.run(self._counted(principal.user_id, edits, call))
 
@@ -276,10 +294,38 @@ class Files:
             if count > 1:
                 self._under_way[user_id] = (count - 1, held - size)
 
-    async def _edit_live(self, principal: Principal, session: Session, edits: Sequence[Edit]) -> Edits:
-        return Edits(await self._live.edit(principal, session, edits), "")
+    async def _once(self, principal: Principal, session: Session, request: _Request) -> Edits:
+        """The first answer, if there is one. Where edits are commits that is only seen when they are made again, and come to nothing: by
+        an answer that cannot be given twice, or because something is not as they expect it any more. Errors: RequestIdReused, those of
+        `_edit`."""
+        if session.active_turn_id and (first := await self._answered(principal, session, request)):
+            return first
+        try:
+            done = await self._edit(principal, session, request)
+        except (AlreadyAnswered, KernelError):
+            first = await self._answered(principal, session, request)
+            if first is None:
+                raise
+            return first
+        if not done.number and not await self._history.answer(principal, session.id, request.answer(done)):
+            return await self._answered(principal, session, request) or done
+        return done
 
-    async def _commit(self, principal: Principal, session: Session, edits: Sequence[Edit], if_head: str, message: str) -> Edits:
+    async def _answered(self, principal: Principal, session: Session, request: _Request) -> Edits | None:
+        first = await self._history.answered(principal, session.id, request.request_id)
+        if first and first.digest != request.digest:
+            raise RequestIdReused(request.request_id)
+        return None if first is None else Edits(first.changes, first.commit, first.number)
+
+    async def _edit(self, principal: Principal, session: Session, request: _Request) -> Edits:
+        await self._quota.check(principal)
+        if not session.active_turn_id:
+            return await self._commit(principal, session, request)
+        if request.if_head:
+            raise InvalidField("if_head", "a turn runs, and its workspace is no commit")
+        return Edits(await self._live.edit(principal, session, request.edits), "")
+
+    async def _commit(self, principal: Principal, session: Session, request: _Request) -> Edits:
         lock = self._editing.setdefault(session.id, asyncio.Lock())
         fresh = not lock.locked()
         async with lock:
@@ -287,23 +333,24 @@ class Files:
                 if not fresh or tried:
                     session = await self._sessions.get(principal, session.id)
                 state = await self._state_of(principal, session, HEAD)
-                if if_head not in {"", state.commit}:
-                    raise HeadMoved(if_head, state.commit)
+                if request.if_head not in {"", state.commit}:
+                    raise HeadMoved(request.if_head, state.commit)
                 try:
-                    return await self._edited(principal, state, edits, message)
+                    return await self._edited(principal, state, request)
                 except HeadMoved:
                     if tried + 1 == _TRIES:
                         raise
             raise AssertionError("the last try returns or raises")
 
-    async def _edited(self, principal: Principal, state: State, edits: Sequence[Edit], message: str) -> Edits:
+    async def _edited(self, principal: Principal, state: State, request: _Request) -> Edits:
         author, now = Author(principal.name, principal.email), datetime.now(UTC)
-        message = self._trailers.below(message, session_id=state.session.id, provider="")
+        message = self._trailers.below(request.message, session_id=state.session.id, provider="")
         edited = await self._reading(
-            state, lambda: self._trees.edit(state.repository, state.commit, edits, author=author, at=now, message=message)
+            state, lambda: self._trees.edit(state.repository, state.commit, request.edits, author=author, at=now, message=message)
         )
         if edited.commit != state.commit:
-            snapshot = NewSnapshot(SnapshotKind.EDIT, edited.commit, state.commit, message)
+            answer = request.answer(Edits(edited.changes, edited.commit)) if request.request_id else None
+            snapshot = NewSnapshot(SnapshotKind.EDIT, edited.commit, state.commit, message, answer)
             diff = told(edited.changes)
             facts = [
                 self._codec.file_changed(diff, turn_total=False),
@@ -427,6 +474,14 @@ def _checked(pattern: str, limit: int) -> int:
     if not 0 <= limit <= MAX_FOUND:
         raise InvalidField("limit", f"0 (for {DEFAULT_FOUND}) to {MAX_FOUND}")
     return limit or DEFAULT_FOUND
+
+
+def _digest(edits: Sequence[Edit], if_head: str, message: str) -> str:
+    whole = hashlib.sha256(json.dumps([if_head, message]).encode())
+    for edit in edits:
+        fields = {**vars(edit), "": type(edit).__name__}
+        whole.update(hashlib.sha256(fields.pop("content", b"")).digest() + json.dumps(fields, sort_keys=True).encode())
+    return whole.hexdigest()
 
 
 def _message(edits: Sequence[Edit]) -> str:

@@ -6,6 +6,8 @@ from dataclasses import dataclass
 from datetime import datetime
 from enum import StrEnum
 
+from server.kernel.ports.trees import Change
+
 
 class SnapshotKind(StrEnum):
     """Who moved the head."""
@@ -46,6 +48,23 @@ class LogEnd:
     epoch: int
 
 
+class AlreadyAnswered(Exception):
+    """The request was answered before; nothing was done."""
+
+
+@dataclass(frozen=True)
+class Answer:
+    """What a caller who asked with a request_id is told, also when he asks again."""
+
+    request_id: str
+    digest: str
+    """Tells a repeated request from another one under its id."""
+    changes: tuple[Change | None, ...]
+    commit: str = ""
+    number: int = 0
+    """As Edits; of a new snapshot both are its own."""
+
+
 @dataclass(frozen=True)
 class NewSnapshot:
     """A commit that is about to become the session's head, and is in its mirror already."""
@@ -55,6 +74,8 @@ class NewSnapshot:
     parent: str
     """What its bundle stands on: for what goes on from the head, the head."""
     message: str = ""
+    answer: Answer | None = None
+    """To the request that made it."""
     restored: Moment | None = None
     """The session goes on with what its agent remembered then, and with that agent."""
     remembered: Remembered | None = None

@@ -35,6 +35,7 @@ TABLES = {
     "inputs": "tenant_id",
     "requests": "tenant_id",
     "snapshots": "tenant_id",
+    "edit_requests": "tenant_id",
     "past_transcripts": "tenant_id",
     "doomed_objects": "tenant_id",
     "credentials": "tenant_id",

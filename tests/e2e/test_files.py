@@ -141,6 +141,29 @@ async def test_eight_edits_of_eight_files_are_all_kept(files: Calls) -> None:
     await files.client.log(files.session_id)
 
 
+async def test_a_request_that_comes_again_gets_the_first_answer_and_changes_nothing(files: Calls) -> None:
+    moved = {"move": pb.MoveEdit(path="a.txt", to="b.txt")}
+    first = await files.edit(moved, request_id="one")
+    assert (first.files[0].changed, first.snapshot) == (True, 1)
+    written = await files.edit({"write": pb.WriteEdit(path="b.txt", text="two\n")}, request_id="two")
+    assert await files.edit(moved, request_id="one") == first, "it would be FILE_NOT_FOUND"
+    await files.write("b.txt", "three\n")
+    assert await files.edit({"write": pb.WriteEdit(path="b.txt", text="two\n")}, request_id="two") == written
+    assert await files.read("b.txt") == b"three\n"
+    same = {"write": pb.WriteEdit(path="b.txt", text="three\n")}
+    nothing = await files.edit(same, request_id="nothing")
+    assert (nothing.files[0].changed, nothing.snapshot) == (False, 0)
+    await files.write("b.txt", "four\n")
+    assert await files.edit(same, request_id="nothing") == nothing
+    assert await files.read("b.txt") == b"four\n"
+    assert await files.edit(moved, request_id="one") == first
+    with pytest.raises(grpc.aio.AioRpcError) as refused:
+        await files.edit({"move": pb.MoveEdit(path="b.txt", to="c.txt")}, request_id="one")
+    assert error_info(refused.value)[:2] == (grpc.StatusCode.ALREADY_EXISTS, "REQUEST_ID_REUSED")
+    at_once = await asyncio.gather(*(files.edit({"delete": pb.DeleteEdit(path="b.txt")}, request_id="gone") for _ in range(5)))
+    assert all(each == at_once[0] for each in at_once)
+
+
 async def test_an_edit_on_another_head_is_refused_or_made_anew(files: Calls, server: Any) -> None:
     head = (await files("ListFiles")).commit
     await files.write("a.txt", "first\n")

@@ -6,7 +6,7 @@ from collections.abc import Callable, Sequence
 from typing import Protocol
 
 from server.kernel.event import Chunk
-from server.kernel.history import LogEnd, Moment, NewFork, NewSnapshot, Snapshot, SnapshotPage
+from server.kernel.history import Answer, LogEnd, Moment, NewFork, NewSnapshot, Snapshot, SnapshotPage
 from server.kernel.identity import Principal
 from server.kernel.push_refusal import PushOutcome
 from server.kernel.session import NewSession
@@ -29,7 +29,16 @@ class HistoryStore(Protocol):
         """Move the session's head from `head` to the snapshot's commit, in one transaction: the session, the snapshot with the next number
         (not stored yet), what the session's agent remembers, and the events. Who knows where the log ended says it, and where it still does
         that is the sooner way. When it is there already, made from this head by the same
-        call, that is found and nothing is written. Errors: SessionNotFound, TurnActive, HeadMoved."""
+        call, that is found and nothing is written. Errors: SessionNotFound, TurnActive, HeadMoved; AlreadyAnswered for the request of its
+        `answer`."""
+        ...
+
+    async def answer(self, principal: Principal, session_id: str, answer: Answer) -> bool:
+        """Remember what was answered to a request that made no snapshot. False, and nothing, when it was answered before."""
+        ...
+
+    async def answered(self, principal: Principal, session_id: str, request_id: str) -> Answer | None:
+        """What was answered to a request, if anything."""
         ...
 
     async def moment(self, principal: Principal, session_id: str, at: str) -> Moment:

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncGenerator, AsyncIterator, Generator, Iterator
+from collections.abc import AsyncGenerator, AsyncIterator, Generator, Iterable, Iterator
 from contextlib import aclosing, closing
 from typing import TYPE_CHECKING, Any
+from uuid import uuid4
 
 import grpc
 
@@ -95,9 +96,10 @@ class Files:
         return self._link.ask(self._link.service(FileServiceStub).DiffFiles, _diff_request(self._session_id, base, head), again=True)
 
     def edit(self, *edits: pb.FileEdit, if_head: str = "", message: str = "") -> pb.EditFilesResponse:
-        """All edits together, or none; `write`, `move`, `delete` and `make_directory` make them. Errors: FileConflict, FileExists."""
-        request = pb.EditFilesRequest(session_id=self._session_id, edits=edits, if_head=if_head, message=message)
-        return self._link.ask(self._link.service(FileServiceStub).EditFiles, request, again=False)
+        """All edits together, or none; `write`, `move`, `delete` and `make_directory` make them. When the answer gets lost they are asked
+        for again, and done once. Errors: FileConflict, FileExists."""
+        request = _edit_request(self._session_id, edits, if_head, message)
+        return self._link.ask(self._link.service(FileServiceStub).EditFiles, request, again=True)
 
     def _stream(self, method: str, request: Any) -> Iterator[bytes]:
         return (part.data for part in self._parts(method, request))
@@ -168,9 +170,10 @@ class AsyncFiles:
         return await self._link.ask(self._link.service(FileServiceStub).DiffFiles, request, again=True)
 
     async def edit(self, *edits: pb.FileEdit, if_head: str = "", message: str = "") -> pb.EditFilesResponse:
-        """All edits together, or none; `write`, `move`, `delete` and `make_directory` make them. Errors: FileConflict, FileExists."""
-        request = pb.EditFilesRequest(session_id=self._session_id, edits=edits, if_head=if_head, message=message)
-        return await self._link.ask(self._link.service(FileServiceStub).EditFiles, request, again=False)
+        """All edits together, or none; `write`, `move`, `delete` and `make_directory` make them. When the answer gets lost they are asked
+        for again, and done once. Errors: FileConflict, FileExists."""
+        request = _edit_request(self._session_id, edits, if_head, message)
+        return await self._link.ask(self._link.service(FileServiceStub).EditFiles, request, again=True)
 
     async def _stream(self, method: str, request: Any) -> AsyncIterator[bytes]:
         async with aclosing(self._parts(method, request)) as parts:
@@ -186,6 +189,10 @@ class AsyncFiles:
             raise failure_of(error) from error
         finally:
             call.cancel()
+
+
+def _edit_request(session_id: str, edits: Iterable[pb.FileEdit], if_head: str, message: str) -> pb.EditFilesRequest:
+    return pb.EditFilesRequest(session_id=session_id, edits=edits, if_head=if_head, message=message, request_id=str(uuid4()))
 
 
 def _patch_request(session_id: str, base: str, head: str, path: str) -> pb.DownloadPatchRequest:

@@ -292,16 +292,18 @@ class FileEdit(_message.Message):
     def __init__(self, write: _Optional[_Union[WriteEdit, _Mapping]] = ..., move: _Optional[_Union[MoveEdit, _Mapping]] = ..., delete: _Optional[_Union[DeleteEdit, _Mapping]] = ..., make_directory: _Optional[_Union[MakeDirectoryEdit, _Mapping]] = ...) -> None: ...
 
 class EditFilesRequest(_message.Message):
-    __slots__ = ("session_id", "edits", "if_head", "message")
+    __slots__ = ("session_id", "edits", "if_head", "message", "request_id")
     SESSION_ID_FIELD_NUMBER: _ClassVar[int]
     EDITS_FIELD_NUMBER: _ClassVar[int]
     IF_HEAD_FIELD_NUMBER: _ClassVar[int]
     MESSAGE_FIELD_NUMBER: _ClassVar[int]
+    REQUEST_ID_FIELD_NUMBER: _ClassVar[int]
     session_id: str
     edits: _containers.RepeatedCompositeFieldContainer[FileEdit]
     if_head: str
     message: str
-    def __init__(self, session_id: _Optional[str] = ..., edits: _Optional[_Iterable[_Union[FileEdit, _Mapping]]] = ..., if_head: _Optional[str] = ..., message: _Optional[str] = ...) -> None: ...
+    request_id: str
+    def __init__(self, session_id: _Optional[str] = ..., edits: _Optional[_Iterable[_Union[FileEdit, _Mapping]]] = ..., if_head: _Optional[str] = ..., message: _Optional[str] = ..., request_id: _Optional[str] = ...) -> None: ...
 
 class EditedFile(_message.Message):
     __slots__ = ("file", "changed")

@@ -964,6 +964,15 @@ export declare type EditFilesRequest = Message<"treadle.file.v1.EditFilesRequest
    * @generated from field: string message = 4;
    */
   message: string;
+
+  /**
+   * Chosen by the caller, at most 128 characters, unique in the session: the same request again changes nothing and gets the first answer.
+   * What was refused was not answered. In a live workspace it is remembered once the edits are done, so a server that ends in between does
+   * them twice.
+   *
+   * @generated from field: string request_id = 5;
+   */
+  requestId: string;
 };
 
 /**
@@ -1246,6 +1255,7 @@ export declare const FileService: GenService<{
    * something is where it shall be moved to; RESOURCE_EXHAUSTED/TOO_MANY_EDITS when 32 edits of the caller are on their way, or 64 MiB;
    * FAILED_PRECONDITION/FILE_UNUSABLE for what the system refuses in a live workspace; ABORTED/HEAD_MOVED when the session's newest commit is not `if_head`; INVALID_ARGUMENT/PATH_INVALID also for Git's own
    * directory, and for a .gitmodules or .gitattributes that Git would refuse; FAILED_PRECONDITION/FILE_TOO_LARGE;
+   * ALREADY_EXISTS/REQUEST_ID_REUSED for a request_id of other edits;
    * FAILED_PRECONDITION/TURN_ACTIVE while a turn waits for its place, is being prepared or published; RESOURCE_EXHAUSTED/STORAGE_QUOTA
    * when the snapshots of the caller's tenant take what they may.
    *
