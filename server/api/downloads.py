@@ -11,6 +11,7 @@ from google.api.httpbody_pb2 import HttpBody
 from server import telemetry
 from server.api.edge import Context
 from server.kernel.errors import DownloadStalled
+from server.kernel.files import State
 from server.kernel.stall import StallTimeout
 
 BINARY = "application/octet-stream"
@@ -37,15 +38,20 @@ class Downloads:
                 raise
             raise DownloadStalled from None
 
-    async def attach(self, context: Context, chunks: AsyncGenerator[bytes, None], *, name: str, size: int | None = None) -> None:
+    async def attach(
+        self, context: Context, chunks: AsyncGenerator[bytes, None], *, name: str, size: int | None = None, of: State | None = None
+    ) -> None:
         """Send chunks as HTTP's body, to be kept as `name`. What agents write is never shown by a browser, whatever it looks like. The
-        first chunk is waited for: what fails before it is told by the answer's status. Errors: as `send`."""
+        first chunk is waited for: what fails before it is told by the answer's status. `of` is the state that is told of. Errors: as
+        `send`."""
         async with aclosing(chunks):
             begun = await anext(chunks, b"")
             disposition = f"attachment; filename*=UTF-8''{quote(name, safe='')}"
             headers = [("content-disposition", disposition), ("x-content-type-options", "nosniff")]
             if size is not None:
                 headers.append(("x-treadle-size", str(size)))
+            if of is not None:
+                headers += [("x-treadle-commit", of.commit), ("x-treadle-behind-workspace", str(int(of.behind_workspace)))]
             await context.send_initial_metadata(headers)
             await self.send(context, chunks, _body, first=HttpBody(content_type=BINARY, data=begun).SerializeToString())
 

@@ -61,14 +61,16 @@ class FileService:
             principal, request.session_id, path=request.path, at=request.at, archive=archive
         )  # fmt: skip
         name = request.path.rpartition("/")[2] or state.repository.url.rpartition("/")[2].removesuffix(".git")
-        await self._downloads.attach(context, chunks, name=f"{name}-{state.commit[:12]}.{_SUFFIX[archive]}")
+        await self._downloads.attach(context, chunks, name=f"{name}-{state.commit[:12]}.{_SUFFIX[archive]}", of=state)
 
     async def find_files(self, principal: Principal, request: pb.FindFilesRequest, _: Context) -> pb.FindFilesResponse:
         """Find files by name."""
         found = await self._files.find(
             principal, request.session_id, pattern=request.pattern, path=request.path, at=request.at, limit=request.limit
         )
-        return pb.FindFilesResponse(files=map(_file, found.found), commit=found.commit, truncated=found.truncated)
+        return pb.FindFilesResponse(
+            files=map(_file, found.found), commit=found.commit, truncated=found.truncated, behind_workspace=found.behind_workspace
+        )
 
     async def search_files(self, principal: Principal, request: pb.SearchFilesRequest, _: Context) -> pb.SearchFilesResponse:
         """Find lines."""
@@ -83,7 +85,9 @@ class FileService:
             limit=request.limit,
         )
         matches = [pb.Match(path=match.path, line=match.line, text=match.text) for match in found.found]
-        return pb.SearchFilesResponse(matches=matches, commit=found.commit, truncated=found.truncated)
+        return pb.SearchFilesResponse(
+            matches=matches, commit=found.commit, truncated=found.truncated, behind_workspace=found.behind_workspace
+        )
 
     async def diff_files(self, principal: Principal, request: pb.DiffFilesRequest, _: Context) -> pb.DiffFilesResponse:
         """Compare two states."""
@@ -97,6 +101,7 @@ class FileService:
             truncated=diff.truncated,
             from_commit=compared.base,
             to_commit=compared.head,
+            behind_workspace=compared.behind_workspace,
         )
 
     async def download_patch(self, principal: Principal, request: pb.DownloadPatchRequest, context: Context) -> None:
@@ -104,7 +109,7 @@ class FileService:
         chunks, state = await self._files.patch(
             principal, request.session_id, base=getattr(request, "from"), head=request.to, path=request.path
         )
-        await self._downloads.attach(context, chunks, name=f"{state.commit[:12]}.patch")
+        await self._downloads.attach(context, chunks, name=f"{state.commit[:12]}.patch", of=state)
 
     async def edit_files(self, principal: Principal, request: pb.EditFilesRequest, _: Context) -> pb.EditFilesResponse:
         """Change files."""

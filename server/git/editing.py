@@ -12,7 +12,7 @@ from typing import assert_never
 from server.git.loose import Loose, loose, store
 from server.git.manifest import printable
 from server.git.objects import Objects, Reader
-from server.git.paths import DEPTH, FILE_BYTES, PATH_BYTES, check_content, writable_parts_of
+from server.git.paths import DEPTH, FILE_BYTES, KEEP, PATH_BYTES, check_content, writable_parts_of
 from server.git.refs import commit_id
 from server.git.tree_object import EXECUTABLE, FILE, TREE, TREE_BYTES, Node, children, dump, root
 from server.kernel.errors import (
@@ -29,7 +29,6 @@ from server.kernel.errors import (
 from server.kernel.ports.repositories import Author
 from server.kernel.ports.trees import Change, Delete, Edit, Edited, Entry, Kind, MakeDirectory, Move, Write
 
-KEEP = b".gitkeep"
 _OPENED = 500_000
 _MADE = 4000
 _MOVED = 10_000
@@ -265,4 +264,4 @@ def _expect(path: str, there: Node | _Directory | None, etag: str | None) -> Non
         return
     if there is not None and _kind(there) is Kind.DIRECTORY:
         raise NotAFile(path, Kind.DIRECTORY)
-    raise FileChanged(path, _etag(there))
+    raise FileChanged(path, _etag(there), expected=etag)

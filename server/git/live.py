@@ -19,7 +19,7 @@ from typing import TypeVar, assert_never
 from server.git.beneath import move, open_beneath
 from server.git.loose import loose
 from server.git.manifest import printable
-from server.git.paths import FILE_BYTES, page_key, page_token, parts_of, writable_parts_of
+from server.git.paths import FILE_BYTES, KEEP, page_key, page_token, parts_of, writable_parts_of
 from server.git.walker.names import is_git_directory
 from server.kernel.errors import (
     FileChanged,
@@ -196,8 +196,7 @@ def _edit(workspace: Path, edit: Edit) -> Change | None:
     if isinstance(edit, Delete):
         return _delete(workspace, edit)
     if isinstance(edit, MakeDirectory):
-        with _made(workspace, edit.path, writable_parts_of(edit.path)) as (_, made):
-            return Change(edit.path, "ADDED", entry=Entry(edit.path, Kind.DIRECTORY, 0, "")) if made else None
+        return _make_directory(workspace, edit)
     assert_never(edit)
 
 
@@ -228,6 +227,21 @@ def _write(workspace: Path, edit: Write) -> Change | None:
                 os.unlink(temporary, dir_fd=directory)
             raise
     return Change(edit.path, "MODIFIED" if there else "ADDED", entry=entry)
+
+
+def _make_directory(workspace: Path, edit: MakeDirectory) -> Change | None:
+    """Held by a file, as in a commit: the turn's own commit would be without it."""
+    parts = writable_parts_of(edit.path)
+    writable_parts_of(printable(b"/".join([*parts, KEEP])))
+    with _made(workspace, edit.path, parts) as (directory, made):
+        if not made:
+            return None
+        descriptor = os.open(KEEP, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC, 0o644, dir_fd=directory)
+        try:
+            _give(descriptor, directory)
+        finally:
+            os.close(descriptor)
+    return Change(f"{edit.path}/{KEEP.decode()}", "ADDED", entry=Entry(edit.path, Kind.DIRECTORY, 0, ""))
 
 
 def _move(workspace: Path, edit: Move) -> Change | None:
@@ -314,7 +328,7 @@ def _expected(directory: int, name: bytes, path: str, etag: str | None) -> os.st
         return there
     if there is not None and stat.S_ISDIR(there.st_mode):
         raise NotAFile(path, Kind.DIRECTORY)
-    raise FileChanged(path, now)
+    raise FileChanged(path, now, expected=etag)
 
 
 def _blob_id(directory: int, name: bytes) -> str:

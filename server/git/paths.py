@@ -11,6 +11,8 @@ from server.kernel.errors import InvalidField, PathInvalid
 
 FILE_BYTES = 16 * 1024 * 1024
 """The longest content of a write: a request holds no more."""
+KEEP = b".gitkeep"
+"""Makes a directory stay that nothing else is in: Git knows no empty ones."""
 PATH_BYTES = 3000
 DEPTH = 128
 _NAME_BYTES = 255

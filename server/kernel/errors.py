@@ -513,9 +513,12 @@ class NotADirectory(KernelError):
 class FileChanged(KernelError):
     """A file is not as the caller believes; `etag` is its current one, empty for none."""
 
-    def __init__(self, path: str, etag: str) -> None:
-        how = "has changed meanwhile" if etag else "is not there any more"
-        super().__init__(f"{path!r} {how}; read it again", path=path, etag=etag)
+    def __init__(self, path: str, etag: str, *, expected: str) -> None:
+        if not expected:
+            how = "is there already; to replace it, give its etag or none"
+        else:
+            how = "is not what has this etag (any more); read it again" if etag else "is not there (any more); read the directory again"
+        super().__init__(f"{path!r} {how}", path=path, etag=etag)
 
 
 class FileExists(KernelError):

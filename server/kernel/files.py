@@ -91,6 +91,8 @@ class State:
     session: Session
     repository: Repository
     commit: str
+    behind_workspace: bool = False
+    """Whether "now" was asked for, and a turn runs: what its agent has changed so far is in no commit."""
 
 
 @dataclass(frozen=True)
@@ -100,6 +102,7 @@ class Compared:
     diff: Diff
     base: str
     head: str
+    behind_workspace: bool
 
 
 @dataclass(frozen=True)
@@ -110,6 +113,7 @@ class Found(Generic[T]):
     truncated: bool
     """Whether there is more."""
     commit: str
+    behind_workspace: bool
 
 
 @dataclass(frozen=True)
@@ -185,10 +189,14 @@ class Files:
         limit = check_page_size(page_size, default=DEFAULT_PAGE, limit=MAX_PAGE)
         session = await self._sessions.get(principal, session_id)
         commit, _, behind = page_token.partition(".")
+        if behind and not _COMMIT.fullmatch(commit):
+            raise InvalidField("page_token", "is not one of this call's")
         if not at and not behind and (workspace := await self._live.workspace(session)) is not None:
             if recursive:
                 raise InvalidField("recursive", "a turn runs, and its workspace is listed one directory at a time; or ask at=head")
             return await self._live.listing(workspace, path, after=page_token, limit=limit), ""
+        if page_token and not behind:
+            raise InvalidField("page_token", "is not one of this call's, or of a turn's workspace that is gone: list it anew")
         state = await self._state_of(principal, session, commit if behind else at)
         listing = await self._reading(
             state, lambda: self._trees.listing(state.repository, state.commit, path, recursive=recursive, after=behind, limit=limit)
@@ -220,7 +228,7 @@ class Files:
         found = await self._reading(
             state, lambda: self._trees.names(state.repository, state.commit, pattern, path=path, limit=limit + 1)
         )  # fmt: skip
-        return Found(found[:limit], len(found) > limit, state.commit)
+        return Found(found[:limit], len(found) > limit, state.commit, state.behind_workspace)
 
     async def search(
         self, principal: Principal, session_id: str, *, pattern: str, regex: bool, ignore_case: bool, path: str, at: str, limit: int
@@ -232,7 +240,7 @@ class Files:
             state,
             lambda: self._trees.grep(state.repository, state.commit, pattern, path=path, regex=regex, ignore_case=ignore_case, limit=limit),
         )
-        return Found(found[:limit], len(found) > limit, state.commit)
+        return Found(found[:limit], len(found) > limit, state.commit, state.behind_workspace)
 
     async def diff(self, principal: Principal, session_id: str, *, base: str, head: str) -> Compared:
         """Two states, file by file. Errors: as listed at FileService."""
@@ -247,7 +255,7 @@ class Files:
                 raise SearchTooSlow(DIFF_SECONDS) from None
             except WorkspaceFailed as error:
                 raise StateGone(newer.commit, error.message) from error
-        return Compared(diff, older.commit, newer.commit)
+        return Compared(diff, older.commit, newer.commit, newer.behind_workspace)
 
     async def patch(
         self, principal: Principal, session_id: str, *, base: str, head: str, path: str
@@ -408,7 +416,8 @@ class Files:
 
     async def _state_of(self, principal: Principal, session: Session, at: str) -> State:
         repository = Repository(session.tenant_id, session.owner_id, session.repository_url)
-        return State(session, repository, await self._commit_at(principal, session, repository, at))
+        commit = await self._commit_at(principal, session, repository, at)
+        return State(session, repository, commit, behind_workspace=not at and bool(session.active_turn_id))
 
     async def _commit_at(self, principal: Principal, session: Session, repository: Repository, at: str) -> str:
         if at in {"", HEAD}:

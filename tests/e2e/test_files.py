@@ -164,6 +164,23 @@ async def test_a_request_that_comes_again_gets_the_first_answer_and_changes_noth
     assert all(each == at_once[0] for each in at_once)
 
 
+@pytest.mark.parametrize("token", ["zz", "zz.zz", "ab.YS50eHQ=", "..", "a" * 40, "a" * 40 + ".%"])
+async def test_a_page_token_that_is_none_is_refused(files: Calls, token: str) -> None:
+    with pytest.raises(grpc.aio.AioRpcError) as refused:
+        await files("ListFiles", page_token=token)
+    assert error_info(refused.value)[:2] in {
+        (grpc.StatusCode.INVALID_ARGUMENT, "INVALID_FIELD"),
+        (grpc.StatusCode.NOT_FOUND, "SNAPSHOT_NOT_FOUND"),
+    }
+
+
+async def test_what_stands_where_nothing_was_expected_is_told(files: Calls) -> None:
+    with pytest.raises(grpc.aio.AioRpcError, match=r"'a\.txt' is there already"):
+        await files.write("a.txt", "x", expected_etag="")
+    with pytest.raises(grpc.aio.AioRpcError, match=r"'new\.txt' is not there"):
+        await files.write("new.txt", "x", expected_etag="a" * 40)
+
+
 async def test_an_edit_on_another_head_is_refused_or_made_anew(files: Calls, server: Any) -> None:
     head = (await files("ListFiles")).commit
     await files.write("a.txt", "first\n")
@@ -207,17 +224,36 @@ async def test_while_an_agent_works_its_workspace_is_what_is_seen_and_edited(fil
         "FILE_CHANGED",
         {"path": "a.txt", "etag": done.files[0].file.etag, "done": "0"},
     )
+    (listing, names, lines, diff, newest) = await asyncio.gather(
+        files("FindFiles", pattern="own", at="head"),
+        files("FindFiles", pattern="own"),
+        files("SearchFiles", pattern="agent"),
+        files("DiffFiles"),
+        files("DiffFiles", to="head"),
+    )
+    assert [each.behind_workspace for each in (listing, names, lines, diff, newest)] == [False, True, True, True, False]
+    assert not names.files, "it is of a commit, and says so"
+    packed = files.stub.DownloadArchive(pb.DownloadArchiveRequest(session_id=files.session_id), metadata=files.client.metadata)
+    headers = dict(await packed.initial_metadata())
+    assert (headers["x-treadle-commit"], headers["x-treadle-behind-workspace"]) == (names.commit, "1")
+    packed.cancel()
+    made = {"make_directory": pb.MakeDirectoryEdit(path="empty")}
+    assert [(await files.edit(made)).files[0].changed for _ in range(2)] == [True, False]
+    moved = {"move": pb.MoveEdit(path="more.jsonl", to="moved.jsonl")}
+    assert await files.edit(moved, request_id="moved") == await files.edit(moved, request_id="moved")
     done = await files.edit({"write": pb.WriteEdit(path="go", text="seen by the agent\n", executable=True)})
     assert (done.commit, done.files[0].file.kind) == ("", pb.FILE_KIND_EXECUTABLE)
     async for _ in stream:
         pass
     log = await files.client.log(files.session_id)
     pushed = pushed_files(bare, branch_of(log))
-    assert {path: pushed[path] for path in ("own", "a.txt", "b.txt", "go", "seen")} == {
-        "own": "agent", "a.txt": "user", "b.txt": "b", "go": "seen by the agent", "seen": "seen by the agent\n0",
+    assert {path: pushed[path] for path in ("own", "a.txt", "b.txt", "go", "seen", "empty/.gitkeep")} == {
+        "own": "agent", "a.txt": "user", "b.txt": "b", "go": "seen by the agent", "seen": "seen by the agent\n0", "empty/.gitkeep": "",
     }  # fmt: skip
     told = [event for event in log if event.HasField("file_changed") and event.actor.kind == event_pb2.ACTOR_KIND_USER]
-    assert [[change.path for change in event.file_changed.changes] for event in told] == [["b.txt"], ["a.txt"], ["go"]]
+    assert [[change.path for change in event.file_changed.changes] for event in told] == [
+        ["b.txt"], ["a.txt"], ["empty/.gitkeep"], ["moved.jsonl"], ["go"],
+    ]  # fmt: skip
     assert {(event.actor.id, event.turn_id, event.file_changed.turn_total) for event in told} == {(USER, log[0].turn_id, False)}
 
 

@@ -134,14 +134,16 @@ class FindFilesRequest(_message.Message):
     def __init__(self, session_id: _Optional[str] = ..., pattern: _Optional[str] = ..., path: _Optional[str] = ..., at: _Optional[str] = ..., limit: _Optional[int] = ...) -> None: ...
 
 class FindFilesResponse(_message.Message):
-    __slots__ = ("files", "commit", "truncated")
+    __slots__ = ("files", "commit", "truncated", "behind_workspace")
     FILES_FIELD_NUMBER: _ClassVar[int]
     COMMIT_FIELD_NUMBER: _ClassVar[int]
     TRUNCATED_FIELD_NUMBER: _ClassVar[int]
+    BEHIND_WORKSPACE_FIELD_NUMBER: _ClassVar[int]
     files: _containers.RepeatedCompositeFieldContainer[File]
     commit: str
     truncated: bool
-    def __init__(self, files: _Optional[_Iterable[_Union[File, _Mapping]]] = ..., commit: _Optional[str] = ..., truncated: bool = ...) -> None: ...
+    behind_workspace: bool
+    def __init__(self, files: _Optional[_Iterable[_Union[File, _Mapping]]] = ..., commit: _Optional[str] = ..., truncated: bool = ..., behind_workspace: bool = ...) -> None: ...
 
 class SearchFilesRequest(_message.Message):
     __slots__ = ("session_id", "pattern", "regex", "ignore_case", "path", "at", "limit")
@@ -172,14 +174,16 @@ class Match(_message.Message):
     def __init__(self, path: _Optional[str] = ..., line: _Optional[int] = ..., text: _Optional[str] = ...) -> None: ...
 
 class SearchFilesResponse(_message.Message):
-    __slots__ = ("matches", "commit", "truncated")
+    __slots__ = ("matches", "commit", "truncated", "behind_workspace")
     MATCHES_FIELD_NUMBER: _ClassVar[int]
     COMMIT_FIELD_NUMBER: _ClassVar[int]
     TRUNCATED_FIELD_NUMBER: _ClassVar[int]
+    BEHIND_WORKSPACE_FIELD_NUMBER: _ClassVar[int]
     matches: _containers.RepeatedCompositeFieldContainer[Match]
     commit: str
     truncated: bool
-    def __init__(self, matches: _Optional[_Iterable[_Union[Match, _Mapping]]] = ..., commit: _Optional[str] = ..., truncated: bool = ...) -> None: ...
+    behind_workspace: bool
+    def __init__(self, matches: _Optional[_Iterable[_Union[Match, _Mapping]]] = ..., commit: _Optional[str] = ..., truncated: bool = ..., behind_workspace: bool = ...) -> None: ...
 
 class DiffFilesRequest(_message.Message):
     __slots__ = ("session_id", "to")
@@ -211,7 +215,7 @@ class FileDiff(_message.Message):
     def __init__(self, path: _Optional[str] = ..., old_path: _Optional[str] = ..., operation: _Optional[str] = ..., binary: bool = ..., additions: _Optional[int] = ..., deletions: _Optional[int] = ..., patch: _Optional[str] = ..., patch_truncated: bool = ...) -> None: ...
 
 class DiffFilesResponse(_message.Message):
-    __slots__ = ("files", "files_changed", "additions", "deletions", "truncated", "from_commit", "to_commit")
+    __slots__ = ("files", "files_changed", "additions", "deletions", "truncated", "from_commit", "to_commit", "behind_workspace")
     FILES_FIELD_NUMBER: _ClassVar[int]
     FILES_CHANGED_FIELD_NUMBER: _ClassVar[int]
     ADDITIONS_FIELD_NUMBER: _ClassVar[int]
@@ -219,6 +223,7 @@ class DiffFilesResponse(_message.Message):
     TRUNCATED_FIELD_NUMBER: _ClassVar[int]
     FROM_COMMIT_FIELD_NUMBER: _ClassVar[int]
     TO_COMMIT_FIELD_NUMBER: _ClassVar[int]
+    BEHIND_WORKSPACE_FIELD_NUMBER: _ClassVar[int]
     files: _containers.RepeatedCompositeFieldContainer[FileDiff]
     files_changed: int
     additions: int
@@ -226,7 +231,8 @@ class DiffFilesResponse(_message.Message):
     truncated: bool
     from_commit: str
     to_commit: str
-    def __init__(self, files: _Optional[_Iterable[_Union[FileDiff, _Mapping]]] = ..., files_changed: _Optional[int] = ..., additions: _Optional[int] = ..., deletions: _Optional[int] = ..., truncated: bool = ..., from_commit: _Optional[str] = ..., to_commit: _Optional[str] = ...) -> None: ...
+    behind_workspace: bool
+    def __init__(self, files: _Optional[_Iterable[_Union[FileDiff, _Mapping]]] = ..., files_changed: _Optional[int] = ..., additions: _Optional[int] = ..., deletions: _Optional[int] = ..., truncated: bool = ..., from_commit: _Optional[str] = ..., to_commit: _Optional[str] = ..., behind_workspace: bool = ...) -> None: ...
 
 class DownloadPatchRequest(_message.Message):
     __slots__ = ("session_id", "to", "path")

@@ -153,7 +153,8 @@ class FileServiceServicer(object):
 
     def DownloadArchive(self, request, context):
         """DownloadArchive packs a directory with all that is below it. Attributes of the repository (export-ignore, export-subst) do not count;
-        submodules are left out, and names that no checkout would make. An archive that was cut off does not unpack to its end.
+        submodules are left out, and names that no checkout would make. An archive that was cut off does not unpack to its end. The header
+        `x-treadle-commit` tells what was packed, and `x-treadle-behind-workspace: 1` that a turn runs whose agent's changes are not in it.
         Errors: RESOURCE_EXHAUSTED/SLOW_CONSUMER when the stream is not read for too long.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
@@ -185,7 +186,7 @@ class FileServiceServicer(object):
         raise NotImplementedError('Method not implemented!')
 
     def DownloadPatch(self, request, context):
-        """DownloadPatch is the same difference as one patch for `git apply`, whole, binary files included.
+        """DownloadPatch is the same difference as one patch for `git apply`, whole, binary files included. Headers as DownloadArchive's.
         Errors: RESOURCE_EXHAUSTED/SLOW_CONSUMER when the stream is not read for too long.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)

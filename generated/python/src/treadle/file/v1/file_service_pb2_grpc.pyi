@@ -70,7 +70,8 @@ class FileServiceStub:
     """
     DownloadArchive: _grpc.UnaryStreamMultiCallable[_file_service_pb2.DownloadArchiveRequest, _httpbody_pb2.HttpBody]
     """DownloadArchive packs a directory with all that is below it. Attributes of the repository (export-ignore, export-subst) do not count;
-    submodules are left out, and names that no checkout would make. An archive that was cut off does not unpack to its end.
+    submodules are left out, and names that no checkout would make. An archive that was cut off does not unpack to its end. The header
+    `x-treadle-commit` tells what was packed, and `x-treadle-behind-workspace: 1` that a turn runs whose agent's changes are not in it.
     Errors: RESOURCE_EXHAUSTED/SLOW_CONSUMER when the stream is not read for too long.
     """
     FindFiles: _grpc.UnaryUnaryMultiCallable[_file_service_pb2.FindFilesRequest, _file_service_pb2.FindFilesResponse]
@@ -86,7 +87,7 @@ class FileServiceStub:
     Errors: RESOURCE_EXHAUSTED/SEARCH_TOO_SLOW.
     """
     DownloadPatch: _grpc.UnaryStreamMultiCallable[_file_service_pb2.DownloadPatchRequest, _httpbody_pb2.HttpBody]
-    """DownloadPatch is the same difference as one patch for `git apply`, whole, binary files included.
+    """DownloadPatch is the same difference as one patch for `git apply`, whole, binary files included. Headers as DownloadArchive's.
     Errors: RESOURCE_EXHAUSTED/SLOW_CONSUMER when the stream is not read for too long.
     """
     EditFiles: _grpc.UnaryUnaryMultiCallable[_file_service_pb2.EditFilesRequest, _file_service_pb2.EditFilesResponse]
@@ -145,7 +146,8 @@ class FileServiceAsyncStub(FileServiceStub):
     """
     DownloadArchive: _aio.UnaryStreamMultiCallable[_file_service_pb2.DownloadArchiveRequest, _httpbody_pb2.HttpBody]  # type: ignore[assignment]
     """DownloadArchive packs a directory with all that is below it. Attributes of the repository (export-ignore, export-subst) do not count;
-    submodules are left out, and names that no checkout would make. An archive that was cut off does not unpack to its end.
+    submodules are left out, and names that no checkout would make. An archive that was cut off does not unpack to its end. The header
+    `x-treadle-commit` tells what was packed, and `x-treadle-behind-workspace: 1` that a turn runs whose agent's changes are not in it.
     Errors: RESOURCE_EXHAUSTED/SLOW_CONSUMER when the stream is not read for too long.
     """
     FindFiles: _aio.UnaryUnaryMultiCallable[_file_service_pb2.FindFilesRequest, _file_service_pb2.FindFilesResponse]  # type: ignore[assignment]
@@ -161,7 +163,7 @@ class FileServiceAsyncStub(FileServiceStub):
     Errors: RESOURCE_EXHAUSTED/SEARCH_TOO_SLOW.
     """
     DownloadPatch: _aio.UnaryStreamMultiCallable[_file_service_pb2.DownloadPatchRequest, _httpbody_pb2.HttpBody]  # type: ignore[assignment]
-    """DownloadPatch is the same difference as one patch for `git apply`, whole, binary files included.
+    """DownloadPatch is the same difference as one patch for `git apply`, whole, binary files included. Headers as DownloadArchive's.
     Errors: RESOURCE_EXHAUSTED/SLOW_CONSUMER when the stream is not read for too long.
     """
     EditFiles: _aio.UnaryUnaryMultiCallable[_file_service_pb2.EditFilesRequest, _file_service_pb2.EditFilesResponse]  # type: ignore[assignment]
@@ -241,7 +243,8 @@ class FileServiceServicer(metaclass=_abc_1.ABCMeta):
         context: _ServicerContext,
     ) -> _typing.Union[_abc.Iterator[_httpbody_pb2.HttpBody], _abc.AsyncIterator[_httpbody_pb2.HttpBody]]:
         """DownloadArchive packs a directory with all that is below it. Attributes of the repository (export-ignore, export-subst) do not count;
-        submodules are left out, and names that no checkout would make. An archive that was cut off does not unpack to its end.
+        submodules are left out, and names that no checkout would make. An archive that was cut off does not unpack to its end. The header
+        `x-treadle-commit` tells what was packed, and `x-treadle-behind-workspace: 1` that a turn runs whose agent's changes are not in it.
         Errors: RESOURCE_EXHAUSTED/SLOW_CONSUMER when the stream is not read for too long.
         """
 
@@ -281,7 +284,7 @@ class FileServiceServicer(metaclass=_abc_1.ABCMeta):
         request: _file_service_pb2.DownloadPatchRequest,
         context: _ServicerContext,
     ) -> _typing.Union[_abc.Iterator[_httpbody_pb2.HttpBody], _abc.AsyncIterator[_httpbody_pb2.HttpBody]]:
-        """DownloadPatch is the same difference as one patch for `git apply`, whole, binary files included.
+        """DownloadPatch is the same difference as one patch for `git apply`, whole, binary files included. Headers as DownloadArchive's.
         Errors: RESOURCE_EXHAUSTED/SLOW_CONSUMER when the stream is not read for too long.
         """
 

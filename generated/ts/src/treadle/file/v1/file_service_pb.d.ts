@@ -389,6 +389,13 @@ export declare type FindFilesResponse = Message<"treadle.file.v1.FindFilesRespon
    * @generated from field: bool truncated = 3;
    */
   truncated: boolean;
+
+  /**
+   * True when a turn runs and "now" was asked for: what its agent has changed since the commit, which ListFiles and ReadFile show, is not here.
+   *
+   * @generated from field: bool behind_workspace = 4;
+   */
+  behindWorkspace: boolean;
 };
 
 /**
@@ -519,6 +526,13 @@ export declare type SearchFilesResponse = Message<"treadle.file.v1.SearchFilesRe
    * @generated from field: bool truncated = 3;
    */
   truncated: boolean;
+
+  /**
+   * True when a turn runs and "now" was asked for: what its agent has changed since the commit, which ListFiles and ReadFile show, is not here.
+   *
+   * @generated from field: bool behind_workspace = 4;
+   */
+  behindWorkspace: boolean;
 };
 
 /**
@@ -684,6 +698,13 @@ export declare type DiffFilesResponse = Message<"treadle.file.v1.DiffFilesRespon
    * @generated from field: string to_commit = 7;
    */
   toCommit: string;
+
+  /**
+   * True when a turn runs and "now" was asked for: what its agent has changed since the commit, which ListFiles and ReadFile show, is not here.
+   *
+   * @generated from field: bool behind_workspace = 8;
+   */
+  behindWorkspace: boolean;
 };
 
 /**
@@ -860,7 +881,8 @@ export declare type DeleteEdit = Message<"treadle.file.v1.DeleteEdit"> & {
 export declare const DeleteEditSchema: GenMessage<DeleteEdit>;
 
 /**
- * MakeDirectoryEdit makes a directory. Git knows no empty directories, so it holds an empty file `.gitkeep`. One that is there is success.
+ * MakeDirectoryEdit makes a directory. Git knows no empty directories, so it holds an empty file `.gitkeep`, also in a live workspace. One
+ * that is there is success.
  *
  * @generated from message treadle.file.v1.MakeDirectoryEdit
  */
@@ -1191,7 +1213,8 @@ export declare const FileService: GenService<{
   },
   /**
    * DownloadArchive packs a directory with all that is below it. Attributes of the repository (export-ignore, export-subst) do not count;
-   * submodules are left out, and names that no checkout would make. An archive that was cut off does not unpack to its end.
+   * submodules are left out, and names that no checkout would make. An archive that was cut off does not unpack to its end. The header
+   * `x-treadle-commit` tells what was packed, and `x-treadle-behind-workspace: 1` that a turn runs whose agent's changes are not in it.
    * Errors: RESOURCE_EXHAUSTED/SLOW_CONSUMER when the stream is not read for too long.
    *
    * @generated from rpc treadle.file.v1.FileService.DownloadArchive
@@ -1235,7 +1258,7 @@ export declare const FileService: GenService<{
     output: typeof DiffFilesResponseSchema;
   },
   /**
-   * DownloadPatch is the same difference as one patch for `git apply`, whole, binary files included.
+   * DownloadPatch is the same difference as one patch for `git apply`, whole, binary files included. Headers as DownloadArchive's.
    * Errors: RESOURCE_EXHAUSTED/SLOW_CONSUMER when the stream is not read for too long.
    *
    * @generated from rpc treadle.file.v1.FileService.DownloadPatch
