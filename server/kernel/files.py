@@ -26,6 +26,7 @@ from server.kernel.errors import (
     RequestTooLarge,
     SearchTooSlow,
     SnapshotNotFound,
+    SnapshotUnavailable,
     StateGone,
     TooManyEdits,
     WorkspaceFailed,
@@ -76,6 +77,7 @@ _FRESH_SECONDS = 60.0
 _KEEP_SECONDS = 0.5
 """Edits come in bursts, and the three git processes that keep one take longer than it did."""
 _REMEMBERED = 1024
+_ON_ITS_WAY_SECONDS, _LOOK_SECONDS = 3.0, 0.05
 
 _COMMIT = re.compile(r"[0-9a-f]{40}")
 
@@ -468,9 +470,20 @@ class Files:
             if not state.session.head_commit:
                 self._tips.pop((state.repository, state.session.base_branch), None)
                 await self._tip(state.repository, state.session)
-            elif not await self._retrieval.ensure(state.session, state.commit):
+            elif not await self._brought(state):
                 raise
             return await call()
+
+    async def _brought(self, state: State) -> bool:
+        """See Retrieval.ensure. What another server made a moment ago is on its way into the object store: it is waited for."""
+        until = time.monotonic() + _ON_ITS_WAY_SECONDS
+        while True:
+            try:
+                return await self._retrieval.ensure(state.session, state.commit)
+            except SnapshotUnavailable:
+                if time.monotonic() > until:
+                    raise
+            await asyncio.sleep(_LOOK_SECONDS)
 
 
 def _checked(pattern: str, limit: int) -> int:
