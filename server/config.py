@@ -236,6 +236,12 @@ class Settings(WorkerSettings):
     import_retry_seconds: Seconds = Field(
         60, description="How long a workspace that cannot be read back after a turn is tried again; then it is kept where it is."
     )
+    checkpoint_seconds: float = Field(
+        300,
+        ge=0,
+        description="How often the work of a running turn is kept as a checkpoint, if it changed: a lost machine takes no more "
+        "than that with it. Seldomer where reading it would take over a twentieth of the time. 0 for never.",
+    )
     storage_tenant_mib: int = Field(
         0,
         ge=0,

@@ -258,6 +258,8 @@ class Renderer:
             # The end of a turn tells of its own.
             self._screen.label("commit", f"{git.sha[:SHORT]}  {git.message.partition(chr(10))[0]}")
             self._screen.label("diff", counts(git.files_changed, git.additions, git.deletions))
+        elif git.action == pb.GIT_ACTION_CHECKPOINTED:
+            self._screen.label("kept", f"the work so far, as {git.sha[:SHORT]}", "dim")
         elif git.action == pb.GIT_ACTION_PUSHED and not event.turn_id:
             self._screen.label("pushed", f"{git.branch} at {git.sha[:SHORT]}")
         elif git.action == pb.GIT_ACTION_PUSH_FAILED:

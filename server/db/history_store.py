@@ -22,6 +22,7 @@ from server.kernel.identity import Principal
 from server.kernel.ports.history_store import Seal
 from server.kernel.push_refusal import PushOutcome
 from server.kernel.session import NewSession
+from server.kernel.turn import Turn
 
 
 class PostgresHistoryStore:
@@ -174,6 +175,12 @@ class PostgresHistoryStore:
         """See HistoryStore."""
         async with self._callers.connection() as connection:
             return [snapshot_from(row) for row in await connection.fetch(SQL["snapshot_chain"], tenant_id, session_id, commit)]
+
+    async def checkpoint(self, turn: Turn) -> Snapshot | None:
+        """See HistoryStore."""
+        async with self._system.connection() as connection:
+            row = await connection.fetchrow(SQL["newest_checkpoint"], turn.tenant_id, turn.session_id, turn.id)
+        return None if row is None else snapshot_from(row)
 
     async def pending(self, *, limit: int, after: Snapshot | None = None) -> Sequence[Snapshot]:
         """See HistoryStore."""

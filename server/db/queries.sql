@@ -713,6 +713,19 @@ FROM edit_requests r JOIN sessions s ON s.tenant_id = r.tenant_id AND s.id = r.s
 WHERE r.tenant_id = $1 AND s.owner_id = $2 AND r.session_id = $3 AND r.request_id = $4
 
 
+-- insert_checkpoint --
+-- Behind commit_step, whose lock on the head is held. The session's head stays.
+INSERT INTO snapshots (tenant_id, session_id, owner_id, number, kind, turn_id, commit, parent, message, actor, conversation)
+SELECT $1, $3, $2, (SELECT coalesce(max(number), 0) + 1 FROM snapshots WHERE tenant_id = $1 AND session_id = $3),
+       'CHECKPOINT', $4, $6, $7, $8, $2,
+       (SELECT turn_number FROM transcripts WHERE tenant_id = $1 AND session_id = $3 AND provider = $5)
+
+
+-- newest_checkpoint --
+SELECT * FROM snapshots
+WHERE tenant_id = $1 AND session_id = $2 AND turn_id = $3 AND kind = 'CHECKPOINT' ORDER BY number DESC LIMIT 1
+
+
 -- forget_conversations --
 -- They are all in past_transcripts but for those that are older than that table.
 WITH forgotten AS (
@@ -790,9 +803,9 @@ WHERE tenant_id = $1 AND owner_id = $2 AND session_id = $3 AND (number = $4 OR (
 
 
 -- snapshot_chain --
--- From the newest snapshot of a commit back to the first, each standing on the one before.
+-- From the newest snapshot of a commit (if it can be, one that is stored) back to the first, each standing on the one before.
 WITH RECURSIVE chain AS (
-  (SELECT * FROM snapshots WHERE tenant_id = $1 AND session_id = $2 AND commit = $3 ORDER BY number DESC LIMIT 1)
+  (SELECT * FROM snapshots WHERE tenant_id = $1 AND session_id = $2 AND commit = $3 ORDER BY state = 'STORED' DESC, number DESC LIMIT 1)
   UNION ALL
   SELECT s.* FROM chain CROSS JOIN LATERAL (
     SELECT * FROM snapshots
@@ -805,7 +818,7 @@ SELECT * FROM chain ORDER BY number
 -- pending_snapshots --
 SELECT s.* FROM snapshots s
 LEFT JOIN turns t ON t.tenant_id = s.tenant_id AND t.id = s.turn_id AND t.active
-WHERE s.state = 'PENDING' AND t.id IS NULL
+WHERE s.state = 'PENDING' AND (t.id IS NULL OR s.kind = 'CHECKPOINT')
   AND ($2::timestamptz IS NULL OR (s.created_at, s.session_id, s.number) > ($2, $3::uuid, $4::int))
 ORDER BY s.created_at, s.session_id, s.number LIMIT $1
 

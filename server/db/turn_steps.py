@@ -104,3 +104,6 @@ async def commit_changes(connection: asyncpg.Connection, turn: Turn, chunk: Chun
     if (snapshot := changes.snapshot) is not None:
         about = (snapshot.kind, snapshot.commit, snapshot.parent, snapshot.message)
         await connection.execute(SQL["insert_snapshot"], turn.tenant_id, turn.owner_id, turn.session_id, *about)
+    if (snapshot := changes.checkpoint) is not None:
+        work = (snapshot.commit, snapshot.parent, snapshot.message)
+        await connection.execute(SQL["insert_checkpoint"], turn.tenant_id, turn.owner_id, turn.session_id, turn.id, turn.provider, *work)

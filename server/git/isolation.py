@@ -44,6 +44,14 @@ def compile_walker() -> None:
     compileall.compile_dir(Path(server.__file__).parent / "git/walker", quiet=2)
 
 
+def _as_owner(sandbox: Sandbox | None, workspace: Path) -> Sandbox | None:
+    """What a worker writes only its own user may read, where that is one of many, and it has not been given back yet."""
+    owner = workspace.stat()
+    if sandbox is None or sandbox.root is None or owner.st_uid in (0, sandbox.uid):
+        return sandbox
+    return replace(sandbox, uid=owner.st_uid, gid=owner.st_gid)
+
+
 async def walk(sandbox: Sandbox | None, workspace: Path, *, request: IO[bytes], limits: Limits, answer: IO[bytes], seconds: float) -> None:
     """Run the walker to its end, with a request that begins with `limits`; `answer` is an empty file. Errors: WorkspaceFailed."""
     try:
@@ -64,7 +72,7 @@ async def walk(sandbox: Sandbox | None, workspace: Path, *, request: IO[bytes], 
 async def _run(sandbox: Sandbox | None, workspace: Path, request: IO[bytes], answer: IO[bytes]) -> Completed:
     request.seek(0)
     process = await asyncio.create_subprocess_exec(
-        *walker_argv(sandbox, workspace),
+        *walker_argv(_as_owner(sandbox, workspace), workspace),
         stdin=request,
         stdout=answer,
         stderr=asyncio.subprocess.PIPE,

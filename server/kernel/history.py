@@ -1,4 +1,4 @@
-"""A session's history: every commit that its head has been at."""
+"""A session's history: every commit that its head has been at, and what running turns were at."""
 
 from __future__ import annotations
 
@@ -10,13 +10,14 @@ from server.kernel.ports.trees import Change
 
 
 class SnapshotKind(StrEnum):
-    """Who moved the head."""
+    """Who moved the head, or that nobody did."""
 
     TURN = "TURN"
     EDIT = "EDIT"
     RESTORE = "RESTORE"
     IMPORT = "IMPORT"
     CHECKPOINT = "CHECKPOINT"
+    """With a turn: its work while it ran; the head stayed. Without one: a merge with what others had pushed."""
     FORK = "FORK"
 
 

@@ -11,7 +11,7 @@ from pathlib import Path
 import structlog
 
 from server.kernel.errors import KernelError, WorkspaceFailed
-from server.kernel.history import Snapshot
+from server.kernel.history import Snapshot, SnapshotKind
 from server.kernel.ports.history_store import HistoryStore
 from server.kernel.ports.object_store import ObjectStore, StoredObject
 from server.kernel.ports.repositories import Repositories, Repository
@@ -99,7 +99,7 @@ class Uploads:
             self._objects,
             repository,
             session_id=snapshot.session_id,
-            name=snapshot.turn_id or f"snapshot-{snapshot.number}",
+            name=snapshot.turn_id if snapshot.kind is SnapshotKind.TURN and snapshot.turn_id else f"snapshot-{snapshot.number}",
             base=snapshot.parent,
             head=snapshot.commit,
             scratch=self._scratch,

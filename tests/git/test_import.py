@@ -52,6 +52,37 @@ async def test_every_kind_of_change_gives_git_s_own_tree(world: World) -> None:
     assert git(world.mirror, "log", "-1", "--format=%an <%ae> %at %B", str(found.commit)) == "Treadle <treadle@example.org> 1767323045 work"
 
 
+async def test_a_tree_that_somebody_writes_to_is_read_all_the_same(world: World) -> None:
+    base = await world.fetch()
+    workspace = await world.workspace(base)
+    done, places = threading.Event(), [workspace / "log", workspace / "here", workspace / "there"]
+    places[0].write_bytes(bytes(6 * 1024 * 1024))
+    (workspace / "quiet").write_text("q")
+
+    def write() -> None:
+        number = 0
+        with places[0].open("r+b") as large:
+            while not done.is_set():
+                number += 1
+                os.pwrite(large.fileno(), number.to_bytes(8), number * 4096 % (6 * 1024 * 1024))
+                places[1].mkdir(exist_ok=True)
+                (places[1] / f"{number}").write_text("x")
+                places[1].rename(places[2])
+                shutil.rmtree(places[2])
+
+    writer = threading.Thread(target=write)
+    writer.start()
+    try:
+        for _ in range(3):
+            found = await world.import_(workspace, base)
+            names = git(world.mirror, "ls-tree", "-r", "--name-only", str(found.commit)).split()
+            assert {"log", "quiet", "README.md"} <= set(names)
+            git(world.mirror, "fsck", "--connectivity-only", str(found.commit))
+    finally:
+        done.set()
+        writer.join()
+
+
 async def test_files_and_directories_may_take_each_other_s_place(world: World) -> None:
     base = await world.fetch()
     workspace = await world.workspace(base)

@@ -20,16 +20,20 @@ class Pack:
         self._ids: set[bytes] = set()
         self._target.write(b"PACK" + struct.pack(">II", 2, 0))
 
-    def add(self, identity: bytes, size: int, chunks: Iterable[bytes], *, kind: str = "blob") -> None:
-        """Write one object of exactly `size` bytes, unless it is in already."""
+    def add(self, identity: bytes, size: int, chunks: Iterable[bytes], *, kind: str = "blob") -> bytes:
+        """Write one object of exactly `size` bytes, unless it is in already. Returns the id of what was written."""
         if identity in self._ids:
-            return
-        self._ids.add(identity)
+            return identity
         self._target.write(_header(_KINDS[kind], size))
         compressor = zlib.compressobj(1)
+        digest = hashlib.sha1(b"%s %d\0" % (kind.encode(), size), usedforsecurity=False)
         for chunk in chunks:
+            digest.update(chunk)
             self._target.write(compressor.compress(chunk))
         self._target.write(compressor.flush())
+        written = digest.hexdigest().encode()
+        self._ids.add(written)
+        return written
 
     def holds(self, identity: bytes) -> bool:
         """Whether this object is in it."""

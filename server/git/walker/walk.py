@@ -159,8 +159,8 @@ class Walk:
             self._records.same(path, mode)
             return
         self._bytes += content.size
-        self._pack.add(content.id, content.size, content.chunks())
-        self._records.found(path, mode, content.id)
+        # What is packed may be another content than what was compared: a large file is read twice, and somebody may write to it.
+        self._records.found(path, mode, self._pack.add(content.id, content.size, content.chunks()))
 
     def _learn_ignore_file(self, directory: int, prefix: bytes, files: list[os.DirEntry[str]]) -> None:
         names = [file.name for file in files]

@@ -10,6 +10,7 @@ from server.kernel.history import Answer, LogEnd, Moment, NewFork, NewSnapshot, 
 from server.kernel.identity import Principal
 from server.kernel.push_refusal import PushOutcome
 from server.kernel.session import NewSession
+from server.kernel.turn import Turn
 
 Seal = Callable[[int, int], Chunk]
 """(first_seq, epoch) -> the chunk that begins there. Called within the transaction, so it does nothing else."""
@@ -70,12 +71,16 @@ class HistoryStore(Protocol):
 
     async def chain(self, tenant_id: str, session_id: str, commit: str) -> Sequence[Snapshot]:
         """What the commit is restored from, oldest first: each one's parent is the one before, the first one's is the remote's (or ""), and
-        the last is the newest snapshot of `commit`. Empty when the session has none of it."""
+        the last is the newest snapshot of `commit`, or one that is stored. Empty when the session has none of it."""
+        ...
+
+    async def checkpoint(self, turn: Turn) -> Snapshot | None:
+        """The newest checkpoint of a turn, if it has one."""
         ...
 
     async def pending(self, *, limit: int, after: Snapshot | None = None) -> Sequence[Snapshot]:
         """Of all tenants, those that are not stored yet, oldest first; those behind `after`, when given. Without those of turns that have
-        not ended: these store them by themselves."""
+        not ended: these store them by themselves, but for their checkpoints."""
         ...
 
     async def stored_bytes(self, principal: Principal) -> int:

@@ -103,6 +103,8 @@ class Changes:
     """What is told of the pull request of the session's branch."""
     snapshot: NewSnapshot | None = None
     """A commit that the session's head moves to, besides that of the turn."""
+    checkpoint: NewSnapshot | None = None
+    """What the turn's work was at some time; the session's head stays where it is."""
 
 
 class TurnStore(Protocol):

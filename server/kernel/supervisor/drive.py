@@ -14,11 +14,13 @@ from typing import Any, TypeVar
 from server.kernel.agent_request import RequestKind
 from server.kernel.errors import StoreUnavailable, TurnActive, WorkerProtocolBroken
 from server.kernel.event import Envelope, Fact, WorkerBatch
+from server.kernel.history import Snapshot
 from server.kernel.identity import Principal
 from server.kernel.journal import Journal, Notes, SessionLog
 from server.kernel.ports.desk_store import DeskStore, News
 from server.kernel.ports.egress import Egress
 from server.kernel.ports.event_codec import EventCodec
+from server.kernel.ports.history_store import HistoryStore
 from server.kernel.ports.launcher import Launcher, Worker, WorkerId
 from server.kernel.ports.model_gateway import ModelGateway
 from server.kernel.ports.namer import Namer
@@ -63,6 +65,11 @@ class Ports:
     trees: Trees
     retrieval: Retrieval
     notes: Notes
+    history: HistoryStore
+    recorded: Callable[[Snapshot], None]
+    """Told of each checkpoint, which has to get into the object store."""
+    checkpointing: asyncio.Semaphore
+    """How many workspaces are read at a time while their agents work."""
     launcher: Launcher
     objects: ObjectStore
     models: ModelGateway
@@ -102,6 +109,8 @@ class Limits:
     lease_seconds: float = 15.0
     import_retry_seconds: float = 60.0
     """How long a workspace that cannot be read back is tried again before it is kept as it is."""
+    checkpoint_seconds: float = 0.0
+    """How often the work of a running turn is kept; 0 for never."""
     max_turns: int = 64
     default_provider: str = "replay"
     """The agent of a session that has had none yet, for a queued input."""

@@ -6,6 +6,7 @@ import asyncio
 import time
 from dataclasses import replace
 from functools import partial
+from pathlib import Path
 
 import structlog
 
@@ -14,6 +15,9 @@ from server.kernel.errors import (
     ObjectStoreUnavailable,
     PushRefused,
     RepositoryNotAllowed,
+    SnapshotDamaged,
+    SnapshotUnavailable,
+    StoreUnavailable,
     WorkerLost,
     WorkspaceFailed,
 )
@@ -65,16 +69,20 @@ async def _import(drive: Drive) -> None:
     """Only when no process of the worker is left does anybody look at what it wrote. Errors: WorkspaceFailed, _NotEnded."""
     ports = drive.ports
     told = [_exited(drive, await _patiently_ended(drive))]
+    outcome, is_checkpoint = drive.turn.outcome, False
     try:
         imported = await _patiently_read_back(drive)
     except WorkerLost as error:  # it ran on another machine: here is nothing to read, now or later
-        told.append(ports.codec.error("WORKSPACE", error.message, retryable=False, fatal=False))
-        await drive.step("import", *told, imported=True, outcome=_worse(drive.turn.outcome, TurnCode.WORKER_LOST, error.message))
-        return
-    diff, message = Diff(), _message_by_rule(drive)
+        imported, sentence = await _last_checkpoint(drive, error)
+        is_checkpoint = True
+        told.append(ports.codec.error("WORKSPACE", sentence, retryable=False, fatal=False))
+        outcome = _worse(outcome, TurnCode.WORKER_LOST, sentence)
+    diff, message = Diff(), message_by_rule(drive)
     if imported.commit:
         diff = await sum_up(drive, drive.turn.base_commit, imported.commit)
-        if imported.agent_made_the_last:
+        if is_checkpoint:
+            log.info("turn.ends_with_checkpoint", commit=imported.commit)
+        elif imported.agent_made_the_last:
             message = drive.redactor.text(imported.kept[-1].message)
         else:
             imported, message = await _reworded(drive, imported, imported.commit, diff)
@@ -87,9 +95,41 @@ async def _import(drive: Drive) -> None:
         commit=imported.commit or "",
         commit_message=message if imported.commit else "",
         head_commit=imported.commit,
+        outcome=outcome,
     )
     if drive.prepared:
         await _keep_prepared(drive, drive.prepared)
+
+
+async def _last_checkpoint(drive: Drive, lost: WorkerLost) -> tuple[Imported, str]:
+    """What there is of the work of a worker whose files are gone, and a sentence for its user."""
+    kept = await patiently(partial(drive.ports.history.checkpoint, drive.turn))
+    if kept is None or kept.created_at is None:
+        return Imported(None, ""), f"{lost.message}; what it did is lost"
+    at = f"the checkpoint of {kept.created_at:%H:%M:%S} UTC (snapshot {kept.number})"
+    if why := await _brought(drive, kept.commit, lost):
+        again = f"to go on from it later: treadle restore {drive.session.id} --at {kept.number}"
+        return Imported(None, ""), f"{lost.message}; there is {at} of its work, which cannot be had now: {why}; {again}"
+    return Imported(kept.commit, ""), f"{lost.message}; its work is kept up to {at}; what it did after that is lost"
+
+
+async def _brought(drive: Drive, commit: str, lost: WorkerLost) -> str:
+    """Have a checkpoint's commit in the mirror, from the object store; why not, if that takes too long."""
+    deadline = time.monotonic() + drive.limits.import_retry_seconds
+    pause = _FIRST_PAUSE_SECONDS
+    while True:
+        try:
+            await drive.ports.retrieval.ensure(drive.session, commit)
+        except (SnapshotUnavailable, SnapshotDamaged) as error:
+            if isinstance(error, SnapshotDamaged) or time.monotonic() + pause > deadline:
+                log.warning("checkpoint.not_brought", commit=commit, error=error.message, lost=lost.message)
+                return error.message
+        except StoreUnavailable as error:
+            log.warning("checkpoint.retried", error=error.message, pause_s=pause)
+        else:
+            return ""
+        await asyncio.sleep(pause)
+        pause *= 2
 
 
 async def _keep_prepared(drive: Drive, digest: str) -> None:
@@ -146,7 +186,7 @@ async def _patiently_read_back(drive: Drive) -> Imported:
     while True:
         try:
             with drive.passing("import"):
-                return await _read_back(drive)
+                return await read_back(drive, await drive.ports.launcher.left(drive.worker_id))
         except WorkspaceFailed as error:
             if time.monotonic() + pause > deadline:
                 raise
@@ -206,23 +246,24 @@ async def _reworded(drive: Drive, imported: Imported, commit: str, diff: Diff) -
     """With a message by a model, if there is one; it is not worth a failure."""
     better = await commit_message_of(drive, diff)
     if better is None:
-        return imported, _message_by_rule(drive)
+        return imported, message_by_rule(drive)
     try:
         made = await drive.ports.repositories.reword(drive.repository, session_id=drive.turn.session_id, commit=commit, message=better)
     except WorkspaceFailed as error:
         log.warning("commit.not_reworded", error=error.message)
-        return imported, _message_by_rule(drive)
+        return imported, message_by_rule(drive)
     return replace(imported, commit=made), better
 
 
-async def _read_back(drive: Drive) -> Imported:
+async def read_back(drive: Drive, workspace: Path) -> Imported:
+    """What a workspace of the turn holds, as a commit. Errors: WorkspaceFailed."""
     turn = drive.turn
     return await drive.ports.repositories.import_workspace(
         drive.repository,
         session_id=turn.session_id,
-        workspace=await drive.ports.launcher.left(drive.worker_id),
+        workspace=workspace,
         parent=turn.base_commit,
-        message=_message_by_rule(drive),
+        message=message_by_rule(drive),
         author=author_of(drive.owner),
         at=turn.started_at or turn.created_at or now(),
         until=turn.concluded_at or now(),
@@ -236,7 +277,8 @@ def author_of(owner: Principal) -> Author:
     return Author(owner.name if any(map(str.isalnum, owner.name)) else owner.user_id, owner.email)
 
 
-def _message_by_rule(drive: Drive) -> str:
+def message_by_rule(drive: Drive) -> str:
+    """Of a commit with all of the turn's work."""
     return commit_message(drive, drive.shown_prompt)
 
 
@@ -273,8 +315,10 @@ async def _have_commit(drive: Drive) -> None:
         return
     await _fetch_again(drive)
     try:
-        made = await _read_back(drive)
-    except (WorkspaceFailed, WorkerLost) as error:
+        made = await read_back(drive, await ports.launcher.left(drive.worker_id))
+    except WorkerLost as error:  # then it was a checkpoint
+        await _brought(drive, turn.commit, error)
+    except WorkspaceFailed as error:
         log.warning("commit.not_made_again", commit=turn.commit, error=error.message)
     else:
         log.info("commit.made_again", commit=turn.commit, made=made.commit)

@@ -16,6 +16,7 @@ from server.kernel.event import Fact
 from server.kernel.journal.writer import RETRY_SECONDS
 from server.kernel.ports.launcher import Assignment, Worker, WorkerExit, WorkerItem, WorkerNotice, WorkerRequest, WorkerResult
 from server.kernel.supervisor.attend import hear_notice, hear_request
+from server.kernel.supervisor.checkpoint import keep_checkpoints
 from server.kernel.supervisor.drive import Drive, now
 from server.kernel.supervisor.ledger import kept_ledger
 from server.kernel.turn import Outcome, TurnCode, TurnState
@@ -141,6 +142,7 @@ async def _follow(drive: Drive, worker: Worker) -> None:
     recording = asyncio.create_task(_record(drive, worker, done))
     sides = [asyncio.create_task(_acknowledge(drive, worker)), asyncio.create_task(_stop_when_due(drive, worker, stop))]
     sides.append(asyncio.create_task(_stop_when_outgrown(drive, stop)))
+    sides.append(asyncio.create_task(keep_checkpoints(drive)))
     try:
         outcome = await _recorded(recording, sides)
     except WorkerProtocolBroken as error:

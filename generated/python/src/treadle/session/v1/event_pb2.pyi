@@ -208,6 +208,7 @@ class GitAction(int, metaclass=_enum_type_wrapper.EnumTypeWrapper):
     GIT_ACTION_UNSPECIFIED: _ClassVar[GitAction]
     GIT_ACTION_CLONED: _ClassVar[GitAction]
     GIT_ACTION_BRANCHED: _ClassVar[GitAction]
+    GIT_ACTION_CHECKPOINTED: _ClassVar[GitAction]
     GIT_ACTION_COMMITTED: _ClassVar[GitAction]
     GIT_ACTION_PUSHED: _ClassVar[GitAction]
     GIT_ACTION_PUSH_FAILED: _ClassVar[GitAction]
@@ -368,6 +369,7 @@ RAW_REASON_PARSE_ERROR: RawReason
 GIT_ACTION_UNSPECIFIED: GitAction
 GIT_ACTION_CLONED: GitAction
 GIT_ACTION_BRANCHED: GitAction
+GIT_ACTION_CHECKPOINTED: GitAction
 GIT_ACTION_COMMITTED: GitAction
 GIT_ACTION_PUSHED: GitAction
 GIT_ACTION_PUSH_FAILED: GitAction

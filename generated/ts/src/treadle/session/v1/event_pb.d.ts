@@ -3253,6 +3253,13 @@ export enum GitAction {
   BRANCHED = 2,
 
   /**
+   * While the agent worked on, the state of its files was kept: `sha`, on no branch. It is an `at` of the calls that take one.
+   *
+   * @generated from enum value: GIT_ACTION_CHECKPOINTED = 3;
+   */
+  CHECKPOINTED = 3,
+
+  /**
    * A commit was made. One event for each: first the agent's own, oldest first, then the one with what the agent did not commit.
    *
    * @generated from enum value: GIT_ACTION_COMMITTED = 4;

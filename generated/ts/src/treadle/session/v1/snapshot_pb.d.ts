@@ -39,7 +39,7 @@ export declare type Snapshot = Message<"treadle.session.v1.Snapshot"> & {
   commit: string;
 
   /**
-   * The commit that it stands on.
+   * The commit that it stands on; of a checkpoint after the first, the one before.
    *
    * @generated from field: string parent = 4;
    */
@@ -95,7 +95,7 @@ export declare type Snapshot = Message<"treadle.session.v1.Snapshot"> & {
 export declare const SnapshotSchema: GenMessage<Snapshot>;
 
 /**
- * SnapshotKind is who moved the session to a commit.
+ * SnapshotKind is who made a commit of a session, and so moved it there; but for a checkpoint of a running turn.
  *
  * @generated from enum treadle.session.v1.SnapshotKind
  */
@@ -136,7 +136,8 @@ export enum SnapshotKind {
   IMPORT = 4,
 
   /**
-   * A turn that goes on: what others had pushed to the branch, merged with what the session had not pushed.
+   * With a `turn_id` the work of a turn as it was while its agent worked, on no branch. Without one a turn that went on with what others had
+   * pushed to the branch, merged with what the session had not pushed.
    *
    * @generated from enum value: SNAPSHOT_KIND_CHECKPOINT = 5;
    */

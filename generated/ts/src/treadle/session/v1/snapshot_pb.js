@@ -25,7 +25,7 @@ export const SnapshotKindSchema = /*@__PURE__*/
   enumDesc(file_treadle_session_v1_snapshot, 0);
 
 /**
- * SnapshotKind is who moved the session to a commit.
+ * SnapshotKind is who made a commit of a session, and so moved it there; but for a checkpoint of a running turn.
  *
  * @generated from enum treadle.session.v1.SnapshotKind
  */

@@ -1,0 +1,69 @@
+"""The work of a long turn, kept while it goes on: with a machine goes only what came after the last checkpoint."""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from functools import partial
+
+import structlog
+
+from server.kernel.errors import WorkerLost, WorkspaceFailed
+from server.kernel.finish import Finishing
+from server.kernel.history import NewSnapshot, Snapshot, SnapshotKind
+from server.kernel.ports.turn_store import Changes
+from server.kernel.supervisor.drive import Drive, patiently
+from server.kernel.supervisor.publish import message_by_rule, read_back
+
+PAUSES = 20
+"""A workspace is read no longer than one part of so many of the time."""
+
+log = structlog.get_logger()
+
+
+async def keep_checkpoints(drive: Drive) -> None:
+    """Until cancelled. One that cannot be taken stops nothing: the next is tried in its time."""
+    if not drive.limits.checkpoint_seconds:
+        return
+    last = await patiently(partial(drive.ports.history.checkpoint, drive.turn))
+    pause, count, finishing = drive.limits.checkpoint_seconds, 0, Finishing()
+    try:
+        while True:
+            await asyncio.sleep(pause)
+            began, count = time.monotonic(), count + 1
+            try:
+                async with drive.ports.checkpointing:
+                    began = time.monotonic()
+                    taken = await _taken(drive, last)
+                if taken is not None:
+                    # A step that has begun is taken to its end: nobody could tell otherwise how the turn stands.
+                    last = await finishing.run(_kept(drive, taken, key=f"checkpoint.{drive.log.epoch}.{count}"))
+            except WorkerLost as error:
+                log.info("checkpoints.not_here", worker_id=str(drive.worker_id), why=error.message)
+                return
+            except WorkspaceFailed as error:
+                log.warning("checkpoint.not_taken", error=error.message)
+            pause = max(drive.limits.checkpoint_seconds, PAUSES * (time.monotonic() - began))
+    finally:
+        await finishing.finished()
+
+
+async def _taken(drive: Drive, last: Snapshot | None) -> NewSnapshot | None:
+    """The workspace as it is read while its agent writes on; None when it is as it was. The commit is the one that the turn would make of
+    these files at its end, so what did not change gives the same one again. Errors: WorkspaceFailed; WorkerLost where it is elsewhere."""
+    with drive.passing("checkpoint"):
+        imported = await read_back(drive, await drive.ports.launcher.live(drive.worker_id))
+    if not imported.commit or (last and imported.commit == last.commit):
+        return None
+    return NewSnapshot(SnapshotKind.CHECKPOINT, imported.commit, last.commit if last else drive.turn.base_commit, message_by_rule(drive))
+
+
+async def _kept(drive: Drive, taken: NewSnapshot, *, key: str) -> Snapshot | None:
+    told = drive.ports.codec.git_updated(
+        "CHECKPOINTED", repository=drive.session.repository_url, branch=drive.turn.branch, sha=taken.commit, message=taken.message
+    )
+    await drive.step("checkpoint", told, key=key, changes=Changes(checkpoint=taken))
+    made = await patiently(partial(drive.ports.history.checkpoint, drive.turn))
+    if made is not None:
+        drive.ports.recorded(made)
+    return made

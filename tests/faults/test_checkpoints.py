@@ -1,0 +1,157 @@
+"""The work of a running turn is kept while it runs: it is opened as any other state, and outlives the server, its disk and the worker."""
+
+from __future__ import annotations
+
+import asyncio
+import shutil
+from collections.abc import AsyncIterator, Iterator
+from contextlib import aclosing
+from pathlib import Path
+from typing import Any
+
+import grpc
+import pytest
+from support.git_server import GitServer, git
+from support.git_server import git_server as serving
+from support.log_checker import check_log
+from support.nursery import Nursery
+from support.postgres import open_directory
+from support.seaweedfs import S3Server, seaweedfs
+from support.treadle import Client, Killable, connected, error_info, events_of, in_process, recording, settings_for
+
+from server.config import Settings
+from server.embedded.postgres_home import DatabaseUrls
+from server.kernel.supervisor import checkpoint
+from treadle.file.v1.file_service_pb2 import ReadFileRequest
+from treadle.file.v1.file_service_pb2_grpc import FileServiceStub
+from treadle.session.v1 import event_pb2
+from treadle.session.v1 import session_service_pb2 as pb
+from treadle.session.v1.snapshot_pb2 import SNAPSHOT_KIND_CHECKPOINT, Snapshot
+
+WORK = recording(
+    {"write": "one.txt", "content": "1\n"}, {"wait_ms": 700}, {"write": "two.txt", "content": "2\n"}, {"wait_ms": 90_000}, {"say": "done"}
+)
+
+
+@pytest.fixture(scope="module")
+def s3(tmp_path_factory: pytest.TempPathFactory) -> Iterator[S3Server]:
+    with seaweedfs(tmp_path_factory.mktemp("seaweedfs")) as server:
+        yield server
+
+
+@pytest.fixture
+def git_server(tmp_path: Path) -> Iterator[GitServer]:
+    with serving(tmp_path / "host") as server:
+        server.create("acme/app", {"work.jsonl": WORK, "next.jsonl": recording({"run": "ls"}, {"write": "three.txt", "content": "3\n"})})
+        yield server
+
+
+@pytest.fixture
+def second_dir() -> Iterator[Path]:
+    with open_directory() as directory:
+        yield directory / "data"
+
+
+@pytest.fixture
+def kept_in(database: DatabaseUrls, git_server: GitServer, s3: S3Server, server_data_dir: Path) -> Any:
+    def settings(data_dir: Path, **changes: Any) -> Settings:
+        return settings_for(
+            database,
+            data_dir,
+            git_server,
+            **{
+                "object_store": "s3",
+                "s3_endpoint": s3.endpoint,
+                "s3_access_key": s3.access_key,
+                "s3_secret_key": s3.secret_key,
+                "s3_secure": False,
+                "s3_bucket": f"test-{server_data_dir.parent.name.lower().replace('_', '-')}-bucket",
+                "lease_seconds": 3.0,
+                "checkpoint_seconds": 0.2,
+                "worker_orphan_seconds": 1.0,
+                **changes,
+            },
+        )
+
+    return settings
+
+
+async def working(client: Client, git_server: GitServer, until: str) -> AsyncIterator[event_pb2.Event]:
+    """The events of a turn up to the checkpoint that has this file."""
+    stream = client.execute(repository_url=f"{git_server.url}/acme/app.git", prompt="go", provider="replay", model="work.jsonl")
+    async for frame in stream:
+        for event in frame.events.events:
+            yield event
+            if event.git_updated.action == event_pb2.GIT_ACTION_CHECKPOINTED:
+                newest, *_ = await snapshots(client, event.session_id)
+                if await read(client, event.session_id, until, at=str(newest.number)):
+                    return
+
+
+async def read(client: Client, session_id: str, path: str, *, at: str) -> bytes | None:
+    stub = FileServiceStub(client.channel)
+    try:
+        frames = stub.ReadFile(ReadFileRequest(session_id=session_id, path=path, at=at), metadata=client.metadata, timeout=60)
+        return b"".join([frame.data async for frame in frames])
+    except grpc.aio.AioRpcError as error:
+        assert error_info(error)[1] == "FILE_NOT_FOUND"
+        return None
+
+
+async def snapshots(client: Client, session_id: str) -> list[Snapshot]:
+    return list((await client.call("ListSnapshots", pb.ListSnapshotsRequest(session_id=session_id))).snapshots)
+
+
+async def test_a_running_turn_can_be_read_and_forked_as_of_its_checkpoints(
+    kept_in: Any, server_data_dir: Path, git_server: GitServer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(checkpoint, "PAUSES", 0)
+    async with in_process(kept_in(server_data_dir)) as (_, client):
+        async with aclosing(working(client, git_server, "two.txt")) as events:
+            seen = [event async for event in events]
+        session_id, sha = seen[0].session_id, seen[-1].git_updated.sha
+        newest, *older = await snapshots(client, session_id)
+        assert (newest.kind, newest.commit, newest.turn_id) == (SNAPSHOT_KIND_CHECKPOINT, sha, seen[0].turn_id)
+        assert all(each.parent == before.commit for each, before in zip([newest, *older], older, strict=False))
+        fork = (await client.call("ForkSession", pb.ForkSessionRequest(session_id=session_id, at=str(newest.number)))).session
+        assert await read(client, fork.session_id, "one.txt", at="") == b"1\n"
+        await client.call("Interrupt", pb.InterruptRequest(session_id=session_id))
+        end = (await events_of(client.resume(session_id, seen[-1].seq)))[-1].turn_completed
+        # The turn's commit is the one that the checkpoint was.
+        assert (end.status, end.commit, end.pushed) == (event_pb2.TURN_STATUS_INTERRUPTED, sha, True)
+        await client.log(session_id)
+        ended = await client.run(session_id=fork.session_id, prompt="go on", provider="replay", model="next.jsonl")
+        assert ended[-1].turn_completed.pushed
+        bare = git_server.root / "acme/app.git"
+        assert {"one.txt", "two.txt", "three.txt"} <= set(git(bare, "ls-tree", "--name-only", ended[-1].turn_completed.commit).split())
+
+
+async def test_what_a_lost_machine_had_done_is_published_up_to_its_last_checkpoint(
+    kept_in: Any, server_data_dir: Path, second_dir: Path, tmp_path: Path, git_server: GitServer, nursery: Nursery
+) -> None:
+    first = Killable(kept_in(server_data_dir), tmp_path / "first.log", nursery=nursery)
+    try:
+        await first.start()
+        async with connected(first.address, first.key) as client:
+            async with aclosing(working(client, git_server, "one.txt")) as events:
+                seen = [event async for event in events]
+            session_id = seen[0].session_id
+            async with asyncio.timeout(20):
+                while not (newest := (await snapshots(client, session_id))[0]).stored:
+                    await asyncio.sleep(0.02)
+        await first.stop(kill=True)
+        shutil.rmtree(server_data_dir)
+        async with in_process(kept_in(second_dir)) as (_, client):
+            events = await events_of(client.resume(session_id))
+            check_log(events, ended=True)
+            end = events[-1].turn_completed
+            assert (end.status, end.code) == (event_pb2.TURN_STATUS_FAILED, event_pb2.TURN_CODE_WORKER_LOST)
+            assert (end.commit, end.pushed) == (newest.commit, True)
+            (told,) = [event.error.message for event in events if event.error.code == "WORKSPACE"]
+            assert "its work is kept up to the checkpoint of " in told
+            after = await client.run(session_id=session_id, prompt="go on", provider="replay", model="next.jsonl")
+            bare = git_server.root / "acme/app.git"
+            assert git(bare, "rev-parse", f"{after[-1].turn_completed.commit}^") == newest.commit
+            assert await read(client, session_id, "one.txt", at="") == b"1\n"
+    finally:
+        await first.stop()
