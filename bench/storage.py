@@ -2,10 +2,16 @@
 
 from __future__ import annotations
 
-from bench import big_tree, files, workspaces
+from bench import big_tree, files, moved, workspaces
 from bench.report import write
 
-PARTS = {"workspace": workspaces.measure, "checkout": workspaces.check_out, "import": big_tree.measure, "files": files.measure}
+PARTS = {
+    "workspace": workspaces.measure,
+    "checkout": workspaces.check_out,
+    "import": big_tree.measure,
+    "files": files.measure,
+    "moved": moved.measure,
+}
 
 
 async def run(only: str = "") -> None:

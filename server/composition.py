@@ -43,6 +43,7 @@ from server.kernel.ports.launcher import Launcher
 from server.kernel.pull_requests import PullRequests
 from server.kernel.pushes import Pushes
 from server.kernel.quota import Quota
+from server.kernel.retention import Policy, Retention
 from server.kernel.retrieval import Retrieval
 from server.kernel.rush import Rush
 from server.kernel.sessions import Sessions
@@ -135,6 +136,16 @@ async def compose(settings: Settings, *, mark: Callable[[str], None] | None = No
             objects,
             scratch=scratch,
             retry_seconds=settings.snapshot_retry_seconds,
+        )
+        retention = Retention(
+            stores.history,
+            repositories,
+            objects,
+            retrieval,
+            policy=Policy(timedelta(days=settings.retention_days) if settings.retention_days else None),
+            scratch=scratch,
+            mark=point,
+            expired=disposal.call,
         )
         notes = Notes(stores.history, journal, codec, secrets=secrets, recorded=uploads.add)
         ports = Ports(
@@ -234,6 +245,7 @@ async def compose(settings: Settings, *, mark: Callable[[str], None] | None = No
                     "supervisor": supervisor.run,
                     "uploads": uploads.run,
                     "disposal": disposal.run,
+                    "retention": retention.run,
                     "pull_requests": pull_requests.run,
                     "webhooks": webhooks.run,
                 },

@@ -242,6 +242,12 @@ class Settings(WorkerSettings):
         description="How often the work of a running turn is kept as a checkpoint, if it changed: a lost machine takes no more "
         "than that with it. Seldomer where reading it would take over a twentieth of the time. 0 for never.",
     )
+    retention_days: float = Field(
+        0,
+        ge=0,
+        description="How long a snapshot is kept that is not its session's newest, in days; 0 for ever. Checkpoints of turns that have "
+        "ended are kept for a day.",
+    )
     storage_tenant_mib: int = Field(
         0,
         ge=0,

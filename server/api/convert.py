@@ -69,6 +69,10 @@ def snapshot(value: Snapshot) -> snapshot_pb2.Snapshot:
         created_at=timestamp(value.created_at),
         stored=value.stored,
         size=value.size,
+        actor_name=value.actor_name,
+        current=value.current,
+        pushed=value.pushed,
+        expired=value.expired,
     )
 
 

@@ -54,6 +54,7 @@ STATUS: Mapping[type[KernelError], tuple[grpc.StatusCode, str]] = {
     errors.TurnActive: (grpc.StatusCode.FAILED_PRECONDITION, "TURN_ACTIVE"),
     errors.HeadMoved: (grpc.StatusCode.ABORTED, "HEAD_MOVED"),
     errors.SnapshotNotFound: (grpc.StatusCode.NOT_FOUND, "SNAPSHOT_NOT_FOUND"),
+    errors.SnapshotExpired: (grpc.StatusCode.NOT_FOUND, "SNAPSHOT_EXPIRED"),
     errors.SnapshotUnavailable: (grpc.StatusCode.UNAVAILABLE, "SNAPSHOT_UNAVAILABLE"),
     errors.SnapshotDamaged: (grpc.StatusCode.DATA_LOSS, "SNAPSHOT_DAMAGED"),
     errors.InputNotFound: (grpc.StatusCode.NOT_FOUND, "INPUT_NOT_FOUND"),

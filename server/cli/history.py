@@ -99,7 +99,7 @@ def _show(session: Session, found: list[Snapshot]) -> None:
             (f"  by {snapshot.actor}" if snapshot.actor else "", "dim"),
             ("  current" if snapshot.commit == session.head_commit else "", "bold"),
             ("  not pushed" if snapshot.commit == session.unpushed_commit else "", "yellow"),
-            ("" if snapshot.stored else "  not in the object store yet", "yellow"),
+            ("" if snapshot.stored else "  expired" if snapshot.expired else "  not in the object store yet", "yellow"),
             hang=6,
         )
         if message := snapshot.message.partition("\n")[0]:

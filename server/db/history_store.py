@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 import asyncio
+import re
 from collections.abc import AsyncIterator, Iterator, Sequence
 from contextlib import asynccontextmanager, contextmanager
 from dataclasses import replace
@@ -12,17 +13,25 @@ import asyncpg
 
 from server.db.pool import Database
 from server.db.queries import SQL
-from server.db.rows import changes_from, changes_to, parse_uuid, snapshot_from
+from server.db.rows import changes_from, changes_to, parse_uuid, session_from, snapshot_from
 from server.db.session_store import insert_session, load_session, lock_session, refuse_in_the_way
 from server.db.transcripts import pack
-from server.kernel.errors import HeadMoved, InvalidField, SnapshotNotFound
+from server.kernel.errors import HeadMoved, InvalidField, SnapshotExpired, SnapshotNotFound
 from server.kernel.event import Chunk
 from server.kernel.history import AlreadyAnswered, Answer, LogEnd, Moment, NewFork, NewSnapshot, Snapshot, SnapshotPage
 from server.kernel.identity import Principal
 from server.kernel.ports.history_store import Seal
 from server.kernel.push_refusal import PushOutcome
-from server.kernel.session import NewSession
+from server.kernel.retention import Policy
+from server.kernel.session import NewSession, Session
 from server.kernel.turn import Turn
+
+_NUMBER = re.compile(r"[0-9]{1,9}")
+_COMMIT = re.compile(r"[0-9a-f]{7,40}")
+"""Or how it begins, as Git shows it."""
+
+
+_ANNOUNCED_SECONDS = 3600.0
 
 
 class PostgresHistoryStore:
@@ -107,18 +116,24 @@ class PostgresHistoryStore:
 
     async def moment(self, principal: Principal, session_id: str, at: str) -> Moment:
         """See HistoryStore."""
-        number = int(at) if at.isascii() and at.isdecimal() and len(at) < 10 else 0
         async with self._callers.connection() as connection:
             session = await load_session(connection, principal, session_id)
             own = (principal.tenant_id, principal.user_id, session.id)
-            if not at:
+            if at in {"", "head"}:
                 row = await connection.fetchrow(SQL["moment_now"], *own)
-            elif number:
-                row = await connection.fetchrow(SQL["moment_of_snapshot"], *own, number)
+            elif at == "0":
+                row = await connection.fetchrow(SQL["moment_of_origin"], *own)
+            elif _NUMBER.fullmatch(at):
+                row = await connection.fetchrow(SQL["moment_of_snapshot"], *own, int(at))
+            elif _COMMIT.fullmatch(at):
+                number = await connection.fetchval(SQL["snapshot_of_commit"], *own, at)
+                row = number and await connection.fetchrow(SQL["moment_of_snapshot"], *own, number)
             else:
                 row = await connection.fetchrow(SQL["moment_of_turn"], *own, parse_uuid(at))
-            if row is None:
+            if not row:
                 raise SnapshotNotFound(at)
+            if row.get("state") == "EXPIRED":
+                raise SnapshotExpired(at)
             conversation = row["conversation"]
             if conversation is not None and not await connection.fetchval(SQL["is_kept"], principal.tenant_id, session.id, conversation):
                 conversation = None
@@ -157,7 +172,8 @@ class PostgresHistoryStore:
             session = await load_session(connection, principal, session_id)
             before = int(page_token) if page_token else None
             rows = await connection.fetch(SQL["list_snapshots"], principal.tenant_id, principal.user_id, session.id, before, page_size + 1)
-        snapshots = tuple(snapshot_from(row) for row in rows[:page_size])
+        # Only the owner makes any, who is the one who asks.
+        snapshots = tuple(replace(snapshot_from(row), actor_name=principal.name) for row in rows[:page_size])
         return SnapshotPage(snapshots, str(snapshots[-1].number) if len(rows) > page_size else "")
 
     async def get(self, principal: Principal, session_id: str, *, number: int = 0, turn_id: str = "") -> Snapshot:
@@ -176,6 +192,12 @@ class PostgresHistoryStore:
         async with self._callers.connection() as connection:
             return [snapshot_from(row) for row in await connection.fetch(SQL["snapshot_chain"], tenant_id, session_id, commit)]
 
+    async def newest(self, tenant_id: str, session_id: str) -> Snapshot | None:
+        """See HistoryStore."""
+        async with self._system.connection() as connection:
+            row = await connection.fetchrow(SQL["newest_snapshot"], tenant_id, session_id)
+        return None if row is None else snapshot_from(row)
+
     async def checkpoint(self, turn: Turn) -> Snapshot | None:
         """See HistoryStore."""
         async with self._system.connection() as connection:
@@ -187,6 +209,39 @@ class PostgresHistoryStore:
         behind = (after.created_at, after.session_id, after.number) if after else (None, None, None)
         async with self._system.connection() as connection:
             return [snapshot_from(row) for row in await connection.fetch(SQL["pending_snapshots"], limit, *behind)]
+
+    async def aged(self, policy: Policy, *, limit: int, after: str) -> Sequence[Session]:
+        """See HistoryStore."""
+        async with self._system.connection() as connection:
+            rows = await connection.fetch(
+                SQL["aged_sessions"], policy.kept, policy.checkpoint_kept, policy.longest_chain, limit, parse_uuid(after)
+            )
+            return [session_from(row) for row in rows]
+
+    async def shelf(self, session: Session, policy: Policy) -> tuple[Sequence[Snapshot], frozenset[int]]:
+        """See HistoryStore."""
+        async with self._system.connection() as connection:
+            rows = await connection.fetch(SQL["shelf"], session.tenant_id, session.id, policy.kept, policy.checkpoint_kept)
+        return [snapshot_from(row) for row in rows], frozenset(row["number"] for row in rows if row["old"])
+
+    async def announce(self, tenant_id: str, key: str) -> None:
+        """See HistoryStore."""
+        async with self._system.connection() as connection:
+            await connection.execute(SQL["announce_object"], tenant_id, key, _ANNOUNCED_SECONDS)
+
+    async def rebase(self, old: Snapshot, made: Snapshot) -> bool:
+        """See HistoryStore."""
+        own = (old.tenant_id, old.session_id, old.number)
+        async with self._system.connection() as connection:
+            return (
+                await connection.fetchval(SQL["rebase_snapshot"], *own, old.key, made.parent, made.key, made.sha256, made.size) is not None
+            )
+
+    async def expire(self, session: Session, numbers: Sequence[int]) -> int:
+        """See HistoryStore."""
+        async with self._system.transaction() as connection:
+            await connection.execute(SQL["lock_head"], session.tenant_id, session.id)
+            return len(await connection.fetch(SQL["expire_snapshots"], session.tenant_id, session.id, numbers))
 
     async def stored_bytes(self, principal: Principal) -> int:
         """See HistoryStore."""

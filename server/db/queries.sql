@@ -766,6 +766,7 @@ WHERE s.tenant_id = $1 AND s.owner_id = $2 AND s.id = $3
 -- moment_of_turn --
 -- Of a turn that left no transcript: the one that it began with.
 SELECT coalesce(nullif(t.commit, ''), t.base_commit) AS commit, t.provider, t.model,
+       (SELECT s.state FROM snapshots s WHERE s.tenant_id = t.tenant_id AND s.turn_id = t.id AND s.kind = 'TURN') AS state,
        coalesce((SELECT s.conversation FROM snapshots s WHERE s.tenant_id = t.tenant_id AND s.turn_id = t.id AND s.kind = 'TURN'),
                 (SELECT max(p.turn_number) FROM remembered p
                  WHERE p.tenant_id = t.tenant_id AND p.session_id = t.session_id AND p.provider = t.provider AND p.turn_number <= t.number))
@@ -775,7 +776,7 @@ WHERE t.tenant_id = $1 AND t.owner_id = $2 AND t.session_id = $3 AND t.id = $4::
 
 
 -- moment_of_snapshot --
-SELECT n.commit, coalesce(p.provider, s.provider) AS provider, coalesce(t.model, s.model) AS model, n.conversation
+SELECT n.commit, n.state, coalesce(p.provider, s.provider) AS provider, coalesce(t.model, s.model) AS model, n.conversation
 FROM snapshots n
 JOIN sessions s ON s.tenant_id = n.tenant_id AND s.id = n.session_id
 LEFT JOIN remembered p ON p.tenant_id = n.tenant_id AND p.session_id = n.session_id AND p.turn_number = n.conversation
@@ -783,18 +784,41 @@ LEFT JOIN turns t ON t.tenant_id = n.tenant_id AND t.session_id = n.session_id A
 WHERE n.tenant_id = $1 AND n.owner_id = $2 AND n.session_id = $3 AND n.number = $4
 
 
+-- moment_of_origin --
+SELECT n.parent AS commit, s.provider, s.model, NULL::int AS conversation
+FROM snapshots n JOIN sessions s ON s.tenant_id = n.tenant_id AND s.id = n.session_id
+WHERE n.tenant_id = $1 AND n.owner_id = $2 AND n.session_id = $3 AND n.number = 1 AND n.parent <> ''
+
+
+-- snapshot_of_commit --
+-- Of which there may be several, of one commit.
+SELECT CASE WHEN count(DISTINCT commit) = 1 THEN coalesce(max(number) FILTER (WHERE state <> 'EXPIRED'), max(number)) END
+FROM snapshots WHERE tenant_id = $1 AND owner_id = $2 AND session_id = $3 AND starts_with(commit, $4)
+
+
 -- is_kept --
 SELECT EXISTS (SELECT FROM remembered WHERE tenant_id = $1 AND session_id = $2 AND turn_number = $3)
 
 
 -- newest_snapshot --
-SELECT * FROM snapshots WHERE tenant_id = $1 AND session_id = $2 ORDER BY number DESC LIMIT 1
+-- But for checkpoints of turns, which moved no head.
+SELECT * FROM snapshots
+WHERE tenant_id = $1 AND session_id = $2 AND (kind <> 'CHECKPOINT' OR turn_id IS NULL) ORDER BY number DESC LIMIT 1
 
 
 -- list_snapshots --
-SELECT * FROM snapshots
-WHERE tenant_id = $1 AND owner_id = $2 AND session_id = $3 AND ($4::int IS NULL OR number < $4)
-ORDER BY number DESC LIMIT $5
+-- Each stands on the one before, but for checkpoints of turns: what was pushed takes all with it that came before.
+WITH moved AS (
+  SELECT max(n.number) FILTER (WHERE n.commit = s.head_commit) AS head, max(n.number) FILTER (WHERE n.commit = s.pushed_commit) AS pushed
+  FROM snapshots n JOIN sessions s ON s.tenant_id = n.tenant_id AND s.id = n.session_id
+  WHERE n.tenant_id = $1 AND n.session_id = $3 AND (n.kind <> 'CHECKPOINT' OR n.turn_id IS NULL)
+    AND n.commit IN (s.head_commit, s.pushed_commit)
+)
+SELECT n.*, coalesce(n.number = moved.head, false) AS current,
+       coalesce(n.number <= moved.pushed, false) AND (n.kind <> 'CHECKPOINT' OR n.turn_id IS NULL) AS pushed
+FROM snapshots n CROSS JOIN moved
+WHERE n.tenant_id = $1 AND n.owner_id = $2 AND n.session_id = $3 AND ($4::int IS NULL OR n.number < $4)
+ORDER BY n.number DESC LIMIT $5
 
 
 -- get_snapshot --
@@ -805,11 +829,13 @@ WHERE tenant_id = $1 AND owner_id = $2 AND session_id = $3 AND (number = $4 OR (
 -- snapshot_chain --
 -- From the newest snapshot of a commit (if it can be, one that is stored) back to the first, each standing on the one before.
 WITH RECURSIVE chain AS (
-  (SELECT * FROM snapshots WHERE tenant_id = $1 AND session_id = $2 AND commit = $3 ORDER BY state = 'STORED' DESC, number DESC LIMIT 1)
+  (SELECT * FROM snapshots
+   WHERE tenant_id = $1 AND session_id = $2 AND commit = $3 AND state <> 'EXPIRED' ORDER BY state = 'STORED' DESC, number DESC LIMIT 1)
   UNION ALL
   SELECT s.* FROM chain CROSS JOIN LATERAL (
     SELECT * FROM snapshots
-    WHERE tenant_id = $1 AND session_id = $2 AND commit = chain.parent AND number < chain.number ORDER BY number DESC LIMIT 1
+    WHERE tenant_id = $1 AND session_id = $2 AND commit = chain.parent AND number < chain.number AND state <> 'EXPIRED'
+    ORDER BY number DESC LIMIT 1
   ) AS s
 )
 SELECT * FROM chain ORDER BY number
@@ -821,6 +847,85 @@ LEFT JOIN turns t ON t.tenant_id = s.tenant_id AND t.id = s.turn_id AND t.active
 WHERE s.state = 'PENDING' AND (t.id IS NULL OR s.kind = 'CHECKPOINT')
   AND ($2::timestamptz IS NULL OR (s.created_at, s.session_id, s.number) > ($2, $3::uuid, $4::int))
 ORDER BY s.created_at, s.session_id, s.number LIMIT $1
+
+
+-- aged_sessions --
+-- Long chains are looked for where something was stored lately: shortened once, they grow no longer by themselves.
+SELECT s.*, h.next_seq, NULL::uuid AS active_turn_id
+FROM sessions s JOIN session_heads h ON h.tenant_id = s.tenant_id AND h.session_id = s.id
+WHERE ($5::uuid IS NULL OR s.id > $5) AND (
+  EXISTS (
+    SELECT FROM snapshots n
+    WHERE n.tenant_id = s.tenant_id AND n.session_id = s.id AND n.state = 'STORED' AND n.commit <> s.head_commit
+      AND (n.created_at < now() - $1::interval
+        OR (n.kind = 'CHECKPOINT' AND n.turn_id IS NOT NULL AND n.created_at < now() - $2::interval))
+  ) OR (
+    s.updated_at > now() - interval '1 day' AND
+    (SELECT count(*) FROM snapshots n WHERE n.tenant_id = s.tenant_id AND n.session_id = s.id AND n.state = 'STORED') > $3
+  )
+)
+ORDER BY s.id LIMIT $4
+
+
+-- shelf --
+SELECT n.*, n.state = 'STORED' AND n.commit <> s.head_commit AND t.id IS NULL
+  AND (n.created_at < now() - $3::interval
+    OR (n.kind = 'CHECKPOINT' AND n.turn_id IS NOT NULL AND n.created_at < now() - $4::interval))
+  IS TRUE AND NOT EXISTS (
+    SELECT FROM snapshots p WHERE p.tenant_id = n.tenant_id AND p.session_id = n.session_id AND p.parent = n.commit AND p.state = 'PENDING'
+  ) AS old
+FROM snapshots n
+JOIN sessions s ON s.tenant_id = n.tenant_id AND s.id = n.session_id
+LEFT JOIN turns t ON t.tenant_id = n.tenant_id AND t.id = n.turn_id AND t.active
+WHERE n.tenant_id = $1 AND n.session_id = $2 AND n.state <> 'EXPIRED'
+ORDER BY n.number
+
+
+-- announce_object --
+INSERT INTO doomed_objects (tenant_id, prefix, due_at, again) VALUES ($1, $2, clock_timestamp() + $3 * interval '1 second', true)
+ON CONFLICT (tenant_id, prefix) DO UPDATE SET due_at = excluded.due_at, again = true
+
+
+-- rebase_snapshot --
+-- What was announced is saved, unless somebody may be deleting it.
+WITH saved AS (
+  DELETE FROM doomed_objects
+  WHERE tenant_id = $1 AND prefix = $6 AND again AND due_at > clock_timestamp() + interval '1 minute'
+    AND EXISTS (SELECT FROM snapshots WHERE tenant_id = $1 AND session_id = $2 AND number = $3 AND state = 'STORED' AND object_key = $4)
+  RETURNING tenant_id
+), made AS (
+  UPDATE snapshots n SET parent = $5, object_key = $6, sha256 = $7, size = $8
+  FROM saved
+  WHERE n.tenant_id = saved.tenant_id AND n.session_id = $2 AND n.number = $3 AND n.state = 'STORED' AND n.object_key = $4
+  RETURNING n.tenant_id
+)
+INSERT INTO doomed_objects (tenant_id, prefix) SELECT tenant_id, $4 FROM made WHERE $4 <> ''
+ON CONFLICT (tenant_id, prefix) DO UPDATE SET due_at = excluded.due_at, again = true
+RETURNING prefix
+
+
+-- lock_head --
+SELECT FROM session_heads WHERE tenant_id = $1 AND session_id = $2 FOR NO KEY UPDATE
+
+
+-- expire_snapshots --
+-- Under lock_head, so nothing new stands on them meanwhile.
+WITH gone AS (
+  UPDATE snapshots n SET state = 'EXPIRED', size = 0
+  FROM sessions s
+  WHERE n.tenant_id = $1 AND n.session_id = $2 AND n.number = ANY ($3::int[]) AND n.state = 'STORED'
+    AND s.tenant_id = n.tenant_id AND s.id = n.session_id AND s.head_commit <> n.commit
+    AND NOT EXISTS (
+      SELECT FROM snapshots p
+      WHERE p.tenant_id = n.tenant_id AND p.session_id = n.session_id AND p.parent = n.commit AND p.commit <> n.commit
+        AND p.state <> 'EXPIRED' AND p.number > n.number AND p.number <> ALL ($3::int[])
+    )
+  RETURNING n.tenant_id, n.number, n.object_key
+), doomed AS (
+  INSERT INTO doomed_objects (tenant_id, prefix) SELECT tenant_id, object_key FROM gone WHERE object_key <> ''
+  ON CONFLICT (tenant_id, prefix) DO NOTHING
+)
+SELECT number FROM gone
 
 
 -- stored_bytes --

@@ -156,6 +156,9 @@ def snapshot_from(row: asyncpg.Record) -> Snapshot:
         sha256=row["sha256"],
         size=row["size"],
         created_at=row["created_at"],
+        expired=row["state"] == "EXPIRED",
+        current=row.get("current") or False,
+        pushed=row.get("pushed") or False,
     )
 
 

@@ -335,7 +335,22 @@ class SnapshotNotFound(KernelError):
     """The session has no such snapshot."""
 
     def __init__(self, named: str) -> None:
-        super().__init__(f"snapshot {named!r} does not exist", snapshot=named)
+        super().__init__(
+            f"snapshot {named!r} does not exist; say the number of one, its commit, the id of a turn that has ended, 0 for the "
+            "beginning, or head (ListSnapshots, `treadle history`)",
+            snapshot=named,
+        )
+
+
+class SnapshotExpired(KernelError):
+    """The snapshot was older than this server keeps them."""
+
+    def __init__(self, named: str) -> None:
+        super().__init__(
+            f"snapshot {named!r} was older than this server keeps them (TREADLE_RETENTION_DAYS); ListSnapshots and `treadle history` say "
+            "which there are",
+            snapshot=named,
+        )
 
 
 class SnapshotUnavailable(KernelError):

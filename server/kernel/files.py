@@ -426,14 +426,14 @@ class Files:
             return session.head_commit or await self._tip(repository, session)
         if at == ORIGIN:
             return await self._origin(repository, session)
-        if at.isascii() and at.isdecimal() and len(at) < 10:
-            return (await self._history.get(principal, session.id, number=int(at))).commit
-        if _COMMIT.fullmatch(at):
-            known = at == session.head_commit or await self._history.chain(session.tenant_id, session.id, at)
-            if not known and at != await self._origin(repository, session):
-                raise SnapshotNotFound(at)
+        if at == session.head_commit:
             return at
-        return (await self._history.get(principal, session.id, turn_id=at)).commit
+        try:
+            return (await self._history.moment(principal, session.id, at)).commit
+        except SnapshotNotFound:
+            if _COMMIT.fullmatch(at) and at == await self._origin(repository, session):
+                return at
+            raise
 
     async def _origin(self, repository: Repository, session: Session) -> str:
         """What the session began from."""
@@ -445,8 +445,8 @@ class Files:
         if base:
             older = replace(newer, commit=await self._commit_at(principal, newer.session, newer.repository, base))
         else:
-            page = await self._history.list(principal, session_id, page_size=1, page_token="")
-            older = replace(newer, commit=page.snapshots[0].parent if page.snapshots else newer.commit)
+            newest = await self._history.newest(newer.session.tenant_id, newer.session.id)
+            older = replace(newer, commit=newest.parent if newest else newer.commit)
         for state in (older, newer):
             await self._reading(state, partial(self._trees.entry, state.repository, state.commit, ""))
         return older, newer

@@ -118,6 +118,14 @@ class Snapshot:
     sha256: str = ""
     size: int = 0
     created_at: datetime | None = None
+    expired: bool = False
+    """Nothing is stored of it any more."""
+    actor_name: str = ""
+    """In a list, as the two below: the user's name."""
+    current: bool = False
+    """Whether the session's head is there."""
+    pushed: bool = False
+    """Whether the session's branch on the remote is known to hold it."""
 
 
 @dataclass(frozen=True)

@@ -53,7 +53,7 @@ class ForkRequest:
 
 
 class TimeTravel:
-    """`at` is the id of a turn that has ended, the number of a snapshot, or empty for now."""
+    """`at` is as at HistoryStore.moment."""
 
     def __init__(
         self,
@@ -144,7 +144,15 @@ class TimeTravel:
         moment = await self._history.moment(principal, session.id, at)
         for commit in (head, moment.commit):
             await self._retrieval.ensure(session, commit)
-        message = f"Restore {'snapshot' if at.isdecimal() else 'turn'} {at}"
+        newest = await self._history.newest(session.tenant_id, session.id)
+        if (
+            newest
+            and newest.commit == head
+            and newest.conversation == moment.conversation
+            and await self._same_files(session, moment.commit)
+        ):
+            return session, newest
+        message = f"Restore {_named(at)}"
         made = await self._recommit(principal, session, moment.commit, message)
         snapshot = await self._notes.record(
             principal,
@@ -155,6 +163,16 @@ class TimeTravel:
         )
         await self._keep(session, session.id, made)
         return await self._sessions.get(principal, session.id), snapshot
+
+    async def _same_files(self, session: Session, commit: str) -> bool:
+        """Errors: SnapshotUnavailable."""
+        try:
+            diff = await self._repositories.diff(
+                _repository(session), base=session.head_commit, head=commit, max_patch_bytes=0, max_files=1
+            )
+        except WorkspaceFailed as error:
+            raise SnapshotUnavailable(commit, error.message) from error
+        return not diff.files_changed and not diff.truncated
 
     async def _recommit(self, principal: Principal, session: Session, tree_of: str, message: str) -> str:
         try:
@@ -196,6 +214,12 @@ class TimeTravel:
             await self._trees.keep(_repository(of), session_id, commit)
         except (StateGone, MirrorBusy) as error:
             log.warning("snapshot.not_kept", session_id=session_id, error=error.message)
+
+
+def _named(at: str) -> str:
+    if at == "0":
+        return "the beginning"
+    return f"snapshot {at}" if at.isdecimal() else f"turn {at}" if "-" in at else at
 
 
 def _repository(session: Session) -> Repository:

@@ -6,6 +6,7 @@ import asyncio
 import hashlib
 import tempfile
 import time
+from collections.abc import Awaitable, Callable
 from pathlib import Path
 
 import structlog
@@ -118,10 +119,12 @@ async def store_bundle(
     base: str,
     head: str,
     scratch: Path,
+    announce: Callable[[str], Awaitable[None]] | None = None,
 ) -> StoredObject:
     """Bundle base..head and put it into the object store, below the session's prefix. Two servers may do this for one snapshot, and
     their bundles need not be equal: so the key is of these bytes, and what was stored once is never replaced by others. Whose key the
-    database has is the snapshot. Repeatable. Errors: ObjectStoreUnavailable, WorkspaceFailed."""
+    database has is the snapshot. `announce` is told the key before there is anything. Repeatable.
+    Errors: ObjectStoreUnavailable, WorkspaceFailed."""
     try:
         folder = await asyncio.to_thread(tempfile.TemporaryDirectory, dir=scratch)
     except OSError as error:
@@ -130,7 +133,10 @@ async def store_bundle(
         bundle = Path(folder.name) / "snapshot.bundle"
         await repositories.bundle(repository, session_id=session_id, base=base, head=head, into=bundle)
         digest = await asyncio.to_thread(_sha256, bundle)
-        return await objects.put(f"{repository.tenant_id}/{session_id}/{name}-{digest}.bundle", bundle)
+        key = f"{repository.tenant_id}/{session_id}/{name}-{digest}.bundle"
+        if announce is not None:
+            await announce(key)
+        return await objects.put(key, bundle)
     finally:
         await asyncio.to_thread(folder.cleanup)
 

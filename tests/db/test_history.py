@@ -46,6 +46,25 @@ async def session_with_a_turn(stores: Stores, owner: Principal, *, commit: str =
     return claimed.session.id
 
 
+async def test_a_moment_has_many_names(stores: Stores, alice: Principal) -> None:
+    session_id = await session_with_a_turn(stores, alice, transcript=b"remember")
+    await edit(stores, alice, session_id, A, B)
+    unchanged = await start_turn(stores, alice, session_id)
+    await end_turn(stores, replace(unchanged, turn=replace(unchanged.turn, base_commit=B)))
+    await edit(stores, alice, session_id, B, C)
+    names = {"1": A, A: A, A[:7]: A, "2": B, B[:12]: B, unchanged.turn.id: B, "3": C, "head": C, "": C}
+    assert {at: (await stores.history.moment(alice, session_id, at)).commit for at in names} == names
+    for missing in ("4", "a" * 6, "e" * 40, "yesterday", "-1", "0" * 40, "1" * 10):
+        with pytest.raises(SnapshotNotFound):
+            await stores.history.moment(alice, session_id, missing)
+    shown = await stores.history.list(alice, session_id, page_size=9, page_token="")
+    assert [(each.number, each.current, each.pushed) for each in shown.snapshots] == [
+        (3, True, False),
+        (2, False, False),
+        (1, False, False),
+    ]
+
+
 async def test_turns_and_edits_are_one_history(stores: Stores, alice: Principal) -> None:
     session_id = await session_with_a_turn(stores, alice, transcript=b"remember")
     made = await edit(stores, alice, session_id, A, B)
@@ -61,8 +80,9 @@ async def test_turns_and_edits_are_one_history(stores: Stores, alice: Principal)
     ]
     (first,) = (await stores.history.list(alice, session_id, page_size=2, page_token=page.next_token)).snapshots
     assert (first.number, first.message, first.actor) == (1, "work", alice.user_id)
-    assert await stores.history.get(alice, session_id, number=1) == first
-    assert await stores.history.get(alice, session_id, turn_id=first.turn_id) == first
+    alone = await stores.history.get(alice, session_id, number=1)
+    assert replace(alone, actor_name=alice.name, current=first.current, pushed=first.pushed) == first
+    assert await stores.history.get(alice, session_id, turn_id=first.turn_id) == alone
     assert [each.data for each in await stores.events.read(session_id, 0, max_bytes=1000)] == [event(1), event(2), event(3)]
 
 

@@ -124,6 +124,16 @@ async def test_a_session_goes_back_to_a_past_turn_and_nothing_is_lost(story: Sto
     assert (made.snapshot.number, made.snapshot.kind, made.snapshot.parent) == (3, snapshot_pb2.SNAPSHOT_KIND_RESTORE, head)
     assert made.session.head_commit == made.snapshot.commit
     log = await client.log(story.session_id)
+    # It is there: nothing more is made, however the point is named.
+    for at in (first[0].turn_id, "1", first[-1].turn_completed.commit[:12], "3", "head"):
+        assert (await story.restore(at)).snapshot.commit == made.snapshot.commit
+    assert len(await client.log(story.session_id)) == len(log)
+    history = await story.snapshots(story.session_id)
+    assert [(each.number, each.current, each.pushed, bool(each.actor_name)) for each in history] == [
+        (3, True, False, True),
+        (2, False, True, True),
+        (1, False, True, True),
+    ]
     assert kinds(log[-2:]) == ["file_changed", "git_updated"]
     assert [(change.path, change.operation) for change in log[-2].file_changed.changes] == [("two.txt", event_pb2.FILE_OPERATION_DELETED)]
     third = await story.turn("three")
@@ -135,6 +145,10 @@ async def test_a_session_goes_back_to_a_past_turn_and_nothing_is_lost(story: Sto
     await story.turn("four")
     assert story.heard == ["one", "two", "four"]
     assert set(pushed_files(bare, branch_of(first))) == {"README.md", "one.txt", "two.txt", "four.txt"}
+    await story.restore("0")
+    await story.turn("five")
+    assert story.heard == ["five"]
+    assert set(pushed_files(bare, branch_of(first))) == {"README.md", "five.txt"}
     await client.log(story.session_id)
 
 

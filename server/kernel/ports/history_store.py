@@ -3,14 +3,17 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from typing import Protocol
+from typing import TYPE_CHECKING, Protocol
 
 from server.kernel.event import Chunk
 from server.kernel.history import Answer, LogEnd, Moment, NewFork, NewSnapshot, Snapshot, SnapshotPage
 from server.kernel.identity import Principal
 from server.kernel.push_refusal import PushOutcome
-from server.kernel.session import NewSession
+from server.kernel.session import NewSession, Session
 from server.kernel.turn import Turn
+
+if TYPE_CHECKING:
+    from server.kernel.retention import Policy
 
 Seal = Callable[[int, int], Chunk]
 """(first_seq, epoch) -> the chunk that begins there. Called within the transaction, so it does nothing else."""
@@ -43,8 +46,9 @@ class HistoryStore(Protocol):
         ...
 
     async def moment(self, principal: Principal, session_id: str, at: str) -> Moment:
-        """The session after the turn that `at` is the id of, which has ended; or at the snapshot that it is the number of; or, when it is
-        empty, now. Errors: SessionNotFound, SnapshotNotFound."""
+        """The session after the turn that `at` is the id of, which has ended; at the snapshot that it is the number or the commit of (the
+        first seven digits do, if no other has them); `0` for what it began from; now, when it is `head` or empty.
+        Errors: SessionNotFound, SnapshotNotFound, SnapshotExpired."""
         ...
 
     async def fork(
@@ -74,6 +78,10 @@ class HistoryStore(Protocol):
         the last is the newest snapshot of `commit`, or one that is stored. Empty when the session has none of it."""
         ...
 
+    async def newest(self, tenant_id: str, session_id: str) -> Snapshot | None:
+        """What the session's head is at, if a snapshot made it."""
+        ...
+
     async def checkpoint(self, turn: Turn) -> Snapshot | None:
         """The newest checkpoint of a turn, if it has one."""
         ...
@@ -81,6 +89,30 @@ class HistoryStore(Protocol):
     async def pending(self, *, limit: int, after: Snapshot | None = None) -> Sequence[Snapshot]:
         """Of all tenants, those that are not stored yet, oldest first; those behind `after`, when given. Without those of turns that have
         not ended: these store them by themselves, but for their checkpoints."""
+        ...
+
+    async def aged(self, policy: Policy, *, limit: int, after: str) -> Sequence[Session]:
+        """Sessions behind `after`, by id, that have stored snapshots which are older than the policy keeps them, or so many that their
+        chain may be too long."""
+        ...
+
+    async def shelf(self, session: Session, policy: Policy) -> tuple[Sequence[Snapshot], frozenset[int]]:
+        """What there is of a session, but for what has expired, oldest first; and the numbers of those that are too old. The session's
+        head, what is not stored, and what something not stored stands on are never too old; nor is anything of a running turn."""
+        ...
+
+    async def announce(self, tenant_id: str, key: str) -> None:
+        """An object is about to be put that nothing names yet: in an hour it is gone again, unless `rebase` names it."""
+        ...
+
+    async def rebase(self, old: Snapshot, made: Snapshot) -> bool:
+        """Let the snapshot be stored as `made` says, and doom the object that it was stored as. False, and nothing, when it is not as `old`
+        any more, or `made` was announced too long ago."""
+        ...
+
+    async def expire(self, session: Session, numbers: Sequence[int]) -> int:
+        """Those of the snapshots that nothing stands on, and that are not the head, are stored no more: their objects are doomed. Returns
+        how many."""
         ...
 
     async def stored_bytes(self, principal: Principal) -> int:

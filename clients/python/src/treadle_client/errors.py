@@ -219,6 +219,10 @@ class SnapshotNotFound(CallFailed):
     """The session has no such snapshot, or no such turn that has ended. Metadata: snapshot."""
 
 
+class SnapshotExpired(CallFailed):
+    """The snapshot was older than the server keeps them. Metadata: snapshot."""
+
+
 class SnapshotDamaged(CallFailed):
     """What was stored of a commit is damaged. Metadata: commit, reason."""
 
@@ -448,6 +452,7 @@ BY_REASON: Mapping[str, type[CallFailed]] = {
     "TURN_ACTIVE": TurnActive,
     "HEAD_MOVED": HeadMoved,
     "SNAPSHOT_NOT_FOUND": SnapshotNotFound,
+    "SNAPSHOT_EXPIRED": SnapshotExpired,
     "SNAPSHOT_DAMAGED": SnapshotDamaged,
     "SNAPSHOT_UNAVAILABLE": SnapshotUnavailable,
     "PUSH_REFUSED": PushRefused,

@@ -27,7 +27,7 @@ SNAPSHOT_KIND_CHECKPOINT: SnapshotKind
 SNAPSHOT_KIND_FORK: SnapshotKind
 
 class Snapshot(_message.Message):
-    __slots__ = ("number", "kind", "commit", "parent", "message", "turn_id", "actor", "created_at", "stored", "size")
+    __slots__ = ("number", "kind", "commit", "parent", "message", "turn_id", "actor", "created_at", "stored", "size", "actor_name", "current", "pushed", "expired")
     NUMBER_FIELD_NUMBER: _ClassVar[int]
     KIND_FIELD_NUMBER: _ClassVar[int]
     COMMIT_FIELD_NUMBER: _ClassVar[int]
@@ -38,6 +38,10 @@ class Snapshot(_message.Message):
     CREATED_AT_FIELD_NUMBER: _ClassVar[int]
     STORED_FIELD_NUMBER: _ClassVar[int]
     SIZE_FIELD_NUMBER: _ClassVar[int]
+    ACTOR_NAME_FIELD_NUMBER: _ClassVar[int]
+    CURRENT_FIELD_NUMBER: _ClassVar[int]
+    PUSHED_FIELD_NUMBER: _ClassVar[int]
+    EXPIRED_FIELD_NUMBER: _ClassVar[int]
     number: int
     kind: SnapshotKind
     commit: str
@@ -48,4 +52,8 @@ class Snapshot(_message.Message):
     created_at: _timestamp_pb2.Timestamp
     stored: bool
     size: int
-    def __init__(self, number: _Optional[int] = ..., kind: _Optional[_Union[SnapshotKind, str]] = ..., commit: _Optional[str] = ..., parent: _Optional[str] = ..., message: _Optional[str] = ..., turn_id: _Optional[str] = ..., actor: _Optional[str] = ..., created_at: _Optional[_Union[datetime.datetime, _timestamp_pb2.Timestamp, _Mapping]] = ..., stored: bool = ..., size: _Optional[int] = ...) -> None: ...
+    actor_name: str
+    current: bool
+    pushed: bool
+    expired: bool
+    def __init__(self, number: _Optional[int] = ..., kind: _Optional[_Union[SnapshotKind, str]] = ..., commit: _Optional[str] = ..., parent: _Optional[str] = ..., message: _Optional[str] = ..., turn_id: _Optional[str] = ..., actor: _Optional[str] = ..., created_at: _Optional[_Union[datetime.datetime, _timestamp_pb2.Timestamp, _Mapping]] = ..., stored: bool = ..., size: _Optional[int] = ..., actor_name: _Optional[str] = ..., current: bool = ..., pushed: bool = ..., expired: bool = ...) -> None: ...

@@ -212,7 +212,8 @@ export const ArchiveFormat = /*@__PURE__*/
  * FileService reads and changes a session's files, without a worker.
  *
  * Reading calls take `at`, which says when: empty for now, `head` for the newest commit, the number of a snapshot (0: what the session began
- * from), the id of a turn for what that turn left (if it changed anything), or a commit that such a call has told. While a turn runs, "now" is the live workspace of its worker, for ListFiles, ReadFile, DownloadFile and EditFiles;
+ * from), the id of a turn that has ended for what it left, or a commit of the session's history (at least its first seven digits). While a
+ * turn runs, "now" is the live workspace of its worker, for ListFiles, ReadFile, DownloadFile and EditFiles;
  * all other calls then see the newest commit. Before a session's first commit, its files are those of its base branch.
  *
  * Paths are relative to the repository's root and have the form `a/b/c`. Symbolic links are shown as links, and never followed. An etag
@@ -221,7 +222,8 @@ export const ArchiveFormat = /*@__PURE__*/
  * Errors are told as by treadle.session.v1.SessionService. Reasons of every call: UNAUTHENTICATED/API_KEY_MISSING,
  * UNAUTHENTICATED/API_KEY_INVALID, UNAUTHENTICATED/API_KEY_EXPIRED, INVALID_ARGUMENT/INVALID_FIELD, INVALID_ARGUMENT/REQUEST_MALFORMED,
  * UNAVAILABLE/SHUTTING_DOWN, UNAVAILABLE/STORE_UNAVAILABLE, INTERNAL/INTERNAL, NOT_FOUND/SESSION_NOT_FOUND;
- * NOT_FOUND/SNAPSHOT_NOT_FOUND for an `at` that the session does not have; INVALID_ARGUMENT/PATH_INVALID for a path of another form;
+ * NOT_FOUND/SNAPSHOT_NOT_FOUND for an `at` that the session does not have, NOT_FOUND/SNAPSHOT_EXPIRED for one that is older than the server
+ * keeps them; INVALID_ARGUMENT/PATH_INVALID for a path of another form;
  * NOT_FOUND/FILE_NOT_FOUND, FAILED_PRECONDITION/NOT_A_FILE, FAILED_PRECONDITION/NOT_A_DIRECTORY as it is at the path;
  * FAILED_PRECONDITION/STATE_GONE, UNAVAILABLE/SNAPSHOT_UNAVAILABLE and DATA_LOSS/SNAPSHOT_DAMAGED when the server does not hold the state
  * and it cannot be brought there, for now or for ever; RESOURCE_EXHAUSTED/TOO_MANY_STREAMS when as many large files, archives and patches

@@ -1237,7 +1237,8 @@ export declare type ForkSessionRequest = Message<"treadle.session.v1.ForkSession
   sessionId: string;
 
   /**
-   * From when: the id of a turn that has ended, or the number of a snapshot; empty for the newest state.
+   * From when: the id of a turn that has ended, the number of a snapshot, or its commit (at least the first seven digits); `0` for what the
+   * session began from; `head` or empty for the newest state.
    *
    * @generated from field: string at = 3;
    */
@@ -1298,7 +1299,7 @@ export declare type RestoreSessionRequest = Message<"treadle.session.v1.RestoreS
   sessionId: string;
 
   /**
-   * To when: the id of a turn that has ended, or the number of a snapshot. Needed.
+   * To when, as in ForkSessionRequest. Needed.
    *
    * @generated from field: string at = 2;
    */
@@ -1570,7 +1571,7 @@ export declare const SessionService: GenService<{
    * that is still kept (session_forked says so; of a session the newest hundred turns are, up to 128 MiB). The other session stays as it is,
    * also while one of its turns runs. The new one gets a branch of its own with its first turn. Idempotent by `request_id`.
    * Errors: NOT_FOUND/SESSION_NOT_FOUND; NOT_FOUND/SNAPSHOT_NOT_FOUND for an `at` that the session does not have, also a turn that has not
-   * ended; INVALID_ARGUMENT/REQUEST_TOO_LARGE; ALREADY_EXISTS/REQUEST_ID_REUSED; UNAVAILABLE/SNAPSHOT_UNAVAILABLE and
+   * ended; NOT_FOUND/SNAPSHOT_EXPIRED for one that is older than the server keeps them; INVALID_ARGUMENT/REQUEST_TOO_LARGE; ALREADY_EXISTS/REQUEST_ID_REUSED; UNAVAILABLE/SNAPSHOT_UNAVAILABLE and
    * DATA_LOSS/SNAPSHOT_DAMAGED when the commit is not on this server and cannot be had; INVALID_ARGUMENT/HOST_NOT_ALLOWED and
    * FAILED_PRECONDITION/EGRESS_NOT_CONFIGURED for the other session's allowed hosts; RESOURCE_EXHAUSTED/STORAGE_QUOTA as for ExecuteSession.
    *
@@ -1583,8 +1584,9 @@ export declare const SessionService: GenService<{
   },
   /**
    * RestoreSession brings the session back to a past state, by a new commit on top of the newest: the past files, and what the agent
-   * remembered then. Nothing is lost, and no branch goes back: what came after stays in the history. The next push publishes it.
-   * Errors: NOT_FOUND/SESSION_NOT_FOUND; NOT_FOUND/SNAPSHOT_NOT_FOUND as for ForkSession; FAILED_PRECONDITION/TURN_ACTIVE while a turn runs;
+   * remembered then. Nothing is lost, and no branch goes back: what came after stays in the history. The next push publishes it. A session
+   * that is as it was then stays as it is, and its newest snapshot is the answer.
+   * Errors: NOT_FOUND/SESSION_NOT_FOUND; NOT_FOUND/SNAPSHOT_NOT_FOUND and SNAPSHOT_EXPIRED as for ForkSession; FAILED_PRECONDITION/TURN_ACTIVE while a turn runs;
    * ABORTED/HEAD_MOVED when `if_head` is not the newest commit, or somebody else moves it meanwhile; UNAVAILABLE/SNAPSHOT_UNAVAILABLE
    * and DATA_LOSS/SNAPSHOT_DAMAGED as for ForkSession; RESOURCE_EXHAUSTED/STORAGE_QUOTA as for ExecuteSession.
    *

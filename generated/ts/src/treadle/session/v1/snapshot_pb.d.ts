@@ -86,6 +86,34 @@ export declare type Snapshot = Message<"treadle.session.v1.Snapshot"> & {
    * @generated from field: uint64 size = 10;
    */
   size: bigint;
+
+  /**
+   * The user's name. This and the two below are told by ListSnapshots.
+   *
+   * @generated from field: string actor_name = 11;
+   */
+  actorName: string;
+
+  /**
+   * Whether the session is at it: its newest commit.
+   *
+   * @generated from field: bool current = 12;
+   */
+  current: boolean;
+
+  /**
+   * Whether the session's branch on the remote is known to hold it. Not for checkpoints of turns, which are on no branch.
+   *
+   * @generated from field: bool pushed = 13;
+   */
+  pushed: boolean;
+
+  /**
+   * Whether it was older than the server keeps them: it cannot be opened any more.
+   *
+   * @generated from field: bool expired = 14;
+   */
+  expired: boolean;
 };
 
 /**
