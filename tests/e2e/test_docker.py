@@ -9,6 +9,8 @@ from typing import Any
 
 import grpc
 import pytest
+from e2e.test_files import Calls
+from e2e.test_setup_script import serve
 from support.containers import containers_of, no_containers_left, socket_for, spawner_process, spawner_settings
 from support.fake_anthropic import FakeAnthropic, fake_anthropic, say, use
 from support.git_server import GitServer, git
@@ -29,6 +31,7 @@ from support.workers import eventually
 
 from server.config import Settings
 from server.embedded.postgres_home import DatabaseUrls
+from treadle.file.v1 import file_service_pb2 as pb
 from treadle.session.v1 import event_pb2
 
 pytestmark = pytest.mark.timeout(300)
@@ -41,6 +44,10 @@ JOB = recording(
     {"edit": "README.md", "old": "App", "new": "Application"},
 )
 STARVED = [{"write": "partial.txt", "content": "so far\n"}, {"run": ["python3", "-c", "bytearray(400 << 20)"]}]
+SETUP = """#!/bin/sh
+# keep: deps
+echo installing; mkdir deps; { id -u; ls /sys/class/net; touch /etc/it 2>/dev/null && echo writable || echo read-only; } > deps/version
+"""
 FILL = {"run": "head -c 400M /dev/zero > /tmp/full; head -c 400M /dev/zero > /tmp/full; true"}
 
 
@@ -116,6 +123,47 @@ async def test_a_whole_turn_in_a_container(client: Client, bare: Path, git_serve
     await eventually(lambda: not containers_of(server_data_dir / "workers"), limit=30)
     await eventually(lambda: not list((server_data_dir / "workers").glob("[0-9a-f]*")), limit=30)
     print(f"nothing was left {time.monotonic() - begun:.1f} s after the turn")
+
+
+async def test_files_of_a_workspace_are_read_and_edited_while_its_container_works(client: Client, git_server: GitServer) -> None:
+    waits = "echo agent > own; echo up; until test -e go; do sleep 0.02; done"
+    goes_on = "echo 'and the agent' >> new/a.txt; mkdir new/deeper; mv lib/b.txt new/deeper/; cat go > seen; test -x go; echo $? >> seen"
+    files = {"old.txt": "", "src/b.txt": "b\n", "r.jsonl": recording({"run": f"{waits}; {goes_on}"})}
+    bare = git_server.create("acme/files", files)
+    stream = client.execute(repository_url=f"{git_server.url}/acme/files.git", prompt="go", provider="replay", model="r.jsonl")
+    seen: list[event_pb2.Event] = []
+    async for frame in stream:
+        seen += frame.events.events
+        if any(event.HasField("content_delta") for event in seen):
+            break
+    live = Calls(client, seen[0].session_id)
+    assert [file.path for file in (await live("ListFiles")).files] == ["old.txt", "own", "r.jsonl", "src"]
+    assert await live.read("own") == b"agent\n"
+    await live.edit({"make_directory": pb.MakeDirectoryEdit(path="new")}, {"write": pb.WriteEdit(path="new/a.txt", text="user\n")})
+    await live.edit({"move": pb.MoveEdit(path="src", to="lib")}, {"delete": pb.DeleteEdit(path="old.txt")})
+    await live.edit({"write": pb.WriteEdit(path="go", text="seen by the agent\n", executable=True)})
+    seen += await events_of(stream)
+    assert seen[-1].turn_completed.status == event_pb2.TURN_STATUS_COMPLETED
+    pushed = pushed_files(bare, branch_of(seen))
+    assert pushed == {
+        "own": "agent",
+        "new/a.txt": "user\nand the agent",
+        "new/deeper/b.txt": "b",
+        "go": "seen by the agent",
+        "seen": "seen by the agent\n0",
+        "r.jsonl": files["r.jsonl"].strip(),
+    }
+
+
+async def test_a_setup_script_runs_in_the_container_as_its_user_without_a_network_and_once(client: Client, git_server: GitServer) -> None:
+    url = serve(git_server, SETUP)
+    for said in ("installing\n", "kept from an earlier turn\n"):
+        events = await client.run(repository_url=url, prompt="go", provider="replay", model="r.jsonl")
+        assert events[-1].turn_completed.status == event_pb2.TURN_STATUS_COMPLETED
+        told = {event.tool_result.call_id: event.tool_result for event in events if event.HasField("tool_result")}
+        assert told["setup"].parts[0].text == said
+        user, network, writable = told["call-1"].parts[0].text.splitlines()
+        assert (user != "0", network, writable) == (True, "lo", "read-only")
 
 
 @pytest.mark.parametrize("model", ["starved.jsonl", "lost.jsonl"], ids=["its agent failed", "it died"])

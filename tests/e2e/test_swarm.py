@@ -11,6 +11,7 @@ from typing import Any
 
 import grpc
 import pytest
+from e2e.test_files import Calls
 from support.containers import socket_for, spawner_process
 from support.fake_anthropic import FakeAnthropic, fake_anthropic, say, use
 from support.git_server import GitServer
@@ -21,6 +22,7 @@ from support.treadle import (
     Killable,
     branch_of,
     connected,
+    error_info,
     events_of,
     in_process,
     kinds,
@@ -120,6 +122,7 @@ async def test_cancel_stops_the_container_and_publishes(client: Client, bare: Pa
         if not cancelled and any(each.HasField("content_delta") and "up" in each.content_delta.data for each in events):
             slots = [path.name for path in (server_data_dir / "workers").glob("[0-9a-f]*")]
             assert containers_of_slot(slots[0])
+            await _its_files_are_elsewhere(Calls(client, events[0].session_id))
             cancelled = time.monotonic()
             await client.call("Interrupt", pb.InterruptRequest(session_id=events[0].session_id))
     await eventually(lambda: not [each for each in containers_of_slot(slots[0]) if each.status == "running"], limit=10)
@@ -127,6 +130,15 @@ async def test_cancel_stops_the_container_and_publishes(client: Client, bare: Pa
     end = events[-1].turn_completed
     assert (end.status, end.pushed) == (event_pb2.TURN_STATUS_INTERRUPTED, True), end
     assert pushed_files(bare, branch_of(events))["partial.txt"] == "so far"
+
+
+async def _its_files_are_elsewhere(files: Calls) -> None:
+    """On the machine of the container; what was committed can be had."""
+    for ask in (files("ListFiles"), files.read("README.md"), files.write("a.txt", "a\n")):
+        with pytest.raises(grpc.aio.AioRpcError) as refused:
+            await ask
+        assert error_info(refused.value)[:2] == (grpc.StatusCode.FAILED_PRECONDITION, "WORKSPACE_ELSEWHERE")
+    assert await files.read("README.md", at="head") == b"# App\n"
 
 
 async def test_the_next_server_goes_on_with_the_same_service(settings: Settings, bare: Path, git_server: GitServer, tmp_path: Path) -> None:
