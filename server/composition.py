@@ -215,7 +215,6 @@ async def compose(settings: Settings, *, mark: Callable[[str], None] | None = No
             codec=codec,
             trailers=limits.trailers,
         )
-        stack.push_async_callback(files.finished)
         await stack.enter_async_context(open_writer(settings, stores.legacy, repositories, scratch))
         time_travel = TimeTravel(
             stores.sessions,
@@ -253,6 +252,8 @@ async def compose(settings: Settings, *, mark: Callable[[str], None] | None = No
             )
         )
         await supervisor.recover()
+        for calls in (execute, inputs, files):  # those that go on without their callers
+            stack.push_async_callback(calls.finished)
         api = await stack.enter_async_context(
             open_api(
                 listen=settings.listen,

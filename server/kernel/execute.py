@@ -95,6 +95,10 @@ class Execute:
         self._lease_seconds = lease_seconds
         self._finishing = Finishing()
 
+    async def finished(self) -> None:
+        """Wait for what callers left behind, as long as there are stores."""
+        await self._finishing.finished()
+
     async def __call__(self, principal: Principal, request: Request) -> Started:
         """Errors: as listed at SessionService.ExecuteSession."""
         known = await self.find(principal, request)

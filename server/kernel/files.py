@@ -417,9 +417,8 @@ class Files:
         return await self._state_of(principal, await self._sessions.get(principal, session_id), at)
 
     async def _state_of(self, principal: Principal, session: Session, at: str) -> State:
-        repository = Repository(session.tenant_id, session.owner_id, session.repository_url)
-        commit = await self._commit_at(principal, session, repository, at)
-        return State(session, repository, commit, behind_workspace=not at and bool(session.active_turn_id))
+        commit = await self._commit_at(principal, session, session.repository, at)
+        return State(session, session.repository, commit, behind_workspace=not at and bool(session.active_turn_id))
 
     async def _commit_at(self, principal: Principal, session: Session, repository: Repository, at: str) -> str:
         if at in {"", HEAD}:

@@ -49,6 +49,10 @@ class Inputs:
         self._tracer = tracer
         self._finishing = Finishing()
 
+    async def finished(self) -> None:
+        """Wait for what callers left behind, as long as there are stores."""
+        await self._finishing.finished()
+
     async def send(self, principal: Principal, session_id: str, *, text: str, delivery: Delivery, request_id: str) -> UserInput:
         """Errors: as listed at SessionService.SendInput."""
         check_request_id(request_id)

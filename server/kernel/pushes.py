@@ -10,7 +10,7 @@ from server.kernel.identity import Principal
 from server.kernel.ids import new_id
 from server.kernel.journal import Notes
 from server.kernel.ports.event_codec import EventCodec
-from server.kernel.ports.repositories import Repositories, Repository
+from server.kernel.ports.repositories import Repositories
 from server.kernel.ports.session_store import SessionStore
 from server.kernel.push_refusal import PushOutcome
 from server.kernel.retrieval import Retrieval
@@ -49,9 +49,8 @@ class Pushes:
         if not commit:
             return session
         await self._retrieval.ensure(session, commit)
-        repository = Repository(session.tenant_id, session.owner_id, session.repository_url)
         try:
-            await self._repositories.push(repository, branch=branch, commit=commit, create=branch != session.branch)
+            await self._repositories.push(session.repository, branch=branch, commit=commit, create=branch != session.branch)
         except PushRefused as error:
             await self._tell(principal, session, branch, commit, error)
             raise PushRefused(error.reason, error.kind, session_id=session.id) from error

@@ -44,11 +44,10 @@ class Retrieval:
         """Have a commit of the session, or one that it stands on, in its mirror; False when there is nothing to do. What stands in the way
         leaves the mirror and the stored copies as they are. Errors: SnapshotUnavailable when trying again may help, SnapshotDamaged when
         not; StoreUnavailable."""
-        repository = Repository(session.tenant_id, session.owner_id, session.repository_url)
-        if not commit or await self._repositories.holds(repository, commit):
+        if not commit or await self._repositories.holds(session.repository, commit):
             return False
         async with self._one_at_a_time.setdefault(session.id, asyncio.Lock()):
-            await self._restore(repository, session, commit)
+            await self._restore(session.repository, session, commit)
         return True
 
     async def prove(self, session: Session, snapshot: Snapshot) -> None:

@@ -8,6 +8,7 @@ from datetime import datetime
 from enum import StrEnum
 
 from server.kernel.code_host import PullRequest
+from server.kernel.ports.repositories import Repository
 from server.kernel.push_refusal import PushRefusal
 
 
@@ -65,6 +66,11 @@ class Session:
     """(`ahead`, reason), as the log of a turn that waits for a place told last (server/kernel/ports/turn_queue.py)."""
     created_at: datetime | None = None
     updated_at: datetime | None = None
+
+    @property
+    def repository(self) -> Repository:
+        """The remote repository, as the session's owner uses it."""
+        return Repository(self.tenant_id, self.owner_id, self.repository_url)
 
     @property
     def unpushed_commit(self) -> str:

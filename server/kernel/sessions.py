@@ -16,7 +16,7 @@ from server.kernel.ids import new_id
 from server.kernel.inspection import Inspections
 from server.kernel.journal import Frame, Journal
 from server.kernel.ports.egress import Egress
-from server.kernel.ports.repositories import Repositories, Repository
+from server.kernel.ports.repositories import Repositories
 from server.kernel.ports.session_store import SessionStore
 from server.kernel.ports.turn_store import TurnStore
 from server.kernel.session import NewSession, Session, SessionPage
@@ -132,8 +132,7 @@ class Sessions:
         self._journal.look_again(session.id)
         self._deleted()
         try:
-            repository = Repository(session.tenant_id, session.owner_id, session.repository_url)
-            await self._repositories.forget(repository, session_id=session.id)
+            await self._repositories.forget(session.repository, session_id=session.id)
         except RepositoryUnreachable as error:  # the session is gone all the same
             log.warning("session.commits_stay", session_id=session.id, error=error.message)
 

@@ -20,7 +20,7 @@ from server.kernel.journal import Notes
 from server.kernel.ports.egress import Egress
 from server.kernel.ports.event_codec import EventCodec
 from server.kernel.ports.history_store import HistoryStore
-from server.kernel.ports.repositories import Author, Diff, Repositories, Repository
+from server.kernel.ports.repositories import Author, Diff, Repositories
 from server.kernel.ports.session_store import SessionStore
 from server.kernel.ports.trees import Trees
 from server.kernel.quota import Quota
@@ -177,7 +177,7 @@ class TimeTravel:
     async def _recommit(self, principal: Principal, session: Session, tree_of: str, message: str) -> str:
         try:
             return await self._repositories.recommit(
-                _repository(session),
+                session.repository,
                 tree_of=tree_of,
                 parent=session.head_commit or tree_of,
                 message=message,
@@ -189,7 +189,7 @@ class TimeTravel:
 
     async def _facts(self, session: Session, made: str, message: str) -> list[Fact]:
         """For people to read; whether the difference can be had decides nothing."""
-        repository, codec = _repository(session), self._codec
+        repository, codec = session.repository, self._codec
         try:
             diff = await self._repositories.diff(
                 repository, base=session.head_commit or made, head=made, max_patch_bytes=MAX_PATCH_BYTES, max_files=MAX_LISTED_FILES
@@ -211,7 +211,7 @@ class TimeTravel:
     async def _keep(self, of: Session, session_id: str, commit: str) -> None:
         """The database has it: this only keeps the mirror from letting go of it some weeks later."""
         try:
-            await self._trees.keep(_repository(of), session_id, commit)
+            await self._trees.keep(of.repository, session_id, commit)
         except (StateGone, MirrorBusy) as error:
             log.warning("snapshot.not_kept", session_id=session_id, error=error.message)
 
@@ -220,7 +220,3 @@ def _named(at: str) -> str:
     if at == "0":
         return "the beginning"
     return f"snapshot {at}" if at.isdecimal() else f"turn {at}" if "-" in at else at
-
-
-def _repository(session: Session) -> Repository:
-    return Repository(session.tenant_id, session.owner_id, session.repository_url)

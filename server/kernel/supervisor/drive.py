@@ -162,7 +162,7 @@ class Drive:
     @property
     def repository(self) -> Repository:
         """The session's repository, as its owner sees it."""
-        return Repository(self.session.tenant_id, self.session.owner_id, self.session.repository_url)
+        return self.session.repository
 
     @property
     def shown_prompt(self) -> str:

@@ -37,7 +37,7 @@ async def rescue(ports: Ports, limits: Limits, worker: WorkerId) -> bool:
     if ended is None or ended.turn.attempt != worker.attempt or ended.session.active_turn_id:
         return False
     turn, session = ended.turn, ended.session
-    repository = Repository(session.tenant_id, session.owner_id, session.repository_url)
+    repository = session.repository
     message = message_of(limits, turn, Redactor(ports.secrets()).text(turn.prompt))
     # Under a name of its own: the session's may stand for other work by now.
     imported = await ports.repositories.import_workspace(
