@@ -14,7 +14,7 @@ os.environ["GRPC_ENABLE_FORK_SUPPORT"] = "0"
 import pytest
 from support.requirements import all_required
 
-pytest_plugins = ["support.nursery", "support.postgres"]
+pytest_plugins = ["support.nursery", "support.postgres", "support.seaweedfs"]
 
 # A key of whoever runs the tests is none of the tests' business.
 for _name in ("ANTHROPIC_API_KEY", "OPENAI_API_KEY", "CLAUDE_CODE_OAUTH_TOKEN"):
@@ -44,6 +44,13 @@ _LONGEST = (
     "gateway/test_resume.py",
     "e2e/test_queue.py",
     "faults/test_queue_restarts.py",
+    "e2e/test_claude_people.py",
+    "e2e/test_docker.py",
+    "e2e/test_claude.py",
+    "faults/test_takeover.py",
+    "faults/test_conversation_killed.py",
+    "e2e/test_server_of_a_lesser_user.py",
+    "legacy/test_conversation.py",
 )
 
 

@@ -13,6 +13,7 @@ from support.git_server import git
 from support.requirements import require
 
 from treadle.account.v1 import credential_service_pb2
+from treadle.file.v1 import file_service_pb2
 from treadle.git.v1 import git_service_pb2, webhook_service_pb2
 from treadle.session.v1 import session_service_pb2
 from treadle.spawner.v1 import spawner_service_pb2
@@ -21,6 +22,7 @@ from treadle.worker.v1 import worker_service_pb2
 ROOT = Path(__file__).parents[2]
 PUBLIC = [
     *session_service_pb2.DESCRIPTOR.services_by_name["SessionService"].methods,
+    *file_service_pb2.DESCRIPTOR.services_by_name["FileService"].methods,
     *git_service_pb2.DESCRIPTOR.services_by_name["GitService"].methods,
     *webhook_service_pb2.DESCRIPTOR.services_by_name["WebhookService"].methods,
     *credential_service_pb2.DESCRIPTOR.services_by_name["CredentialService"].methods,

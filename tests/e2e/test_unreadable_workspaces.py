@@ -102,7 +102,8 @@ async def test_work_that_cannot_be_read_back_is_kept_and_published_later(
             told = {"event": "worker.kept", "workspace": str(slot / "workspace")}
             await eventually(lambda: any(told.items() <= each.items() for each in logs), limit=20)
             assert (slot / "workspace/work.txt").read_text() == "hours of work\n"
-    async with in_process(settings) as (_, client):
+    # With as much time as it needs, for the next try would come half a minute later.
+    async with in_process(settings_for(database, server_data_dir, git_server)) as (_, client):
         await eventually(lambda: not slot.exists(), limit=60)
         assert pushed_files(bare, branch_of(seen))["work.txt"] == "hours of work"
         committed, pushed = (await client.log(seen[0].session_id))[-2:]

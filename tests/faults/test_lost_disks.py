@@ -12,7 +12,7 @@ from typing import Any
 import pytest
 from support.git_server import GitServer, git
 from support.git_server import git_server as serving
-from support.seaweedfs import S3Server, seaweedfs
+from support.seaweedfs import S3Server
 from support.tcp_gate import tcp_gate
 from support.treadle import Client, in_process, recording, settings_for
 
@@ -35,12 +35,6 @@ def git_server(tmp_path: Path) -> Iterator[GitServer]:
     with serving(tmp_path / "host") as server:
         files = {name: recording({"write": f"{name}.txt", "content": f"{name}\n"}) for name in ("one", "two", "three")}
         server.create("acme/app", {f"{name}.jsonl": text for name, text in files.items()})
-        yield server
-
-
-@pytest.fixture(scope="module")
-def s3(tmp_path_factory: pytest.TempPathFactory) -> Iterator[S3Server]:
-    with seaweedfs(tmp_path_factory.mktemp("seaweedfs")) as server:
         yield server
 
 

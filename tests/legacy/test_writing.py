@@ -19,7 +19,7 @@ from pydantic import SecretStr
 from structlog.testing import capture_logs
 from support.git_server import git
 from support.legacy_archives import Old
-from support.seaweedfs import S3Server, seaweedfs
+from support.seaweedfs import S3Server
 from support.treadle import branch_of, in_process, recording
 
 from server.config import Settings
@@ -35,12 +35,6 @@ FILES = {
     "stop.jsonl": recording({"write": "b.txt", "content": "b\n"}),
     "more.jsonl": recording({"write": "c.txt", "content": "c\n"}),
 }
-
-
-@pytest.fixture(scope="session")
-def s3(tmp_path_factory: pytest.TempPathFactory) -> Iterator[S3Server]:
-    with seaweedfs(tmp_path_factory.mktemp("seaweedfs")) as server:
-        yield server
 
 
 @pytest.fixture

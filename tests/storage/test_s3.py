@@ -8,14 +8,14 @@ import signal
 import sys
 import time
 import uuid
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import AsyncIterator
 from pathlib import Path
 
 import pytest
 from pydantic import SecretStr
 from storage.contract import MIB, ObjectStoreContract, content, file_of, keys, large_file
 from structlog.testing import capture_logs
-from support.seaweedfs import S3Server, seaweedfs
+from support.seaweedfs import S3Server
 from support.tcp_gate import tcp_gate
 
 from server.config import Settings
@@ -40,16 +40,10 @@ asyncio.run(main())
 IMPATIENT = Limits(connect=0.5, read=0.5, tries=2)
 
 
-@pytest.fixture(scope="session")
-def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[S3Server]:
-    with seaweedfs(tmp_path_factory.mktemp("seaweedfs")) as server:
-        yield server
-
-
 @pytest.fixture
-def settings(server: S3Server) -> Settings:
+def settings(s3: S3Server) -> Settings:
     """A bucket of its own for each test; nobody made it."""
-    return settings_for(server, server.port, f"test-{uuid.uuid4()}")
+    return settings_for(s3, s3.port, f"test-{uuid.uuid4()}")
 
 
 @pytest.fixture
@@ -58,13 +52,13 @@ async def store(settings: Settings) -> AsyncIterator[ObjectStore]:
         yield store
 
 
-def settings_for(server: S3Server, port: int, bucket: str, secret_key: str | None = None) -> Settings:
+def settings_for(s3: S3Server, port: int, bucket: str, secret_key: str | None = None) -> Settings:
     return Settings(
         object_store="s3",
         s3_endpoint=f"127.0.0.1:{port}",
         s3_bucket=bucket,
-        s3_access_key=server.access_key,
-        s3_secret_key=secret_key or server.secret_key,
+        s3_access_key=s3.access_key,
+        s3_secret_key=secret_key or s3.secret_key,
         s3_secure=False,
     )
 
@@ -74,9 +68,9 @@ class TestS3(ObjectStoreContract):
         await asyncio.to_thread(store._client.put_object, store._bucket, key, io.BytesIO(data), len(data))
 
 
-async def test_lists_more_than_one_page(store: ObjectStore, settings: Settings, server: S3Server) -> None:
+async def test_lists_more_than_one_page(store: ObjectStore, settings: Settings, s3: S3Server) -> None:
     names = [f"t/{number:04}" for number in range(1100)]
-    client = server.client()
+    client = s3.client()
 
     def fill() -> None:
         client.make_bucket(settings.s3_bucket)
@@ -87,16 +81,14 @@ async def test_lists_more_than_one_page(store: ObjectStore, settings: Settings, 
     assert await keys(store, "t/") == names
 
 
-async def test_a_writer_killed_half_way_leaves_the_old_object(
-    store: ObjectStore, settings: Settings, server: S3Server, tmp_path: Path
-) -> None:
+async def test_a_writer_killed_half_way_leaves_the_old_object(store: ObjectStore, settings: Settings, s3: S3Server, tmp_path: Path) -> None:
     old = await store.put("tenant/a", file_of(tmp_path, b"old"))
-    async with tcp_gate(server.port, limit=20 * MIB) as gate:
+    async with tcp_gate(s3.port, limit=20 * MIB) as gate:
         environment = {
             "TREADLE_S3_ENDPOINT": f"127.0.0.1:{gate.port}",
             "TREADLE_S3_BUCKET": settings.s3_bucket,
-            "TREADLE_S3_ACCESS_KEY": server.access_key,
-            "TREADLE_S3_SECRET_KEY": server.secret_key,
+            "TREADLE_S3_ACCESS_KEY": s3.access_key,
+            "TREADLE_S3_SECRET_KEY": s3.secret_key,
             "TREADLE_S3_SECURE": "false",
         }
         writer = await asyncio.create_subprocess_exec(sys.executable, "-c", PUT, str(large_file(tmp_path)), env=environment)
@@ -115,21 +107,21 @@ async def every_call(store: ObjectStore, folder: Path) -> None:
             await call
 
 
-async def test_a_server_that_is_down_is_unavailable(server: S3Server, tmp_path: Path) -> None:
-    async with asyncio.timeout(10), open_s3(settings_for(server, 1, "bucket")) as store:
+async def test_a_server_that_is_down_is_unavailable(s3: S3Server, tmp_path: Path) -> None:
+    async with asyncio.timeout(10), open_s3(settings_for(s3, 1, "bucket")) as store:
         await every_call(store, tmp_path)
 
 
-async def test_a_server_that_never_answers_is_unavailable_in_bounded_time(server: S3Server, tmp_path: Path) -> None:
-    async with tcp_gate(server.port, limit=0) as gate, open_s3(settings_for(server, gate.port, "bucket"), IMPATIENT) as store:
+async def test_a_server_that_never_answers_is_unavailable_in_bounded_time(s3: S3Server, tmp_path: Path) -> None:
+    async with tcp_gate(s3.port, limit=0) as gate, open_s3(settings_for(s3, gate.port, "bucket"), IMPATIENT) as store:
         started = time.monotonic()
         await every_call(store, tmp_path)
         assert time.monotonic() - started < 4 * (IMPATIENT.tries * IMPATIENT.read + 2)
 
 
-async def test_a_server_that_falls_silent_in_the_middle_of_a_put(server: S3Server, settings: Settings, tmp_path: Path) -> None:
-    async with tcp_gate(server.port, limit=20 * MIB) as gate:
-        async with asyncio.timeout(20), open_s3(settings_for(server, gate.port, settings.s3_bucket), IMPATIENT) as store:
+async def test_a_server_that_falls_silent_in_the_middle_of_a_put(s3: S3Server, settings: Settings, tmp_path: Path) -> None:
+    async with tcp_gate(s3.port, limit=20 * MIB) as gate:
+        async with asyncio.timeout(20), open_s3(settings_for(s3, gate.port, settings.s3_bucket), IMPATIENT) as store:
             with pytest.raises(ObjectStoreUnavailable):
                 await store.put("tenant/a", large_file(tmp_path))
         assert gate.shut.is_set()
@@ -137,8 +129,8 @@ async def test_a_server_that_falls_silent_in_the_middle_of_a_put(server: S3Serve
         assert await keys(store) == []
 
 
-async def test_a_wrong_secret_is_unavailable_and_not_told(server: S3Server, settings: Settings, tmp_path: Path) -> None:
-    async with open_s3(settings_for(server, server.port, settings.s3_bucket, secret_key="hunter2-hunter2")) as store:
+async def test_a_wrong_secret_is_unavailable_and_not_told(s3: S3Server, settings: Settings, tmp_path: Path) -> None:
+    async with open_s3(settings_for(s3, s3.port, settings.s3_bucket, secret_key="hunter2-hunter2")) as store:
         await every_call(store, tmp_path)
         with pytest.raises(ObjectStoreUnavailable) as caught:
             await store.delete("t/a")

