@@ -9,7 +9,9 @@ from google.protobuf.json_format import MessageToJson
 
 from server.cli.connection import connected
 from server.cli.failure import CommandFailed, ExitCode
+from server.cli.program import typed
 from server.cli.screen import Screen
+from server.data_dir import chosen_data_dir
 from treadle.git.v1 import git_service_pb2 as pb
 from treadle_client import AsyncTreadle, AutoPullRequestResponse, PullRequest
 
@@ -48,7 +50,8 @@ async def _newest(treadle: AsyncTreadle, options: argparse.Namespace) -> PullReq
     if session.branch:
         async for each in treadle.git.pull_requests(session_id=options.session, head=session.branch, base=options.base, page_size=1):
             return await treadle.git.pull_request(each.number, session_id=options.session)
-    raise CommandFailed("the session's branch has no pull request; `treadle pr create` makes one", ExitCode.REFUSED)
+    make = typed(f"pr create {options.session}", chosen_data_dir(options.data_dir))
+    raise CommandFailed(f"the session's branch has no pull request; to make one: {make}", ExitCode.REFUSED)
 
 
 async def _merge(treadle: AsyncTreadle, options: argparse.Namespace) -> None:

@@ -102,7 +102,10 @@ def _leave(options: Sequence[pb.ApprovalOption], text: str) -> str:
     meant = [option.id for kind in _WORDS.get(said, ()) for option in options if option.kind == kind]
     if meant and said not in ids:
         return meant[0]
-    (option_id,) = _chosen(text, ids, several=False)
+    try:
+        (option_id,) = _chosen(text, ids, several=False)
+    except NoAnswer:
+        raise NoAnswer(f"{text.strip()!r} is none of: {', '.join(dict.fromkeys(['yes', 'no', *ids]))}") from None
     return option_id
 
 

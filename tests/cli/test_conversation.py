@@ -100,6 +100,7 @@ async def test_leave_that_is_asked_for_again_shows_the_command_again(shared) -> 
         await terminal.says("answer> ")
         assert terminal.shown.count("make test") == 1
         await terminal.types("perhaps\n")
+        await terminal.says("'perhaps' is none of: yes, no, allow")
         await terminal.says("answer> ", times=2)
         assert terminal.shown.count("▸ Run the tests\n    make test\n") == 2
         await terminal.types("yes\n")
