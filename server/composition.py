@@ -9,6 +9,7 @@ from contextlib import AbstractAsyncContextManager, AsyncExitStack, asynccontext
 from dataclasses import dataclass
 from datetime import timedelta
 from importlib.metadata import entry_points
+from pathlib import Path
 from typing import Any
 
 import structlog
@@ -101,29 +102,9 @@ async def compose(settings: Settings, *, mark: Callable[[str], None] | None = No
         point = _points(mark)
         codec = ProtobufEventCodec()
         journal = Journal(stores.events, stores.turns, codec, mark=point, heartbeat_seconds=settings.heartbeat_seconds)
-        scratch = settings.data_dir / "scratch"
-        scratch.mkdir(mode=0o700, parents=True, exist_ok=True)
+        scratch = _scratch(settings)
         agent = default_agent(settings, launcher.capability.providers)
-        limits = Limits(
-            replica=replica,
-            scratch=scratch,
-            branch_prefix=settings.branch_prefix,
-            trailers=Trailers(
-                coauthor="" if settings.commit_coauthor == "agent" else settings.commit_coauthor,
-                coauthors=COAUTHORS if settings.commit_coauthor == "agent" else {},
-                session_link=settings.session_link,
-            ),
-            turn_seconds=settings.turn_timeout_seconds,
-            workspace_bytes=settings.worker_disk_mib * 1024 * 1024,
-            workspace_files=settings.worker_files,
-            agent_steps=settings.agent_steps,
-            lease_seconds=settings.lease_seconds,
-            import_retry_seconds=settings.import_retry_seconds,
-            checkpoint_seconds=settings.checkpoint_seconds,
-            max_turns=settings.max_turns,
-            default_provider=agent.name,
-            request_seconds=settings.request_timeout_seconds,
-        )
+        limits = _limits(settings, replica=replica, scratch=scratch, agent=agent.name)
         secrets = known_secrets(settings, os.environ)
         rush = Rush()
         quota = Quota(stores.history, tenant_bytes=settings.storage_tenant_mib * 1024 * 1024)
@@ -272,6 +253,35 @@ async def compose(settings: Settings, *, mark: Callable[[str], None] | None = No
             )
         )
         yield Server(api, supervisor, launcher, stores, notes, agent, failed)
+
+
+def _scratch(settings: Settings) -> Path:
+    scratch = settings.data_dir / "scratch"
+    scratch.mkdir(mode=0o700, parents=True, exist_ok=True)
+    return scratch
+
+
+def _limits(settings: Settings, *, replica: str, scratch: Path, agent: str) -> Limits:
+    return Limits(
+        replica=replica,
+        scratch=scratch,
+        branch_prefix=settings.branch_prefix,
+        trailers=Trailers(
+            coauthor="" if settings.commit_coauthor == "agent" else settings.commit_coauthor,
+            coauthors=COAUTHORS if settings.commit_coauthor == "agent" else {},
+            session_link=settings.session_link,
+        ),
+        turn_seconds=settings.turn_timeout_seconds,
+        workspace_bytes=settings.worker_disk_mib * 1024 * 1024,
+        workspace_files=settings.worker_files,
+        agent_steps=settings.agent_steps,
+        lease_seconds=settings.lease_seconds,
+        import_retry_seconds=settings.import_retry_seconds,
+        checkpoint_seconds=settings.checkpoint_seconds,
+        max_turns=settings.max_turns,
+        default_provider=agent,
+        request_seconds=settings.request_timeout_seconds,
+    )
 
 
 @asynccontextmanager

@@ -14,7 +14,7 @@ from server.kernel.errors import KernelError
 from server.kernel.history import Snapshot
 from server.kernel.ports.history_store import HistoryStore
 from server.kernel.ports.object_store import ObjectStore
-from server.kernel.ports.repositories import Repositories, Repository
+from server.kernel.ports.repositories import Repositories
 from server.kernel.retrieval import Retrieval
 from server.kernel.session import Session
 from server.kernel.uploads import store_bundle
@@ -101,7 +101,7 @@ class Retention:
         stored = await store_bundle(
             self._repositories,
             self._objects,
-            Repository(session.tenant_id, session.owner_id, session.repository_url),
+            session.repository,
             session_id=session.id,
             name=f"snapshot-{row.number}",
             base=base,

@@ -53,7 +53,7 @@ class Retrieval:
     async def prove(self, session: Session, snapshot: Snapshot) -> None:
         """Read back what is stored of a snapshot, of which the mirror has everything: where it has not, the same would do. Errors: as
         for `ensure`."""
-        await self._bring(Repository(session.tenant_id, session.owner_id, session.repository_url), snapshot)
+        await self._bring(session.repository, snapshot)
 
     async def _restore(self, repository: Repository, session: Session, commit: str) -> None:
         chain = await self._history.chain(session.tenant_id, session.id, commit)

@@ -168,7 +168,7 @@ class TimeTravel:
         """Errors: SnapshotUnavailable."""
         try:
             diff = await self._repositories.diff(
-                _repository(session), base=session.head_commit, head=commit, max_patch_bytes=0, max_files=1
+                session.repository, base=session.head_commit, head=commit, max_patch_bytes=0, max_files=1
             )
         except WorkspaceFailed as error:
             raise SnapshotUnavailable(commit, error.message) from error

@@ -7,7 +7,7 @@ from pathlib import Path
 from server.db.migrations.script import run_script
 
 revision = "0016"
-down_revision = "0014"
+down_revision = "0015"
 
 
 def upgrade() -> None:

@@ -7,7 +7,7 @@ from pathlib import Path
 from server.db.migrations.script import run_script
 
 revision = "0018"
-down_revision = "0014"
+down_revision = "0017"
 
 
 def upgrade() -> None:
