@@ -167,9 +167,7 @@ class TimeTravel:
     async def _same_files(self, session: Session, commit: str) -> bool:
         """Errors: SnapshotUnavailable."""
         try:
-            diff = await self._repositories.diff(
-                session.repository, base=session.head_commit, head=commit, max_patch_bytes=0, max_files=1
-            )
+            diff = await self._repositories.diff(session.repository, base=session.head_commit, head=commit, max_patch_bytes=0, max_files=1)
         except WorkspaceFailed as error:
             raise SnapshotUnavailable(commit, error.message) from error
         return not diff.files_changed and not diff.truncated
