@@ -201,7 +201,7 @@ async def test_what_somebody_did_on_the_host_is_told_in_the_session_s_log(world:
     assert {each.token for each in world.fake.asked} == {TOKEN}
 
 
-async def test_it_is_told_while_a_turn_runs_and_while_one_waits(world: World) -> None:
+async def test_it_is_told_while_a_turn_runs(world: World) -> None:
     stream = world.client.execute(repository_url=world.url, prompt="Add a file", provider="replay", model="slow.jsonl")
     events: list[pb.Event] = []
     async for frame in stream:

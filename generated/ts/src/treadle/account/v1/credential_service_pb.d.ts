@@ -237,7 +237,7 @@ export declare const PutCredentialResponseSchema: GenMessage<PutCredentialRespon
  */
 export declare type StartLoginRequest = Message<"treadle.account.v1.StartLoginRequest"> & {
   /**
-   * The host; see Credential.host. Needed.
+   * The host; see Credential.host.
    *
    * @generated from field: string host = 1;
    */
@@ -305,7 +305,7 @@ export declare const StartLoginResponseSchema: GenMessage<StartLoginResponse>;
  */
 export declare type FinishLoginRequest = Message<"treadle.account.v1.FinishLoginRequest"> & {
   /**
-   * From StartLogin, at most 8,192 characters. Needed.
+   * From StartLogin.
    *
    * @generated from field: string login_id = 1;
    */
