@@ -17,6 +17,7 @@ from server.db.stores import Stores, open_postgres
 from server.embedded.postgres_home import DatabaseUrls
 from server.identity.keys import create_key
 from server.kernel.credential import Credential, CredentialKind
+from server.kernel.history import Answer
 from server.kernel.identity import Principal
 from server.kernel.ids import new_id
 from server.kernel.ports.credential_store import Sealed
@@ -74,6 +75,7 @@ async def _rows_of_two_tenants(stores: Stores, alice: Principal, mallory: Princi
         await use_model(stores, claimed, version=2)
         await open_request(stores, claimed, first_seq=3, version=3)
         await send(stores, user, claimed.session.id)
+        assert await stores.history.answer(user, claimed.session.id, Answer("request", "digest", ()))
         await stores.legacy.agree(user, claimed.session.id, "key", Agreed("version", "sha256", "commit"))
         await end_turn(stores, await start_turn(stores, user), transcript=b"remember", commit="c" * 40)
         await stores.sessions.delete(user, (await stores.sessions.create(user, new_session(), request_id="", request_digest="")).id)
