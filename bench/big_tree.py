@@ -19,7 +19,7 @@ from server.sandbox.listing import beside, take
 
 CHANGED = 100
 COMMITS = 200
-REPEATS = 5
+REPEATS = 3
 URL = "https://example.org/acme/big"
 STARTED = datetime.fromtimestamp(1_700_000_000, UTC)
 
