@@ -152,8 +152,8 @@ async def test_what_the_old_system_writes_while_an_archive_is_packed_stays(
     with capture_logs() as logs:
         async with in_process(both.settings) as (_, client):
             session_id = (await client.call("CreateSession", pb.CreateSessionRequest(repository_url=both.url))).session.session_id
-            for model in list(FILES)[:turns]:
-                if times:
+            for number, model in enumerate(list(FILES)[:turns]):
+                if number:
                     await until_written(both, session_id)
                 await client.run(session_id=session_id, prompt="go", provider="replay", model=model)
             async with asyncio.timeout(20):
