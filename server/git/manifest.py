@@ -182,7 +182,7 @@ class _Reading:
         self._count(path)
         if path in self._into.changed:
             raise WorkspaceFailed("the walker's answer repeats a path")
-        if mode not in FILE_MODES or not is_safe_path(path):
+        if mode not in FILE_MODES or not is_safe_path(path) or path.count(b"/") > self._limits.depth:
             raise WorkspaceFailed("the walker's answer holds a path or mode that may not be")
         before = self._tree.get(path)
         if identity == SAME and before is not None and before.mode != GITLINK:

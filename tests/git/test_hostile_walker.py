@@ -50,6 +50,7 @@ BASE = {b"a": Base(b"100644", HELD, 1), b"sub": Base(b"160000", b"2" * 40, -1), 
         b"! COUNT\tx\0",
         b"".join(b"100644 %s\tp%d\0" % (HELD, number) for number in range(20)),
         b"".join(b"! TOO_DEEP\tp%d\0" % number for number in range(20)),
+        b"100644 " + HELD + b"\t" + b"d/" * 129 + b"x\0",
         # Commits of the agent's.
         b"commit 1\tx\0",
         b"commit x\tx\0tree -\t\0",
