@@ -50,9 +50,11 @@ class Material:
     installation_id: str = ""
     private_key: str = field(default="", repr=False)
 
+    login: str = ""
+    """The digest of the login that brought it, for a client that did not hear so."""
     def encode(self) -> bytes:
-        """For the vault."""
-        return json.dumps(asdict(self)).encode()
+        """For the vault. Without what it has not: a server of an earlier version reads it, too."""
+        return json.dumps({name: value for name, value in asdict(self).items() if value}).encode()
 
     @classmethod
     def decode(cls, data: bytes) -> Material:

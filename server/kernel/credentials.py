@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import base64
+import hashlib
 import json
 import re
 from contextlib import suppress
@@ -127,10 +128,26 @@ class Credentials:
             host, device_code, ends = json.loads(self._vault.open(sealed, _login_place(principal)))
         except (SecretUnreadable, ValueError):
             raise InvalidField("login_id", "is none that StartLogin gave to you") from None
-        if datetime.now(UTC).timestamp() > ends:
-            raise LoginExpired(host)
-        # A host gives the token once: a caller who leaves meanwhile shall not lose it.
-        return await self._finishing.run(self._finished(principal, self._hosts.check_host(host), device_code))
+        host, login = self._hosts.check_host(host), hashlib.sha256(device_code.encode()).hexdigest()
+        try:
+            if datetime.now(UTC).timestamp() > ends:
+                raise LoginExpired(host)
+            # A host gives the token once: a caller who leaves meanwhile shall not lose it.
+            return await self._finishing.run(self._finished(principal, host, device_code, login))
+        except LoginExpired:
+            # The host says so, too, to who asks again because the answer was lost; what it gave may be about to be stored.
+            for pause in (0.0, *_LOOK_PAUSES):
+                await asyncio.sleep(pause)
+                if credential := await self._stored_by(login, principal, host):
+                    return credential
+            raise
+
+    async def _stored_by(self, login: str, principal: Principal, host: str) -> Credential | None:
+        """None, too, for what took its place since."""
+        found = await self._store.find(principal.tenant_id, principal.user_id, host)
+        with suppress(CredentialUnreadable):
+            return found.credential if found and self._opened(found).login == login else None
+        return None
 
     def _host(self, given: str) -> str:
         """Errors: InvalidField."""
@@ -139,13 +156,13 @@ class Credentials:
             raise InvalidField("host", f"{host}: {_IN_CLEAR}")
         return host
 
-    async def _finished(self, principal: Principal, host: str, device_code: str) -> Credential | Pending:
+    async def _finished(self, principal: Principal, host: str, device_code: str, login: str) -> Credential | Pending:
         issued = await self._issuer.finish_login(host, device_code)
         if isinstance(issued, Pending):
             return issued
-        material = Material(token=issued.token, refresh_token=issued.refresh_token)
-        login = PutCredential(host, "", material, CredentialKind.GITHUB_OAUTH, issued.expires_at, scopes=issued.scopes)
-        return await self._stored(principal, host, DEFAULT_USERNAME, login)
+        material = Material(token=issued.token, refresh_token=issued.refresh_token, login=login)
+        request = PutCredential(host, "", material, CredentialKind.GITHUB_OAUTH, issued.expires_at, scopes=issued.scopes)
+        return await self._stored(principal, host, DEFAULT_USERNAME, request)
 
     async def _stored(self, principal: Principal, host: str, username: str, request: PutCredential) -> Credential:
         """Errors: VersionConflict."""
@@ -250,7 +267,7 @@ class Credentials:
                 if again.credential.version != found.credential.version:
                     return self._opened(again).token
             raise
-        kept = Material(token=issued.token, refresh_token=issued.refresh_token or material.refresh_token)
+        kept = replace(material, token=issued.token, refresh_token=issued.refresh_token or material.refresh_token)
         credential = replace(found.credential, expires_at=issued.expires_at, scopes=issued.scopes or found.credential.scopes)
         await self._kept(self._sealed(credential, kept))
         return issued.token

@@ -190,7 +190,27 @@ async def test_a_user_logs_in_by_a_code_that_is_entered_in_a_browser(world: Worl
     assert (await token(world.server())).startswith("ghu_renewed")
 
 
-async def test_a_login_that_comes_to_nothing_says_why_and_stores_nothing(world: World, alice: Principal, mallory: Principal) -> None:
+async def test_who_did_not_hear_the_answer_of_a_login_asks_again(world: World, alice: Principal, monkeypatch: pytest.MonkeyPatch) -> None:
+    begun = await world.server().begin_login(alice, HOST)
+    (code,) = world.fake.logins
+    world.fake.logins[code] = "done"
+    # Also at once, of another server, while the first has not stored it yet.
+    stored, again = await asyncio.gather(*(world.server().finish_login(alice, begun.id) for _ in range(2)))
+    assert again == stored == await world.server().finish_login(alice, begun.id)
+    # It is the same credential after it was renewed, and another one does not pass for it.
+    monkeypatch.setattr("server.kernel.credentials.EARLY", timedelta(hours=9))
+    assert (await token(world.server())).startswith("ghu_renewed")
+    assert await world.server().finish_login(alice, begun.id) == (await world.server().list(alice))[0]
+    monkeypatch.setattr("server.kernel.credentials._LOOK_PAUSES", ())
+    await world.server().put(alice, PutCredential(HOST, "", Material("ghp_by_hand")))
+    with pytest.raises(LoginExpired):
+        await world.server().finish_login(alice, begun.id)
+
+
+async def test_a_login_that_comes_to_nothing_says_why_and_stores_nothing(
+    world: World, alice: Principal, mallory: Principal, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("server.kernel.credentials._LOOK_PAUSES", ())
     begun = await world.server().begin_login(alice, HOST)
     (code,) = world.fake.logins
     for said, error in (("expired_token", LoginExpired), ("access_denied", LoginDenied), ("device_flow_disabled", CredentialRejected)):

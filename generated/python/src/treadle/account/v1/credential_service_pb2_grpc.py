@@ -90,8 +90,9 @@ class CredentialServiceServicer(object):
 
     def FinishLogin(self, request, context):
         """FinishLogin asks whether the user has entered the code, and if so, stores the credential, in place of one that is there. Ask again as
-        long as there is none, no sooner than it says. Errors: INVALID_ARGUMENT/INVALID_FIELD for a login that the caller has not begun;
-        FAILED_PRECONDITION/LOGIN_EXPIRED; FAILED_PRECONDITION/LOGIN_DENIED when the user said no; and as for StartLogin.
+        long as there is none, no sooner than it says; after a lost answer, too: it is the same one for as long as the credential is in place.
+        Errors: INVALID_ARGUMENT/INVALID_FIELD for a login that the caller has not begun; FAILED_PRECONDITION/LOGIN_EXPIRED;
+        FAILED_PRECONDITION/LOGIN_DENIED when the user said no; and as for StartLogin.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')

@@ -49,8 +49,9 @@ class CredentialServiceStub:
     """
     FinishLogin: _grpc.UnaryUnaryMultiCallable[_credential_service_pb2.FinishLoginRequest, _credential_service_pb2.FinishLoginResponse]
     """FinishLogin asks whether the user has entered the code, and if so, stores the credential, in place of one that is there. Ask again as
-    long as there is none, no sooner than it says. Errors: INVALID_ARGUMENT/INVALID_FIELD for a login that the caller has not begun;
-    FAILED_PRECONDITION/LOGIN_EXPIRED; FAILED_PRECONDITION/LOGIN_DENIED when the user said no; and as for StartLogin.
+    long as there is none, no sooner than it says; after a lost answer, too: it is the same one for as long as the credential is in place.
+    Errors: INVALID_ARGUMENT/INVALID_FIELD for a login that the caller has not begun; FAILED_PRECONDITION/LOGIN_EXPIRED;
+    FAILED_PRECONDITION/LOGIN_DENIED when the user said no; and as for StartLogin.
     """
     ListCredentials: _grpc.UnaryUnaryMultiCallable[_credential_service_pb2.ListCredentialsRequest, _credential_service_pb2.ListCredentialsResponse]
     """ListCredentials lists the caller's credentials by host, without their secrets. There are no more than this server has hosts, so there
@@ -82,8 +83,9 @@ class CredentialServiceAsyncStub(CredentialServiceStub):
     """
     FinishLogin: _aio.UnaryUnaryMultiCallable[_credential_service_pb2.FinishLoginRequest, _credential_service_pb2.FinishLoginResponse]  # type: ignore[assignment]
     """FinishLogin asks whether the user has entered the code, and if so, stores the credential, in place of one that is there. Ask again as
-    long as there is none, no sooner than it says. Errors: INVALID_ARGUMENT/INVALID_FIELD for a login that the caller has not begun;
-    FAILED_PRECONDITION/LOGIN_EXPIRED; FAILED_PRECONDITION/LOGIN_DENIED when the user said no; and as for StartLogin.
+    long as there is none, no sooner than it says; after a lost answer, too: it is the same one for as long as the credential is in place.
+    Errors: INVALID_ARGUMENT/INVALID_FIELD for a login that the caller has not begun; FAILED_PRECONDITION/LOGIN_EXPIRED;
+    FAILED_PRECONDITION/LOGIN_DENIED when the user said no; and as for StartLogin.
     """
     ListCredentials: _aio.UnaryUnaryMultiCallable[_credential_service_pb2.ListCredentialsRequest, _credential_service_pb2.ListCredentialsResponse]  # type: ignore[assignment]
     """ListCredentials lists the caller's credentials by host, without their secrets. There are no more than this server has hosts, so there
@@ -130,8 +132,9 @@ class CredentialServiceServicer(metaclass=_abc_1.ABCMeta):
         context: _ServicerContext,
     ) -> _typing.Union[_credential_service_pb2.FinishLoginResponse, _abc.Awaitable[_credential_service_pb2.FinishLoginResponse]]:
         """FinishLogin asks whether the user has entered the code, and if so, stores the credential, in place of one that is there. Ask again as
-        long as there is none, no sooner than it says. Errors: INVALID_ARGUMENT/INVALID_FIELD for a login that the caller has not begun;
-        FAILED_PRECONDITION/LOGIN_EXPIRED; FAILED_PRECONDITION/LOGIN_DENIED when the user said no; and as for StartLogin.
+        long as there is none, no sooner than it says; after a lost answer, too: it is the same one for as long as the credential is in place.
+        Errors: INVALID_ARGUMENT/INVALID_FIELD for a login that the caller has not begun; FAILED_PRECONDITION/LOGIN_EXPIRED;
+        FAILED_PRECONDITION/LOGIN_DENIED when the user said no; and as for StartLogin.
         """
 
     @_abc_1.abstractmethod
