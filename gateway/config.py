@@ -89,6 +89,13 @@ class Gateway:
     """A request over HTTP is held here until it is whole, thrice while it is parsed. The longest prompt, all escaped, has 1.2 MB."""
     max_stranger_bytes: int = 16 * 1024
     """What is taken of a request before anybody knows who calls."""
+    max_webhook_bytes: int = 1_000_000
+    """Of a code host's delivery, of which nothing is known before it is whole: that is what is signed."""
+    webhook_seconds: int = 10
+    """In which a delivery has to be here and answered. GitHub waits no longer either."""
+    webhooks_per_second: int = 20
+    """Of all addresses together, and of one half as many; for a moment twice that. So strangers make it hold (2 + seconds) times as many at
+    most."""
     max_headers_kib: int = 16
     """The server's gRPC takes no more of them."""
     request_seconds: int = 30
@@ -128,13 +135,14 @@ def render(gateway: Gateway) -> str:
         "discovery": "STATIC" if host.replace(".", "").isdigit() or ":" in host else "STRICT_DNS",
         "origins": [{"exact": origin} for origin in gateway.origins],
         "tls": _tls(gateway),
-        "requests_per_second": gateway.requests_per_second,
-        "burst": 2 * gateway.requests_per_second,
-        "client_requests_per_second": gateway.client_requests_per_second,
-        "client_burst": 2 * gateway.client_requests_per_second,
+        "rate_limit": _rate_limit("public", gateway.requests_per_second, gateway.client_requests_per_second),
         "max_request_bytes": gateway.max_request_bytes,
         "max_json_bytes": gateway.max_json_bytes,
         "max_stranger_bytes": gateway.max_stranger_bytes,
+        "max_webhook_bytes": gateway.max_webhook_bytes,
+        "webhook_timeout": f"{gateway.webhook_seconds}s",
+        "webhook_limits": _rate_limit("webhooks", gateway.webhooks_per_second, max(1, gateway.webhooks_per_second // 2)),
+        "for_webhooks": {"@type": "type.googleapis.com/envoy.config.route.v3.FilterConfig", "config": {}},
         "max_headers_kib": gateway.max_headers_kib,
         "for_strangers": {"for_strangers": {"@type": "type.googleapis.com/envoy.config.route.v3.FilterConfig", "config": {}}},
         "request_timeout": f"{gateway.request_seconds}s",
@@ -191,6 +199,28 @@ def _address(address: str) -> dict[str, Any]:
 def _copied_content_type() -> dict[str, Any]:
     header = {"key": CLIENT_CONTENT_TYPE, "value": "%REQ(content-type)%"}
     return {"append": {"header": header, "append_action": "OVERWRITE_IF_EXISTS_OR_ADD", "keep_empty_value": False}}
+
+
+def _rate_limit(name: str, all_per_second: int, client_per_second: int) -> dict[str, Any]:
+    """First each client's own, so that what one has too many of takes nothing from the others; then what all together may ask."""
+    always = {"default_value": {"numerator": 100, "denominator": "HUNDRED"}}
+    return {
+        "@type": "type.googleapis.com/envoy.extensions.filters.http.local_ratelimit.v3.LocalRateLimit",
+        "stat_prefix": name,
+        "rate_limits": [{"actions": [{"masked_remote_address": {"v4_prefix_mask_len": 32, "v6_prefix_mask_len": 64}}]}],
+        "descriptors": [{"entries": [{"key": "masked_remote_address"}], "token_bucket": _bucket(client_per_second)}],
+        # Clients of the last while that are remembered.
+        "max_dynamic_descriptors": 10000,
+        "token_bucket": _bucket(all_per_second),
+        "rate_limited_as_resource_exhausted": True,
+        "response_headers_to_add": [{"header": {"key": "retry-after", "value": "1"}}],
+        "filter_enabled": always,
+        "filter_enforced": always,
+    }
+
+
+def _bucket(per_second: int) -> dict[str, Any]:
+    return {"max_tokens": 2 * per_second, "tokens_per_fill": per_second, "fill_interval": "1s"}
 
 
 def _place(place: Path | str) -> dict[str, Any]:

@@ -36,8 +36,8 @@ MAX_TICKETED_BYTES = 4096
 
 SIGNED = frozenset({"treadle.git.v1.WebhookService.ReceiveGithubEvent"})
 """Calls without an API key, whose request is signed: their service looks at that itself, before anything else."""
-MAX_SIGNED_BYTES = 1_100_000
-"""The gateway's limit for JSON, and room for what is around it."""
+MAX_SIGNED_BYTES = 1_000_000 + 16 * 1024
+"""The gateway's limit for a delivery, and room for its content type, a header, which has that of all headers."""
 
 MAX_REQUEST_BYTES = 16 * 1024 * 1024
 """The gateway's limit too. gRPC's own is twice as much: what that refuses it refuses without a reason."""

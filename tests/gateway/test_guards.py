@@ -128,6 +128,35 @@ async def test_connections_are_bounded(gateway: Make, http: Http) -> None:
             writer.close()
 
 
+async def test_strangers_hold_few_deliveries_and_none_for_long(gateway: Make, http: Http) -> None:
+    """Unfinished ones: the gateway cannot know whose they are before they are whole."""
+
+    async def unfinished(address: str, source: str) -> int:
+        reader, writer = await asyncio.open_connection(*address.split(":"), local_addr=(source, 0))
+        try:
+            writer.write(
+                b"POST /v1/webhooks/github HTTP/1.1\r\nhost: x\r\ncontent-type: application/json\r\ncontent-length: 900000\r\n\r\n{"
+            )
+            return int((await reader.readline()).split()[1])
+        finally:
+            writer.close()
+
+    async with gateway(http.upstream, webhooks_per_second=4, webhook_seconds=2) as address, asyncio.timeout(20):
+        started = asyncio.get_running_loop().time()
+        one = [asyncio.create_task(unfinished(address, "127.0.0.1")) for _ in range(20)]
+        # What it may have for a moment, then half as many in a second; all others are turned away at once.
+        await asyncio.wait(one, return_when=asyncio.FIRST_COMPLETED)
+        refused = [task for task in one if task.done()]
+        assert {task.result() for task in refused} == {429}
+        # An address has its own limit, which takes nothing from others.
+        other = asyncio.create_task(unfinished(address, "127.0.0.2"))
+        answers = await asyncio.gather(*one)
+        assert 4 <= answers.count(408) <= 6
+        assert answers.count(408) + answers.count(429) == 20
+        assert await other == 408
+        assert 1.9 <= asyncio.get_running_loop().time() - started < 6
+
+
 async def test_a_path_has_one_spelling(http: Http) -> None:
     async with http.session.get(http.base + "//v1///sessions") as answer:
         assert answer.status == 200
