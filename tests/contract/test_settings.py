@@ -231,6 +231,11 @@ def test_secrets_are_files_too_and_a_slip_in_their_names_is_told(tmp_path: Path,
     monkeypatch.setenv("TREADLE_MAX_TURNS", "4")
     settings = settings_of_environment()
     assert (settings.s3_secret_key.get_secret_value(), settings.max_turns) == ("of the file", 4)
+    # A Swarm has no empty secrets, so `tools/swarm-secrets` writes blank ones.
+    for name in ("treadle_github_webhook_secret", "treadle_github_client_secret"):
+        (tmp_path / name).write_text("\n")
+    settings = settings_of_environment()
+    assert (settings.github_webhook_secrets, settings.github_client_secrets) == ((), {})
     (tmp_path / "treadle_database_ulr").write_text("canary")
     with pytest.raises(SettingsUnfit, match=r"treadle_database_ulr: there is no such setting; is TREADLE_DATABASE_URL meant") as told:
         settings_of_environment()

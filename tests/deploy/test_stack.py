@@ -153,8 +153,8 @@ def secrets_by_name() -> set[str]:
     return {secret.name for secret in client().secrets.list(filters={"label": "treadle"})}
 
 
-def made_secrets(home: Path, *words: str, refused: str = "") -> None:
-    command, given = [ROOT / "tools" / "swarm-secrets", *words], os.environ | {"DOCKER_HOST": HOST, "STACK": STACK}
+def made_secrets(home: Path, *words: str, refused: str = "", **values: str) -> None:
+    command, given = [ROOT / "tools" / "swarm-secrets", *words], os.environ | {"DOCKER_HOST": HOST, "STACK": STACK} | values
     done = subprocess.run(command, cwd=home, env=given, capture_output=True, text=True, timeout=300, check=False)
     assert (done.returncode, refused in done.stderr) == (1 if refused else 0, True), done.stdout + done.stderr
 
@@ -225,8 +225,12 @@ def test_a_session_and_a_rolling_upgrade_with_other_secrets(stack: tuple[Path, C
         a_rotation_that_is_refused_changes_nothing(home)
         for part in ("database", "spawner", "egress", "objects"):
             made_secrets(home, "--rotate", part)
+        made_secrets(home, "--rotate", "github", refused="both are made anew")
+        made_secrets(home, "--rotate", "github", GITHUB_WEBHOOK_SECRET="new,old", GITHUB_CLIENT_SECRET="")
         deploy()
         eventually(lambda: len(now := {each.id for each in containers("server")}) == 2 and not now & before, limit=240)
+        found = containers("server")[0].exec_run(["cat", "/run/secrets/treadle_github_webhook_secret"])
+        assert found.output == b"new,old\n"
         assert worker.exec_run(["touch", "/workspace/go"], user="10001").exit_code == 0
         end = turn.end()
         assert (end.status, end.pushed) == (event_pb2.TURN_STATUS_COMPLETED, True), (end, states())
