@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable
 from pathlib import Path
 
+from server.cli.pull_request_words import how_far
 from server.cli.refusals import what_to_do
 from server.cli.screen import Screen
 from server.cli.summary import SHORT, Summary, counts, diff_style, show_summary
@@ -275,9 +276,7 @@ class Renderer:
 
     def _pull_request_updated(self, event: pb.Event) -> None:
         pull = event.pull_request_updated
-        state = pb.PullRequestState.Name(pull.state).removeprefix("PULL_REQUEST_STATE_").lower()
-        draft = ", a draft" if pull.draft and pull.state == pb.PULL_REQUEST_STATE_OPEN else ""
-        self._screen.label("pull", f"#{pull.number} {state}{draft}, {pull.head} into {pull.base} at {pull.head_commit[:SHORT]}")
+        self._screen.label("pull", f"{how_far(pull)}, {pull.head} into {pull.base} at {pull.head_commit[:SHORT]}")
         self._screen.label("", pull.url)
 
     # -- text that grows ----------------------------------------------------------------------------------------------------

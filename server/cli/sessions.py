@@ -14,6 +14,7 @@ from server.cli.clock import local_time
 from server.cli.connection import connected
 from server.cli.failure import CommandFailed, ExitCode
 from server.cli.program import typed
+from server.cli.pull_request_words import how_far
 from server.cli.refusals import what_to_do
 from server.cli.screen import Screen
 from server.cli.summary import SHORT
@@ -34,7 +35,7 @@ def run(options: argparse.Namespace) -> ExitCode:
         for session in found:
             print(MessageToJson(session, indent=None))
     else:
-        _show(found, chosen_data_dir(options.data_dir))
+        show_sessions(found, chosen_data_dir(options.data_dir))
     return ExitCode.DONE
 
 
@@ -45,7 +46,7 @@ def show(options: argparse.Namespace) -> ExitCode:
         print(MessageToJson(session, indent=None))
         return ExitCode.DONE
     data_dir = chosen_data_dir(options.data_dir)
-    _show([session], data_dir)
+    show_sessions([session], data_dir)
     screen = Screen()
     facts = {
         "commit": session.head_commit,
@@ -93,7 +94,7 @@ async def _delete(options: argparse.Namespace) -> None:
         if not options.yes:
             if not sys.stdin.isatty():
                 raise CommandFailed("nobody can be asked here: --yes deletes it", ExitCode.REFUSED)
-            _show([session], connection.target.data_dir)
+            show_sessions([session], connection.target.data_dir)
             screen.prompt("Delete it, with its events and snapshots? Its branch on the remote stays. [y/N] ")
             answer = await read_line()
             screen.typed()
@@ -113,7 +114,8 @@ async def _sessions(options: argparse.Namespace) -> list[Session]:
     return found
 
 
-def _show(found: list[Session], data_dir: Path | None) -> None:
+def show_sessions(found: list[Session], data_dir: Path | None) -> None:
+    """Each in a few lines."""
     screen = Screen()
     if not found:
         begin = typed('run --repo URL "request"', data_dir)
@@ -133,6 +135,8 @@ def _show(found: list[Session], data_dir: Path | None) -> None:
         )
         screen.prose(session.title, indent=2)
         screen.prose(f"{session.repository_url}  {session.branch}".rstrip(), "dim", indent=2)
+        if session.HasField("pull_request"):
+            screen.prose(f"pull request {how_far(session.pull_request)}: {session.pull_request.url}", "dim", indent=2)
         if session.unpushed_commit and session.state in _RESTING:
             why = f": {session.push_message}" if session.push_message else ""
             screen.prose(f"{session.unpushed_commit[:SHORT]} is not pushed{why}", "yellow", indent=2)

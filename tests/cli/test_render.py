@@ -8,7 +8,9 @@ import pytest
 
 from server.cli.render import Renderer
 from server.cli.screen import Screen
+from server.cli.sessions import show_sessions
 from treadle.session.v1 import event_pb2 as pb
+from treadle.session.v1.session_pb2 import Session
 
 RUNNING = pb.SubagentUpdated(agent_id="a", name="look around", state=pb.SUBAGENT_STATE_RUNNING)
 DONE = pb.SubagentUpdated(agent_id="a", name="look around", state=pb.SUBAGENT_STATE_COMPLETED)
@@ -237,6 +239,15 @@ def test_a_branch_that_could_not_be_made_says_what_to_do(capsys: pytest.CaptureF
     assert first == "push      refused: 403"
     assert f"credential add {url}" in more[1]
     assert "run --session s REQUEST" in more[2]
+
+
+def test_a_session_is_listed_with_its_pull_request(capsys: pytest.CaptureFixture[str]) -> None:
+    pull = pb.PullRequestUpdated(number=7, url="https://github.com/acme/app/pull/7", state=pb.PULL_REQUEST_STATE_OPEN, draft=True)
+    listed = [Session(session_id="a", title="A note", pull_request=pull), Session(session_id="b", title="Another")]
+    show_sessions(listed, None)
+    out = capsys.readouterr().out
+    assert "pull request #7 open, a draft: https://github.com/acme/app/pull/7\n" in out
+    assert out.count("pull request") == 1
 
 
 def test_what_becomes_of_a_pull_request_is_shown(capsys: pytest.CaptureFixture[str]) -> None:
