@@ -21,6 +21,7 @@ from support.git_server import git_server as serving
 from support.treadle import Client, branch_of, connected, in_process, recording, settings_for
 
 from gateway.config import Gateway
+from server.config import Settings
 from server.embedded.gateway import embedded_gateway
 from server.embedded.postgres_home import DatabaseUrls
 from server.identity.keys import create_key
@@ -34,6 +35,7 @@ from treadle.session.v1 import event_pb2 as pb
 from treadle.session.v1 import session_service_pb2
 
 SECRET, OLD_SECRET = "the-new-one-4f1e", "the-old-one-77ab"
+LEASE_SECONDS = 6.0
 OTHERS_TOKEN = "ghp_of_the_other_tenant_19c4"
 
 
@@ -63,6 +65,7 @@ class World:
     http: aiohttp.ClientSession
     base: str
     database: DatabaseUrls
+    settings: Settings
 
     @property
     def url(self) -> str:
@@ -118,12 +121,13 @@ async def world(
         git_server,
         github_apis=f"{git_server.url}/={fake.url}",
         github_webhook_secret=f"{SECRET}, {OLD_SECRET}",
+        lease_seconds=LEASE_SECONDS,
     )
     async with in_process(settings) as (server, client):
         gateway = Gateway(listen="127.0.0.1:0", upstream=client.address, admin="")
         async with embedded_gateway(program, gateway, passable / "gateway") as address, aiohttp.ClientSession() as http:
             await put_token(client, git_server, TOKEN)
-            yield World(server, client, git_server, fake, http, f"http://{address}", database)
+            yield World(server, client, git_server, fake, http, f"http://{address}", database, settings)
 
 
 async def put_token(client: Client, git_server: GitServer, token: str) -> None:
@@ -216,6 +220,33 @@ async def test_it_is_told_while_a_turn_runs(world: World) -> None:
     assert event.turn_id == events[0].turn_id
     assert (await get(world.client, events[0].session_id)).active_turn_id
     stream.cancel()
+
+
+async def test_a_turn_on_another_server_hears_of_it_by_its_lease_s_sweep(
+    world: World, tmp_path: Path, passable: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The webhook came to the one that has no turn."""
+    monkeypatch.setattr("server.kernel.pull_requests.SWEEP_SECONDS", 3600.0)
+    other = passable / "other"
+    other.mkdir(mode=0o700)
+    async with in_process(world.settings.model_copy(update={"data_dir": other})) as (_, client):
+        stream = client.execute(repository_url=world.url, prompt="Add a file", provider="replay", model="slow.jsonl")
+        events: list[pb.Event] = []
+        async for frame in stream:
+            events += frame.events.events
+            if any(event.HasField("message") for event in events):
+                break
+        branch = world.known(branch_of(events))
+        world.opened(branch)
+        started = asyncio.get_running_loop().time()
+        assert await world.outcome("pull_request", world.pull_request(branch)) == "TAKEN"
+        async with asyncio.timeout(20):
+            async for frame in stream:
+                if any(event.HasField("pull_request_updated") for event in frame.events.events):
+                    break
+        # A third of the lease, and what a loaded machine takes.
+        assert asyncio.get_running_loop().time() - started < 2 * LEASE_SECONDS
+        stream.cancel()
 
 
 async def test_nobody_learns_what_the_host_does_not_show_them(world: World) -> None:

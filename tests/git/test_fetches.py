@@ -47,6 +47,24 @@ async def test_eight_turns_at_once_ask_once_and_fetch_once(world: World) -> None
     assert asked(world) == 2  # ls-remote, fetch
 
 
+async def test_what_is_fetched_ahead_after_a_push_and_what_a_turn_wants_are_fetched_once(world: World) -> None:
+    await world.fetch()
+    asked(world)
+    async with silent(world):
+        first = asyncio.create_task(world.fetch())
+        await heard(world)
+        # Both come too late for that one, and share the next.
+        ahead = asyncio.create_task(world.git.refresh(world.repository, branch="main"))
+        async with asyncio.timeout(10):
+            while world.repository not in world.git.fetches._next:
+                await asyncio.sleep(0.01)
+        turn = asyncio.create_task(world.fetch())
+        await asyncio.sleep(0)
+        tip = world.server.commit("demo", {"new": "pushed"})
+    assert await asyncio.gather(first, ahead, turn) == [tip, None, tip]
+    assert asked(world) == 3  # ls-remote, fetch; ls-remote
+
+
 async def test_each_gets_the_branches_that_it_wants(world: World) -> None:
     tips = {name: world.server.commit("demo", {"on": name}, branch=name) for name in ("one", "two")}
 
