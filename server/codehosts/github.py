@@ -27,14 +27,17 @@ from server.kernel.code_host import (
 from server.kernel.credential import CredentialKind, Token
 from server.kernel.errors import (
     BranchExists,
+    CodeHostForbidden,
     CodeHostRefused,
     ContentChanged,
     ContentTooLarge,
     CredentialMissing,
+    CredentialRejected,
     MergeConflict,
     NoCommits,
     NotMergeable,
     PullRequestExists,
+    RemoteNotFound,
 )
 from server.kernel.ports.code_host import MAX_FILE_BYTES
 from server.kernel.ports.repositories import Repository
@@ -61,9 +64,9 @@ class GitHub:
         """See CodeHost. An app sees those of its installation."""
         token, query = await self._token_of(at), page_query(page_size, page_token)
         if token.kind is CredentialKind.GITHUB_APP:
-            answer = await self._api.ask("GET", "/installation/repositories", token=token.secret, what="installation", query=query)
+            answer = await self._ask_as(at, token, "GET", "/installation/repositories", what="installation", query=query)
         else:
-            answer = await self._api.ask("GET", "/user/repos", token=token.secret, what="user", query={"sort": "updated", **query})
+            answer = await self._ask_as(at, token, "GET", "/user/repos", what="user", query={"sort": "updated", **query})
         with self._api.understood():
             listed = answer.json["repositories"] if token.kind is CredentialKind.GITHUB_APP else answer.json
             return Page(tuple(map(_repository, listed)), answer.next_page)
@@ -219,9 +222,17 @@ class GitHub:
             )
 
     async def _ask(self, at: Repository, method: str, path: str, *, what: str, **options: Any) -> Any:
-        token = await self._token_of(at)
         where = f"/repos/{owner_and_name(at.url, self._api.host)}{path}"
-        return await self._api.ask(method, where, token=token.secret, what=what, **options)
+        return await self._ask_as(at, await self._token_of(at), method, where, what=what, **options)
+
+    async def _ask_as(self, at: Repository, token: Token, method: str, where: str, **options: Any) -> Any:
+        """What is refused was not carried out, so writes may be sent again, too."""
+        try:
+            return await self._api.ask(method, where, token=token.secret, **options)
+        except (CredentialRejected, CodeHostForbidden, RemoteNotFound):
+            if not token.refused():
+                raise
+        return await self._api.ask(method, where, token=(await self._token_of(at)).secret, **options)
 
     async def _token_of(self, at: Repository) -> Token:
         token = await self._token(at)

@@ -27,6 +27,8 @@ _LS_REMOTE_BYTES = 16 * 1024 * 1024
 PUSH_SILENCE_SECONDS = 20
 """A push on which nothing moves for so long is given up. A host that unpacks or checks says every 5 s that it is alive."""
 
+_NOT_LET_IN = (PushRefusal.AUTHENTICATION, PushRefusal.PERMISSION, PushRefusal.REPOSITORY_GONE)
+
 
 async def no_token(repository: Repository) -> Token | None:
     """The supplier of a server that has no credentials."""
@@ -62,7 +64,7 @@ class Remote:
         """The same with all branches."""
         return await self._listed(repository, {"refs/heads/*"})
 
-    async def _listed(self, repository: Repository, wanted: set[str]) -> Advertised:
+    async def _listed(self, repository: Repository, wanted: set[str], *, once_more: bool = True) -> Advertised:
         token = await self._token_of(repository)  # none of the remote's time: the database and the code host have their own limits
         try:
             async with asyncio.timeout(LS_REMOTE_SECONDS):
@@ -74,6 +76,9 @@ class Remote:
         except TimeoutError:
             raise RepositoryUnreachable(f"no answer within {LS_REMOTE_SECONDS:g} s") from None
         except GitFailed as error:
+            # Every fetch and every push comes after such a question, so they get the new one.
+            if once_more and token is not None and unreachable(error.reason) in _NOT_LET_IN and token.refused():
+                return await self._listed(repository, wanted, once_more=False)
             raise self._unreachable(error, repository, token) from error
         return _parse(listing.stdout.decode("utf-8", "replace"), wanted | {"HEAD"})
 
@@ -132,7 +137,7 @@ class Remote:
     def _unreachable(self, error: GitFailed, repository: Repository, token: Token | None) -> RepositoryUnreachable:
         """Hosts tell who shows no credential, or another one, that there is no such repository, or that it should show one."""
         kind, host = unreachable(error.reason), self._urls.host_of(repository.url)
-        if kind not in (PushRefusal.AUTHENTICATION, PushRefusal.PERMISSION, PushRefusal.REPOSITORY_GONE):
+        if kind not in _NOT_LET_IN:
             return RepositoryUnreachable(error.reason)
         gone = "it is not there, or " if kind is PushRefusal.REPOSITORY_GONE else ""
         if token is None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Callable
 from dataclasses import asdict, dataclass, field
 from datetime import datetime
 from enum import StrEnum
@@ -49,9 +50,9 @@ class Material:
     app_id: str = ""
     installation_id: str = ""
     private_key: str = field(default="", repr=False)
-
     login: str = ""
     """The digest of the login that brought it, for a client that did not hear so."""
+
     def encode(self) -> bytes:
         """For the vault. Without what it has not: a server of an earlier version reads it, too."""
         return json.dumps({name: value for name, value in asdict(self).items() if value}).encode()
@@ -62,6 +63,10 @@ class Material:
         return cls(**json.loads(data))
 
 
+def _no_other() -> bool:
+    return False
+
+
 @dataclass(frozen=True)
 class Token:
     """What is shown to a host for one operation."""
@@ -69,3 +74,6 @@ class Token:
     username: str
     secret: str = field(repr=False)
     kind: CredentialKind = CredentialKind.TOKEN
+    refused: Callable[[], bool] = field(default=_no_other, repr=False, compare=False)
+    """To be called when the host refuses it: whether there may be another one by now, so that it is worth asking for that and trying once
+    more."""

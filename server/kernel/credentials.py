@@ -7,9 +7,11 @@ import base64
 import hashlib
 import json
 import re
+import time
 from contextlib import suppress
 from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime, timedelta
+from functools import partial
 from weakref import WeakValueDictionary
 
 import structlog
@@ -45,6 +47,8 @@ EARLY = timedelta(minutes=5)
 DEFAULT_USERNAME = "x-access-token"
 """What GitHub wants beside a token; most hosts take any name."""
 MAX_ISSUED = 1024
+NEW_SECONDS = 30.0
+"""An installation's token that is refused is replaced only when it is older: what is refused again and again costs no token each time."""
 MAX_LOGIN_ID = 8192
 
 _TOKEN = re.compile(r"[\x21-\x7e]{8,}")
@@ -86,6 +90,15 @@ class BegunLogin:
     interval: int
 
 
+@dataclass(frozen=True)
+class _Kept:
+    """A token of an installation, and since when (monotonic) it is here."""
+
+    installation_id: str
+    issued: Issued
+    since: float = field(default_factory=time.monotonic)
+
+
 class Credentials:
     """Keeps them, and lends each for one operation."""
 
@@ -94,8 +107,8 @@ class Credentials:
         self._vault = vault
         self._hosts = hosts
         self._issuer = issuer
-        self._issued: dict[tuple[str, int], tuple[str, Issued]] = {}
-        """By credential and its version: of which installation, and its token."""
+        self._issued: dict[tuple[str, int], _Kept] = {}
+        """By credential and its version."""
         self._renewing: WeakValueDictionary[str, asyncio.Lock] = WeakValueDictionary()
         self._finishing = Finishing()
 
@@ -204,6 +217,7 @@ class Credentials:
             return None
         if not self._hosts.keeps_secrets(found.credential.host):
             raise CredentialRejected(found.credential.host, _IN_CLEAR)
+        refused = Token.refused
         match found.credential.kind:
             case CredentialKind.TOKEN:
                 secret = self._opened(found).token
@@ -211,14 +225,24 @@ class Credentials:
                 secret = await self._user_token(found)
             case CredentialKind.GITHUB_APP:
                 secret = await self._installation_token(found)
+                refused = partial(self._refused, _issue(found), secret)
         # For people to read: no operation fails for it.
         with suppress(StoreUnavailable, StoreRejected):
             await self._store.used(found.credential, seconds=USED_SECONDS)
-        return Token(found.credential.username, secret, found.credential.kind)
+        return Token(found.credential.username, secret, found.credential.kind, refused)
 
     def forget_installation(self, installation_id: str) -> None:
         """What may be done there has changed: its tokens are asked for anew."""
-        self._issued = {key: kept for key, kept in self._issued.items() if kept[0] != installation_id}
+        self._issued = {key: kept for key, kept in self._issued.items() if kept.installation_id != installation_id}
+
+    def _refused(self, key: tuple[str, int], secret: str) -> bool:
+        """What an installation may do is in its token, and another server may have heard that it has changed."""
+        kept = self._issued.get(key)
+        if kept is not None and kept.issued.token == secret:
+            if kept.since + NEW_SECONDS > time.monotonic():
+                return False
+            del self._issued[key]
+        return True
 
     async def finished(self) -> None:
         """Wait for renewals that are under way: what they bring exists nowhere else. Bounded by the issuer."""
@@ -293,15 +317,14 @@ class Credentials:
 
     async def _installation_token(self, found: Sealed) -> str:
         """The same one until shortly before it expires. It lives in this process only."""
-        key = (found.credential.id, found.credential.version)
-        _, issued = self._issued.get(key, ("", None))
-        if issued is None or not _good(issued.expires_at):
+        kept = self._issued.get(_issue(found))
+        if kept is None or not _good(kept.issued.expires_at):
             material = self._opened(found)
-            issued = await self._of_installation(found.credential.host, material)
+            kept = _Kept(material.installation_id, await self._of_installation(found.credential.host, material))
             while len(self._issued) >= MAX_ISSUED:
                 del self._issued[next(iter(self._issued))]
-            self._issued[key] = (material.installation_id, issued)
-        return issued.token
+            self._issued[_issue(found)] = kept
+        return kept.issued.token
 
     async def _of_installation(self, host: str, material: Material) -> Issued:
         return await self._issuer.of_installation(
@@ -320,6 +343,10 @@ class Credentials:
 
 def _place(credential: Credential) -> Place:
     return Place(credential.tenant_id, "credential", credential.id, credential.owner_id, credential.host)
+
+
+def _issue(found: Sealed) -> tuple[str, int]:
+    return found.credential.id, found.credential.version
 
 
 def _login_place(principal: Principal) -> Place:

@@ -18,6 +18,7 @@ from pydantic import SecretStr
 from support.fake_github import AT, HOST, FakeGitHub, Reply
 
 from server.codehosts.api import Api, http_session
+from server.codehosts.github import GitHub
 from server.codehosts.github_tokens import GitHubTokens
 from server.config import Settings
 from server.db.stores import Stores
@@ -25,7 +26,7 @@ from server.git.remote_url import RemoteUrls
 from server.identity.vault import open_vault
 from server.kernel.credential import Credential, CredentialKind, Material
 from server.kernel.credentials import Credentials, PutCredential
-from server.kernel.errors import CodeHostUnavailable, CredentialRejected, InvalidField, LoginDenied, LoginExpired
+from server.kernel.errors import CodeHostUnavailable, CredentialRejected, InvalidField, LoginDenied, LoginExpired, RemoteNotFound
 from server.kernel.identity import Principal
 from server.kernel.ports.token_issuer import Issued, Pending
 
@@ -141,7 +142,7 @@ async def test_an_app_gets_a_token_for_its_installation_and_uses_it_for_its_time
     assert await token(world.server()) != first
     asked = len(world.fake.asked)
     (key,) = server._issued
-    server._issued[key] = ("42", Issued(first, datetime.now(UTC) + timedelta(minutes=4)))
+    server._issued[key] = replace(server._issued[key], issued=Issued(first, datetime.now(UTC) + timedelta(minutes=4)))
     second = await token(server)
     assert second != first
     assert len(world.fake.asked) == asked + 1
@@ -150,6 +151,34 @@ async def test_an_app_gets_a_token_for_its_installation_and_uses_it_for_its_time
     assert await token(server) == second
     server.forget_installation("42")
     assert await token(server) != second
+
+
+async def test_an_app_s_token_that_the_host_refuses_is_replaced_once(
+    world: World, alice: Principal, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Also where nothing was heard by a webhook: that reaches one server of several."""
+    pem, public = app_key()
+    world.fake.app_key = lambda jwt: claims_of(jwt, public)["iss"] == "Iv1.app"
+    material = Material(app_id="Iv1.app", installation_id="42", private_key=pem)
+    server = world.server()
+    await server.put(alice, PutCredential(HOST, "", material, CredentialKind.GITHUB_APP))
+    github, first = GitHub(world.issuer._apis[HOST], server.token_for), await token(server)
+    # Refused from the beginning: it is the app that may not, and each refusal would cost another token.
+    world.fake.plays("GET", "/branches", Reply(404, "Not Found"))
+    with pytest.raises(RemoteNotFound):
+        await github.branches(AT, page_size=10, page_token="")
+    assert await token(server) == first
+    monkeypatch.setattr("server.kernel.credentials.NEW_SECONDS", 0.0)
+    world.fake.tokens.clear()
+    assert await github.default_branch(AT) == "main"
+    second = await token(server)
+    for status in (403, 404):
+        world.fake.plays("GET", "/branches", Reply(status, "Resource not accessible by integration"))
+        assert (await github.branches(AT, page_size=10, page_token="")).items
+    assert len({first, second, await token(server)}) == 3
+    world.fake.plays("GET", "/branches", *[Reply(404, "Not Found")] * 2)
+    with pytest.raises(RemoteNotFound):
+        await github.branches(AT, page_size=10, page_token="")
 
 
 async def test_what_is_no_app_is_not_stored(world: World, alice: Principal) -> None:

@@ -203,6 +203,24 @@ async def test_a_token_reaches_the_host_and_nothing_else(tmp_path: Path, monkeyp
         assert not file.is_file() or b"canary" not in file.read_bytes()
 
 
+@pytest.mark.parametrize("another", [True, False])
+async def test_a_token_that_is_refused_is_asked_for_once_more_where_there_may_be_another(tmp_path: Path, another: bool) -> None:
+    tokens = ["ghs_revoked", "ghs_new"]
+
+    async def supply(_: Repository) -> Token | None:
+        return Token("x-access-token", tokens[0], refused=lambda: another and bool(tokens.pop(0)))
+
+    with git_server(tmp_path / "served", token="ghs_new") as server:
+        _seed(server)
+        async with open_world(server, tmp_path, token=supply) as world:
+            if another:
+                await world.push(await world.fetch(), create=True)
+            else:
+                with pytest.raises(RepositoryUnreachable):
+                    await world.fetch()
+    assert len(tokens) == 1 + (not another)
+
+
 async def test_without_a_token_a_private_repository_is_unreachable_and_nothing_asks_for_one(tmp_path: Path) -> None:
     with git_server(tmp_path / "served", token="t") as server:
         _seed(server)
