@@ -12,8 +12,8 @@ import re
 import resource
 import shutil
 import signal
-from collections.abc import AsyncGenerator, Mapping
-from contextlib import suppress
+from collections.abc import AsyncGenerator, AsyncIterator, Mapping
+from contextlib import asynccontextmanager, suppress
 from contextvars import ContextVar
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -176,10 +176,9 @@ class Git:
     async def stream(self, *arguments: str, git_dir: Path, environment: Mapping[str, str] | None = None) -> AsyncGenerator[bytes, None]:
         """What `git <arguments>` writes, piece by piece, as fast as it is taken. Errors: GitFailed; GitTimeout when it writes nothing
         for as long as git may take."""
-        process = await self.start(
-            *arguments, git_dir=git_dir, stdin=asyncio.subprocess.DEVNULL, stderr=asyncio.subprocess.DEVNULL, environment=environment
-        )
+        process = await self.start(*arguments, git_dir=git_dir, stdin=asyncio.subprocess.DEVNULL, environment=environment)
         assert process.stdout is not None  # noqa: S101 - it was asked for as a pipe
+        errors = asyncio.create_task(_read(process, process.stderr, STDERR_LIMIT, stop=False))
         try:
             while True:
                 async with asyncio.timeout(self._timeout):
@@ -187,14 +186,30 @@ class Git:
                 if not chunk:
                     break
                 yield chunk
-            code = await process.wait()
+            code, said = await process.wait(), (await errors)[0]
         except TimeoutError:
             raise GitTimeout(self._timeout) from None
         finally:
-            await end(process)
+            errors.cancel()
+            try:
+                await asyncio.wait({errors})  # one at a time reads a pipe, and `end` does
+            finally:
+                await end(process)
         if code:
-            completed = Completed(code, b"", "")
+            completed = Completed(code, b"", said.decode("utf-8", "replace"))
             raise GitFailed(completed, _reason(completed))
+
+    @asynccontextmanager
+    async def deadline(self) -> AsyncIterator[None]:
+        """As long as git may take, for whoever reads a stream as fast as it comes. Errors: GitTimeout."""
+        limit = asyncio.timeout(self._timeout)
+        try:
+            async with limit:
+                yield
+        except TimeoutError:
+            if limit.expired():
+                raise GitTimeout(self._timeout) from None
+            raise
 
     async def start(
         self,

@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 import asyncio
+import sys
+from collections import OrderedDict
 from collections.abc import AsyncGenerator, Iterator, Sequence
+from contextlib import aclosing
 from dataclasses import dataclass, replace
 from itertools import islice
 from pathlib import Path
@@ -15,6 +18,9 @@ from server.kernel.ports.repositories import Diff, FileDiff
 
 LISTING_BYTES = 256 * 1024 * 1024
 """The longest list of changed files; with the limits of an import, none is longer."""
+
+CACHED_BYTES = 32 * 1024 * 1024
+"""Of differences that were asked for; some hundreds of what a person looks at."""
 
 _OPERATIONS = {"A": "ADDED", "D": "DELETED", "R": "RENAMED", "C": "ADDED"}
 _OPTIONS = ("-r", "--find-renames", "--no-ext-diff", "--no-textconv", "--no-color", "--full-index", "--no-commit-id")
@@ -29,19 +35,79 @@ class _Change:
     """How many `diff --git` sections the patch has for it: two when a file became a link, or the reverse."""
 
 
+class Compared:
+    """The differences that were asked for last. Two commits never change, so what differs between them does not either: a client that
+    asks again, or a second one, costs no git."""
+
+    def __init__(self, *, most_bytes: int = CACHED_BYTES) -> None:
+        self._most = most_bytes
+        self._bytes = 0
+        self._found: OrderedDict[tuple[Path, str, str, int, int], Diff] = OrderedDict()
+        """The one that was asked for last is last."""
+
+    async def compare(self, git: Git, mirror: Path, *, base: str, head: str, max_patch_bytes: int, max_files: int) -> Diff:
+        """See Repositories.diff. Errors: GitFailed, ValueError."""
+        key = (mirror, commit_id(base), commit_id(head), max_patch_bytes, max_files)
+        if (found := self._found.get(key)) is not None:
+            self._found.move_to_end(key)
+            return found
+        diff = await compare(git, mirror, base=base, head=head, max_patch_bytes=max_patch_bytes, max_files=max_files)
+        self._keep(key, diff)
+        return diff
+
+    def _keep(self, key: tuple[Path, str, str, int, int], diff: Diff) -> None:
+        if key in self._found:  # somebody asked for the same meanwhile
+            return
+        self._found[key] = diff
+        self._bytes += _weight(diff)
+        while self._bytes > self._most:
+            self._bytes -= _weight(self._found.popitem(last=False)[1])
+
+
+def _weight(diff: Diff) -> int:
+    """About what it takes in memory; a character of a patch can take four bytes."""
+    return 500 + sum(500 + sys.getsizeof(file.path) + sys.getsizeof(file.old_path) + sys.getsizeof(file.patch) for file in diff.files)
+
+
 async def compare(git: Git, mirror: Path, *, base: str, head: str, max_patch_bytes: int, max_files: int) -> Diff:
-    """See Repositories.diff. Errors: GitFailed, ValueError."""
-    ends = (commit_id(base), commit_id(head))
-    raw = await git.run("diff-tree", *_OPTIONS, "--raw", "-z", *ends, git_dir=mirror, max_output=LISTING_BYTES)
-    counts = await git.run("diff-tree", *_OPTIONS, "--numstat", "-z", *ends, git_dir=mirror, max_output=LISTING_BYTES)
-    if raw.truncated or counts.truncated:
-        return Diff(truncated=True)
-    # Both grow with the change: off the loop.
-    shown, summary = await asyncio.to_thread(_sum_up, raw.stdout, counts.stdout, max_files)
-    room = max_patch_bytes + _HEADERS_BYTES * len(shown)
-    patch = await git.run("diff-tree", *_OPTIONS, "--patch", *ends, git_dir=mirror, max_output=room)
-    files = await asyncio.to_thread(lambda: tuple(_with_patches(shown, _sections(patch.stdout), max_patch_bytes, cut=patch.truncated)))
+    """See Repositories.diff; one process, which looks for renames once. Errors: GitFailed, ValueError."""
+    forms = ("--raw", "--numstat", *(["--patch"] if max_patch_bytes else []))
+    arguments = ("diff-tree", *_OPTIONS, *forms, "-z", commit_id(base), commit_id(head))
+    async with git.deadline(), aclosing(git.stream(*arguments, git_dir=mirror)) as told:
+        listing, patch = await _listing(told)
+        if listing is None:
+            return Diff(truncated=True)
+        # It grows with the change: off the loop.
+        shown, summary = await asyncio.to_thread(_sum_up, *_apart(listing), max_files)
+        cut = not await _read_on(told, patch, max_patch_bytes + _HEADERS_BYTES * len(shown)) or not max_patch_bytes
+    files = await asyncio.to_thread(lambda: tuple(_with_patches(shown, _sections(bytes(patch)), max_patch_bytes, cut=cut)))
     return replace(summary, files=files)
+
+
+async def _listing(told: AsyncGenerator[bytes, None]) -> tuple[bytes | None, bytearray]:
+    """What stands before the patch, None when it is too long; and what was read of the patch. No path is empty and none holds a zero
+    byte, so nothing in a list looks like its end."""
+    read = bytearray()
+    async for chunk in told:
+        begin = max(0, len(read) - 1)
+        read += chunk
+        end = read.find(b"\0\0", begin)
+        if (len(read) if end < 0 else end) > LISTING_BYTES:
+            return None, bytearray()
+        if end >= 0:
+            return bytes(read[: end + 1]), read[end + 2 :]
+    return bytes(read), bytearray()
+
+
+async def _read_on(told: AsyncGenerator[bytes, None], patch: bytearray, room: int) -> bool:
+    """The patch, as far as there is room; whether that is all of it."""
+    while len(patch) <= room:
+        chunk = await anext(told, b"")
+        if not chunk:
+            return True
+        patch += chunk
+    del patch[room:]
+    return False
 
 
 def patch(git: Git, mirror: Path, *, base: str, head: str, path: str) -> AsyncGenerator[bytes, None]:
@@ -52,7 +118,29 @@ def patch(git: Git, mirror: Path, *, base: str, head: str, path: str) -> AsyncGe
     )  # fmt: skip
 
 
-def _sum_up(raw: bytes, numstat: bytes, max_files: int) -> tuple[list[_Change], Diff]:
+def _apart(told: bytes) -> tuple[list[bytes], list[bytes]]:
+    """The fields of `--raw`, and those of `--numstat`."""
+    raw: list[bytes] = []
+    numstat: list[bytes] = []
+    fields = iter(told.split(b"\0"))
+    for field in fields:
+        _take(field, fields, raw, numstat)
+    return raw, numstat
+
+
+def _take(field: bytes, fields: Iterator[bytes], raw: list[bytes], numstat: list[bytes]) -> bool:
+    """Whether it begins a record, which then is taken. Paths are taken with what stands before them, so none of them is taken for
+    something else."""
+    if field.startswith(b":"):
+        raw += [field, *islice(fields, 2 if field.split()[-1][:1] in b"RC" else 1)]
+    elif b"\t" in field:
+        numstat += [field, *islice(fields, 2 if field.split(b"\t", 2)[2] == b"" else 0)]
+    else:
+        return False
+    return True
+
+
+def _sum_up(raw: Sequence[bytes], numstat: Sequence[bytes], max_files: int) -> tuple[list[_Change], Diff]:
     """The changes that are shown, and the sums over all of them."""
     shown: list[_Change] = []
     changed = additions = deletions = 0
@@ -66,11 +154,9 @@ def _sum_up(raw: bytes, numstat: bytes, max_files: int) -> tuple[list[_Change], 
     return shown, Diff(files_changed=changed, additions=additions, deletions=deletions, truncated=len(shown) < changed)
 
 
-def _changes(raw: bytes) -> Iterator[_Change]:
-    fields = iter(raw.split(b"\0"))
+def _changes(raw: Sequence[bytes]) -> Iterator[_Change]:
+    fields = iter(raw)
     for meta in fields:
-        if not meta:
-            return
         status = meta.split()[-1][:1].decode()
         old = new = printable(next(fields))
         if status in "RC":
@@ -79,11 +165,9 @@ def _changes(raw: bytes) -> Iterator[_Change]:
         yield _Change(file, sections=2 if status == "T" else 1)
 
 
-def _counts(numstat: bytes) -> Iterator[tuple[bytes, bytes]]:
-    fields = iter(numstat.split(b"\0"))
+def _counts(numstat: Sequence[bytes]) -> Iterator[tuple[bytes, bytes]]:
+    fields = iter(numstat)
     for record in fields:
-        if not record:
-            return
         added, deleted, path = record.split(b"\t", 2)
         if not path:  # a rename: the two paths follow
             next(fields)
@@ -111,17 +195,12 @@ def _sum_up_each(told: bytes, max_files: int) -> dict[str, Diff]:
     raw: list[bytes] = []
     numstat: list[bytes] = []
     fields = iter(told.split(b"\0"))
-    # Paths are taken with what stands before them, so none of them is taken for something else.
     for field in fields:
-        if field.startswith(b":"):
-            raw += [field, *islice(fields, 2 if field.split()[-1][:1] in b"RC" else 1)]
-        elif b"\t" in field:
-            numstat += [field, *islice(fields, 2 if field.endswith(b"\t") else 0)]
-        elif field:
+        if not _take(field, fields, raw, numstat) and field:
             raw, numstat = parts.setdefault(field.decode(), ([], []))
     found = {}
     for commit, (changes, counts) in parts.items():
-        shown, summary = _sum_up(b"\0".join([*changes, b""]), b"\0".join([*counts, b""]), max_files)
+        shown, summary = _sum_up(changes, counts, max_files)
         found[commit] = replace(summary, files=tuple(replace(change.file, patch_truncated=True) for change in shown))
     return found
 

@@ -6,7 +6,7 @@ import asyncio
 import time
 from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from datetime import datetime
 from pathlib import Path
 
@@ -57,6 +57,7 @@ class GitRepositories:
     """The port `Trees`, over the same mirrors."""
     history: int
     """How many commits of a large repository a workspace gets."""
+    compared: diff.Compared = field(default_factory=diff.Compared)
 
     def check_url(self, url: str) -> str:
         """The canonical form of an allowed URL."""
@@ -265,7 +266,9 @@ class GitRepositories:
         """The difference between two commits."""
         try:
             async with self.mirrors.used(repository, seconds=self.lock_seconds) as mirror:
-                return await diff.compare(self.git, mirror, base=base, head=head, max_patch_bytes=max_patch_bytes, max_files=max_files)
+                return await self.compared.compare(
+                    self.git, mirror, base=base, head=head, max_patch_bytes=max_patch_bytes, max_files=max_files
+                )
         except TimeoutError as error:
             raise WorkspaceFailed(_trouble(error)) from error
         except (GitFailed, OSError, ValueError) as error:

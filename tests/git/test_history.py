@@ -2,10 +2,15 @@
 
 from __future__ import annotations
 
+import asyncio
+from typing import Any
+
 import pytest
 from support.git_server import git
 from support.git_world import World
 
+from server.git import diff
+from server.git.command import Git
 from server.kernel.errors import WorkspaceFailed
 
 ALL = {"max_patch_bytes": 1_000_000, "max_files": 100}
@@ -54,6 +59,64 @@ async def test_a_diff_of_a_commit_with_itself_is_empty(world: World) -> None:
     assert (found.files, found.files_changed) == ((), 0)
 
 
+HOSTILE = (
+    "ends with a tab\t", "a\tb\tc", ":100644 100644 0 0 M", "diff --git a", "line\ndiff --git a/b b/b\nnew", "1\t1\t", "0" * 40, "-\t-\tx",
+    "quo\"te", "back\\slash", "ü", " ",
+)  # fmt: skip
+
+
+async def test_no_name_and_no_content_is_taken_for_something_else(world: World) -> None:
+    base = await world.fetch()
+    moved = world.server.root / "demo-seed/src/app.py"
+    moved.rename(moved.with_name("moved\t"))
+    content = "diff --git a/x b/x\n:1\n" + "\n" * 9000 + "\0\0\ndiff --git a/y b/y\n"
+    world.server.commit("demo", dict.fromkeys(HOSTILE, content))
+    head = await world.fetch()
+    found = await world.git.diff(world.repository, base=base, head=head, **ALL)
+    assert {file.path: file.operation for file in found.files} == {**dict.fromkeys(HOSTILE, "ADDED"), "src/moved\t": "RENAMED"}
+    assert {file.additions for file in found.files if file.operation == "ADDED"} == {content.count("\n")}
+    for file in found.files:
+        assert file.patch.startswith("diff --git ")
+        assert not file.patch_truncated
+        assert file.operation == "RENAMED" or file.patch.endswith("\n" + "".join(f"+{line}\n" for line in content.split("\n")[:-1]))
+    (each,) = await world.git.diff_each(world.repository, base=base, commits=[head], max_files=100)
+    assert [(file.path, file.operation, file.old_path) for file in each.files] == [
+        (file.path, file.operation, file.old_path) for file in found.files
+    ]
+
+
+async def test_a_diff_is_one_process_and_the_same_one_again_is_none(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
+    base, head = await _changed(world)
+    started: list[str] = []
+    start = Git.start
+
+    async def counted(self: Git, *arguments: str, **options: Any) -> asyncio.subprocess.Process:
+        started.append(arguments[0])
+        return await start(self, *arguments, **options)
+
+    monkeypatch.setattr(Git, "start", counted)
+    found = await world.git.diff(world.repository, base=base, head=head, **ALL)
+    assert await world.git.diff(world.repository, base=base, head=head, **ALL) == found
+    assert started == ["diff-tree"]
+    assert await world.git.diff(world.repository, base=base, head=head, max_patch_bytes=1, max_files=1) != found
+    assert await world.git.diff(world.repository, base=head, head=base, **ALL) != found
+    assert started == ["diff-tree"] * 3
+
+
+async def test_no_more_diffs_are_kept_than_there_is_room_for(world: World) -> None:
+    base, head = await _changed(world)
+    big, small = {"max_patch_bytes": 1_000_000, "max_files": 100}, {"max_patch_bytes": 0, "max_files": 1}
+    compared = diff.Compared(most_bytes=20_000)
+    for options in (small, big, small):
+        await compared.compare(world.git.git, world.mirror, base=base, head=head, **options)
+    assert [key[3] for key in compared._found] == [1_000_000, 0]
+    narrow = diff.Compared(most_bytes=2000)
+    for options in (small, big, small):
+        await narrow.compare(world.git.git, world.mirror, base=base, head=head, **options)
+    assert [key[3] for key in narrow._found] == [0]
+    assert 0 < narrow._bytes <= 2000
+
+
 async def test_a_bundle_is_readable_where_its_base_is(world: World) -> None:
     base, head = await _changed(world)
     into = world.tmp / "snapshot.bundle"
@@ -77,6 +140,8 @@ async def test_a_bundle_without_a_base_holds_everything(world: World) -> None:
 
 async def test_unknown_commits_are_typed_errors(world: World) -> None:
     base = await world.fetch()
+    with pytest.raises(WorkspaceFailed, match="bad object"):
+        await world.git.diff(world.repository, base=base, head="1" * 40, **ALL)
     for bad in ("1" * 40, "--output=/tmp/x", "main"):
         with pytest.raises(WorkspaceFailed):
             await world.git.diff(world.repository, base=base, head=bad, **ALL)
