@@ -8,8 +8,8 @@ import hashlib
 import os
 import shutil
 import time
-from collections.abc import AsyncIterator, Callable, Iterable
-from contextlib import asynccontextmanager
+from collections.abc import AsyncIterator, Callable, Iterable, Iterator
+from contextlib import asynccontextmanager, contextmanager
 from pathlib import Path
 
 from server.git.command import HELD_LOCKS, Git
@@ -32,6 +32,9 @@ class Mirrors:
     def __init__(self, root: Path, git: Git) -> None:
         self._root = root
         self._git = git
+        self._swept: set[Path] = set()
+        """Those in which nothing half-done was when this process looked last, and nothing went wrong since. To look takes as long as the
+        repository has sessions."""
 
     def path(self, repository: Repository) -> Path:
         """Where the mirror is; no part of its name is chosen by a caller."""
@@ -40,13 +43,15 @@ class Mirrors:
 
     @asynccontextmanager
     async def used(self, repository: Repository, *, seconds: float) -> AsyncIterator[Path]:
-        """The mirror, made if needed, for reading and for adding to it; others may do so, too. What a killed git left is removed as soon
-        as nobody else is in it. Errors: TimeoutError when somebody has it alone for `seconds`."""
+        """The mirror, made if needed, for reading and for adding to it; others may do so, too. What a killed git may have left, before this
+        process began or when something failed here, is removed as soon as nobody else is in it. Errors: TimeoutError when somebody has
+        it alone for `seconds`."""
         path = self.path(repository)
         async with self._opened(path.with_suffix(".lock")) as lock:
             os.utime(lock)
             await self._share(lock, path, seconds)
-            yield path
+            with self._watched(path):
+                yield path
 
     @asynccontextmanager
     async def added_to(self, repository: Repository, *, seconds: float) -> AsyncIterator[Path]:
@@ -72,7 +77,8 @@ class Mirrors:
         async with self._opened(path.with_suffix(".lock")) as lock:
             await _flock(lock, seconds)
             await self._clean(path)
-            yield path
+            with self._watched(path):
+                yield path
 
     def all(self) -> list[Path]:
         """Every mirror that there is."""
@@ -106,12 +112,23 @@ class Mirrors:
             HELD_LOCKS.reset(token)
             os.close(descriptor)
 
+    @contextmanager
+    def _watched(self, path: Path) -> Iterator[None]:
+        """What goes wrong may leave something, as a git that is killed does, or be because of what another process's git left."""
+        try:
+            yield
+        except BaseException:
+            self._swept.discard(path)
+            raise
+
     async def _share(self, lock: int, path: Path, seconds: float, *, clean: bool = True) -> None:
         """The first one cleans up. To share its lock then, it lets go of it for a moment, in which the mirror may even be removed."""
         deadline = time.monotonic() + seconds
+        clean = clean and path not in self._swept
         while True:
             if (clean or not _is_made(path)) and _locked(lock, fcntl.LOCK_EX):
                 await self._clean(path)
+                clean = False
             if _locked(lock, fcntl.LOCK_SH):
                 if _is_made(path):
                     break
@@ -125,6 +142,7 @@ class Mirrors:
     async def _clean(self, path: Path) -> None:
         await self._ensure(path)
         await to_its_end(lambda: sweep(path))
+        self._swept.add(path)
 
     async def _ensure(self, path: Path) -> None:
         """Made beside it and renamed: a mirror is whole, or is not there (or half-made by an older Treadle, and holds nothing)."""

@@ -128,6 +128,16 @@ class GitRepositories:
         except (TimeoutError, GitFailed, OSError):
             return False
 
+    async def held(self, repository: Repository, commits: Sequence[str]) -> frozenset[str]:
+        """Which of them the mirror has."""
+        try:
+            asked = "".join(f"{commit_id(commit)}\n" for commit in commits)
+            async with self.mirrors.used(repository, seconds=self.lock_seconds) as mirror:
+                told = await self.git.run("cat-file", "--batch-check", git_dir=mirror, stdin=asked.encode())
+        except (TimeoutError, GitFailed, OSError, ValueError):
+            return frozenset()
+        return frozenset(line.split()[0] for line in told.text.splitlines() if line.split()[1] == "commit")
+
     async def follows(self, repository: Repository, commit: str, *, of: str) -> bool:
         """Whether the mirror has both, and one stands on the other."""
         try:

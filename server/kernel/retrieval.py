@@ -68,8 +68,9 @@ class Retrieval:
 
     async def _missing(self, repository: Repository, chain: Sequence[Snapshot]) -> Sequence[Snapshot]:
         """The end of the chain that is not in the mirror."""
+        held = await self._repositories.held(repository, [snapshot.commit for snapshot in chain])
         for index in range(len(chain) - 1, -1, -1):
-            if await self._repositories.holds(repository, chain[index].commit):
+            if chain[index].commit in held:
                 return chain[index + 1 :]
         return chain
 

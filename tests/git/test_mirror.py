@@ -14,9 +14,10 @@ from pathlib import Path
 
 import pytest
 from support.git_server import git
-from support.git_world import SESSION, World
+from support.git_world import SESSION, World, open_world
 
-from server.git.command import Git, GitTimeout
+from server.git import mirror as mirror_module
+from server.git.command import Git, GitFailed, GitTimeout
 from server.git.refs import fetched_ref
 from server.kernel.errors import RepositoryUnreachable, WorkspaceFailed
 
@@ -38,18 +39,52 @@ LEFT = [
 ]  # fmt: skip
 
 
-async def test_what_a_killed_git_leaves_stops_nobody_and_does_not_stay(world: World) -> None:
+def leave(mirror: Path) -> None:
+    for name in LEFT:
+        (mirror / name).parent.mkdir(parents=True, exist_ok=True)
+        (mirror / name).touch()
+
+
+async def test_what_a_killed_server_left_stops_nobody_and_does_not_stay(world: World) -> None:
     base = await world.fetch()
     workspace = await world.workspace(base)
     (workspace / "a").write_text("a")
-    for name in LEFT:
-        (world.mirror / name).parent.mkdir(parents=True, exist_ok=True)
-        (world.mirror / name).touch()
+    leave(world.mirror)
     world.server.commit("demo", {"more": "1"})
-    assert await world.fetch() != base
-    found = await world.import_(workspace, base)
+    async with open_world(world.server, world.tmp) as next_one:
+        assert await next_one.fetch() != base
+        found = await next_one.import_(workspace, base)
     assert git(world.mirror, "rev-parse", f"refs/treadle/sessions/{SESSION}") == found.commit
     assert [name for name in LEFT if (world.mirror / name).exists()] == []
+
+
+async def test_what_a_killed_git_leaves_goes_when_the_mirror_is_used_next(world: World) -> None:
+    await world.fetch()
+    with pytest.raises(GitFailed):
+        async with world.git.mirrors.used(world.repository, seconds=1) as mirror:
+            leave(mirror)
+            await Git(timeout_seconds=10, program="/bin/false").run("gc")
+    async with world.git.mirrors.used(world.repository, seconds=1) as mirror:
+        assert [name for name in LEFT if (mirror / name).exists()] == []
+
+
+async def test_nobody_looks_for_leftovers_where_nothing_failed(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
+    """It takes as long as the repository has sessions, and a turn uses its mirror some eight times."""
+    looked: list[Path] = []
+    sweep = mirror_module.sweep
+
+    def swept(path: Path) -> None:
+        looked.append(path)
+        sweep(path)
+
+    monkeypatch.setattr(mirror_module, "sweep", swept)
+    monkeypatch.setattr(mirror_module, "_stale", lambda path: looked.append(path) or [])  # type: ignore[func-returns-value]
+    base = await world.fetch()
+    workspace = await world.workspace(base)
+    (workspace / "a").write_text("a")
+    found = await world.import_(workspace, base)
+    await world.push(str(found.commit), create=True)
+    assert looked == [world.mirror]
 
 
 async def test_a_git_that_takes_too_long_is_asked_to_clean_up(world: World) -> None:
@@ -169,7 +204,8 @@ async def test_a_git_that_outlives_its_server_keeps_the_lock(world: World, tmp_p
                 pass
         theirs = world.mirror / "objects/pack/tmp_pack_theirs"
         theirs.touch()
-        assert await world.fetch() == base
+        async with open_world(world.server, world.tmp) as next_one:
+            assert await next_one.fetch() == base
         assert theirs.exists()
     async with world.git.mirrors.alone(world.mirror, seconds=10):
         assert not theirs.exists()

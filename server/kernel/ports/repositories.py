@@ -139,6 +139,10 @@ class Repositories(Protocol):
         """Whether the mirror has this commit, so that it can be pushed from here. A mirror that cannot be used has none."""
         ...
 
+    async def held(self, repository: Repository, commits: Sequence[str]) -> frozenset[str]:
+        """As `holds`, of many at once: those that the mirror has."""
+        ...
+
     async def follows(self, repository: Repository, commit: str, *, of: str) -> bool:
         """Whether `commit` is `of`, or stands on it. A commit that the mirror does not have follows none, and none follows it.
         Errors: RepositoryUnreachable."""
