@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import asyncio
+import base64
 import hashlib
 import hmac
 import io
 import json
+import os
 from collections.abc import AsyncIterator, Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -122,6 +124,8 @@ async def world(
         github_apis=f"{git_server.url}/={fake.url}",
         github_webhook_secret=f"{SECRET}, {OLD_SECRET}",
         lease_seconds=LEASE_SECONDS,
+        # Servers that share a database share it.
+        vault_key=base64.b64encode(os.urandom(32)).decode(),
     )
     async with in_process(settings) as (server, client):
         gateway = Gateway(listen="127.0.0.1:0", upstream=client.address, admin="")
