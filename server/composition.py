@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import os
-from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine, Mapping
+from collections.abc import AsyncIterator, Callable
 from contextlib import AbstractAsyncContextManager, AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass
 from datetime import timedelta
@@ -55,6 +55,7 @@ from server.kernel.uploads import Uploads
 from server.kernel.webhooks import Webhooks
 from server.legacy.writing import open_writer
 from server.models.gateway import open_models
+from server.parts import running
 from server.replica import held_replica
 from server.secrets import known_secrets
 from server.tracing import open_tracer
@@ -219,11 +220,9 @@ async def compose(settings: Settings, *, mark: Callable[[str], None] | None = No
             forget_installation=credentials.forget_installation,
         )
         failed = await stack.enter_async_context(
-            _running(
-                {
-                    "journal": journal.run,
-                    "supervisor": supervisor.run,
-                    "uploads": uploads.run,
+            running(
+                {"journal": journal.run, "supervisor": supervisor.run, "uploads": uploads.run},
+                chores={
                     "disposal": disposal.run,
                     "retention": retention.run,
                     "pull_requests": pull_requests.run,
@@ -282,33 +281,6 @@ def _limits(settings: Settings, *, replica: str, scratch: Path, agent: str) -> L
         default_provider=agent,
         request_seconds=settings.request_timeout_seconds,
     )
-
-
-@asynccontextmanager
-async def _running(
-    parts: Mapping[str, Callable[[], Coroutine[Any, Any, None]]], *, at_the_end: Callable[[], Awaitable[None]]
-) -> AsyncIterator[asyncio.Future[None]]:
-    """What goes on beside callers. At the end turns are let go, not ended: their workers go on."""
-    failed: asyncio.Future[None] = asyncio.get_running_loop().create_future()
-    tasks = [asyncio.create_task(run(), name=name) for name, run in parts.items()]
-    for task in tasks:
-        task.add_done_callback(lambda done: _tell(done, failed))
-    try:
-        yield failed
-    finally:
-        await at_the_end()
-        for task in tasks:
-            task.cancel()
-        await asyncio.gather(*tasks, return_exceptions=True)
-        failed.cancel()
-
-
-def _tell(task: asyncio.Task[None], failed: asyncio.Future[None]) -> None:
-    if task.cancelled() or failed.done():
-        return
-    error = task.exception() or RuntimeError("it returned")
-    log.critical("server.part_ended", part=task.get_name(), error=str(error), exc_info=error)
-    failed.set_exception(RuntimeError(f"the {task.get_name()} ended: {error}"))
 
 
 def _points(mark: Callable[[str], None] | None) -> Callable[[str], None]:
