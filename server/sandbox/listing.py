@@ -6,6 +6,9 @@ every write, rename, link and change of mode. Each file is listed in its directo
 brings other inodes. As in git's index, what was changed in the last moments before it was looked at is left out: a change in the same
 tick of the clock would not show. So are times of whole seconds, which may be all that a file system has.
 
+Not every file system sets that time when a page is written that a process had mapped and read before: tmpfs does not. So there is a list
+on those alone that do, and are known to; elsewhere every file is read. An overlay does as what it lies upon does, which it does not tell.
+
 Standard library only, and little of it: every start of a worker waits for it.
 """
 
@@ -31,6 +34,8 @@ _MOST = 400_000
 """Entries of all directories; what is beyond is read."""
 _STATUS = struct.Struct("=QQIqq")
 _FRAME = struct.Struct("=III")
+_TELLING = frozenset({b"ext4", b"xfs", b"btrfs"})
+"""Their page_mkwrite calls file_update_time()."""
 _DIRECTORY = os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC
 
 
@@ -40,10 +45,11 @@ def beside(workspace: Path) -> Path:
 
 
 def take(tree: str) -> bytes:
-    """The list of a tree to which nobody writes, as it is now; without its `.git`. Blocks. Errors: OSError."""
+    """The list of a tree to which nobody writes, as it is now; without its `.git`. Empty where no list says anything. Blocks. Errors:
+    OSError."""
     top = os.open(tree, _DIRECTORY)
     try:
-        return b"".join(_take(top, b"", 0, [_MOST]))
+        return b"".join(_take(top, b"", 0, [_MOST])) if _file_system(top) in _TELLING else b""
     finally:
         os.close(top)
 
@@ -98,6 +104,15 @@ def each(directory: Directory) -> dict[bytes, bytes]:
     names, statuses = directory
     size = _STATUS.size
     return {name: statuses[number * size : (number + 1) * size] for number, name in enumerate(names.split(b"\0")[:-1])}
+
+
+def _file_system(opened: int) -> bytes:
+    """Of proc_pid_fdinfo(5) and proc_pid_mountinfo(5): the number of a device does not tell, on btrfs it is none of any mount's."""
+    with open(f"/proc/self/fdinfo/{opened}", "rb") as facts:  # noqa: PTH123 - pathlib is much to load
+        mount = next((line.split()[1] for line in facts if line.startswith(b"mnt_id:")), b"")
+    with open("/proc/self/mountinfo", "rb") as mounts:  # noqa: PTH123
+        kinds = (line.partition(b" - ")[2].split()[0] for line in mounts if line.split()[0] == mount)
+        return next(kinds, b"")
 
 
 def _take(here: int, path: bytes, depth: int, room: list[int]) -> Iterator[bytes]:
