@@ -34,7 +34,8 @@ async def check_revision(connection: asyncpg.Connection) -> None:
 
 
 async def migrate(owner_url: str, *, seconds: float = 300) -> None:
-    """Run what is missing, in one transaction; safe to call from several servers at once. `owner_url` is of the tables' owner."""
+    """Run what is missing, each migration in a transaction of its own, so that none holds what an earlier one has locked; safe to call from
+    several servers at once. `owner_url` is of the tables' owner."""
     from sqlalchemy.ext.asyncio import create_async_engine
 
     async def connect() -> asyncpg.Connection:
@@ -44,7 +45,6 @@ async def migrate(owner_url: str, *, seconds: float = 300) -> None:
     try:
         async with asyncio.timeout(seconds), engine.connect() as connection:
             await connection.run_sync(_upgrade)
-            await connection.commit()
     finally:
         await engine.dispose()
 
@@ -53,7 +53,8 @@ def _upgrade(connection: Connection) -> None:
     from alembic import command
     from alembic.config import Config
 
-    connection.exec_driver_sql(f"SELECT pg_advisory_xact_lock({_LOCK})")
+    connection.exec_driver_sql(f"SELECT pg_advisory_lock({_LOCK})")  # it goes with the connection
+    connection.commit()
     config = Config(attributes={"connection": connection})
     config.set_main_option("script_location", str(_SCRIPTS))
     config.set_main_option("path_separator", "os")

@@ -9,6 +9,7 @@ from collections.abc import AsyncIterator
 
 import asyncpg
 import pytest
+from alembic import command
 from alembic.config import Config
 from alembic.script import ScriptDirectory
 from pydantic import SecretStr
@@ -112,6 +113,38 @@ async def test_it_does_not_wait_for_ever(empty: DatabaseUrls, monkeypatch: pytes
             await _opened(Settings(database_url=SecretStr(empty.app), database_system_url=SecretStr(empty.system)))
     finally:
         await owner.close()
+
+
+@pytest.mark.parametrize("table", ["sessions", "turns"])
+async def test_a_migration_that_cannot_have_its_lock_lets_servers_at_work_go_on(empty: DatabaseUrls, table: str) -> None:
+    """A backup reads every table for hours; whoever waits for it with a lock makes all others wait behind."""
+    await _migrate_to(empty.owner, "0014")
+    backup, watch, work = [await asyncpg.connect(empty.owner) for _ in range(3)]
+    try:
+        reading = backup.transaction()
+        await reading.start()
+        await backup.execute(f"SELECT FROM {table} LIMIT 1")
+        async with asyncio.timeout(60):
+            migrating = asyncio.create_task(migrate(empty.owner))
+            while not await watch.fetchval("SELECT count(*) FROM pg_locks WHERE NOT granted AND relation = $1::text::regclass", table):
+                assert not migrating.done()
+                await asyncio.sleep(0.01)
+            await work.execute("SET statement_timeout = '5s'")
+            for each in ("sessions", "turns", "snapshots"):
+                await work.execute(f"SELECT FROM {each} LIMIT 1")
+            await reading.rollback()
+            await migrating
+        await check_revision(work)
+    finally:
+        for connection in (backup, watch, work):
+            await connection.close()
+
+
+async def _migrate_to(owner_url: str, revision: str) -> None:
+    with pytest.MonkeyPatch.context() as patch:
+        upgrade = command.upgrade
+        patch.setattr(command, "upgrade", lambda config, _: upgrade(config, revision))
+        await migrate(owner_url)
 
 
 async def _opened(settings: Settings) -> None:

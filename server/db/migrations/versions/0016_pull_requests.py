@@ -12,4 +12,4 @@ down_revision = "0015"
 
 def upgrade() -> None:
     """Add two columns and two tables."""
-    run_script(Path(__file__).with_suffix(".sql"))
+    run_script(Path(__file__).with_suffix(".sql"), locked=["sessions"])

@@ -12,4 +12,4 @@ down_revision = "0017"
 
 def upgrade() -> None:
     """Add columns."""
-    run_script(Path(__file__).with_suffix(".sql"))
+    run_script(Path(__file__).with_suffix(".sql"), locked=["legacy_archives"])

@@ -12,4 +12,4 @@ down_revision = "0018"
 
 def upgrade() -> None:
     """Add a column."""
-    run_script(Path(__file__).with_suffix(".sql"))
+    run_script(Path(__file__).with_suffix(".sql"), locked=["turns"])
