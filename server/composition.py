@@ -128,6 +128,7 @@ async def compose(settings: Settings, *, mark: Callable[[str], None] | None = No
             scratch=scratch,
             mark=point,
             expired=disposal.call,
+            waiting=telemetry.RETENTION_WAITING.set,
         )
         notes = Notes(stores.history, journal, codec, secrets=secrets, recorded=uploads.add)
         ports = Ports(

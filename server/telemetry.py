@@ -27,6 +27,10 @@ TURN_WAIT_SECONDS = Histogram(
     "For how long turns waited that found no place, until this replica gave them one.",
     buckets=(0.1, 0.5, 1, 5, 10, 30, 60, 300, 900, 3600, 4 * 3600, 24 * 3600),
 )
+RETENTION_WAITING = Gauge(
+    "treadle_retention_waiting_sessions",
+    "Sessions with snapshots older than they are kept, over all replicas, that none has looked after yet.",
+)
 SPAWNER_UP = Gauge("treadle_spawner_up", "Whether the spawner answers, with a launcher that needs one.", ["launcher"])
 WORKERS_READY = Gauge("treadle_workers_ready", "Workers that wait in the pool for a turn.", ["provider"])
 POOL_CLAIMS = Counter(

@@ -210,13 +210,16 @@ class PostgresHistoryStore:
         async with self._system.connection() as connection:
             return [snapshot_from(row) for row in await connection.fetch(SQL["pending_snapshots"], limit, *behind)]
 
-    async def aged(self, policy: Policy, *, limit: int, after: str) -> Sequence[Session]:
+    async def aged(self, policy: Policy, *, limit: int, claimed_seconds: float) -> Sequence[Session]:
+        """See HistoryStore."""
+        kept = (policy.kept, policy.checkpoint_kept, policy.longest_chain)
+        async with self._system.connection() as connection:
+            return [session_from(row) for row in await connection.fetch(SQL["aged_sessions"], *kept, claimed_seconds, limit)]
+
+    async def waiting(self, policy: Policy, *, claimed_seconds: float) -> int:
         """See HistoryStore."""
         async with self._system.connection() as connection:
-            rows = await connection.fetch(
-                SQL["aged_sessions"], policy.kept, policy.checkpoint_kept, policy.longest_chain, limit, parse_uuid(after)
-            )
-            return [session_from(row) for row in rows]
+            return int(await connection.fetchval(SQL["waiting_sessions"], policy.kept, policy.checkpoint_kept, claimed_seconds))
 
     async def shelf(self, session: Session, policy: Policy) -> tuple[Sequence[Snapshot], frozenset[int]]:
         """See HistoryStore."""
@@ -224,10 +227,10 @@ class PostgresHistoryStore:
             rows = await connection.fetch(SQL["shelf"], session.tenant_id, session.id, policy.kept, policy.checkpoint_kept)
         return [snapshot_from(row) for row in rows], frozenset(row["number"] for row in rows if row["old"])
 
-    async def announce(self, tenant_id: str, key: str) -> None:
+    async def announce(self, session: Session, key: str) -> None:
         """See HistoryStore."""
         async with self._system.connection() as connection:
-            await connection.execute(SQL["announce_object"], tenant_id, key, _ANNOUNCED_SECONDS)
+            await connection.execute(SQL["announce_object"], session.tenant_id, session.id, key, _ANNOUNCED_SECONDS)
 
     async def rebase(self, old: Snapshot, made: Snapshot) -> bool:
         """See HistoryStore."""

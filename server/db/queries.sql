@@ -850,25 +850,46 @@ ORDER BY s.created_at, s.session_id, s.number LIMIT $1
 
 
 -- aged_sessions --
--- Long chains are looked for where something was stored lately: shortened once, they grow no longer by themselves.
-SELECT s.*, h.next_seq, NULL::uuid AS active_turn_id
-FROM sessions s JOIN session_heads h ON h.tenant_id = s.tenant_id AND h.session_id = s.id
-WHERE ($5::uuid IS NULL OR s.id > $5) AND (
-  EXISTS (
-    SELECT FROM snapshots n
-    WHERE n.tenant_id = s.tenant_id AND n.session_id = s.id AND n.state = 'STORED' AND n.commit <> s.head_commit
-      AND (n.created_at < now() - $1::interval
-        OR (n.kind = 'CHECKPOINT' AND n.turn_id IS NOT NULL AND n.created_at < now() - $2::interval))
-  ) OR (
-    s.updated_at > now() - interval '1 day' AND
-    (SELECT count(*) FROM snapshots n WHERE n.tenant_id = s.tenant_id AND n.session_id = s.id AND n.state = 'STORED') > $3
+-- Those that another replica has claimed are left to it. Long chains are looked for where something was stored lately: shortened once, they
+-- grow no longer by themselves.
+WITH aged AS MATERIALIZED (
+  SELECT h.session_id
+  FROM sessions s JOIN session_heads h ON h.tenant_id = s.tenant_id AND h.session_id = s.id
+  WHERE (h.tended_at IS NULL OR h.tended_at < clock_timestamp() - $4 * interval '1 second') AND (
+    EXISTS (
+      SELECT FROM snapshots n
+      WHERE n.tenant_id = s.tenant_id AND n.session_id = s.id AND n.state = 'STORED' AND n.object_key <> '' AND n.commit <> s.head_commit
+        AND (n.created_at < now() - $1::interval
+          OR (n.kind = 'CHECKPOINT' AND n.turn_id IS NOT NULL AND n.created_at < now() - $2::interval))
+    ) OR (
+      s.updated_at > now() - interval '1 day' AND
+      (SELECT count(*) FROM snapshots n WHERE n.tenant_id = s.tenant_id AND n.session_id = s.id AND n.state = 'STORED') > $3
+    )
   )
+  ORDER BY h.session_id LIMIT $5
+  FOR NO KEY UPDATE OF h SKIP LOCKED
+), claimed AS (
+  UPDATE session_heads h SET tended_at = clock_timestamp() FROM aged WHERE h.session_id = aged.session_id
+  RETURNING h.tenant_id, h.session_id, h.next_seq, h.epoch
 )
-ORDER BY s.id LIMIT $4
+SELECT s.*, c.next_seq, c.epoch, NULL::uuid AS active_turn_id
+FROM claimed c JOIN sessions s ON s.tenant_id = c.tenant_id AND s.id = c.session_id
+
+
+-- waiting_sessions --
+-- How many aged_sessions would find.
+SELECT count(DISTINCT n.session_id)
+FROM snapshots n
+JOIN sessions s ON s.tenant_id = n.tenant_id AND s.id = n.session_id
+JOIN session_heads h ON h.tenant_id = n.tenant_id AND h.session_id = n.session_id
+WHERE n.state = 'STORED' AND n.object_key <> '' AND n.commit <> s.head_commit
+  AND (n.created_at < now() - $1::interval
+    OR (n.kind = 'CHECKPOINT' AND n.turn_id IS NOT NULL AND n.created_at < now() - $2::interval))
+  AND (h.tended_at IS NULL OR h.tended_at < clock_timestamp() - $3 * interval '1 second')
 
 
 -- shelf --
-SELECT n.*, n.state = 'STORED' AND n.commit <> s.head_commit AND t.id IS NULL
+SELECT n.*, n.state = 'STORED' AND n.object_key <> '' AND n.commit <> s.head_commit AND t.id IS NULL
   AND (n.created_at < now() - $3::interval
     OR (n.kind = 'CHECKPOINT' AND n.turn_id IS NOT NULL AND n.created_at < now() - $4::interval))
   IS TRUE AND NOT EXISTS (
@@ -882,8 +903,10 @@ ORDER BY n.number
 
 
 -- announce_object --
-INSERT INTO doomed_objects (tenant_id, prefix, due_at, again) VALUES ($1, $2, clock_timestamp() + $3 * interval '1 second', true)
-ON CONFLICT (tenant_id, prefix) DO UPDATE SET due_at = excluded.due_at, again = true
+-- Never one that a snapshot is stored as.
+INSERT INTO doomed_objects (tenant_id, prefix, due_at, again)
+SELECT $1, $3, clock_timestamp() + $4 * interval '1 second', true
+WHERE NOT EXISTS (SELECT FROM snapshots WHERE tenant_id = $1 AND session_id = $2 AND object_key = $3)
 
 
 -- rebase_snapshot --
@@ -933,7 +956,17 @@ SELECT coalesce(sum(size), 0)::bigint FROM snapshots WHERE tenant_id = $1
 
 
 -- doomed_objects --
-SELECT prefix FROM doomed_objects WHERE due_at <= clock_timestamp() AND prefix > $2 ORDER BY prefix LIMIT $1
+-- Whoever doomed it, never what a snapshot is stored as: the last wall before the work is gone.
+SELECT prefix FROM doomed_objects d
+WHERE due_at <= clock_timestamp() AND prefix > $2
+  AND NOT EXISTS (
+    SELECT FROM snapshots n
+    WHERE n.tenant_id = d.tenant_id AND n.object_key = d.prefix AND n.state = 'STORED'
+      -- A key is <tenant>/<session>/<name>.
+      AND n.session_id = CASE WHEN substr(d.prefix, length(d.tenant_id) + 2, 36) ~ '^[0-9a-f-]{36}$'
+                         THEN substr(d.prefix, length(d.tenant_id) + 2, 36)::uuid END
+  )
+ORDER BY prefix LIMIT $1
 
 
 -- objects_gone --

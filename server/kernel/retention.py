@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import asyncio
+import uuid
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, replace
 from datetime import timedelta
 from pathlib import Path
 
@@ -23,7 +24,7 @@ CHECKPOINT_KEPT = timedelta(days=1)
 """For so long after they were made, checkpoints of turns that have ended."""
 LONGEST_CHAIN = 50
 SWEEP_SECONDS = 3600.0
-SESSIONS_PER_SWEEP = 100
+SESSIONS_AT_ONCE = 20
 
 log = structlog.get_logger()
 
@@ -35,7 +36,7 @@ class Policy:
     kept: timedelta | None
     """A snapshot that is not the session's newest; None for ever."""
     checkpoint_kept: timedelta = CHECKPOINT_KEPT
-    longest_chain: int = field(default_factory=lambda: LONGEST_CHAIN)
+    longest_chain: int = LONGEST_CHAIN
 
 
 class Retention:
@@ -53,8 +54,9 @@ class Retention:
         scratch: Path,
         mark: Callable[[str], None],
         expired: Callable[[], None],
+        waiting: Callable[[int], None],
     ) -> None:
-        """`expired` is told when objects are doomed."""
+        """`expired` is told when objects are doomed; `waiting`, how many sessions are still to be looked after."""
         self._history = history
         self._repositories = repositories
         self._objects = objects
@@ -63,20 +65,25 @@ class Retention:
         self._scratch = scratch
         self._mark = mark
         self._expired = expired
+        self._waiting = waiting
 
     async def run(self) -> None:
-        """Until cancelled. Each sweep goes on behind the last one."""
-        last = ""
+        """Until cancelled."""
         while True:
+            self._mark("sweep.before")
             try:
-                sessions = await self._history.aged(self._policy, limit=SESSIONS_PER_SWEEP, after=last)
+                await self._sweep()
             except KernelError as error:
                 log.warning("retention.sweep_failed", error=error.message)
-                sessions = []
+            self._mark("sweep.after")
+            await asyncio.sleep(SWEEP_SECONDS)
+
+    async def _sweep(self) -> None:
+        """Until none is left: who claims a session has it for as long as a sweep rests, whatever becomes of it."""
+        while sessions := await self._history.aged(self._policy, limit=SESSIONS_AT_ONCE, claimed_seconds=SWEEP_SECONDS):
             for session in sessions:
                 await self._tend(session)
-            last = sessions[-1].id if len(sessions) == SESSIONS_PER_SWEEP else ""
-            await asyncio.sleep(SWEEP_SECONDS)
+            self._waiting(await self._history.waiting(self._policy, claimed_seconds=SWEEP_SECONDS))
 
     async def _tend(self, session: Session) -> None:
         """One that fails stops no other."""
@@ -103,16 +110,17 @@ class Retention:
             self._objects,
             session.repository,
             session_id=session.id,
-            name=f"snapshot-{row.number}",
+            # Never the key of another try, or of what is stored: this one is gone in an hour, unless its row names it.
+            name=f"snapshot-{row.number}-{uuid.uuid4().hex[:12]}",
             base=base,
             head=row.commit,
             scratch=self._scratch,
-            announce=lambda key: self._history.announce(session.tenant_id, key),
+            announce=lambda key: self._history.announce(session, key),
         )
         self._mark("rebase.stored")
         made = replace(row, parent=base, key=stored.key, sha256=stored.sha256, size=stored.size)
         await self._retrieval.prove(session, made)
-        if stored.key != row.key and await self._history.rebase(row, made):
+        if await self._history.rebase(row, made):
             log.info("snapshot.rebased", session_id=session.id, number=row.number, bytes=stored.size)
             self._expired()
         self._mark("rebase.after")
@@ -123,6 +131,8 @@ def _rebased(rows: Sequence[Snapshot], old: frozenset[int], longest: int) -> Ite
     by_commit: dict[str, list[Snapshot]] = {}
     before: dict[int, Snapshot] = {}
     for row in rows:
+        if row.commit == row.parent:  # a fork that begins with what the remote has: it holds nothing that another could stand on
+            continue
         if row.parent in by_commit:
             before[row.number] = by_commit[row.parent][-1]
         by_commit.setdefault(row.commit, []).append(row)

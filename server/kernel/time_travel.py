@@ -108,7 +108,9 @@ class TimeTravel:
                 return known
         if fork.moment.commit:
             await self._keep(parent, session.id, fork.moment.commit)
-            self._recorded(await self._history.get(principal, session.id, number=1))
+            first = await self._history.get(principal, session.id, number=1)
+            if not first.stored:
+                self._recorded(first)
         return await self._sessions.get(principal, session.id)
 
     def _child(self, parent: Session, request: ForkRequest) -> NewSession:

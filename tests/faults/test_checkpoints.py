@@ -16,7 +16,7 @@ from support.git_server import git_server as serving
 from support.log_checker import check_log
 from support.nursery import Nursery
 from support.postgres import open_directory
-from support.seaweedfs import S3Server, seaweedfs
+from support.seaweedfs import S3Server
 from support.treadle import Client, Killable, connected, error_info, events_of, in_process, recording, settings_for
 
 from server.config import Settings
@@ -31,12 +31,6 @@ from treadle.session.v1.snapshot_pb2 import SNAPSHOT_KIND_CHECKPOINT, Snapshot
 WORK = recording(
     {"write": "one.txt", "content": "1\n"}, {"wait_ms": 700}, {"write": "two.txt", "content": "2\n"}, {"wait_ms": 90_000}, {"say": "done"}
 )
-
-
-@pytest.fixture(scope="module")
-def s3(tmp_path_factory: pytest.TempPathFactory) -> Iterator[S3Server]:
-    with seaweedfs(tmp_path_factory.mktemp("seaweedfs")) as server:
-        yield server
 
 
 @pytest.fixture

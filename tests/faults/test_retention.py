@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import shutil
+import threading
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -14,10 +15,14 @@ import pytest
 from support.git_server import GitServer, git
 from support.git_server import git_server as serving
 from support.nursery import Nursery
+from support.postgres import open_directory
+from support.seaweedfs import S3Server
 from support.treadle import Client, Killable, error_info, in_process, recording, settings_for
 
+from server.config import Settings
 from server.embedded.postgres_home import DatabaseUrls
-from server.kernel import retention
+from server.kernel.retention import LONGEST_CHAIN
+from treadle.file.v1 import file_service_pb2 as file_pb
 from treadle.file.v1.file_service_pb2 import ReadFileRequest
 from treadle.file.v1.file_service_pb2_grpc import FileServiceStub
 from treadle.session.v1 import session_service_pb2 as pb
@@ -36,8 +41,17 @@ def git_server(tmp_path: Path) -> Iterator[GitServer]:
 
 
 @pytest.fixture
+def second_dir() -> Iterator[Path]:
+    with open_directory() as directory:
+        yield directory / "data"
+
+
+@pytest.fixture
 def kept(database: DatabaseUrls, server_data_dir: Path, git_server: GitServer) -> Any:
-    return lambda **changes: settings_for(database, server_data_dir, git_server, snapshot_retry_seconds=0.2, **changes)
+    def settings(data_dir: Path = server_data_dir, **changes: Any) -> Settings:
+        return settings_for(database, data_dir, git_server, snapshot_retry_seconds=0.2, **changes)
+
+    return settings
 
 
 async def turn(client: Client, git_server: GitServer, name: str, session_id: str = "") -> tuple[str, Any]:
@@ -55,10 +69,63 @@ async def read(client: Client, session_id: str, path: str, at: str) -> bytes:
     return b"".join([frame.data async for frame in FileServiceStub(client.channel).ReadFile(request, metadata=client.metadata, timeout=60)])
 
 
+async def edit(client: Client, session_id: str, path: str) -> None:
+    request = file_pb.EditFilesRequest(session_id=session_id, edits=[file_pb.FileEdit(write=file_pb.WriteEdit(path=path, text=path))])
+    await FileServiceStub(client.channel).EditFiles(request, metadata=client.metadata, timeout=60)
+
+
+async def stored(client: Client, session_id: str) -> list[Snapshot]:
+    """Its history, once the object store has all of it."""
+    async with asyncio.timeout(30):
+        while True:
+            found = await history(client, session_id)
+            if all(each.stored for each in found):
+                return found
+            await asyncio.sleep(0.05)
+
+
+def bundles(data_dir: Path, session_id: str) -> set[str]:
+    return {path.name for path in data_dir.rglob("*.bundle") if session_id in str(path)}
+
+
+class Sweeps:
+    """Told of the server's points; counts what retention has been through."""
+
+    def __init__(self) -> None:
+        self._ended = asyncio.Event()
+
+    def __call__(self, point: str) -> None:
+        if point == "sweep.after":
+            self._ended.set()
+
+    async def ended(self) -> None:
+        async with asyncio.timeout(20):
+            await self._ended.wait()
+
+
+async def an_hour_later(database: DatabaseUrls) -> None:
+    """What is announced or doomed is due."""
+    admin = await asyncpg.connect(database.owner)
+    try:
+        await admin.execute("UPDATE doomed_objects SET due_at = now() - interval '1 second'")
+    finally:
+        await admin.close()
+
+
+async def due(database: DatabaseUrls) -> int:
+    """How many objects wait to be deleted now."""
+    admin = await asyncpg.connect(database.owner)
+    try:
+        return int(await admin.fetchval("SELECT count(*) FROM doomed_objects WHERE due_at <= now()"))
+    finally:
+        await admin.close()
+
+
 async def grow_old(database: DatabaseUrls, *numbers: int) -> None:
     admin = await asyncpg.connect(database.owner)
     try:
         await admin.execute("UPDATE snapshots SET created_at = now() - interval '10 days' WHERE number = ANY ($1::int[])", numbers)
+        await admin.execute("UPDATE session_heads SET tended_at = NULL")
     finally:
         await admin.close()
 
@@ -74,12 +141,16 @@ async def test_what_stands_on_old_snapshots_is_whole_before_they_go(
             await turn(client, git_server, name, session_id)
         bundles = {path.name for path in server_data_dir.rglob("*.bundle")}
         assert len(bundles) == len(NAMES)
-    await grow_old(database, 1, 2, 3)
-    for point in ("rebase.stored", "rebase.after", "expire.before"):
+    for point in ("rebase.before", "rebase.stored", "rebase.after", "expire.before"):
+        await grow_old(database, 1, 2, 3)
         server = Killable(kept(retention_days=1.0), tmp_path / "killed.log", nursery=nursery)
         await server.start(kill_at=point)
         assert await server.wait_killed() == -9
-    async with in_process(kept(retention_days=1.0)) as (_, client):
+    await grow_old(database, 1, 2, 3)
+    sweeps = Sweeps()
+    async with in_process(kept(retention_days=1.0), mark=sweeps) as (_, client):
+        await sweeps.ended()
+        await an_hour_later(database)
         async with asyncio.timeout(20):
             while len({path.name for path in server_data_dir.rglob("*.bundle")}) > 1:
                 await asyncio.sleep(0.05)
@@ -98,23 +169,95 @@ async def test_what_stands_on_old_snapshots_is_whole_before_they_go(
         assert {f"{name}.txt" for name in (*NAMES, "last")} <= set(files)
 
 
-async def test_a_long_chain_becomes_short_and_every_state_is_still_there(
-    kept: Any, server_data_dir: Path, git_server: GitServer, monkeypatch: pytest.MonkeyPatch
+async def test_a_fork_an_edit_and_a_restore_keep_what_they_stand_on(
+    kept: Any, database: DatabaseUrls, server_data_dir: Path, git_server: GitServer
 ) -> None:
     async with in_process(kept()) as (_, client):
-        session_id, _ = await turn(client, git_server, "one")
-        git_server.refuse_pushes("acme/app", "protected")
-        for name in NAMES[1:]:
-            await turn(client, git_server, name, session_id)
-        before = (await history(client, session_id))[0]
-    monkeypatch.setattr(retention, "LONGEST_CHAIN", 2)
-    async with in_process(kept()) as (_, client):
-        async with asyncio.timeout(20):
-            while (await history(client, session_id))[0].parent == before.parent:
-                await asyncio.sleep(0.05)
-        newest, *_, oldest = await history(client, session_id)
-        assert (newest.commit, newest.parent) == (before.commit, oldest.parent)
+        parent, _ = await turn(client, git_server, "one")
+        fork = (await client.call("ForkSession", pb.ForkSessionRequest(session_id=parent, at="0"))).session.session_id
+        await edit(client, fork, "edited.txt")
+        before = await stored(client, fork)
+        assert len(bundles(server_data_dir, fork)) == 1, "the fork itself holds nothing that the remote has not"
+        await edit(client, parent, "edited.txt")
+        await client.call("RestoreSession", pb.RestoreSessionRequest(session_id=parent, at="1"))
+        await stored(client, parent)
+    await grow_old(database, 1, 2)
+    for _ in range(2):
+        await grow_old(database, 1, 2)
+        sweeps = Sweeps()
+        async with in_process(kept(retention_days=1.0), mark=sweeps) as (_, client):
+            await sweeps.ended()
+            await an_hour_later(database)
+            async with asyncio.timeout(20):
+                while len(bundles(server_data_dir, parent)) > 1:
+                    await asyncio.sleep(0.05)
+            assert [(each.number, each.expired) for each in await history(client, parent)] == [(3, False), (2, True), (1, True)]
+            assert await history(client, fork) == before
+            assert len(bundles(server_data_dir, fork)) == 1
     shutil.rmtree(server_data_dir / "mirrors")
     async with in_process(kept()) as (_, client):
-        assert await read(client, session_id, "four.txt", "") == b"four\n"
-        assert await read(client, session_id, "two.txt", "3") == b"two\n"
+        assert await read(client, fork, "edited.txt", "") == b"edited.txt"
+        assert await read(client, parent, "one.txt", "") == b"one\n"
+
+
+async def test_two_servers_that_sweep_at_once_lose_nothing(
+    kept: Any, database: DatabaseUrls, server_data_dir: Path, second_dir: Path, git_server: GitServer, s3: S3Server
+) -> None:
+    """Also when neither knows of the other one's claim."""
+    bucket = {
+        "object_store": "s3",
+        "s3_endpoint": s3.endpoint,
+        "s3_access_key": s3.access_key,
+        "s3_secret_key": s3.secret_key,
+        "s3_secure": False,
+        "s3_bucket": "two-sweeps",
+    }
+    async with in_process(kept(**bucket)) as (_, client):
+        session_id, _ = await turn(client, git_server, "one")
+        for name in NAMES[1:]:
+            await edit(client, session_id, f"{name}.txt")
+        await stored(client, session_id)
+    await grow_old(database, 1, 2, 3)
+
+    def forget_claims(point: str) -> None:
+        if point.startswith("rebase."):
+            thread = threading.Thread(target=lambda: asyncio.run(grow_old(database)))
+            thread.start()
+            thread.join()
+
+    both = [kept(retention_days=1.0, **bucket, data_dir=folder) for folder in (server_data_dir, second_dir)]
+    async with in_process(both[0], mark=forget_claims) as (_, client), in_process(both[1], mark=forget_claims):
+        async with asyncio.timeout(30):
+            while not all(each.expired for each in (await history(client, session_id))[1:]):
+                await asyncio.sleep(0.05)
+    sweeps = Sweeps()
+    async with in_process(both[0], mark=sweeps) as (_, client):
+        await sweeps.ended()
+        await an_hour_later(database)
+        async with asyncio.timeout(30):
+            while await due(database):
+                await asyncio.sleep(0.05)
+    shutil.rmtree(server_data_dir / "mirrors")
+    async with in_process(both[0]) as (_, client):
+        assert await read(client, session_id, "four.txt", "") == b"four.txt"
+
+
+async def test_a_long_chain_becomes_short_and_every_state_is_still_there(kept: Any, server_data_dir: Path, git_server: GitServer) -> None:
+    async with in_process(kept()) as (_, client):
+        session_id, _ = await turn(client, git_server, "one")
+        for number in range(LONGEST_CHAIN):
+            await edit(client, session_id, f"{number}.txt")
+        async with asyncio.timeout(60):
+            while not (await history(client, session_id))[0].stored:
+                await asyncio.sleep(0.1)
+        before = await history(client, session_id)
+    async with in_process(kept()) as (_, client):
+        async with asyncio.timeout(20):
+            while (await history(client, session_id))[0].parent == before[0].parent:
+                await asyncio.sleep(0.05)
+        newest = (await history(client, session_id))[0]
+        assert (newest.commit, newest.parent) == (before[0].commit, before[-1].parent)
+    shutil.rmtree(server_data_dir / "mirrors")
+    async with in_process(kept()) as (_, client):
+        assert await read(client, session_id, "49.txt", "") == b"49.txt"
+        assert await read(client, session_id, "1.txt", "4") == b"1.txt"

@@ -13,7 +13,7 @@ import grpc
 import pytest
 from support.git_server import GitServer
 from support.git_server import git_server as serving
-from support.seaweedfs import S3Server, seaweedfs
+from support.seaweedfs import S3Server
 from support.treadle import Client, branch_of, error_info, in_process, pushed_files, recording, settings_for
 
 from server.embedded.postgres_home import DatabaseUrls
@@ -27,12 +27,6 @@ def git_server(tmp_path: Path) -> Iterator[GitServer]:
     with serving(tmp_path / "host") as server:
         wait = recording({"run": "until [ -e go ]; do sleep 0.02; done"})
         server.create("acme/app", {"a.txt": "one\n", "wait.jsonl": wait})
-        yield server
-
-
-@pytest.fixture(scope="module")
-def s3(tmp_path_factory: pytest.TempPathFactory) -> Iterator[S3Server]:
-    with seaweedfs(tmp_path_factory.mktemp("seaweedfs")) as server:
         yield server
 
 

@@ -91,9 +91,13 @@ class HistoryStore(Protocol):
         not ended: these store them by themselves, but for their checkpoints."""
         ...
 
-    async def aged(self, policy: Policy, *, limit: int, after: str) -> Sequence[Session]:
-        """Sessions behind `after`, by id, that have stored snapshots which are older than the policy keeps them, or so many that their
-        chain may be too long."""
+    async def aged(self, policy: Policy, *, limit: int, claimed_seconds: float) -> Sequence[Session]:
+        """Claim some of the sessions that have stored snapshots which are older than the policy keeps them, or so many that their chain may
+        be too long. For so long nobody else gets them."""
+        ...
+
+    async def waiting(self, policy: Policy, *, claimed_seconds: float) -> int:
+        """How many sessions have such old snapshots, and are not claimed."""
         ...
 
     async def shelf(self, session: Session, policy: Policy) -> tuple[Sequence[Snapshot], frozenset[int]]:
@@ -101,8 +105,9 @@ class HistoryStore(Protocol):
         head, what is not stored, and what something not stored stands on are never too old; nor is anything of a running turn."""
         ...
 
-    async def announce(self, tenant_id: str, key: str) -> None:
-        """An object is about to be put that nothing names yet: in an hour it is gone again, unless `rebase` names it."""
+    async def announce(self, session: Session, key: str) -> None:
+        """An object of the session is about to be put, under a key that was never used: in an hour it is gone again, unless `rebase` names
+        it. Nothing happens to one that a snapshot is stored as."""
         ...
 
     async def rebase(self, old: Snapshot, made: Snapshot) -> bool:
@@ -120,8 +125,8 @@ class HistoryStore(Protocol):
         ...
 
     async def doomed(self, *, limit: int, after: str) -> Sequence[str]:
-        """Prefixes of keys whose objects nothing needs any more, those behind `after`, in order. A session that is deleted leaves its own,
-        in the same transaction."""
+        """Prefixes of keys whose objects nothing needs any more, those behind `after`, in order; never the key of a stored snapshot. A
+        session that is deleted leaves its own, in the same transaction."""
         ...
 
     async def gone(self, prefix: str, *, again_seconds: float) -> None:

@@ -3,6 +3,8 @@ SET LOCAL lock_timeout = '5s';
 ALTER TABLE snapshots DROP CONSTRAINT snapshots_state_check;
 -- EXPIRED: nothing is stored of it any more, and nothing stands on it.
 ALTER TABLE snapshots ADD CONSTRAINT snapshots_state_check CHECK (state IN ('PENDING', 'STORED', 'EXPIRED')) NOT VALID;
+-- When a replica last looked after the session's old snapshots: others leave it alone for a while.
+ALTER TABLE session_heads ADD tended_at timestamptz;
 SET LOCAL lock_timeout = 0;
 
 -- What a sweep looks for.

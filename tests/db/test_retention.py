@@ -1,0 +1,92 @@
+"""Old snapshots in the database: who looks after a session, and that nothing which is stored is ever doomed."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from datetime import timedelta
+
+import asyncpg
+from support.logs import chunk, end_turn, start_turn
+
+from server.db.stores import Stores
+from server.embedded.postgres_home import DatabaseUrls
+from server.kernel.event import Chunk
+from server.kernel.history import NewSnapshot, Snapshot, SnapshotKind
+from server.kernel.identity import Principal
+from server.kernel.retention import Policy
+from server.kernel.session import Session
+
+OLD = Policy(kept=timedelta(days=1))
+A, B = ("a" * 40, "b" * 40)
+
+
+def seal(first_seq: int, epoch: int) -> Chunk:
+    del epoch
+    return chunk(first_seq, first_seq)
+
+
+async def run(database: DatabaseUrls, statement: str) -> None:
+    admin = await asyncpg.connect(database.owner)
+    try:
+        await admin.execute(statement)
+    finally:
+        await admin.close()
+
+
+async def two_snapshots(stores: Stores, database: DatabaseUrls, owner: Principal) -> tuple[Session, Snapshot]:
+    """A session with two that are stored, the first one old; and that one."""
+    claimed = await start_turn(stores, owner)
+    await end_turn(stores, claimed, commit=A)
+    session_id = claimed.session.id
+    edit = NewSnapshot(SnapshotKind.EDIT, B, A, "an edit")
+    await stores.history.record(owner, session_id, head=A, snapshot=edit, seal=seal)
+    for number in (1, 2):
+        row = await stores.history.get(owner, session_id, number=number)
+        await stores.history.stored(row, key=f"{owner.tenant_id}/{session_id}/{number}.bundle", sha256="0" * 64, size=10)
+    await run(database, "UPDATE snapshots SET created_at = now() - interval '10 days' WHERE number = 1")
+    return await stores.sessions.get(owner, session_id), await stores.history.get(owner, session_id, number=1)
+
+
+async def test_a_session_is_looked_after_by_one_replica_at_a_time(stores: Stores, alice: Principal, database: DatabaseUrls) -> None:
+    sessions = [(await two_snapshots(stores, database, alice))[0] for _ in range(3)]
+    assert await stores.history.waiting(OLD, claimed_seconds=60) == 3
+    first = await stores.history.aged(OLD, limit=2, claimed_seconds=60)
+    second = await stores.history.aged(OLD, limit=2, claimed_seconds=60)
+    assert (len(first), len(second)) == (2, 1)
+    assert {each.id for each in (*first, *second)} == {each.id for each in sessions}
+    assert await stores.history.aged(OLD, limit=2, claimed_seconds=60) == []
+    assert await stores.history.waiting(OLD, claimed_seconds=60) == 0
+    assert len(await stores.history.aged(OLD, limit=5, claimed_seconds=0)) == 3, "for so long, and no longer"
+
+
+async def test_what_is_stored_is_never_doomed(stores: Stores, alice: Principal, database: DatabaseUrls) -> None:
+    session, first = await two_snapshots(stores, database, alice)
+    await stores.history.announce(session, first.key)
+    assert not await stores.history.rebase(first, replace(first, parent="")), "it was not announced"
+    await run(database, "UPDATE doomed_objects SET due_at = now() - interval '1 second'")
+    assert await stores.history.doomed(limit=9, after="") == []
+    # Also where something else should doom it.
+    await run(database, f"INSERT INTO doomed_objects (tenant_id, prefix) VALUES ('{alice.tenant_id}', '{first.key}')")
+    assert await stores.history.doomed(limit=9, after="") == []
+    assert await stores.history.expire(session, [1]) == 0, "the second stands on it"
+    second = await stores.history.get(alice, session.id, number=2)
+    made = replace(second, parent=first.parent, key=f"{second.key}.whole")
+    await stores.history.announce(session, made.key)
+    assert await stores.history.rebase(second, made)
+    assert await stores.history.expire(session, [1]) == 1
+    assert set(await stores.history.doomed(limit=9, after="")) == {first.key, second.key}
+
+
+async def test_of_two_that_rebase_one_snapshot_the_second_loses_only_its_own_object(
+    stores: Stores, alice: Principal, database: DatabaseUrls
+) -> None:
+    session, first = await two_snapshots(stores, database, alice)
+    second = await stores.history.get(alice, session.id, number=2)
+    a, b = (replace(second, parent=first.parent, key=f"{second.key}.{who}") for who in "ab")
+    await stores.history.announce(session, a.key)
+    await stores.history.announce(session, b.key)
+    assert await stores.history.rebase(second, a)
+    assert not await stores.history.rebase(second, b)
+    await run(database, "UPDATE doomed_objects SET due_at = now() - interval '1 second'")
+    assert set(await stores.history.doomed(limit=9, after="")) == {second.key, b.key}
+    assert (await stores.history.get(alice, session.id, number=2)).key == a.key
