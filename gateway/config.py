@@ -145,6 +145,9 @@ def render(gateway: Gateway) -> str:
         "for_webhooks": {"@type": "type.googleapis.com/envoy.config.route.v3.FilterConfig", "config": {}},
         "max_headers_kib": gateway.max_headers_kib,
         "for_strangers": {"for_strangers": {"@type": "type.googleapis.com/envoy.config.route.v3.FilterConfig", "config": {}}},
+        "unlimited": {
+            "envoy.filters.http.body_size_limit": {"@type": "type.googleapis.com/envoy.config.route.v3.FilterConfig", "disabled": True}
+        },
         "request_timeout": f"{gateway.request_seconds}s",
         "silent_timeout": f"{gateway.silent_seconds}s",
         "max_connections": gateway.max_connections,

@@ -197,6 +197,7 @@ async def compose(settings: Settings, *, mark: Callable[[str], None] | None = No
             live=Live(supervisor, launcher, OpenedFiles(), codec),
             codec=codec,
             trailers=limits.trailers,
+            upload_bytes=settings.upload_mib * 1024 * 1024,
         )
         await stack.enter_async_context(open_writer(settings, stores.legacy, repositories, scratch))
         time_travel = TimeTravel(

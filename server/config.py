@@ -254,6 +254,13 @@ class Settings(WorkerSettings):
         description="What the snapshots of a tenant's sessions may take in the object store, in MiB; then no turn, edit or fork begins "
         "until some of its sessions are deleted. 0 for no limit.",
     )
+    upload_mib: int = Field(
+        512,
+        ge=1,
+        le=65536,
+        description="How large a file may be that a user uploads into a session, in MiB. A code host may take less: GitHub refuses a push "
+        "with a file of more than 100 MiB, and no turn of the session is pushed until it is gone from its history.",
+    )
     snapshot_retry_seconds: Seconds = Field(
         30, description="How often snapshots that could not be stored, and objects that could not be deleted, are tried again."
     )

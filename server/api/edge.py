@@ -42,6 +42,9 @@ MAX_SIGNED_BYTES = 1_000_000 + 16 * 1024
 MAX_REQUEST_BYTES = 16 * 1024 * 1024
 """The gateway's limit too. gRPC's own is twice as much: what that refuses it refuses without a reason."""
 
+MAX_PART_BYTES = 1024 * 1024 + 16 * 1024
+"""Of a request that is a stream; each message of it, and what is around a piece of 1 MiB."""
+
 KEY_CHECK = "/treadle.gateway/CheckKey"
 
 _LOOK_SECONDS = 2.0
@@ -76,7 +79,7 @@ Context = grpc.aio.ServicerContext[Any, Any]
 
 class Service(Protocol):
     """An implementation: one coroutine `method(principal, request, context)` per RPC, by its name in snake case. A unary one returns
-    a message or its bytes; a streaming one writes bytes to the context."""
+    a message or its bytes; a streaming one writes bytes to the context. Where the client streams, the request is `Parts`."""
 
 
 def generic_handler(
@@ -141,12 +144,31 @@ async def _read(context: Context, parse: Callable[[bytes], Any], limit: int) -> 
     data = await context.read()
     if not isinstance(data, bytes):  # grpc.aio.EOF
         raise RequestMalformed
+    return _parsed(data, parse, limit)
+
+
+def _parsed(data: bytes, parse: Callable[[bytes], Any], limit: int) -> Any:
     if len(data) > limit:
         raise MessageTooLarge(size=len(data), limit=limit)
     try:
         return parse(data)
     except DecodeError:
         raise RequestMalformed from None
+
+
+class Parts:
+    """A request that is a stream of messages."""
+
+    def __init__(self, first: Any, context: Context, parse: Callable[[bytes], Any]) -> None:
+        self.first = first
+        """The first message."""
+        self._context = context
+        self._parse = parse
+
+    async def next(self) -> Any:
+        """Of the others the next one; None behind the last. Errors: MessageTooLarge, RequestMalformed."""
+        data = await self._context.read()
+        return _parsed(data, self._parse, MAX_PART_BYTES) if isinstance(data, bytes) else None
 
 
 def _bytes(response: Any) -> bytes:
@@ -173,7 +195,7 @@ def _edge(
             try:
                 read = partial(_read, context, parse)
                 principal, request = await admitted(authenticator, context, read)
-                return await call(principal, request, context)
+                return await call(principal, Parts(request, context, parse) if descriptor.client_streaming else request, context)
             except KernelError as error:
                 code, reason, status = _expected(error)
                 await _abort(context, code, status)

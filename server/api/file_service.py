@@ -2,10 +2,14 @@
 
 from __future__ import annotations
 
+import asyncio
+import time
+from collections.abc import AsyncIterator
+
 from server.api.downloads import Downloads
-from server.api.edge import Context
-from server.kernel.errors import InvalidField
-from server.kernel.files import Files
+from server.api.edge import Context, Parts
+from server.kernel.errors import InvalidField, UploadStalled
+from server.kernel.files import Files, Upload
 from server.kernel.identity import Principal
 from server.kernel.ports.repositories import FileDiff
 from server.kernel.ports.trees import ArchiveFormat, Change, Delete, Edit, Entry, MakeDirectory, Move, Write
@@ -13,15 +17,20 @@ from treadle.file.v1 import file_service_pb2 as pb
 
 SERVICE = pb.DESCRIPTOR.services_by_name["FileService"]
 
+UPLOAD_SECONDS = 1800.0
+"""An upload that takes longer is given up: its client sends just enough not to be cut off."""
+
 _SUFFIX = {ArchiveFormat.TAR_GZ: "tar.gz", ArchiveFormat.ZIP: "zip"}
 
 
 class FileService:
     """See the comments of the proto for what each RPC promises."""
 
-    def __init__(self, files: Files, downloads: Downloads) -> None:
+    def __init__(self, files: Files, downloads: Downloads, *, read_seconds: float) -> None:
+        """`read_seconds`: how long the next piece of an upload is waited for."""
         self._files = files
         self._downloads = downloads
+        self._read_seconds = read_seconds
 
     async def list_files(self, principal: Principal, request: pb.ListFilesRequest, _: Context) -> pb.ListFilesResponse:
         """Read a page of a directory."""
@@ -124,6 +133,43 @@ class FileService:
         )
         files = [_edited(edit, change) for edit, change in zip(edits, done.changes, strict=True)]
         return pb.EditFilesResponse(files=files, commit=done.commit, snapshot=done.number)
+
+    async def upload_file(self, principal: Principal, request: Parts, context: Context) -> pb.UploadFileResponse:
+        """Write a file that comes piece by piece."""
+        if request.first.WhichOneof("part") != "start":
+            raise InvalidField("start", "is the first message of an upload")
+        start = request.first.start
+        upload = Upload(
+            start.path,
+            start.size,
+            start.expected_etag if start.HasField("expected_etag") else None,
+            start.executable if start.HasField("executable") else None,
+            start.if_head,
+            start.message,
+            start.request_id,
+        )
+        done = await self._files.upload(principal, start.session_id, upload, self._pieces(request, context))
+        entry = done.changes[0].entry if done.changes[0] else None
+        file = pb.EditedFile(file=_file(entry) if entry else pb.File(path=upload.path), changed=entry is not None)
+        return pb.UploadFileResponse(file=file, commit=done.commit, snapshot=done.number)
+
+    async def _pieces(self, request: Parts, context: Context) -> AsyncIterator[bytes]:
+        # The gateway gives a request half a minute to be whole, unless its answer has begun.
+        await context.send_initial_metadata(())
+        until = time.monotonic() + UPLOAD_SECONDS
+        while True:
+            try:
+                async with asyncio.timeout(self._read_seconds):
+                    part = await request.next()
+            except TimeoutError:
+                raise UploadStalled from None
+            if part is None:
+                return
+            if part.WhichOneof("part") != "data":
+                raise InvalidField("data", "is all that follows the first message of an upload")
+            if time.monotonic() > until:
+                raise UploadStalled
+            yield part.data
 
 
 def _length(request: pb.ReadFileRequest | pb.DownloadFileRequest) -> int | None:

@@ -99,7 +99,7 @@ async def open_api(
         CREDENTIALS: CredentialService(credentials),
         GIT: GitService(hosting),
         WEBHOOKS: WebhookService(webhooks),
-        FILES: FileService(files, Downloads(write_seconds=write_seconds)),
+        FILES: FileService(files, Downloads(write_seconds=write_seconds), read_seconds=write_seconds),
     }
     names = [descriptor.full_name for descriptor in services]
     health = Health(("", *names))

@@ -90,6 +90,8 @@ STATUS: Mapping[type[KernelError], tuple[grpc.StatusCode, str]] = {
     errors.TicketInvalid: (grpc.StatusCode.UNAUTHENTICATED, "TICKET_INVALID"),
     errors.ShuttingDown: (grpc.StatusCode.UNAVAILABLE, "SHUTTING_DOWN"),
     errors.StoreUnavailable: (grpc.StatusCode.UNAVAILABLE, "STORE_UNAVAILABLE"),
+    errors.UploadSizeWrong: (grpc.StatusCode.INVALID_ARGUMENT, "UPLOAD_SIZE_WRONG"),
+    errors.UploadStalled: (grpc.StatusCode.RESOURCE_EXHAUSTED, "UPLOAD_STALLED"),
     errors.DownloadStalled: (grpc.StatusCode.RESOURCE_EXHAUSTED, "SLOW_CONSUMER"),
     errors.SlowConsumer: (grpc.StatusCode.RESOURCE_EXHAUSTED, "SLOW_CONSUMER"),
 }

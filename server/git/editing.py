@@ -12,8 +12,9 @@ from typing import assert_never
 from server.git.loose import Loose, loose, store
 from server.git.manifest import printable
 from server.git.objects import Objects, Reader
-from server.git.paths import DEPTH, FILE_BYTES, KEEP, PATH_BYTES, check_content, writable_parts_of
+from server.git.paths import DEPTH, FILE_BYTES, KEEP, PATH_BYTES, check_content, streamable_parts_of, writable_parts_of
 from server.git.refs import commit_id
+from server.git.staging import place
 from server.git.tree_object import EXECUTABLE, FILE, TREE, TREE_BYTES, Node, children, dump, root
 from server.kernel.errors import (
     FileChanged,
@@ -27,7 +28,7 @@ from server.kernel.errors import (
     TreeTooLarge,
 )
 from server.kernel.ports.repositories import Author
-from server.kernel.ports.trees import Change, Delete, Edit, Edited, Entry, Kind, MakeDirectory, Move, Write
+from server.kernel.ports.trees import Change, Delete, Edit, Edited, Entry, Kind, MakeDirectory, Move, Staged, Write, WriteStaged
 
 _OPENED = 500_000
 _MADE = 4000
@@ -52,6 +53,7 @@ class Draft:
     reader: Reader
     top: _Directory
     new: list[Loose] = field(default_factory=list)
+    staged: list[Staged] = field(default_factory=list)
     opened: int = 0
     """Entries of all directories that were read."""
     made: int = 0
@@ -61,6 +63,8 @@ class Draft:
         """None when nothing changes. Errors: FileChanged, PathNotFound, NotAFile, NotADirectory, PathInvalid, FileTooLarge."""
         if isinstance(edit, Write):
             return await self._write(edit)
+        if isinstance(edit, WriteStaged):
+            return await self._write_staged(edit)
         if isinstance(edit, Move):
             return await self._move(edit)
         if isinstance(edit, Delete):
@@ -70,7 +74,7 @@ class Draft:
         assert_never(edit)
 
     def finish(self) -> str:
-        """The id of the whole tree; its objects are in `new`."""
+        """The id of the whole tree; its objects are in `new` and `staged`."""
         return self._finish(self.top)
 
     async def _write(self, edit: Write) -> Change | None:
@@ -78,20 +82,39 @@ class Draft:
         if len(edit.content) > FILE_BYTES:
             raise FileTooLarge(edit.path, limit=FILE_BYTES)
         check_content(edit.path, parts[-1], edit.content)
-        there = await self._at(parts)
-        _expect(edit.path, there, edit.expected_etag)
-        if there is not None and (isinstance(there, _Directory) or there.kind not in {Kind.FILE, Kind.EXECUTABLE}):
-            raise NotAFile(edit.path, _kind(there))
+        there = await self._writable(edit.path, parts, edit.expected_etag)
         made = await asyncio.to_thread(loose, "blob", edit.content)
+        if change := await self._written(edit, there, made.id, len(edit.content)):
+            self.new.append(made)
+        return change
+
+    async def _write_staged(self, edit: WriteStaged) -> Change | None:
+        there = await self.check(edit.path, edit.expected_etag)
+        if change := await self._written(edit, there, edit.staged.id, edit.staged.size):
+            self.staged.append(edit.staged)
+        return change
+
+    async def check(self, path: str, etag: str | None) -> Node | None:
+        """What is there, if a file of any size may be written to it. Errors: as `apply`."""
+        parts = streamable_parts_of(path)
+        return await self._writable(path, parts, etag)
+
+    async def _writable(self, path: str, parts: Parts, etag: str | None) -> Node | None:
+        there = await self._at(parts)
+        _expect(path, there, etag)
+        if there is not None and (isinstance(there, _Directory) or there.kind not in {Kind.FILE, Kind.EXECUTABLE}):
+            raise NotAFile(path, _kind(there))
+        return there
+
+    async def _written(self, edit: Write | WriteStaged, there: Node | None, blob: str, size: int) -> Change | None:
         was_executable = there is not None and there.kind is Kind.EXECUTABLE
         mode = EXECUTABLE if (was_executable if edit.executable is None else edit.executable) else FILE
-        if there is not None and (there.id, there.mode) == (made.id, mode):
+        if there is not None and (there.id, there.mode) == (blob, mode):
             return None
-        self.new.append(made)
-        node = Node(mode, parts[-1], made.id)
+        parts = writable_parts_of(edit.path)
+        node = Node(mode, parts[-1], blob)
         await self._put(parts, node)
-        entry = Entry(edit.path, node.kind, len(edit.content), made.id)
-        return Change(edit.path, "ADDED" if there is None else "MODIFIED", entry=entry)
+        return Change(edit.path, "ADDED" if there is None else "MODIFIED", entry=Entry(edit.path, node.kind, size, blob))
 
     async def _move(self, edit: Move) -> Change | None:
         source, target = writable_parts_of(edit.path), writable_parts_of(edit.to)
@@ -205,6 +228,7 @@ class Draft:
         if isinstance(what, _Directory) or what.kind in {Kind.DIRECTORY, Kind.SUBMODULE}:
             return Entry(path, _kind(what), 0, _etag(what))
         size = next((len(made.data) - made.data.index(b"\0") - 1 for made in self.new if made.id == what.id), None)
+        size = next((each.size for each in self.staged if each.id == what.id), None) if size is None else size
         if size is None:
             (info,) = await self.reader.infos([what.id])
             size = info.size if info else 0
@@ -223,6 +247,11 @@ async def opened(reader: Reader, tree: Node) -> _Directory:
     return _Directory({node.name: node for node in await children(reader, tree)})
 
 
+async def check_write(reader: Reader, commit: str, path: str, etag: str | None) -> None:
+    """See Trees.check. Errors: GitFailed, and those that the port names."""
+    await Draft(reader, await opened(reader, await root(reader, commit))).check(path, etag)
+
+
 async def edit_commit(
     objects: Objects, mirror: Path, commit: str, edits: Sequence[Edit], *, author: Author, at: datetime, message: str
 ) -> Edited:
@@ -234,6 +263,8 @@ async def edit_commit(
     made = await asyncio.to_thread(draft.finish)
     if made == tree.id:
         return Edited(commit, changes)
+    for content in draft.staged:
+        await asyncio.to_thread(place, mirror, content)
     new = loose("commit", _commit(made, commit, author, at, message))
     await asyncio.to_thread(store, mirror, {each.id: each for each in [*draft.new, new]}.values())
     return Edited(new.id, changes)

@@ -19,7 +19,8 @@ from typing import TypeVar, assert_never
 from server.git.beneath import move, open_beneath
 from server.git.loose import loose
 from server.git.manifest import printable
-from server.git.paths import FILE_BYTES, KEEP, page_key, page_token, parts_of, writable_parts_of
+from server.git.paths import FILE_BYTES, KEEP, page_key, page_token, parts_of, streamable_parts_of, writable_parts_of
+from server.git.staging import content_of
 from server.git.walker.names import is_git_directory
 from server.kernel.errors import (
     FileChanged,
@@ -32,7 +33,7 @@ from server.kernel.errors import (
     PathNotFound,
     TooManyStreams,
 )
-from server.kernel.ports.trees import Change, Content, Delete, Edit, Entry, Kind, Listing, MakeDirectory, Move, Write
+from server.kernel.ports.trees import Change, Content, Delete, Edit, Entry, Kind, Listing, MakeDirectory, Move, Write, WriteStaged
 
 _STREAMS = 32
 _CHUNK = 256 * 1024
@@ -66,6 +67,10 @@ class OpenedFiles:
             return Content(entry, _once(opened[offset:][: entry.size if length is None else length]))
         left = max(0, entry.size - offset)
         return Content(entry, self._chunks(opened, offset, left if length is None else min(left, length)))
+
+    async def check(self, workspace: Path, path: str, etag: str | None) -> None:
+        """Whether a write would be refused."""
+        await asyncio.to_thread(_check, workspace, path, etag)
 
     async def edit(self, workspace: Path, edit: Edit) -> Change | None:
         """One edit."""
@@ -189,7 +194,7 @@ def _open(workspace: Path, path: str, parts: Parts) -> tuple[Entry, _Opened | by
 
 
 def _edit(workspace: Path, edit: Edit) -> Change | None:
-    if isinstance(edit, Write):
+    if isinstance(edit, Write | WriteStaged):
         return _write(workspace, edit)
     if isinstance(edit, Move):
         return _move(workspace, edit)
@@ -200,14 +205,32 @@ def _edit(workspace: Path, edit: Edit) -> Change | None:
     assert_never(edit)
 
 
-def _write(workspace: Path, edit: Write) -> Change | None:
-    *above, name = writable_parts_of(edit.path)
-    if len(edit.content) > FILE_BYTES:
-        raise FileTooLarge(edit.path, limit=FILE_BYTES)
+def _check(workspace: Path, path: str, etag: str | None) -> None:
+    *above, name = streamable_parts_of(path)
+    try:
+        with _failing(path), _opened(workspace, above, _DIRECTORY) as directory:
+            _writable(directory, name, path, etag)
+    except PathNotFound:  # of a directory that would be made
+        if etag:
+            raise FileChanged(path, "", expected=etag) from None
+
+
+def _writable(directory: int, name: bytes, path: str, etag: str | None) -> os.stat_result | None:
+    there = _expected(directory, name, path, etag)
+    if there is not None and not stat.S_ISREG(there.st_mode):
+        raise NotAFile(path, _entry(path, there).kind)
+    return there
+
+
+def _write(workspace: Path, edit: Write | WriteStaged) -> Change | None:
+    if isinstance(edit, WriteStaged):
+        (*above, name), pieces = streamable_parts_of(edit.path), content_of(edit.staged)
+    else:
+        (*above, name), pieces = writable_parts_of(edit.path), iter([edit.content])
+        if len(edit.content) > FILE_BYTES:
+            raise FileTooLarge(edit.path, limit=FILE_BYTES)
     with _made(workspace, edit.path, above) as (directory, _):
-        there = _expected(directory, name, edit.path, edit.expected_etag)
-        if there is not None and not stat.S_ISREG(there.st_mode):
-            raise NotAFile(edit.path, _entry(edit.path, there).kind)
+        there = _writable(directory, name, edit.path, edit.expected_etag)
         mode = stat.S_IMODE(there.st_mode) & 0o777 if there else 0o644
         if edit.executable is not None:
             mode = mode | 0o111 if edit.executable else mode & ~0o111
@@ -215,7 +238,7 @@ def _write(workspace: Path, edit: Write) -> Change | None:
         descriptor = os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC, 0o600, dir_fd=directory)
         try:
             with os.fdopen(descriptor, "wb") as file:
-                file.write(edit.content)
+                file.writelines(pieces)
                 file.flush()
                 _give(file.fileno(), directory)
                 os.fchmod(file.fileno(), mode)

@@ -16,6 +16,8 @@ from server.git.command import HELD_LOCKS, Git
 from server.git.refs import session_ref
 from server.kernel.ports.repositories import Repository
 
+UNFINISHED = "tmp_obj_"
+"""How files begin that will be objects, in `objects` itself: of uploads. Git's own name for such, so its `prune` knows them too."""
 _POLL_SECONDS = 0.02
 _FORGOTTEN = ".forgotten"
 _STALE_SECONDS = 20.0
@@ -161,7 +163,7 @@ def sweep(mirror: Path) -> None:
         shutil.rmtree(directory)
     locks = [*mirror.glob("*.lock"), *mirror.glob("refs/**/*.lock"), *mirror.glob("objects/info/*.lock")]
     packs = [path for path in mirror.glob("objects/pack/*") if path.name.startswith(("tmp_", ".tmp-")) or path.suffix == ".keep"]
-    _unlink([*locks, *packs])
+    _unlink([*locks, *packs, *mirror.glob(f"objects/{UNFINISHED}*")])
 
 
 def _stale(mirror: Path) -> list[Path]:

@@ -49,6 +49,14 @@ def writable_parts_of(path: str) -> tuple[bytes, ...]:
     return parts
 
 
+def streamable_parts_of(path: str) -> tuple[bytes, ...]:
+    """The same for a file whose content nobody has at once. Errors: PathInvalid."""
+    parts = writable_parts_of(path)
+    if parts[-1] in {b".gitmodules", b".gitattributes"}:
+        raise PathInvalid(path, "is written by EditFiles: Git judges its content")
+    return parts
+
+
 def check_content(path: str, name: bytes, content: bytes) -> None:
     """What Git would refuse, and with it the whole commit. Errors: PathInvalid."""
     if name == b".gitmodules" and not gitmodules_is_harmless(content):

@@ -14,16 +14,17 @@ from datetime import UTC, datetime
 from server.git import diff, search
 from server.git.archive import pack
 from server.git.command import Git, GitFailed
-from server.git.editing import edit_commit
+from server.git.editing import check_write, edit_commit
 from server.git.mirror import Mirrors
 from server.git.objects import ObjectMissing, Objects, ObjectTooLarge, Reader
 from server.git.paths import page_key, page_token, parts_of
 from server.git.refs import commit_id, session_ref
+from server.git.staging import staged
 from server.git.tree_object import TREE, Node, children, entries, files, find, root
 from server.kernel.errors import DownloadStalled, MirrorBusy, NotADirectory, NotAFile, SearchTooSlow, StateGone, TreeTooLarge
 from server.kernel.places import Places
 from server.kernel.ports.repositories import Author, Repository
-from server.kernel.ports.trees import ArchiveFormat, Content, Edit, Edited, Entry, Kind, Listing, Match
+from server.kernel.ports.trees import ArchiveFormat, Content, Edit, Edited, Entry, Kind, Listing, Match, Staged
 
 STREAM_SECONDS = 1800.0
 """A download that takes longer is given up: its client reads just enough not to be cut off."""
@@ -89,6 +90,18 @@ class GitTrees:
         with _failing(commit):
             async with self.mirrors.added_to(repository, seconds=self.lock_seconds) as mirror:
                 return await edit_commit(self.objects, mirror, commit, edits, author=author, at=at, message=message)
+
+    async def check(self, repository: Repository, commit: str, path: str, etag: str | None) -> None:
+        """Whether a write would be refused."""
+        async with self._reader(repository, commit) as reader:
+            await check_write(reader, commit, path, etag)
+
+    @asynccontextmanager
+    async def staged(self, repository: Repository, size: int, chunks: AsyncIterator[bytes]) -> AsyncIterator[Staged]:
+        """A content without a commit. The mirror is held meanwhile: what nobody holds is cleaned."""
+        with _failing(""):
+            async with self.mirrors.added_to(repository, seconds=self.lock_seconds) as mirror, staged(mirror, size, chunks) as content:
+                yield content
 
     async def keep(self, repository: Repository, session_id: str, commit: str) -> None:
         """Moves the session's private ref, only forward: somebody else may have moved it on."""

@@ -655,6 +655,21 @@ class DownloadStalled(KernelError):
         super().__init__("the stream was not read for too long")
 
 
+class UploadSizeWrong(KernelError):
+    """More or fewer bytes came than the upload's first message said."""
+
+    def __init__(self, path: str, *, size: int, received: int) -> None:
+        how = "more than" if received > size else f"{received:,} of"
+        super().__init__(f"{how} {size:,} bytes of {path!r} came; nothing is kept: upload it again", path=path, size=str(size))
+
+
+class UploadStalled(KernelError):
+    """A client did not send what it had announced, for too long."""
+
+    def __init__(self) -> None:
+        super().__init__("no more of the upload came for too long; nothing is kept: upload it again")
+
+
 # -- what ends or degrades a turn (never a call) ----------------------------------------------------------------------------
 
 

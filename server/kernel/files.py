@@ -7,8 +7,8 @@ import hashlib
 import json
 import re
 import time
-from collections.abc import AsyncGenerator, Awaitable, Callable, Coroutine, Sequence
-from contextlib import suppress
+from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable, Coroutine, Sequence
+from contextlib import aclosing, suppress
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from functools import partial
@@ -18,6 +18,7 @@ from weakref import WeakValueDictionary
 import structlog
 
 from server.kernel.errors import (
+    FileTooLarge,
     HeadMoved,
     InvalidField,
     KernelError,
@@ -29,6 +30,7 @@ from server.kernel.errors import (
     SnapshotUnavailable,
     StateGone,
     TooManyEdits,
+    UploadSizeWrong,
     WorkspaceFailed,
 )
 from server.kernel.finish import Finishing
@@ -53,6 +55,7 @@ from server.kernel.ports.trees import (
     Move,
     Trees,
     Write,
+    WriteStaged,
 )
 from server.kernel.quota import Quota
 from server.kernel.retrieval import Retrieval
@@ -129,6 +132,19 @@ class Edits:
 
 
 @dataclass(frozen=True)
+class Upload:
+    """What is said of a file before its bytes come."""
+
+    path: str
+    size: int
+    expected_etag: str | None = None
+    executable: bool | None = None
+    if_head: str = ""
+    message: str = ""
+    request_id: str = ""
+
+
+@dataclass(frozen=True)
 class _Request:
     """What a caller wants of EditFiles."""
 
@@ -160,6 +176,7 @@ class Files:
         live: Live,
         codec: EventCodec,
         trailers: Trailers = NO_TRAILERS,
+        upload_bytes: int,
     ) -> None:
         self._sessions = sessions
         self._history = history
@@ -177,6 +194,8 @@ class Files:
         self._under_way: dict[str, tuple[int, int]] = {}
         """By user: edits, and bytes of them."""
         self._diffs = Places(most=4, each=2)
+        self._upload_bytes = upload_bytes
+        self._uploads = Places(most=8, each=4)
         self._to_keep: dict[str, tuple[State, str]] = {}
         """By session: its newest edit, until the mirror keeps it."""
         self._finishing = Finishing()
@@ -275,14 +294,45 @@ class Files:
         check_request_id(request_id)
         if not 0 < len(edits) <= MAX_EDITS:
             raise InvalidField("edits", f"1 to {MAX_EDITS:,}")
-        if len(message) > MAX_MESSAGE:
-            raise RequestTooLarge("message", size=len(message), limit=MAX_MESSAGE)
+        _check_message(message)
         session = await self._sessions.get(principal, session_id)
         digest = await asyncio.to_thread(_digest, edits, if_head, message) if request_id else ""
         request = _Request(edits, if_head, message or _message(edits), request_id, digest)
         call = self._once(principal, session, request) if request_id else self._edit(principal, session, request)
         # A caller who leaves takes nothing back: a head that has moved is told of, and what waits counts until it is done.
         return await self._finishing.run(self._counted(principal.user_id, edits, call))
+
+    async def upload(self, principal: Principal, session_id: str, upload: Upload, chunks: AsyncIterator[bytes]) -> Edits:
+        """One write, with a content that comes piece by piece. Errors: as listed at FileService.UploadFile, and those of `chunks`."""
+        check_request_id(upload.request_id)
+        _check_message(upload.message)
+        if upload.size > self._upload_bytes:
+            raise FileTooLarge(upload.path, limit=self._upload_bytes)
+        with self._uploads.taken(principal.user_id):
+            session = await self._sessions.get(principal, session_id)
+            await self._quota.check(principal)
+            # What comes again may have been done, and then nothing is any more as it expected.
+            if not upload.request_id or await self._history.answered(principal, session.id, upload.request_id) is None:
+                await self._check(principal, session, upload)
+            pieces = _exactly(chunks, upload)
+            async with aclosing(pieces), self._trees.staged(session.repository, upload.size, pieces) as staged:
+                edit = WriteStaged(upload.path, staged, upload.expected_etag, upload.executable)
+                call = self.edit(
+                    principal, session_id, [edit], if_head=upload.if_head, message=upload.message, request_id=upload.request_id
+                )  # fmt: skip
+                return await self._finishing.run_holding(call)
+
+    async def _check(self, principal: Principal, session: Session, upload: Upload) -> None:
+        """What would be refused at the end, before the bytes come."""
+        if session.active_turn_id:
+            if upload.if_head:
+                raise InvalidField("if_head", "a turn runs, and its workspace is no commit")
+            await self._live.check(session, upload.path, upload.expected_etag)
+            return
+        state = await self._state_of(principal, session, HEAD)
+        if upload.if_head not in {"", state.commit}:
+            raise HeadMoved(upload.if_head, state.commit)
+        await self._reading(state, lambda: self._trees.check(state.repository, state.commit, upload.path, upload.expected_etag))
 
     async def finished(self) -> None:
         """Wait for the edits that are under way, at the server's end."""
@@ -485,6 +535,22 @@ class Files:
             await asyncio.sleep(_LOOK_SECONDS)
 
 
+async def _exactly(chunks: AsyncIterator[bytes], upload: Upload) -> AsyncGenerator[bytes, None]:
+    received = 0
+    async for chunk in chunks:
+        received += len(chunk)
+        if received > upload.size:
+            break
+        yield chunk
+    if received != upload.size:
+        raise UploadSizeWrong(upload.path, size=upload.size, received=received)
+
+
+def _check_message(message: str) -> None:
+    if len(message) > MAX_MESSAGE:
+        raise RequestTooLarge("message", size=len(message), limit=MAX_MESSAGE)
+
+
 def _checked(pattern: str, limit: int) -> int:
     if not pattern:
         raise InvalidField("pattern", "say what to look for")
@@ -501,6 +567,8 @@ def _digest(edits: Sequence[Edit], if_head: str, message: str) -> str:
     whole = hashlib.sha256(json.dumps([if_head, message]).encode())
     for edit in edits:
         fields = {**vars(edit), "": type(edit).__name__}
+        if isinstance(edit, WriteStaged):
+            fields["staged"] = edit.staged.id
         whole.update(hashlib.sha256(fields.pop("content", b"")).digest() + json.dumps(fields, sort_keys=True).encode())
     return whole.hexdigest()
 
@@ -510,7 +578,7 @@ def _message(edits: Sequence[Edit]) -> str:
     if len(edits) > 1:
         return f"Edit {len(edits)} files"
     (edit,) = edits
-    if isinstance(edit, Write):
+    if isinstance(edit, Write | WriteStaged):
         return f"Edit {edit.path}"
     if isinstance(edit, Move):
         return f"Move {edit.path} to {edit.to}"

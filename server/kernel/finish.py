@@ -19,6 +19,17 @@ class Finishing:
         """The result of the call. Errors: those of the call."""
         return await asyncio.shield(self.begin(call))
 
+    async def run_holding(self, call: Coroutine[Any, Any, T]) -> T:
+        """The same for a caller who holds what the call needs: one who is cancelled leaves when it has ended. Errors: those of the call."""
+        task = self.begin(call)
+        try:
+            return await asyncio.shield(task)
+        except asyncio.CancelledError:
+            await asyncio.wait({task})
+            if not task.cancelled():
+                task.exception()  # nobody is left to hear it
+            raise
+
     def begin(self, call: Coroutine[Any, Any, T]) -> asyncio.Task[T]:
         """The same for what nobody waits for; such a call tells of its errors by itself."""
         task = asyncio.create_task(call)

@@ -52,12 +52,7 @@ class Live:
     async def edit(self, principal: Principal, session: Session, edits: Sequence[Edit]) -> tuple[Change | None, ...]:
         """One by one, and told in the turn's log as the user's. Errors: TurnActive when no agent works (any more), WorkspaceElsewhere;
         those of LiveFiles, with how many edits were `done` before."""
-        drive = self._supervisor.driven(session.id)
-        if drive is None and session.state not in _BEFORE_WORK:
-            raise WorkspaceElsewhere(session.active_turn_id)
-        if drive is None or drive.worker is None:
-            raise TurnActive(session.id, session.active_turn_id)
-        workspace = await self._of(drive)
+        drive, workspace = await self._driven(session)
         changes: list[Change | None] = []
         failures: list[KernelError] = []
 
@@ -75,6 +70,19 @@ class Live:
         if failures:
             raise failures[0]
         return tuple(changes)
+
+    async def check(self, session: Session, path: str, etag: str | None) -> None:
+        """Whether a write to `path` would be refused. Errors: as `edit`."""
+        _, workspace = await self._driven(session)
+        await self._files.check(workspace, path, etag)
+
+    async def _driven(self, session: Session) -> tuple[Drive, Path]:
+        drive = self._supervisor.driven(session.id)
+        if drive is None and session.state not in _BEFORE_WORK:
+            raise WorkspaceElsewhere(session.active_turn_id)
+        if drive is None or drive.worker is None:
+            raise TurnActive(session.id, session.active_turn_id)
+        return drive, await self._of(drive)
 
     async def _of(self, drive: Drive) -> Path:
         try:

@@ -63,6 +63,23 @@ async def test_a_file_is_put_moved_and_found_and_says_how_it_gets_to_the_remote(
     assert "sub/new.txt" in shared.pushed(find_branch(f"branch {pushed.out}"))
 
 
+async def test_what_is_larger_than_a_request_is_put_from_a_pipe_and_from_a_file(files: Files, shared, session: str, tmp_path: Path) -> None:
+    large = tmp_path / "large"
+    large.write_bytes(b"0123456789abcdef" * (20 * 2**16))
+    code, out, err = await files("put", "large", stdin=large.read_bytes())
+    assert (code, out.split()[1:]) == (0, ["large"]), err
+    with large.open("rb") as file:
+        command = [sys.executable, "-m", "server.cli", "files", "put", session, "large"]
+        process = await asyncio.create_subprocess_exec(*command, env=shared.environment, stdin=file, stderr=subprocess.PIPE)
+        assert (await process.communicate())[1] == b"treadle: it was so already; nothing is committed\n"
+    assert (await files("get", "large", "-o", str(tmp_path / "back")))[0] == 0
+    assert (tmp_path / "back").read_bytes() == large.read_bytes()
+    code, _, err = await files("put", "large", "--etag", "", stdin=large.read_bytes())
+    assert code != 0
+    assert "'large' is there already, with the etag" in err
+    assert (await files("rm", "large"))[0] == 0
+
+
 async def test_an_etag_is_seen_and_says_which_file_is_meant(files: Files) -> None:
     await files("put", "etag.txt", stdin=b"one\n")
     code, out, _ = await files("ls", "etag.txt", "-l")

@@ -52,10 +52,11 @@ def test_streams_have_no_time_limit_and_all_else_has_one(method: MethodDescripto
     for path in paths(method):
         route = route_of(path)
         limit = "120s" if method.name == "PushSession" else "30s"
-        assert route["timeout"] == ("0s" if method.server_streaming else limit), path
+        streams = method.server_streaming or method.client_streaming
+        assert route["timeout"] == ("0s" if streams else limit), path
         # Of silence: what is open for long says something, or nobody knows whether it is read.
-        assert ("idle_timeout" in route) == method.server_streaming, path
-        assert ("retry_policy" in route) != method.server_streaming, path
+        assert ("idle_timeout" in route) == streams, path
+        assert ("retry_policy" in route) != streams, path
 
 
 def test_what_is_dead_is_noticed() -> None:

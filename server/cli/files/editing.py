@@ -4,7 +4,12 @@ from __future__ import annotations
 
 import argparse
 import asyncio
+import shutil
 import sys
+import tempfile
+from collections.abc import Awaitable, Callable
+from contextlib import ExitStack
+from typing import IO
 
 from server.cli.aside import aside
 from server.cli.connection import Target, connected, explain
@@ -15,14 +20,31 @@ from server.cli.summary import SHORT
 from treadle.file.v1 import file_service_pb2 as pb
 from treadle_client import FileConflict
 from treadle_client import files as edits
+from treadle_client.files import AsyncFiles
 
-_MOST = 16 * 2**20 - 2**16
-"""A request of the API has at most 16 MiB."""
+_AT_ONCE = 8 * 2**20
+"""What is larger is uploaded piece by piece."""
+
+_Change = Callable[[AsyncFiles], Awaitable[pb.EditFilesResponse]]
 
 
 def put(options: argparse.Namespace) -> ExitCode:
     """Errors: CommandFailed."""
-    return _edit(options, edits.write(options.path, _standard_input(), expected_etag=options.etag))
+    if sys.stdin.isatty():
+        aside("type the content, and end it with Ctrl-D on a line of its own; for a file of yours: `< FILE`")
+    # Read here, where Ctrl-C ends the command at once.
+    content = sys.stdin.buffer.read(_AT_ONCE + 1)
+    if len(content) <= _AT_ONCE:
+        return _edit(options, edits.write(options.path, content, expected_etag=options.etag))
+    with ExitStack() as stack:
+        file = _whole(content, stack)
+
+        async def upload(files: AsyncFiles) -> pb.EditFilesResponse:
+            done = await files.upload(options.path, file, expected_etag=options.etag)
+            return pb.EditFilesResponse(files=[done.file], commit=done.commit, snapshot=done.snapshot)
+
+        asyncio.run(_run(options, upload))
+    return ExitCode.DONE
 
 
 def mv(options: argparse.Namespace) -> ExitCode:
@@ -40,25 +62,28 @@ def mkdir(options: argparse.Namespace) -> ExitCode:
     return _edit(options, edits.make_directory(options.path))
 
 
-def _standard_input() -> bytes:
-    """All of it; read here, where Ctrl-C ends the command at once."""
-    if sys.stdin.isatty():
-        aside("type the content, and end it with Ctrl-D on a line of its own; for a file of yours: `< FILE`")
-    content = sys.stdin.buffer.read(_MOST + 1)
-    if len(content) > _MOST:
-        raise CommandFailed("a file has at most 16 MiB here; larger ones come in by a push to the session's branch", ExitCode.REFUSED)
-    return content
+def _whole(begun: bytes, stack: ExitStack) -> IO[bytes]:
+    """Standard input, from its beginning: itself, or a copy when it cannot go back. How large it is has to be known before."""
+    given = sys.stdin.buffer
+    if given.seekable():
+        given.seek(-len(begun), 1)
+        return given
+    copy = stack.enter_context(tempfile.TemporaryFile())  # noqa: SIM115 - the stack is its context
+    copy.write(begun)
+    shutil.copyfileobj(given, copy)
+    copy.seek(0)
+    return copy
 
 
 def _edit(options: argparse.Namespace, edit: pb.FileEdit) -> ExitCode:
-    asyncio.run(_run(options, edit))
+    asyncio.run(_run(options, lambda files: files.edit(edit)))
     return ExitCode.DONE
 
 
-async def _run(options: argparse.Namespace, edit: pb.FileEdit) -> None:
+async def _run(options: argparse.Namespace, change: _Change) -> None:
     async with connected(options) as connection:
         try:
-            done = await connection.treadle.files(options.session).edit(edit)
+            done = await change(connection.treadle.files(options.session))
         except FileConflict as error:
             raise _conflict(error, connection.target, wanted=options.etag) from None
         tell(done, f"{done.commit[:SHORT] or 'in the running turn'}  {done.files[0].file.path}", as_json=options.json)

@@ -25,6 +25,10 @@ class LiveFiles(Protocol):
         """A file's bytes, or a link's target, as Trees.read. One that shrinks meanwhile ends sooner."""
         ...
 
+    async def check(self, workspace: Path, path: str, etag: str | None) -> None:
+        """Whether a write to `path` would be refused, before its content is there. Errors: as `edit`."""
+        ...
+
     async def edit(self, workspace: Path, edit: Edit) -> Change | None:
         """One edit; None when nothing changed. Also takes a blob's id for an etag. Errors: FileChanged."""
         ...

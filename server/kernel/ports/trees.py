@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncGenerator, Sequence
+from collections.abc import AsyncGenerator, AsyncIterator, Sequence
+from contextlib import AbstractAsyncContextManager
 from dataclasses import dataclass
 from datetime import datetime
 from enum import StrEnum
+from pathlib import Path
 from typing import Protocol
 
 from server.kernel.ports.repositories import Author, Repository
@@ -64,6 +66,26 @@ class Write:
 
 
 @dataclass(frozen=True)
+class Staged:
+    """A file's content that is on this server's disk, as Git has it, and in no commit yet."""
+
+    id: str
+    """Of its Git blob."""
+    size: int
+    file: Path
+
+
+@dataclass(frozen=True)
+class WriteStaged:
+    """The same as Write, with a content that is too large for the memory."""
+
+    path: str
+    staged: Staged
+    expected_etag: str | None = None
+    executable: bool | None = None
+
+
+@dataclass(frozen=True)
 class Move:
     """Move a file, a link or a directory to where nothing is."""
 
@@ -88,7 +110,7 @@ class MakeDirectory:
     path: str
 
 
-Edit = Write | Move | Delete | MakeDirectory
+Edit = Write | WriteStaged | Move | Delete | MakeDirectory
 
 
 @dataclass(frozen=True)
@@ -152,6 +174,15 @@ class Trees(Protocol):
         """A commit on top of `commit` with all edits, or none. It is durable when this returns, and kept for two weeks without `keep`.
         Errors: FileChanged when an etag is not the expected one; FileExists; PathInvalid, FileTooLarge, InvalidField, also for what no
         checkout could bear."""
+        ...
+
+    async def check(self, repository: Repository, commit: str, path: str, etag: str | None) -> None:
+        """Whether a write to `path` would be refused, before its content is there. Errors: as `edit`."""
+        ...
+
+    def staged(self, repository: Repository, size: int, chunks: AsyncIterator[bytes]) -> AbstractAsyncContextManager[Staged]:
+        """A content of exactly `size` bytes, taken from `chunks`, for an edit within the block; behind it only commits have it, and
+        when the server is killed meanwhile, what there is of it is removed later. Errors: those of `chunks`."""
         ...
 
     async def keep(self, repository: Repository, session_id: str, commit: str) -> None:

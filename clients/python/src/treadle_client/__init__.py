@@ -179,6 +179,7 @@ from treadle_client.errors import (
     Unreachable,
     UnsupportedByHost,
     UpgradeRefused,
+    UploadBroken,
     VersionConflict,
     WorkspaceElsewhere,
 )
@@ -362,6 +363,7 @@ __all__ = [
     "Unreachable",
     "UnsupportedByHost",
     "UpgradeRefused",
+    "UploadBroken",
     "UsagePurpose",
     "UsageUpdated",
     "UserInput",

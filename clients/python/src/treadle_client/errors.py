@@ -303,6 +303,10 @@ class FileConflict(FileProblem):
     """The file is not as `expected_etag` says. Metadata: path, etag (its current one; empty for none)."""
 
 
+class UploadBroken(FileProblem):
+    """Other bytes came than were announced, or none for too long; nothing is kept: upload it again. Metadata: path, size."""
+
+
 class FileTooLarge(FileProblem):
     """The file is larger than the call can bear. Metadata: path, limit."""
 
@@ -479,6 +483,8 @@ BY_REASON: Mapping[str, type[CallFailed]] = {
     "FILE_EXISTS": FileExists,
     "FILE_CHANGED": FileConflict,
     "FILE_TOO_LARGE": FileTooLarge,
+    "UPLOAD_SIZE_WRONG": UploadBroken,
+    "UPLOAD_STALLED": UploadBroken,
     "FILE_UNUSABLE": FileUnusable,
     "TREE_TOO_LARGE": TreeTooLarge,
     "STATE_GONE": StateGone,

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import asyncio
+import os
 from collections.abc import AsyncGenerator, AsyncIterator, Generator, Iterable, Iterator
 from contextlib import aclosing, closing
-from typing import TYPE_CHECKING, Any
+from typing import IO, TYPE_CHECKING, Any
 from uuid import uuid4
 
 import grpc
@@ -16,6 +18,10 @@ from treadle_client.errors import failure_of
 if TYPE_CHECKING:
     from treadle_client.aio_link import AsyncLink
     from treadle_client.link import Link
+
+
+_PIECE = 1024 * 1024
+_UPLOAD_SECONDS = 1800.0
 
 
 def write(path: str, content: bytes | str, *, expected_etag: str | None = None, executable: bool | None = None) -> pb.FileEdit:
@@ -101,6 +107,30 @@ class Files:
         request = _edit_request(self._session_id, edits, if_head, message)
         return self._link.ask(self._link.service(FileServiceStub).EditFiles, request, again=True)
 
+    def upload(
+        self,
+        path: str,
+        file: IO[bytes],
+        *,
+        expected_etag: str | None = None,
+        executable: bool | None = None,
+        if_head: str = "",
+        message: str = "",
+    ) -> pb.UploadFileResponse:
+        """Make a file, or replace its content, of any size: with what is left of `file`, which is opened as binary and can seek. It is not
+        tried again by itself. Errors: FileConflict, FileTooLarge, UploadBroken, TooManyStreams."""
+        fields = {"expected_etag": expected_etag, "executable": executable, "if_head": if_head, "message": message}
+        start = _start(self._session_id, path, file, **fields)
+
+        def parts() -> Iterator[pb.UploadFileRequest]:
+            yield pb.UploadFileRequest(start=start)
+            while data := file.read(_PIECE):
+                yield pb.UploadFileRequest(data=data)
+
+        method: Any = self._link.service(FileServiceStub).UploadFile
+        done: pb.UploadFileResponse = self._link.ask(method, parts(), again=False, seconds=_UPLOAD_SECONDS)
+        return done
+
     def _stream(self, method: str, request: Any) -> Iterator[bytes]:
         return (part.data for part in self._parts(method, request))
 
@@ -175,6 +205,30 @@ class AsyncFiles:
         request = _edit_request(self._session_id, edits, if_head, message)
         return await self._link.ask(self._link.service(FileServiceStub).EditFiles, request, again=True)
 
+    async def upload(
+        self,
+        path: str,
+        file: IO[bytes],
+        *,
+        expected_etag: str | None = None,
+        executable: bool | None = None,
+        if_head: str = "",
+        message: str = "",
+    ) -> pb.UploadFileResponse:
+        """Make a file, or replace its content, of any size: with what is left of `file`, which is opened as binary and can seek. It is not
+        tried again by itself. Errors: FileConflict, FileTooLarge, UploadBroken, TooManyStreams."""
+        fields = {"expected_etag": expected_etag, "executable": executable, "if_head": if_head, "message": message}
+        start = await asyncio.to_thread(_start, self._session_id, path, file, **fields)
+
+        async def parts() -> AsyncIterator[pb.UploadFileRequest]:
+            yield pb.UploadFileRequest(start=start)
+            while data := await asyncio.to_thread(file.read, _PIECE):
+                yield pb.UploadFileRequest(data=data)
+
+        method: Any = self._link.service(FileServiceStub).UploadFile
+        done: pb.UploadFileResponse = await self._link.ask(method, parts(), again=False, seconds=_UPLOAD_SECONDS)
+        return done
+
     async def _stream(self, method: str, request: Any) -> AsyncIterator[bytes]:
         async with aclosing(self._parts(method, request)) as parts:
             async for part in parts:
@@ -193,6 +247,13 @@ class AsyncFiles:
 
 def _edit_request(session_id: str, edits: Iterable[pb.FileEdit], if_head: str, message: str) -> pb.EditFilesRequest:
     return pb.EditFilesRequest(session_id=session_id, edits=edits, if_head=if_head, message=message, request_id=str(uuid4()))
+
+
+def _start(session_id: str, path: str, file: IO[bytes], **fields: Any) -> pb.UploadStart:
+    here = file.tell()
+    size = file.seek(0, os.SEEK_END) - here
+    file.seek(here)
+    return pb.UploadStart(session_id=session_id, path=path, size=size, request_id=str(uuid4()), **fields)
 
 
 def _patch_request(session_id: str, base: str, head: str, path: str) -> pb.DownloadPatchRequest:

@@ -311,6 +311,44 @@ class EditFilesRequest(_message.Message):
     request_id: str
     def __init__(self, session_id: _Optional[str] = ..., edits: _Optional[_Iterable[_Union[FileEdit, _Mapping]]] = ..., if_head: _Optional[str] = ..., message: _Optional[str] = ..., request_id: _Optional[str] = ...) -> None: ...
 
+class UploadStart(_message.Message):
+    __slots__ = ("session_id", "path", "size", "expected_etag", "executable", "if_head", "message", "request_id")
+    SESSION_ID_FIELD_NUMBER: _ClassVar[int]
+    PATH_FIELD_NUMBER: _ClassVar[int]
+    SIZE_FIELD_NUMBER: _ClassVar[int]
+    EXPECTED_ETAG_FIELD_NUMBER: _ClassVar[int]
+    EXECUTABLE_FIELD_NUMBER: _ClassVar[int]
+    IF_HEAD_FIELD_NUMBER: _ClassVar[int]
+    MESSAGE_FIELD_NUMBER: _ClassVar[int]
+    REQUEST_ID_FIELD_NUMBER: _ClassVar[int]
+    session_id: str
+    path: str
+    size: int
+    expected_etag: str
+    executable: bool
+    if_head: str
+    message: str
+    request_id: str
+    def __init__(self, session_id: _Optional[str] = ..., path: _Optional[str] = ..., size: _Optional[int] = ..., expected_etag: _Optional[str] = ..., executable: bool = ..., if_head: _Optional[str] = ..., message: _Optional[str] = ..., request_id: _Optional[str] = ...) -> None: ...
+
+class UploadFileRequest(_message.Message):
+    __slots__ = ("start", "data")
+    START_FIELD_NUMBER: _ClassVar[int]
+    DATA_FIELD_NUMBER: _ClassVar[int]
+    start: UploadStart
+    data: bytes
+    def __init__(self, start: _Optional[_Union[UploadStart, _Mapping]] = ..., data: _Optional[bytes] = ...) -> None: ...
+
+class UploadFileResponse(_message.Message):
+    __slots__ = ("file", "commit", "snapshot")
+    FILE_FIELD_NUMBER: _ClassVar[int]
+    COMMIT_FIELD_NUMBER: _ClassVar[int]
+    SNAPSHOT_FIELD_NUMBER: _ClassVar[int]
+    file: EditedFile
+    commit: str
+    snapshot: int
+    def __init__(self, file: _Optional[_Union[EditedFile, _Mapping]] = ..., commit: _Optional[str] = ..., snapshot: _Optional[int] = ...) -> None: ...
+
 class EditedFile(_message.Message):
     __slots__ = ("file", "changed")
     FILE_FIELD_NUMBER: _ClassVar[int]

@@ -102,6 +102,11 @@ class FileServiceStub(object):
                 request_serializer=treadle_dot_file_dot_v1_dot_file__service__pb2.EditFilesRequest.SerializeToString,
                 response_deserializer=treadle_dot_file_dot_v1_dot_file__service__pb2.EditFilesResponse.FromString,
                 _registered_method=True)
+        self.UploadFile = channel.stream_unary(
+                '/treadle.file.v1.FileService/UploadFile',
+                request_serializer=treadle_dot_file_dot_v1_dot_file__service__pb2.UploadFileRequest.SerializeToString,
+                response_deserializer=treadle_dot_file_dot_v1_dot_file__service__pb2.UploadFileResponse.FromString,
+                _registered_method=True)
 
 
 class FileServiceServicer(object):
@@ -215,6 +220,21 @@ class FileServiceServicer(object):
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
+    def UploadFile(self, request_iterator, context):
+        """UploadFile makes a file, or replaces its content, however large it is up to the server's limit (512 MiB by default): first a message
+        with `start`, then its bytes in order. It is done when all bytes are there, as one WriteEdit of EditFiles would be; before that nothing
+        of it is seen. What is said in `start` is checked before the first byte is read, and again at the end. A code host may take less than a
+        session does: GitHub refuses a push with a file of more than 100 MiB.
+        Over gRPC only: gRPC-web and HTTP cannot stream to a server. There EditFiles writes files, as large as a request may be.
+        Errors: those of EditFiles; FAILED_PRECONDITION/FILE_TOO_LARGE for more than the server's limit; INVALID_ARGUMENT/UPLOAD_SIZE_WRONG when
+        more or fewer bytes come than `size`; RESOURCE_EXHAUSTED/UPLOAD_STALLED when none come for too long;
+        RESOURCE_EXHAUSTED/TOO_MANY_STREAMS when the caller, or all together, have as many uploads under way as they may;
+        INVALID_ARGUMENT/PATH_INVALID also for .gitmodules and .gitattributes, which EditFiles writes.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
 
 def add_FileServiceServicer_to_server(servicer, server):
     rpc_method_handlers = {
@@ -262,6 +282,11 @@ def add_FileServiceServicer_to_server(servicer, server):
                     servicer.EditFiles,
                     request_deserializer=treadle_dot_file_dot_v1_dot_file__service__pb2.EditFilesRequest.FromString,
                     response_serializer=treadle_dot_file_dot_v1_dot_file__service__pb2.EditFilesResponse.SerializeToString,
+            ),
+            'UploadFile': grpc.stream_unary_rpc_method_handler(
+                    servicer.UploadFile,
+                    request_deserializer=treadle_dot_file_dot_v1_dot_file__service__pb2.UploadFileRequest.FromString,
+                    response_serializer=treadle_dot_file_dot_v1_dot_file__service__pb2.UploadFileResponse.SerializeToString,
             ),
     }
     generic_handler = grpc.method_handlers_generic_handler(
@@ -529,6 +554,33 @@ class FileService(object):
             '/treadle.file.v1.FileService/EditFiles',
             treadle_dot_file_dot_v1_dot_file__service__pb2.EditFilesRequest.SerializeToString,
             treadle_dot_file_dot_v1_dot_file__service__pb2.EditFilesResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def UploadFile(request_iterator,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.stream_unary(
+            request_iterator,
+            target,
+            '/treadle.file.v1.FileService/UploadFile',
+            treadle_dot_file_dot_v1_dot_file__service__pb2.UploadFileRequest.SerializeToString,
+            treadle_dot_file_dot_v1_dot_file__service__pb2.UploadFileResponse.FromString,
             options,
             channel_credentials,
             insecure,

@@ -106,6 +106,17 @@ class FileServiceStub:
     FAILED_PRECONDITION/TURN_ACTIVE while a turn waits for its place, is being prepared or published; RESOURCE_EXHAUSTED/STORAGE_QUOTA
     when the snapshots of the caller's tenant take what they may.
     """
+    UploadFile: _grpc.StreamUnaryMultiCallable[_file_service_pb2.UploadFileRequest, _file_service_pb2.UploadFileResponse]
+    """UploadFile makes a file, or replaces its content, however large it is up to the server's limit (512 MiB by default): first a message
+    with `start`, then its bytes in order. It is done when all bytes are there, as one WriteEdit of EditFiles would be; before that nothing
+    of it is seen. What is said in `start` is checked before the first byte is read, and again at the end. A code host may take less than a
+    session does: GitHub refuses a push with a file of more than 100 MiB.
+    Over gRPC only: gRPC-web and HTTP cannot stream to a server. There EditFiles writes files, as large as a request may be.
+    Errors: those of EditFiles; FAILED_PRECONDITION/FILE_TOO_LARGE for more than the server's limit; INVALID_ARGUMENT/UPLOAD_SIZE_WRONG when
+    more or fewer bytes come than `size`; RESOURCE_EXHAUSTED/UPLOAD_STALLED when none come for too long;
+    RESOURCE_EXHAUSTED/TOO_MANY_STREAMS when the caller, or all together, have as many uploads under way as they may;
+    INVALID_ARGUMENT/PATH_INVALID also for .gitmodules and .gitattributes, which EditFiles writes.
+    """
 
 @_typing.type_check_only
 class FileServiceAsyncStub(FileServiceStub):
@@ -183,6 +194,17 @@ class FileServiceAsyncStub(FileServiceStub):
     ALREADY_EXISTS/REQUEST_ID_REUSED for a request_id of other edits;
     FAILED_PRECONDITION/TURN_ACTIVE while a turn waits for its place, is being prepared or published; RESOURCE_EXHAUSTED/STORAGE_QUOTA
     when the snapshots of the caller's tenant take what they may.
+    """
+    UploadFile: _aio.StreamUnaryMultiCallable[_file_service_pb2.UploadFileRequest, _file_service_pb2.UploadFileResponse]  # type: ignore[assignment]
+    """UploadFile makes a file, or replaces its content, however large it is up to the server's limit (512 MiB by default): first a message
+    with `start`, then its bytes in order. It is done when all bytes are there, as one WriteEdit of EditFiles would be; before that nothing
+    of it is seen. What is said in `start` is checked before the first byte is read, and again at the end. A code host may take less than a
+    session does: GitHub refuses a push with a file of more than 100 MiB.
+    Over gRPC only: gRPC-web and HTTP cannot stream to a server. There EditFiles writes files, as large as a request may be.
+    Errors: those of EditFiles; FAILED_PRECONDITION/FILE_TOO_LARGE for more than the server's limit; INVALID_ARGUMENT/UPLOAD_SIZE_WRONG when
+    more or fewer bytes come than `size`; RESOURCE_EXHAUSTED/UPLOAD_STALLED when none come for too long;
+    RESOURCE_EXHAUSTED/TOO_MANY_STREAMS when the caller, or all together, have as many uploads under way as they may;
+    INVALID_ARGUMENT/PATH_INVALID also for .gitmodules and .gitattributes, which EditFiles writes.
     """
 
 class FileServiceServicer(metaclass=_abc_1.ABCMeta):
@@ -312,6 +334,23 @@ class FileServiceServicer(metaclass=_abc_1.ABCMeta):
         ALREADY_EXISTS/REQUEST_ID_REUSED for a request_id of other edits;
         FAILED_PRECONDITION/TURN_ACTIVE while a turn waits for its place, is being prepared or published; RESOURCE_EXHAUSTED/STORAGE_QUOTA
         when the snapshots of the caller's tenant take what they may.
+        """
+
+    @_abc_1.abstractmethod
+    def UploadFile(
+        self,
+        request_iterator: _MaybeAsyncIterator[_file_service_pb2.UploadFileRequest],
+        context: _ServicerContext,
+    ) -> _typing.Union[_file_service_pb2.UploadFileResponse, _abc.Awaitable[_file_service_pb2.UploadFileResponse]]:
+        """UploadFile makes a file, or replaces its content, however large it is up to the server's limit (512 MiB by default): first a message
+        with `start`, then its bytes in order. It is done when all bytes are there, as one WriteEdit of EditFiles would be; before that nothing
+        of it is seen. What is said in `start` is checked before the first byte is read, and again at the end. A code host may take less than a
+        session does: GitHub refuses a push with a file of more than 100 MiB.
+        Over gRPC only: gRPC-web and HTTP cannot stream to a server. There EditFiles writes files, as large as a request may be.
+        Errors: those of EditFiles; FAILED_PRECONDITION/FILE_TOO_LARGE for more than the server's limit; INVALID_ARGUMENT/UPLOAD_SIZE_WRONG when
+        more or fewer bytes come than `size`; RESOURCE_EXHAUSTED/UPLOAD_STALLED when none come for too long;
+        RESOURCE_EXHAUSTED/TOO_MANY_STREAMS when the caller, or all together, have as many uploads under way as they may;
+        INVALID_ARGUMENT/PATH_INVALID also for .gitmodules and .gitattributes, which EditFiles writes.
         """
 
 def add_FileServiceServicer_to_server(servicer: FileServiceServicer, server: _typing.Union[_grpc.Server, _aio.Server]) -> None: ...

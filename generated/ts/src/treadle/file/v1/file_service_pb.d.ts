@@ -1004,6 +1004,145 @@ export declare type EditFilesRequest = Message<"treadle.file.v1.EditFilesRequest
 export declare const EditFilesRequestSchema: GenMessage<EditFilesRequest>;
 
 /**
+ * UploadStart says what the bytes that follow are to be.
+ *
+ * @generated from message treadle.file.v1.UploadStart
+ */
+export declare type UploadStart = Message<"treadle.file.v1.UploadStart"> & {
+  /**
+   * The session.
+   *
+   * @generated from field: string session_id = 1;
+   */
+  sessionId: string;
+
+  /**
+   * The file. Directories that lead there are made.
+   *
+   * @generated from field: string path = 2;
+   */
+  path: string;
+
+  /**
+   * How many bytes follow.
+   *
+   * @generated from field: uint64 size = 3;
+   */
+  size: bigint;
+
+  /**
+   * The etag of what is replaced; empty for "there must be nothing"; not set for whatever is there.
+   *
+   * @generated from field: optional string expected_etag = 4;
+   */
+  expectedEtag?: string | undefined;
+
+  /**
+   * Whether it can be run; as it was when not set.
+   *
+   * @generated from field: optional bool executable = 5;
+   */
+  executable?: boolean | undefined;
+
+  /**
+   * The session's newest commit, as the caller knows it; empty for whatever it is. Not for a live workspace.
+   *
+   * @generated from field: string if_head = 6;
+   */
+  ifHead: string;
+
+  /**
+   * The commit's message; made from the path when empty. At most 1,000 characters.
+   *
+   * @generated from field: string message = 7;
+   */
+  message: string;
+
+  /**
+   * As EditFilesRequest.request_id: the same upload again, with the same bytes, changes nothing and gets the first answer.
+   *
+   * @generated from field: string request_id = 8;
+   */
+  requestId: string;
+};
+
+/**
+ * Describes the message treadle.file.v1.UploadStart.
+ * Use `create(UploadStartSchema)` to create a new message.
+ */
+export declare const UploadStartSchema: GenMessage<UploadStart>;
+
+/**
+ * UploadFileRequest is one message of an upload.
+ *
+ * @generated from message treadle.file.v1.UploadFileRequest
+ */
+export declare type UploadFileRequest = Message<"treadle.file.v1.UploadFileRequest"> & {
+  /**
+   * What it holds.
+   *
+   * @generated from oneof treadle.file.v1.UploadFileRequest.part
+   */
+  part: {
+    /**
+     * The first message alone: what is uploaded.
+     *
+     * @generated from field: treadle.file.v1.UploadStart start = 1;
+     */
+    value: UploadStart;
+    case: "start";
+  } | {
+    /**
+     * All others: the next bytes, at most 1 MiB.
+     *
+     * @generated from field: bytes data = 2;
+     */
+    value: Uint8Array;
+    case: "data";
+  } | { case: undefined; value?: undefined };
+};
+
+/**
+ * Describes the message treadle.file.v1.UploadFileRequest.
+ * Use `create(UploadFileRequestSchema)` to create a new message.
+ */
+export declare const UploadFileRequestSchema: GenMessage<UploadFileRequest>;
+
+/**
+ * UploadFileResponse is what was done.
+ *
+ * @generated from message treadle.file.v1.UploadFileResponse
+ */
+export declare type UploadFileResponse = Message<"treadle.file.v1.UploadFileResponse"> & {
+  /**
+   * The file as it is now.
+   *
+   * @generated from field: treadle.file.v1.EditedFile file = 1;
+   */
+  file?: EditedFile | undefined;
+
+  /**
+   * The session's newest commit now; empty for a live workspace.
+   *
+   * @generated from field: string commit = 2;
+   */
+  commit: string;
+
+  /**
+   * The number of the snapshot that was made, for `at` of other calls; 0 when nothing changed, and for a live workspace.
+   *
+   * @generated from field: uint32 snapshot = 3;
+   */
+  snapshot: number;
+};
+
+/**
+ * Describes the message treadle.file.v1.UploadFileResponse.
+ * Use `create(UploadFileResponseSchema)` to create a new message.
+ */
+export declare const UploadFileResponseSchema: GenMessage<UploadFileResponse>;
+
+/**
  * EditedFile is what one edit did.
  *
  * @generated from message treadle.file.v1.EditedFile
@@ -1290,6 +1429,24 @@ export declare const FileService: GenService<{
     methodKind: "unary";
     input: typeof EditFilesRequestSchema;
     output: typeof EditFilesResponseSchema;
+  },
+  /**
+   * UploadFile makes a file, or replaces its content, however large it is up to the server's limit (512 MiB by default): first a message
+   * with `start`, then its bytes in order. It is done when all bytes are there, as one WriteEdit of EditFiles would be; before that nothing
+   * of it is seen. What is said in `start` is checked before the first byte is read, and again at the end. A code host may take less than a
+   * session does: GitHub refuses a push with a file of more than 100 MiB.
+   * Over gRPC only: gRPC-web and HTTP cannot stream to a server. There EditFiles writes files, as large as a request may be.
+   * Errors: those of EditFiles; FAILED_PRECONDITION/FILE_TOO_LARGE for more than the server's limit; INVALID_ARGUMENT/UPLOAD_SIZE_WRONG when
+   * more or fewer bytes come than `size`; RESOURCE_EXHAUSTED/UPLOAD_STALLED when none come for too long;
+   * RESOURCE_EXHAUSTED/TOO_MANY_STREAMS when the caller, or all together, have as many uploads under way as they may;
+   * INVALID_ARGUMENT/PATH_INVALID also for .gitmodules and .gitattributes, which EditFiles writes.
+   *
+   * @generated from rpc treadle.file.v1.FileService.UploadFile
+   */
+  uploadFile: {
+    methodKind: "client_streaming";
+    input: typeof UploadFileRequestSchema;
+    output: typeof UploadFileResponseSchema;
   },
 }>;
 
