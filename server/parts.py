@@ -25,7 +25,7 @@ async def running(
     """Gives what fails when one of `parts` ends: a server without it is none. A chore that ends, by whatever it did not expect, is begun
     again after a pause: turns need none of them. At the end turns are let go, not ended: their workers go on."""
     failed: asyncio.Future[None] = asyncio.get_running_loop().create_future()
-    begun = {name: partial(_again_and_again, name, run, again_seconds) for name, run in chores.items()}
+    begun: dict[str, Run] = {name: partial(_again_and_again, name, run, again_seconds) for name, run in chores.items()}
     tasks = [asyncio.create_task(run(), name=name) for name, run in [*parts.items(), *begun.items()]]
     for task in tasks:
         task.add_done_callback(lambda done: _tell(done, failed))
