@@ -32,8 +32,6 @@ from server.secrets import remember
 from server.setting_forms import parts
 
 _FORM = b"\x02"
-_FORM_BEFORE = b"\x01"
-"""Bound to `tenant|kind|row id|key version` alone: still opened, and sealed anew when a server starts."""
 _KEY_BYTES = 32
 _NONCE_BYTES = 12
 _VERSION_BYTES = 8
@@ -51,16 +49,16 @@ class AesVault:
 
     def seal(self, secret: bytes, place: Place) -> bytes:
         """See Vault."""
-        bound = _bound(place, self._current, _FORM)
+        bound = _bound(place, self._current)
         key = AESGCM.generate_key(8 * _KEY_BYTES)
         return _FORM + self._current + _encrypted(self._keys[self._current], key, bound) + _encrypted(key, secret, bound)
 
     def open(self, sealed: bytes, place: Place) -> bytes:
         """See Vault."""
         form, version = sealed[: len(_FORM)], sealed[len(_FORM) : _HEAD_BYTES]
-        if form not in (_FORM, _FORM_BEFORE) or version not in self._keys:
+        if form != _FORM or version not in self._keys:
             raise SecretUnreadable
-        bound, wrapped_end = _bound(place, version, form), _HEAD_BYTES + _WRAPPED_BYTES
+        bound, wrapped_end = _bound(place, version), _HEAD_BYTES + _WRAPPED_BYTES
         try:
             key = _decrypted(self._keys[version], sealed[_HEAD_BYTES:wrapped_end], bound)
             return _decrypted(key, sealed[wrapped_end:], bound)
@@ -124,9 +122,7 @@ def _version(key: bytes) -> bytes:
     return hashlib.sha256(b"treadle vault key" + key).digest()[:_VERSION_BYTES]
 
 
-def _bound(place: Place, version: bytes, form: bytes) -> bytes:
-    if form == _FORM_BEFORE:
-        return "|".join((place.tenant_id, place.kind, place.row_id, version.hex())).encode()
+def _bound(place: Place, version: bytes) -> bytes:
     return json.dumps([place.tenant_id, place.kind, place.row_id, place.owner_id, place.about, version.hex()]).encode()
 
 

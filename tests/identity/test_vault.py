@@ -96,8 +96,8 @@ def test_a_key_that_is_none_stops_the_start_and_is_not_shown(tmp_path: Path, tex
         open_vault(Settings(data_dir=tmp_path))
 
 
-def test_what_the_version_before_sealed_is_opened_and_sealed_anew() -> None:
-    """Its form is written down here, as it was: bound to neither owner nor host."""
+def test_what_is_bound_to_neither_owner_nor_host_opens_nowhere() -> None:
+    """Whoever has an old row and can write one would put it back with another host. A form of a development version, which sealed so."""
     with_key = key()
     raw = base64.b64decode(with_key)
     version = hashlib.sha256(b"treadle vault key" + raw).digest()[:8]
@@ -110,8 +110,6 @@ def test_what_the_version_before_sealed_is_opened_and_sealed_anew() -> None:
     own = os.urandom(32)
     sealed = b"\x01" + version + encrypted(raw, own) + encrypted(own, SECRET)
     opened = vault(with_key)
-    assert opened.open(sealed, PLACE) == SECRET
-    assert not opened.current(sealed)
-    with pytest.raises(SecretUnreadable):
-        opened.open(b"\x02" + sealed[1:], PLACE)
-    assert opened.current(opened.seal(SECRET, PLACE))
+    for form in (b"\x01", b"\x02"):
+        with pytest.raises(SecretUnreadable):
+            opened.open(form + sealed[1:], PLACE)
