@@ -15,13 +15,18 @@ _PAGE = 200
 _SHOWN = 5
 
 
+def is_short(given: str) -> bool:
+    """Whether it may mean another session tomorrow."""
+    return given == _LAST or _PART.fullmatch(given) is not None
+
+
 async def whole_id(treadle: AsyncTreadle, given: str) -> str:
     """Of the session that is meant; what is no short name is given back as it is. Errors: CommandFailed, TreadleError."""
     if given == _LAST:
         async for session in treadle.list_sessions(page_size=1):
             return session.session_id
         raise CommandFailed("you have no session yet", ExitCode.REFUSED)
-    if not _PART.fullmatch(given):
+    if not is_short(given):
         return given
     found = []
     looked_at = 0

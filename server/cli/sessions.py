@@ -17,6 +17,7 @@ from server.cli.program import typed
 from server.cli.pull_request_words import how_far
 from server.cli.refusals import what_to_do
 from server.cli.screen import Screen
+from server.cli.session_names import is_short
 from server.cli.summary import SHORT
 from server.cli.waiting import in_words, place_in_line
 from server.data_dir import chosen_data_dir
@@ -73,6 +74,8 @@ def rename(options: argparse.Namespace) -> ExitCode:
 
 def delete(options: argparse.Namespace) -> ExitCode:
     """Errors: CommandFailed."""
+    if options.yes and is_short(options.session):
+        raise CommandFailed("--yes asks nobody, so it takes a session's whole id; `treadle sessions` lists them", ExitCode.REFUSED)
     asyncio.run(_delete(options))
     return ExitCode.DONE
 

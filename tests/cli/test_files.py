@@ -106,13 +106,28 @@ async def test_a_search_says_whether_it_found_something_and_whether_that_is_all(
 async def test_a_file_or_a_directory_is_downloaded(files: Files, tmp_path: Path) -> None:
     assert await files("get", "README.md") == await files("cat", "README.md")
     there = tmp_path / "all.tar.gz"
+    (tmp_path / "all.tar.gz.part").write_text("the user's own")
     assert await files("get", "-o", str(there)) == (0, "", "")
     with tarfile.open(there) as tar:
         assert "README.md" in tar.getnames()
     code, _, err = await files("get", "no-such-file", "-o", str(there))
     assert (code, "FILE_NOT_FOUND" in err) == (2, True)
     assert (await files("get", "-o", str(tmp_path / "no" / "where")))[0] == 2
-    assert [path.name for path in tmp_path.iterdir()] == ["all.tar.gz"]
+    assert (await files("get", "README.md", "-o", "/dev/null"))[0] == 0
+    assert Path("/dev/null").is_char_device()
+    assert {path.name for path in tmp_path.iterdir()} == {"all.tar.gz", "all.tar.gz.part"}
+    assert (tmp_path / "all.tar.gz.part").read_text() == "the user's own"
+
+
+async def test_a_file_for_which_there_is_no_room_is_not_there(shared, session: str, tmp_path: Path) -> None:
+    """What is small is written when it is closed."""
+    process = await asyncio.create_subprocess_exec(
+        "sh", "-c", 'ulimit -f 0; exec "$@"', "sh", sys.executable, "-m", "server.cli", "files", "get", session, "README.md",
+        "-o", str(tmp_path / "README.md"), env=shared.environment, stderr=subprocess.PIPE,
+    )  # fmt: skip
+    _, err = await asyncio.wait_for(process.communicate(), 60)
+    assert (process.returncode, err.decode()) == (2, f"treadle: {tmp_path / 'README.md'}: File too large\n")
+    assert list(tmp_path.iterdir()) == []
 
 
 async def test_an_archive_is_not_written_to_a_terminal(shared, session: str) -> None:
@@ -172,4 +187,8 @@ async def test_sessions_are_named_in_short_shown_renamed_and_deleted(shared, ses
         await terminal.types("y\n")
         await terminal.says(f"deleted {fork}")
     assert (await shared.run("show", fork)).code == 2
+    for short in ("last", mine[:8], mine[-8:]):
+        refused = await shared.run("delete", short, "--yes")
+        assert refused.code == 2
+        assert "whole id" in refused.err
     assert (await shared.run("delete", mine, "--yes")).out == f"deleted {mine}\n"

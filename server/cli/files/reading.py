@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import asyncio
+import secrets
 import sys
 from collections.abc import AsyncIterator, Iterator
 from contextlib import contextmanager
@@ -80,16 +81,18 @@ async def _is_file(files: AsyncFiles, options: argparse.Namespace) -> bool:
 
 @contextmanager
 def _whole_or_not(path: Path) -> Iterator[BinaryIO]:
-    """A file that is there once all of it is. Errors: CommandFailed."""
-    partial = path.with_name(f"{path.name}.part")
+    """A file that is there once all of it is; what is no file, such as /dev/null, is written to as it is. Errors: CommandFailed."""
+    partial = path if path.exists() and not path.is_file() else path.with_name(f".{path.name}.{secrets.token_hex(4)}")
     try:
-        with partial.open("wb") as file:
-            try:
+        try:
+            with partial.open("wb" if partial == path else "xb") as file:
                 yield file
-                partial.replace(path)
-            except BaseException:
-                partial.unlink()
-                raise
+            # Closed by now: a full disk may say so only then.
+            partial.replace(path)
+        except BaseException:
+            if partial != path:
+                partial.unlink(missing_ok=True)
+            raise
     except OSError as error:
         raise CommandFailed(f"{error.filename or path}: {error.strerror}", ExitCode.REFUSED) from None
 
