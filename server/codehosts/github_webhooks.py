@@ -45,7 +45,7 @@ class GitHubWebhooks:
             raise InvalidField("payload", "the body is no JSON: choose the content type application/json for the webhook") from None
         try:
             return Delivery(posted.delivery, self._what(posted.event, body))
-        except (KeyError, TypeError, ValueError, AttributeError):
+        except (KeyError, TypeError, ValueError, AttributeError, OverflowError):  # the last: JSON's Infinity for a number
             raise InvalidField("payload", f"this is no {posted.event[:50]!r} of GitHub's") from None
 
     def _is_signed(self, posted: Posted) -> bool:

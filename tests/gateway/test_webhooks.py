@@ -154,7 +154,7 @@ async def get(client: Client, session_id: str) -> Any:
     return (await client.call("GetSession", session_service_pb2.GetSessionRequest(session_id=session_id))).session
 
 
-async def test_only_what_is_signed_is_taken_and_each_delivery_once(world: World) -> None:
+async def test_only_what_is_signed_is_taken_and_not_twice_under_one_id(world: World) -> None:
     nothing = world.pull_request("none")
     refused = [
         await world.post("pull_request", nothing, secret="another"),
@@ -174,7 +174,14 @@ async def test_only_what_is_signed_is_taken_and_each_delivery_once(world: World)
     assert (
         await world.outcome("push", {"ref": "refs/heads/main", "repository": {"clone_url": "https://elsewhere.test/a/b.git"}}) == "IGNORED"
     )
-    for event, body in (("pull_request", b"payload=%7B%7D"), ("pull_request", {"number": 1}), ("push", []), ("installation", {})):
+    endless = b'{"installation": {"id": Infinity}}'
+    for event, body in (
+        ("pull_request", b"payload=%7B%7D"),
+        ("pull_request", {"number": 1}),
+        ("push", []),
+        ("installation", {}),
+        ("installation", endless),
+    ):
         status, said = await world.post(event, body)
         assert (status, said["details"][0]["reason"]) == (400, "INVALID_FIELD"), (event, body)
     assert await world.outcome("star", b"{}" + b" " * 999_998) == "IGNORED"
