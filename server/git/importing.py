@@ -8,6 +8,7 @@ import re
 from contextlib import suppress
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime
+from functools import partial
 from itertools import chain
 from pathlib import Path
 from typing import IO
@@ -106,8 +107,17 @@ class Importer:
             (held.directory / "answer").open("w+b", buffering=0) as answer,
         ):
             await asyncio.to_thread(_ask, request, workspace, Start(over.parent.encode(), tree.encode()), limits)
-            length = await list_tree(self._git, mirror, tree, request)
-            await walk(self._sandbox, workspace.path, request=request, limits=limits, answer=answer, seconds=self._seconds)
+            begun = request.tell()
+            await walk(
+                self._sandbox,
+                workspace.path,
+                request=request,
+                complete=partial(list_tree, self._git, mirror, tree, request),
+                limits=limits,
+                answer=answer,
+                seconds=self._seconds,
+            )
+            length = request.seek(0, os.SEEK_END) - begun
             # It takes time in proportion to the tree, not to the change: off the loop.
             manifest = await asyncio.to_thread(_understand, answer, request, length, limits)
             try:

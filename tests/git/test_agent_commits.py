@@ -177,7 +177,7 @@ async def test_what_git_refuses_of_the_base_spoils_none(world: World, where: str
 
 async def test_what_the_trusted_side_refuses_in_a_commit_is_imported_as_one(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
     """Git's own checks come last; here the walker, which looks first, lets everything through."""
-    blind = "import sys; sys.path += sys.argv[2:]; from server.git.walker import history; history.refused_content = lambda *_: ''; "
+    blind = "import sys; sys.path += sys.argv[3:]; from server.git.walker import history; history.refused_content = lambda *_: ''; "
     monkeypatch.setattr(isolation, "_BOOT", blind + isolation._BOOT)
     base = await world.fetch()
     workspace = await world.workspace(base)

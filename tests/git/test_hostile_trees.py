@@ -173,7 +173,7 @@ async def test_what_the_base_may_hold_is_still_refused_from_the_agent(world: Wor
         await world.import_(workspace, base)
 
 
-_BLIND = "import sys; sys.path += sys.argv[2:]; from server.git.walker import walk; walk.refused_content = lambda *_: ''; "
+_BLIND = "import sys; sys.path += sys.argv[3:]; from server.git.walker import walk; walk.refused_content = lambda *_: ''; "
 
 
 @pytest.mark.parametrize("sandboxed", [True, False])
@@ -181,7 +181,7 @@ async def test_rules_that_take_too_long_are_dropped_and_the_work_is_imported(
     server: GitServer, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, sandboxed: bool
 ) -> None:
     """Not the pattern is what is tested, any may be the next: the screen for patterns is switched off, and one match takes 10 s."""
-    unscreened = "import sys; sys.path += sys.argv[2:]; from server.git.walker import ignore; "
+    unscreened = "import sys; sys.path += sys.argv[3:]; from server.git.walker import ignore; "
     unscreened += "ignore._affordable = bytes; ignore._PATH_BYTES = 4096; "
     monkeypatch.setattr(isolation, "_BOOT", unscreened + isolation._BOOT)
     limits = Limits(ignore_seconds=0.5)

@@ -6,6 +6,7 @@ import hashlib
 import io
 import struct
 import tracemalloc
+from collections.abc import Awaitable, Callable
 from pathlib import Path
 
 import pytest
@@ -210,7 +211,8 @@ def _answer_with(monkeypatch: pytest.MonkeyPatch, records: bytes, pack: bytes | 
         blobs.finish()
         pack = empty.getvalue()
 
-    async def taken_over(*_: object, answer: io.FileIO, **__: object) -> None:
+    async def taken_over(*_: object, complete: Callable[[], Awaitable[int]], answer: io.FileIO, **__: object) -> None:
+        await complete()
         answer.write(pack + records + struct.pack(">Q", len(pack)) + MAGIC)
 
     monkeypatch.setattr(importing, "walk", taken_over)

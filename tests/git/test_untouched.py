@@ -13,6 +13,7 @@ import pytest
 from support.git_server import GitServer, git
 from support.git_world import BASE, World, give_to_agent, list_workspace
 
+from server.git import isolation
 from server.sandbox import listing
 from server.sandbox.listing import beside, take
 
@@ -52,6 +53,17 @@ def same_size(tree: Path) -> None:
     was = (tree / "a/x").stat()
     (tree / "a/x").write_text("X of a, as long\n")
     _as_before(tree / "a/x", was)
+
+
+def same_size_beside_no_directory(tree: Path) -> None:
+    was = (tree / "a/deep/er/file").stat()
+    (tree / "a/deep/er/file").write_text("IN A\n")
+    _as_before(tree / "a/deep/er/file", was)
+
+
+def a_link_for_a_directory(tree: Path) -> None:
+    shutil.rmtree(tree / "a/deep/er")
+    (tree / "a/deep/er").symlink_to("../../b/deep/er")
 
 
 def rename_over(tree: Path) -> None:
@@ -170,14 +182,22 @@ def removed_in_a_commit_alone(tree: Path) -> None:
 
 
 CHANGES = [
-    same_size, rename_over, hard_link, swapped_files, swapped_directories, swapped_far_above, through_a_mapping, only_the_mode, a_link,
+    same_size, same_size_beside_no_directory, a_link_for_a_directory,
+    rename_over, hard_link, swapped_files, swapped_directories, swapped_far_above, through_a_mapping, only_the_mode, a_link,
     the_same_inode_again, one_is_gone, a_directory_is_gone, one_is_new, a_directory_is_new, a_file_for_a_directory, a_directory_for_a_file,
     ignored_from_now_on, committed_in_another_form, removed_in_a_commit_alone,
 ]  # fmt: skip
 
 
-async def test_what_an_agent_did_is_found_whatever_it_looks_like(world: World) -> None:
+_TWO = "import sys; sys.path += sys.argv[3:]; from server.git.walker import ahead; ahead._WORTH_BYTES = 0; "
+_ALL_TOLD = _TWO + "ahead.os.set_blocking = lambda *_: None; "
+"""The second process looks at everything, and the walk waits for it."""
+
+
+@pytest.mark.parametrize("boot", ["", _TWO, _ALL_TOLD, _ALL_TOLD + "ahead.look = lambda _: 1 / 0; "], ids=["one", "two", "told", "died"])
+async def test_what_an_agent_did_is_found_whatever_it_looks_like(world: World, monkeypatch: pytest.MonkeyPatch, boot: str) -> None:
     """As git finds it, which has not seen the list."""
+    monkeypatch.setattr(isolation, "_BOOT", boot + isolation._BOOT)
     base = await world.fetch()
     template = await world.workspace(base)
     for change in CHANGES:
@@ -219,6 +239,18 @@ async def test_what_looks_untouched_is_not_read(world: World) -> None:
     (workspace / "b/x").write_text("told\n")
     found = await world.import_(workspace, base, session_id="control")
     assert git(world.mirror, "diff", "--name-only", base, str(found.commit)) == "b/x"
+
+
+async def test_what_the_second_process_says_is_not_looked_at_again(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A control: one that says of everything that it looks as listed is believed."""
+    lie = "ahead.look = lambda _: type('Same', (), {'__eq__': lambda *_: True})(); "
+    monkeypatch.setattr(isolation, "_BOOT", _ALL_TOLD + lie + isolation._BOOT)
+    base = await world.fetch()
+    workspace = await handed_over(world, base)
+    (workspace / "a/deep/er/file").write_text("changed\n")
+    (workspace / "a/x").write_text("changed, beside a directory\n")
+    found = await world.import_(workspace, base, session_id="lie")
+    assert git(world.mirror, "diff", "--name-only", base, str(found.commit)) == "a/x"
 
 
 async def test_a_change_in_the_same_tick_of_the_clock_is_found(world: World) -> None:

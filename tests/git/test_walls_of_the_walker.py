@@ -21,7 +21,7 @@ from server.sandbox.bubblewrap import Sandbox
 
 TAKEN_OVER = """
 import errno, os, socket, sys
-sys.path += sys.argv[2:]
+sys.path += sys.argv[3:]
 from server.git.walker import walk
 
 def attack():

@@ -26,18 +26,23 @@ class Known:
     def untouched(self, prefix: bytes, files: Sequence[os.DirEntry[str]]) -> set[bytes] | None:
         """The names of those files of a directory that nobody has touched; None when that is true of all that the base has there, there
         is nothing else, and no name is one that git minds."""
-        listed, folder = self._listed.get(prefix), prefix[:-1]
+        listed = self._listed.get(prefix)
         if listed is None:
             return set()
         try:
             now = look(files)
         except OSError:
             return set()  # a directory that may be listed and not searched
-        names, here = now[0], self._base[folder]
-        if now == listed and folder not in self._marred and is_plain(names) and b"\0." not in names:
-            told = names.split(b"\0")[:-1]
-            if len(told) == len(here) and set(told) == set(here):
-                return None
+        if now == listed and self.are_all(prefix):
+            return None
         before = each(listed)
         untouched = {name for name, status in each(now).items() if before.get(name) == status}
-        return {name for name in untouched.intersection(here) if prefix + name not in self._without}
+        return {name for name in untouched.intersection(self._base[prefix[:-1]]) if prefix + name not in self._without}
+
+    def are_all(self, prefix: bytes) -> bool:
+        """Whether the listed files of a directory are all that the base has there, and none has a name that git minds."""
+        names, folder = self._listed[prefix][0], prefix[:-1]
+        if folder in self._marred or not is_plain(names) or b"\0." in names:
+            return False
+        told, here = names.split(b"\0")[:-1], self._base[folder]
+        return len(told) == len(here) and set(told) == set(here)

@@ -9,6 +9,7 @@ import struct
 import sys
 from collections.abc import Mapping
 
+from server.git.walker.ahead import look_ahead
 from server.git.walker.history import History, read_history
 from server.git.walker.ignore import Ignored
 from server.git.walker.known import Known
@@ -22,14 +23,16 @@ _SLACK_BYTES = 256 * 1024 * 1024
 _DESCRIPTORS = 64
 
 
-def main(workspace: str) -> None:
-    """Walk `workspace` and answer."""
+def main(workspace: str, whole: int) -> None:
+    """Walk `workspace` and answer; the request is whole when the pipe `whole` ends."""
     gc.disable()  # one pass, with a limit to its memory; looking for garbage was a tenth of the time
     with open(0, "rb") as request:
         limits = Limits.load(request.read(LIMITS_BYTES))
-        _restrain(limits)
         start = Start.load(request.readline())
         listing = request.read(int(request.readline()))
+        ahead = look_ahead(workspace, listing, limits, lambda: _restrain(limits))
+        _restrain(limits)
+        os.read(whole, 1)  # nothing is ever written to it
         base = BaseTree(request.read())
     ignored = Ignored(cpu_seconds=limits.ignore_seconds)
     with open(1, "r+b") as answer:
@@ -43,8 +46,9 @@ def main(workspace: str) -> None:
             if not kept:
                 records.note(b".git", "COMMITS_NOT_KEPT")
             known = Known(listing, base, without=tree.changes if isinstance(tree, ChangedTree) else ())
-            Walk(base=tree, known=known, limits=limits, pack=pack, records=records, ignored=ignored).tree(root)
+            Walk(base=tree, known=known, ahead=ahead, limits=limits, pack=pack, records=records, ignored=ignored).tree(root)
         finally:
+            ahead.close()
             os.close(root)
             ignored.close()
         length = pack.finish()
@@ -74,4 +78,4 @@ def _restrain(limits: Limits) -> None:
 
 
 if __name__ == "__main__":
-    main(sys.argv[1])
+    main(sys.argv[1], int(sys.argv[2]))

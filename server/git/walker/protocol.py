@@ -2,7 +2,7 @@
 
 Request (the walker's stdin): a JSON object (`Limits`) in LIMITS_BYTES, a line with the turn's start (`Start`), a line with the length of
 the list that was made when the workspace was given away (server/sandbox/listing.py), and the list; then the base tree as
-`git ls-tree -r -z -l` prints it.
+`git ls-tree -r -z -l` prints it, which may still be written when the walker starts: it is whole when a pipe ends that the walker is given.
 Answer (the walker's stdout, an empty regular file): a pack of blobs, then the records, then the footer: 8 bytes length of the pack
 (big-endian) and `MAGIC`. Records are how the tree differs from the base: `<mode> <id>\\t<path>\\0`, where the id is `=` for "as in the
 base", and `delete -\\t<path>\\0`; what is not named is as it was. Behind them, what was left out: `! <reason>\\t<path>\\0`.

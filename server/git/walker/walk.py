@@ -8,6 +8,7 @@ from collections.abc import Iterator, Mapping
 from itertools import islice
 
 from server.git.walker import content as contents
+from server.git.walker.ahead import Ahead
 from server.git.walker.ignore import Ignored
 from server.git.walker.known import Known
 from server.git.walker.names import is_gitattributes, is_gitmodules
@@ -23,9 +24,20 @@ _IGNORE_FILE_BYTES = 1024 * 1024
 class Walk:
     """Compares a tree with the base: changed files go into the pack, everything into the records."""
 
-    def __init__(self, *, base: Mapping[bytes, Base], known: Known, limits: Limits, pack: Pack, records: Records, ignored: Ignored) -> None:
+    def __init__(
+        self,
+        *,
+        base: Mapping[bytes, Base],
+        known: Known,
+        ahead: Ahead,
+        limits: Limits,
+        pack: Pack,
+        records: Records,
+        ignored: Ignored,
+    ) -> None:
         self._base = base
         self._known = known
+        self._ahead = ahead
         self._limits = limits
         self._pack = pack
         self._records = records
@@ -80,6 +92,8 @@ class Walk:
             self._records.keep(path)
         elif depth + 1 > self._limits.depth:
             self._records.skip(path, "TOO_DEEP")
+        elif self._ahead.saw(path + b"/") and self._known.are_all(path + b"/"):
+            self._records.same_files(path + b"/")
         else:
             try:
                 descriptor = os.open(name, os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC, dir_fd=parent)
