@@ -61,7 +61,7 @@ async def turn(client: Client, git_server: GitServer, name: str, session_id: str
 
 
 async def history(client: Client, session_id: str) -> list[Snapshot]:
-    return list((await client.call("ListSnapshots", pb.ListSnapshotsRequest(session_id=session_id))).snapshots)
+    return list((await client.call("ListSnapshots", pb.ListSnapshotsRequest(session_id=session_id, page_size=99))).snapshots)
 
 
 async def read(client: Client, session_id: str, path: str, at: str) -> bytes:
