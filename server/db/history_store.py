@@ -151,6 +151,10 @@ class PostgresHistoryStore:
                 await connection.execute(
                     SQL["insert_fork"], principal.tenant_id, principal.user_id, session.id, fork.moment.commit, fork.base
                 )
+            if fork.moment.commit and fork.base == fork.moment.commit:  # nobody made it here: it is the remote's
+                await connection.execute(
+                    SQL["note_push"], principal.tenant_id, principal.user_id, session.id, None, fork.moment.commit, "", ""
+                )
             await _append(connection, principal, session.id, seal(1, 0))
             return True
 

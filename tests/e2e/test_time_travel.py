@@ -180,6 +180,14 @@ async def test_a_session_without_a_turn_is_forked_from_its_base(story: Story, cl
     assert await refused(story.fork(session_id="no id")) == (grpc.StatusCode.NOT_FOUND, "SESSION_NOT_FOUND")
 
 
+async def test_a_fork_of_the_beginning_has_nothing_to_push(story: Story) -> None:
+    await story.turn("one")
+    forked = await story.fork("0")
+    assert (bool(forked.head_commit), forked.unpushed_commit) == (True, "")
+    await story.turn("two", forked.session_id)
+    assert story.heard == ["two"]
+
+
 async def test_both_work_where_the_disk_is_gone(
     database: DatabaseUrls, server_data_dir: Path, git_server: GitServer, fake: FakeAnthropic, bare: Path, changes: dict[str, Any]
 ) -> None:
