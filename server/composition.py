@@ -207,6 +207,7 @@ async def compose(settings: Settings, *, mark: Callable[[str], None] | None = No
             retrieval,
             repositories=repositories,
             trees=repositories.trees,
+            inspections=inspections,
             egress=egress,
             quota=quota,
             codec=codec,

@@ -19,12 +19,19 @@ def advice(reason: str, metadata: Mapping[str, str], data_dir: Path | None) -> l
 
 
 def _turn_active(metadata: Mapping[str, str], data_dir: Path | None) -> list[str]:
+    if "edit" in metadata:
+        return ["try again in a moment"]
     session = metadata.get("session_id", "SESSION")
     return [
         f"say something, now or for the next turn: {typed(f'send {session} TEXT', data_dir)}",
         f"follow it: {typed(f'resume {session}', data_dir)}",
         f"stop it:   {typed(f'interrupt {session}', data_dir)}",
     ]
+
+
+def _branch_exists(_: Mapping[str, str], data_dir: Path | None) -> list[str]:
+    del data_dir
+    return ["name another one with --branch; a new session grows from this one by `run --base`"]
 
 
 def _push_refused(metadata: Mapping[str, str], data_dir: Path | None) -> list[str]:
@@ -70,6 +77,7 @@ def _login_over(metadata: Mapping[str, str], data_dir: Path | None) -> list[str]
 
 _ADVICE: Mapping[str, Callable[[Mapping[str, str], Path | None], list[str]]] = {
     "TURN_ACTIVE": _turn_active,
+    "BRANCH_EXISTS": _branch_exists,
     "PUSH_REFUSED": _push_refused,
     "REPOSITORY_UNREACHABLE": _repository_unreachable,
     "CREDENTIAL_MISSING": _token_missing,

@@ -20,11 +20,15 @@ def run(options: argparse.Namespace) -> ExitCode:
     session = asyncio.run(_push(options))
     if options.json:
         print(MessageToJson(session, indent=None))
+    elif options.branch and not session.head_commit:
+        Screen().prose(f"{session.branch} is made; the session's next turn begins on it")
     elif not session.head_commit:
         again = typed(f"run --session {session.session_id} REQUEST", find_target(options).data_dir)
         raise CommandFailed(f"the session has no commit that could be pushed; its next turn makes one: {again}", ExitCode.REFUSED)
     else:
         Screen().prose(f"{session.branch} holds {session.head_commit[:SHORT]}")
+        if options.branch:
+            Screen().prose(f"the session goes on on {session.branch}: its turns begin and push there, and no longer where they did")
     return ExitCode.DONE
 
 

@@ -67,6 +67,8 @@ class Renderer:
                 known.clear()
         if event.HasField("error") and not event.error.fatal:
             self._errors.add(event.error.message)
+        if event.git_updated.action == pb.GIT_ACTION_PUSH_FAILED:
+            self._errors.add(event.git_updated.message)
         self._summary.note(event)
 
     # -- the turn -----------------------------------------------------------------------------------------------------------
@@ -126,7 +128,7 @@ class Renderer:
 
     def _turn_completed(self, event: pb.Event) -> None:
         self._screen.line()
-        # What a model's provider says in the end was told when it said it.
+        # What a model's provider, or the remote, says in the end was told when it said it.
         show_summary(self._screen, event.turn_completed, self._summary, told=event.turn_completed.message in self._errors)
 
     def _error(self, event: pb.Event) -> None:

@@ -295,15 +295,15 @@ class BranchDiverged(KernelError):
     """A session's branch went on on the remote, and the session's own commits that were never pushed do not fit to that."""
 
     def __init__(self, branch: str, *, theirs: str, ours: str, paths: Sequence[str] = ()) -> None:
-        why, besides = "its history was rewritten", ""
+        self.kind = PushRefusal.CONFLICT if paths else PushRefusal.REWRITTEN
+        self.ours = ours
+        why = "its history was rewritten"
         if paths:
             shown = ", ".join(path[:100] for path in paths[:3])
             why = f"both changed {shown}" + (f" and {len(paths) - 3} more" if len(paths) > 3 else "")
-            besides = "; or `treadle restore` takes back what is in the way, and the next turn merges"
         super().__init__(
             f"the branch {branch!r} is at {theirs[:12]} on the remote, which cannot be merged with {ours[:12]}, the session's newest "
-            f"commit, which was never pushed: {why}. Nothing is lost: `treadle push SESSION --branch NEW` publishes the session's side "
-            f"on a new branch, where it goes on{besides}",
+            f"commit, which was never pushed: {why}. Nothing is lost",
             branch=branch,
             theirs=theirs,
             ours=ours,
@@ -320,8 +320,13 @@ class SessionNotFound(KernelError):
 class TurnActive(KernelError):
     """The session has a turn that has not ended yet."""
 
-    def __init__(self, session_id: str, turn_id: str) -> None:
-        super().__init__("the session's turn has not ended", session_id=session_id, turn_id=turn_id)
+    def __init__(self, session_id: str, turn_id: str, *, edit: bool = False) -> None:
+        """`edit`: what was asked for is refused only while the turn begins or ends, mostly for a moment."""
+        why, more = "the session's turn has not ended", {}
+        if edit:
+            why = "the turn is beginning or ending; files can be changed while its agent works, and once it has ended"
+            more = {"edit": "true"}
+        super().__init__(why, session_id=session_id, turn_id=turn_id, **more)
 
 
 class HeadMoved(KernelError):

@@ -188,7 +188,8 @@ class Execute:
         if request.allowed_hosts and self._egress.check(request.allowed_hosts) != session.allowed_hosts:
             raise InvalidField("allowed_hosts", "change the hosts of a session with UpdateSession")
         if request.branch and not session.branch and request.branch != session.branch_requested:
-            raise InvalidField("branch", "the session was made for another branch name")
+            wanted = f"was made for the branch {session.branch_requested!r}" if session.branch_requested else "gets a branch by itself"
+            raise InvalidField("branch", f"the session {wanted}; `treadle push {session.id} --branch NAME` gives it another one")
         provider = request.provider or session.provider or self._default_provider
         self._check_provider(provider)
         model = request.model or (session.model if provider == session.provider else "")

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import time
 
-from server.kernel.errors import BranchUnknown, InvalidField
+from server.kernel.errors import BranchExists, BranchUnknown, InvalidField
 from server.kernel.identity import Principal
 from server.kernel.ports.repositories import Repositories, Repository
 
@@ -23,14 +23,24 @@ class Inspections:
 
     async def repository(self, principal: Principal, url: str, base_branch: str, branch: str) -> tuple[str, str]:
         """The canonical URL and the base branch's name. `branch` is the name asked for the session's own branch, which must not be
-        the base. Errors: InvalidField, RepositoryNotAllowed, RepositoryUnreachable, BranchUnknown."""
+        there yet. Errors: InvalidField, RepositoryNotAllowed, RepositoryUnreachable, BranchUnknown, BranchExists."""
         if not url:
             raise InvalidField("repository_url", "name a repository, or a session to go on with")
         canonical = self._repositories.check_url(url)
         base = await self._base(principal, canonical, base_branch)
         if branch and branch == base:
             raise InvalidField("branch", f"{branch!r} is the base branch; Treadle never works on it directly")
+        if branch:
+            await self.check_free(principal, canonical, branch)
         return canonical, base
+
+    async def check_free(self, principal: Principal, url: str, branch: str) -> None:
+        """A session whose branch cannot be made could do nothing. Errors: BranchExists, RepositoryNotAllowed, RepositoryUnreachable."""
+        try:
+            await self._repositories.inspect(Repository(principal.tenant_id, principal.user_id, url), branch=branch)
+        except BranchUnknown:
+            return
+        raise BranchExists(branch)
 
     async def _base(self, principal: Principal, url: str, base_branch: str) -> str:
         key = (principal.tenant_id, principal.user_id, url, base_branch)

@@ -81,7 +81,7 @@ class Live:
         if drive is None and session.state not in _BEFORE_WORK:
             raise WorkspaceElsewhere(session.active_turn_id)
         if drive is None or drive.worker is None:
-            raise TurnActive(session.id, session.active_turn_id)
+            raise TurnActive(session.id, session.active_turn_id, edit=True)
         return drive, await self._of(drive)
 
     async def _of(self, drive: Drive) -> Path:

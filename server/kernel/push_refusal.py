@@ -31,6 +31,10 @@ class PushRefusal(StrEnum):
     """The host did not answer, or not to the end: the same push may be right a moment later."""
     OTHER = "OTHER"
     """Anything else; the reason says what."""
+    CONFLICT = "CONFLICT"
+    """The branch has commits that cannot be merged with the session's own."""
+    REWRITTEN = "REWRITTEN"
+    """The branch's history was rewritten."""
 
 
 @dataclass(frozen=True)

@@ -38,17 +38,22 @@ class Pushes:
         self._branch_prefix = branch_prefix
 
     async def __call__(self, principal: Principal, session_id: str, *, onto: str) -> Session:
-        """Push the newest commit to the session's branch, or to the new one `onto`. Returns the session as it is then; one that has
-        no commit stays as it is. Errors: as listed at SessionService.PushSession."""
+        """Push the newest commit to the session's branch, or to the new one `onto`. Returns the session as it is then. One that
+        has no commit stays as it is, but for `onto`, which is made where its base branch is. Errors: as listed at
+        SessionService.PushSession."""
         if onto:
             naming.check_branch_name(onto, field="onto_new_branch")
         session = await self._sessions.get(principal, session_id)
         if session.active_turn_id:
             raise TurnActive(session.id, session.active_turn_id)
         commit, branch = session.head_commit, onto or self._branch_of(session)
-        if not commit:
+        if not commit and not onto:
             return session
-        await self._retrieval.ensure(session, commit)
+        if commit:
+            await self._retrieval.ensure(session, commit)
+        else:
+            # As its first turn would begin: the way on where that could not make the branch.
+            commit = await self._repositories.fetch(session.repository, branch=session.base_branch, session_branch="", head_commit="")
         try:
             await self._repositories.push(session.repository, branch=branch, commit=commit, create=branch != session.branch)
         except PushRefused as error:

@@ -5,17 +5,29 @@ from __future__ import annotations
 import hashlib
 import json
 from collections.abc import Callable
+from contextlib import suppress
 from dataclasses import dataclass
 from datetime import UTC, datetime
 
 import structlog
 
 from server.kernel import naming
-from server.kernel.errors import HeadMoved, InvalidField, MirrorBusy, SnapshotUnavailable, StateGone, TurnActive, WorkspaceFailed
+from server.kernel.errors import (
+    HeadMoved,
+    InvalidField,
+    MirrorBusy,
+    RepositoryNotAllowed,
+    RepositoryUnreachable,
+    SnapshotUnavailable,
+    StateGone,
+    TurnActive,
+    WorkspaceFailed,
+)
 from server.kernel.event import Fact
 from server.kernel.history import NewFork, NewSnapshot, Snapshot, SnapshotKind, SnapshotPage
 from server.kernel.identity import Principal
 from server.kernel.ids import new_id
+from server.kernel.inspection import Inspections
 from server.kernel.journal import Notes
 from server.kernel.ports.egress import Egress
 from server.kernel.ports.event_codec import EventCodec
@@ -64,6 +76,7 @@ class TimeTravel:
         *,
         repositories: Repositories,
         trees: Trees,
+        inspections: Inspections,
         egress: Egress,
         quota: Quota,
         codec: EventCodec,
@@ -76,6 +89,7 @@ class TimeTravel:
         self._retrieval = retrieval
         self._repositories = repositories
         self._trees = trees
+        self._inspections = inspections
         self._egress = egress
         self._quota = quota
         self._codec = codec
@@ -98,6 +112,9 @@ class TimeTravel:
         parent = await self._sessions.get(principal, request.session_id)
         await self._quota.check(principal)
         session = self._child(parent, request)
+        if request.branch:
+            with suppress(RepositoryUnreachable, RepositoryNotAllowed):  # a fork asks the remote for nothing else
+                await self._inspections.check_free(principal, parent.repository_url, request.branch)
         fork = await self._origin(principal, parent, request.at)
         fact = self._codec.session_forked(fork, request.at)
         seal = self._notes.sealing(principal, session.id, "fork", [fact])

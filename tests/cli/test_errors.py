@@ -13,7 +13,7 @@ from server.api.status import status_of
 from server.cli.connection import Target, explain
 from server.cli.failure import ExitCode
 from server.cli.program import typed
-from server.kernel.errors import KernelError, ShuttingDown, StoreUnavailable
+from server.kernel.errors import KernelError, ShuttingDown, StoreUnavailable, TurnActive
 from treadle_client.errors import failure_of
 
 
@@ -30,6 +30,12 @@ def test_a_server_that_answers_is_not_called_unreachable(error: KernelError) -> 
     assert str(failure).startswith(f"the server at 127.0.0.1:7433 cannot do it now: {error.message}")
     assert "cannot be reached" not in str(failure)
     assert "start it" not in str(failure)
+
+
+def test_an_edit_between_two_states_is_tried_again() -> None:
+    told = str(explain(failure_of(refused(TurnActive("s", "t", edit=True))), Target("127.0.0.1:7433", "key", Path("/data"))))
+    assert "try again in a moment" in told
+    assert not any(word in told for word in ("send s", "resume s", "interrupt s"))
 
 
 async def test_a_busy_session_gets_the_two_commands_that_help(shared, find_session) -> None:

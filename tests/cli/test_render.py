@@ -250,6 +250,31 @@ def test_a_session_is_listed_with_its_pull_request(capsys: pytest.CaptureFixture
     assert out.count("pull request") == 1
 
 
+@pytest.mark.parametrize("kind", ["BRANCH_EXISTS", "DEFAULT_BRANCH", "PROTECTED_BRANCH", "HOOK_DECLINED"])
+def test_a_branch_that_could_not_be_made_there_gets_another_name(capsys: pytest.CaptureFixture[str], kind: str) -> None:
+    """Asking again alone would fail alike, for ever."""
+    refused = pb.GitUpdated(action=pb.GIT_ACTION_PUSH_FAILED, message="no", refusal=f"PUSH_REFUSAL_{kind}")
+    lines = shown(capsys, pb.Event(session_id="s", git_updated=refused))
+    assert "push s --branch NAME" in lines[-2]
+    assert "run --session s REQUEST" in lines[-1]
+    assert "commits hold" not in " ".join(lines)
+
+
+def test_what_others_pushed_is_merged_by_a_turn(capsys: pytest.CaptureFixture[str]) -> None:
+    refused = pb.GitUpdated(action=pb.GIT_ACTION_PUSH_FAILED, message="no", refusal=pb.PUSH_REFUSAL_NON_FAST_FORWARD, sha="c" * 40)
+    lines = shown(capsys, pb.Event(session_id="s", git_updated=refused))
+    assert "run --session s REQUEST" in lines[-2]
+    assert "push s --branch NAME" in lines[-1]
+
+
+def test_a_conflict_is_told_once_with_the_ways_out(capsys: pytest.CaptureFixture[str]) -> None:
+    refused = pb.GitUpdated(action=pb.GIT_ACTION_PUSH_FAILED, message="both changed a", refusal=pb.PUSH_REFUSAL_CONFLICT, sha="c" * 40)
+    ended = pb.TurnCompleted(status=pb.TURN_STATUS_FAILED, message="both changed a")
+    told = " ".join(shown(capsys, pb.Event(session_id="s", git_updated=refused), pb.Event(session_id="s", turn_completed=ended)))
+    assert told.count("both changed a") == 1
+    assert all(word in told for word in ("files put s PATH", "restore s --at", "history s", "run --session s", "push s --branch NAME"))
+
+
 def test_what_becomes_of_a_pull_request_is_shown(capsys: pytest.CaptureFixture[str]) -> None:
     pull = {"number": 7, "url": "https://github.com/acme/app/pull/7", "head": "treadle/note", "base": "main", "head_commit": "c" * 40}
     assert shown(

@@ -189,8 +189,12 @@ async def test_a_conflict_with_what_others_push_loses_neither_side(
     events = await client.run(session_id=session_id, prompt="go on", model="more.jsonl")
     ended = events[-1].turn_completed
     assert (ended.status, ended.code) == (event_pb2.TURN_STATUS_FAILED, event_pb2.TURN_CODE_REPOSITORY)
-    assert all(word in ended.message for word in (branch, theirs[:12], ours[:12], "made.txt", "treadle push SESSION --branch NEW"))
+    assert all(word in ended.message for word in (branch, theirs[:12], ours[:12], "made.txt"))
     session = await session_of(client, session_id)
+    # Until it is solved, whoever looks at the session learns it too.
+    assert (session.push_refusal, session.push_message) == (event_pb2.PUSH_REFUSAL_CONFLICT, ended.message)
+    (told,) = [each.git_updated for each in events if each.git_updated.action == event_pb2.GIT_ACTION_PUSH_FAILED]
+    assert (told.refusal, told.sha) == (event_pb2.PUSH_REFUSAL_CONFLICT, ours)
     assert (session.head_commit, session.unpushed_commit, git(bare, "rev-parse", branch)) == (ours, ours, theirs)
     await push(client, session_id, "mine")
     events = await client.run(session_id=session_id, prompt="go on", model="more.jsonl")
@@ -250,3 +254,38 @@ async def test_a_turn_pushes_by_itself(client: Client, bare: Path, git_server: G
             break
     assert (await refused(client, session_id))[1] == "TURN_ACTIVE"
     await client.call("Interrupt", pb.InterruptRequest(session_id=session_id))
+
+
+async def test_a_branch_name_that_is_taken_makes_no_session(client: Client, bare: Path, git_server: GitServer) -> None:
+    git(bare, "branch", "treadle/taken", "main")
+    before = await client.call("ListSessions", pb.ListSessionsRequest())
+    new = request(git_server) | {"branch": "treadle/taken"}
+    with pytest.raises(grpc.aio.AioRpcError) as caught:
+        await client.run(**new)
+    assert error_info(caught.value)[:2] == (grpc.StatusCode.ALREADY_EXISTS, "BRANCH_EXISTS")
+    with pytest.raises(grpc.aio.AioRpcError) as caught:
+        await client.call("CreateSession", pb.CreateSessionRequest(repository_url=new["repository_url"], branch="treadle/taken"))
+    assert error_info(caught.value)[1] == "BRANCH_EXISTS"
+    assert await client.call("ListSessions", pb.ListSessionsRequest()) == before
+    session_id, _ = await pushed_session(client, git_server)
+    with pytest.raises(grpc.aio.AioRpcError) as caught:
+        await client.call("ForkSession", pb.ForkSessionRequest(session_id=session_id, branch="treadle/taken"))
+    assert error_info(caught.value)[1] == "BRANCH_EXISTS"
+
+
+async def test_a_branch_that_is_taken_meanwhile_is_given_up_for_another(client: Client, bare: Path, git_server: GitServer) -> None:
+    new = pb.CreateSessionRequest(repository_url=request(git_server)["repository_url"], branch="treadle/wanted")
+    session = (await client.call("CreateSession", new)).session
+    git_server.commit("acme/app", {"theirs": "1"}, branch="treadle/wanted")
+    events = await client.run(session_id=session.session_id, prompt="go", provider="replay", model="work.jsonl")
+    (told,) = [each.git_updated for each in events if each.git_updated.action == event_pb2.GIT_ACTION_PUSH_FAILED]
+    assert (told.refusal, told.sha) == (event_pb2.PUSH_REFUSAL_BRANCH_EXISTS, "")
+    with pytest.raises(grpc.aio.AioRpcError) as caught:
+        await client.run(session_id=session.session_id, prompt="go", branch="treadle/free")
+    assert f"push {session.session_id} --branch" in str(caught.value.details())
+    moved = await push(client, session.session_id, "treadle/free")
+    assert (moved.branch, moved.head_commit, moved.push_refusal) == ("treadle/free", "", event_pb2.PUSH_REFUSAL_UNSPECIFIED)
+    assert git(bare, "rev-parse", "treadle/free") == git(bare, "rev-parse", "main")
+    events = await client.run(session_id=session.session_id, prompt="go", provider="replay", model="work.jsonl")
+    assert events[-1].turn_completed.pushed
+    assert "made.txt" in pushed_files(bare, "treadle/free")

@@ -310,9 +310,9 @@ class Drive:
             pushed_commit=push.commit if push and push.commit else self.session.pushed_commit,
         )
 
-    async def conclude(self, outcome: Outcome, *facts: Fact, transcript: bytes = b"") -> None:
+    async def conclude(self, outcome: Outcome, *facts: Fact, transcript: bytes = b"", push: PushOutcome | None = None) -> None:
         """The agent's part is over, one way or another: remember how, and what the agent wants to remember, and go on to publish what
-        there is."""
+        there is; with `push`, why that cannot be pushed."""
         mask = self.redactor.text
         outcome = replace(outcome, message=mask(outcome.message), native_stop_reason=mask(outcome.native_stop_reason))
         async with self._stepping:
@@ -332,6 +332,7 @@ class Drive:
                 concluded_at=now(),
                 awaiting=Awaiting.NOBODY,
                 transcript=transcript,
+                push=push,
                 changes=_told(news),
             )
 
@@ -339,7 +340,7 @@ class Drive:
         """A user changes something in the workspace: not when the agent's part is over, for then it is read back. Errors: TurnActive."""
         async with self._stepping:
             if self.worker is None or self.turn.state is not TurnState.RUNNING:
-                raise TurnActive(self.session.id, self.turn.id)
+                raise TurnActive(self.session.id, self.turn.id, edit=True)
             if facts := await change():
                 self._edits += 1
                 await self._take("edit", *facts, key=f"edit.{self.log.epoch}.{self._edits}", user_id=user_id)

@@ -59,11 +59,22 @@ async def prepare(drive: Drive) -> None:
         RepositoryUnreachable,
         RepositoryNotAllowed,
         BranchUnknown,
-        BranchDiverged,
         SnapshotUnavailable,
         SnapshotDamaged,
     ) as error:
         await drive.conclude(Outcome(TurnState.FAILED, TurnCode.REPOSITORY, error.message))
+    except BranchDiverged as error:
+        # What the session remembers of it says so until it is solved: nothing else could be pushed now.
+        kept = drive.ports.codec.git_updated(
+            "PUSH_FAILED",
+            repository=drive.session.repository_url,
+            branch=drive.session.branch,
+            sha=error.ours,
+            message=error.message,
+            refusal=error.kind,
+        )
+        outcome = Outcome(TurnState.FAILED, TurnCode.REPOSITORY, error.message)
+        await drive.conclude(outcome, kept, push=PushOutcome("", error.kind, error.message))
     except PushRefused as error:
         # The branch could not be made, so there is no commit that would be kept.
         refused = drive.ports.codec.git_updated(

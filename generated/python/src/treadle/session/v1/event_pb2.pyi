@@ -228,6 +228,8 @@ class PushRefusal(int, metaclass=_enum_type_wrapper.EnumTypeWrapper):
     PUSH_REFUSAL_REPOSITORY_GONE: _ClassVar[PushRefusal]
     PUSH_REFUSAL_NETWORK: _ClassVar[PushRefusal]
     PUSH_REFUSAL_OTHER: _ClassVar[PushRefusal]
+    PUSH_REFUSAL_CONFLICT: _ClassVar[PushRefusal]
+    PUSH_REFUSAL_REWRITTEN: _ClassVar[PushRefusal]
 
 class PullRequestState(int, metaclass=_enum_type_wrapper.EnumTypeWrapper):
     __slots__ = ()
@@ -386,6 +388,8 @@ PUSH_REFUSAL_PERMISSION: PushRefusal
 PUSH_REFUSAL_REPOSITORY_GONE: PushRefusal
 PUSH_REFUSAL_NETWORK: PushRefusal
 PUSH_REFUSAL_OTHER: PushRefusal
+PUSH_REFUSAL_CONFLICT: PushRefusal
+PUSH_REFUSAL_REWRITTEN: PushRefusal
 PULL_REQUEST_STATE_UNSPECIFIED: PullRequestState
 PULL_REQUEST_STATE_OPEN: PullRequestState
 PULL_REQUEST_STATE_CLOSED: PullRequestState

@@ -49,7 +49,7 @@ class SessionServiceStub:
     INVALID_ARGUMENT/REPOSITORY_NOT_ALLOWED, FAILED_PRECONDITION/REPOSITORY_UNREACHABLE (with Git's reason),
     INVALID_ARGUMENT/HOST_NOT_ALLOWED (one of `allowed_hosts`, by this server), FAILED_PRECONDITION/EGRESS_NOT_CONFIGURED (it lets no
     worker out),
-    INVALID_ARGUMENT/BRANCH_UNKNOWN, NOT_FOUND/SESSION_NOT_FOUND, FAILED_PRECONDITION/TURN_ACTIVE, ALREADY_EXISTS/REQUEST_ID_REUSED,
+    INVALID_ARGUMENT/BRANCH_UNKNOWN, ALREADY_EXISTS/BRANCH_EXISTS (the remote has the new session's `branch`), NOT_FOUND/SESSION_NOT_FOUND, FAILED_PRECONDITION/TURN_ACTIVE, ALREADY_EXISTS/REQUEST_ID_REUSED,
     INVALID_ARGUMENT/REQUEST_TOO_LARGE, RESOURCE_EXHAUSTED/TOO_MANY_TURNS (as many turns of the caller or its tenant wait already as may),
     RESOURCE_EXHAUSTED/STORAGE_QUOTA (the snapshots of the caller's tenant take what they may).
     Where no more turns may run at once, the turn waits for its place, also over restarts: its first events come at once, and
@@ -85,12 +85,13 @@ class SessionServiceStub:
     PushSession: _grpc.UnaryUnaryMultiCallable[_session_service_pb2.PushSessionRequest, _session_service_pb2.PushSessionResponse]
     """PushSession pushes the session's newest commit to its branch, for when a turn could not, or was not there to do it; a session without a
     branch gets one. The log tells how it went (git_updated PUSHED or PUSH_FAILED). When the branch holds the commit already, nothing is told
-    and nothing changes, and so it is without any commit. Nothing is ever overwritten: where the branch was changed by somebody else, is
+    and nothing changes, and so it is without any commit; `onto_new_branch` then makes the branch where the base branch is. Nothing is ever overwritten: where the branch was changed by somebody else, is
     protected or the like, `onto_new_branch` publishes the work on another one, on which the session goes on. It takes up to a minute while the
     host does not answer.
     Errors: NOT_FOUND/SESSION_NOT_FOUND; FAILED_PRECONDITION/TURN_ACTIVE, whose end pushes; FAILED_PRECONDITION/PUSH_REFUSED, with the `kind`
     (PushRefusal without its prefix) and the remote's `reason` in its metadata; INVALID_ARGUMENT/REPOSITORY_NOT_ALLOWED when this server does not
-    allow the repository any more; INVALID_ARGUMENT/INVALID_FIELD for what is no branch name; UNAVAILABLE/SNAPSHOT_UNAVAILABLE and
+    allow the repository any more; INVALID_ARGUMENT/INVALID_FIELD for what is no branch name; without any commit FAILED_PRECONDITION/REPOSITORY_UNREACHABLE and
+    INVALID_ARGUMENT/BRANCH_UNKNOWN; UNAVAILABLE/SNAPSHOT_UNAVAILABLE and
     DATA_LOSS/SNAPSHOT_DAMAGED when the commit is not on this server any more and cannot be restored.
     """
     SendInput: _grpc.UnaryUnaryMultiCallable[_session_service_pb2.SendInputRequest, _session_service_pb2.SendInputResponse]
@@ -138,7 +139,8 @@ class SessionServiceStub:
     that is still kept (session_forked says so; of a session the newest hundred turns are, up to 128 MiB). The other session stays as it is,
     also while one of its turns runs. The new one gets a branch of its own with its first turn. Idempotent by `request_id`.
     Errors: NOT_FOUND/SESSION_NOT_FOUND; NOT_FOUND/SNAPSHOT_NOT_FOUND for an `at` that the session does not have, also a turn that has not
-    ended; NOT_FOUND/SNAPSHOT_EXPIRED for one that is older than the server keeps them; INVALID_ARGUMENT/REQUEST_TOO_LARGE; ALREADY_EXISTS/REQUEST_ID_REUSED; UNAVAILABLE/SNAPSHOT_UNAVAILABLE and
+    ended; NOT_FOUND/SNAPSHOT_EXPIRED for one that is older than the server keeps them; INVALID_ARGUMENT/REQUEST_TOO_LARGE; ALREADY_EXISTS/REQUEST_ID_REUSED;
+    ALREADY_EXISTS/BRANCH_EXISTS as for ExecuteSession, where the remote can be asked; UNAVAILABLE/SNAPSHOT_UNAVAILABLE and
     DATA_LOSS/SNAPSHOT_DAMAGED when the commit is not on this server and cannot be had; INVALID_ARGUMENT/HOST_NOT_ALLOWED and
     FAILED_PRECONDITION/EGRESS_NOT_CONFIGURED for the other session's allowed hosts; RESOURCE_EXHAUSTED/STORAGE_QUOTA as for ExecuteSession.
     """
@@ -172,7 +174,7 @@ class SessionServiceAsyncStub(SessionServiceStub):
     INVALID_ARGUMENT/REPOSITORY_NOT_ALLOWED, FAILED_PRECONDITION/REPOSITORY_UNREACHABLE (with Git's reason),
     INVALID_ARGUMENT/HOST_NOT_ALLOWED (one of `allowed_hosts`, by this server), FAILED_PRECONDITION/EGRESS_NOT_CONFIGURED (it lets no
     worker out),
-    INVALID_ARGUMENT/BRANCH_UNKNOWN, NOT_FOUND/SESSION_NOT_FOUND, FAILED_PRECONDITION/TURN_ACTIVE, ALREADY_EXISTS/REQUEST_ID_REUSED,
+    INVALID_ARGUMENT/BRANCH_UNKNOWN, ALREADY_EXISTS/BRANCH_EXISTS (the remote has the new session's `branch`), NOT_FOUND/SESSION_NOT_FOUND, FAILED_PRECONDITION/TURN_ACTIVE, ALREADY_EXISTS/REQUEST_ID_REUSED,
     INVALID_ARGUMENT/REQUEST_TOO_LARGE, RESOURCE_EXHAUSTED/TOO_MANY_TURNS (as many turns of the caller or its tenant wait already as may),
     RESOURCE_EXHAUSTED/STORAGE_QUOTA (the snapshots of the caller's tenant take what they may).
     Where no more turns may run at once, the turn waits for its place, also over restarts: its first events come at once, and
@@ -208,12 +210,13 @@ class SessionServiceAsyncStub(SessionServiceStub):
     PushSession: _aio.UnaryUnaryMultiCallable[_session_service_pb2.PushSessionRequest, _session_service_pb2.PushSessionResponse]  # type: ignore[assignment]
     """PushSession pushes the session's newest commit to its branch, for when a turn could not, or was not there to do it; a session without a
     branch gets one. The log tells how it went (git_updated PUSHED or PUSH_FAILED). When the branch holds the commit already, nothing is told
-    and nothing changes, and so it is without any commit. Nothing is ever overwritten: where the branch was changed by somebody else, is
+    and nothing changes, and so it is without any commit; `onto_new_branch` then makes the branch where the base branch is. Nothing is ever overwritten: where the branch was changed by somebody else, is
     protected or the like, `onto_new_branch` publishes the work on another one, on which the session goes on. It takes up to a minute while the
     host does not answer.
     Errors: NOT_FOUND/SESSION_NOT_FOUND; FAILED_PRECONDITION/TURN_ACTIVE, whose end pushes; FAILED_PRECONDITION/PUSH_REFUSED, with the `kind`
     (PushRefusal without its prefix) and the remote's `reason` in its metadata; INVALID_ARGUMENT/REPOSITORY_NOT_ALLOWED when this server does not
-    allow the repository any more; INVALID_ARGUMENT/INVALID_FIELD for what is no branch name; UNAVAILABLE/SNAPSHOT_UNAVAILABLE and
+    allow the repository any more; INVALID_ARGUMENT/INVALID_FIELD for what is no branch name; without any commit FAILED_PRECONDITION/REPOSITORY_UNREACHABLE and
+    INVALID_ARGUMENT/BRANCH_UNKNOWN; UNAVAILABLE/SNAPSHOT_UNAVAILABLE and
     DATA_LOSS/SNAPSHOT_DAMAGED when the commit is not on this server any more and cannot be restored.
     """
     SendInput: _aio.UnaryUnaryMultiCallable[_session_service_pb2.SendInputRequest, _session_service_pb2.SendInputResponse]  # type: ignore[assignment]
@@ -261,7 +264,8 @@ class SessionServiceAsyncStub(SessionServiceStub):
     that is still kept (session_forked says so; of a session the newest hundred turns are, up to 128 MiB). The other session stays as it is,
     also while one of its turns runs. The new one gets a branch of its own with its first turn. Idempotent by `request_id`.
     Errors: NOT_FOUND/SESSION_NOT_FOUND; NOT_FOUND/SNAPSHOT_NOT_FOUND for an `at` that the session does not have, also a turn that has not
-    ended; NOT_FOUND/SNAPSHOT_EXPIRED for one that is older than the server keeps them; INVALID_ARGUMENT/REQUEST_TOO_LARGE; ALREADY_EXISTS/REQUEST_ID_REUSED; UNAVAILABLE/SNAPSHOT_UNAVAILABLE and
+    ended; NOT_FOUND/SNAPSHOT_EXPIRED for one that is older than the server keeps them; INVALID_ARGUMENT/REQUEST_TOO_LARGE; ALREADY_EXISTS/REQUEST_ID_REUSED;
+    ALREADY_EXISTS/BRANCH_EXISTS as for ExecuteSession, where the remote can be asked; UNAVAILABLE/SNAPSHOT_UNAVAILABLE and
     DATA_LOSS/SNAPSHOT_DAMAGED when the commit is not on this server and cannot be had; INVALID_ARGUMENT/HOST_NOT_ALLOWED and
     FAILED_PRECONDITION/EGRESS_NOT_CONFIGURED for the other session's allowed hosts; RESOURCE_EXHAUSTED/STORAGE_QUOTA as for ExecuteSession.
     """
@@ -298,7 +302,7 @@ class SessionServiceServicer(metaclass=_abc_1.ABCMeta):
         INVALID_ARGUMENT/REPOSITORY_NOT_ALLOWED, FAILED_PRECONDITION/REPOSITORY_UNREACHABLE (with Git's reason),
         INVALID_ARGUMENT/HOST_NOT_ALLOWED (one of `allowed_hosts`, by this server), FAILED_PRECONDITION/EGRESS_NOT_CONFIGURED (it lets no
         worker out),
-        INVALID_ARGUMENT/BRANCH_UNKNOWN, NOT_FOUND/SESSION_NOT_FOUND, FAILED_PRECONDITION/TURN_ACTIVE, ALREADY_EXISTS/REQUEST_ID_REUSED,
+        INVALID_ARGUMENT/BRANCH_UNKNOWN, ALREADY_EXISTS/BRANCH_EXISTS (the remote has the new session's `branch`), NOT_FOUND/SESSION_NOT_FOUND, FAILED_PRECONDITION/TURN_ACTIVE, ALREADY_EXISTS/REQUEST_ID_REUSED,
         INVALID_ARGUMENT/REQUEST_TOO_LARGE, RESOURCE_EXHAUSTED/TOO_MANY_TURNS (as many turns of the caller or its tenant wait already as may),
         RESOURCE_EXHAUSTED/STORAGE_QUOTA (the snapshots of the caller's tenant take what they may).
         Where no more turns may run at once, the turn waits for its place, also over restarts: its first events come at once, and
@@ -382,12 +386,13 @@ class SessionServiceServicer(metaclass=_abc_1.ABCMeta):
     ) -> _typing.Union[_session_service_pb2.PushSessionResponse, _abc.Awaitable[_session_service_pb2.PushSessionResponse]]:
         """PushSession pushes the session's newest commit to its branch, for when a turn could not, or was not there to do it; a session without a
         branch gets one. The log tells how it went (git_updated PUSHED or PUSH_FAILED). When the branch holds the commit already, nothing is told
-        and nothing changes, and so it is without any commit. Nothing is ever overwritten: where the branch was changed by somebody else, is
+        and nothing changes, and so it is without any commit; `onto_new_branch` then makes the branch where the base branch is. Nothing is ever overwritten: where the branch was changed by somebody else, is
         protected or the like, `onto_new_branch` publishes the work on another one, on which the session goes on. It takes up to a minute while the
         host does not answer.
         Errors: NOT_FOUND/SESSION_NOT_FOUND; FAILED_PRECONDITION/TURN_ACTIVE, whose end pushes; FAILED_PRECONDITION/PUSH_REFUSED, with the `kind`
         (PushRefusal without its prefix) and the remote's `reason` in its metadata; INVALID_ARGUMENT/REPOSITORY_NOT_ALLOWED when this server does not
-        allow the repository any more; INVALID_ARGUMENT/INVALID_FIELD for what is no branch name; UNAVAILABLE/SNAPSHOT_UNAVAILABLE and
+        allow the repository any more; INVALID_ARGUMENT/INVALID_FIELD for what is no branch name; without any commit FAILED_PRECONDITION/REPOSITORY_UNREACHABLE and
+        INVALID_ARGUMENT/BRANCH_UNKNOWN; UNAVAILABLE/SNAPSHOT_UNAVAILABLE and
         DATA_LOSS/SNAPSHOT_DAMAGED when the commit is not on this server any more and cannot be restored.
         """
 
@@ -483,7 +488,8 @@ class SessionServiceServicer(metaclass=_abc_1.ABCMeta):
         that is still kept (session_forked says so; of a session the newest hundred turns are, up to 128 MiB). The other session stays as it is,
         also while one of its turns runs. The new one gets a branch of its own with its first turn. Idempotent by `request_id`.
         Errors: NOT_FOUND/SESSION_NOT_FOUND; NOT_FOUND/SNAPSHOT_NOT_FOUND for an `at` that the session does not have, also a turn that has not
-        ended; NOT_FOUND/SNAPSHOT_EXPIRED for one that is older than the server keeps them; INVALID_ARGUMENT/REQUEST_TOO_LARGE; ALREADY_EXISTS/REQUEST_ID_REUSED; UNAVAILABLE/SNAPSHOT_UNAVAILABLE and
+        ended; NOT_FOUND/SNAPSHOT_EXPIRED for one that is older than the server keeps them; INVALID_ARGUMENT/REQUEST_TOO_LARGE; ALREADY_EXISTS/REQUEST_ID_REUSED;
+        ALREADY_EXISTS/BRANCH_EXISTS as for ExecuteSession, where the remote can be asked; UNAVAILABLE/SNAPSHOT_UNAVAILABLE and
         DATA_LOSS/SNAPSHOT_DAMAGED when the commit is not on this server and cannot be had; INVALID_ARGUMENT/HOST_NOT_ALLOWED and
         FAILED_PRECONDITION/EGRESS_NOT_CONFIGURED for the other session's allowed hosts; RESOURCE_EXHAUSTED/STORAGE_QUOTA as for ExecuteSession.
         """

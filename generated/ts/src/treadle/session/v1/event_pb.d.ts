@@ -3383,6 +3383,20 @@ export enum PushRefusal {
    * @generated from enum value: PUSH_REFUSAL_OTHER = 11;
    */
   OTHER = 11,
+
+  /**
+   * The branch has commits on the remote that cannot be merged with the session's own: both changed the same files, as `message` says.
+   *
+   * @generated from enum value: PUSH_REFUSAL_CONFLICT = 12;
+   */
+  CONFLICT = 12,
+
+  /**
+   * The branch's history was rewritten on the remote: the session's own commits are not merged into it.
+   *
+   * @generated from enum value: PUSH_REFUSAL_REWRITTEN = 13;
+   */
+  REWRITTEN = 13,
 }
 
 /**
