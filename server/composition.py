@@ -39,6 +39,7 @@ from server.kernel.inspection import Inspections
 from server.kernel.journal import Journal, Notes
 from server.kernel.live import Live
 from server.kernel.model_use import Budget
+from server.kernel.places import Line
 from server.kernel.ports.input_store import Starter
 from server.kernel.ports.launcher import Launcher
 from server.kernel.pull_requests import PullRequests
@@ -59,6 +60,9 @@ from server.parts import running
 from server.replica import held_replica
 from server.secrets import known_secrets
 from server.tracing import open_tracer
+
+CHECKPOINTS_AT_ONCE = 2
+"""Workspaces that are read while their agents work."""
 
 log = structlog.get_logger()
 
@@ -143,7 +147,8 @@ async def compose(settings: Settings, *, mark: Callable[[str], None] | None = No
             notes=notes,
             history=stores.history,
             recorded=uploads.add,
-            checkpointing=asyncio.Semaphore(),
+            checkpointing=Line(most=CHECKPOINTS_AT_ONCE),
+            quota=quota,
             launcher=launcher,
             objects=objects,
             models=models.gateway,

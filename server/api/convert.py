@@ -73,6 +73,7 @@ def snapshot(value: Snapshot) -> snapshot_pb2.Snapshot:
         current=value.current,
         pushed=value.pushed,
         expired=value.expired,
+        lost=value.lost,
     )
 
 

@@ -99,7 +99,16 @@ def _show(session: Session, found: list[Snapshot]) -> None:
             (f"  by {snapshot.actor}" if snapshot.actor else "", "dim"),
             ("  current" if snapshot.commit == session.head_commit else "", "bold"),
             ("  not pushed" if snapshot.commit == session.unpushed_commit else "", "yellow"),
-            ("" if snapshot.stored else "  expired" if snapshot.expired else "  not in the object store yet", "yellow"),
+            (
+                ""
+                if snapshot.stored
+                else "  expired"
+                if snapshot.expired
+                else "  lost with its server"
+                if snapshot.lost
+                else "  not in the object store yet",
+                "yellow",
+            ),
             hang=6,
         )
         if message := snapshot.message.partition("\n")[0]:

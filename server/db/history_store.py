@@ -8,6 +8,7 @@ import re
 from collections.abc import AsyncIterator, Iterator, Sequence
 from contextlib import asynccontextmanager, contextmanager
 from dataclasses import replace
+from datetime import timedelta
 
 import asyncpg
 
@@ -113,6 +114,11 @@ class PostgresHistoryStore:
                 SQL["edit_answered"], principal.tenant_id, principal.user_id, parse_uuid(session_id), request_id
             )
         return row and Answer(request_id, row["digest"], changes_from(row["changes"]), row["commit"], row["number"])
+
+    async def forget_answers(self, older: timedelta) -> None:
+        """See HistoryStore."""
+        async with self._system.connection() as connection:
+            await connection.execute(SQL["forget_answers"], older)
 
     async def moment(self, principal: Principal, session_id: str, at: str) -> Moment:
         """See HistoryStore."""
@@ -267,8 +273,16 @@ class PostgresHistoryStore:
 
     async def stored(self, snapshot: Snapshot, *, key: str, sha256: str, size: int) -> None:
         """See HistoryStore."""
+        own = (snapshot.tenant_id, snapshot.session_id)
         async with self._system.connection() as connection:
-            await connection.execute(SQL["snapshot_stored"], snapshot.tenant_id, snapshot.session_id, snapshot.number, key, sha256, size)
+            if not await connection.fetchval(SQL["snapshot_stored"], *own, snapshot.number, key, sha256, size):
+                # Another server was sooner, or nobody needs it any more. A statement of its own: it sees what that one has named.
+                await connection.execute(SQL["announce_object"], *own, key, _ANNOUNCED_SECONDS)
+
+    async def lost(self, snapshot: Snapshot) -> None:
+        """See HistoryStore."""
+        async with self._system.connection() as connection:
+            await connection.execute(SQL["snapshot_lost"], snapshot.tenant_id, snapshot.session_id, snapshot.number)
 
     @asynccontextmanager
     async def _between(self, principal: Principal, session_id: str) -> AsyncIterator[tuple[asyncpg.Connection, asyncpg.Record]]:

@@ -713,12 +713,30 @@ FROM edit_requests r JOIN sessions s ON s.tenant_id = r.tenant_id AND s.id = r.s
 WHERE r.tenant_id = $1 AND s.owner_id = $2 AND r.session_id = $3 AND r.request_id = $4
 
 
+-- forget_answers --
+DELETE FROM edit_requests WHERE created_at < now() - $1::interval
+
+
 -- insert_checkpoint --
 -- Behind commit_step, whose lock on the head is held. The session's head stays.
 INSERT INTO snapshots (tenant_id, session_id, owner_id, number, kind, turn_id, commit, parent, message, actor, conversation)
 SELECT $1, $3, $2, (SELECT coalesce(max(number), 0) + 1 FROM snapshots WHERE tenant_id = $1 AND session_id = $3),
        'CHECKPOINT', $4, $6, $7, $8, $2,
        (SELECT turn_number FROM transcripts WHERE tenant_id = $1 AND session_id = $3 AND provider = $5)
+
+
+-- expire_checkpoints --
+-- Of a running turn's only the last two are kept: nothing stands on the others.
+WITH gone AS (
+  UPDATE snapshots SET state = 'EXPIRED', size = 0
+  WHERE tenant_id = $1 AND session_id = $2 AND turn_id = $3 AND kind = 'CHECKPOINT' AND state <> 'EXPIRED' AND number < (
+    SELECT number FROM snapshots
+    WHERE tenant_id = $1 AND session_id = $2 AND turn_id = $3 AND kind = 'CHECKPOINT' ORDER BY number DESC OFFSET 1 LIMIT 1
+  )
+  RETURNING tenant_id, object_key
+)
+INSERT INTO doomed_objects (tenant_id, prefix) SELECT tenant_id, object_key FROM gone WHERE object_key <> ''
+ON CONFLICT (tenant_id, prefix) DO NOTHING
 
 
 -- newest_checkpoint --
@@ -830,11 +848,11 @@ WHERE tenant_id = $1 AND owner_id = $2 AND session_id = $3 AND (number = $4 OR (
 -- From the newest snapshot of a commit (if it can be, one that is stored) back to the first, each standing on the one before.
 WITH RECURSIVE chain AS (
   (SELECT * FROM snapshots
-   WHERE tenant_id = $1 AND session_id = $2 AND commit = $3 AND state <> 'EXPIRED' ORDER BY state = 'STORED' DESC, number DESC LIMIT 1)
+   WHERE tenant_id = $1 AND session_id = $2 AND commit = $3 AND state NOT IN ('EXPIRED', 'LOST') ORDER BY state = 'STORED' DESC, number DESC LIMIT 1)
   UNION ALL
   SELECT s.* FROM chain CROSS JOIN LATERAL (
     SELECT * FROM snapshots
-    WHERE tenant_id = $1 AND session_id = $2 AND commit = chain.parent AND number < chain.number AND state <> 'EXPIRED'
+    WHERE tenant_id = $1 AND session_id = $2 AND commit = chain.parent AND number < chain.number AND state NOT IN ('EXPIRED', 'LOST')
     ORDER BY number DESC LIMIT 1
   ) AS s
 )
@@ -898,7 +916,7 @@ SELECT n.*, n.state = 'STORED' AND n.object_key <> '' AND n.commit <> s.head_com
 FROM snapshots n
 JOIN sessions s ON s.tenant_id = n.tenant_id AND s.id = n.session_id
 LEFT JOIN turns t ON t.tenant_id = n.tenant_id AND t.id = n.turn_id AND t.active
-WHERE n.tenant_id = $1 AND n.session_id = $2 AND n.state <> 'EXPIRED'
+WHERE n.tenant_id = $1 AND n.session_id = $2 AND n.state NOT IN ('EXPIRED', 'LOST')
 ORDER BY n.number
 
 
@@ -907,6 +925,7 @@ ORDER BY n.number
 INSERT INTO doomed_objects (tenant_id, prefix, due_at, again)
 SELECT $1, $3, clock_timestamp() + $4 * interval '1 second', true
 WHERE NOT EXISTS (SELECT FROM snapshots WHERE tenant_id = $1 AND session_id = $2 AND object_key = $3)
+ON CONFLICT (tenant_id, prefix) DO NOTHING
 
 
 -- rebase_snapshot --
@@ -941,7 +960,7 @@ WITH gone AS (
     AND NOT EXISTS (
       SELECT FROM snapshots p
       WHERE p.tenant_id = n.tenant_id AND p.session_id = n.session_id AND p.parent = n.commit AND p.commit <> n.commit
-        AND p.state <> 'EXPIRED' AND p.number > n.number AND p.number <> ALL ($3::int[])
+        AND p.state NOT IN ('EXPIRED', 'LOST') AND p.number > n.number AND p.number <> ALL ($3::int[])
     )
   RETURNING n.tenant_id, n.number, n.object_key
 ), doomed AS (
@@ -977,14 +996,20 @@ DELETE FROM doomed_objects WHERE prefix = $1 AND NOT again
 
 
 -- snapshot_stored --
--- A turn's own fields as well: servers of the version before look there for what is still to be stored.
+-- No row where the snapshot waits no more. A turn's own fields as well: servers of the version before look there for what is to be stored.
 WITH stored AS (
   UPDATE snapshots SET state = 'STORED', object_key = $4, sha256 = $5, size = $6
   WHERE tenant_id = $1 AND session_id = $2 AND number = $3 AND state = 'PENDING'
   RETURNING tenant_id, kind, turn_id
+), told AS (
+  UPDATE turns t SET snapshot_state = 'STORED', snapshot_key = $4, snapshot_sha256 = $5, snapshot_size = $6
+  FROM stored WHERE t.tenant_id = stored.tenant_id AND t.id = stored.turn_id AND stored.kind = 'TURN' AND NOT t.active
 )
-UPDATE turns t SET snapshot_state = 'STORED', snapshot_key = $4, snapshot_sha256 = $5, snapshot_size = $6
-FROM stored WHERE t.tenant_id = stored.tenant_id AND t.id = stored.turn_id AND stored.kind = 'TURN' AND NOT t.active
+SELECT true FROM stored
+
+
+-- snapshot_lost --
+UPDATE snapshots SET state = 'LOST' WHERE tenant_id = $1 AND session_id = $2 AND number = $3 AND state = 'PENDING'
 
 
 -- find_key --

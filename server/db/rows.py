@@ -157,6 +157,7 @@ def snapshot_from(row: asyncpg.Record) -> Snapshot:
         size=row["size"],
         created_at=row["created_at"],
         expired=row["state"] == "EXPIRED",
+        lost=row["state"] == "LOST",
         current=row.get("current") or False,
         pushed=row.get("pushed") or False,
     )

@@ -107,3 +107,4 @@ async def commit_changes(connection: asyncpg.Connection, turn: Turn, chunk: Chun
     if (snapshot := changes.checkpoint) is not None:
         work = (snapshot.commit, snapshot.parent, snapshot.message)
         await connection.execute(SQL["insert_checkpoint"], turn.tenant_id, turn.owner_id, turn.session_id, turn.id, turn.provider, *work)
+        await connection.execute(SQL["expire_checkpoints"], *own, turn.id)

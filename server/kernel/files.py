@@ -10,7 +10,7 @@ import time
 from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable, Coroutine, Sequence
 from contextlib import aclosing, suppress
 from dataclasses import dataclass, replace
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 from functools import partial
 from typing import Any, Generic, TypeVar
 from weakref import WeakValueDictionary
@@ -74,6 +74,8 @@ MAX_AT_ONCE, MAX_BYTES_AT_ONCE = 32, 64 * 1024 * 1024
 DIFF_SECONDS = 20.0
 MAX_PATCH_BYTES = 1024 * 1024
 MAX_LISTED_FILES = 1000
+MAX_NAMES = 256 * 1024
+"""Characters of all paths of edits with a request_id, whose answer is remembered."""
 _TRIES = 8
 """How often an edit is made anew on a head that has moved. In one process edits take turns, so only other replicas and turns move it."""
 _FRESH_SECONDS = 60.0
@@ -81,6 +83,7 @@ _KEEP_SECONDS = 0.5
 """Edits come in bursts, and the three git processes that keep one take longer than it did."""
 _REMEMBERED = 1024
 _ON_ITS_WAY_SECONDS, _LOOK_SECONDS = 3.0, 0.05
+_JUST_MADE = timedelta(seconds=10)
 
 _COMMIT = re.compile(r"[0-9a-f]{40}")
 
@@ -358,6 +361,9 @@ class Files:
         """The first answer, if there is one. Where edits are commits that is only seen when they are made again, and come to nothing: by
         an answer that cannot be given twice, or because something is not as they expect it any more. Errors: RequestIdReused, those of
         `_edit`."""
+        names = sum(len(edit.path) + len(edit.to if isinstance(edit, Move) else "") for edit in request.edits)
+        if names > MAX_NAMES:
+            raise RequestTooLarge("edits with a request_id: their paths", size=names, limit=MAX_NAMES)
         if session.active_turn_id and (first := await self._answered(principal, session, request)):
             return first
         try:
@@ -530,9 +536,14 @@ class Files:
             try:
                 return await self._retrieval.ensure(state.session, state.commit)
             except SnapshotUnavailable:
-                if time.monotonic() > until:
+                if time.monotonic() > until or not await self._on_its_way(state):
                     raise
             await asyncio.sleep(_LOOK_SECONDS)
+
+    async def _on_its_way(self, state: State) -> bool:
+        chain = await self._history.chain(state.session.tenant_id, state.session.id, state.commit)
+        since = datetime.now(UTC) - _JUST_MADE
+        return any(not each.stored and each.created_at is not None and each.created_at > since for each in chain)
 
 
 async def _exactly(chunks: AsyncIterator[bytes], upload: Upload) -> AsyncGenerator[bytes, None]:

@@ -120,6 +120,8 @@ class Snapshot:
     created_at: datetime | None = None
     expired: bool = False
     """Nothing is stored of it any more."""
+    lost: bool = False
+    """The disk that had it was gone before it was stored: it is where its commit was pushed to, or nowhere."""
     actor_name: str = ""
     """In a list, as the two below: the user's name."""
     current: bool = False

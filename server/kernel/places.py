@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections import Counter
-from collections.abc import Iterator
-from contextlib import contextmanager
+from collections.abc import AsyncIterator, Hashable, Iterator
+from contextlib import asynccontextmanager, contextmanager
+from weakref import WeakValueDictionary
 
 from server.kernel.errors import TooManyStreams
 
@@ -31,3 +33,17 @@ class Places:
             self._taken[owner] -= 1
             if not self._taken[owner]:
                 del self._taken[owner]
+
+
+class Line:
+    """So many at a time, in the order in which they came, and of one owner one: the others of an owner of many wait outside of the line."""
+
+    def __init__(self, *, most: int) -> None:
+        self._places = asyncio.Semaphore(most)
+        self._own: WeakValueDictionary[Hashable, asyncio.Lock] = WeakValueDictionary()
+
+    @asynccontextmanager
+    async def place(self, owner: Hashable) -> AsyncIterator[None]:
+        """Wait for a place, which is the owner's for the block."""
+        async with self._own.setdefault(owner, asyncio.Lock()), self._places:
+            yield

@@ -22,6 +22,8 @@ from server.kernel.uploads import store_bundle
 
 CHECKPOINT_KEPT = timedelta(days=1)
 """For so long after they were made, checkpoints of turns that have ended."""
+ANSWERS_KEPT = timedelta(days=7)
+"""Answers to edits, for who asks again because his got lost."""
 LONGEST_CHAIN = 50
 SWEEP_SECONDS = 3600.0
 SESSIONS_AT_ONCE = 20
@@ -72,6 +74,7 @@ class Retention:
         while True:
             self._mark("sweep.before")
             try:
+                await self._history.forget_answers(ANSWERS_KEPT)
                 await self._sweep()
             except KernelError as error:
                 log.warning("retention.sweep_failed", error=error.message)

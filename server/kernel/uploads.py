@@ -7,6 +7,7 @@ import hashlib
 import tempfile
 import time
 from collections.abc import Awaitable, Callable
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
 import structlog
@@ -21,6 +22,8 @@ from server.kernel.ports.turn_store import TurnStore
 SNAPSHOTS_PER_SWEEP = 20
 WAITING = 1000
 """Fresh ones that wait in memory; more are found by the sweep."""
+GIVEN_UP = timedelta(days=7)
+"""So long after it was made, a snapshot that this server does not have is one that no server will ever store."""
 CALM_SECONDS, LATE_SECONDS = 0.1, 2.0
 """What was made is durable, and whoever makes the next one waits for an answer: so it is stored once nobody has made any for a moment, or
 after some time in any case."""
@@ -88,13 +91,32 @@ class Uploads:
         try:
             size = await self._store(snapshot)
         except KernelError as error:
-            log.warning("snapshot.still_pending", error=error.message, **which)
+            if isinstance(error, WorkspaceFailed) and await self._is_lost(snapshot):
+                log.warning("snapshot.lost", error=error.message, **which)
+            else:
+                log.warning("snapshot.still_pending", error=error.message, **which)
         else:
             log.info("snapshot.stored", bytes=size, **which)
 
-    async def _store(self, snapshot: Snapshot) -> int:
+    async def _is_lost(self, snapshot: Snapshot) -> bool:
+        """Give up what another server made long ago, and has not stored since."""
+        if snapshot.created_at is None or snapshot.created_at > datetime.now(UTC) - GIVEN_UP:
+            return False
+        try:
+            if await self._repositories.holds(await self._repository(snapshot), snapshot.commit):
+                return False
+            await self._history.lost(snapshot)
+        except KernelError as error:
+            log.warning("snapshot.not_given_up", session_id=snapshot.session_id, number=snapshot.number, error=error.message)
+            return False
+        return True
+
+    async def _repository(self, snapshot: Snapshot) -> Repository:
         url = await self._turns.repository_url(snapshot.session_id)
-        repository = Repository(snapshot.tenant_id, snapshot.owner_id, url)
+        return Repository(snapshot.tenant_id, snapshot.owner_id, url)
+
+    async def _store(self, snapshot: Snapshot) -> int:
+        repository = await self._repository(snapshot)
         stored = await store_bundle(
             self._repositories,
             self._objects,

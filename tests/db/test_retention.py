@@ -11,13 +11,14 @@ from support.logs import chunk, end_turn, start_turn
 from server.db.stores import Stores
 from server.embedded.postgres_home import DatabaseUrls
 from server.kernel.event import Chunk
-from server.kernel.history import NewSnapshot, Snapshot, SnapshotKind
+from server.kernel.history import Answer, NewSnapshot, Snapshot, SnapshotKind
 from server.kernel.identity import Principal
-from server.kernel.retention import Policy
+from server.kernel.ports.turn_store import Changes
+from server.kernel.retention import ANSWERS_KEPT, Policy
 from server.kernel.session import Session
 
 OLD = Policy(kept=timedelta(days=1))
-A, B = ("a" * 40, "b" * 40)
+A, B, C = ("a" * 40, "b" * 40, "c" * 40)
 
 
 def seal(first_seq: int, epoch: int) -> Chunk:
@@ -90,3 +91,56 @@ async def test_of_two_that_rebase_one_snapshot_the_second_loses_only_its_own_obj
     await run(database, "UPDATE doomed_objects SET due_at = now() - interval '1 second'")
     assert set(await stores.history.doomed(limit=9, after="")) == {second.key, b.key}
     assert (await stores.history.get(alice, session.id, number=2)).key == a.key
+
+
+async def test_of_a_running_turn_the_last_two_checkpoints_are_kept(stores: Stores, alice: Principal, database: DatabaseUrls) -> None:
+    claimed = await start_turn(stores, alice)
+    session_id = claimed.session.id
+
+    async def checkpoint(version: int, commit: str) -> None:
+        changes = Changes(checkpoint=NewSnapshot(SnapshotKind.CHECKPOINT, commit, A, "work"))
+        await stores.turns.commit(claimed.turn, expected_version=version, epoch=claimed.epoch, chunk=None, changes=changes)
+
+    async def states() -> list[tuple[bool, bool, int]]:
+        page = await stores.history.list(alice, session_id, page_size=9, page_token="")
+        return [(each.stored, each.expired, each.size) for each in page.snapshots]
+
+    await checkpoint(1, "1" * 40)
+    first = await stores.history.get(alice, session_id, number=1)
+    await stores.history.stored(first, key=f"{alice.tenant_id}/{session_id}/1.bundle", sha256="0" * 64, size=10)
+    await checkpoint(2, "2" * 40)
+    assert await states() == [(False, False, 0), (True, False, 10)]
+    second = await stores.history.get(alice, session_id, number=2)
+    await checkpoint(3, "3" * 40)
+    await checkpoint(4, "4" * 40)
+    assert await states() == [(False, False, 0), (False, False, 0), (False, True, 0), (False, True, 0)]
+    late = f"{alice.tenant_id}/{session_id}/2.bundle"
+    await stores.history.stored(second, key=late, sha256="0" * 64, size=10)
+    await run(database, "UPDATE doomed_objects SET due_at = now() - interval '1 second'")
+    assert set(await stores.history.doomed(limit=9, after="")) == {f"{alice.tenant_id}/{session_id}/1.bundle", late}
+
+
+async def test_what_is_given_up_keeps_nothing_else(stores: Stores, alice: Principal, database: DatabaseUrls) -> None:
+    session, _ = await two_snapshots(stores, database, alice)
+    await stores.history.record(alice, session.id, head=B, snapshot=NewSnapshot(SnapshotKind.EDIT, C, B, "an edit"), seal=seal)
+    await run(database, "UPDATE snapshots SET created_at = now() - interval '10 days'")
+    third = await stores.history.get(alice, session.id, number=3)
+    assert 2 not in (await stores.history.shelf(session, OLD))[1], "the third stands on it"
+    await stores.history.lost(third)
+    rows, old = await stores.history.shelf(session, OLD)
+    assert ([each.number for each in rows], old) == ([1, 2], {1, 2})
+    assert (await stores.history.get(alice, session.id, number=3)).lost
+    assert await stores.history.pending(limit=9) == []
+    assert await stores.history.chain(alice.tenant_id, session.id, C) == []
+    await stores.history.lost(await stores.history.get(alice, session.id, number=2))
+    assert (await stores.history.get(alice, session.id, number=2)).stored
+
+
+async def test_answers_to_edits_are_forgotten_in_time(stores: Stores, alice: Principal, database: DatabaseUrls) -> None:
+    session, _ = await two_snapshots(stores, database, alice)
+    for request_id in ("old", "new"):
+        assert await stores.history.answer(alice, session.id, Answer(request_id, "digest", ()))
+    await run(database, "UPDATE edit_requests SET created_at = now() - interval '8 days' WHERE request_id = 'old'")
+    await stores.history.forget_answers(ANSWERS_KEPT)
+    assert await stores.history.answered(alice, session.id, "old") is None
+    assert await stores.history.answered(alice, session.id, "new") is not None

@@ -29,7 +29,13 @@ from treadle.session.v1 import session_service_pb2 as pb
 from treadle.session.v1.snapshot_pb2 import SNAPSHOT_KIND_CHECKPOINT, Snapshot
 
 WORK = recording(
-    {"write": "one.txt", "content": "1\n"}, {"wait_ms": 700}, {"write": "two.txt", "content": "2\n"}, {"wait_ms": 90_000}, {"say": "done"}
+    {"write": "zero.txt", "content": "0\n"},
+    {"wait_ms": 700},
+    {"write": "one.txt", "content": "1\n"},
+    {"wait_ms": 700},
+    {"write": "two.txt", "content": "2\n"},
+    {"wait_ms": 90_000},
+    {"say": "done"},
 )
 
 
@@ -106,7 +112,8 @@ async def test_a_running_turn_can_be_read_and_forked_as_of_its_checkpoints(
         session_id, sha = seen[0].session_id, seen[-1].git_updated.sha
         newest, *older = await snapshots(client, session_id)
         assert (newest.kind, newest.commit, newest.turn_id) == (SNAPSHOT_KIND_CHECKPOINT, sha, seen[0].turn_id)
-        assert all(each.parent == before.commit for each, before in zip([newest, *older], older, strict=False))
+        assert {each.parent for each in older} == {newest.parent}, "each stands by itself"
+        assert [each.expired for each in (newest, *older)] == [False, False, *(True for _ in older[1:])]
         fork = (await client.call("ForkSession", pb.ForkSessionRequest(session_id=session_id, at=str(newest.number)))).session
         assert await read(client, fork.session_id, "one.txt", at="") == b"1\n"
         await client.call("Interrupt", pb.InterruptRequest(session_id=session_id))

@@ -6,6 +6,7 @@ import asyncio
 import shutil
 import threading
 from collections.abc import Iterator
+from datetime import timedelta
 from pathlib import Path
 from typing import Any
 
@@ -21,6 +22,7 @@ from support.treadle import Client, Killable, error_info, in_process, recording,
 
 from server.config import Settings
 from server.embedded.postgres_home import DatabaseUrls
+from server.kernel import files
 from server.kernel.retention import LONGEST_CHAIN
 from treadle.file.v1 import file_service_pb2 as file_pb
 from treadle.file.v1.file_service_pb2 import ReadFileRequest
@@ -240,6 +242,33 @@ async def test_two_servers_that_sweep_at_once_lose_nothing(
     shutil.rmtree(server_data_dir / "mirrors")
     async with in_process(both[0]) as (_, client):
         assert await read(client, session_id, "four.txt", "") == b"four.txt"
+
+
+async def test_what_only_a_gone_disk_had_is_given_up(
+    kept: Any, database: DatabaseUrls, server_data_dir: Path, git_server: GitServer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(files, "_ON_ITS_WAY_SECONDS", 3600.0)
+    async with in_process(kept()) as (_, client):
+        session_id, _ = await turn(client, git_server, "one")
+        await edit(client, session_id, "two.txt")
+        newest, *_ = await stored(client, session_id)
+    admin = await asyncpg.connect(database.owner)
+    age = "UPDATE snapshots SET state = 'PENDING', object_key = '', created_at = now() - $1::interval WHERE number = 2"
+    try:
+        await admin.execute(age, timedelta(minutes=1))
+        shutil.rmtree(server_data_dir / "mirrors")
+        async with in_process(kept()) as (_, client):
+            with pytest.raises(grpc.aio.AioRpcError) as refused:
+                await read(client, session_id, "two.txt", newest.commit)
+            assert error_info(refused.value)[1] == "SNAPSHOT_UNAVAILABLE", "nobody waits for what is not on its way"
+            assert not (await history(client, session_id))[0].lost
+            await admin.execute(age, timedelta(days=8))
+            async with asyncio.timeout(20):
+                while not (await history(client, session_id))[0].lost:
+                    await asyncio.sleep(0.05)
+            assert await read(client, session_id, "one.txt", "1") == b"one\n"
+    finally:
+        await admin.close()
 
 
 async def test_a_long_chain_becomes_short_and_every_state_is_still_there(kept: Any, server_data_dir: Path, git_server: GitServer) -> None:

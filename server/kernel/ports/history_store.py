@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from datetime import timedelta
 from typing import TYPE_CHECKING, Protocol
 
 from server.kernel.event import Chunk
@@ -43,6 +44,10 @@ class HistoryStore(Protocol):
 
     async def answered(self, principal: Principal, session_id: str, request_id: str) -> Answer | None:
         """What was answered to a request, if anything."""
+        ...
+
+    async def forget_answers(self, older: timedelta) -> None:
+        """Of all tenants."""
         ...
 
     async def moment(self, principal: Principal, session_id: str, at: str) -> Moment:
@@ -134,5 +139,10 @@ class HistoryStore(Protocol):
         ...
 
     async def stored(self, snapshot: Snapshot, *, key: str, sha256: str, size: int) -> None:
-        """The object store has it, which a turn's own fields say too. Not for a turn that has not ended: a step of its own does this."""
+        """The object store has it, which a turn's own fields say too; when no snapshot waits for it, its object is doomed. Not for a
+        turn that has not ended: a step of its own does this."""
+        ...
+
+    async def lost(self, snapshot: Snapshot) -> None:
+        """Nobody will store it any more. Nothing happens to one that is stored."""
         ...

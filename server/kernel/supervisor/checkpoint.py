@@ -8,7 +8,7 @@ from functools import partial
 
 import structlog
 
-from server.kernel.errors import WorkerLost, WorkspaceFailed
+from server.kernel.errors import StorageExhausted, WorkerLost, WorkspaceFailed
 from server.kernel.finish import Finishing
 from server.kernel.history import NewSnapshot, Snapshot, SnapshotKind
 from server.kernel.ports.turn_store import Changes
@@ -17,6 +17,8 @@ from server.kernel.supervisor.publish import message_by_rule, read_back
 
 PAUSES = 20
 """A workspace is read no longer than one part of so many of the time."""
+WALK_SECONDS = 60.0
+"""One that takes longer to read keeps others from theirs."""
 
 log = structlog.get_logger()
 
@@ -32,7 +34,10 @@ async def keep_checkpoints(drive: Drive) -> None:
             await asyncio.sleep(pause)
             began, count = time.monotonic(), count + 1
             try:
-                async with drive.ports.checkpointing:
+                await patiently(partial(drive.ports.quota.check, drive.owner))
+                drive.ports.mark("checkpoint.wait.before")
+                async with drive.ports.checkpointing.place((drive.owner.tenant_id, drive.owner.user_id)):
+                    drive.ports.mark("checkpoint.wait.after")
                     began = time.monotonic()
                     taken = await _taken(drive, last)
                 if taken is not None:
@@ -41,7 +46,7 @@ async def keep_checkpoints(drive: Drive) -> None:
             except WorkerLost as error:
                 log.info("checkpoints.not_here", worker_id=str(drive.worker_id), why=error.message)
                 return
-            except WorkspaceFailed as error:
+            except (WorkspaceFailed, StorageExhausted) as error:
                 log.warning("checkpoint.not_taken", error=error.message)
             pause = max(drive.limits.checkpoint_seconds, PAUSES * (time.monotonic() - began))
     finally:
@@ -50,12 +55,18 @@ async def keep_checkpoints(drive: Drive) -> None:
 
 async def _taken(drive: Drive, last: Snapshot | None) -> NewSnapshot | None:
     """The workspace as it is read while its agent writes on; None when it is as it was. The commit is the one that the turn would make of
-    these files at its end, so what did not change gives the same one again. Errors: WorkspaceFailed; WorkerLost where it is elsewhere."""
-    with drive.passing("checkpoint"):
-        imported = await read_back(drive, await drive.ports.launcher.live(drive.worker_id))
+    these files at its end, so what did not change gives the same one again. Its bundle holds all of the turn's work, so the ones before can
+    go. Errors: WorkspaceFailed; WorkerLost where it is elsewhere."""
+    workspace = await drive.ports.launcher.live(drive.worker_id)
+    try:
+        async with asyncio.timeout(WALK_SECONDS):
+            with drive.passing("checkpoint"):
+                imported = await read_back(drive, workspace)
+    except TimeoutError as error:
+        raise WorkspaceFailed(f"its files could not be read within {WALK_SECONDS:.0f} s") from error
     if not imported.commit or (last and imported.commit == last.commit):
         return None
-    return NewSnapshot(SnapshotKind.CHECKPOINT, imported.commit, last.commit if last else drive.turn.base_commit, message_by_rule(drive))
+    return NewSnapshot(SnapshotKind.CHECKPOINT, imported.commit, drive.turn.base_commit, message_by_rule(drive))
 
 
 async def _kept(drive: Drive, taken: NewSnapshot, *, key: str) -> Snapshot | None:

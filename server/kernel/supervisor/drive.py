@@ -17,6 +17,7 @@ from server.kernel.event import Envelope, Fact, WorkerBatch
 from server.kernel.history import Snapshot
 from server.kernel.identity import Principal
 from server.kernel.journal import Journal, Notes, SessionLog
+from server.kernel.places import Line
 from server.kernel.ports.desk_store import DeskStore, News
 from server.kernel.ports.egress import Egress
 from server.kernel.ports.event_codec import EventCodec
@@ -32,6 +33,7 @@ from server.kernel.ports.turn_queue import TurnQueue
 from server.kernel.ports.turn_store import Changes, Claimed, Opened, Reset, TurnStore
 from server.kernel.ports.usage_store import UseRecord
 from server.kernel.push_refusal import PushOutcome
+from server.kernel.quota import Quota
 from server.kernel.redaction import Redactor
 from server.kernel.retrieval import Retrieval
 from server.kernel.rush import Rush
@@ -68,8 +70,9 @@ class Ports:
     history: HistoryStore
     recorded: Callable[[Snapshot], None]
     """Told of each checkpoint, which has to get into the object store."""
-    checkpointing: asyncio.Semaphore
-    """How many workspaces are read at a time while their agents work."""
+    checkpointing: Line
+    """Where workspaces wait to be read while their agents work."""
+    quota: Quota
     launcher: Launcher
     objects: ObjectStore
     models: ModelGateway

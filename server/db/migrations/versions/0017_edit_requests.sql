@@ -14,6 +14,7 @@ CREATE TABLE edit_requests (
   PRIMARY KEY (tenant_id, session_id, request_id),
   FOREIGN KEY (tenant_id, session_id) REFERENCES sessions ON DELETE CASCADE
 );
+CREATE INDEX edit_requests_created ON edit_requests (created_at);
 
 ALTER TABLE edit_requests ENABLE ROW LEVEL SECURITY;
 ALTER TABLE edit_requests FORCE ROW LEVEL SECURITY;
@@ -21,4 +22,4 @@ CREATE POLICY tenant ON edit_requests TO treadle_app USING (tenant_id = nullif(c
 CREATE POLICY system ON edit_requests TO treadle_system USING (true);
 
 GRANT SELECT, INSERT ON edit_requests TO treadle_app;
-GRANT SELECT, INSERT ON edit_requests TO treadle_system;
+GRANT SELECT, INSERT, DELETE ON edit_requests TO treadle_system;

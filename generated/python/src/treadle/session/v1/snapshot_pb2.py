@@ -25,15 +25,15 @@ _sym_db = _symbol_database.Default()
 from google.protobuf import timestamp_pb2 as google_dot_protobuf_dot_timestamp__pb2
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n!treadle/session/v1/snapshot.proto\x12\x12treadle.session.v1\x1a\x1fgoogle/protobuf/timestamp.proto\"\xa3\x03\n\x08Snapshot\x12\x16\n\x06number\x18\x01 \x01(\x05R\x06number\x12\x34\n\x04kind\x18\x02 \x01(\x0e\x32 .treadle.session.v1.SnapshotKindR\x04kind\x12\x16\n\x06\x63ommit\x18\x03 \x01(\tR\x06\x63ommit\x12\x16\n\x06parent\x18\x04 \x01(\tR\x06parent\x12\x18\n\x07message\x18\x05 \x01(\tR\x07message\x12\x17\n\x07turn_id\x18\x06 \x01(\tR\x06turnId\x12\x14\n\x05\x61\x63tor\x18\x07 \x01(\tR\x05\x61\x63tor\x12\x39\n\ncreated_at\x18\x08 \x01(\x0b\x32\x1a.google.protobuf.TimestampR\tcreatedAt\x12\x16\n\x06stored\x18\t \x01(\x08R\x06stored\x12\x12\n\x04size\x18\n \x01(\x04R\x04size\x12\x1d\n\nactor_name\x18\x0b \x01(\tR\tactorName\x12\x18\n\x07\x63urrent\x18\x0c \x01(\x08R\x07\x63urrent\x12\x16\n\x06pushed\x18\r \x01(\x08R\x06pushed\x12\x18\n\x07\x65xpired\x18\x0e \x01(\x08R\x07\x65xpired*\xc8\x01\n\x0cSnapshotKind\x12\x1d\n\x19SNAPSHOT_KIND_UNSPECIFIED\x10\x00\x12\x16\n\x12SNAPSHOT_KIND_TURN\x10\x01\x12\x16\n\x12SNAPSHOT_KIND_EDIT\x10\x02\x12\x19\n\x15SNAPSHOT_KIND_RESTORE\x10\x03\x12\x18\n\x14SNAPSHOT_KIND_IMPORT\x10\x04\x12\x1c\n\x18SNAPSHOT_KIND_CHECKPOINT\x10\x05\x12\x16\n\x12SNAPSHOT_KIND_FORK\x10\x06\x62\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n!treadle/session/v1/snapshot.proto\x12\x12treadle.session.v1\x1a\x1fgoogle/protobuf/timestamp.proto\"\xb7\x03\n\x08Snapshot\x12\x16\n\x06number\x18\x01 \x01(\x05R\x06number\x12\x34\n\x04kind\x18\x02 \x01(\x0e\x32 .treadle.session.v1.SnapshotKindR\x04kind\x12\x16\n\x06\x63ommit\x18\x03 \x01(\tR\x06\x63ommit\x12\x16\n\x06parent\x18\x04 \x01(\tR\x06parent\x12\x18\n\x07message\x18\x05 \x01(\tR\x07message\x12\x17\n\x07turn_id\x18\x06 \x01(\tR\x06turnId\x12\x14\n\x05\x61\x63tor\x18\x07 \x01(\tR\x05\x61\x63tor\x12\x39\n\ncreated_at\x18\x08 \x01(\x0b\x32\x1a.google.protobuf.TimestampR\tcreatedAt\x12\x16\n\x06stored\x18\t \x01(\x08R\x06stored\x12\x12\n\x04size\x18\n \x01(\x04R\x04size\x12\x1d\n\nactor_name\x18\x0b \x01(\tR\tactorName\x12\x18\n\x07\x63urrent\x18\x0c \x01(\x08R\x07\x63urrent\x12\x16\n\x06pushed\x18\r \x01(\x08R\x06pushed\x12\x18\n\x07\x65xpired\x18\x0e \x01(\x08R\x07\x65xpired\x12\x12\n\x04lost\x18\x0f \x01(\x08R\x04lost*\xc8\x01\n\x0cSnapshotKind\x12\x1d\n\x19SNAPSHOT_KIND_UNSPECIFIED\x10\x00\x12\x16\n\x12SNAPSHOT_KIND_TURN\x10\x01\x12\x16\n\x12SNAPSHOT_KIND_EDIT\x10\x02\x12\x19\n\x15SNAPSHOT_KIND_RESTORE\x10\x03\x12\x18\n\x14SNAPSHOT_KIND_IMPORT\x10\x04\x12\x1c\n\x18SNAPSHOT_KIND_CHECKPOINT\x10\x05\x12\x16\n\x12SNAPSHOT_KIND_FORK\x10\x06\x62\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
 _builder.BuildTopDescriptorsAndMessages(DESCRIPTOR, 'treadle.session.v1.snapshot_pb2', _globals)
 if not _descriptor._USE_C_DESCRIPTORS:
   DESCRIPTOR._loaded_options = None
-  _globals['_SNAPSHOTKIND']._serialized_start=513
-  _globals['_SNAPSHOTKIND']._serialized_end=713
+  _globals['_SNAPSHOTKIND']._serialized_start=533
+  _globals['_SNAPSHOTKIND']._serialized_end=733
   _globals['_SNAPSHOT']._serialized_start=91
-  _globals['_SNAPSHOT']._serialized_end=510
+  _globals['_SNAPSHOT']._serialized_end=530
 # @@protoc_insertion_point(module_scope)

@@ -27,7 +27,7 @@ SNAPSHOT_KIND_CHECKPOINT: SnapshotKind
 SNAPSHOT_KIND_FORK: SnapshotKind
 
 class Snapshot(_message.Message):
-    __slots__ = ("number", "kind", "commit", "parent", "message", "turn_id", "actor", "created_at", "stored", "size", "actor_name", "current", "pushed", "expired")
+    __slots__ = ("number", "kind", "commit", "parent", "message", "turn_id", "actor", "created_at", "stored", "size", "actor_name", "current", "pushed", "expired", "lost")
     NUMBER_FIELD_NUMBER: _ClassVar[int]
     KIND_FIELD_NUMBER: _ClassVar[int]
     COMMIT_FIELD_NUMBER: _ClassVar[int]
@@ -42,6 +42,7 @@ class Snapshot(_message.Message):
     CURRENT_FIELD_NUMBER: _ClassVar[int]
     PUSHED_FIELD_NUMBER: _ClassVar[int]
     EXPIRED_FIELD_NUMBER: _ClassVar[int]
+    LOST_FIELD_NUMBER: _ClassVar[int]
     number: int
     kind: SnapshotKind
     commit: str
@@ -56,4 +57,5 @@ class Snapshot(_message.Message):
     current: bool
     pushed: bool
     expired: bool
-    def __init__(self, number: _Optional[int] = ..., kind: _Optional[_Union[SnapshotKind, str]] = ..., commit: _Optional[str] = ..., parent: _Optional[str] = ..., message: _Optional[str] = ..., turn_id: _Optional[str] = ..., actor: _Optional[str] = ..., created_at: _Optional[_Union[datetime.datetime, _timestamp_pb2.Timestamp, _Mapping]] = ..., stored: bool = ..., size: _Optional[int] = ..., actor_name: _Optional[str] = ..., current: bool = ..., pushed: bool = ..., expired: bool = ...) -> None: ...
+    lost: bool
+    def __init__(self, number: _Optional[int] = ..., kind: _Optional[_Union[SnapshotKind, str]] = ..., commit: _Optional[str] = ..., parent: _Optional[str] = ..., message: _Optional[str] = ..., turn_id: _Optional[str] = ..., actor: _Optional[str] = ..., created_at: _Optional[_Union[datetime.datetime, _timestamp_pb2.Timestamp, _Mapping]] = ..., stored: bool = ..., size: _Optional[int] = ..., actor_name: _Optional[str] = ..., current: bool = ..., pushed: bool = ..., expired: bool = ..., lost: bool = ...) -> None: ...

@@ -39,7 +39,7 @@ export declare type Snapshot = Message<"treadle.session.v1.Snapshot"> & {
   commit: string;
 
   /**
-   * The commit that it stands on; of a checkpoint after the first, the one before.
+   * The commit that it stands on.
    *
    * @generated from field: string parent = 4;
    */
@@ -114,6 +114,13 @@ export declare type Snapshot = Message<"treadle.session.v1.Snapshot"> & {
    * @generated from field: bool expired = 14;
    */
   expired: boolean;
+
+  /**
+   * Whether the disk that had it was gone before the object store had it: it can be opened only where its commit was pushed.
+   *
+   * @generated from field: bool lost = 15;
+   */
+  lost: boolean;
 };
 
 /**
