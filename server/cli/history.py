@@ -24,12 +24,12 @@ _TITLE = 200
 
 def run(options: argparse.Namespace) -> ExitCode:
     """Errors: CommandFailed."""
-    session, found = asyncio.run(_snapshots(options))
+    found = asyncio.run(_snapshots(options))
     if options.json:
         for snapshot in found:
             print(MessageToJson(snapshot, indent=None))
     else:
-        _show(session, found)
+        _show(found)
     return ExitCode.DONE
 
 
@@ -45,9 +45,12 @@ def fork(options: argparse.Namespace) -> ExitCode:
 
 def restore(options: argparse.Namespace) -> ExitCode:
     """Errors: CommandFailed."""
-    restored = asyncio.run(_restore(options))
+    was_at, restored = asyncio.run(_restore(options))
     screen = Screen()
-    screen.prose(f"the session is as it was then, by commit {restored.head_commit[:SHORT]}; what came after is still in its history")
+    if restored.head_commit == was_at:
+        screen.prose("the session is as it was then already; nothing was committed")
+    else:
+        screen.prose(f"the session is as it was then, by commit {restored.head_commit[:SHORT]}; what came after is still in its history")
     _say_how_to_go_on(screen, restored, options)
     return ExitCode.DONE
 
@@ -59,15 +62,14 @@ def _say_how_to_go_on(screen: Screen, session: Session, options: argparse.Namesp
         screen.prose("it is pushed with the next turn, or now by: " + typed(f"push {session.session_id}", data_dir))
 
 
-async def _snapshots(options: argparse.Namespace) -> tuple[Session, list[Snapshot]]:
+async def _snapshots(options: argparse.Namespace) -> list[Snapshot]:
     found: list[Snapshot] = []
     async with connected(options) as connection:
-        session = await connection.treadle.get_session(options.session)
         async for snapshot in connection.treadle.list_snapshots(options.session, page_size=min(_PAGE, options.limit)):
             found.append(snapshot)
             if len(found) == options.limit:
                 break
-    return session, found
+    return found
 
 
 async def _fork(options: argparse.Namespace) -> Session:
@@ -79,12 +81,14 @@ async def _fork(options: argparse.Namespace) -> Session:
         return await connection.treadle.fork_session(options.session, at=options.at, title=title, branch=options.branch)
 
 
-async def _restore(options: argparse.Namespace) -> Session:
+async def _restore(options: argparse.Namespace) -> tuple[str, Session]:
+    """The newest commit before, and the session after."""
     async with connected(options) as connection:
-        return await connection.treadle.restore_session(options.session, options.at)
+        was_at = (await connection.treadle.get_session(options.session)).head_commit
+        return was_at, await connection.treadle.restore_session(options.session, options.at)
 
 
-def _show(session: Session, found: list[Snapshot]) -> None:
+def _show(found: list[Snapshot]) -> None:
     screen = Screen()
     if not found:
         screen.prose("nothing yet: the session has changed no file")
@@ -96,22 +100,19 @@ def _show(session: Session, found: list[Snapshot]) -> None:
             (f"  {made}  ", "dim"),
             (kind, "green"),
             (f"  {snapshot.commit[:SHORT]}", ""),
-            (f"  by {snapshot.actor}" if snapshot.actor else "", "dim"),
-            ("  current" if snapshot.commit == session.head_commit else "", "bold"),
-            ("  not pushed" if snapshot.commit == session.unpushed_commit else "", "yellow"),
-            (
-                ""
-                if snapshot.stored
-                else "  expired"
-                if snapshot.expired
-                else "  lost with its server"
-                if snapshot.lost
-                else "  not in the object store yet",
-                "yellow",
-            ),
+            (f"  by {snapshot.actor_name or snapshot.actor}" if snapshot.actor else "", "dim"),
+            ("  current" if snapshot.current else "", "bold"),
+            ("  not pushed" if snapshot.current and not snapshot.pushed else "", "yellow"),
+            (_not_stored(snapshot), "yellow"),
             hang=6,
         )
         if message := snapshot.message.partition("\n")[0]:
             screen.prose(message, indent=6)
         if snapshot.turn_id:
             screen.prose(f"turn {snapshot.turn_id}", "dim", indent=6)
+
+
+def _not_stored(snapshot: Snapshot) -> str:
+    if snapshot.stored:
+        return ""
+    return "  expired" if snapshot.expired else "  lost with its server" if snapshot.lost else "  not in the object store yet"

@@ -54,7 +54,8 @@ async def test_a_file_is_put_moved_and_found_and_says_how_it_gets_to_the_remote(
     assert await files("grep", "--at", "head", "new", "sub") == (0, "sub/new.txt:1:new\n", "")
     assert "rename to sub/new.txt" in (await files("diff"))[1]
     listed = (await shared.run("history", session)).out.splitlines()
-    assert [word in listed[0] for word in ("edit", "by local", "current", "not pushed")] == [True] * 4
+    name = json.loads((await shared.run("history", session, "--json")).out.splitlines()[0])["actorName"]
+    assert [word in listed[0] for word in ("edit", f"by {name}", "current", "not pushed")] == [True] * 4
     assert "current" not in listed[2]
     shown = await shared.run("show", session)
     assert "its next turn pushes it, or now:" in shown.out

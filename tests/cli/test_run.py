@@ -51,7 +51,9 @@ async def test_the_history_of_a_session_and_the_ways_back_into_it(shared, find_s
     listed = await shared.run("history", session, "--json")
     assert [json.loads(line)["number"] for line in listed.out.splitlines()] == [2, 1]
     restored = await shared.run("restore", session, "--at", "1")
-    assert restored.code == 0, restored
+    assert (restored.code, "as it was then, by commit" in restored.out) == (0, True), restored
+    again = await shared.run("restore", session, "--at", "1")
+    assert (again.code, "as it was then already; nothing was committed" in again.out) == (0, True), again
     listed = await shared.run("history", session)
     assert [line.split()[3] for line in listed.out.splitlines() if line.lstrip()[0].isdigit()] == ["restore", "turn", "turn"]
     forked = await shared.run("fork", session, "--at", "2", "--branch", "from-two")

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from server.cli.parser import SESSION_HELP, Commands, Parser, add_command, add_connection, add_json, add_limit, add_session
 
+_POINT = "a number of its `history`, a turn's id, 0 for before its first change, head for the newest, or a commit of its history"
+
 
 def add_sessions(commands: Commands[Parser]) -> None:
     """From a request to its answer."""
@@ -154,7 +156,7 @@ def _add_fork(commands: Commands[Parser]) -> None:
     words = "make a session that goes on from any point of another one, with its files and its conversation"
     fork = add_command(commands, "fork", words, runs="server.cli.history:fork")
     add_session(fork)
-    fork.add_argument("--at", metavar="POINT", default="", help="a number of its `history`, or a turn's id (default: as it is now)")
+    fork.add_argument("--at", metavar="POINT", default="", help=f"{_POINT} (default: as it is now)")
     fork.add_argument("--title", metavar="TEXT", default="", help="title of the new session (default: the same, and that it is a fork)")
     fork.add_argument("--branch", metavar="NAME", default="", help="name for its branch (default: one is made)")
     add_connection(fork)
@@ -164,7 +166,7 @@ def _add_restore(commands: Commands[Parser]) -> None:
     words = "bring a session's files and conversation back to a past point, by a new commit: nothing is lost"
     restore = add_command(commands, "restore", words, runs="server.cli.history:restore")
     add_session(restore)
-    restore.add_argument("--at", metavar="POINT", required=True, help="a number of its `history`, or a turn's id")
+    restore.add_argument("--at", metavar="POINT", required=True, help=_POINT)
     add_connection(restore)
 
 
