@@ -160,6 +160,10 @@ async def test_a_request_that_comes_again_gets_the_first_answer_and_changes_noth
     with pytest.raises(grpc.aio.AioRpcError) as refused:
         await files.edit({"move": pb.MoveEdit(path="b.txt", to="c.txt")}, request_id="one")
     assert error_info(refused.value)[:2] == (grpc.StatusCode.ALREADY_EXISTS, "REQUEST_ID_REUSED")
+    deep = "/".join(["x" * 200] * 14)
+    with pytest.raises(grpc.aio.AioRpcError) as refused:
+        await files.edit(*({"delete": pb.DeleteEdit(path=f"{deep}/{n}")} for n in range(100)), request_id="long")
+    assert error_info(refused.value)[1] == "REQUEST_TOO_LARGE"
     at_once = await asyncio.gather(*(files.edit({"delete": pb.DeleteEdit(path="b.txt")}, request_id="gone") for _ in range(5)))
     assert all(each == at_once[0] for each in at_once)
 

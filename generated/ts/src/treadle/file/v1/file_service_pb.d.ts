@@ -988,7 +988,8 @@ export declare type EditFilesRequest = Message<"treadle.file.v1.EditFilesRequest
   message: string;
 
   /**
-   * Chosen by the caller, at most 128 characters, unique in the session: the same request again changes nothing and gets the first answer.
+   * Chosen by the caller, at most 128 characters, unique in the session: the same request again changes nothing and gets the first answer,
+   * for seven days. Its paths then have at most 262,144 characters in all (INVALID_ARGUMENT/REQUEST_TOO_LARGE): send more in several calls.
    * What was refused was not answered. In a live workspace it is remembered once the edits are done, so a server that ends in between does
    * them twice.
    *
