@@ -37,6 +37,7 @@ _JWT_SECONDS = 540
 _CLOCKS_SECONDS = 60
 _USER_CODE = 40
 _INTERVAL_SECONDS = 5
+_LONGEST_INTERVAL_SECONDS = 60
 _LONGEST_LOGIN_SECONDS = 3600
 
 
@@ -85,7 +86,7 @@ class GitHubTokens:
                 user_code=str(answer["user_code"])[:_USER_CODE],
                 url=self._page(host, str(answer["verification_uri"])),
                 seconds=min(int(answer["expires_in"]), _LONGEST_LOGIN_SECONDS),
-                interval=int(answer.get("interval", _INTERVAL_SECONDS)),
+                interval=_interval(answer, _INTERVAL_SECONDS),
             )
 
     async def finish_login(self, host: str, device_code: str) -> Issued | Pending:
@@ -99,7 +100,7 @@ class GitHubTokens:
                 case "authorization_pending":
                     return Pending()
                 case "slow_down":
-                    return Pending(int(answer.get("interval", 2 * _INTERVAL_SECONDS)))
+                    return Pending(_interval(answer, 2 * _INTERVAL_SECONDS))
                 case "expired_token" | "incorrect_device_code":
                     raise LoginExpired(host)
                 case "access_denied":
@@ -140,6 +141,11 @@ class GitHubTokens:
         with api.understood():
             scopes = tuple(f"{name}:{level}" for name, level in sorted((answer.json.get("permissions") or {}).items()))
             return Issued(str(answer.json["token"]), datetime.fromisoformat(answer.json["expires_at"]), scopes=scopes)
+
+
+def _interval(answer: Any, default: int) -> int:
+    """Whatever the host says, a client that heeds it asks again, and not all the time."""
+    return min(max(int(answer.get("interval", default)), 1), _LONGEST_INTERVAL_SECONDS)
 
 
 def _user_token(answer: Any) -> Issued:

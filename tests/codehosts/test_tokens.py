@@ -259,3 +259,7 @@ async def test_a_login_that_comes_to_nothing_says_why_and_stores_nothing(
         nobody = GitHubTokens({HOST: Api(http, world.fake.url, host=HOST)}, {}, client_ids={"other": "x"}, client_secrets={})
         with pytest.raises(InvalidField, match="TREADLE_GITHUB_CLIENT_ID"):
             await nobody.begin_login(HOST)
+
+
+async def test_a_host_that_names_no_pause_is_not_asked_all_the_time(world: World, alice: Principal) -> None:
+    assert (await world.server().begin_login(alice, HOST)).interval == 1
