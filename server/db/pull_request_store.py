@@ -37,10 +37,10 @@ class PostgresPullRequestStore:
         async with self._system.connection() as connection:
             await connection.execute(SQL["forget_deliveries"], seconds)
 
-    async def due(self, *, limit: int, again_seconds: float) -> Sequence[Look]:
+    async def due(self, *, limit: int, again_seconds: float, except_hosts: Sequence[str] = ()) -> Sequence[Look]:
         """See PullRequestStore."""
         async with self._system.connection() as connection:
-            rows = await connection.fetch(SQL["due_looks"], limit, again_seconds)
+            rows = await connection.fetch(SQL["due_looks"], limit, again_seconds, [*except_hosts])
         return [
             Look(
                 session_id=str(row["session_id"]),

@@ -1189,7 +1189,9 @@ ON CONFLICT (tenant_id, session_id) DO UPDATE SET number = excluded.number, due_
 
 -- due_looks --
 WITH due AS MATERIALIZED (
-  SELECT tenant_id, session_id FROM pull_request_looks WHERE due_at <= clock_timestamp() ORDER BY due_at LIMIT $1 FOR UPDATE SKIP LOCKED
+  SELECT l.tenant_id, l.session_id FROM pull_request_looks l JOIN sessions s ON s.tenant_id = l.tenant_id AND s.id = l.session_id
+  WHERE l.due_at <= clock_timestamp() AND split_part(s.repository_url, '/', 3) <> ALL ($3::text[])
+  ORDER BY l.due_at LIMIT $1 FOR UPDATE OF l SKIP LOCKED
 ), taken AS (
   UPDATE pull_request_looks l SET due_at = clock_timestamp() + $2 * interval '1 second', tries = tries + 1
   FROM due WHERE l.tenant_id = due.tenant_id AND l.session_id = due.session_id

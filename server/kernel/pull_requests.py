@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable
+from collections import Counter
+from collections.abc import Callable, Sequence
 
 import structlog
 
@@ -21,7 +22,10 @@ from server.kernel.wakeup import Wakeup
 LOOK_AGAIN_SECONDS = 60.0
 """After a host did not answer; each further time twice as long."""
 MOST_TRIES = 8
-AT_ONCE = 8
+LOOK_SECONDS = 30.0
+"""Before another server may look."""
+AT_ONCE = 4
+"""Looks at one host, beside as many that were taken together."""
 PAGE = 100
 SWEEP_SECONDS = 10.0
 DELIVERY_DAYS = 7.0
@@ -55,6 +59,8 @@ class PullRequests:
         self._replica = replica
         self._call = call
         self._news = Wakeup()
+        self._hints = Wakeup()
+        self._asked: Counter[str] = Counter()
         self._forget_at = 0.0
 
     async def saw(self, at: Repository, pull_request: PullRequest) -> None:
@@ -71,15 +77,36 @@ class PullRequests:
 
     def look(self) -> None:
         """There is something to look at."""
-        self._news.notify()
+        self._hints.notify()
 
     async def run(self) -> None:
-        """Until cancelled: look at what webhooks named, and tell what is known."""
+        """Until cancelled: look at what webhooks named, and tell what is known. Neither waits for the other."""
+        async with asyncio.TaskGroup() as both:
+            both.create_task(self._look_on())
+            both.create_task(self._tell_on())
+
+    async def _look_on(self) -> None:
+        """A host that is slow makes no other wait: while it has its share of looks, no further one of it is taken."""
+        async with asyncio.TaskGroup() as looks:
+            while True:
+                seen = self._hints.count
+                try:
+                    while found := await self._due():
+                        for look in found:
+                            self._asked[look.host] += 1
+                            looks.create_task(self._looked(look))
+                except StoreUnavailable as error:
+                    log.warning("pull_requests.round_failed", error=error.message)
+                await self._hints.after(seen, SWEEP_SECONDS)
+
+    async def _due(self) -> Sequence[Look]:
+        busy = [host for host, count in self._asked.items() if count >= AT_ONCE]
+        return await self._store.due(limit=AT_ONCE, again_seconds=LOOK_AGAIN_SECONDS, except_hosts=busy)
+
+    async def _tell_on(self) -> None:
         while True:
             seen = self._news.count
             try:
-                while looks := await self._store.due(limit=AT_ONCE, again_seconds=LOOK_AGAIN_SECONDS):
-                    await asyncio.gather(*map(self._looked, looks))
                 for untold in await self._store.untold(limit=PAGE):
                     await self._tell(untold)
                 await self._forget()
@@ -88,22 +115,34 @@ class PullRequests:
             await self._news.after(seen, SWEEP_SECONDS)
 
     async def _looked(self, look: Look) -> None:
-        """Errors: StoreUnavailable."""
         try:
-            host = self._code_hosts.whole(look.repository, "pull requests")
-            await self.saw(look.repository, await host.pull_request(look.repository, look.number))
-        except (CodeHostLimited, CodeHostUnavailable) as error:
+            seconds = await self._again_after(look)
+            await (self._store.looked(look) if seconds is None else self._store.later(look, seconds=seconds))
+        except StoreUnavailable as error:
+            log.warning("pull_request.not_noted", number=look.number, error=error.message)
+        finally:
+            self._asked[look.host] -= 1
+            self._hints.notify()
+
+    async def _again_after(self, look: Look) -> float | None:
+        """Ask the host, and know what it says. None: it need not be asked again."""
+        try:
+            async with asyncio.timeout(LOOK_SECONDS):
+                host = self._code_hosts.whole(look.repository, "pull requests")
+                pull_request = await host.pull_request(look.repository, look.number)
+        except (CodeHostLimited, CodeHostUnavailable, StoreUnavailable, TimeoutError) as error:
             if look.tries < MOST_TRIES:
-                told = float(error.metadata.get("retry_after_seconds", 0))
-                await self._store.later(look, seconds=max(told, LOOK_AGAIN_SECONDS * 2**look.tries))
-                return
-            log.warning("pull_request.not_shown", session_id=look.session_id, number=look.number, error=error.message)
-        except StoreUnavailable:
-            raise
+                told = float(error.metadata.get("retry_after_seconds", 0)) if isinstance(error, KernelError) else 0.0
+                return max(told, LOOK_AGAIN_SECONDS * 2.0**look.tries)
+            log.warning("pull_request.not_shown", session_id=look.session_id, number=look.number, error=repr(error))
         except KernelError as error:
             # Its owner cannot see it (any more).
             log.info("pull_request.not_shown", session_id=look.session_id, number=look.number, error=error.message)
-        await self._store.looked(look)
+        except Exception:  # the look's owner: a defect with one stops no other
+            log.exception("pull_request.look_failed", session_id=look.session_id, number=look.number)
+        else:
+            await self.saw(look.repository, pull_request)
+        return None
 
     async def _tell(self, untold: Untold) -> None:
         """Errors: StoreUnavailable: it is told then, or still there."""

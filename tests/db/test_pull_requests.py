@@ -5,6 +5,8 @@ from __future__ import annotations
 import asyncio
 from dataclasses import replace
 from datetime import UTC, datetime, timedelta
+from types import SimpleNamespace
+from typing import Any
 
 import asyncpg
 import pytest
@@ -18,6 +20,7 @@ from server.kernel.errors import TurnActive
 from server.kernel.event import Chunk, Envelope
 from server.kernel.identity import Principal
 from server.kernel.ports.repositories import Repository
+from server.kernel.pull_requests import PullRequests
 from server.kernel.session import Session
 from server.kernel.webhook import Hint
 from treadle.session.v1 import event_pb2 as pb
@@ -99,3 +102,40 @@ async def test_a_look_is_one_server_s_until_it_is_due_again(stores: Stores, sess
     await store.forget_deliveries(seconds=0)
     assert await store.heard("one", None)
     assert await store.due(limit=8, again_seconds=60) == []
+
+
+class _HungHost:
+    """A code host that does not answer, of all repositories."""
+
+    def __init__(self) -> None:
+        self.asked = asyncio.Event()
+
+    def whole(self, at: Repository, what: str) -> _HungHost:
+        return self
+
+    async def pull_request(self, at: Repository, number: int) -> None:
+        self.asked.set()
+        await asyncio.Event().wait()
+
+
+async def test_a_host_that_does_not_answer_keeps_no_news_from_logs(stores: Stores, session: Session) -> None:
+    store, hung, told = stores.pull_requests, _HungHost(), asyncio.Event()
+    notes = SimpleNamespace(sealing=lambda *_, **__: seal)
+    journal = SimpleNamespace(look_again=lambda _: told.set())
+    looking: Any = PullRequests(store, hung, notes, journal, ProtobufEventCodec(), replica="r1", call=lambda _: None)  # type: ignore[arg-type]
+    await store.heard("one", Hint(URL, BRANCH, 7))
+    running = asyncio.create_task(looking.run())
+    async with asyncio.timeout(10):
+        await hung.asked.wait()
+        await looking.saw(session.repository, OPEN)
+        await told.wait()
+    running.cancel()
+    await asyncio.gather(running, return_exceptions=True)
+
+
+async def test_a_busy_host_s_looks_wait(stores: Stores, session: Session) -> None:
+    store = stores.pull_requests
+    await store.heard("one", Hint(URL, BRANCH, 7))
+    assert await store.due(limit=8, again_seconds=60, except_hosts=["ghe.example", "github.com"]) == []
+    (look,) = await store.due(limit=8, again_seconds=60, except_hosts=["ghe.example"])
+    assert look.host == "github.com"

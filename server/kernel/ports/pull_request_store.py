@@ -24,6 +24,11 @@ class Look:
     """Until when nobody else looks."""
     tries: int
 
+    @property
+    def host(self) -> str:
+        """As it stands in the URL."""
+        return "".join(self.repository.url.split("/", 3)[2:3])
+
 
 @dataclass(frozen=True)
 class Untold:
@@ -48,8 +53,9 @@ class PullRequestStore(Protocol):
         """Those that came longer ago than that."""
         ...
 
-    async def due(self, *, limit: int, again_seconds: float) -> Sequence[Look]:
-        """What is to be looked at now. Nobody else is told of it until `again_seconds` later, and then again, unless it was `looked` at."""
+    async def due(self, *, limit: int, again_seconds: float, except_hosts: Sequence[str] = ()) -> Sequence[Look]:
+        """What is to be looked at now, except at these hosts (Look.host). Nobody else is told of it until `again_seconds` later, and then
+        again, unless it was `looked` at."""
         ...
 
     async def looked(self, look: Look) -> None:
