@@ -64,7 +64,9 @@ async def _asked(options: argparse.Namespace, url: str) -> ExitCode:
 async def _make(keys: KeyStore, user: Principal, days: int | None) -> None:
     from server.identity.keys import create_key
 
-    await keys.ensure_user(user)
+    if await keys.ensure_user(user):
+        # A slip of the pen is one, too.
+        aside(f"a new user is made: {user.user_id!r}, of tenant {user.tenant_id}")
     print(await create_key(keys, user, expires_at=datetime.now(UTC) + timedelta(days=days) if days else None))
 
 

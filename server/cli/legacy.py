@@ -52,6 +52,7 @@ def run(options: argparse.Namespace) -> ExitCode:
 async def bring_in(options: argparse.Namespace, settings: Settings, owners: Owners) -> ExitCode:
     """All archives, one after the other. Errors: CommandFailed, StartRefused, SettingsUnfit, StoreUnavailable, ObjectStoreUnavailable."""
     from server.legacy.report import Report
+    from server.legacy.source import NAME
 
     async with AsyncExitStack() as stack:
         source = await stack.enter_async_context(_source(settings, options.source))
@@ -62,6 +63,8 @@ async def bring_in(options: argparse.Namespace, settings: Settings, owners: Owne
             raise CommandFailed(f"the report cannot be written: {error.strerror}", ExitCode.REFUSED) from None
         entries = await source.entries()
         aside(f"{len(entries)} archives" + ("; a dry run: nothing is written" if options.dry_run else ""))
+        if not entries:
+            aside(f"an archive is a file <session's id>/{NAME}, and {options.source} has none of this name")
         async with aclosing(importer.run(entries)) as outcomes:
             async for outcome in outcomes:
                 report.add(outcome)

@@ -46,8 +46,9 @@ class PostgresKeyStore:
         async with self._system.connection() as connection:
             return await connection.fetchval(SQL["revoke_key"], owner.tenant_id, owner.user_id, prefix) is not None
 
-    async def ensure_user(self, user: Principal) -> None:
+    async def ensure_user(self, user: Principal) -> bool:
         """See KeyStore."""
         async with self._system.transaction() as connection:
             await connection.execute(SQL["ensure_tenant"], user.tenant_id)
-            await connection.execute(SQL["ensure_user"], user.tenant_id, user.user_id, user.name, user.email)
+            new = await connection.fetchval(SQL["ensure_user"], user.tenant_id, user.user_id, user.name, user.email)
+        return bool(new)

@@ -1043,6 +1043,7 @@ INSERT INTO tenants (id) VALUES ($1) ON CONFLICT DO NOTHING
 -- ensure_user --
 INSERT INTO users (tenant_id, id, name, email) VALUES ($1, $2, $3, $4)
 ON CONFLICT (tenant_id, id) DO UPDATE SET name = excluded.name, email = excluded.email
+RETURNING xmax = 0
 
 
 -- insert_use --

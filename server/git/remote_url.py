@@ -64,8 +64,11 @@ class RemoteUrls:
         except ValueError:
             raise RepositoryNotAllowed("the URL is malformed") from None
         if address.scheme != "https":
-            hint = _as_https(url) or "; the server's operator allows others by their prefix, with TREADLE_GIT_ALLOWED_PREFIXES"
-            raise RepositoryNotAllowed(f"only https:// URLs are fetched{hint}")
+            if hint := _as_https(url):
+                raise RepositoryNotAllowed(f"only https:// URLs are fetched{hint}")
+            also = f", and what is below {', '.join(self._prefixes)}" if self._prefixes else ""
+            hint = _as_bare(url) or "; the server's operator allows more by their prefix, with TREADLE_GIT_ALLOWED_PREFIXES"
+            raise RepositoryNotAllowed(f"only https:// URLs are fetched{also}{hint}")
         if "@" in address.netloc:
             raise RepositoryNotAllowed("the URL holds a user name or password")
         if port is not None or address.netloc.endswith(":") or "?" in url or "#" in url:
@@ -96,6 +99,13 @@ def _path(path: str) -> list[str]:
         if not _SEGMENT.match(segment) or segment in {".", "..", ".git"}:
             raise RepositoryNotAllowed("the path is not a repository's")
     return segments
+
+
+def _as_bare(url: str) -> str:
+    """A hint for who names a directory; empty for all else."""
+    if not url.startswith(("/", "./", "../", "~", "file:")):
+        return ""
+    return "; a directory is first cloned (git clone --bare) to where the server's sample repository is, as the README says"
 
 
 def _as_https(url: str) -> str:

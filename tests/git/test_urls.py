@@ -79,6 +79,20 @@ def test_a_refusal_names_the_setting_that_would_allow_it(url: str, setting: str)
         URLS.check(url)
 
 
+@pytest.mark.parametrize("url", ["/srv/app", "./app", "file:///srv/app.git"])
+def test_who_names_a_directory_is_told_how_it_is_made_one_of_the_server_s(url: str) -> None:
+    with pytest.raises(RepositoryNotAllowed) as caught:
+        URLS.check(url)
+    assert "git clone --bare" in caught.value.message
+
+
+def test_what_is_fetched_besides_https_is_said() -> None:
+    with pytest.raises(RepositoryNotAllowed) as caught:
+        URLS.check("http://github.com/a/b")
+    assert "what is below http://127.0.0.1:2000/git/" in caught.value.message
+    assert "clone" not in caught.value.message
+
+
 @pytest.mark.parametrize("prefix", ["http://host", "file:///srv/", "ssh://host/", "https://user@host/", "/srv/"])
 def test_a_prefix_that_cannot_be_right_stops_the_server(prefix: str) -> None:
     with pytest.raises(ValueError, match="is not an http or https URL that ends with /"):

@@ -194,7 +194,10 @@ async def key_command(database: DatabaseUrls, home: Path, *words: str) -> tuple[
 
 async def test_an_operator_sees_the_keys_and_ends_all_of_a_user(stores: Stores, database: DatabaseUrls, tmp_path: Path) -> None:
     given = [("ada",), ("ada", "--days", "7"), ("bob",)]
-    made = [(await key_command(database, tmp_path, *words, "--tenant", "acme"))[1].strip() for words in given]
+    answers = [await key_command(database, tmp_path, *words, "--tenant", "acme") for words in given]
+    made = [answer[1].strip() for answer in answers]
+    new = "treadle: a new user is made: '{}', of tenant acme\n"
+    assert [answer[2] for answer in answers] == [new.format("ada"), "", new.format("bob")]
     code, listed, _ = await key_command(database, tmp_path, "--list", "--tenant", "acme")
     assert code == 0
     assert sorted((line.split()[0], *line.split()[2:4]) for line in listed.splitlines()) == sorted(

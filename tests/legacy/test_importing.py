@@ -319,3 +319,12 @@ async def test_the_command_says_what_became_of_each(move: Move) -> None:
     ]
     assert b"2 archives; a dry run: nothing is written" in aside
     assert "REFUSED BAD_NAME" in aside.decode()
+
+
+async def test_a_directory_without_an_archive_is_told_how_one_is_named(
+    move: Move, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (tmp_path / "wrong").mkdir()
+    (tmp_path / "wrong" / f"{SESSION}.tar.gz").write_bytes(b"")
+    assert await move.bring(dry_run=True, place=str(tmp_path / "wrong")) == {}
+    assert "an archive is a file <session's id>/session.tar.gz" in " ".join(capsys.readouterr().err.split())

@@ -61,6 +61,7 @@ def _add_legacy(commands: Commands[Parser]) -> None:
     legacy.add_argument("--limit", metavar="N", type=count, default=-1, help="stop when so many were imported")
     legacy.add_argument("--report", metavar="FILE", type=Path, help="write a line of JSON for each archive")
     add_data_dir(legacy)
+    legacy.usage = "treadle legacy import --from PLACE [--owner USER|FILE] [--dry-run] ..."
     legacy.epilog = (
         "It needs the server's settings (docs/operations.md) or a `treadle up` that runs, and the right to write in its data directory."
     )

@@ -60,6 +60,6 @@ class KeyStore(Protocol):
         """End a key of this owner; False when there is no such key."""
         ...
 
-    async def ensure_user(self, user: Principal) -> None:
-        """Make the user, and its tenant, when missing; else set name and email."""
+    async def ensure_user(self, user: Principal) -> bool:
+        """Make the user, and its tenant, when missing; else set name and email. Returns whether the user is new."""
         ...
