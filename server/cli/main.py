@@ -25,13 +25,19 @@ _OF_THIS_MACHINE = ("data_dir", "ca_file", "output", "source", "owner")
 """Names of files here, which may be any bytes. All else goes to a server, which takes text."""
 
 
+_HINTS = {
+    "server.cli.files.editing:put": "; its content comes from standard input: `< FILE`",
+    "server.cli.files.reading:diff": "; all files are compared, there is no diff of some",
+}
+
+
 def main(argv: Sequence[str] | None = None) -> int:
     """Run a command; returns its exit code."""
     parser = _parser()
     options, unknown = parser.parse_known_args(argv)
     if unknown:
         # By the command itself, whose usage helps.
-        hint = "; put the request in quotes" if "request" in options and not unknown[0].startswith("-") else ""
+        hint = "" if unknown[0].startswith("-") else _hint(options)
         getattr(options, "complain", parser.error)(f"unrecognized arguments: {' '.join(map(_shown, unknown))}{hint}")
     if options.runs is None:
         getattr(options, "show_help", parser.print_help)(sys.stderr)
@@ -59,11 +65,18 @@ def main(argv: Sequence[str] | None = None) -> int:
         return ExitCode.TURN_FAILED
 
 
+def _hint(options: argparse.Namespace) -> str:
+    """For one word more than the command takes."""
+    if "request" in options:
+        return "; put the request in quotes"
+    return _HINTS.get(options.runs, "")
+
+
 def _parser() -> Parser:
     parser = Parser(
         prog="treadle",
         usage="treadle COMMAND ...",
-        description="A self-hosted backend for AI coding sessions: name a Git repository, ask for a change, get a pushed branch.",
+        description="A self-hosted backend for AI coding sessions:\nname a Git repository, ask for a change, get a pushed branch.",
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
     parser.add_argument("--version", action="store_const", dest="runs", const="server.cli.version:run", help="print the version")

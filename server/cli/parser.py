@@ -13,7 +13,7 @@ from server.cli.failure import ExitCode
 SESSION_HELP = "the session's id, enough of its begin or end, or `last` for the newest"
 EXIT_CODES: Mapping[ExitCode, str] = {
     ExitCode.DONE: "done",
-    ExitCode.TURN_FAILED: "the turn failed or was interrupted; nothing was found (files grep, files find); or the server had a defect",
+    ExitCode.TURN_FAILED: "the turn failed or was stopped; nothing was found; or the server's defect",
     ExitCode.REFUSED: "the request is wrong, nothing was made",
     ExitCode.UNREACHABLE: "the server cannot be reached, or cannot do it now",
     ExitCode.DETACHED: "Ctrl-C; a turn that was started goes on",

@@ -57,7 +57,7 @@ def what_to_do(refusal: int, session_id: str, data_dir: Path | None = None, *, r
     if refusal == pb.PUSH_REFUSAL_NON_FAST_FORWARD:
         return [*lines, f"the next turn merges the two: {ask}", f"or leave that branch, and go on on another one: {another}"]
     if refusal in _ELSEWHERE:
-        return [*lines, f"publish it on another branch, on which the session goes on: {another}"]
+        return [*lines, f"publish it on another branch: {another}"]
     return [*lines, f"try again: {typed(f'push {session_id}', data_dir)}"]
 
 

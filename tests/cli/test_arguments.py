@@ -43,7 +43,7 @@ def test_what_may_be_left_out_is_taken_in_order() -> None:
 @pytest.mark.parametrize(
     "words",
     [
-        "diff S --at 0", "diff S --json", "cat S x --json", "ls S --etag x", "ls S --limit 1", "ls S a b", "ls S --at 1 a b", "put S a b",
+        "diff S --json", "cat S x --json", "ls S --etag x", "ls S --limit 1", "ls S a b", "ls S --at 1 a b", "put S a b",
         "rm S a b", "cat S a b", "mv S a", "rm S", "find S x --limit 0", "get S -x dir", "nothing S", "",
     ],
 )  # fmt: skip
@@ -55,6 +55,26 @@ def test_what_would_be_ignored_is_refused_with_the_action_s_own_usage(words: str
     assert code == 2
     action = words.split()[0] if words and not words.startswith("nothing") else ""
     assert f"usage: treadle files {action or 'ACTION'} " in capsys.readouterr().err
+
+
+def test_who_names_a_file_to_put_is_told_where_it_comes_from(capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit):
+        main(["files", "put", "S", "x.txt", "/etc/hosts"])
+    assert "`< FILE`" in capsys.readouterr().err
+
+
+def test_a_diff_is_of_all_files(capsys: pytest.CaptureFixture[str]) -> None:
+    assert understood("files diff S --at 1").at == "1"
+    with pytest.raises(SystemExit):
+        main(["files", "diff", "S", "0", "1", "src"])
+    assert "all files are compared" in capsys.readouterr().err
+    assert main(["files", "diff", "S", "0", "--at", "1"]) == 2
+    assert "both say it" in capsys.readouterr().err
+
+
+def test_a_title_is_not_taken_away(capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["rename", "S", " "]) == 2
+    assert "at least one letter" in capsys.readouterr().err
 
 
 def test_what_is_no_text_is_refused_before_anybody_is_asked(capsys: pytest.CaptureFixture[str]) -> None:

@@ -53,6 +53,7 @@ async def test_a_file_is_put_moved_and_found_and_says_how_it_gets_to_the_remote(
     assert await files("cat", "sub/new.txt") == (0, "new\n", "")
     assert await files("grep", "--at", "head", "new", "sub") == (0, "sub/new.txt:1:new\n", "")
     assert "rename to sub/new.txt" in (await files("diff"))[1]
+    assert await files("diff", "--at", "1") == await files("diff", "1")
     listed = (await shared.run("history", session)).out.splitlines()
     name = json.loads((await shared.run("history", session, "--json")).out.splitlines()[0])["actorName"]
     assert [word in listed[0] for word in ("edit", f"by {name}", "current", "not pushed")] == [True] * 4
@@ -113,11 +114,15 @@ async def test_a_file_or_a_directory_is_downloaded(files: Files, tmp_path: Path)
         assert "README.md" in tar.getnames()
     code, _, err = await files("get", "no-such-file", "-o", str(there))
     assert (code, "FILE_NOT_FOUND" in err) == (2, True)
-    assert (await files("get", "-o", str(tmp_path / "no" / "where")))[0] == 2
+    nowhere = tmp_path / "no" / "where"
+    code, _, err = await files("get", "-o", str(nowhere))
+    assert (code, err.rstrip()) == (2, f"treadle: {nowhere} cannot be written: No such file or directory")
     assert (await files("get", "README.md", "-o", "/dev/null"))[0] == 0
     assert Path("/dev/null").is_char_device()
     assert {path.name for path in tmp_path.iterdir()} == {"all.tar.gz", "all.tar.gz.part"}
     assert (tmp_path / "all.tar.gz.part").read_text() == "the user's own"
+    assert await files("get", "README.md", "-o", str(tmp_path)) == (0, "", "")
+    assert (await files("cat", "README.md"))[1] == (tmp_path / "README.md").read_text()
 
 
 async def test_a_file_for_which_there_is_no_room_is_not_there(shared, session: str, tmp_path: Path) -> None:
@@ -127,7 +132,7 @@ async def test_a_file_for_which_there_is_no_room_is_not_there(shared, session: s
         "-o", str(tmp_path / "README.md"), env=shared.environment, stderr=subprocess.PIPE,
     )  # fmt: skip
     _, err = await asyncio.wait_for(process.communicate(), 60)
-    assert (process.returncode, err.decode()) == (2, f"treadle: {tmp_path / 'README.md'}: File too large\n")
+    assert (process.returncode, err.decode()) == (2, f"treadle: {tmp_path / 'README.md'} cannot be written: File too large\n")
     assert list(tmp_path.iterdir()) == []
 
 

@@ -45,7 +45,7 @@ def _add_get(files: Commands[Parser]) -> None:
         files, "get", "download a file, or a directory as an archive (tar.gz)", runs="server.cli.files.reading:get", epilog=_COMMITS
     )
     get.add_argument("path", metavar="PATH", nargs="?", default="", help="default: the repository's root")
-    get.add_argument("-o", "--output", metavar="FILE", help="write it there (default: to standard output)")
+    get.add_argument("-o", "--output", metavar="FILE", help="write it there, or into this directory (default: to standard output)")
     get.add_argument("--zip", action="store_true", help="a zip file in place of a tar.gz")
     _add_at(get)
     add_connection(get)
@@ -73,6 +73,7 @@ def _add_diff(files: Commands[Parser]) -> None:
     when = "a number of its `history`, a turn's id, a commit or head"
     diff.add_argument("since", metavar="FROM", nargs="?", default="", help=f"{when} (default: before the newest commit)")
     diff.add_argument("until", metavar="TO", nargs="?", default="", help="the same (default: the newest commit)")
+    diff.add_argument("--at", metavar="FROM", default="", help="the same as FROM: from then to the newest commit")
     add_connection(diff)
 
 

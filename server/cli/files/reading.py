@@ -8,7 +8,7 @@ import secrets
 import sys
 from collections.abc import AsyncIterator, Iterator
 from contextlib import contextmanager
-from pathlib import Path
+from pathlib import Path, PurePosixPath
 from typing import BinaryIO
 
 from server.cli.connection import connected
@@ -34,6 +34,8 @@ def get(options: argparse.Namespace) -> ExitCode:
 
 def diff(options: argparse.Namespace) -> ExitCode:
     """Errors: CommandFailed."""
+    if options.at and options.since:
+        raise CommandFailed(f"from when? {options.since} and --at {options.at} both say it", ExitCode.REFUSED)
     asyncio.run(_diff(options))
     return ExitCode.DONE
 
@@ -47,7 +49,7 @@ async def _diff(options: argparse.Namespace) -> None:
     async with connected(options) as connection:
         if not options.until:
             await say_if_live(connection, options.session)
-        patch = connection.treadle.files(options.session).patch(options.since, options.until)
+        patch = connection.treadle.files(options.session).patch(options.since or options.at, options.until)
         await (_show_patch(patch) if sys.stdout.isatty() else _out(patch))
 
 
@@ -55,20 +57,29 @@ async def _get(options: argparse.Namespace) -> None:
     async with connected(options) as connection:
         files = connection.treadle.files(options.session)
         if options.path and not options.zip and await _is_file(files, options):
-            content = files.read(options.path, at=options.at)
+            content, archive = files.read(options.path, at=options.at), ""
         else:
             if not options.output and sys.stdout.isatty():
                 raise CommandFailed("an archive is nothing for a terminal: name a file with `-o FILE`, or use `> FILE`", ExitCode.REFUSED)
             if not options.at:
                 await say_if_live(connection, options.session)
             packed = pb.ARCHIVE_FORMAT_ZIP if options.zip else pb.ARCHIVE_FORMAT_TAR_GZ
-            content = files.archive(options.path, at=options.at, format=packed)
+            content, archive = files.archive(options.path, at=options.at, format=packed), ".zip" if options.zip else ".tar.gz"
         if not options.output:
             await _out(content)
             return
-        with _whole_or_not(Path(options.output)) as file:
+        with _whole_or_not(_place(options, archive=archive)) as file:
             async for chunk in content:
                 file.write(chunk)
+
+
+def _place(options: argparse.Namespace, *, archive: str) -> Path:
+    """Into a directory it goes by its own name, as `cp` does it."""
+    output = Path(options.output)
+    if not output.is_dir():
+        return output
+    name = PurePosixPath(options.path).name or options.session
+    return output / f"{name}{archive}"
 
 
 async def _is_file(files: AsyncFiles, options: argparse.Namespace) -> bool:
@@ -94,7 +105,7 @@ def _whole_or_not(path: Path) -> Iterator[BinaryIO]:
                 partial.unlink(missing_ok=True)
             raise
     except OSError as error:
-        raise CommandFailed(f"{error.filename or path}: {error.strerror}", ExitCode.REFUSED) from None
+        raise CommandFailed(f"{path} cannot be written: {error.strerror}", ExitCode.REFUSED) from None
 
 
 async def _show_patch(chunks: AsyncIterator[bytes]) -> None:
