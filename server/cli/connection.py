@@ -22,6 +22,18 @@ RETRY = Retry(first_seconds=0.2, unanswered_seconds=0, away_seconds=120)
 """A server that never answered is not there, which a person wants to know at once; one that did comes back."""
 
 
+_OPTIONS = {
+    "allowed_hosts": "--allow-host",
+    "base_branch": "--base",
+    "branch": "--branch",
+    "onto_new_branch": "--branch",
+    "recursive": "--recursive",
+    "repository_url": "--repo",
+    "request_id": "--request-id",
+}
+"""Fields of requests, as the command line has them."""
+
+
 @dataclass(frozen=True)
 class Target:
     """Where the server is and who calls."""
@@ -66,7 +78,7 @@ def find_target(options: argparse.Namespace) -> Target:
     named_by, address = next(((by, address) for by, address in named.items() if address), ("", ""))
     if not address:
         raise CommandFailed(
-            f"no server is known: {data_dir / 'address'} is not there\n"
+            f"no server runs here: {data_dir / 'address'} is not there\n"
             f"  start one with `{typed('up', data_dir)}`, or name one with --server or TREADLE_ADDRESS",
             ExitCode.UNREACHABLE,
         )
@@ -110,15 +122,25 @@ def explain(error: TreadleError, target: Target) -> CommandFailed:
         said = f"the server at {target.address} cannot do it now: {error.message}\n  reason {error.reason or error.code.name}"
         return CommandFailed(said, ExitCode.UNREACHABLE)
     if isinstance(error, Unavailable):
-        said = f"the server at {target.address} cannot be reached: {error.message}\n  {_why_not(target)}"
+        # gRPC's own words tell every address and every layer that it tried.
+        why = "nothing answers there" if "Connection refused" in error.message else error.message
+        said = f"the server at {target.address} cannot be reached: {why}\n  {_why_not(target)}"
         return CommandFailed(said, ExitCode.UNREACHABLE)
     if isinstance(error, CallFailed):
         facts = [f"reason {error.reason}" if error.reason else error.code.name]
         facts += [f"field {violation.field}" for violation in error.violations]
         exit_code = ExitCode.TURN_FAILED if isinstance(error, ServerDefect) else ExitCode.REFUSED
-        lines = [error.message, *advice(error.reason, error.metadata, target.data_dir), ", ".join(facts)]
+        lines = [_as_options(error), *advice(error.reason, error.metadata, target.data_dir), ", ".join(facts)]
         return CommandFailed("\n  ".join(lines), exit_code)
     return CommandFailed(str(error), ExitCode.REFUSED if isinstance(error, ConfigurationError) else ExitCode.TURN_FAILED)
+
+
+def _as_options(error: CallFailed) -> str:
+    """What is wrong with a field, as the command line names it."""
+    for violation in error.violations:
+        if (option := _OPTIONS.get(violation.field)) and error.message.startswith(f"{violation.field}: "):
+            return option + error.message.removeprefix(violation.field)
+    return error.message
 
 
 def _why_not(target: Target) -> str:

@@ -25,6 +25,8 @@ from treadle.session.v1.event_pb2 import SESSION_STATE_FAILED, SESSION_STATE_IDL
 from treadle.session.v1.session_pb2 import Session
 
 _PAGE = 200
+_LAST_EVENTS = 50
+"""The end of a failed turn is among the newest ones."""
 _RESTING = (SESSION_STATE_IDLE, SESSION_STATE_FAILED)
 _STATE_STYLES = {"idle": "green", "failed": "red"}
 
@@ -42,7 +44,7 @@ def run(options: argparse.Namespace) -> ExitCode:
 
 def show(options: argparse.Namespace) -> ExitCode:
     """Errors: CommandFailed."""
-    session = asyncio.run(_session(options))
+    session, why = asyncio.run(_session(options))
     if options.json:
         print(MessageToJson(session, indent=None))
         return ExitCode.DONE
@@ -58,6 +60,8 @@ def show(options: argparse.Namespace) -> ExitCode:
     for name, value in facts.items():
         if value:
             screen.label(name, value)
+    if why and why != session.push_message:
+        screen.label("failed", why, "red")
     for name, value in sorted(session.labels.items()):
         screen.label("label", f"{name}={value}")
     if session.open_request_ids:
@@ -67,6 +71,8 @@ def show(options: argparse.Namespace) -> ExitCode:
 
 def rename(options: argparse.Namespace) -> ExitCode:
     """Errors: CommandFailed."""
+    if not options.title.strip():
+        raise CommandFailed("a title has at least one letter", ExitCode.REFUSED)
     renamed = asyncio.run(_rename(options))
     Screen().parts((renamed.session_id, "bold"), (f"  {renamed.title}", ""), hang=2)
     return ExitCode.DONE
@@ -80,9 +86,14 @@ def delete(options: argparse.Namespace) -> ExitCode:
     return ExitCode.DONE
 
 
-async def _session(options: argparse.Namespace) -> Session:
+async def _session(options: argparse.Namespace) -> tuple[Session, str]:
+    """The session, and why its last turn failed."""
     async with connected(options) as connection:
-        return await connection.treadle.get_session(options.session)
+        session, why = await connection.treadle.get_session(options.session), ""
+        if session.state == SESSION_STATE_FAILED:
+            async for event in connection.treadle.list_events(session.session_id, after_seq=max(0, session.last_seq - _LAST_EVENTS)):
+                why = event.proto.turn_completed.message or why
+        return session, why
 
 
 async def _rename(options: argparse.Namespace) -> Session:

@@ -342,7 +342,7 @@ class SnapshotNotFound(KernelError):
     def __init__(self, named: str) -> None:
         super().__init__(
             f"snapshot {named!r} does not exist; say the number of one, its commit, the id of a turn that has ended, 0 for the "
-            "beginning, or head (ListSnapshots, `treadle history`)",
+            "beginning, or head (`treadle history` lists them)",
             snapshot=named,
         )
 

@@ -217,7 +217,9 @@ class Files:
             raise InvalidField("page_token", "is not one of this call's")
         if not at and not behind and (workspace := await self._live.workspace(session)) is not None:
             if recursive:
-                raise InvalidField("recursive", "a turn runs, and its workspace is listed one directory at a time; or ask at=head")
+                raise InvalidField(
+                    "recursive", "a turn runs, and its workspace is listed one directory at a time; or ask for what is committed, `head`"
+                )
             return await self._live.listing(workspace, path, after=page_token, limit=limit), ""
         if page_token and not behind:
             raise InvalidField("page_token", "is not one of this call's, or of a turn's workspace that is gone: list it anew")

@@ -121,7 +121,7 @@ class _Target:
         """Errors: InvalidField."""
         head = given or (self.session.branch if self.session else "")
         if not head:
-            raise InvalidField("head", "which branch? name one, or a session that has one")
+            raise InvalidField("head", "which branch? name one, or a session that has one: its first turn makes it")
         return _ref("head", head)
 
     def idle(self) -> None:
@@ -190,7 +190,7 @@ class Hosting:
             raise RequestTooLarge("data", size=len(change.data), limit=MAX_FILE_BYTES)
         branch = change.branch or (target.session.branch if target.session else "")
         if not branch:
-            raise InvalidField("branch", "which branch? name one, or a session that has one")
+            raise InvalidField("branch", "which branch? name one, or a session that has one: its first turn makes it")
         message = _text("message", change.message, MAX_MESSAGE) or f"{'Delete' if change.data is None else 'Update'} {change.path}"
         wanted = replace(change, path=_path(change.path), branch=_ref("branch", branch), message=message)
         if wanted.sha or change.data is None:

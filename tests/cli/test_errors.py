@@ -13,7 +13,7 @@ from server.api.status import status_of
 from server.cli.connection import Target, explain
 from server.cli.failure import ExitCode
 from server.cli.program import typed
-from server.kernel.errors import KernelError, ShuttingDown, StoreUnavailable, TurnActive
+from server.kernel.errors import InvalidField, KernelError, ShuttingDown, StoreUnavailable, TurnActive
 from treadle_client.errors import failure_of
 
 
@@ -36,6 +36,12 @@ def test_an_edit_between_two_states_is_tried_again() -> None:
     told = str(explain(failure_of(refused(TurnActive("s", "t", edit=True))), Target("127.0.0.1:7433", "key", Path("/data"))))
     assert "try again in a moment" in told
     assert not any(word in told for word in ("send s", "resume s", "interrupt s"))
+
+
+def test_a_field_is_named_as_the_option_that_it_came_from() -> None:
+    error = InvalidField("onto_new_branch", "letters only")
+    told = str(explain(failure_of(refused(error)), Target("127.0.0.1:7433", "key", Path("/data"))))
+    assert told.startswith("--branch: letters only\n")
 
 
 async def test_a_busy_session_gets_the_two_commands_that_help(shared, find_session) -> None:

@@ -158,11 +158,12 @@ async def test_a_request_without_quotes_is_told_so(shared) -> None:
     assert "usage: treadle run" in ended.err
 
 
-async def test_a_failed_turn_is_exit_code_1(shared) -> None:
+async def test_a_failed_turn_is_exit_code_1(shared, find_session) -> None:
     ended = await shared.run("run", "--repo", shared.sample_url, "--model", "no-such.jsonl", "Fail")
     assert ended.code == 1
     assert "there is no recording 'no-such.jsonl'; bundled are approvals, first-session" in ended.out
     assert "Errno" not in ended.out
+    assert "failed there is no recording 'no-such.jsonl'" in " ".join((await shared.run("show", find_session(ended.out))).out.split())
 
 
 async def test_a_model_for_an_agent_that_calls_none_is_refused_before_anything_is_made(shared) -> None:
