@@ -179,7 +179,6 @@ async def test_only_what_is_signed_is_taken_and_not_twice_under_one_id(world: Wo
         ("pull_request", b"payload=%7B%7D"),
         ("pull_request", {"number": 1}),
         ("push", []),
-        ("installation", {}),
         ("installation", endless),
     ):
         status, said = await world.post(event, body)
