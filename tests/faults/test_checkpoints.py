@@ -17,7 +17,7 @@ from support.log_checker import check_log
 from support.nursery import Nursery
 from support.postgres import open_directory
 from support.seaweedfs import S3Server
-from support.treadle import Client, Killable, connected, error_info, events_of, in_process, recording, settings_for
+from support.treadle import Client, Killable, branch_of, connected, error_info, events_of, in_process, recording, settings_for
 
 from server.config import Settings
 from server.embedded.postgres_home import DatabaseUrls
@@ -156,3 +156,47 @@ async def test_what_a_lost_machine_had_done_is_published_up_to_its_last_checkpoi
             assert await read(client, session_id, "one.txt", at="") == b"1\n"
     finally:
         await first.stop()
+
+
+@pytest.mark.parametrize("gone_on", [True, False])
+async def test_what_a_lost_machine_had_done_after_its_checkpoint_is_published_when_it_comes_back(
+    kept_in: Any, server_data_dir: Path, second_dir: Path, tmp_path: Path, git_server: GitServer, nursery: Nursery, *, gone_on: bool
+) -> None:
+    first = Killable(kept_in(server_data_dir), tmp_path / "first.log", nursery=nursery)
+    try:
+        await first.start()
+        async with connected(first.address, first.key) as client:
+            async with aclosing(working(client, git_server, "two.txt")) as events:
+                seen = [event async for event in events]
+            session_id = seen[0].session_id
+            async with asyncio.timeout(20):
+                while not (newest := (await snapshots(client, session_id))[0]).stored:
+                    await asyncio.sleep(0.02)
+        await first.stop(kill=True)
+    finally:
+        await first.stop()
+    (written,) = server_data_dir.rglob("two.txt")
+    written.with_name("later.txt").write_text("later\n")
+    away = server_data_dir.with_name("away")
+    server_data_dir.rename(away)
+    async with in_process(kept_in(second_dir)) as (_, client):
+        end = (await events_of(client.resume(session_id)))[-1].turn_completed
+        assert (end.code, end.commit) == (event_pb2.TURN_CODE_WORKER_LOST, newest.commit)
+        if gone_on:
+            await client.run(session_id=session_id, prompt="go on", provider="replay", model="next.jsonl")
+    if server_data_dir.exists():
+        shutil.rmtree(server_data_dir)
+    away.rename(server_data_dir)
+    branch = f"{branch_of(seen)}-turn-1" if gone_on else branch_of(seen)
+    async with in_process(kept_in(server_data_dir)) as (server, client), asyncio.timeout(40):
+        # A session at rest has nothing to follow.
+        while await server.launcher.leftovers():
+            await asyncio.sleep(0.05)
+        told = [event.git_updated for event in await client.log(session_id) if event.HasField("git_updated") and not event.turn_id]
+    assert [(each.action, each.branch, each.sha) for each in told] == [
+        (event_pb2.GIT_ACTION_COMMITTED, branch, told[0].sha), (event_pb2.GIT_ACTION_PUSHED, branch, told[0].sha),
+    ]  # fmt: skip
+    assert told[0].files_changed == 1
+    bare = git_server.root / "acme/app.git"
+    assert git(bare, "rev-parse", branch, f"{branch}^").split() == [told[0].sha, newest.commit]
+    assert git(bare, "show", f"{branch}:later.txt") == "later"

@@ -25,7 +25,8 @@ class Leftover(StrEnum):
     NEEDED = "NEEDED"
     """Its turn goes on, here or at a replica that shares the directory; one that does not will end the turn without them."""
     KEPT = "KEPT"
-    """The turn ended without its workspace being imported: nobody shall write there any more, and the work is still to be published."""
+    """The turn ended without its workspace being imported, or with a checkpoint while this machine was lost: nobody shall write there any
+    more, and the work is still to be published."""
     NOBODYS = "NOBODYS"
     """The turn ended with its workspace imported, or does not exist."""
 

@@ -62,7 +62,20 @@ async def publish(drive: Drive) -> None:
         await _push(drive)
     if drive.turn.commit and not drive.turn.snapshot_state:
         await _keep(drive)
-    await end(drive, drive.turn.outcome or outcome)
+    await end(drive, drive.turn.outcome or outcome, imported=drive.turn.imported and not await _is_elsewhere(drive))
+
+
+async def _is_elsewhere(drive: Drive) -> bool:
+    """Whether the worker's files are on another machine. Should it come back, they hold what no checkpoint has, so they are not imported
+    yet: the server there publishes them (rescue.py)."""
+    if not drive.turn.attempt:
+        return False
+    launcher = drive.ports.launcher
+    try:
+        await launcher.live(drive.worker_id)
+    except WorkerLost:
+        return drive.worker_id not in await launcher.leftovers()
+    return False
 
 
 async def _import(drive: Drive) -> None:
@@ -104,13 +117,14 @@ async def _import(drive: Drive) -> None:
 async def _last_checkpoint(drive: Drive, lost: WorkerLost) -> tuple[Imported, str]:
     """What there is of the work of a worker whose files are gone, and a sentence for its user."""
     kept = await patiently(partial(drive.ports.history.checkpoint, drive.turn))
+    unless = ", unless that machine comes back: then it is published too" if await _is_elsewhere(drive) else ""
     if kept is None or kept.created_at is None:
-        return Imported(None, ""), f"{lost.message}; what it did is lost"
+        return Imported(None, ""), f"{lost.message}; what it did is lost{unless}"
     at = f"the checkpoint of {kept.created_at:%H:%M:%S} UTC (snapshot {kept.number})"
     if why := await _brought(drive, kept.commit, lost):
         again = f"to go on from it later: treadle restore {drive.session.id} --at {kept.number}"
         return Imported(None, ""), f"{lost.message}; there is {at} of its work, which cannot be had now: {why}; {again}"
-    return Imported(kept.commit, ""), f"{lost.message}; its work is kept up to {at}; what it did after that is lost"
+    return Imported(kept.commit, ""), f"{lost.message}; its work is kept up to {at}; what it did after that is lost{unless}"
 
 
 async def _brought(drive: Drive, commit: str, lost: WorkerLost) -> str:
@@ -380,8 +394,8 @@ async def _keep(drive: Drive) -> None:
     )
 
 
-async def end(drive: Drive, outcome: Outcome, *facts: Fact) -> None:
-    """One terminal event, the last that carries this turn's id, after `facts`."""
+async def end(drive: Drive, outcome: Outcome, *facts: Fact, imported: bool | None = None) -> None:
+    """One terminal event, the last that carries this turn's id, after `facts`. `imported`: whether what its worker left is nobody's."""
     ended = replace(drive.turn, state=outcome.status, outcome=outcome, ended_at=now())
     await drive.step(
         "end",
@@ -391,6 +405,7 @@ async def end(drive: Drive, outcome: Outcome, *facts: Fact) -> None:
         state=outcome.status,
         outcome=outcome,
         ended_at=ended.ended_at,
+        imported=drive.turn.imported if imported is None else imported,
     )
 
 
