@@ -4,7 +4,10 @@ from __future__ import annotations
 
 import argparse
 import asyncio
+import os
+import select
 import shutil
+import signal
 import sys
 import tempfile
 from collections.abc import Awaitable, Callable
@@ -30,10 +33,8 @@ _Change = Callable[[AsyncFiles], Awaitable[pb.EditFilesResponse]]
 
 def put(options: argparse.Namespace) -> ExitCode:
     """Errors: CommandFailed."""
-    if sys.stdin.isatty():
-        aside("type the content, and end it with Ctrl-D on a line of its own; for a file of yours: `< FILE`")
-    # Read here, where Ctrl-C ends the command at once.
-    content = sys.stdin.buffer.read(_AT_ONCE + 1)
+    # Read here and in no thread, so that Ctrl-C ends the command at once.
+    content = _typed() if sys.stdin.isatty() else sys.stdin.buffer.read(_AT_ONCE + 1)
     if len(content) <= _AT_ONCE:
         return _edit(options, edits.write(options.path, content, expected_etag=options.etag))
     with ExitStack() as stack:
@@ -60,6 +61,28 @@ def rm(options: argparse.Namespace) -> ExitCode:
 def mkdir(options: argparse.Namespace) -> ExitCode:
     """Errors: CommandFailed."""
     return _edit(options, edits.make_directory(options.path))
+
+
+def _typed() -> bytes:
+    """At a terminal, to the Ctrl-D. A Ctrl-C just before a `read` would not end it: it wakes a `select`, whenever it comes."""
+    aside("type the content, and end it with Ctrl-D on a line of its own; for a file of yours: `< FILE`")
+    content = b""
+    woken, waking = os.pipe()
+    os.set_blocking(waking, False)
+    before = signal.set_wakeup_fd(waking)
+    try:
+        while len(content) <= _AT_ONCE:
+            ready, _, _ = select.select([sys.stdin, woken], [], [])
+            if sys.stdin in ready:
+                line = os.read(sys.stdin.fileno(), 65536)
+                if not line:
+                    break
+                content += line
+    finally:
+        signal.set_wakeup_fd(before)
+        os.close(woken)
+        os.close(waking)
+    return content
 
 
 def _whole(begun: bytes, stack: ExitStack) -> IO[bytes]:
