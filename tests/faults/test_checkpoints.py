@@ -21,7 +21,7 @@ from support.treadle import Client, Killable, branch_of, connected, error_info, 
 
 from server.config import Settings
 from server.embedded.postgres_home import DatabaseUrls
-from server.kernel.supervisor import checkpoint
+from server.kernel.supervisor import checkpoint, publish
 from treadle.file.v1.file_service_pb2 import ReadFileRequest
 from treadle.file.v1.file_service_pb2_grpc import FileServiceStub
 from treadle.session.v1 import event_pb2
@@ -105,10 +105,19 @@ async def snapshots(client: Client, session_id: str) -> list[Snapshot]:
 async def test_a_running_turn_can_be_read_and_forked_as_of_its_checkpoints(
     kept_in: Any, server_data_dir: Path, git_server: GitServer, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    defects = [RuntimeError("a defect")]
+
+    async def read_back(*of: Any) -> Any:
+        if defects:
+            raise defects.pop()
+        return await publish.read_back(*of)
+
     monkeypatch.setattr(checkpoint, "PAUSES", 0)
+    monkeypatch.setattr(checkpoint, "read_back", read_back)  # the first one fails, and stops nothing
     async with in_process(kept_in(server_data_dir)) as (_, client):
         async with aclosing(working(client, git_server, "two.txt")) as events:
             seen = [event async for event in events]
+        assert not defects
         session_id, sha = seen[0].session_id, seen[-1].git_updated.sha
         newest, *older = await snapshots(client, session_id)
         assert (newest.kind, newest.commit, newest.turn_id) == (SNAPSHOT_KIND_CHECKPOINT, sha, seen[0].turn_id)

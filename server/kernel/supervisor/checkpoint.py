@@ -8,7 +8,7 @@ from functools import partial
 
 import structlog
 
-from server.kernel.errors import StorageExhausted, WorkerLost, WorkspaceFailed
+from server.kernel.errors import Fenced, StorageExhausted, WorkerLost, WorkspaceFailed
 from server.kernel.finish import Finishing
 from server.kernel.history import NewSnapshot, Snapshot, SnapshotKind
 from server.kernel.ports.turn_store import Changes
@@ -48,6 +48,10 @@ async def keep_checkpoints(drive: Drive) -> None:
                 return
             except (WorkspaceFailed, StorageExhausted) as error:
                 log.warning("checkpoint.not_taken", error=error.message)
+            except Fenced:
+                raise
+            except Exception:  # the turn's owner: a defect here is logged, and ends no turn
+                log.exception("checkpoint.failed")
             pause = max(drive.limits.checkpoint_seconds, PAUSES * (time.monotonic() - began))
     finally:
         await finishing.finished()
