@@ -147,6 +147,7 @@ async def test_files_of_a_workspace_are_read_and_edited_while_its_container_work
     pushed = pushed_files(bare, branch_of(seen))
     assert pushed == {
         "own": "agent",
+        "new/.gitkeep": "",  # of the user's empty directory
         "new/a.txt": "user\nand the agent",
         "new/deeper/b.txt": "b",
         "go": "seen by the agent",
