@@ -469,7 +469,7 @@ ATTACKS: dict[str, tuple[Attack, set[str]]] = {
     "inject a keystroke": (lambda _: writes("/dev/tty"), {"ENXIO"}),
     "read the kernel's log": (lambda _: reads("/dev/kmsg"), {"ENOENT"}),
     "fill the memory with files": (lambda _: fills("/dev/shm/full", 65 * 1024**2), {"ENOSPC"}),
-    "fill the memory with files in /tmp": (lambda _: fills("/tmp/full", 513 * 1024**2), {"ENOSPC"}),
+    "fill the memory with files in /tmp": (lambda _: fills("/tmp/treadle-full", 513 * 1024**2), {"ENOSPC"}),
     "take more memory than allowed": (
         lambda _: in_a_child(lambda: len(bytearray(b"x" * 1100 * 1024**2)) > 0),
         {"MemoryError"},
