@@ -128,7 +128,8 @@ async def world(
         vault_key=base64.b64encode(os.urandom(32)).decode(),
     )
     async with in_process(settings) as (server, client):
-        gateway = Gateway(listen="127.0.0.1:0", upstream=client.address, admin="")
+        # A test sends more at once than a host does; test_guards.py has the limit.
+        gateway = Gateway(listen="127.0.0.1:0", upstream=client.address, admin="", webhooks_per_second=200)
         async with embedded_gateway(program, gateway, passable / "gateway") as address, aiohttp.ClientSession() as http:
             await put_token(client, git_server, TOKEN)
             yield World(server, client, git_server, fake, http, f"http://{address}", database, settings)
