@@ -242,7 +242,7 @@ async def test_on_a_terminal_words_go_on_in_the_next_line(shared) -> None:
 @pytest.mark.parametrize(
     "arguments",
     [
-        ["sessions", "--server", "127.0.0.1:1"],
+        ["sessions", "--server", "[0000:0000:0000:0000:0000:0000:0000:0001]:1"],
         ["run", "--repo", "https://x/y", "not", "in", "quotes,", "and", "so", "many", "words", "that", "they", "do", "not", "fit"],
     ],
 )
