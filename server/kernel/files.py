@@ -534,13 +534,17 @@ class Files:
     async def _brought(self, state: State) -> bool:
         """See Retrieval.ensure. What another server made a moment ago is on its way into the object store: it is waited for."""
         until = time.monotonic() + _ON_ITS_WAY_SECONDS
+        arrived = False
         while True:
             try:
                 return await self._retrieval.ensure(state.session, state.commit)
             except SnapshotUnavailable:
-                if time.monotonic() > until or not await self._on_its_way(state):
+                if arrived or time.monotonic() > until:
                     raise
-            await asyncio.sleep(_LOOK_SECONDS)
+            # Nothing on its way may also mean that it has come since it was looked for, so that it is there the next time.
+            arrived = not await self._on_its_way(state)
+            if not arrived:
+                await asyncio.sleep(_LOOK_SECONDS)
 
     async def _on_its_way(self, state: State) -> bool:
         chain = await self._history.chain(state.session.tenant_id, state.session.id, state.commit)

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import tempfile
 from collections.abc import Sequence
 from pathlib import Path
 from weakref import WeakValueDictionary
@@ -25,6 +24,7 @@ from server.kernel.history import Snapshot
 from server.kernel.ports.history_store import HistoryStore
 from server.kernel.ports.object_store import ObjectStore
 from server.kernel.ports.repositories import Repositories, Repository
+from server.kernel.scratch import scratch_directory
 from server.kernel.session import Session
 
 log = structlog.get_logger()
@@ -88,15 +88,12 @@ class Retrieval:
         if not snapshot.stored:
             raise SnapshotUnavailable(snapshot.commit, "the server that made it has not put it into the object store yet")
         try:
-            folder = await asyncio.to_thread(tempfile.TemporaryDirectory, dir=self._scratch)
-        except OSError as error:
-            raise SnapshotUnavailable(snapshot.commit, f"no room for a bundle: {error.strerror}") from error
-        try:
-            bundle = Path(folder.name) / "snapshot.bundle"
-            await self._download(snapshot, bundle)
-            await self._repositories.restore(
-                repository, session_id=snapshot.session_id, bundle=bundle, base=snapshot.parent, head=snapshot.commit
-            )
+            async with scratch_directory(self._scratch) as folder:
+                bundle = folder / "snapshot.bundle"
+                await self._download(snapshot, bundle)
+                await self._repositories.restore(
+                    repository, session_id=snapshot.session_id, bundle=bundle, base=snapshot.parent, head=snapshot.commit
+                )
         except ObjectStoreUnavailable as error:
             raise SnapshotUnavailable(snapshot.commit, error.message) from error
         except (ObjectNotFound, ObjectCorrupt) as error:
@@ -104,8 +101,6 @@ class Retrieval:
             raise SnapshotDamaged(snapshot.commit, error.message) from error
         except (WorkspaceFailed, OSError) as error:
             raise SnapshotUnavailable(snapshot.commit, str(error)) from error
-        finally:
-            await asyncio.to_thread(folder.cleanup)
 
     async def _download(self, snapshot: Snapshot, into: Path) -> None:
         """The whole of it; nobody looks at it before the store has said that it is what was stored."""

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import hashlib
-import tempfile
 import time
 from collections.abc import Awaitable, Callable
 from datetime import UTC, datetime, timedelta
@@ -18,6 +17,7 @@ from server.kernel.ports.history_store import HistoryStore
 from server.kernel.ports.object_store import ObjectStore, StoredObject
 from server.kernel.ports.repositories import Repositories, Repository
 from server.kernel.ports.turn_store import TurnStore
+from server.kernel.scratch import scratch_directory
 
 SNAPSHOTS_PER_SWEEP = 20
 WAITING = 1000
@@ -148,19 +148,16 @@ async def store_bundle(
     database has is the snapshot. `announce` is told the key before there is anything. Repeatable.
     Errors: ObjectStoreUnavailable, WorkspaceFailed."""
     try:
-        folder = await asyncio.to_thread(tempfile.TemporaryDirectory, dir=scratch)
+        async with scratch_directory(scratch) as folder:
+            bundle = folder / "snapshot.bundle"
+            await repositories.bundle(repository, session_id=session_id, base=base, head=head, into=bundle)
+            digest = await asyncio.to_thread(_sha256, bundle)
+            key = f"{repository.tenant_id}/{session_id}/{name}-{digest}.bundle"
+            if announce is not None:
+                await announce(key)
+            return await objects.put(key, bundle)
     except OSError as error:
-        raise WorkspaceFailed(f"no room for a bundle: {error.strerror}") from error
-    try:
-        bundle = Path(folder.name) / "snapshot.bundle"
-        await repositories.bundle(repository, session_id=session_id, base=base, head=head, into=bundle)
-        digest = await asyncio.to_thread(_sha256, bundle)
-        key = f"{repository.tenant_id}/{session_id}/{name}-{digest}.bundle"
-        if announce is not None:
-            await announce(key)
-        return await objects.put(key, bundle)
-    finally:
-        await asyncio.to_thread(folder.cleanup)
+        raise WorkspaceFailed(f"a bundle cannot be kept here: {error.strerror or error}") from error
 
 
 def _sha256(path: Path) -> str:

@@ -19,6 +19,7 @@ import structlog
 from support.git_server import GitServer
 from support.git_server import git_server as serving
 from support.treadle import Client, branch_of, error_info, in_process, kinds, pushed_files, recording, settings_for
+from support.tree import contents
 
 from server.embedded.postgres_home import DatabaseUrls
 from server.telemetry import configure_logging
@@ -85,8 +86,8 @@ async def test_a_private_repository_is_worked_on_with_a_stored_token_which_is_se
     whole = b"".join(event.SerializeToString() for event in await client.log(events[0].session_id))
     assert TOKEN.encode() not in whole + await everything_in(database)
     assert TOKEN not in log.getvalue()
-    for file in server_data_dir.rglob("*"):
-        assert not file.is_file() or TOKEN.encode() not in file.read_bytes(), file
+    for file, content in contents(server_data_dir):
+        assert TOKEN.encode() not in content, file
 
     await call(client, "DeleteCredential", pb.DeleteCredentialRequest(credential_id=stored.credential_id))
     session_id = events[0].session_id

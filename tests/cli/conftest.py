@@ -17,6 +17,7 @@ from pathlib import Path
 import pytest
 from support.git_server import git
 from support.postgres import open_directory
+from support.tree import entries
 
 # Started by a shell's `&`, a test run has SIGINT ignored, and so would all that it starts.
 if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
@@ -168,7 +169,7 @@ class Home:
         return found
 
     def sockets(self) -> list[Path]:
-        return [path for path in self.data_dir.rglob("*") if stat.S_ISSOCK(path.lstat().st_mode)]
+        return [path for path, status in entries(self.data_dir) if stat.S_ISSOCK(status.st_mode)]
 
     def pushed(self, branch: str) -> list[str]:
         """The files on a branch of the sample repository."""

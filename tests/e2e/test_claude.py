@@ -18,6 +18,7 @@ from support.fake_anthropic import Cut, FakeAnthropic, fake_anthropic, say, thin
 from support.git_server import GitServer, git
 from support.sandbox import require_sandbox
 from support.treadle import Client, branch_of, error_info, events_of, in_process, kinds, pushed_files, settings_for
+from support.tree import contents
 from support.workers import alive, eventually, processes_with
 
 from server.embedded.postgres_home import DatabaseUrls
@@ -134,8 +135,8 @@ async def test_the_whole_job_and_no_key_anywhere(
     assert KEY.encode() not in b"".join(event.SerializeToString() for event in events)
     # The worker's files go a moment after the turn's end.
     await eventually(lambda: not [*server_data_dir.glob("workers/*"), *server_data_dir.glob("workers/.gone-*")], limit=30)
-    for path in [*server_data_dir.rglob("*"), *bare.rglob("*")]:
-        assert not path.is_file() or KEY.encode() not in path.read_bytes(), path
+    for path, content in (*contents(server_data_dir), *contents(bare)):
+        assert KEY.encode() not in content, path
     assert KEY not in git(bare, "log", "--all", "-p")
     assert not await _key_in_database(database)
 

@@ -15,6 +15,7 @@ import grpc
 from pydantic import SecretStr
 from support.git_server import GitServer, git
 from support.treadle import Client, connected, error_info, events_of, in_process, recording, settings_for
+from support.tree import contents
 
 from server.config import Settings
 from server.embedded.postgres_home import DatabaseUrls
@@ -139,9 +140,7 @@ async def test_no_secret_of_the_server_is_anywhere(
         "database": await _dump(database.owner),
     }
     key_file = server_data_dir / "api-key"
-    for path in server_data_dir.rglob("*"):
-        if path.is_file() and path != key_file:
-            places[str(path)] = path.read_bytes()
+    places |= {str(path): content for path, content in contents(server_data_dir) if path != key_file}
     for place, content in places.items():
         for secret in (CANARY, key):
             assert secret.encode() not in content, f"{secret[:6]}… is in {place}"

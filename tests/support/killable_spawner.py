@@ -26,6 +26,8 @@ STEPS = (
     (Containers, "start", "answer"),
     (Containers, "wait", "wait"),
     (FirstProcess, "kill", "kill"),
+    # Where a spawner has just begun, it may be asked to end a container before it has seen its first process.
+    (Engine, "kill", "kill"),
     (Slot, "record", "record"),
     (Engine, "remove", "remove"),
 )
