@@ -10,11 +10,11 @@ import asyncio
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
 from datetime import datetime
-from pathlib import Path
 
-from server.git.command import Completed, Git, GitFailed
+from server.git.command import OUTPUT_LIMIT
 from server.git.loose import Loose, loose
 from server.git.manifest import Changes
+from server.git.objects import Reader
 from server.git.refs import commit_id
 from server.git.tree_object import EXECUTABLE, FILE, LINK, TREE, Node, dump, parse
 from server.kernel.errors import WorkspaceFailed
@@ -37,20 +37,17 @@ class _Directory:
 class Growth:
     """A tree that changes from commit to commit; what it needs is opened before."""
 
-    git: Git
-    mirror: Path
     new: list[Loose] = field(default_factory=list)
     """The objects that were made."""
     _top: _Directory = field(default_factory=lambda: _Directory({}))
 
-    async def open(self, tree: str, paths: Iterable[bytes]) -> None:
+    async def open(self, reader: Reader, tree: str, paths: Iterable[bytes]) -> None:
         """Read the directories of `tree` that lead to these paths, as many as there are. Errors: GitFailed."""
         wanted = await asyncio.to_thread(lambda: {folder for path in paths for folder in _folders(path)})
         level = {b"": tree}
         while level:
-            ids = list(dict.fromkeys(level.values()))
-            told = await self.git.run("cat-file", "--batch", git_dir=self.mirror, stdin="".join(f"{each}\n" for each in ids).encode())
-            level = await asyncio.to_thread(self._take, level, _trees(told, len(ids)), wanted)
+            contents = await reader.small(set(level.values()), kind="tree", limit=OUTPUT_LIMIT)
+            level = await asyncio.to_thread(self._take, level, contents, wanted)
 
     def _take(self, level: dict[bytes, str], contents: dict[str, bytes], wanted: set[bytes]) -> dict[bytes, str]:
         """Put the directories in their places; returns those directly below that are wanted, too."""
@@ -141,19 +138,6 @@ def _folders(path: bytes) -> Iterator[bytes]:
     while b"/" in path:
         path = path[: path.rindex(b"/")]
         yield path
-
-
-def _trees(told: Completed, count: int) -> dict[str, bytes]:
-    """What `cat-file --batch` says of so many trees, by their ids. Errors: GitFailed."""
-    found, position, output = {}, 0, told.stdout
-    for _ in range(count):
-        end = output.find(b"\n", position)
-        words = output[position : max(position, end)].decode("ascii", "replace").split()
-        if len(words) != 3 or words[1] != "tree" or end + int(words[2]) + 2 > len(output):
-            raise GitFailed(told, "a tree cannot be read")
-        position = end + 2 + int(words[2])
-        found[words[0]] = output[end + 1 : position - 1]
-    return found
 
 
 def _usual(node: Node) -> Node:

@@ -19,9 +19,10 @@ from server.git.base_tree import list_tree
 from server.git.command import Git, GitFailed
 from server.git.growth import Growth
 from server.git.isolation import walk
+from server.git.keeping import keep
 from server.git.manifest import Manifest, cut, measure, parse, read_records
+from server.git.objects import Objects
 from server.git.quarantine import Quarantine, quarantine
-from server.git.refs import session_ref
 from server.git.walker.protocol import BaseTree, Limits, Start
 from server.kernel.errors import WorkspaceFailed
 from server.kernel.escapes import ESCAPE_SEQUENCE
@@ -29,7 +30,6 @@ from server.kernel.ports.repositories import Author, Imported, KeptCommit
 from server.sandbox.bubblewrap import Sandbox
 from server.sandbox.listing import beside
 
-_ZERO = "0" * 40
 _SIGNATURE = re.compile(r"\s*([a-z0-9-]+-by|session)\s*:", re.IGNORECASE)
 """A line that names a person or a session (git-interpret-trailers): those are for Treadle to say."""
 
@@ -65,8 +65,9 @@ class Given:
 class Importer:
     """Imports workspaces into mirrors. The caller uses the mirror, or has it alone."""
 
-    def __init__(self, git: Git, sandbox: Sandbox | None, limits: Limits, *, seconds: float) -> None:
+    def __init__(self, git: Git, objects: Objects, sandbox: Sandbox | None, limits: Limits, *, seconds: float) -> None:
         self._git = git
+        self._objects = objects
         self._sandbox = sandbox
         self._limits = limits
         self._seconds = seconds
@@ -83,7 +84,7 @@ class Importer:
         try:
             async with quarantine(self._git, mirror) as held:
                 imported = await self._import(mirror, held, workspace, over, limits)
-                await self._keep(mirror, session_id, imported.commit or over.parent)
+                await keep(self._git, self._objects, mirror, session_id, imported.commit or over.parent, only_forward=False)
         except (GitFailed, OSError) as error:
             raise WorkspaceFailed(f"the workspace could not be imported: {error}") from error
         return imported
@@ -95,7 +96,7 @@ class Importer:
             head, _, _ = content.partition(b"\n\n")
             reworded = head + b"\n\n" + _clean(message)
             made = (await self._git.run("hash-object", "-t", "commit", "-w", "--stdin", git_dir=mirror, stdin=reworded)).text
-            await self._keep(mirror, session_id, made)
+            await keep(self._git, self._objects, mirror, session_id, made, only_forward=False)
         except GitFailed as error:
             raise WorkspaceFailed(f"the commit's message could not be changed: {error.reason}") from error
         return made
@@ -134,19 +135,13 @@ class Importer:
         """The agent's commits, made anew, and on top of them what it did not commit."""
         if manifest.none and not manifest.commits:
             return Imported(None, tree)
-        growth = Growth(self._git, mirror)
-        await growth.open(tree, chain.from_iterable(each.paths for each in (*manifest.commits, manifest)))
+        growth = Growth()
+        async with self._objects.reader(mirror) as reader:
+            await growth.open(reader, tree, chain.from_iterable(each.paths for each in (*manifest.commits, manifest)))
         made = await asyncio.to_thread(_grow, growth, tree, manifest, over)
         await held.add(growth.new)
         await held.release(made.commit or over.parent, over.parent, kept=manifest.judged_before)
         return made
-
-    async def _keep(self, mirror: Path, session_id: str, commit: str) -> None:
-        """Move the session's private ref from what it is now; a commit that only it knows is never collected."""
-        ref = session_ref(session_id)
-        now = (await self._git.run("rev-parse", "--verify", "--quiet", "--end-of-options", ref, git_dir=mirror, accept=(0, 1))).text
-        if now != commit:
-            await self._git.run("update-ref", "--no-deref", ref, commit, now or _ZERO, git_dir=mirror)
 
 
 def _ask(request: IO[bytes], workspace: Given, start: Start, limits: Limits) -> None:

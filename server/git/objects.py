@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import AsyncGenerator, AsyncIterator, Iterator, Sequence
+from collections.abc import AsyncGenerator, AsyncIterator, Collection, Iterator, Sequence
 from contextlib import aclosing, asynccontextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -99,6 +99,19 @@ class Reader:
                 yield info, self._chunks(info.size)
             self._unread = False
 
+    async def small(self, ids: Collection[str], *, kind: str, limit: int) -> dict[str, bytes]:
+        """Objects that have no more than `limit` bytes together, whole. Errors: ObjectMissing, ObjectTooLarge, GitFailed."""
+        found, size = {}, 0
+        async with aclosing(self.contents(list(ids))) as contents:
+            async for info, chunks in contents:
+                size += info.size
+                if info.kind != kind:
+                    raise _failed(f"{info.id} is a {info.kind}")
+                if size > limit:
+                    raise ObjectTooLarge(info.id, limit)
+                found[info.id] = b"".join([chunk async for chunk in chunks])
+        return found
+
     async def blob(self, identity: str, *, offset: int, length: int) -> AsyncGenerator[bytes, None]:
         """A part of a blob. Errors: ObjectMissing, GitFailed."""
         async with aclosing(self.contents([identity])) as found:
@@ -153,8 +166,8 @@ class Reader:
 class Objects:
     """The readers of all mirrors. As many are kept as are worth their memory: for some time, and the last used ones."""
 
-    def __init__(self, git: Git, *, most: int = 16, idle_seconds: float = 60.0) -> None:
-        """`most` readers at a time; who comes then waits for one."""
+    def __init__(self, git: Git, *, most: int = 24, idle_seconds: float = 60.0) -> None:
+        """`most` readers at a time; who comes then waits for one. Downloads and searches may hold 16 for long (GitTrees)."""
         self._git = git
         self._places = asyncio.Semaphore(most)
         self._kept = most

@@ -19,9 +19,10 @@ from server.git.command import Git, GitFailed, lacking
 from server.git.fetches import Fetches
 from server.git.importing import Given, Importer, Parentage, commit_tree
 from server.git.isolation import compile_walker
+from server.git.keeping import keep
 from server.git.mirror import Mirrors, to_its_end
 from server.git.objects import Objects
-from server.git.refs import branch_ref, commit_id, is_branch, session_ref
+from server.git.refs import branch_ref, commit_id, is_branch
 from server.git.refusal import unreachable
 from server.git.remote import Remote, TokenSupplier, no_token
 from server.git.remote_url import RemoteUrls
@@ -50,6 +51,7 @@ class GitRepositories:
     urls: RemoteUrls
     remote: Remote
     mirrors: Mirrors
+    objects: Objects
     fetches: Fetches
     importer: Importer
     lock_seconds: float
@@ -320,9 +322,7 @@ class GitRepositories:
         try:
             async with self.mirrors.used(repository, seconds=self.lock_seconds) as mirror:
                 await take_bundle(self.git, mirror, bundle, base=base, head=head)
-                now = await self.git.run("for-each-ref", "--format=%(objectname)", session_ref(session_id), git_dir=mirror)
-                if await self._is_ahead(mirror, head, of=now.text):
-                    await self.git.run("update-ref", "--no-deref", session_ref(session_id), head, now.text or "0" * 40, git_dir=mirror)
+                await keep(self.git, self.objects, mirror, session_id, head, only_forward=True)
         except (TimeoutError, GitFailed, OSError) as error:
             raise WorkspaceFailed(_trouble(error)) from error
 
@@ -363,8 +363,9 @@ async def open_git(settings: Settings, *, limits: Limits | None = None, token: T
             urls=urls,
             remote=remote,
             mirrors=mirrors,
+            objects=objects,
             fetches=fetches,
-            importer=Importer(git, sandbox, limits or Limits(), seconds=settings.git_timeout_seconds),
+            importer=Importer(git, objects, sandbox, limits or Limits(), seconds=settings.git_timeout_seconds),
             lock_seconds=lock_seconds,
             trees=GitTrees(git, mirrors, objects, lock_seconds),
             history=settings.workspace_history,

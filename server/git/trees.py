@@ -15,10 +15,11 @@ from server.git import diff, search
 from server.git.archive import pack
 from server.git.command import Git, GitFailed
 from server.git.editing import check_write, edit_commit
+from server.git.keeping import keep
 from server.git.mirror import Mirrors
 from server.git.objects import ObjectMissing, Objects, ObjectTooLarge, Reader
 from server.git.paths import page_key, page_token, parts_of
-from server.git.refs import commit_id, session_ref
+from server.git.refs import commit_id
 from server.git.staging import staged
 from server.git.tree_object import TREE, Node, children, entries, files, find, root
 from server.kernel.errors import DownloadStalled, MirrorBusy, NotADirectory, NotAFile, SearchTooSlow, StateGone, TreeTooLarge
@@ -105,21 +106,12 @@ class GitTrees:
 
     async def keep(self, repository: Repository, session_id: str, commit: str) -> None:
         """Moves the session's private ref, only forward: somebody else may have moved it on."""
-        ref = session_ref(session_id)
         try:
-            await self._move(repository, ref, commit)
+            with _failing(commit):
+                async with self.mirrors.used(repository, seconds=self.lock_seconds) as mirror:
+                    await keep(self.git, self.objects, mirror, session_id, commit, only_forward=True)
         except GitFailed as error:  # mostly somebody else who moves it at this moment
             raise MirrorBusy(error.reason) from error
-
-    async def _move(self, repository: Repository, ref: str, commit: str) -> None:
-        with _failing(commit):
-            async with self.mirrors.used(repository, seconds=self.lock_seconds) as mirror:
-                now = (await self.git.run("rev-parse", "--verify", "--quiet", "--end-of-options", ref, git_dir=mirror, accept=(0, 1))).text
-                if now:
-                    ahead = await self.git.run("merge-base", "--is-ancestor", now, commit_id(commit), git_dir=mirror, accept=(0, 1))
-                    if ahead.code:
-                        return
-                await self.git.run("update-ref", "--no-deref", ref, commit_id(commit), now or "0" * 40, git_dir=mirror)
 
     async def archive(self, repository: Repository, commit: str, path: str, archive: ArchiveFormat) -> AsyncGenerator[bytes, None]:
         """All files of a directory, packed."""

@@ -79,8 +79,8 @@ MAX_NAMES = 256 * 1024
 _TRIES = 8
 """How often an edit is made anew on a head that has moved. In one process edits take turns, so only other replicas and turns move it."""
 _FRESH_SECONDS = 60.0
-_KEEP_SECONDS = 0.5
-"""Edits come in bursts, and the three git processes that keep one take longer than it did."""
+_KEEP_SECONDS = 5.0
+"""Edits come in bursts, and the git process that keeps one takes as long as it did; Git lets go of what nobody keeps after two weeks."""
 _REMEMBERED = 1024
 _ON_ITS_WAY_SECONDS, _LOOK_SECONDS = 3.0, 0.05
 _JUST_MADE = timedelta(seconds=10)

@@ -12,8 +12,10 @@ from typing import Any
 import grpc
 import pytest
 from support.git_server import GitServer, git
-from support.treadle import Client, branch_of, error_info, kinds, pushed_files, recording
+from support.treadle import Client, branch_of, error_info, in_process, kinds, pushed_files, recording, settings_for
 
+from server.embedded.postgres_home import DatabaseUrls
+from server.git.refs import session_ref
 from server.identity.keys import create_key
 from server.identity.local_user import USER
 from server.kernel.identity import Principal
@@ -259,6 +261,18 @@ async def test_while_an_agent_works_its_workspace_is_what_is_seen_and_edited(fil
         ["b.txt"], ["a.txt"], ["empty/.gitkeep"], ["moved.jsonl"], ["go"],
     ]  # fmt: skip
     assert {(event.actor.id, event.turn_id, event.file_changed.turn_total) for event in told} == {(USER, log[0].turn_id, False)}
+
+
+async def test_a_server_that_ends_keeps_the_last_edit_before(
+    database: DatabaseUrls, server_data_dir: Path, git_server: GitServer, bare: Path
+) -> None:
+    async with in_process(settings_for(database, server_data_dir, git_server)) as (_, client):
+        request = session_pb.CreateSessionRequest(repository_url=f"{git_server.url}/acme/app.git")
+        session_id = (await client.call("CreateSession", request)).session.session_id
+        files = Calls(client, session_id)
+        commits = [(await files.write("a.txt", text)).commit for text in ("2", "3", "4")]
+    (mirror,) = (server_data_dir / "mirrors").glob("*.git")
+    assert git(mirror, "rev-parse", session_ref(session_id)) == commits[-1]
 
 
 async def test_files_of_somebody_else_do_not_exist(files: Calls, server: Any) -> None:

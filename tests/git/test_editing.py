@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 import pytest
 from support.git_server import git
 from support.git_world import AT, AUTHOR, BASE, SESSION, World
@@ -146,6 +148,51 @@ async def test_a_ref_is_only_moved_forward(world: World) -> None:
     await keep(world.repository, SESSION, second)
     await keep(world.repository, SESSION, first)
     assert git(world.mirror, "rev-parse", session_ref(SESSION)) == second
+
+
+async def test_a_ref_takes_one_git_process_to_move(world: World, tmp_path: Path) -> None:
+    """More would take the processors from the edit that follows."""
+    base = await world.fetch()
+
+    async def edited(on: str, count: int = 1) -> str:
+        for n in range(count):
+            on = (await _edit(world, on, Write("x", f"{on}{n}".encode()))).commit
+        return on
+
+    async def kept(commit: str) -> list[str]:
+        started.write_text("")
+        await world.git.trees.keep(world.repository, SESSION, commit)
+        assert git(world.mirror, "rev-parse", session_ref(SESSION)) == commit
+        return started.read_text().split()
+
+    await world.git.trees.keep(world.repository, SESSION, newest := await edited(base))
+    started, program = tmp_path / "started", tmp_path / "git"
+    program.write_text(
+        f'#!/bin/sh\nfor word; do case $word in update-ref|rev-parse|merge-base) echo $word >> {started};; esac; done\nexec git "$@"\n'
+    )
+    program.chmod(0o755)
+    world.git.git._program = str(program)
+    assert await kept(newest := await edited(newest)) == ["update-ref"]
+    assert await kept(newest) == []
+    git(world.mirror, "pack-refs", "--all", "--prune")
+    assert await kept(newest := await edited(newest)) == ["update-ref"]
+    assert await kept(await edited(newest, 60)) == ["merge-base", "update-ref"]
+
+
+async def test_a_ref_whose_commit_is_lost_is_replaced(world: World) -> None:
+    base = await world.fetch()
+    (world.mirror / session_ref(SESSION)).parent.mkdir(parents=True)
+    (world.mirror / session_ref(SESSION)).write_text("1" * 40 + "\n")
+    await world.git.trees.keep(world.repository, SESSION, base)
+    assert git(world.mirror, "rev-parse", session_ref(SESSION)) == base
+
+
+async def test_what_is_not_here_is_not_kept(world: World) -> None:
+    base = await world.fetch()
+    await world.git.trees.keep(world.repository, SESSION, base)
+    with pytest.raises(StateGone):
+        await world.git.trees.keep(world.repository, SESSION, "1" * 40)
+    assert git(world.mirror, "rev-parse", session_ref(SESSION)) == base
 
 
 async def test_trees_of_old_gits_are_read_and_written_as_todays(world: World) -> None:

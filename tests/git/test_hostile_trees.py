@@ -187,7 +187,7 @@ async def test_rules_that_take_too_long_are_dropped_and_the_work_is_imported(
     limits = Limits(ignore_seconds=0.5)
     async with open_world(server, tmp_path, limits=limits) as world:
         if not sandboxed:
-            world.git = replace(world.git, importer=Importer(world.git.git, None, limits, seconds=60))
+            world.git = replace(world.git, importer=Importer(world.git.git, world.git.objects, None, limits, seconds=60))
         base = await world.fetch()
         workspace = await world.workspace(base)
         (workspace / ".gitignore").write_text("*.o\n**/*a*a*a*b\n")

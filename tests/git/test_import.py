@@ -296,7 +296,7 @@ async def test_without_a_sandbox_it_is_still_another_process(world: World) -> No
     workspace = await world.workspace(base)
     (workspace / "a").write_text("a")
     with_sandbox = await world.import_(workspace, base)
-    world.git = replace(world.git, importer=Importer(world.git.git, None, Limits(), seconds=60))
+    world.git = replace(world.git, importer=Importer(world.git.git, world.git.objects, None, Limits(), seconds=60))
     assert await world.import_(workspace, base) == with_sandbox
 
 

@@ -56,7 +56,7 @@ async def limited(request: pytest.FixtureRequest, server: GitServer, tmp_path: P
     """A world with tight limits; its walker behind the sandbox, or without one."""
     async with open_world(server, tmp_path, limits=LIMITS) as world:
         if request.param == "bare":
-            world.git = replace(world.git, importer=Importer(world.git.git, None, LIMITS, seconds=60))
+            world.git = replace(world.git, importer=Importer(world.git.git, world.git.objects, None, LIMITS, seconds=60))
         yield world
 
 
@@ -120,7 +120,7 @@ async def test_it_stands_behind_the_sandbox(world: World, tmp_path: Path, monkey
     """Without the sandbox the same attacks succeed: so they are attacks, and it is the sandbox that holds."""
     require_sandbox()
     if not sandboxed:
-        world.git = replace(world.git, importer=Importer(world.git.git, None, Limits(), seconds=60))
+        world.git = replace(world.git, importer=Importer(world.git.git, world.git.objects, None, Limits(), seconds=60))
     secret = tmp_path / "secret"
     secret.write_text("canary")
     with monkeypatch.context() as patch:
