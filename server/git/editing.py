@@ -35,6 +35,9 @@ _MADE = 4000
 _MOVED = 10_000
 """Directories that a move may take along: how deep they go has to be seen."""
 
+_INLINE_BYTES = 64 * 1024
+"""More is hashed in a thread: it takes longer than to get one."""
+
 Parts = tuple[bytes, ...]
 
 
@@ -83,7 +86,8 @@ class Draft:
             raise FileTooLarge(edit.path, limit=FILE_BYTES)
         check_content(edit.path, parts[-1], edit.content)
         there = await self._writable(edit.path, parts, edit.expected_etag)
-        made = await asyncio.to_thread(loose, "blob", edit.content)
+        inline = len(edit.content) <= _INLINE_BYTES
+        made = loose("blob", edit.content) if inline else await asyncio.to_thread(loose, "blob", edit.content)
         if change := await self._written(edit, there, made.id, len(edit.content)):
             self.new.append(made)
         return change
@@ -260,14 +264,18 @@ async def edit_commit(
         tree = await root(reader, commit)
         draft = Draft(reader, await opened(reader, tree))
         changes = tuple([await draft.apply(edit) for edit in edits])
-    made = await asyncio.to_thread(draft.finish)
-    if made == tree.id:
-        return Edited(commit, changes)
-    for content in draft.staged:
-        await asyncio.to_thread(place, mirror, content)
-    new = loose("commit", _commit(made, commit, author, at, message))
-    await asyncio.to_thread(store, mirror, {each.id: each for each in [*draft.new, new]}.values())
-    return Edited(new.id, changes)
+
+    def stored() -> str:
+        made = draft.finish()
+        if made == tree.id:
+            return commit
+        for content in draft.staged:
+            place(mirror, content)
+        new = loose("commit", _commit(made, commit, author, at, message))
+        store(mirror, {each.id: each for each in [*draft.new, new]}.values())
+        return new.id
+
+    return Edited(await asyncio.to_thread(stored), changes)
 
 
 def _commit(tree: str, parent: str, author: Author, at: datetime, message: str) -> bytes:
