@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import gzip
 import random
 import time
@@ -26,6 +27,9 @@ SIZES = {
     101.0: {"edit": "50,059", "read": "1,075", "list": "2,041", "download": "2,017"},
 }
 """MiB of files, and what the system that Treadle replaces took for them, in ms (p50; LEGACY.md)."""
+PACES = {0.0: 60, 0.25: 60, 1.0: 30}
+"""Seconds from one edit's answer to the next edit, and how many of them. What an edit leaves to be done meets those that follow it."""
+PACED_MIB = 25.0
 AIMS = {"edit": "aim 20", "read": "aim 10", "list": "aim 20", "download": ""}
 
 
@@ -39,14 +43,37 @@ async def measure() -> list[tuple[str, str, str]]:
     return [*rows, ("fdatasync of 8 KiB, ms", f"{limits.fdatasync_ms():.2f}", "limit of each commit")]
 
 
-async def _of_size(running: Stack, channel: grpc.aio.Channel, size: float, old: dict[str, str]) -> list[tuple[str, str, str]]:
-    session_id = await _session(running, channel, size)
+async def paced() -> list[tuple[str, str, str]]:
+    """Rows for the table: edits alone, at several paces."""
+    rows = []
+    async with stack() as running, grpc.aio.insecure_channel(running.address, options=CHANNEL) as channel:
+        session_id = await _session(running, channel, PACED_MIB)
+        edit = _editing(running, channel, session_id, random.Random(1))
+        await edit()  # fetches
+        for pause, repeats in PACES.items():
+            times = []
+            for _ in range(repeats):
+                await asyncio.sleep(pause)
+                times.append(await _timed(edit))
+            how = f"{pause:g} s apart" if pause else "back to back"
+            rows.append((f"{PACED_MIB:g} MiB: edits {how}, ms", f"{spread(times, 1)}; p90 {percentile(times, 0.9):.1f}", AIMS["edit"]))
+    return [*rows, ("fdatasync of 8 KiB, ms", f"{limits.fdatasync_ms():.2f}", "limit of each commit")]
+
+
+def _editing(running: Stack, channel: grpc.aio.Channel, session_id: str, rng: random.Random) -> Callable[[], Awaitable[None]]:
     files = file_service_pb2_grpc.FileServiceStub(channel)
-    rng = random.Random(size)
 
     async def edit() -> None:
         write = pb.WriteEdit(path="package0/edited.txt", data=_text(rng, EDIT_BYTES))
         await files.EditFiles(pb.EditFilesRequest(session_id=session_id, edits=[pb.FileEdit(write=write)]), metadata=running.metadata)
+
+    return edit
+
+
+async def _of_size(running: Stack, channel: grpc.aio.Channel, size: float, old: dict[str, str]) -> list[tuple[str, str, str]]:
+    session_id = await _session(running, channel, size)
+    files = file_service_pb2_grpc.FileServiceStub(channel)
+    rng = random.Random(size)
 
     async def read() -> None:
         request = pb.ReadFileRequest(session_id=session_id, path="package0/edited.txt")
@@ -59,7 +86,7 @@ async def _of_size(running: Stack, channel: grpc.aio.Channel, size: float, old: 
         await _drained(files.DownloadArchive(pb.DownloadArchiveRequest(session_id=session_id), metadata=running.metadata))
 
     calls: dict[str, tuple[Callable[[], Awaitable[None]], int]] = {
-        "edit": (edit, REPEATS),
+        "edit": (_editing(running, channel, session_id, rng), REPEATS),
         "read": (read, REPEATS),
         "list": (listed, REPEATS),
         "download": (download, ARCHIVES),

@@ -10,6 +10,7 @@ PARTS = {
     "checkout": workspaces.check_out,
     "import": big_tree.measure,
     "files": files.measure,
+    "edits": files.paced,
     "moved": moved.measure,
 }
 
