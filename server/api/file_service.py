@@ -100,7 +100,7 @@ class FileService:
 
     async def diff_files(self, principal: Principal, request: pb.DiffFilesRequest, _: Context) -> pb.DiffFilesResponse:
         """Compare two states."""
-        compared = await self._files.diff(principal, request.session_id, base=getattr(request, "from"), head=request.to)
+        compared = await self._files.diff(principal, request.session_id, base=getattr(request, "from"), head=request.to, path=request.path)
         diff = compared.diff
         return pb.DiffFilesResponse(
             files=map(_file_diff, diff.files),

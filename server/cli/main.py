@@ -27,7 +27,7 @@ _OF_THIS_MACHINE = ("data_dir", "ca_file", "output", "source", "owner")
 
 _HINTS = {
     "server.cli.files.editing:put": "; its content comes from standard input: `< FILE`",
-    "server.cli.files.reading:diff": "; all files are compared, there is no diff of some",
+    "server.cli.files.reading:diff": "; a file or directory is named by --path",
 }
 
 

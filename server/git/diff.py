@@ -24,6 +24,7 @@ CACHED_BYTES = 32 * 1024 * 1024
 
 _OPERATIONS = {"A": "ADDED", "D": "DELETED", "R": "RENAMED", "C": "ADDED"}
 _OPTIONS = ("-r", "--find-renames", "--no-ext-diff", "--no-textconv", "--no-color", "--full-index", "--no-commit-id")
+_LITERAL = {"GIT_LITERAL_PATHSPECS": "1"}
 _HEADERS_BYTES = 2048
 """Room for one file's `diff --git` lines, which count against no limit."""
 
@@ -42,16 +43,16 @@ class Compared:
     def __init__(self, *, most_bytes: int = CACHED_BYTES) -> None:
         self._most = most_bytes
         self._bytes = 0
-        self._found: OrderedDict[tuple[Path, str, str, int, int], Diff] = OrderedDict()
+        self._found: OrderedDict[tuple[Path, str, str, int, int, str], Diff] = OrderedDict()
         """The one that was asked for last is last."""
 
-    async def compare(self, git: Git, mirror: Path, *, base: str, head: str, max_patch_bytes: int, max_files: int) -> Diff:
+    async def compare(self, git: Git, mirror: Path, *, base: str, head: str, path: str = "", max_patch_bytes: int, max_files: int) -> Diff:
         """See Repositories.diff. Errors: GitFailed, ValueError."""
-        key = (mirror, commit_id(base), commit_id(head), max_patch_bytes, max_files)
+        key = (mirror, commit_id(base), commit_id(head), max_patch_bytes, max_files, path)
         if (found := self._found.get(key)) is not None:
             self._found.move_to_end(key)
             return found
-        diff = await compare(git, mirror, base=base, head=head, max_patch_bytes=max_patch_bytes, max_files=max_files)
+        diff = await compare(git, mirror, base=base, head=head, path=path, max_patch_bytes=max_patch_bytes, max_files=max_files)
         self._keep(key, diff)
         return diff
 
@@ -69,11 +70,11 @@ def _weight(diff: Diff) -> int:
     return 500 + sum(500 + sys.getsizeof(file.path) + sys.getsizeof(file.old_path) + sys.getsizeof(file.patch) for file in diff.files)
 
 
-async def compare(git: Git, mirror: Path, *, base: str, head: str, max_patch_bytes: int, max_files: int) -> Diff:
+async def compare(git: Git, mirror: Path, *, base: str, head: str, path: str = "", max_patch_bytes: int, max_files: int) -> Diff:
     """See Repositories.diff; one process, which looks for renames once. Errors: GitFailed, ValueError."""
     forms = ("--raw", "--numstat", *(["--patch"] if max_patch_bytes else []))
-    arguments = ("diff-tree", *_OPTIONS, *forms, "-z", commit_id(base), commit_id(head))
-    async with git.deadline(), aclosing(git.stream(*arguments, git_dir=mirror)) as told:
+    arguments = ("diff-tree", *_OPTIONS, *forms, "-z", commit_id(base), commit_id(head), *_below(path))
+    async with git.deadline(), aclosing(git.stream(*arguments, git_dir=mirror, environment=_LITERAL)) as told:
         listing, patch = await _listing(told)
         if listing is None:
             return Diff(truncated=True)
@@ -113,9 +114,13 @@ async def _read_on(told: AsyncGenerator[bytes, None], patch: bytearray, room: in
 def patch(git: Git, mirror: Path, *, base: str, head: str, path: str) -> AsyncGenerator[bytes, None]:
     """The whole difference as one patch, below `path` alone if there is one. Errors: GitFailed, ValueError."""
     return git.stream(
-        "diff-tree", *_OPTIONS, "--patch", "--binary", commit_id(base), commit_id(head), "--", *([path] if path else []),
-        git_dir=mirror, environment={"GIT_LITERAL_PATHSPECS": "1"},
+        "diff-tree", *_OPTIONS, "--patch", "--binary", commit_id(base), commit_id(head), *_below(path),
+        git_dir=mirror, environment=_LITERAL,
     )  # fmt: skip
+
+
+def _below(path: str) -> tuple[str, ...]:
+    return ("--", path) if path else ()
 
 
 def _apart(told: bytes) -> tuple[list[bytes], list[bytes]]:

@@ -274,12 +274,12 @@ class GitRepositories:
         except (TimeoutError, GitFailed, OSError) as error:
             raise WorkspaceFailed(_trouble(error)) from error
 
-    async def diff(self, repository: Repository, *, base: str, head: str, max_patch_bytes: int, max_files: int) -> Diff:
+    async def diff(self, repository: Repository, *, base: str, head: str, path: str = "", max_patch_bytes: int, max_files: int) -> Diff:
         """The difference between two commits."""
         try:
             async with self.mirrors.used(repository, seconds=self.lock_seconds) as mirror:
                 return await self.compared.compare(
-                    self.git, mirror, base=base, head=head, max_patch_bytes=max_patch_bytes, max_files=max_files
+                    self.git, mirror, base=base, head=head, path=path, max_patch_bytes=max_patch_bytes, max_files=max_files
                 )
         except TimeoutError as error:
             raise WorkspaceFailed(_trouble(error)) from error

@@ -11,7 +11,6 @@ from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable, 
 from contextlib import aclosing, suppress
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime, timedelta
-from functools import partial
 from typing import Any, Generic, TypeVar
 from weakref import WeakValueDictionary
 
@@ -23,6 +22,8 @@ from server.kernel.errors import (
     InvalidField,
     KernelError,
     MirrorBusy,
+    NotADirectory,
+    PathNotFound,
     RequestIdReused,
     RequestTooLarge,
     SearchTooSlow,
@@ -268,14 +269,19 @@ class Files:
         )
         return Found(found[:limit], len(found) > limit, state.commit, state.behind_workspace)
 
-    async def diff(self, principal: Principal, session_id: str, *, base: str, head: str) -> Compared:
+    async def diff(self, principal: Principal, session_id: str, *, base: str, head: str, path: str) -> Compared:
         """Two states, file by file. Errors: as listed at FileService."""
-        older, newer = await self._both(principal, session_id, base, head)
+        older, newer = await self._both(principal, session_id, base, head, path)
         with self._diffs.taken(principal.user_id):
             try:
                 async with asyncio.timeout(DIFF_SECONDS):
                     diff = await self._repositories.diff(
-                        newer.repository, base=older.commit, head=newer.commit, max_patch_bytes=MAX_PATCH_BYTES, max_files=MAX_LISTED_FILES
+                        newer.repository,
+                        base=older.commit,
+                        head=newer.commit,
+                        path=path,
+                        max_patch_bytes=MAX_PATCH_BYTES,
+                        max_files=MAX_LISTED_FILES,
                     )
             except TimeoutError:
                 raise SearchTooSlow(DIFF_SECONDS) from None
@@ -287,7 +293,7 @@ class Files:
         self, principal: Principal, session_id: str, *, base: str, head: str, path: str
     ) -> tuple[AsyncGenerator[bytes, None], State]:
         """The same as one patch. Errors: as listed at FileService."""
-        older, newer = await self._both(principal, session_id, base, head)
+        older, newer = await self._both(principal, session_id, base, head, path)
         return await self._trees.patch(newer.repository, older.commit, newer.commit, path=path), newer
 
     # -- writing ------------------------------------------------------------------------------------------------------------
@@ -497,16 +503,24 @@ class Files:
         chain = await self._history.chain(session.tenant_id, session.id, session.head_commit) if session.head_commit else ()
         return chain[0].parent if chain else await self._tip(repository, session)
 
-    async def _both(self, principal: Principal, session_id: str, base: str, head: str) -> tuple[State, State]:
+    async def _both(self, principal: Principal, session_id: str, base: str, head: str, path: str) -> tuple[State, State]:
+        """Two states to compare; at least one of them has `path`."""
         newer = await self._state(principal, session_id, head)
         if base:
             older = replace(newer, commit=await self._commit_at(principal, newer.session, newer.repository, base))
         else:
             newest = await self._history.newest(newer.session.tenant_id, newer.session.id)
             older = replace(newer, commit=newest.parent if newest else newer.commit)
-        for state in (older, newer):
-            await self._reading(state, partial(self._trees.entry, state.repository, state.commit, ""))
+        if not any([await self._has(older, path), await self._has(newer, path)]):  # asked both: it brings them here
+            raise PathNotFound(path)
         return older, newer
+
+    async def _has(self, state: State, path: str) -> bool:
+        try:
+            await self._reading(state, lambda: self._trees.entry(state.repository, state.commit, path))
+        except (PathNotFound, NotADirectory):
+            return False
+        return True
 
     async def _tip(self, repository: Repository, session: Session) -> str:
         """Of the base branch: where the first turn will begin, if nobody pushes meanwhile."""

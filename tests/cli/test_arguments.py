@@ -63,11 +63,12 @@ def test_who_names_a_file_to_put_is_told_where_it_comes_from(capsys: pytest.Capt
     assert "`< FILE`" in capsys.readouterr().err
 
 
-def test_a_diff_is_of_all_files(capsys: pytest.CaptureFixture[str]) -> None:
+def test_what_a_diff_is_of_is_an_option(capsys: pytest.CaptureFixture[str]) -> None:
     assert understood("files diff S --at 1").at == "1"
+    assert understood("files diff S 1 --path src 2").path == "src"
     with pytest.raises(SystemExit):
         main(["files", "diff", "S", "0", "1", "src"])
-    assert "all files are compared" in capsys.readouterr().err
+    assert "named by --path" in capsys.readouterr().err
     assert main(["files", "diff", "S", "0", "--at", "1"]) == 2
     assert "both say it" in capsys.readouterr().err
 

@@ -54,6 +54,9 @@ async def test_a_file_is_put_moved_and_found_and_says_how_it_gets_to_the_remote(
     assert await files("grep", "--at", "head", "new", "sub") == (0, "sub/new.txt:1:new\n", "")
     assert "rename to sub/new.txt" in (await files("diff"))[1]
     assert await files("diff", "--at", "1") == await files("diff", "1")
+    assert "rename" not in (await files("diff", "--path", "sub"))[1]
+    assert "sub/new.txt" in (await files("diff", "--path", "sub"))[1]
+    assert (await files("diff", "--path", "nowhere"))[0] == 2
     listed = (await shared.run("history", session)).out.splitlines()
     name = json.loads((await shared.run("history", session, "--json")).out.splitlines()[0])["actorName"]
     assert [word in listed[0] for word in ("edit", f"by {name}", "current", "not pushed")] == [True] * 4

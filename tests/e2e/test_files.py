@@ -114,6 +114,17 @@ async def test_every_state_can_be_read_and_any_two_compared(files: Calls) -> Non
     assert between.files[0].patch.endswith("-two\n+mine\n")
     patch = await files.read("", method="DownloadPatch", **{"from": "1", "to": "3"})
     assert patch.count(b"diff --git") == 2
+    part = await files("DiffFiles", **{"from": "1", "to": "3", "path": "b.txt"})
+    assert [(file.path, file.operation) for file in part.files] == [("b.txt", "ADDED")]
+    assert (part.files_changed, part.additions, part.deletions) == (1, 1, 0)
+    assert not (await files("DiffFiles", **{"from": "1", "to": "3", "path": "src"})).files
+    for path, reason in (("nowhere", "FILE_NOT_FOUND"), ("a.txt/b", "FILE_NOT_FOUND"), ("src/", "PATH_INVALID")):
+        with pytest.raises(grpc.aio.AioRpcError) as refused:
+            await files("DiffFiles", path=path)
+        assert error_info(refused.value)[1] == reason
+        with pytest.raises(grpc.aio.AioRpcError) as refused:
+            await files.read(path, method="DownloadPatch")
+        assert error_info(refused.value)[1] == reason
     found = await files("SearchFiles", pattern="MINE", ignore_case=True)
     assert [(match.path, match.line, match.text) for match in found.matches] == [("a.txt", 1, "mine")]
     assert [file.path for file in (await files("FindFiles", pattern="*.txt")).files] == ["a.txt", "b.txt"]

@@ -53,6 +53,21 @@ async def test_a_diff_is_cut_but_its_sums_are_not(world: World) -> None:
     assert (found.additions, found.deletions) == (whole.additions, whole.deletions)
 
 
+async def test_a_diff_of_a_directory_is_limited_by_what_it_holds(world: World) -> None:
+    base, head = await _changed(world)
+    limits = {"max_patch_bytes": 10_000, "max_files": 2}
+    found = await world.git.diff(world.repository, base=base, head=head, path="src", **limits)
+    assert [(file.path, file.operation) for file in found.files] == [("src/deep/er.py", "MODIFIED"), ("src/main.py", "RENAMED")]
+    assert (found.files_changed, found.truncated) == (2, False)
+    assert not any(file.patch_truncated for file in found.files)
+    whole = await world.git.diff(world.repository, base=base, head=head, **ALL)
+    assert found.files == tuple(file for file in whole.files if file.path.startswith("src/"))
+    moved_in = await world.git.diff(world.repository, base=base, head=head, path="src/main.py", **ALL)
+    assert [(file.path, file.operation, file.old_path) for file in moved_in.files] == [("src/main.py", "ADDED", "")]
+    for no_glob in ("*", "s?c", ":(glob)**"):
+        assert not (await world.git.diff(world.repository, base=base, head=head, path=no_glob, **ALL)).files
+
+
 async def test_a_diff_of_a_commit_with_itself_is_empty(world: World) -> None:
     base = await world.fetch()
     found = await world.git.diff(world.repository, base=base, head=base, **ALL)

@@ -74,6 +74,7 @@ def _add_diff(files: Commands[Parser]) -> None:
     diff.add_argument("since", metavar="FROM", nargs="?", default="", help=f"{when} (default: before the newest commit)")
     diff.add_argument("until", metavar="TO", nargs="?", default="", help="the same (default: the newest commit)")
     diff.add_argument("--at", metavar="FROM", default="", help="the same as FROM: from then to the newest commit")
+    diff.add_argument("--path", metavar="PATH", default="", help="the file or directory to compare (default: everything)")
     add_connection(diff)
 
 

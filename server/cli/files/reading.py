@@ -49,7 +49,7 @@ async def _diff(options: argparse.Namespace) -> None:
     async with connected(options) as connection:
         if not options.until:
             await say_if_live(connection, options.session)
-        patch = connection.treadle.files(options.session).patch(options.since or options.at, options.until)
+        patch = connection.treadle.files(options.session).patch(options.since or options.at, options.until, path=options.path)
         await (_show_patch(patch) if sys.stdout.isatty() else _out(patch))
 
 

@@ -204,8 +204,9 @@ class Repositories(Protocol):
         Errors: WorkspaceFailed."""
         ...
 
-    async def diff(self, repository: Repository, *, base: str, head: str, max_patch_bytes: int, max_files: int) -> Diff:
-        """The difference between two commits of the mirror, renames detected, patches cut at `max_patch_bytes` in all."""
+    async def diff(self, repository: Repository, *, base: str, head: str, path: str = "", max_patch_bytes: int, max_files: int) -> Diff:
+        """The difference between two commits of the mirror, of `path` alone if there is one, renames detected, patches cut at
+        `max_patch_bytes` in all. What moved across the edge of `path` is added, or deleted."""
         ...
 
     async def diff_each(self, repository: Repository, *, base: str, commits: Sequence[str], max_files: int) -> list[Diff]:

@@ -82,7 +82,7 @@ class Files:
         return self._stream("DownloadArchive", pb.DownloadArchiveRequest(session_id=self._session_id, path=path, at=at, format=format))
 
     def patch(self, base: str = "", head: str = "", *, path: str = "") -> Iterator[bytes]:
-        """The difference of two states as one patch, in pieces."""
+        """The difference of two states as one patch, in pieces; below `path` alone if there is one."""
         return self._stream("DownloadPatch", _patch_request(self._session_id, base, head, path))
 
     def find(self, pattern: str, *, path: str = "", at: str = "", limit: int = 0) -> pb.FindFilesResponse:
@@ -97,9 +97,10 @@ class Files:
         request = _search_request(self._session_id, pattern, regex=regex, ignore_case=ignore_case, path=path, at=at, limit=limit)
         return self._link.ask(self._link.service(FileServiceStub).SearchFiles, request, again=True)
 
-    def diff(self, base: str = "", head: str = "") -> pb.DiffFilesResponse:
-        """The difference of two states, file by file."""
-        return self._link.ask(self._link.service(FileServiceStub).DiffFiles, _diff_request(self._session_id, base, head), again=True)
+    def diff(self, base: str = "", head: str = "", *, path: str = "") -> pb.DiffFilesResponse:
+        """The difference of two states, file by file; below `path` alone if there is one."""
+        request = _diff_request(self._session_id, base, head, path)
+        return self._link.ask(self._link.service(FileServiceStub).DiffFiles, request, again=True)
 
     def edit(self, *edits: pb.FileEdit, if_head: str = "", message: str = "") -> pb.EditFilesResponse:
         """All edits together, or none; `write`, `move`, `delete` and `make_directory` make them. When the answer gets lost they are asked
@@ -179,7 +180,7 @@ class AsyncFiles:
         return self._stream("DownloadArchive", pb.DownloadArchiveRequest(session_id=self._session_id, path=path, at=at, format=format))
 
     def patch(self, base: str = "", head: str = "", *, path: str = "") -> AsyncIterator[bytes]:
-        """The difference of two states as one patch, in pieces."""
+        """The difference of two states as one patch, in pieces; below `path` alone if there is one."""
         return self._stream("DownloadPatch", _patch_request(self._session_id, base, head, path))
 
     async def find(self, pattern: str, *, path: str = "", at: str = "", limit: int = 0) -> pb.FindFilesResponse:
@@ -194,9 +195,9 @@ class AsyncFiles:
         request = _search_request(self._session_id, pattern, regex=regex, ignore_case=ignore_case, path=path, at=at, limit=limit)
         return await self._link.ask(self._link.service(FileServiceStub).SearchFiles, request, again=True)
 
-    async def diff(self, base: str = "", head: str = "") -> pb.DiffFilesResponse:
-        """The difference of two states, file by file."""
-        request = _diff_request(self._session_id, base, head)
+    async def diff(self, base: str = "", head: str = "", *, path: str = "") -> pb.DiffFilesResponse:
+        """The difference of two states, file by file; below `path` alone if there is one."""
+        request = _diff_request(self._session_id, base, head, path)
         return await self._link.ask(self._link.service(FileServiceStub).DiffFiles, request, again=True)
 
     async def edit(self, *edits: pb.FileEdit, if_head: str = "", message: str = "") -> pb.EditFilesResponse:
@@ -262,8 +263,8 @@ def _patch_request(session_id: str, base: str, head: str, path: str) -> pb.Downl
     return request
 
 
-def _diff_request(session_id: str, base: str, head: str) -> pb.DiffFilesRequest:
-    request = pb.DiffFilesRequest(session_id=session_id, to=head)
+def _diff_request(session_id: str, base: str, head: str, path: str) -> pb.DiffFilesRequest:
+    request = pb.DiffFilesRequest(session_id=session_id, to=head, path=path)
     setattr(request, "from", base)
     return request
 

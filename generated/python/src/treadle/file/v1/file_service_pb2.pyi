@@ -186,13 +186,15 @@ class SearchFilesResponse(_message.Message):
     def __init__(self, matches: _Optional[_Iterable[_Union[Match, _Mapping]]] = ..., commit: _Optional[str] = ..., truncated: bool = ..., behind_workspace: bool = ...) -> None: ...
 
 class DiffFilesRequest(_message.Message):
-    __slots__ = ("session_id", "to")
+    __slots__ = ("session_id", "to", "path")
     SESSION_ID_FIELD_NUMBER: _ClassVar[int]
     FROM_FIELD_NUMBER: _ClassVar[int]
     TO_FIELD_NUMBER: _ClassVar[int]
+    PATH_FIELD_NUMBER: _ClassVar[int]
     session_id: str
     to: str
-    def __init__(self, session_id: _Optional[str] = ..., to: _Optional[str] = ..., **kwargs) -> None: ...
+    path: str
+    def __init__(self, session_id: _Optional[str] = ..., to: _Optional[str] = ..., path: _Optional[str] = ..., **kwargs) -> None: ...
 
 class FileDiff(_message.Message):
     __slots__ = ("path", "old_path", "operation", "binary", "additions", "deletions", "patch", "patch_truncated")

@@ -187,7 +187,9 @@ class FileServiceServicer(object):
         raise NotImplementedError('Method not implemented!')
 
     def DiffFiles(self, request, context):
-        """DiffFiles compares two states of the session, file by file; patches are cut at 1 MiB in all, and the list at 1,000 files.
+        """DiffFiles compares two states of the session, file by file; patches are cut at 1 MiB in all, and the list at 1,000 files. What is
+        larger can be read directory by directory, by `path`: all limits and sums are of what it names. A `path` that neither state has is
+        NOT_FOUND/FILE_NOT_FOUND.
         Errors: RESOURCE_EXHAUSTED/SEARCH_TOO_SLOW.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
@@ -196,6 +198,7 @@ class FileServiceServicer(object):
 
     def DownloadPatch(self, request, context):
         """DownloadPatch is the same difference as one patch for `git apply`, whole, binary files included. Headers as DownloadArchive's.
+        A `path` that neither state has is NOT_FOUND/FILE_NOT_FOUND.
         Errors: RESOURCE_EXHAUSTED/SLOW_CONSUMER when the stream is not read for too long.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)

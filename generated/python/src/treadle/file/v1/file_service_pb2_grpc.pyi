@@ -85,11 +85,14 @@ class FileServiceStub:
     Errors: INVALID_ARGUMENT/INVALID_FIELD for a pattern that is no regular expression; RESOURCE_EXHAUSTED/SEARCH_TOO_SLOW.
     """
     DiffFiles: _grpc.UnaryUnaryMultiCallable[_file_service_pb2.DiffFilesRequest, _file_service_pb2.DiffFilesResponse]
-    """DiffFiles compares two states of the session, file by file; patches are cut at 1 MiB in all, and the list at 1,000 files.
+    """DiffFiles compares two states of the session, file by file; patches are cut at 1 MiB in all, and the list at 1,000 files. What is
+    larger can be read directory by directory, by `path`: all limits and sums are of what it names. A `path` that neither state has is
+    NOT_FOUND/FILE_NOT_FOUND.
     Errors: RESOURCE_EXHAUSTED/SEARCH_TOO_SLOW.
     """
     DownloadPatch: _grpc.UnaryStreamMultiCallable[_file_service_pb2.DownloadPatchRequest, _httpbody_pb2.HttpBody]
     """DownloadPatch is the same difference as one patch for `git apply`, whole, binary files included. Headers as DownloadArchive's.
+    A `path` that neither state has is NOT_FOUND/FILE_NOT_FOUND.
     Errors: RESOURCE_EXHAUSTED/SLOW_CONSUMER when the stream is not read for too long.
     """
     EditFiles: _grpc.UnaryUnaryMultiCallable[_file_service_pb2.EditFilesRequest, _file_service_pb2.EditFilesResponse]
@@ -174,11 +177,14 @@ class FileServiceAsyncStub(FileServiceStub):
     Errors: INVALID_ARGUMENT/INVALID_FIELD for a pattern that is no regular expression; RESOURCE_EXHAUSTED/SEARCH_TOO_SLOW.
     """
     DiffFiles: _aio.UnaryUnaryMultiCallable[_file_service_pb2.DiffFilesRequest, _file_service_pb2.DiffFilesResponse]  # type: ignore[assignment]
-    """DiffFiles compares two states of the session, file by file; patches are cut at 1 MiB in all, and the list at 1,000 files.
+    """DiffFiles compares two states of the session, file by file; patches are cut at 1 MiB in all, and the list at 1,000 files. What is
+    larger can be read directory by directory, by `path`: all limits and sums are of what it names. A `path` that neither state has is
+    NOT_FOUND/FILE_NOT_FOUND.
     Errors: RESOURCE_EXHAUSTED/SEARCH_TOO_SLOW.
     """
     DownloadPatch: _aio.UnaryStreamMultiCallable[_file_service_pb2.DownloadPatchRequest, _httpbody_pb2.HttpBody]  # type: ignore[assignment]
     """DownloadPatch is the same difference as one patch for `git apply`, whole, binary files included. Headers as DownloadArchive's.
+    A `path` that neither state has is NOT_FOUND/FILE_NOT_FOUND.
     Errors: RESOURCE_EXHAUSTED/SLOW_CONSUMER when the stream is not read for too long.
     """
     EditFiles: _aio.UnaryUnaryMultiCallable[_file_service_pb2.EditFilesRequest, _file_service_pb2.EditFilesResponse]  # type: ignore[assignment]
@@ -302,7 +308,9 @@ class FileServiceServicer(metaclass=_abc_1.ABCMeta):
         request: _file_service_pb2.DiffFilesRequest,
         context: _ServicerContext,
     ) -> _typing.Union[_file_service_pb2.DiffFilesResponse, _abc.Awaitable[_file_service_pb2.DiffFilesResponse]]:
-        """DiffFiles compares two states of the session, file by file; patches are cut at 1 MiB in all, and the list at 1,000 files.
+        """DiffFiles compares two states of the session, file by file; patches are cut at 1 MiB in all, and the list at 1,000 files. What is
+        larger can be read directory by directory, by `path`: all limits and sums are of what it names. A `path` that neither state has is
+        NOT_FOUND/FILE_NOT_FOUND.
         Errors: RESOURCE_EXHAUSTED/SEARCH_TOO_SLOW.
         """
 
@@ -313,6 +321,7 @@ class FileServiceServicer(metaclass=_abc_1.ABCMeta):
         context: _ServicerContext,
     ) -> _typing.Union[_abc.Iterator[_httpbody_pb2.HttpBody], _abc.AsyncIterator[_httpbody_pb2.HttpBody]]:
         """DownloadPatch is the same difference as one patch for `git apply`, whole, binary files included. Headers as DownloadArchive's.
+        A `path` that neither state has is NOT_FOUND/FILE_NOT_FOUND.
         Errors: RESOURCE_EXHAUSTED/SLOW_CONSUMER when the stream is not read for too long.
         """
 

@@ -567,6 +567,13 @@ export declare type DiffFilesRequest = Message<"treadle.file.v1.DiffFilesRequest
    * @generated from field: string to = 3;
    */
   to: string;
+
+  /**
+   * The file or directory to compare; empty for the root. What moved into it from elsewhere is `ADDED`, what moved out of it `DELETED`.
+   *
+   * @generated from field: string path = 4;
+   */
+  path: string;
 };
 
 /**
@@ -1389,7 +1396,9 @@ export declare const FileService: GenService<{
     output: typeof SearchFilesResponseSchema;
   },
   /**
-   * DiffFiles compares two states of the session, file by file; patches are cut at 1 MiB in all, and the list at 1,000 files.
+   * DiffFiles compares two states of the session, file by file; patches are cut at 1 MiB in all, and the list at 1,000 files. What is
+   * larger can be read directory by directory, by `path`: all limits and sums are of what it names. A `path` that neither state has is
+   * NOT_FOUND/FILE_NOT_FOUND.
    * Errors: RESOURCE_EXHAUSTED/SEARCH_TOO_SLOW.
    *
    * @generated from rpc treadle.file.v1.FileService.DiffFiles
@@ -1401,6 +1410,7 @@ export declare const FileService: GenService<{
   },
   /**
    * DownloadPatch is the same difference as one patch for `git apply`, whole, binary files included. Headers as DownloadArchive's.
+   * A `path` that neither state has is NOT_FOUND/FILE_NOT_FOUND.
    * Errors: RESOURCE_EXHAUSTED/SLOW_CONSUMER when the stream is not read for too long.
    *
    * @generated from rpc treadle.file.v1.FileService.DownloadPatch
