@@ -98,6 +98,11 @@ class GitFailed(Exception):
         self.completed = completed
         self.reason = reason
 
+    @classmethod
+    def of(cls, reason: str) -> GitFailed:
+        """Of a git that has not ended, and so has no exit code."""
+        return GitFailed(Completed(-1, b"", reason), reason)
+
 
 class GitTimeout(GitFailed):
     """Git did not end within its limit and was killed with everything that it had started."""

@@ -25,6 +25,8 @@ CACHED_BYTES = 32 * 1024 * 1024
 _OPERATIONS = {"A": "ADDED", "D": "DELETED", "R": "RENAMED", "C": "ADDED"}
 _OPTIONS = ("-r", "--find-renames", "--no-ext-diff", "--no-textconv", "--no-color", "--full-index", "--no-commit-id")
 _LITERAL = {"GIT_LITERAL_PATHSPECS": "1"}
+LISTED = (*(option for option in _OPTIONS if option != "--no-commit-id"), "--raw", "--numstat", "-z")
+"""Options of a diff-tree that says of which commit or trees each list is."""
 _HEADERS_BYTES = 2048
 """Room for one file's `diff --git` lines, which count against no limit."""
 
@@ -56,7 +58,7 @@ class Compared:
         self._keep(key, diff)
         return diff
 
-    def _keep(self, key: tuple[Path, str, str, int, int], diff: Diff) -> None:
+    def _keep(self, key: tuple[Path, str, str, int, int, str], diff: Diff) -> None:
         if key in self._found:  # somebody asked for the same meanwhile
             return
         self._found[key] = diff
@@ -184,10 +186,7 @@ async def compare_each(git: Git, mirror: Path, *, base: str, commits: Sequence[s
     """See Repositories.diff_each; one process for all of them. Errors: GitFailed, ValueError."""
     pairs = zip(commits, [base, *commits], strict=False)
     asked = "".join(f"{commit_id(commit)} {commit_id(before)}\n" for commit, before in pairs)
-    options = [option for option in _OPTIONS if option != "--no-commit-id"]
-    told = await git.run(
-        "diff-tree", "--stdin", *options, "--raw", "--numstat", "-z", git_dir=mirror, stdin=asked.encode(), max_output=LISTING_BYTES
-    )
+    told = await git.run("diff-tree", "--stdin", *LISTED, git_dir=mirror, stdin=asked.encode(), max_output=LISTING_BYTES)
     if told.truncated:
         return [Diff(truncated=True) for _ in commits]
     found = await asyncio.to_thread(_sum_up_each, told.stdout, max_files)
@@ -203,11 +202,17 @@ def _sum_up_each(told: bytes, max_files: int) -> dict[str, Diff]:
     for field in fields:
         if not _take(field, fields, raw, numstat) and field:
             raw, numstat = parts.setdefault(field.decode(), ([], []))
-    found = {}
-    for commit, (changes, counts) in parts.items():
-        shown, summary = _sum_up(changes, counts, max_files)
-        found[commit] = replace(summary, files=tuple(replace(change.file, patch_truncated=True) for change in shown))
-    return found
+    return {commit: _without_patches(changes, counts, max_files) for commit, (changes, counts) in parts.items()}
+
+
+def listed(told: bytes, max_files: int) -> Diff:
+    """What git lists by `--raw --numstat -z`, without patches."""
+    return _without_patches(*_apart(told), max_files)
+
+
+def _without_patches(raw: Sequence[bytes], numstat: Sequence[bytes], max_files: int) -> Diff:
+    shown, summary = _sum_up(raw, numstat, max_files)
+    return replace(summary, files=tuple(replace(change.file, patch_truncated=True) for change in shown))
 
 
 def _counted(change: _Change, count: tuple[bytes, bytes]) -> _Change:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime
 from pathlib import Path
@@ -28,7 +28,7 @@ from server.kernel.errors import (
     TreeTooLarge,
 )
 from server.kernel.ports.repositories import Author
-from server.kernel.ports.trees import Change, Delete, Edit, Edited, Entry, Kind, MakeDirectory, Move, Staged, Write, WriteStaged
+from server.kernel.ports.trees import Change, Changes, Delete, Edit, Edited, Entry, Kind, MakeDirectory, Move, Staged, Write, WriteStaged
 
 _OPENED = 500_000
 _MADE = 4000
@@ -257,7 +257,7 @@ async def check_write(reader: Reader, commit: str, path: str, etag: str | None) 
 
 
 async def edit_commit(
-    objects: Objects, mirror: Path, commit: str, edits: Sequence[Edit], *, author: Author, at: datetime, message: str
+    objects: Objects, mirror: Path, commit: str, edits: Sequence[Edit], *, author: Author, at: datetime, message: Callable[[Changes], str]
 ) -> Edited:
     """See Trees.edit. Errors: GitFailed, OSError, and those that the port names."""
     async with objects.reader(mirror) as reader:
@@ -271,7 +271,7 @@ async def edit_commit(
             return commit
         for content in draft.staged:
             place(mirror, content)
-        new = loose("commit", _commit(made, commit, author, at, message))
+        new = loose("commit", _commit(made, commit, author, at, message(changes)))
         store(mirror, {each.id: each for each in [*draft.new, new]}.values())
         return new.id
 

@@ -7,10 +7,11 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import AsyncGenerator, AsyncIterator, Collection, Iterator, Sequence
-from contextlib import aclosing, asynccontextmanager
+from collections.abc import AsyncGenerator, AsyncIterator, Callable, Collection, Iterator, Sequence
+from contextlib import AbstractAsyncContextManager, aclosing, asynccontextmanager
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Generic, TypeVar
 
 from server.git.command import HELD_LOCKS, Completed, Git, GitFailed, end
 
@@ -47,7 +48,7 @@ class Info:
     size: int
 
 
-class Reader:
+class Answering:
     """One process, for one user at a time. What was asked is read to its end, or the process cannot be used any more."""
 
     def __init__(self, process: asyncio.subprocess.Process) -> None:
@@ -59,6 +60,24 @@ class Reader:
     def usable(self) -> bool:
         """Whether the next answer would be to the next question."""
         return not self._unread and self._process.returncode is None
+
+    async def close(self) -> None:
+        """End the process; bounded."""
+        await end(self._process)
+
+    @property
+    def _in(self) -> asyncio.StreamWriter:
+        assert self._process.stdin is not None  # noqa: S101 - it was asked for as a pipe
+        return self._process.stdin
+
+    @property
+    def _out(self) -> asyncio.StreamReader:
+        assert self._process.stdout is not None  # noqa: S101 - it was asked for as a pipe
+        return self._process.stdout
+
+
+class Reader(Answering):
+    """Tells of objects, and what they hold."""
 
     async def infos(self, names: Sequence[str]) -> list[Info | None]:
         """None for what is not there. A name is whatever git takes for one; it holds no line break. Errors: GitFailed."""
@@ -127,14 +146,9 @@ class Reader:
                     if not length and left > _DRAINED_BYTES:
                         return  # a new process is cheaper than the rest
 
-    async def close(self) -> None:
-        """End the process; bounded."""
-        await end(self._process)
-
     def _ask(self, what: str, names: Sequence[str]) -> None:
-        assert self._process.stdin is not None  # noqa: S101 - it was asked for as a pipe
         self._unread = True
-        self._process.stdin.write("".join([*(f"{what} {name}\n" for name in names), "flush\n"]).encode())
+        self._in.write("".join([*(f"{what} {name}\n" for name in names), "flush\n"]).encode())
 
     async def _header(self) -> Info | None:
         line = await self._out.readline()
@@ -157,37 +171,37 @@ class Reader:
         async with _answering():
             await self._out.readexactly(1)
 
-    @property
-    def _out(self) -> asyncio.StreamReader:
-        assert self._process.stdout is not None  # noqa: S101 - it was asked for as a pipe
-        return self._process.stdout
+
+A = TypeVar("A", bound=Answering)
 
 
-class Objects:
-    """The readers of all mirrors. As many are kept as are worth their memory: for some time, and the last used ones."""
+class Processes(Generic[A]):
+    """Those of all mirrors. As many are kept as are worth their memory: for some time, and the last used ones."""
 
-    def __init__(self, git: Git, *, most: int = 24, idle_seconds: float = 60.0) -> None:
-        """`most` readers at a time; who comes then waits for one. Downloads and searches may hold 16 for long (GitTrees)."""
+    def __init__(self, git: Git, kind: Callable[[asyncio.subprocess.Process], A], *arguments: str, most: int, idle_seconds: float) -> None:
+        """Of `git <arguments>`, `most` at a time; who comes then waits for one."""
         self._git = git
+        self._kind = kind
+        self._arguments = arguments
         self._places = asyncio.Semaphore(most)
         self._kept = most
         self._idle_seconds = idle_seconds
-        self._idle: list[tuple[Path, Reader]] = []
+        self._idle: list[tuple[Path, A]] = []
         """The one that was used last is last."""
 
     @asynccontextmanager
-    async def reader(self, mirror: Path) -> AsyncIterator[Reader]:
-        """A reader of this mirror, for the block alone. Errors: GitFailed; TimeoutError when none is free."""
+    async def of(self, mirror: Path) -> AsyncIterator[A]:
+        """One of this mirror, for the block alone. Errors: GitFailed; TimeoutError when none is free."""
         async with asyncio.timeout(ANSWER_SECONDS):
             await self._places.acquire()
         try:
-            reader = self._take(mirror) or await self._start(mirror)
+            process = self._take(mirror) or await self._start(mirror)
             try:
-                yield reader
+                yield process
             except asyncio.IncompleteReadError:
                 raise _failed("git ended in the middle of an answer") from None
             finally:
-                await self._put_back(mirror, reader)
+                await self._put_back(mirror, process)
         finally:
             self._places.release()
 
@@ -200,38 +214,50 @@ class Objects:
         finally:
             await self._end_idle(float("inf"))
 
-    def _take(self, mirror: Path) -> Reader | None:
+    def _take(self, mirror: Path) -> A | None:
         for index in range(len(self._idle) - 1, -1, -1):
             if self._idle[index][0] == mirror:
-                reader = self._idle.pop(index)[1]
-                if reader.usable:
-                    return reader
+                process = self._idle.pop(index)[1]
+                if process.usable:
+                    return process
         return None
 
-    async def _start(self, mirror: Path) -> Reader:
+    async def _start(self, mirror: Path) -> A:
         if not await asyncio.to_thread(mirror.is_dir):
             raise ObjectMissing("the repository")
         # It outlives whoever asks first, and so holds none of their locks.
         token = HELD_LOCKS.set(())
         try:
-            process = await self._git.start("cat-file", "--batch-command", "--buffer", git_dir=mirror, stderr=asyncio.subprocess.DEVNULL)
+            process = await self._git.start(*self._arguments, git_dir=mirror, stderr=asyncio.subprocess.DEVNULL)
         finally:
             HELD_LOCKS.reset(token)
-        return Reader(process)
+        return self._kind(process)
 
-    async def _put_back(self, mirror: Path, reader: Reader) -> None:
-        if not reader.usable:
-            await reader.close()
+    async def _put_back(self, mirror: Path, process: A) -> None:
+        if not process.usable:
+            await process.close()
             return
-        reader.idle_since = time.monotonic()
-        self._idle.append((mirror, reader))
+        process.idle_since = time.monotonic()
+        self._idle.append((mirror, process))
         if len(self._idle) > self._kept:
             await self._idle.pop(0)[1].close()
 
     async def _end_idle(self, before: float) -> None:
-        idle = [reader for _, reader in self._idle if reader.idle_since <= before]
+        idle = [process for _, process in self._idle if process.idle_since <= before]
         self._idle = [kept for kept in self._idle if kept[1] not in idle]
-        await asyncio.gather(*(reader.close() for reader in idle))
+        await asyncio.gather(*(process.close() for process in idle))
+
+
+class Objects(Processes[Reader]):
+    """Readers."""
+
+    def __init__(self, git: Git, *, most: int = 24, idle_seconds: float = 60.0) -> None:
+        """`most` at a time; who comes then waits for one. Downloads and searches may hold 16 for long (GitTrees)."""
+        super().__init__(git, Reader, "cat-file", "--batch-command", "--buffer", most=most, idle_seconds=idle_seconds)
+
+    def reader(self, mirror: Path) -> AbstractAsyncContextManager[Reader]:
+        """See `of`."""
+        return self.of(mirror)
 
 
 def _answering() -> asyncio.Timeout:
@@ -243,4 +269,4 @@ def _batches(names: Sequence[str]) -> Iterator[Sequence[str]]:
 
 
 def _failed(reason: str) -> GitFailed:
-    return GitFailed(Completed(-1, b"", reason), reason)
+    return GitFailed.of(reason)

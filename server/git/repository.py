@@ -16,6 +16,7 @@ from server.config import Settings
 from server.git import diff, merging, prepared, workspace
 from server.git.bundle import take_bundle, write_bundle
 from server.git.command import Git, GitFailed, lacking
+from server.git.comparing import Comparers
 from server.git.fetches import Fetches
 from server.git.importing import Given, Importer, Parentage, commit_tree
 from server.git.isolation import compile_walker
@@ -352,10 +353,11 @@ async def open_git(settings: Settings, *, limits: Limits | None = None, token: T
     remote = Remote(git, urls, token=token)
     lock_seconds = 2 * settings.git_timeout_seconds
     fetches = Fetches(git, remote, mirrors, lock_seconds=lock_seconds)
-    objects = Objects(git)
+    objects, comparers = Objects(git), Comparers(git)
     tasks = [
         asyncio.create_task(Upkeep(git, mirrors).run(), name="mirrors' upkeep"),
         asyncio.create_task(objects.run(), name="mirrors' readers"),
+        asyncio.create_task(comparers.run(), name="mirrors' comparers"),
     ]
     try:
         yield GitRepositories(
@@ -367,7 +369,7 @@ async def open_git(settings: Settings, *, limits: Limits | None = None, token: T
             fetches=fetches,
             importer=Importer(git, objects, sandbox, limits or Limits(), seconds=settings.git_timeout_seconds),
             lock_seconds=lock_seconds,
-            trees=GitTrees(git, mirrors, objects, lock_seconds),
+            trees=GitTrees(git, mirrors, objects, comparers, lock_seconds),
             history=settings.workspace_history,
         )
     finally:

@@ -8,12 +8,13 @@ import re
 import time
 from collections.abc import AsyncGenerator, AsyncIterator, Callable, Iterator, Sequence
 from contextlib import aclosing, asynccontextmanager, contextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
 
 from server.git import diff, search
 from server.git.archive import pack
 from server.git.command import Git, GitFailed
+from server.git.comparing import Comparers
 from server.git.editing import check_write, edit_commit
 from server.git.keeping import keep
 from server.git.mirror import Mirrors
@@ -25,11 +26,12 @@ from server.git.tree_object import TREE, Node, children, entries, files, find, r
 from server.kernel.errors import DownloadStalled, MirrorBusy, NotADirectory, NotAFile, SearchTooSlow, StateGone, TreeTooLarge
 from server.kernel.places import Places
 from server.kernel.ports.repositories import Author, Repository
-from server.kernel.ports.trees import ArchiveFormat, Content, Edit, Edited, Entry, Kind, Listing, Match, Staged
+from server.kernel.ports.trees import ArchiveFormat, Changes, Content, Edit, Edited, Entry, Kind, Listing, Match, Staged
 
 STREAM_SECONDS = 1800.0
 """A download that takes longer is given up: its client reads just enough not to be cut off."""
 _NAMES_SECONDS = 20.0
+_LISTED = 500
 _WHOLE_BYTES = 1024 * 1024
 """A smaller part of a file is read at once, so that a slow client keeps nothing but its bytes."""
 _COMMIT_BYTES = 1024 * 1024
@@ -43,6 +45,7 @@ class GitTrees:
     git: Git
     mirrors: Mirrors
     objects: Objects
+    comparers: Comparers
     lock_seconds: float
     streams: Places = field(default_factory=lambda: Places(most=12, each=4))
     """Archives, patches and large files that are sent: each has a git process until its client has all of it."""
@@ -85,12 +88,15 @@ class GitTrees:
         return Content(entry, _all_of(whole))
 
     async def edit(
-        self, repository: Repository, commit: str, edits: Sequence[Edit], *, author: Author, at: datetime, message: str
+        self, repository: Repository, commit: str, edits: Sequence[Edit], *, author: Author, at: datetime, message: Callable[[Changes], str]
     ) -> Edited:
         """A commit with all edits, or none."""
         with _failing(commit):
             async with self.mirrors.added_to(repository, seconds=self.lock_seconds) as mirror:
-                return await edit_commit(self.objects, mirror, commit, edits, author=author, at=at, message=message)
+                edited = await edit_commit(self.objects, mirror, commit, edits, author=author, at=at, message=message)
+                if edited.commit == commit:
+                    return edited
+                return replace(edited, diff=await self.comparers.compare(mirror, commit, edited.commit, max_files=_LISTED))
 
     async def check(self, repository: Repository, commit: str, path: str, etag: str | None) -> None:
         """Whether a write would be refused."""

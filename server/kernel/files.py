@@ -38,7 +38,7 @@ from server.kernel.finish import Finishing
 from server.kernel.history import AlreadyAnswered, Answer, LogEnd, NewSnapshot, SnapshotKind
 from server.kernel.identity import Principal
 from server.kernel.journal import Notes
-from server.kernel.live import Live, told
+from server.kernel.live import Live, fitting, told
 from server.kernel.places import Places
 from server.kernel.ports.event_codec import EventCodec
 from server.kernel.ports.history_store import HistoryStore
@@ -46,9 +46,8 @@ from server.kernel.ports.repositories import Author, Diff, Repositories, Reposit
 from server.kernel.ports.session_store import SessionStore
 from server.kernel.ports.trees import (
     ArchiveFormat,
-    Change,
+    Changes,
     Content,
-    Delete,
     Edit,
     Entry,
     Listing,
@@ -86,6 +85,7 @@ _REMEMBERED = 1024
 _ON_ITS_WAY_SECONDS, _LOOK_SECONDS = 3.0, 0.05
 _JUST_MADE = timedelta(seconds=10)
 
+_VERBS = {"ADDED": "Create", "MODIFIED": "Edit", "DELETED": "Delete", "RENAMED": "Move"}
 _COMMIT = re.compile(r"[0-9a-f]{40}")
 
 T = TypeVar("T")
@@ -129,7 +129,7 @@ class Found(Generic[T]):
 class Edits:
     """What was done: one change per edit (None where nothing had to change), and the newest commit (empty for a live workspace)."""
 
-    changes: tuple[Change | None, ...]
+    changes: Changes
     commit: str
     number: int = 0
     """Of the snapshot that was made; 0 for none."""
@@ -155,6 +155,7 @@ class _Request:
     edits: Sequence[Edit]
     if_head: str
     message: str
+    """Empty for one that says what was done."""
     request_id: str
     """Empty when it cannot come again."""
     digest: str
@@ -308,7 +309,7 @@ class Files:
         _check_message(message)
         session = await self._sessions.get(principal, session_id)
         digest = await asyncio.to_thread(_digest, edits, if_head, message) if request_id else ""
-        request = _Request(edits, if_head, message or _message(edits), request_id, digest)
+        request = _Request(edits, if_head, message, request_id, digest)
         call = self._once(principal, session, request) if request_id else self._edit(principal, session, request)
         # A caller who leaves takes nothing back: a head that has moved is told of, and what waits counts until it is done.
         return await self._finishing.run(self._counted(principal.user_id, edits, call))
@@ -418,14 +419,18 @@ class Files:
 
     async def _edited(self, principal: Principal, state: State, request: _Request) -> Edits:
         author, now = Author(principal.name, principal.email), datetime.now(UTC)
-        message = self._trailers.below(request.message, session_id=state.session.id, provider="")
+
+        def message(changes: Changes) -> str:
+            return self._trailers.below(request.message or _subject(changes), session_id=state.session.id, provider="")
+
         edited = await self._reading(
             state, lambda: self._trees.edit(state.repository, state.commit, request.edits, author=author, at=now, message=message)
         )
         if edited.commit != state.commit:
+            said = message(edited.changes)
             answer = request.answer(Edits(edited.changes, edited.commit)) if request.request_id else None
-            snapshot = NewSnapshot(SnapshotKind.EDIT, edited.commit, state.commit, message, answer)
-            diff = told(edited.changes)
+            snapshot = NewSnapshot(SnapshotKind.EDIT, edited.commit, state.commit, said, answer)
+            diff = fitting(edited.diff) if edited.diff else told(edited.changes)
             facts = [
                 self._codec.file_changed(diff, turn_total=False),
                 self._codec.git_updated(
@@ -433,7 +438,7 @@ class Files:
                     repository=state.repository.url,
                     branch=state.session.branch,
                     sha=edited.commit,
-                    message=message,
+                    message=said,
                     diff=diff,
                 ),
             ]
@@ -604,13 +609,13 @@ def _digest(edits: Sequence[Edit], if_head: str, message: str) -> str:
     return whole.hexdigest()
 
 
-def _message(edits: Sequence[Edit]) -> str:
+def _subject(changes: Changes) -> str:
     """What Git's log says of edits that come without a message."""
-    if len(edits) > 1:
-        return f"Edit {len(edits)} files"
-    (edit,) = edits
-    if isinstance(edit, Write | WriteStaged):
-        return f"Edit {edit.path}"
-    if isinstance(edit, Move):
-        return f"Move {edit.path} to {edit.to}"
-    return f"Delete {edit.path}" if isinstance(edit, Delete) else f"Make {edit.path}"
+    made = [change for change in changes if change is not None]
+    verbs = {_VERBS[change.operation] for change in made}
+    verb = verbs.pop() if len(verbs) == 1 else "Edit"
+    # Of a new directory the entry names it, and the path what makes Git keep it.
+    names = list({change.entry.path if change.entry else change.path: change for change in made})
+    if len(names) > 1:
+        return f"{verb} {len(names)} files"
+    return f"Move {made[0].old_path} to {names[0]}" if verb == "Move" else f"{verb} {names[0]}"

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 
 from server.kernel.errors import KernelError, TurnActive, WorkerLost, WorkspaceElsewhere
@@ -93,11 +94,16 @@ class Live:
 
 def told(changes: Sequence[Change | None]) -> Diff:
     """For the log: what happened to which file, as far as an event has room. Who wants to see the lines asks for the difference."""
-    made = [change for change in changes if change is not None]
+    made = [FileDiff(change.path, change.operation, old_path=change.old_path) for change in changes if change is not None]
+    return fitting(Diff(tuple(made), files_changed=len(made)))
+
+
+def fitting(diff: Diff) -> Diff:
+    """The same, with as many files as an event has room for."""
     files, room = [], _TOLD_BYTES
-    for change in made:
-        room -= len(change.path.encode()) + len(change.old_path.encode()) + _CHANGE_BYTES
+    for file in diff.files:
+        room -= len(file.path.encode()) + len(file.old_path.encode()) + _CHANGE_BYTES
         if room < 0:
             break
-        files.append(FileDiff(change.path, change.operation, old_path=change.old_path))
-    return Diff(tuple(files), files_changed=len(made), truncated=len(files) < len(made))
+        files.append(file)
+    return replace(diff, files=tuple(files), truncated=len(files) < diff.files_changed)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import io
 import tarfile
+from collections.abc import AsyncIterator
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -89,7 +90,7 @@ async def test_a_session_without_a_turn_shows_its_base_branch_and_can_be_edited(
     assert kinds(log)[:2] == ["file_changed", "git_updated"]
     changed, committed = log[0].file_changed, log[1].git_updated
     assert [(change.path, change.operation) for change in changed.changes] == [("src/new.py", event_pb2.FILE_OPERATION_ADDED)]
-    assert (changed.turn_total, committed.sha, committed.message) == (False, edited.commit, "Edit src/new.py")
+    assert (changed.turn_total, committed.sha, committed.message) == (False, edited.commit, "Create src/new.py")
     assert (log[0].actor.kind, log[0].actor.id, log[0].turn_id) == (event_pb2.ACTOR_KIND_USER, USER, "")
 
 
@@ -132,6 +133,45 @@ async def test_every_state_can_be_read_and_any_two_compared(files: Calls) -> Non
     with tarfile.open(fileobj=io.BytesIO(packed), mode="r:gz") as tar:
         assert tar.extractfile("a.txt").read() == b"two\n"
     assert await files.read("src/app.py", method="DownloadFile", offset=7, length=5) == b"hello"
+
+
+async def test_a_commit_says_what_was_done_and_how_much_it_changes(files: Calls) -> None:
+    write, move, delete = (lambda path, text: {"write": pb.WriteEdit(path=path, text=text)}), pb.MoveEdit, pb.DeleteEdit
+    await files.edit(write("n.txt", "a\nb\n"))
+    await files.edit(write("n.txt", "a\nc\n"))
+    await files.edit({"move": move(path="n.txt", to="d/n.txt")})
+    await files.edit({"make_directory": pb.MakeDirectoryEdit(path="e")}, {"make_directory": pb.MakeDirectoryEdit(path="e")})
+    await files.edit(write("x", "x\n"), write("y", "y\n"))
+    await files.edit(write("a.txt", "else\n"), write("z", "z\n"), {"delete": delete(path="x")})
+    await files.edit(write("d/o.txt", "\0"), write("a.txt", "else\n"))
+    await files.edit({"delete": delete(path="d", recursive=True)})
+    await files.edit(write("n.txt", "a\n"), message="Say it my way")
+
+    async def parts() -> AsyncIterator[pb.UploadFileRequest]:
+        yield pb.UploadFileRequest(start=pb.UploadStart(session_id=files.session_id, path="u", size=4))
+        yield pb.UploadFileRequest(data=b"1\n2\n")
+
+    await files.stub.UploadFile(parts(), metadata=files.client.metadata, timeout=60)
+    await files.client.call("RestoreSession", session_pb.RestoreSessionRequest(session_id=files.session_id, at="1"))
+    log = await files.client.log(files.session_id)
+    told = [event.git_updated for event in log if event.HasField("git_updated")]
+    assert [(git.message, git.files_changed, git.additions, git.deletions) for git in told] == [
+        ("Create n.txt", 1, 2, 0),
+        ("Edit n.txt", 1, 1, 1),
+        ("Move n.txt to d/n.txt", 1, 0, 0),
+        ("Create e", 1, 0, 0),
+        ("Create 2 files", 2, 2, 0),
+        ("Edit 3 files", 3, 2, 2),
+        ("Create d/o.txt", 1, 0, 0),
+        ("Delete d", 2, 0, 2),
+        ("Say it my way", 1, 1, 0),
+        ("Create u", 1, 2, 0),
+        ("Restore snapshot 1", 6, 2, 5),
+    ]
+    (deleted,) = [event.file_changed for event in log if event.file_changed.changes and event.file_changed.changes[0].path == "d/n.txt"][1:]
+    assert [(file.path, file.binary, file.deletions) for file in deleted.changes] == [("d/n.txt", False, 2), ("d/o.txt", True, 0)]
+    history = await files.client.call("ListSnapshots", session_pb.ListSnapshotsRequest(session_id=files.session_id))
+    assert [each.message for each in history.snapshots][::-1] == [git.message for git in told]
 
 
 async def test_eight_edits_of_one_file_keep_one_and_tell_seven(files: Calls) -> None:

@@ -6,8 +6,9 @@ from pathlib import Path
 
 import pytest
 from support.git_server import git
-from support.git_world import AT, AUTHOR, BASE, SESSION, World
+from support.git_world import AT, AUTHOR, BASE, SESSION, World, started_by
 
+from server.git import comparing
 from server.git.refs import session_ref
 from server.kernel.errors import (
     FileChanged,
@@ -25,12 +26,41 @@ from server.kernel.ports.trees import Delete, Edit, Edited, Kind, MakeDirectory,
 
 
 async def _edit(world: World, commit: str, *edits: Edit) -> Edited:
-    return await world.git.trees.edit(world.repository, commit, edits, author=AUTHOR, at=AT, message="Edit")
+    return await world.git.trees.edit(world.repository, commit, edits, author=AUTHOR, at=AT, message=lambda _: "Edit")
 
 
 def _files(world: World, commit: str) -> dict[str, str]:
     listed = git(world.mirror, "-c", "core.quotePath=false", "ls-tree", "-r", commit).splitlines()
     return {line.partition("\t")[2]: line.split()[2] for line in listed}
+
+
+async def test_what_a_commit_changes_is_told_as_git_counts_it_and_starts_no_process(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
+    base = await world.fetch()
+    await _edit(world, base, Write("first", b""))
+    started = started_by(monkeypatch)
+    edits = [
+        Write("src/app.py", b"changed\n"), Write("bin", b"\0"), Write("new\nend", b"1\n2\n"), Move("docs", "manual"),
+        Delete("src/deep", recursive=True),
+    ]  # fmt: skip
+    edited = await _edit(world, base, *edits)
+    assert started == []
+    assert edited.diff == await world.git.diff(world.repository, base=base, head=edited.commit, max_patch_bytes=0, max_files=100)
+    assert (await _edit(world, base, Write("README.md", b"# demo\n"))).diff is None, "nothing changed"
+
+
+async def test_a_commit_is_made_also_when_nobody_can_tell_what_it_changes(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
+    base = await world.fetch()
+    with monkeypatch.context() as slow:
+        slow.setattr(comparing, "COMPARE_SECONDS", 0.0)
+        edited = await _edit(world, base, Write("a", b"a"))
+    assert (edited.diff, list(_files(world, edited.commit))[1]) == (None, "README.md")
+    assert (await _edit(world, base, Write("a", b"a"))).diff is not None
+    ((_, comparer),) = world.git.trees.comparers._idle
+    comparer._process.kill()
+    await comparer._process.wait()
+    edited = await _edit(world, base, Write("b", b"b\n"))
+    assert edited.diff is not None
+    assert (edited.diff.files_changed, edited.diff.additions) == (1, 1)
 
 
 async def test_a_commit_as_git_would_have_made_it(world: World) -> None:

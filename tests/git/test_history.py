@@ -2,15 +2,11 @@
 
 from __future__ import annotations
 
-import asyncio
-from typing import Any
-
 import pytest
 from support.git_server import git
-from support.git_world import World
+from support.git_world import World, started_by
 
 from server.git import diff
-from server.git.command import Git
 from server.kernel.errors import WorkspaceFailed
 
 ALL = {"max_patch_bytes": 1_000_000, "max_files": 100}
@@ -102,7 +98,7 @@ async def test_no_name_and_no_content_is_taken_for_something_else(world: World) 
 
 async def test_a_diff_is_one_process_and_the_same_one_again_is_none(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
     base, head = await _changed(world)
-    started = _counted(monkeypatch)
+    started = started_by(monkeypatch)
     found = await world.git.diff(world.repository, base=base, head=head, **ALL)
     assert await world.git.diff(world.repository, base=base, head=head, **ALL) == found
     assert started == ["diff-tree"]
@@ -175,21 +171,8 @@ async def _changed(world: World) -> tuple[str, str]:
 async def test_many_commits_are_looked_for_by_one_process(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
     base, head = await _changed(world)
     tree = git(world.mirror, "rev-parse", f"{head}^{{tree}}")
-    started = _counted(monkeypatch)
+    started = started_by(monkeypatch)
     assert await world.git.held(world.repository, ["1" * 40, base, tree, head]) == {base, head}
     assert started == ["cat-file"]
     assert await world.git.held(world.repository, []) == frozenset()
     assert await world.git.held(world.repository, [base, "--help"]) == frozenset()
-
-
-def _counted(monkeypatch: pytest.MonkeyPatch) -> list[str]:
-    """The commands of git that are started from here on."""
-    started: list[str] = []
-    start = Git.start
-
-    async def counted(self: Git, *arguments: str, **options: Any) -> asyncio.subprocess.Process:
-        started.append(arguments[0])
-        return await start(self, *arguments, **options)
-
-    monkeypatch.setattr(Git, "start", counted)
-    return started

@@ -40,7 +40,7 @@ async def test_a_blob_as_git_would_have_made_it(world: World, pieces: list[bytes
         assert b"".join(content_of(staged)) == content
         edits = [WriteStaged("new/file", staged, expected_etag="", executable=True), Move("new/file", "file")]
         for _ in range(2):
-            edited = await world.git.trees.edit(world.repository, base, edits, author=AUTHOR, at=AT, message="Edit")
+            edited = await world.git.trees.edit(world.repository, base, edits, author=AUTHOR, at=AT, message=lambda _: "Edit")
     assert not list(world.mirror.rglob("tmp_obj_*"))
     assert git(world.mirror, "fsck", "--strict", "--no-dangling") == ""
     assert (world.tmp / "file").write_bytes(content) == len(content)

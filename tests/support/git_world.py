@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import os
 import stat
 import time
@@ -10,10 +11,13 @@ from contextlib import asynccontextmanager
 from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
 from pathlib import Path
+from typing import Any
 
+import pytest
 from support.git_server import GitServer, git
 
 from server.config import Settings
+from server.git.command import Git
 from server.git.remote import TokenSupplier, no_token
 from server.git.repository import GitRepositories, open_git
 from server.git.walker.protocol import Limits
@@ -118,3 +122,16 @@ async def open_world(
         assert isinstance(opened, GitRepositories)
         repository = Repository("tenant", "owner", opened.check_url(f"{server.url}{name}.git"))
         yield World(server, opened, repository, tmp, server.root / f"{name}.git")
+
+
+def started_by(monkeypatch: pytest.MonkeyPatch) -> list[str]:
+    """The commands of git that are started from here on."""
+    started: list[str] = []
+    start = Git.start
+
+    async def counted(self: Git, *arguments: str, **options: Any) -> asyncio.subprocess.Process:
+        started.append(arguments[0])
+        return await start(self, *arguments, **options)
+
+    monkeypatch.setattr(Git, "start", counted)
+    return started

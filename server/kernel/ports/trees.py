@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncGenerator, AsyncIterator, Sequence
+from collections.abc import AsyncGenerator, AsyncIterator, Callable, Sequence
 from contextlib import AbstractAsyncContextManager
 from dataclasses import dataclass
 from datetime import datetime
@@ -10,7 +10,7 @@ from enum import StrEnum
 from pathlib import Path
 from typing import Protocol
 
-from server.kernel.ports.repositories import Author, Repository
+from server.kernel.ports.repositories import Author, Diff, Repository
 
 
 class Kind(StrEnum):
@@ -123,12 +123,18 @@ class Change:
     entry: Entry | None = None
 
 
+Changes = tuple[Change | None, ...]
+"""One per edit, in order; None for an edit that changed nothing."""
+
+
 @dataclass(frozen=True)
 class Edited:
-    """`commit` is the one that was edited when nothing changed. One change per edit, in order; None for an edit that changed nothing."""
+    """`commit` is the one that was edited when nothing changed."""
 
     commit: str
-    changes: tuple[Change | None, ...]
+    changes: Changes
+    diff: Diff | None = None
+    """What Git makes of it, file by file, without patches; None when nothing changed, or to compare took too long."""
 
 
 @dataclass(frozen=True)
@@ -169,9 +175,10 @@ class Trees(Protocol):
         ...
 
     async def edit(
-        self, repository: Repository, commit: str, edits: Sequence[Edit], *, author: Author, at: datetime, message: str
+        self, repository: Repository, commit: str, edits: Sequence[Edit], *, author: Author, at: datetime, message: Callable[[Changes], str]
     ) -> Edited:
         """A commit on top of `commit` with all edits, or none. It is durable when this returns, and kept for two weeks without `keep`.
+        `message` makes its message of what the edits did.
         Errors: FileChanged when an etag is not the expected one; FileExists; PathInvalid, FileTooLarge, InvalidField, also for what no
         checkout could bear."""
         ...
