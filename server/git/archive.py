@@ -2,19 +2,20 @@
 
 from __future__ import annotations
 
-import asyncio
 import stat
 import tarfile
 import zipfile
 import zlib
-from collections.abc import AsyncGenerator, Callable
+from collections.abc import AsyncGenerator, Iterator
 from contextlib import aclosing
 from datetime import UTC, datetime
-from functools import partial
+from pathlib import Path
 from typing import IO, Any, Protocol, cast
 
 from isal import isal_zlib
 
+from server.git.blobs import Blobs, blobs
+from server.git.command import Git
 from server.git.manifest import printable
 from server.git.objects import Reader
 from server.git.tree_object import LINK, Node, files
@@ -25,12 +26,16 @@ from server.kernel.ports.trees import ArchiveFormat, Kind
 _AHEAD = 64
 """So many files are asked for at once."""
 _PIECE = 256 * 1024
-_STEPS = 1000
+_WORTH = 64 * 1024
+"""So many bytes of a tar are compressed at once."""
 _LEVEL = 1
 """Of ISA-L's compression, which at this level is three times as fast as zlib's, and smaller."""
 _LINK_BYTES = 4096
 _FILES = 200_000
 """A zip's directory is kept until its end."""
+
+
+_Batch = list[tuple[bytes, Node]]
 
 
 class _Packer(Protocol):
@@ -57,59 +62,51 @@ class _Packer(Protocol):
         ...
 
 
-async def pack(reader: Reader, tree: Node, archive: ArchiveFormat, at: datetime) -> AsyncGenerator[bytes, None]:
+async def pack(git: Git, mirror: Path, reader: Reader, tree: Node, *, archive: ArchiveFormat, at: datetime) -> AsyncGenerator[bytes, None]:
     """All files below `tree`, dated `at`. Names that a checkout would refuse are left out, and so are submodules.
     Errors: GitFailed, TreeTooLarge."""
     packer: _Packer = _Tar(at) if archive is ArchiveFormat.TAR_GZ else _Zip(at)
-    packing: asyncio.Task[bytes] | None = None
-    try:
-        # While a thread packs one piece, git reads the next.
-        async with aclosing(_pieces(reader, tree, packer)) as pieces:
-            async for piece in pieces:
-                ready = await packing if packing else b""
-                packing = asyncio.create_task(asyncio.to_thread(_packed, piece))
-                if ready:
-                    yield ready
-        last = await packing if packing else b""
-        yield last + await asyncio.to_thread(packer.finish)
-    finally:
-        if packing:
-            packing.cancel()
+    async with blobs(git, mirror) as contents, aclosing(_batches(reader, tree, packer)) as batches:
+        batch = await _asked(contents, batches)
+        while batch:
+            following = await _asked(contents, batches)
+            pieces = _pieces(contents, batch, packer)
+            while (piece := await contents.thread(lambda: next(pieces, None))) is not None:  # noqa: B023 - it is done before the next
+                if piece:
+                    yield piece
+            batch = following
+        yield await contents.thread(packer.finish)
 
 
-def _packed(steps: list[Callable[[], bytes]]) -> bytes:
-    return b"".join([step() for step in steps])
+async def _asked(contents: Blobs, batches: AsyncGenerator[_Batch, None]) -> _Batch:
+    """Git is at it while the one before is packed."""
+    batch: _Batch = await anext(batches, [])
+    contents.ask([node.id for _, node in batch])
+    return batch
 
 
-async def _pieces(reader: Reader, tree: Node, packer: _Packer) -> AsyncGenerator[list[Callable[[], bytes]], None]:
-    """What to do with the packer, in steps that take some milliseconds together."""
-    steps: list[Callable[[], bytes]] = []
-    held = 0
-    async with aclosing(_batches(reader, tree, packer)) as batches:
-        async for batch in batches:
-            todo = iter(batch)
-            async with aclosing(reader.contents([node.id for _, node in batch])) as contents:
-                async for info, chunks in contents:
-                    path, node = next(todo)
-                    if node.mode == LINK:
-                        target = b"".join([chunk async for chunk in chunks])
-                        steps += [partial(packer.begin, path, stat.S_IFLNK | 0o777, 0, target[:_LINK_BYTES]), packer.end]
-                        continue
-                    steps.append(partial(packer.begin, path, 0o755 if node.kind is Kind.EXECUTABLE else 0o644, info.size, b""))
-                    async for chunk in chunks:
-                        steps.append(partial(packer.add, chunk))
-                        held += len(chunk)
-                        if held >= _PIECE:
-                            yield steps
-                            steps, held = [], 0
-                    steps.append(packer.end)
-            if len(steps) >= _STEPS:
-                yield steps
-                steps, held = [], 0
-    yield steps
+def _pieces(contents: Blobs, batch: _Batch, packer: _Packer) -> Iterator[bytes]:
+    """The archive, as far as these files; each piece takes some milliseconds. Blocks."""
+    ready: list[bytes] = []
+    taken = 0
+    for path, node in batch:
+        size = contents.size(node.id)
+        if node.mode == LINK:
+            target = b"".join(contents.content(size))
+            ready += [packer.begin(path, stat.S_IFLNK | 0o777, 0, target[:_LINK_BYTES]), packer.end()]
+            continue
+        ready.append(packer.begin(path, 0o755 if node.kind is Kind.EXECUTABLE else 0o644, size, b""))
+        for chunk in contents.content(size):
+            ready.append(packer.add(chunk))
+            taken += len(chunk)
+            if taken >= _PIECE:
+                yield b"".join(ready)
+                ready, taken = [], 0
+        ready.append(packer.end())
+    yield b"".join(ready)
 
 
-async def _batches(reader: Reader, tree: Node, packer: _Packer) -> AsyncGenerator[list[tuple[bytes, Node]], None]:
+async def _batches(reader: Reader, tree: Node, packer: _Packer) -> AsyncGenerator[_Batch, None]:
     batch, packed = [], 0
     async with aclosing(files(reader, tree, b"")) as found:
         async for path, node in found:
@@ -130,6 +127,8 @@ class _Tar:
         self._at = int(at.timestamp())
         self._gzip = isal_zlib.compressobj(_LEVEL, wbits=16 + zlib.MAX_WBITS)
         self._size = 0
+        self._held: list[bytes] = []
+        self._held_bytes = 0
 
     def takes(self, path: bytes) -> bool:
         return bool(path)
@@ -143,13 +142,22 @@ class _Tar:
         return self.add(info.tobuf(tarfile.GNU_FORMAT, "utf-8", "surrogateescape"))
 
     def add(self, data: bytes) -> bytes:
-        return self._gzip.compress(data)
+        """Compresses when it is worth it: each time this thread may have to wait until Python lets it go on."""
+        self._held.append(data)
+        self._held_bytes += len(data)
+        return self._compressed() if self._held_bytes >= _WORTH else b""
 
     def end(self) -> bytes:
         return self.add(bytes(-self._size % tarfile.BLOCKSIZE))
 
     def finish(self) -> bytes:
-        return self.add(bytes(2 * tarfile.BLOCKSIZE)) + self._gzip.flush()
+        self._held.append(bytes(2 * tarfile.BLOCKSIZE))
+        return self._compressed() + self._gzip.flush()
+
+    def _compressed(self) -> bytes:
+        data = b"".join(self._held)
+        self._held, self._held_bytes = [], 0
+        return self._gzip.compress(data)
 
 
 class _Sink:

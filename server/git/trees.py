@@ -125,7 +125,8 @@ class GitTrees:
             tree = await _directory(reader, commit, parts_of(path))
             told = _COMMITTED.search(await reader.content(commit_id(commit), kind="commit", limit=_COMMIT_BYTES))
         at = datetime.fromtimestamp(int(told[1]) if told else 0, UTC)
-        return self._streamed(repository, commit, lambda reader: pack(reader, tree, archive, at))
+        mirror = self.mirrors.path(repository)
+        return self._streamed(repository, commit, lambda reader: pack(self.git, mirror, reader, tree, archive=archive, at=at))
 
     async def names(self, repository: Repository, commit: str, pattern: str, *, path: str, limit: int) -> list[Entry]:
         """The files whose path matches."""

@@ -13,6 +13,7 @@ import pytest
 from support.git_server import git
 from support.git_world import BASE, World
 
+from server.git.blobs import MOST
 from server.kernel.errors import InvalidField, NotADirectory, NotAFile, PathInvalid, PathNotFound, SearchTooSlow, StateGone, TooManyStreams
 from server.kernel.ports.trees import ArchiveFormat, Kind
 
@@ -142,6 +143,24 @@ async def test_archives_hold_the_files_as_they_are_and_not_as_attributes_say(wor
     packed = await _all(await world.git.trees.archive(world.repository, commit, "src", ArchiveFormat.TAR_GZ))
     with tarfile.open(fileobj=io.BytesIO(packed), mode="r:gz") as tar:
         assert tar.getnames() == ["app.py", "deep/er.py"]
+
+
+async def test_archives_that_are_left_in_the_middle_hold_nobody_up(world: World) -> None:
+    commit = await _fetched(world, {"big": BIG})
+    for _ in range(2 * MOST):
+        async with aclosing(await world.git.trees.archive(world.repository, commit, "", ArchiveFormat.TAR_GZ)) as chunks:
+            await anext(chunks)
+    packed = await _all(await world.git.trees.archive(world.repository, commit, "", ArchiveFormat.TAR_GZ))
+    with tarfile.open(fileobj=io.BytesIO(packed), mode="r:gz") as tar:
+        assert tar.extractfile("big").read() == BIG
+
+
+async def test_an_archive_of_what_is_not_all_here_fails(world: World) -> None:
+    await world.fetch()
+    tree = git(world.mirror, "mktree", "--missing", stdin=b"100644 blob %b\tx\n" % (b"1" * 40))
+    commit = git(world.mirror, "commit-tree", tree, "-m", "x")
+    with pytest.raises(StateGone):
+        await _all(await world.git.trees.archive(world.repository, commit, "", ArchiveFormat.ZIP))
 
 
 async def test_names_that_lead_out_are_in_no_archive(world: World) -> None:
