@@ -34,6 +34,7 @@ async def measure() -> list[tuple[str, str, str]]:
             await opened.build_workspace(repository, commit=base, branch="work", base_branch="", into=workspace)
             for name, lines, fresh in TURNS:
                 change = _change(workspace, lines, rng.randbytes(fresh))
+                now = datetime.now(UTC)
                 made = await opened.import_workspace(
                     repository,
                     session_id="bench",
@@ -41,7 +42,8 @@ async def measure() -> list[tuple[str, str, str]]:
                     parent=base,
                     message=name,
                     author=Author("bench", "bench@example.org"),
-                    at=datetime.now(UTC),
+                    at=now,
+                    until=now,
                 )
                 assert made.commit is not None
                 bundle = tmp / "turn.bundle"
