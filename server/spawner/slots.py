@@ -191,10 +191,11 @@ def build(slot: Slot, *, server: User, user: User) -> None:
     slot.create("group", f"root:x:0:\nagent:x:{gid}:\n", 0o644)
     slot.arm()
     root = os.geteuid() == 0
-    # One that waits has the workspace as its directory before it has it; and who gets as far as to the slot is decided below.
+    # One that waits has the workspace as its directory before it has it, and a server that is another user reads it afterwards; who gets
+    # as far as to the slot is decided below.
     for directory, owner, mode in (
         (slot.state, server, 0o700),
-        (slot.workspace, server, 0o711),
+        (slot.workspace, server, 0o755),
         (slot.models, server, 0o755),
         (slot.run, user, 0o711),
     ):

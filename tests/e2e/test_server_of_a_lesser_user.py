@@ -2,19 +2,16 @@
 
 from __future__ import annotations
 
-import asyncio
 import os
 from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager, suppress
 from pathlib import Path
 from typing import Any
-from urllib.parse import parse_qs, quote, urlsplit
 
 import grpc
 import pytest
 from support.containers import containers_of, no_containers_left, spawner_process, spawner_settings
 from support.git_server import GitServer
-from support.postgres import open_directory
+from support.postgres import open_directory, relayed
 from support.requirements import require
 from support.treadle import Killable, connected, events_of, pushed_files, recording, settings_for
 from support.workers import eventually
@@ -30,32 +27,6 @@ JOB = [
     {"run": "id -u > who; id -un >> who; mkdir -m 0 closed; umask 077; mkdir own; echo x > own/file"},
     {"say": "{prompt}"},
 ]
-
-
-@asynccontextmanager
-async def relayed(database: DatabaseUrls, directory: Path) -> AsyncIterator[DatabaseUrls]:
-    """The database for whom it does not know: it asks the kernel who connects."""
-    (there,) = parse_qs(urlsplit(database.app).query)["host"]
-    name = ".s.PGSQL.5432"
-
-    async def pump(source: asyncio.StreamReader, sink: asyncio.StreamWriter) -> None:
-        with suppress(OSError):
-            while piece := await source.read(65536):
-                sink.write(piece)
-                await sink.drain()
-        sink.close()
-
-    async def serve(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        back, onward = await asyncio.open_unix_connection(Path(there, name))
-        await asyncio.gather(pump(reader, onward), pump(back, writer))
-
-    server = await asyncio.start_unix_server(serve, directory / name)
-    (directory / name).chmod(0o666)
-    try:
-        here = {name: url.replace(quote(there, safe=""), quote(str(directory), safe="")) for name, url in vars(database).items()}
-        yield DatabaseUrls(**here)
-    finally:
-        server.close()
 
 
 @pytest.fixture
