@@ -726,13 +726,21 @@ SELECT $1, $3, $2, (SELECT coalesce(max(number), 0) + 1 FROM snapshots WHERE ten
 
 
 -- expire_checkpoints --
--- Of a running turn's only the last two are kept: nothing stands on the others.
-WITH gone AS (
+-- Of a running turn's only the last two are kept, and those that they stand on.
+WITH RECURSIVE kept AS (
+  (SELECT number, parent FROM snapshots
+   WHERE tenant_id = $1 AND session_id = $2 AND turn_id = $3 AND kind = 'CHECKPOINT' ORDER BY number DESC LIMIT 2)
+  UNION
+  SELECT below.number, below.parent FROM kept CROSS JOIN LATERAL (
+    SELECT number, parent FROM snapshots
+    WHERE tenant_id = $1 AND session_id = $2 AND turn_id = $3 AND kind = 'CHECKPOINT' AND state <> 'EXPIRED'
+      AND commit = kept.parent AND number < kept.number
+    ORDER BY number DESC LIMIT 1
+  ) AS below
+), gone AS (
   UPDATE snapshots SET state = 'EXPIRED', size = 0
-  WHERE tenant_id = $1 AND session_id = $2 AND turn_id = $3 AND kind = 'CHECKPOINT' AND state <> 'EXPIRED' AND number < (
-    SELECT number FROM snapshots
-    WHERE tenant_id = $1 AND session_id = $2 AND turn_id = $3 AND kind = 'CHECKPOINT' ORDER BY number DESC OFFSET 1 LIMIT 1
-  )
+  WHERE tenant_id = $1 AND session_id = $2 AND turn_id = $3 AND kind = 'CHECKPOINT' AND state <> 'EXPIRED'
+    AND number NOT IN (SELECT number FROM kept)
   RETURNING tenant_id, object_key
 )
 INSERT INTO doomed_objects (tenant_id, prefix) SELECT tenant_id, object_key FROM gone WHERE object_key <> ''

@@ -26,8 +26,9 @@ async def write_bundle(git: Git, mirror: Path, *, base: str, head: str, into: Pa
         with os.fdopen(descriptor, "w+b") as target:
             target.write(_header(base, head))
             target.flush()
+            # --shallow: nothing of what `base` has, also where `head` is no descendant of it.
             await git.run(
-                "pack-objects", "--revs", "--stdout", "--quiet", "--thin", "--delta-base-offset",
+                "pack-objects", "--revs", "--stdout", "--quiet", "--thin", "--shallow", "--delta-base-offset",
                 git_dir=mirror, stdin=wanted.encode(), stdout=target,
             )  # fmt: skip
         await asyncio.to_thread(temporary.replace, into)

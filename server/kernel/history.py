@@ -73,7 +73,7 @@ class NewSnapshot:
     kind: SnapshotKind
     commit: str
     parent: str
-    """What its bundle stands on: for what goes on from the head, the head."""
+    """What its bundle stands on: for what goes on from the head, the head; for a turn's checkpoint, the one before or the turn's base."""
     message: str = ""
     answer: Answer | None = None
     """To the request that made it."""

@@ -120,6 +120,24 @@ async def test_of_a_running_turn_the_last_two_checkpoints_are_kept(stores: Store
     assert set(await stores.history.doomed(limit=9, after="")) == {f"{alice.tenant_id}/{session_id}/1.bundle", late}
 
 
+async def test_of_a_running_turn_what_its_last_two_checkpoints_stand_on_is_kept(stores: Stores, alice: Principal) -> None:
+    claimed = await start_turn(stores, alice)
+
+    async def checkpoint(version: int, commit: str, parent: str) -> list[int]:
+        """The numbers of those that are kept."""
+        changes = Changes(checkpoint=NewSnapshot(SnapshotKind.CHECKPOINT, commit * 40, parent, "work"))
+        await stores.turns.commit(claimed.turn, expected_version=version, epoch=claimed.epoch, chunk=None, changes=changes)
+        page = await stores.history.list(alice, claimed.session.id, page_size=9, page_token="")
+        return [each.number for each in page.snapshots if not each.expired]
+
+    assert await checkpoint(1, "1", A) == [1]
+    assert await checkpoint(2, "2", "1" * 40) == [2, 1]
+    # The files are again what they were in the first.
+    assert await checkpoint(3, "1", "2" * 40) == [3, 2, 1]
+    assert await checkpoint(4, "4", A) == [4, 3, 2, 1]
+    assert await checkpoint(5, "5", "4" * 40) == [5, 4]
+
+
 async def test_what_is_given_up_keeps_nothing_else(stores: Stores, alice: Principal, database: DatabaseUrls) -> None:
     session, _ = await two_snapshots(stores, database, alice)
     await stores.history.record(alice, session.id, head=B, snapshot=NewSnapshot(SnapshotKind.EDIT, C, B, "an edit"), seal=seal)

@@ -22,6 +22,7 @@ from support.treadle import Client, Killable, branch_of, connected, error_info, 
 from server.config import Settings
 from server.embedded.postgres_home import DatabaseUrls
 from server.kernel.supervisor import checkpoint, publish
+from server.workers.slot import slots
 from treadle.file.v1.file_service_pb2 import ReadFileRequest
 from treadle.file.v1.file_service_pb2_grpc import FileServiceStub
 from treadle.session.v1 import event_pb2
@@ -38,11 +39,22 @@ WORK = recording(
     {"say": "done"},
 )
 
+LARGE = 1 << 20
+STEPS = ("one", "two", "three", "four")
+
+
+def step(name: str) -> list[dict[str, str]]:
+    """A file that is there all at once; then the agent waits."""
+    content = f"head -c {LARGE} /dev/urandom" if name == "one" else f"echo {name}"
+    return [{"run": f"{content} >.git/{name} && mv .git/{name} {name}.txt; until test -e .git/go-{name}; do sleep 0.02; done"}]
+
 
 @pytest.fixture
 def git_server(tmp_path: Path) -> Iterator[GitServer]:
     with serving(tmp_path / "host") as server:
-        server.create("acme/app", {"work.jsonl": WORK, "next.jsonl": recording({"run": "ls"}, {"write": "three.txt", "content": "3\n"})})
+        steps = recording(*(each for name in STEPS for each in step(name)))
+        following = recording({"run": "ls"}, {"write": "three.txt", "content": "3\n"})
+        server.create("acme/app", {"work.jsonl": WORK, "next.jsonl": following, "steps.jsonl": steps})
         yield server
 
 
@@ -121,8 +133,7 @@ async def test_a_running_turn_can_be_read_and_forked_as_of_its_checkpoints(
         session_id, sha = seen[0].session_id, seen[-1].git_updated.sha
         newest, *older = await snapshots(client, session_id)
         assert (newest.kind, newest.commit, newest.turn_id) == (SNAPSHOT_KIND_CHECKPOINT, sha, seen[0].turn_id)
-        assert {each.parent for each in older} == {newest.parent}, "each stands by itself"
-        assert [each.expired for each in (newest, *older)] == [False, False, *(True for _ in older[1:])]
+        assert not any(each.expired for each in (newest, *older[:1]))
         fork = (await client.call("ForkSession", pb.ForkSessionRequest(session_id=session_id, at=str(newest.number)))).session
         assert await read(client, fork.session_id, "one.txt", at="") == b"1\n"
         await client.call("Interrupt", pb.InterruptRequest(session_id=session_id))
@@ -165,6 +176,40 @@ async def test_what_a_lost_machine_had_done_is_published_up_to_its_last_checkpoi
             assert await read(client, session_id, "one.txt", at="") == b"1\n"
     finally:
         await first.stop()
+
+
+async def test_a_checkpoint_stores_what_came_after_the_one_before(
+    kept_in: Any, server_data_dir: Path, second_dir: Path, git_server: GitServer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(checkpoint, "PAUSES", 0)
+    monkeypatch.setattr(checkpoint, "LONGEST_CHAIN", 2)
+    settings, made = kept_in(server_data_dir), list[Snapshot]()
+    async with in_process(settings) as (_, client):
+        asked = {"repository_url": f"{git_server.url}/acme/app.git", "prompt": "go", "provider": "replay", "model": "steps.jsonl"}
+        stream = client.execute(**asked)
+        while not (frame := await stream.read()).events.events:
+            pass
+        session_id = frame.events.events[0].session_id
+        for number, name in enumerate(STEPS, 1):
+            async with asyncio.timeout(40):
+                while len(found := await snapshots(client, session_id)) < number or not found[0].stored:
+                    await asyncio.sleep(0.02)
+            made.append(found[0])
+            if name != STEPS[-1]:
+                (slot,) = slots(settings.slots_dir)
+                (slot.workspace / ".git" / f"go-{name}").touch()
+        stream.cancel()
+    base = git(git_server.root / "acme/app.git", "rev-parse", "main")
+    assert [each.parent for each in made] == [base, made[0].commit, base, made[2].commit]
+    assert [each.size < 4096 for each in made] == [False, True, False, True], [each.size for each in made]
+    assert [each.number for each in found if not each.expired] == [4, 3], "nothing stands on the others"
+    shutil.rmtree(server_data_dir)
+    async with in_process(kept_in(second_dir)) as (_, client):
+        end = (await events_of(client.resume(session_id)))[-1].turn_completed
+        assert (end.code, end.commit, end.pushed) == (event_pb2.TURN_CODE_WORKER_LOST, made[-1].commit, True)
+    bare = git_server.root / "acme/app.git"
+    assert {f"{name}.txt" for name in STEPS} <= set(git(bare, "ls-tree", "--name-only", end.commit).split())
+    assert git(bare, "cat-file", "-s", f"{end.commit}:one.txt") == str(LARGE)
 
 
 @pytest.mark.parametrize("gone_on", [True, False])

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import random
 import shutil
 from pathlib import Path
 
@@ -84,6 +85,26 @@ async def test_a_mirror_that_was_lost_gets_what_only_it_had(world: World) -> Non
     assert session_head(world) == second
     await world.push(second, create=True)
     assert world.pushed("show", f"{second}:first.txt") == "new"
+
+
+async def test_one_may_stand_on_a_commit_beside_it(world: World) -> None:
+    base = await world.fetch()
+    workspace = await world.workspace(base)
+    (workspace / "large.bin").write_bytes(random.Random(5).randbytes(1 << 20))
+    first = (await world.import_(workspace, base)).commit
+    with (workspace / "large.bin").open("ab") as large:
+        large.write(b"a line\n")
+    second = (await world.import_(workspace, base)).commit
+    assert first
+    assert second
+    bundles = [await bundled(world, base, first), await bundled(world, first, second)]
+    assert bundles[1].stat().st_size < 4096
+    lose(world)
+    assert await world.fetch(second) == base
+    await restore(world, bundles[0], base, first)
+    await restore(world, bundles[1], first, second)
+    assert git(world.mirror, "fsck", "--full", "--strict", first, second) == ""
+    assert git(world.mirror, "rev-parse", f"{second}^", f"{first}^").split() == [base, base]
 
 
 async def test_one_without_a_base_holds_all_that_is_needed(world: World) -> None:
