@@ -208,10 +208,10 @@ class PostgresHistoryStore:
             row = await connection.fetchrow(SQL["newest_snapshot"], tenant_id, session_id)
         return None if row is None else snapshot_from(row)
 
-    async def checkpoint(self, turn: Turn) -> Snapshot | None:
+    async def checkpoint(self, turn: Turn, *, stored: bool = False) -> Snapshot | None:
         """See HistoryStore."""
         async with self._system.connection() as connection:
-            row = await connection.fetchrow(SQL["newest_checkpoint"], turn.tenant_id, turn.session_id, turn.id)
+            row = await connection.fetchrow(SQL["newest_checkpoint"], turn.tenant_id, turn.session_id, turn.id, stored)
         return None if row is None else snapshot_from(row)
 
     async def pending(self, *, limit: int, after: Snapshot | None = None) -> Sequence[Snapshot]:

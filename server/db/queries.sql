@@ -749,7 +749,8 @@ ON CONFLICT (tenant_id, prefix) DO NOTHING
 
 -- newest_checkpoint --
 SELECT * FROM snapshots
-WHERE tenant_id = $1 AND session_id = $2 AND turn_id = $3 AND kind = 'CHECKPOINT' ORDER BY number DESC LIMIT 1
+WHERE tenant_id = $1 AND session_id = $2 AND turn_id = $3 AND kind = 'CHECKPOINT' AND (state = 'STORED' OR NOT $4)
+ORDER BY number DESC LIMIT 1
 
 
 -- forget_conversations --

@@ -9,6 +9,7 @@ from contextlib import aclosing
 from pathlib import Path
 from typing import Any
 
+import asyncpg
 import grpc
 import pytest
 from support.git_server import GitServer, git
@@ -110,6 +111,16 @@ async def read(client: Client, session_id: str, path: str, *, at: str) -> bytes 
         return None
 
 
+async def not_stored(database: DatabaseUrls, session_id: str, number: int) -> None:
+    """As if the machine had been lost before the object store had it."""
+    admin = await asyncpg.connect(database.owner)
+    try:
+        reset = "UPDATE snapshots SET state = 'PENDING', object_key = '' WHERE session_id = $1 AND number = $2"
+        assert await admin.execute(reset, session_id, number) == "UPDATE 1"
+    finally:
+        await admin.close()
+
+
 async def snapshots(client: Client, session_id: str) -> list[Snapshot]:
     return list((await client.call("ListSnapshots", pb.ListSnapshotsRequest(session_id=session_id))).snapshots)
 
@@ -178,8 +189,16 @@ async def test_what_a_lost_machine_had_done_is_published_up_to_its_last_checkpoi
         await first.stop()
 
 
+@pytest.mark.parametrize("newest_stored", [True, False])
 async def test_a_checkpoint_stores_what_came_after_the_one_before(
-    kept_in: Any, server_data_dir: Path, second_dir: Path, git_server: GitServer, monkeypatch: pytest.MonkeyPatch
+    kept_in: Any,
+    database: DatabaseUrls,
+    server_data_dir: Path,
+    second_dir: Path,
+    git_server: GitServer,
+    monkeypatch: pytest.MonkeyPatch,
+    *,
+    newest_stored: bool,
 ) -> None:
     monkeypatch.setattr(checkpoint, "PAUSES", 0)
     monkeypatch.setattr(checkpoint, "LONGEST_CHAIN", 2)
@@ -204,11 +223,13 @@ async def test_a_checkpoint_stores_what_came_after_the_one_before(
     assert [each.size < 4096 for each in made] == [False, True, False, True], [each.size for each in made]
     assert [each.number for each in found if not each.expired] == [4, 3], "nothing stands on the others"
     shutil.rmtree(server_data_dir)
-    async with in_process(kept_in(second_dir)) as (_, client):
+    if not newest_stored:
+        await not_stored(database, session_id, made.pop().number)
+    async with in_process(kept_in(second_dir, import_retry_seconds=1)) as (_, client):
         end = (await events_of(client.resume(session_id)))[-1].turn_completed
         assert (end.code, end.commit, end.pushed) == (event_pb2.TURN_CODE_WORKER_LOST, made[-1].commit, True)
     bare = git_server.root / "acme/app.git"
-    assert {f"{name}.txt" for name in STEPS} <= set(git(bare, "ls-tree", "--name-only", end.commit).split())
+    assert {f"{name}.txt" for name in STEPS[: len(made)]} <= set(git(bare, "ls-tree", "--name-only", end.commit).split())
     assert git(bare, "cat-file", "-s", f"{end.commit}:one.txt") == str(LARGE)
 
 

@@ -22,6 +22,7 @@ from server.kernel.errors import (
     WorkspaceFailed,
 )
 from server.kernel.event import Fact
+from server.kernel.history import Snapshot
 from server.kernel.identity import Principal
 from server.kernel.ports.launcher import WorkerExit
 from server.kernel.ports.repositories import Author, Diff, Imported, KeptCommit
@@ -116,15 +117,25 @@ async def _import(drive: Drive) -> None:
 
 async def _last_checkpoint(drive: Drive, lost: WorkerLost) -> tuple[Imported, str]:
     """What there is of the work of a worker whose files are gone, and a sentence for its user."""
-    kept = await patiently(partial(drive.ports.history.checkpoint, drive.turn))
+    checkpoint = partial(drive.ports.history.checkpoint, drive.turn)
+    newest = await patiently(checkpoint)
     unless = ", unless that machine comes back: then it is published too" if await _is_elsewhere(drive) else ""
-    if kept is None or kept.created_at is None:
+    if newest is None:
         return Imported(None, ""), f"{lost.message}; what it did is lost{unless}"
-    at = f"the checkpoint of {kept.created_at:%H:%M:%S} UTC (snapshot {kept.number})"
-    if why := await _brought(drive, kept.commit, lost):
-        again = f"to go on from it later: treadle restore {drive.session.id} --at {kept.number}"
-        return Imported(None, ""), f"{lost.message}; there is {at} of its work, which cannot be had now: {why}; {again}"
-    return Imported(kept.commit, ""), f"{lost.message}; its work is kept up to {at}; what it did after that is lost{unless}"
+    tried, why = [newest], ""
+    # It may have been on its way into the object store when its machine was lost.
+    if not newest.stored and (stored := await patiently(partial(checkpoint, stored=True))):
+        tried.append(stored)
+    for kept in tried:
+        if not (why := await _brought(drive, kept.commit, lost)):
+            told = f"{lost.message}; its work is kept up to {_named(kept)}; what it did after that is lost{unless}"
+            return Imported(kept.commit, ""), told
+    again = f"to go on from it later: treadle restore {drive.session.id} --at {newest.number}"
+    return Imported(None, ""), f"{lost.message}; there is {_named(newest)} of its work, which cannot be had now: {why}; {again}"
+
+
+def _named(checkpoint: Snapshot) -> str:
+    return f"the checkpoint of {checkpoint.created_at:%H:%M:%S} UTC (snapshot {checkpoint.number})"
 
 
 async def _brought(drive: Drive, commit: str, lost: WorkerLost) -> str:
