@@ -7,7 +7,7 @@ from collections.abc import Callable
 
 import structlog
 
-from server.kernel.errors import KernelError
+from server.kernel.errors import KernelError, StoreUnavailable
 from server.kernel.ports.pull_request_store import PullRequestStore
 from server.kernel.ports.repositories import Repositories, Repository
 from server.kernel.ports.webhook_reader import Posted, WebhookReader
@@ -52,14 +52,13 @@ class Webhooks:
         what = delivery.what
         if what is None:
             return Outcome.IGNORED
-        owners = [] if not isinstance(what, Pushed) else await self._owners(what)
         if not await self._store.heard(delivery.id, what if isinstance(what, Hint) else None):
             return Outcome.REPEATED
         match what:
             case Hint():
                 self._pull_requests.look()
             case Pushed():
-                self._fetch_ahead(owners, what.branch)
+                await self._fetch_ahead(what)
             case InstallationChanged():
                 self._forget_installation(what.installation_id)
         return Outcome.TAKEN
@@ -75,14 +74,16 @@ class Webhooks:
                 await asyncio.gather(*(self._fetched(*each) for each in now))
             await self._calls.after(seen)
 
-    async def _owners(self, pushed: Pushed) -> list[Repository]:
-        return [*await self._store.based_on(pushed.url, pushed.branch, days=RECENT_DAYS, limit=MOST_OWNERS)]
-
-    def _fetch_ahead(self, owners: list[Repository], branch: str) -> None:
-        """What waits already is fetched once. It is a convenience: what is too much is left to the turns."""
+    async def _fetch_ahead(self, pushed: Pushed) -> None:
+        """What waits already is fetched once. It is a convenience: what is too much, or cannot be looked up, is left to the turns."""
+        try:
+            owners = await self._store.based_on(pushed.url, pushed.branch, days=RECENT_DAYS, limit=MOST_OWNERS)
+        except StoreUnavailable as error:
+            log.info("fetch_ahead.failed", error=error.message)
+            return
         for repository in owners:
             if len(self._moved) < MOST_WAITING:
-                self._moved[repository, branch] = None
+                self._moved[repository, pushed.branch] = None
         self._calls.notify()
 
     async def _fetched(self, repository: Repository, branch: str) -> None:

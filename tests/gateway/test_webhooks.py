@@ -24,9 +24,11 @@ from support.treadle import Client, branch_of, connected, in_process, recording,
 
 from gateway.config import Gateway
 from server.config import Settings
+from server.db.pull_request_store import PostgresPullRequestStore
 from server.embedded.gateway import embedded_gateway
 from server.embedded.postgres_home import DatabaseUrls
 from server.identity.keys import create_key
+from server.kernel.errors import StoreUnavailable
 from server.kernel.identity import Principal
 from server.kernel.ids import new_id
 from treadle.account.v1 import credential_service_pb2 as credentials_pb
@@ -319,6 +321,26 @@ async def test_what_was_pushed_is_there_before_the_next_session_asks(world: Worl
     async with asyncio.timeout(20):
         while not git(mirror.parents[1], "for-each-ref", f"--points-at={commit}"):
             await asyncio.sleep(0.05)
+
+
+async def test_who_has_sessions_there_is_looked_up_once_for_a_delivery_and_costs_none_its_answer(
+    world: World, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    looked, look_up = [], PostgresPullRequestStore.based_on
+
+    async def based_on(*arguments: Any, **limits: Any) -> Any:
+        looked.append(arguments[1:])
+        if len(looked) > 1:
+            raise StoreUnavailable
+        return await look_up(*arguments, **limits)
+
+    monkeypatch.setattr(PostgresPullRequestStore, "based_on", based_on)
+    body = {"ref": "refs/heads/main", "deleted": False, "repository": world.repository()}
+    assert [await world.outcome("push", body, delivery="the-same-one") for _ in range(3)] == ["TAKEN", "REPEATED", "REPEATED"]
+    assert len(looked) == 1
+    # What is known to have come, and would not be taken again, is not answered with a failure.
+    assert [await world.outcome("push", body, delivery="another-one") for _ in range(2)] == ["TAKEN", "REPEATED"]
+    assert len(looked) == 2
 
 
 async def asyncpg_execute(database: DatabaseUrls, statement: str, *values: object) -> Any:
