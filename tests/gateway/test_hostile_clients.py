@@ -23,6 +23,9 @@ from gateway.draining import open_requests
 from server.embedded.gateway import embedded_gateway
 from server.identity.authenticator import ApiKeyAuthenticator
 from server.kernel.errors import StoreUnavailable
+from treadle.file.v1 import file_service_pb2 as file_pb
+from treadle.file.v1.file_service_pb2_grpc import FileServiceStub
+from treadle.session.v1 import session_service_pb2 as session_pb
 
 MIB = 1024 * 1024
 CONNECTIONS = 60
@@ -97,6 +100,26 @@ async def test_unfinished_requests_of_strangers_hold_next_to_nothing(program: Pa
         assert told <= {(401, "API_KEY_MISSING"), (408, "REQUEST_TOO_SLOW"), (0, "")}
         # Of some 900 MiB: what came in until the server had said whose it is, a piece of each.
         assert memory(home) - before < 2 * CONNECTIONS * MIB
+
+
+async def test_an_upload_may_take_longer_than_a_request_may(
+    program: Path, http: Http, treadle: tuple[Any, Client], repository: dict[str, str], passable: Path
+) -> None:
+    """Another request, begun later and never finished, tells that the time has passed."""
+    _, client = treadle
+    created = await client.call("CreateSession", session_pb.CreateSessionRequest(repository_url=repository["repositoryUrl"]))
+    start = file_pb.UploadStart(session_id=created.session.session_id, path="big", size=3 * MIB)
+    wanted = Gateway(listen="127.0.0.1:0", upstream=http.upstream, admin="", request_seconds=1)
+    async with embedded_gateway(program, wanted, passable / "own") as address, grpc.aio.insecure_channel(address) as channel:
+        async with asyncio.timeout(60):
+            upload = FileServiceStub(channel).UploadFile(metadata=client.metadata)
+            await upload.write(file_pb.UploadFileRequest(start=start))
+            await upload.initial_metadata()
+            for number in range(3):
+                assert await refused(*await ask(address, b"{", length=9, key=client.key)) == (408, "REQUEST_TOO_SLOW")
+                await upload.write(file_pb.UploadFileRequest(data=bytes([number]) * MIB))
+            await upload.done_writing()
+            assert (await upload).file.file.size == 3 * MIB
 
 
 async def test_the_longest_prompt_of_all_still_goes_through(http: Http, repository: dict[str, str]) -> None:
