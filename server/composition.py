@@ -97,7 +97,7 @@ async def compose(settings: Settings, *, mark: Callable[[str], None] | None = No
             hosts=settings.git_allowed_hosts, prefixes=settings.git_allowed_prefixes, plain_credentials=settings.git_plain_credentials
         )
         githubs = await stack.enter_async_context(open_githubs(settings))
-        credentials = Credentials(stores.credentials, open_vault(settings), hosts, githubs.tokens)
+        credentials = Credentials(stores.credentials, stores.logins, open_vault(settings), hosts, githubs.tokens)
         stack.push_async_callback(credentials.finished)
         await credentials.renew_seals()
         repositories = await stack.enter_async_context(open_git(settings, token=credentials.token_for))

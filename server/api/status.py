@@ -31,6 +31,8 @@ STATUS: Mapping[type[KernelError], tuple[grpc.StatusCode, str]] = {
     errors.CredentialRejected: (grpc.StatusCode.FAILED_PRECONDITION, "CREDENTIAL_REJECTED"),
     errors.LoginExpired: (grpc.StatusCode.FAILED_PRECONDITION, "LOGIN_EXPIRED"),
     errors.LoginDenied: (grpc.StatusCode.FAILED_PRECONDITION, "LOGIN_DENIED"),
+    errors.LoginTooSoon: (grpc.StatusCode.RESOURCE_EXHAUSTED, "LOGIN_TOO_SOON"),
+    errors.TooManyLogins: (grpc.StatusCode.RESOURCE_EXHAUSTED, "TOO_MANY_LOGINS"),
     errors.WebhooksNotConfigured: (grpc.StatusCode.FAILED_PRECONDITION, "WEBHOOKS_NOT_CONFIGURED"),
     errors.SignatureInvalid: (grpc.StatusCode.UNAUTHENTICATED, "SIGNATURE_INVALID"),
     errors.CodeHostForbidden: (grpc.StatusCode.PERMISSION_DENIED, "CODE_HOST_FORBIDDEN"),

@@ -110,7 +110,7 @@ async def _importer(settings: Settings, source: Source, owners: Owners, tenant_i
         stores = await stack.enter_async_context(open_postgres(settings))
         hosts = RemoteUrls(hosts=settings.git_allowed_hosts, prefixes=settings.git_allowed_prefixes)
         githubs = await stack.enter_async_context(open_githubs(settings))
-        credentials = Credentials(stores.credentials, open_vault(settings), hosts, githubs.tokens)
+        credentials = Credentials(stores.credentials, stores.logins, open_vault(settings), hosts, githubs.tokens)
         stack.push_async_callback(credentials.finished)
         repositories = await stack.enter_async_context(open_git(settings, token=credentials.token_for))
         codec = ProtobufEventCodec()

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
 from datetime import datetime
 
 from server.db.pool import Database
@@ -25,11 +25,12 @@ class Agreed:
 
 @dataclass(frozen=True)
 class Intended:
-    """The archive that a server was about to write, and the commit that it stands for: when it is in the bucket, that server died before it
-    could agree."""
+    """An archive that a server is about to write, and the commit that it stands for: when it is in the bucket, and nothing was agreed about
+    it, that server died before it could say so. `replaces`: the version that is there until then, empty for none."""
 
     sha256: str
     commit: str
+    replaces: str
 
 
 @dataclass(frozen=True)
@@ -47,7 +48,8 @@ class Standing:
     head_is_import: bool = False
     """Nothing was done here since the last import, even if that did not come to agree."""
     agreed: Agreed | None = None
-    intended: Intended | None = None
+    intended: Mapping[str, str] = field(default_factory=dict)
+    """Of archives that servers were about to write: by digest, the commit."""
 
 
 @dataclass(frozen=True)
@@ -59,9 +61,6 @@ class Unwritten:
     session_id: str
     session_key: str
     version: str
-    intended_sha256: str
-    """As in Intended; empty for none."""
-    intended_commit: str
     title: str
     repository_url: str
     base_branch: str
@@ -88,7 +87,7 @@ class PostgresLegacyStore:
         async with self._system.connection() as connection:
             row = await connection.fetchrow(SQL["legacy_standing"], session_id)
         agreed = Agreed(row["version"], row["sha256"], row["commit"]) if row["commit"] else None
-        intended = Intended(row["intended_sha256"], row["intended_commit"]) if row["intended_commit"] else None
+        intended = await self.intents(session_id)
         if row["owner_id"] is None:
             return Standing(agreed=agreed, intended=intended)
         return Standing(
@@ -121,15 +120,23 @@ class PostgresLegacyStore:
         async with self._system.connection() as connection:
             await connection.execute(SQL["remember"], owner.tenant_id, owner.user_id, session_id, *told)
 
-    async def agree(self, owner: Principal, session_id: str, key: str, agreed: Agreed) -> None:
-        """This archive and this commit are the same work."""
+    async def agree(self, owner: Principal, session_id: str, key: str, agreed: Agreed, *, over: str | None = None) -> bool:
+        """This archive and this commit are the same work. With `over`, only where the version that was agreed about before is this (empty
+        for none); else False, and nothing: another server was faster."""
+        said = (agreed.version, agreed.sha256, agreed.commit)
         async with self._system.connection() as connection:
-            await connection.execute(SQL["legacy_agreed"], owner.tenant_id, session_id, key, agreed.version, agreed.sha256, agreed.commit)
+            return await connection.fetchval(SQL["legacy_agreed"], owner.tenant_id, session_id, key, *said, over) is not None
 
-    async def intend(self, owner: Principal, session_id: str, key: str, intended: Intended) -> None:
-        """This archive is about to be written."""
+    async def intend(self, owner: Principal, session_id: str, intended: Intended) -> None:
+        """This archive is about to be written. Other servers may be about to write others."""
+        said = (intended.sha256, intended.commit, intended.replaces)
         async with self._system.connection() as connection:
-            await connection.execute(SQL["legacy_intend"], owner.tenant_id, session_id, key, intended.sha256, intended.commit)
+            await connection.execute(SQL["legacy_intend"], owner.tenant_id, session_id, *said)
+
+    async def intents(self, session_id: str) -> Mapping[str, str]:
+        """See Standing.intended."""
+        async with self._system.connection() as connection:
+            return {row["sha256"]: row["commit"] for row in await connection.fetch(SQL["legacy_intents"], session_id)}
 
     async def unwritten(self, *, since: datetime | None) -> tuple[Sequence[Unwritten], datetime]:
         """Sessions without an active turn whose newest commit was not agreed about, of those that changed since then; and the time."""

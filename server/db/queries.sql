@@ -1111,6 +1111,55 @@ SELECT * FROM credentials ORDER BY tenant_id, id
 UPDATE credentials SET sealed = $4 WHERE tenant_id = $1 AND id = $2 AND sealed = $3
 
 
+-- lock_logins --
+-- Held by whoever counts a user's logins and begins another.
+SELECT pg_advisory_xact_lock(hashtextextended('treadle.logins/' || $1::text || '/' || $2::text, 0))
+
+
+-- forget_logins --
+DELETE FROM logins
+WHERE tenant_id = $1 AND owner_id = $2 AND expires_at <= statement_timestamp() AND begun_at <= statement_timestamp() - $3 * interval '1 second'
+
+
+-- login_wait --
+-- Until one is not open any more, and until one was begun long enough ago; null when neither is in the way.
+WITH mine AS MATERIALIZED (
+  SELECT expires_at - statement_timestamp() AS open_for, begun_at + $5::float8 * interval '1 second' - statement_timestamp() AS counts_for
+  FROM logins WHERE tenant_id = $1 AND owner_id = $2
+), waits AS (
+  (SELECT open_for AS wait FROM mine WHERE open_for > interval '0' ORDER BY open_for DESC OFFSET $3::int - 1 LIMIT 1)
+  UNION ALL
+  (SELECT counts_for FROM mine WHERE counts_for > interval '0' ORDER BY counts_for DESC OFFSET $4::int - 1 LIMIT 1)
+)
+SELECT extract(epoch FROM max(wait))::float8 FROM waits
+
+
+-- begin_login --
+-- Nobody knows it before its host has answered.
+INSERT INTO logins (tenant_id, owner_id, id, begun_at, expires_at, interval_seconds, ask_at)
+VALUES ($1, $2, $3, statement_timestamp(), statement_timestamp() + $4 * interval '1 second', 0, 'infinity')
+
+
+-- begun_login --
+UPDATE logins SET expires_at = statement_timestamp() + $4 * interval '1 second', interval_seconds = $5::int,
+  ask_at = statement_timestamp() + $5::int * interval '1 second'
+WHERE tenant_id = $1 AND owner_id = $2 AND id = $3
+
+
+-- lock_login --
+SELECT interval_seconds, extract(epoch FROM ask_at - clock_timestamp())::float8 AS wait FROM logins
+WHERE tenant_id = $1 AND owner_id = $2 AND id = $3 FOR UPDATE
+
+
+-- asked_login --
+UPDATE logins SET interval_seconds = $4::int, ask_at = statement_timestamp() + $4::int * interval '1 second'
+WHERE tenant_id = $1 AND owner_id = $2 AND id = $3
+
+
+-- end_login --
+UPDATE logins SET expires_at = least(expires_at, statement_timestamp()) WHERE tenant_id = $1 AND owner_id = $2 AND id = $3
+
+
 -- legacy_user --
 SELECT tenant_id, id AS user_id, name, email FROM users WHERE tenant_id = $1 AND id = $2
 
@@ -1122,7 +1171,7 @@ SELECT s.tenant_id, s.owner_id, s.branch, s.head_commit, s.labels ? 'legacy' AS 
        EXISTS (SELECT FROM turns t WHERE t.tenant_id = s.tenant_id AND t.session_id = s.id AND t.active) AS active,
        (SELECT n.kind = 'IMPORT' AND n.commit = s.head_commit FROM snapshots n
         WHERE n.tenant_id = s.tenant_id AND n.session_id = s.id ORDER BY n.number DESC LIMIT 1) AS head_is_import,
-       a.version, a.sha256, a.commit, a.intended_sha256, a.intended_commit
+       a.version, a.sha256, a.commit
 FROM (SELECT $1::uuid AS id) AS q
 LEFT JOIN session_heads h ON h.session_id = q.id
 LEFT JOIN sessions s ON s.tenant_id = h.tenant_id AND s.id = h.session_id
@@ -1155,26 +1204,39 @@ DO UPDATE SET turn_number = excluded.turn_number, data = excluded.data, size = e
 
 
 -- legacy_agreed --
-INSERT INTO legacy_archives (tenant_id, session_id, session_key, version, sha256, commit)
-VALUES ($1, $2, $3, $4, $5, $6)
-ON CONFLICT (session_id) DO UPDATE
-SET version = excluded.version, sha256 = excluded.sha256, commit = excluded.commit, intended_sha256 = '', intended_commit = '',
-    updated_at = now()
-WHERE legacy_archives.tenant_id = excluded.tenant_id
+-- What was to replace another version can only fail by now; what shall replace this one may be on its way.
+WITH agreed AS (
+  INSERT INTO legacy_archives (tenant_id, session_id, session_key, version, sha256, commit)
+  VALUES ($1, $2, $3, $4, $5, $6)
+  ON CONFLICT (session_id) DO UPDATE
+  SET version = excluded.version, sha256 = excluded.sha256, commit = excluded.commit, updated_at = now()
+  WHERE legacy_archives.tenant_id = excluded.tenant_id AND ($7::text IS NULL OR legacy_archives.version = $7)
+  RETURNING tenant_id, session_id
+), settled AS (
+  DELETE FROM legacy_intents i USING agreed a WHERE i.tenant_id = a.tenant_id AND i.session_id = a.session_id AND i.replaces <> $4
+)
+SELECT session_id FROM agreed
 
 
 -- legacy_intend --
-INSERT INTO legacy_archives (tenant_id, session_id, session_key, version, sha256, commit, intended_sha256, intended_commit)
-VALUES ($1, $2, $3, '', '', '', $4, $5)
-ON CONFLICT (session_id) DO UPDATE
-SET intended_sha256 = excluded.intended_sha256, intended_commit = excluded.intended_commit, updated_at = now()
-WHERE legacy_archives.tenant_id = excluded.tenant_id
+-- Those of a day ago came to nothing, or this one would not be made: it replaces what was there before them.
+WITH old AS (
+  DELETE FROM legacy_intents WHERE tenant_id = $1 AND session_id = $2 AND intended_at < now() - interval '1 day' AND sha256 <> $3
+)
+INSERT INTO legacy_intents (tenant_id, session_id, sha256, commit, replaces)
+VALUES ($1, $2, $3, $4, $5)
+ON CONFLICT (session_id, sha256) DO UPDATE SET commit = excluded.commit, replaces = excluded.replaces, intended_at = now()
+WHERE legacy_intents.tenant_id = excluded.tenant_id
+
+
+-- legacy_intents --
+SELECT sha256, commit FROM legacy_intents WHERE session_id = $1
 
 
 -- legacy_unwritten --
 -- No index helps here; it is one look at all sessions every few seconds, and only while two systems run side by side.
 SELECT s.tenant_id, s.owner_id, s.id AS session_id, coalesce(a.session_key, s.id::text) AS session_key, coalesce(a.version, '') AS version,
-       coalesce(a.intended_sha256, '') AS intended_sha256, coalesce(a.intended_commit, '') AS intended_commit, s.title, s.repository_url, s.base_branch, s.branch, s.head_commit AS commit, s.created_at, s.updated_at
+       s.title, s.repository_url, s.base_branch, s.branch, s.head_commit AS commit, s.created_at, s.updated_at
 FROM sessions s LEFT JOIN legacy_archives a ON a.session_id = s.id
 WHERE ($1::timestamptz IS NULL OR s.updated_at > $1) AND s.head_commit <> '' AND s.branch <> ''
   AND a.commit IS DISTINCT FROM s.head_commit

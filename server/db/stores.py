@@ -19,6 +19,7 @@ from server.db.history_store import PostgresHistoryStore
 from server.db.input_store import PostgresInputStore
 from server.db.key_store import PostgresKeyStore
 from server.db.legacy_store import PostgresLegacyStore
+from server.db.login_store import PostgresLoginStore
 from server.db.migrate import check_revision, migrate
 from server.db.pool import Database, DedicatedConnection, open_database
 from server.db.pull_request_store import PostgresPullRequestStore
@@ -34,6 +35,7 @@ from server.kernel.ports.event_store import EventStore
 from server.kernel.ports.history_store import HistoryStore
 from server.kernel.ports.input_store import InputStore
 from server.kernel.ports.key_store import KeyStore
+from server.kernel.ports.login_store import LoginStore
 from server.kernel.ports.pull_request_store import PullRequestStore
 from server.kernel.ports.session_store import SessionStore
 from server.kernel.ports.turn_queue import QueueLimits, TurnQueue
@@ -65,6 +67,7 @@ class Stores:
     desk: DeskStore
     history: HistoryStore
     credentials: CredentialStore
+    logins: LoginStore
     pull_requests: PullRequestStore
     legacy: PostgresLegacyStore
 
@@ -102,6 +105,7 @@ async def open_postgres(settings: Settings) -> AsyncIterator[Stores]:
             desk=PostgresDeskStore(system, limits),
             history=PostgresHistoryStore(app, callers, system),
             credentials=PostgresCredentialStore(app, system),
+            logins=PostgresLoginStore(app),
             pull_requests=PostgresPullRequestStore(system),
             legacy=PostgresLegacyStore(system),
         )

@@ -6,6 +6,7 @@ import asyncio
 import base64
 import hashlib
 import json
+import math
 import re
 import time
 from contextlib import suppress
@@ -22,11 +23,15 @@ from server.kernel.errors import (
     CredentialRejected,
     CredentialUnreadable,
     InvalidField,
+    KernelError,
+    LoginDenied,
     LoginExpired,
+    LoginTooSoon,
     RequestTooLarge,
     SecretUnreadable,
     StoreRejected,
     StoreUnavailable,
+    TooManyLogins,
     VersionConflict,
 )
 from server.kernel.finish import Finishing
@@ -34,6 +39,7 @@ from server.kernel.identity import Principal
 from server.kernel.ids import new_id
 from server.kernel.ports.credential_store import CredentialStore, Sealed
 from server.kernel.ports.hosts import Hosts
+from server.kernel.ports.login_store import LoginLimits, LoginStore
 from server.kernel.ports.repositories import Repository
 from server.kernel.ports.token_issuer import Issued, Pending, TokenIssuer
 from server.kernel.ports.vault import Place, Vault
@@ -50,6 +56,12 @@ MAX_ISSUED = 1024
 NEW_SECONDS = 30.0
 """An installation's token that is refused is replaced only when it is older: what is refused again and again costs no token each time."""
 MAX_LOGIN_ID = 8192
+LOGINS = LoginLimits(open=5, rate=20, seconds=3600)
+"""Of one user. A host counts its own, of all who log in by the same app (GitHub: 50 codes that are entered in an hour)."""
+BEGIN_SECONDS = 60.0
+"""For so long a login counts as open whose host has not answered: a server may have died while it asked."""
+SLOWER_SECONDS = 5
+"""By so much the interval grows with each `slow_down` (RFC 8628, 3.5)."""
 
 _TOKEN = re.compile(r"[\x21-\x7e]{8,}")
 _USERNAME = re.compile(r"[A-Za-z0-9._@+-]+")
@@ -91,6 +103,15 @@ class BegunLogin:
 
 
 @dataclass(frozen=True)
+class _Begun:
+    """A login whose host is asked. `digest`: of the host's code, as it is kept beside the token; `interval` as in BegunLogin."""
+
+    id: str
+    digest: str
+    interval: int
+
+
+@dataclass(frozen=True)
 class _Kept:
     """A token of an installation, and since when (monotonic) it is here."""
 
@@ -102,8 +123,9 @@ class _Kept:
 class Credentials:
     """Keeps them, and lends each for one operation."""
 
-    def __init__(self, store: CredentialStore, vault: Vault, hosts: Hosts, issuer: TokenIssuer) -> None:
+    def __init__(self, store: CredentialStore, logins: LoginStore, vault: Vault, hosts: Hosts, issuer: TokenIssuer) -> None:
         self._store = store
+        self._logins = logins
         self._vault = vault
         self._hosts = hosts
         self._issuer = issuer
@@ -127,29 +149,42 @@ class Credentials:
     async def begin_login(self, principal: Principal, host: str) -> BegunLogin:
         """Errors: as listed at CredentialService.StartLogin."""
         host = self._host(host)
-        begun = await self._issuer.begin_login(host)
+        id_ = new_id()
+        if wait := await self._logins.begin(principal, id_, LOGINS, seconds=BEGIN_SECONDS):
+            raise TooManyLogins(seconds=math.ceil(wait))
+        try:
+            begun = await self._issuer.begin_login(host)
+        except KernelError:
+            await self._logins.end(principal, id_)
+            raise
+        await self._logins.begun(principal, id_, seconds=begun.seconds, interval=begun.interval)
         expires_at = datetime.now(UTC) + timedelta(seconds=begun.seconds)
-        # Nothing is kept here: any server can go on with it, and for nobody else can it be opened.
-        told = json.dumps([host, begun.device_code, expires_at.timestamp()]).encode()
-        id_ = base64.urlsafe_b64encode(self._vault.seal(told, _login_place(principal))).decode()
-        return BegunLogin(id_, begun.user_code, begun.url, expires_at, begun.interval)
+        # The host's code is kept by the caller alone: any server can go on with it, and for nobody else can it be opened.
+        told = json.dumps([id_, host, begun.device_code, expires_at.timestamp()]).encode()
+        sealed = base64.urlsafe_b64encode(self._vault.seal(told, _login_place(principal))).decode()
+        return BegunLogin(sealed, begun.user_code, begun.url, expires_at, begun.interval)
 
     async def finish_login(self, principal: Principal, login_id: str) -> Credential | Pending:
         """Errors: as listed at CredentialService.FinishLogin."""
         try:
             sealed = base64.b64decode(login_id, altchars=b"-_", validate=True) if len(login_id) <= MAX_LOGIN_ID else b""
-            host, device_code, ends = json.loads(self._vault.open(sealed, _login_place(principal)))
+            id_, host, device_code, ends = json.loads(self._vault.open(sealed, _login_place(principal)))
         except (SecretUnreadable, ValueError):
             raise InvalidField("login_id", "is none that StartLogin gave to you") from None
         host, login = self._hosts.check_host(host), hashlib.sha256(device_code.encode()).hexdigest()
+        if credential := await self._stored_by(login, principal, host):
+            return credential
         try:
-            if datetime.now(UTC).timestamp() > ends:
+            turn = await self._logins.ask(principal, id_)
+            if turn is None or datetime.now(UTC).timestamp() > ends:
                 raise LoginExpired(host)
+            if turn.wait:
+                raise LoginTooSoon(host, seconds=math.ceil(turn.wait))
             # A host gives the token once: a caller who leaves meanwhile shall not lose it.
-            return await self._finishing.run(self._finished(principal, host, device_code, login))
+            return await self._finishing.run(self._finished(principal, host, device_code, _Begun(id_, login, turn.interval)))
         except LoginExpired:
-            # The host says so, too, to who asks again because the answer was lost; what it gave may be about to be stored.
-            for pause in (0.0, *_LOOK_PAUSES):
+            # The host says so, too, when another server has asked it meanwhile; what it gave that one may be about to be stored.
+            for pause in _LOOK_PAUSES:
                 await asyncio.sleep(pause)
                 if credential := await self._stored_by(login, principal, host):
                     return credential
@@ -169,13 +204,21 @@ class Credentials:
             raise InvalidField("host", f"{host}: {_IN_CLEAR}")
         return host
 
-    async def _finished(self, principal: Principal, host: str, device_code: str, login: str) -> Credential | Pending:
-        issued = await self._issuer.finish_login(host, device_code)
+    async def _finished(self, principal: Principal, host: str, device_code: str, begun: _Begun) -> Credential | Pending:
+        try:
+            issued = await self._issuer.finish_login(host, device_code)
+        except (LoginExpired, LoginDenied):
+            await self._logins.end(principal, begun.id)
+            raise
         if isinstance(issued, Pending):
-            return issued
-        material = Material(token=issued.token, refresh_token=issued.refresh_token, login=login)
+            interval = max(issued.interval, begun.interval + SLOWER_SECONDS) if issued.interval else begun.interval
+            await self._logins.asked(principal, begun.id, interval=interval)
+            return Pending(interval)
+        material = Material(token=issued.token, refresh_token=issued.refresh_token, login=begun.digest)
         request = PutCredential(host, "", material, CredentialKind.GITHUB_OAUTH, issued.expires_at, scopes=issued.scopes)
-        return await self._stored(principal, host, DEFAULT_USERNAME, request)
+        stored = await self._stored(principal, host, DEFAULT_USERNAME, request)
+        await self._logins.end(principal, begun.id)
+        return stored
 
     async def _stored(self, principal: Principal, host: str, username: str, request: PutCredential) -> Credential:
         """Errors: VersionConflict."""

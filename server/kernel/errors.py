@@ -161,6 +161,23 @@ class LoginDenied(KernelError):
         super().__init__(f"the login at {host} was refused there; nothing was stored", host=host)
 
 
+class LoginTooSoon(KernelError):
+    """It is not time yet to ask the host again, by its own word."""
+
+    def __init__(self, host: str, *, seconds: int) -> None:
+        super().__init__(
+            f"{host} may be asked again in {seconds} s whether the code was entered", host=host, retry_after_seconds=str(seconds)
+        )
+
+
+class TooManyLogins(KernelError):
+    """The caller has as many logins open as may be, or has begun as many in a short time."""
+
+    def __init__(self, *, seconds: int) -> None:
+        message = f"you have begun many logins; finish one of them, or begin another in {seconds} s"
+        super().__init__(message, retry_after_seconds=str(seconds))
+
+
 class WebhooksNotConfigured(KernelError):
     """This server has no secret by which it could tell a code host from anybody else."""
 

@@ -101,11 +101,11 @@ class Importer:
             return replace(outcome, status=Status.UNCHANGED, sha256=agreed.sha256, commit=agreed.commit)
         async with self._downloaded(entry) as (archive, sha256):
             outcome = replace(outcome, sha256=sha256)
-            for known in (agreed, intended):
-                if known and known.sha256 == sha256:  # a copy of it, or it was written anew; or by a server that could not say so
-                    owner = Principal(standing.tenant_id, standing.owner_id, "", "")
-                    await self._agree(owner, entry, Agreed(entry.version, sha256, known.commit))
-                    return replace(outcome, status=Status.UNCHANGED, commit=known.commit)
+            known = {**intended, **({agreed.sha256: agreed.commit} if agreed else {})}
+            if commit := known.get(sha256):  # a copy of it, or it was written anew; or by a server that could not say so
+                owner = Principal(standing.tenant_id, standing.owner_id, "", "")
+                await self._agree(owner, entry, Agreed(entry.version, sha256, commit))
+                return replace(outcome, status=Status.UNCHANGED, commit=commit)
             plan = await self._survey.plan(entry, standing, archive, sha256)
             outcome = replace(
                 outcome, layout=plan.found.layout, owner=plan.owner.user_id, repository=plan.repository.url, branch=plan.branch

@@ -15,12 +15,13 @@ import structlog
 
 from server.config import Settings
 from server.db.legacy_store import Agreed, Intended, PostgresLegacyStore, Unwritten
-from server.kernel.errors import KernelError
+from server.kernel.errors import KernelError, ObjectStoreUnavailable
 from server.kernel.identity import Principal
 from server.kernel.ports.repositories import Repositories, Repository
 from server.legacy.packing import pack, repository_name
 from server.legacy.scratch import scratch_directory, sweep
 from server.legacy.source import NAME
+from server.refusal import SettingsUnfit
 from server.storage.s3_shared import SeenObject, SharedBucket, open_shared
 from server.workers.carriage import in_own_thread
 
@@ -33,12 +34,18 @@ log = structlog.get_logger()
 
 @asynccontextmanager
 async def open_writer(settings: Settings, records: PostgresLegacyStore, repositories: Repositories, scratch: Path) -> AsyncIterator[None]:
-    """A task that writes to the bucket TREADLE_LEGACY_BUCKET, if there is one. Errors: SettingsUnfit."""
+    """A task that writes to the bucket TREADLE_LEGACY_BUCKET, if there is one. Errors: SettingsUnfit, also where the object store would
+    lose what the old system writes. One that is down keeps no server from starting: it is looked at before anything is written."""
     if not settings.legacy_bucket:
         yield
         return
     async with open_shared(settings, settings.legacy_bucket) as bucket:
-        task = asyncio.create_task(Writer(records, repositories, bucket, scratch).run(), name="archives of the old system")
+        writer = Writer(records, repositories, bucket, scratch)
+        try:
+            await writer.try_store()
+        except ObjectStoreUnavailable as error:
+            log.warning("legacy.store_not_tried", error=error.message)
+        task = asyncio.create_task(writer.run(), name="archives of the old system")
         task.add_done_callback(_told)
         try:
             yield
@@ -62,15 +69,28 @@ class Writer:
         self._repositories = repositories
         self._bucket = bucket
         self._scratch = scratch
+        self._tried = False
         self._since: datetime | None = None
         self._told: set[tuple[str, str]] = set()
         self._theirs: set[tuple[str, str]] = set()
 
+    async def try_store(self) -> None:
+        """Once: whether the store can tell that something else is there by now. Errors: ObjectStoreUnavailable; SettingsUnfit."""
+        if self._tried:
+            return
+        if ignored := await self._bucket.ignored_condition():
+            raise SettingsUnfit(
+                f"TREADLE_LEGACY_BUCKET: the object store does not heed `{ignored}`, so what the old system writes meanwhile would be "
+                "lost. Use a store, or a version of it, that does; or leave the setting empty, and `treadle legacy import` what there is"
+            )
+        self._tried = True
+
     async def run(self) -> None:
-        """Until cancelled."""
+        """Until cancelled. Errors: SettingsUnfit."""
         await asyncio.to_thread(sweep, self._scratch)
         while True:
             try:
+                await self.try_store()
                 await self.once()
             except KernelError as error:
                 log.warning("legacy.look_failed", error=error.message)
@@ -96,16 +116,21 @@ class Writer:
         owner = Principal(session.tenant_id, session.owner_id, "", "")
         there = await self._bucket.find(key)
         if there is not None and there.version != session.version:
-            if not await self._is_ours(session, there):
+            ours = await self._ours(session, there)
+            if ours is None:
                 self._tell("legacy.archive_newer", session, remedy="treadle legacy import")
                 return False
-            ours = Agreed(there.version, session.intended_sha256, session.intended_commit)
-            await self._records.agree(owner, session.session_id, session.session_key, ours)
+            if not await self._records.agree(owner, session.session_id, session.session_key, ours, over=session.version):
+                return False
             if ours.commit == session.commit:
                 return True
         repository = Repository(session.tenant_id, session.owner_id, session.repository_url)
         if not await self._repositories.holds(repository, session.commit):
             return True  # the server that made it writes it
+        return await self._replace(owner, session, repository, key, there)
+
+    async def _replace(self, owner: Principal, session: Unwritten, repository: Repository, key: str, there: SeenObject | None) -> bool:
+        """False when something else is there by now. Errors: as for `_write`."""
         async with scratch_directory(self._scratch) as scratch:
             tree, stop = scratch / "tree", threading.Event()
             await self._repositories.build_workspace(
@@ -116,24 +141,27 @@ class Writer:
                 into=tree / "workspace" / repository_name(session.repository_url),
             )
             packed = await in_own_thread(partial(pack, session, tree, scratch / NAME, stop), stop.set)
-            await self._records.intend(owner, session.session_id, session.session_key, Intended(packed.sha256, session.commit))
+            intended = Intended(packed.sha256, session.commit, replaces=there.version if there else "")
+            await self._records.intend(owner, session.session_id, intended)
             written = await self._bucket.replace(key, packed.path, over=there)
-        if written is None:  # in the meantime, or our own before an answer that was lost: the next look sees which
+        if written is None:  # in the meantime, or one of ours whose server did not hear or say so: the next look sees which
             return False
         agreed = Agreed(written.version, packed.sha256, session.commit)
-        await self._records.agree(owner, session.session_id, session.session_key, agreed)
+        if not await self._records.agree(owner, session.session_id, session.session_key, agreed, over=intended.replaces):
+            return False  # another server has found it, and gone on from there
         log.info("legacy.written", session_id=session.session_id, bytes=written.size)
         return True
 
-    async def _is_ours(self, session: Unwritten, there: SeenObject) -> bool:
-        """Whether it is what a server was about to write when it was cut short."""
-        if not session.intended_sha256 or (session.session_id, there.version) in self._theirs:
-            return False
+    async def _ours(self, session: Unwritten, there: SeenObject) -> Agreed | None:
+        """What a server was about to write when it was cut short, if it is that."""
+        if (session.session_id, there.version) in self._theirs or not (intended := await self._records.intents(session.session_id)):
+            return None
         with tempfile.TemporaryFile(dir=self._scratch) as archive:
-            ours = await self._bucket.download(there.key, archive, max_bytes=there.size) == session.intended_sha256
-        if not ours:
-            self._theirs.add((session.session_id, there.version))
-        return ours
+            sha256 = await self._bucket.download(there.key, archive, max_bytes=there.size)
+        if sha256 in intended:
+            return Agreed(there.version, sha256, intended[sha256])
+        self._theirs.add((session.session_id, there.version))
+        return None
 
     def _tell(self, event: str, session: Unwritten, **more: str) -> None:
         """Once for each state of a session; it is looked at every few seconds."""

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import hashlib
+import io
 import threading
+import uuid
 from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
@@ -24,6 +26,7 @@ from server.storage.threads import Threads
 
 _ABSENT = frozenset({"NoSuchKey", "NoSuchBucket"})
 _SIGNED_FOR = timedelta(hours=1)
+_PROBE = "treadle-probe-"
 
 
 @dataclass(frozen=True)
@@ -69,6 +72,11 @@ class SharedBucket:
         when something else is there by now."""
         return await self._threads.run(lambda _: self._replace(key, source, over))
 
+    async def ignored_condition(self) -> str:
+        """The condition that the server does not heed, by trying: so `replace` would replace what it must not. Empty when it heeds all.
+        What it is tried with is gone afterwards."""
+        return await self._threads.run(lambda _: self._ignored_condition(f"{_PROBE}{uuid.uuid4()}"))
+
     def _list(self, stop: threading.Event) -> Sequence[SeenObject]:
         found = []
         with s3_failures(self._bucket):
@@ -112,13 +120,16 @@ class SharedBucket:
         return digest.hexdigest()
 
     def _replace(self, key: str, source: Path, over: SeenObject | None) -> SeenObject | None:
+        with source.open("rb") as file:
+            return self._put(key, file, source.stat().st_size, over)
+
+    def _put(self, key: str, body: BinaryIO, size: int, over: SeenObject | None) -> SeenObject | None:
         """By a signed URL, since the SDK's own `put_object` takes no condition."""
-        size = source.stat().st_size
         condition = {"If-Match": f'"{over.version}"'} if over else {"If-None-Match": "*"}
         headers = {"Content-Length": str(size), "Content-Type": "application/gzip", **condition}
-        with source.open("rb") as file, s3_failures(key):
+        with s3_failures(key):
             url = self._client.presigned_put_object(self._bucket, key, expires=_SIGNED_FOR)
-            response = self._http.request("PUT", url, body=file, headers=headers)
+            response = self._http.request("PUT", url, body=body, headers=headers)
         # Absent is not what `over` was, either.
         if response.status in (HTTPStatus.PRECONDITION_FAILED, HTTPStatus.CONFLICT) or (over and response.status == HTTPStatus.NOT_FOUND):
             return None
@@ -126,3 +137,19 @@ class SharedBucket:
         if response.status != HTTPStatus.OK or not version:
             raise ObjectStoreUnavailable(f"the object store refused {key!r}: HTTP {response.status}", key=key)
         return SeenObject(key, version, size)
+
+    def _ignored_condition(self, key: str) -> str:
+        def put(data: bytes, over: SeenObject | None) -> SeenObject | None:
+            return self._put(key, io.BytesIO(data), len(data), over)
+
+        try:
+            if (first := put(b"1", None)) is None:
+                raise ObjectStoreUnavailable(f"the object store takes no {key!r}", key=key)
+            if put(b"2", None) is not None:
+                return "If-None-Match"
+            if put(b"3", first) is None:
+                raise ObjectStoreUnavailable(f"the object store takes no other {key!r}", key=key)
+            return "If-Match" if put(b"4", first) is not None else ""
+        finally:
+            with s3_failures(key):
+                self._client.remove_object(self._bucket, key)

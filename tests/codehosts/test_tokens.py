@@ -7,9 +7,11 @@ import base64
 import json
 import os
 from collections.abc import AsyncIterator
+from contextlib import suppress
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime, timedelta
 
+import asyncpg
 import pytest
 from cryptography.hazmat.primitives import hashes, serialization
 from cryptography.hazmat.primitives.asymmetric import rsa
@@ -22,14 +24,26 @@ from server.codehosts.github import GitHub
 from server.codehosts.github_tokens import GitHubTokens
 from server.config import Settings
 from server.db.stores import Stores
+from server.embedded.postgres_home import DatabaseUrls
 from server.git.remote_url import RemoteUrls
 from server.identity.vault import open_vault
 from server.kernel.credential import Credential, CredentialKind, Material
-from server.kernel.credentials import Credentials, PutCredential
-from server.kernel.errors import CodeHostUnavailable, CredentialRejected, InvalidField, LoginDenied, LoginExpired, RemoteNotFound
+from server.kernel.credentials import LOGINS, BegunLogin, Credentials, PutCredential
+from server.kernel.errors import (
+    CodeHostUnavailable,
+    CredentialRejected,
+    InvalidField,
+    LoginDenied,
+    LoginExpired,
+    LoginTooSoon,
+    RemoteNotFound,
+    TooManyLogins,
+)
 from server.kernel.identity import Principal
 from server.kernel.ports.token_issuer import Issued, Pending
 
+INTERVAL = 50
+"""Seconds between two questions about a login: longer than any test takes."""
 KEY = base64.b64encode(os.urandom(32)).decode()
 
 
@@ -38,11 +52,21 @@ class World:
     fake: FakeGitHub
     stores: Stores
     issuer: GitHubTokens
+    database: DatabaseUrls
 
     def server(self) -> Credentials:
         """One of those that share the database."""
         vault = open_vault(Settings(vault_key=SecretStr(KEY)))
-        return Credentials(self.stores.credentials, vault, RemoteUrls(hosts="", prefixes=HOST), self.issuer)
+        return Credentials(self.stores.credentials, self.stores.logins, vault, RemoteUrls(hosts="", prefixes=HOST), self.issuer)
+
+    async def later(self, seconds: float = 60.0) -> None:
+        """As if so much time had passed for logins."""
+        connection = await asyncpg.connect(self.database.owner)
+        try:
+            for name in ("begun_at", "expires_at", "ask_at"):
+                await connection.execute(f"UPDATE logins SET {name} = {name} - $1 * interval '1 second'", seconds)
+        finally:
+            await connection.close()
 
     async def put_login(self, user: Principal, *, seconds: float) -> None:
         self.fake.refresh_tokens.add("ghr_the_first")
@@ -51,10 +75,11 @@ class World:
 
 
 @pytest.fixture
-async def world(fake: FakeGitHub, stores: Stores, alice: Principal) -> AsyncIterator[World]:
+async def world(fake: FakeGitHub, stores: Stores, alice: Principal, database: DatabaseUrls) -> AsyncIterator[World]:
+    fake.interval = INTERVAL
     async with http_session(public_only=False) as http:
         apis, logins = {HOST: Api(http, fake.url, host=HOST)}, {HOST: Api(http, fake.url, host=HOST, accept="application/json")}
-        yield World(fake, stores, GitHubTokens(apis, logins, client_ids={"": "the-app"}, client_secrets={"": "of-the-app"}))
+        yield World(fake, stores, GitHubTokens(apis, logins, client_ids={"": "the-app"}, client_secrets={"": "of-the-app"}), database)
 
 
 async def token(server: Credentials) -> str:
@@ -197,14 +222,14 @@ async def test_what_is_no_app_is_not_stored(world: World, alice: Principal) -> N
 
 
 async def test_a_user_logs_in_by_a_code_that_is_entered_in_a_browser(world: World, alice: Principal) -> None:
-    """On any of the servers: none keeps anything of it."""
+    """On any of the servers."""
     begun = await world.server().begin_login(alice, HOST)
     assert (begun.url, begun.user_code[:4]) == (f"{world.fake.url}/login/device", "WDJB")
-    assert await world.server().finish_login(alice, begun.id) == Pending()
+    await world.later(INTERVAL)
+    assert await world.server().finish_login(alice, begun.id) == Pending(INTERVAL)
     (code,) = world.fake.logins
-    world.fake.logins[code] = "slow_down"
-    assert await world.server().finish_login(alice, begun.id) == Pending(10)
     world.fake.logins[code] = "done"
+    await world.later(INTERVAL)
     stored = await world.server().finish_login(alice, begun.id)
     assert isinstance(stored, Credential)
     assert (stored.host, stored.kind, stored.scopes) == (HOST, CredentialKind.GITHUB_OAUTH, ("repo",))
@@ -223,15 +248,24 @@ async def test_who_did_not_hear_the_answer_of_a_login_asks_again(world: World, a
     begun = await world.server().begin_login(alice, HOST)
     (code,) = world.fake.logins
     world.fake.logins[code] = "done"
-    # Also at once, of another server, while the first has not stored it yet.
-    stored, again = await asyncio.gather(*(world.server().finish_login(alice, begun.id) for _ in range(2)))
-    assert again == stored == await world.server().finish_login(alice, begun.id)
+    # Also of another server, while the first has not stored it yet.
+    answer = world.fake.holds("/login/oauth/access_token")
+    await world.later(INTERVAL)
+    first = asyncio.create_task(world.server().finish_login(alice, begun.id))
+    await answer.ready.wait()
+    with pytest.raises(LoginTooSoon):
+        await world.server().finish_login(alice, begun.id)
+    await world.later(INTERVAL)
+    second = asyncio.create_task(world.server().finish_login(alice, begun.id))
+    answer.go.set()
+    assert await first == await second == await world.server().finish_login(alice, begun.id)
     # It is the same credential after it was renewed, and another one does not pass for it.
     monkeypatch.setattr("server.kernel.credentials.EARLY", timedelta(hours=9))
     assert (await token(world.server())).startswith("ghu_renewed")
     assert await world.server().finish_login(alice, begun.id) == (await world.server().list(alice))[0]
     monkeypatch.setattr("server.kernel.credentials._LOOK_PAUSES", ())
     await world.server().put(alice, PutCredential(HOST, "", Material("ghp_by_hand")))
+    await world.later(INTERVAL)
     with pytest.raises(LoginExpired):
         await world.server().finish_login(alice, begun.id)
 
@@ -244,6 +278,7 @@ async def test_a_login_that_comes_to_nothing_says_why_and_stores_nothing(
     (code,) = world.fake.logins
     for said, error in (("expired_token", LoginExpired), ("access_denied", LoginDenied), ("device_flow_disabled", CredentialRejected)):
         world.fake.logins[code] = said
+        await world.later(INTERVAL)
         with pytest.raises(error):
             await world.server().finish_login(alice, begun.id)
     world.fake.logins[code] = "done"
@@ -262,4 +297,84 @@ async def test_a_login_that_comes_to_nothing_says_why_and_stores_nothing(
 
 
 async def test_a_host_that_names_no_pause_is_not_asked_all_the_time(world: World, alice: Principal) -> None:
+    world.fake.interval = 0
     assert (await world.server().begin_login(alice, HOST)).interval == 1
+
+
+async def test_a_host_is_asked_no_faster_than_it_says_by_whoever_asks(world: World, alice: Principal) -> None:
+    """Whatever the client does, on each of two servers, and after a restart."""
+    begun = await world.server().begin_login(alice, HOST)
+    (code,) = world.fake.logins
+
+    def asked() -> int:
+        return world.fake.paths().count("/login/oauth/access_token")
+
+    async def all_at_once() -> list[Pending | LoginTooSoon]:
+        one, two = world.server(), world.server()
+        answers = await asyncio.gather(*(each.finish_login(alice, begun.id) for each in (one, two) * 10), return_exceptions=True)
+        return [answer for answer in answers if isinstance(answer, Pending | LoginTooSoon)]
+
+    answers = await all_at_once()
+    assert {type(answer) for answer in answers} == {LoginTooSoon}
+    assert len(answers) == 20
+    assert asked() == 0
+    waits = [int(answer.metadata["retry_after_seconds"]) for answer in answers if isinstance(answer, LoginTooSoon)]
+    assert all(0 < wait <= INTERVAL for wait in waits)
+    # With each `slow_down` it is 5 s more, and what the host says when that is more.
+    world.fake.slower = 60
+    for said, seconds, interval in (("slow_down", 50, 60), ("authorization_pending", 60, 60), ("slow_down", 60, 65), ("slow_down", 65, 70)):
+        world.fake.logins[code] = said
+        before = asked()
+        await world.later(seconds)
+        answers = await all_at_once()
+        assert [answer for answer in answers if isinstance(answer, Pending)] == [Pending(interval)]
+        assert len(answers) == 20
+        assert asked() == before + 1
+    with pytest.raises(LoginTooSoon) as early:
+        await world.server().finish_login(alice, begun.id)
+    assert 0 < int(early.value.metadata["retry_after_seconds"]) <= 70
+
+
+async def test_a_user_has_few_logins_open_and_does_not_begin_many(world: World, alice: Principal, bob: Principal) -> None:
+    one, two = world.server(), world.server()
+
+    async def begin(count: int) -> list[TooManyLogins]:
+        answers = await asyncio.gather(*(each.begin_login(alice, HOST) for each in (one, two) * (count // 2)), return_exceptions=True)
+        refused = [answer for answer in answers if isinstance(answer, TooManyLogins)]
+        assert len(refused) + sum(isinstance(answer, BegunLogin) for answer in answers) == count
+        return refused
+
+    refused = await begin(12)
+    assert len(refused) == 12 - LOGINS.open
+    assert world.fake.paths().count("/login/device/code") == LOGINS.open
+    # The host's codes are good for 899 s.
+    assert {0 < int(error.metadata["retry_after_seconds"]) <= 899 for error in refused} == {True}
+    await world.server().begin_login(bob, HOST)
+    # Those that are over do not count, and neither do those whose host did not begin them; but not for ever.
+    for _ in range(2):
+        await world.later(900)
+        assert len(await begin(10)) == 10 - LOGINS.open
+    await world.later(900)
+    world.fake.plays("POST", "/login/device/code", *[Reply(503)] * (LOGINS.rate - 3 * LOGINS.open))
+    for _ in range(LOGINS.rate - 3 * LOGINS.open):
+        with pytest.raises(CodeHostUnavailable):
+            await world.server().begin_login(alice, HOST)
+    asked = len(world.fake.asked)
+    with pytest.raises(TooManyLogins) as refused_one:
+        await world.server().begin_login(alice, HOST)
+    assert 0 < int(refused_one.value.metadata["retry_after_seconds"]) <= 900
+    assert len(world.fake.asked) == asked
+    await world.later(900)
+    assert len(await begin(10)) == 10 - LOGINS.open
+
+
+async def test_a_login_that_is_done_or_denied_leaves_room_for_another(world: World, alice: Principal) -> None:
+    begun = [await world.server().begin_login(alice, HOST) for _ in range(LOGINS.open)]
+    for login, code in zip(begun, [*world.fake.logins], strict=True):
+        with pytest.raises(TooManyLogins):
+            await world.server().begin_login(alice, HOST)
+        world.fake.logins[code] = "done" if login is begun[0] else "access_denied"
+        await world.later(INTERVAL)
+        with suppress(LoginDenied):
+            await world.server().finish_login(alice, login.id)
+        await world.server().begin_login(alice, HOST)

@@ -34,6 +34,7 @@ def credentials(stores: Stores, *keys: str, hosts: RemoteUrls | None = None) -> 
     vault = open_vault(Settings(vault_key=SecretStr(",".join(keys or KEYS[:1]))))
     return Credentials(
         stores.credentials,
+        stores.logins,
         vault,
         hosts or RemoteUrls(hosts="github.com,gitlab.com", prefixes=PREFIX),
         GitHubTokens({}, {}, client_ids={}, client_secrets={}),

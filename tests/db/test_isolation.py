@@ -11,12 +11,13 @@ from support.logs import end_turn, new_session, open_request, run_of, send, star
 from support.postgres import PostgresServer, database_settings
 
 from server.db.errors import RoleTooPowerful
-from server.db.legacy_store import Agreed
+from server.db.legacy_store import Agreed, Intended
 from server.db.roles import APP, SYSTEM
 from server.db.stores import Stores, open_postgres
 from server.embedded.postgres_home import DatabaseUrls
 from server.identity.keys import create_key
 from server.kernel.credential import Credential, CredentialKind
+from server.kernel.credentials import LOGINS
 from server.kernel.history import Answer
 from server.kernel.identity import Principal
 from server.kernel.ids import new_id
@@ -40,7 +41,9 @@ TABLES = {
     "past_transcripts": "tenant_id",
     "doomed_objects": "tenant_id",
     "credentials": "tenant_id",
+    "logins": "tenant_id",
     "legacy_archives": "tenant_id",
+    "legacy_intents": "tenant_id",
     "pull_request_looks": "tenant_id",
 }
 NOBODYS = {"webhook_deliveries"}
@@ -70,6 +73,7 @@ async def _rows_of_two_tenants(stores: Stores, alice: Principal, mallory: Princi
         await create_key(stores.keys, user)
         credential = Credential(new_id(), user.tenant_id, user.user_id, "github.com", CredentialKind.TOKEN, "x")
         await stores.credentials.put(Sealed(credential, b"sealed"))
+        assert not await stores.logins.begin(user, new_id(), LOGINS, seconds=60)
         claimed = await start_worker(stores, user)
         await stores.events.append([run_of(claimed, 1, 2)])
         await use_model(stores, claimed, version=2)
@@ -77,6 +81,7 @@ async def _rows_of_two_tenants(stores: Stores, alice: Principal, mallory: Princi
         await send(stores, user, claimed.session.id)
         assert await stores.history.answer(user, claimed.session.id, Answer("request", "digest", ()))
         await stores.legacy.agree(user, claimed.session.id, "key", Agreed("version", "sha256", "commit"))
+        await stores.legacy.intend(user, claimed.session.id, Intended("another", "commit", replaces="version"))
         await end_turn(stores, await start_turn(stores, user), transcript=b"remember", commit="c" * 40)
         await stores.sessions.delete(user, (await stores.sessions.create(user, new_session(), request_id="", request_digest="")).id)
     connection = await asyncpg.connect(database.owner)

@@ -8,7 +8,7 @@ import json
 import subprocess
 import uuid
 from collections.abc import AsyncIterator, Iterator
-from contextlib import contextmanager
+from contextlib import asynccontextmanager, contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -24,9 +24,12 @@ from support.treadle import branch_of, in_process, recording
 
 from server.config import Settings
 from server.db.legacy_store import PostgresLegacyStore, Unwritten
+from server.git.repository import open_git
 from server.kernel.errors import StoreUnavailable
 from server.legacy import writing
 from server.legacy.isolation import Reader
+from server.legacy.writing import Writer, open_writer
+from server.refusal import SettingsUnfit
 from server.storage.s3_shared import SharedBucket, open_shared
 from treadle.session.v1 import session_service_pb2 as pb
 
@@ -164,12 +167,109 @@ async def test_what_the_old_system_writes_while_an_archive_is_packed_stays(
         assert now.getvalue() == theirs
 
 
+async def test_two_servers_that_write_one_session_at_a_time_know_each_other_s_archive(
+    both: Move, bucket: SharedBucket, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The first dies when its archive is in the bucket, and the second is about to write another by then."""
+    monkeypatch.setattr("server.legacy.writing.EVERY_SECONDS", 3600.0)
+    async with in_process(both.settings) as (_, client):
+        seen = await client.run(repository_url=both.url, prompt="go", provider="replay", model="go.jsonl")
+    session_id, records = seen[0].session_id, both.stores.legacy
+    first_intends, second_intends, first_wrote = asyncio.Event(), asyncio.Event(), asyncio.Event()
+    intend, replace = PostgresLegacyStore.intend, SharedBucket.replace
+
+    async def intended(*arguments: Any) -> None:
+        await intend(*arguments)
+        (second_intends if first_intends.is_set() else first_intends).set()
+
+    async def replaced(*where: Any, over: Any) -> Any:
+        await (first_wrote if second_intends.is_set() else second_intends).wait()
+        return await replace(*where, over=over)
+
+    async with open_git(both.settings) as repositories:
+        one, two = (Writer(records, repositories, bucket, tmp_path) for _ in range(2))
+        with monkeypatch.context() as patched:
+            patched.setattr(PostgresLegacyStore, "intend", intended)
+            patched.setattr(SharedBucket, "replace", replaced)
+            with cut_before_it_agrees(monkeypatch) as cut:
+                async with asyncio.timeout(60):
+                    dies = asyncio.create_task(one.once())
+                    await first_intends.wait()
+                    lives = asyncio.create_task(two.once())
+                    await cut.wait()
+                    await dies
+                    first_wrote.set()
+                    await lives
+        assert len(await records.intents(session_id)) == 2
+        assert (await records.standing(session_id)).agreed is None
+        await two.once()
+        agreed = (await records.standing(session_id)).agreed
+        there = await bucket.find(f"{session_id}/session.tar.gz")
+        assert agreed is not None
+        assert there is not None
+        assert (agreed.commit, agreed.version) == (seen[-1].turn_completed.commit, there.version)
+        assert await records.intents(session_id) == {}
+
+
+async def test_a_store_that_does_not_heed_conditions_stops_the_start(both: Move, s3: S3Server, tmp_path: Path) -> None:
+    def names() -> list[str]:
+        return [str(entry.object_name) for entry in s3.client().list_objects(both.settings.legacy_bucket, recursive=True)]
+
+    async with open_git(both.settings) as repositories:
+        for header in ("If-Match", "If-None-Match"):
+            async with dropping(header, s3.port) as port:
+                settings = both.settings.model_copy(update={"s3_endpoint": f"127.0.0.1:{port}"})
+                with pytest.raises(SettingsUnfit, match=rf"TREADLE_LEGACY_BUCKET.*`{header}`.*legacy import"):
+                    async with open_writer(settings, both.stores.legacy, repositories, tmp_path):
+                        pass
+            assert names() == []
+        async with open_writer(both.settings, both.stores.legacy, repositories, tmp_path):
+            assert names() == []
+
+
+async def test_a_store_that_is_down_at_the_start_is_tried_before_anything_is_written(
+    both: Move, s3: S3Server, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("server.legacy.writing.EVERY_SECONDS", 0.05)
+    bucket = f"later-{uuid.uuid4()}"
+    with capture_logs() as logs:
+        async with dropping("If-Match", s3.port) as port, open_git(both.settings) as repositories:
+            settings = both.settings.model_copy(update={"s3_endpoint": f"127.0.0.1:{port}", "legacy_bucket": bucket})
+            async with open_writer(settings, both.stores.legacy, repositories, tmp_path), asyncio.timeout(30):
+                assert [line["event"] for line in logs if line["event"].startswith("legacy.")][:1] == ["legacy.store_not_tried"]
+                s3.client().make_bucket(bucket)
+                while not any(line["event"] == "legacy.writer_ended" for line in logs):
+                    await asyncio.sleep(0.05)
+
+
+@asynccontextmanager
+async def dropping(header: str, port: int) -> AsyncIterator[int]:
+    """The port of an object store that knows nothing of this header: a real one, behind something that calls it by another name."""
+    tasks: set[asyncio.Task[None]] = set()
+
+    async def passed(source: asyncio.StreamReader, target: asyncio.StreamWriter, old: bytes = b"", new: bytes = b"") -> None:
+        while data := await source.read(65536):
+            target.write(data.replace(old, new) if old else data)
+        target.close()
+
+    async def accept(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        there, back = await asyncio.open_connection("127.0.0.1", port)
+        name = f"\r\n{header}:".encode()
+        tasks.update(map(asyncio.create_task, (passed(reader, back, name, name.replace(b"If", b"No")), passed(there, writer))))
+
+    async with await asyncio.start_server(accept, "127.0.0.1", 0) as server:
+        yield server.sockets[0].getsockname()[1]
+    for task in tasks:
+        task.cancel()
+    await asyncio.gather(*tasks, return_exceptions=True)
+
+
 @contextmanager
 def cut_before_it_agrees(monkeypatch: pytest.MonkeyPatch) -> Iterator[asyncio.Event]:
     """The server writes to the bucket, and cannot say so; set as soon as that has happened."""
     happened = asyncio.Event()
 
-    async def agree(*_: Any) -> None:
+    async def agree(*_: Any, **__: Any) -> None:
         happened.set()
         raise StoreUnavailable()
 

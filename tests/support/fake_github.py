@@ -7,6 +7,7 @@ path ends so, and then the fake goes on by itself. Tokens that it takes are in `
 
 from __future__ import annotations
 
+import asyncio
 import base64
 import hashlib
 import itertools
@@ -85,6 +86,14 @@ class Repo:
         return [commit for commit in self.branches[head] if commit not in self.branches[base]]
 
 
+@dataclass
+class Held:
+    """An answer that was made, and is kept back from when it is `ready` until it may `go`."""
+
+    ready: asyncio.Event = field(default_factory=asyncio.Event)
+    go: asyncio.Event = field(default_factory=asyncio.Event)
+
+
 class FakeGitHub:
     """The server's memory."""
 
@@ -96,6 +105,8 @@ class FakeGitHub:
         self.refresh_tokens: set[str] = set()
         self.logins: dict[str, str] = {}
         """Of each device code, what is said of it: an error of RFC 8628, or `done`."""
+        self.interval, self.slower = 0, 10
+        """What it says of how often it may be asked about a login, and to whom it has told to slow down."""
         self.app_key: Callable[[str], bool] = lambda _: False
         """Whether a JWT is the app's."""
         self.repos: dict[str, Repo] = {}
@@ -103,6 +114,7 @@ class FakeGitHub:
         self.new_pulls: list[bool | None] = [True]
         """What a new pull request says of being mergeable."""
         self._scripts: list[tuple[str, str, list[Reply]]] = []
+        self._held: dict[str, Held] = {}
         self._numbers = itertools.count(1)
 
     def takes(self, token: str, *, seconds: float = 3600) -> str:
@@ -116,6 +128,11 @@ class FakeGitHub:
     def plays(self, method: str, path_end: str, *replies: Reply) -> None:
         self._scripts.append((method, path_end, [*replies]))
 
+    def holds(self, path: str) -> Held:
+        """The next answer at this path."""
+        self._held[path] = Held()
+        return self._held[path]
+
     def paths(self, method: str = "") -> list[str]:
         return [each.path for each in self.asked if method in ("", each.method)]
 
@@ -124,6 +141,13 @@ class FakeGitHub:
         body = await request.json() if request.can_read_body else None
         headers = {name.lower(): value for name, value in request.headers.items()}
         self.asked.append(Asked(request.method, request.path_qs, token, body, headers))
+        answer = self._answer(request, token, body)
+        if held := self._held.pop(request.path, None):
+            held.ready.set()
+            await held.go.wait()
+        return answer
+
+    def _answer(self, request: web.Request, token: str, body: Any) -> web.StreamResponse:
         if reply := self._scripted(request.method, request.path):
             if reply.aborts:
                 assert request.transport is not None
@@ -158,13 +182,13 @@ class FakeGitHub:
         self.logins[f"device_{number}"] = "authorization_pending"
         page = f"{self.url}/login/device"
         codes = {"device_code": f"device_{number}", "user_code": f"WDJB-{number:04}", "verification_uri": page}
-        return _json(200, {**codes, "expires_in": 899, "interval": 0})
+        return _json(200, {**codes, "expires_in": 899, "interval": self.interval})
 
     def _logged_in(self, body: Any) -> web.Response:
         said = self.logins.get(body["device_code"], "incorrect_device_code")
         if said == "slow_down":
             self.logins[body["device_code"]] = "authorization_pending"
-            return _json(200, {"error": said, "interval": 10})
+            return _json(200, {"error": said, "interval": self.slower})
         if said != "done":
             return _json(200, {"error": said, "error_description": "…"})
         # Once only.

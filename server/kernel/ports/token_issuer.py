@@ -33,7 +33,8 @@ class DeviceLogin:
 
 @dataclass(frozen=True)
 class Pending:
-    """The user has not entered the code yet. `interval`: ask no sooner than after so many seconds; 0 for as before."""
+    """The user has not entered the code yet. `interval`: ask no sooner than after so many seconds; 0 for as before. A host that names one
+    has been asked too often."""
 
     interval: int = 0
 

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 
 from treadle.account.v1 import credential_service_pb2 as pb
 from treadle.account.v1.credential_service_pb2_grpc import CredentialServiceStub
+from treadle_client.errors import LoginTooSoon
 
 if TYPE_CHECKING:
     from treadle_client.aio_link import AsyncLink
@@ -34,7 +35,7 @@ class Credentials:
     def start_login(self, host: str) -> pb.StartLoginResponse:
         """Begin a login at a host that is GitHub: show the user its `verification_url` and `user_code`, then `finish_login`.
 
-        Errors: InvalidField, CredentialRejected, CodeHostLimited, CodeHostUnavailable.
+        Errors: InvalidField, TooManyLogins, CredentialRejected, CodeHostLimited, CodeHostUnavailable.
         """
         return self._link.ask(self._link.service(CredentialServiceStub).StartLogin, pb.StartLoginRequest(host=host), again=False)
 
@@ -44,7 +45,11 @@ class Credentials:
         while True:
             time.sleep(pause)
             request = pb.FinishLoginRequest(login_id=login.login_id)
-            answer = self._link.ask(self._link.service(CredentialServiceStub).FinishLogin, request, again=True)
+            try:
+                answer = self._link.ask(self._link.service(CredentialServiceStub).FinishLogin, request, again=True)
+            except LoginTooSoon as early:  # the answer before was lost, and the question asked again at once
+                pause = int(early.metadata["retry_after_seconds"])
+                continue
             if answer.HasField("credential"):
                 return answer.credential
             pause = answer.interval_seconds or pause
@@ -79,7 +84,7 @@ class AsyncCredentials:
     async def start_login(self, host: str) -> pb.StartLoginResponse:
         """Begin a login at a host that is GitHub: show the user its `verification_url` and `user_code`, then `finish_login`.
 
-        Errors: InvalidField, CredentialRejected, CodeHostLimited, CodeHostUnavailable.
+        Errors: InvalidField, TooManyLogins, CredentialRejected, CodeHostLimited, CodeHostUnavailable.
         """
         return await self._link.ask(self._link.service(CredentialServiceStub).StartLogin, pb.StartLoginRequest(host=host), again=False)
 
@@ -89,7 +94,11 @@ class AsyncCredentials:
         while True:
             await asyncio.sleep(pause)
             request = pb.FinishLoginRequest(login_id=login.login_id)
-            answer = await self._link.ask(self._link.service(CredentialServiceStub).FinishLogin, request, again=True)
+            try:
+                answer = await self._link.ask(self._link.service(CredentialServiceStub).FinishLogin, request, again=True)
+            except LoginTooSoon as early:  # the answer before was lost, and the question asked again at once
+                pause = int(early.metadata["retry_after_seconds"])
+                continue
             if answer.HasField("credential"):
                 return answer.credential
             pause = answer.interval_seconds or pause

@@ -139,6 +139,14 @@ class LoginDenied(CallFailed):
     """The user has refused it on the host's page. Metadata: host."""
 
 
+class LoginTooSoon(CallFailed):
+    """It is not time yet to ask whether the code was entered. Metadata: host, retry_after_seconds."""
+
+
+class TooManyLogins(CallFailed):
+    """You have as many logins open as may be, or have begun as many in a short time. Metadata: retry_after_seconds."""
+
+
 class CodeHostForbidden(CallFailed):
     """Your credential may not do this. Metadata: host, reason."""
 
@@ -432,6 +440,8 @@ BY_REASON: Mapping[str, type[CallFailed]] = {
     "CREDENTIAL_REJECTED": CredentialRejected,
     "LOGIN_EXPIRED": LoginExpired,
     "LOGIN_DENIED": LoginDenied,
+    "LOGIN_TOO_SOON": LoginTooSoon,
+    "TOO_MANY_LOGINS": TooManyLogins,
     "CODE_HOST_FORBIDDEN": CodeHostForbidden,
     "CODE_HOST_LIMITED": CodeHostLimited,
     "CODE_HOST_REFUSED": CodeHostRefused,

@@ -81,8 +81,8 @@ class CredentialServiceServicer(object):
     def StartLogin(self, request, context):
         """StartLogin begins a login at a host that is GitHub, without a token to type: the user opens a page in a browser and enters a code there
         (OAuth 2.0 Device Authorization Grant, RFC 8628). Errors: INVALID_ARGUMENT/INVALID_FIELD, also for a host where this server is no app;
-        FAILED_PRECONDITION/CREDENTIAL_REJECTED when the host knows no such app; RESOURCE_EXHAUSTED/CODE_HOST_LIMITED;
-        UNAVAILABLE/CODE_HOST_UNAVAILABLE.
+        FAILED_PRECONDITION/CREDENTIAL_REJECTED when the host knows no such app; RESOURCE_EXHAUSTED/TOO_MANY_LOGINS when the caller has 5 open,
+        or has begun 20 within an hour (metadata: retry_after_seconds); RESOURCE_EXHAUSTED/CODE_HOST_LIMITED; UNAVAILABLE/CODE_HOST_UNAVAILABLE.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
@@ -91,8 +91,9 @@ class CredentialServiceServicer(object):
     def FinishLogin(self, request, context):
         """FinishLogin asks whether the user has entered the code, and if so, stores the credential, in place of one that is there. Ask again as
         long as there is none, no sooner than it says; after a lost answer, too: it is the same one for as long as the credential is in place.
-        Errors: INVALID_ARGUMENT/INVALID_FIELD for a login that the caller has not begun; FAILED_PRECONDITION/LOGIN_EXPIRED;
-        FAILED_PRECONDITION/LOGIN_DENIED when the user said no; and as for StartLogin.
+        Errors: INVALID_ARGUMENT/INVALID_FIELD for a login that the caller has not begun; RESOURCE_EXHAUSTED/LOGIN_TOO_SOON for who asks sooner
+        (the host is not asked then; metadata: retry_after_seconds); FAILED_PRECONDITION/LOGIN_EXPIRED; FAILED_PRECONDITION/LOGIN_DENIED when
+        the user said no; RESOURCE_EXHAUSTED/CODE_HOST_LIMITED; UNAVAILABLE/CODE_HOST_UNAVAILABLE.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')

@@ -44,14 +44,15 @@ class CredentialServiceStub:
     StartLogin: _grpc.UnaryUnaryMultiCallable[_credential_service_pb2.StartLoginRequest, _credential_service_pb2.StartLoginResponse]
     """StartLogin begins a login at a host that is GitHub, without a token to type: the user opens a page in a browser and enters a code there
     (OAuth 2.0 Device Authorization Grant, RFC 8628). Errors: INVALID_ARGUMENT/INVALID_FIELD, also for a host where this server is no app;
-    FAILED_PRECONDITION/CREDENTIAL_REJECTED when the host knows no such app; RESOURCE_EXHAUSTED/CODE_HOST_LIMITED;
-    UNAVAILABLE/CODE_HOST_UNAVAILABLE.
+    FAILED_PRECONDITION/CREDENTIAL_REJECTED when the host knows no such app; RESOURCE_EXHAUSTED/TOO_MANY_LOGINS when the caller has 5 open,
+    or has begun 20 within an hour (metadata: retry_after_seconds); RESOURCE_EXHAUSTED/CODE_HOST_LIMITED; UNAVAILABLE/CODE_HOST_UNAVAILABLE.
     """
     FinishLogin: _grpc.UnaryUnaryMultiCallable[_credential_service_pb2.FinishLoginRequest, _credential_service_pb2.FinishLoginResponse]
     """FinishLogin asks whether the user has entered the code, and if so, stores the credential, in place of one that is there. Ask again as
     long as there is none, no sooner than it says; after a lost answer, too: it is the same one for as long as the credential is in place.
-    Errors: INVALID_ARGUMENT/INVALID_FIELD for a login that the caller has not begun; FAILED_PRECONDITION/LOGIN_EXPIRED;
-    FAILED_PRECONDITION/LOGIN_DENIED when the user said no; and as for StartLogin.
+    Errors: INVALID_ARGUMENT/INVALID_FIELD for a login that the caller has not begun; RESOURCE_EXHAUSTED/LOGIN_TOO_SOON for who asks sooner
+    (the host is not asked then; metadata: retry_after_seconds); FAILED_PRECONDITION/LOGIN_EXPIRED; FAILED_PRECONDITION/LOGIN_DENIED when
+    the user said no; RESOURCE_EXHAUSTED/CODE_HOST_LIMITED; UNAVAILABLE/CODE_HOST_UNAVAILABLE.
     """
     ListCredentials: _grpc.UnaryUnaryMultiCallable[_credential_service_pb2.ListCredentialsRequest, _credential_service_pb2.ListCredentialsResponse]
     """ListCredentials lists the caller's credentials by host, without their secrets. There are no more than this server has hosts, so there
@@ -78,14 +79,15 @@ class CredentialServiceAsyncStub(CredentialServiceStub):
     StartLogin: _aio.UnaryUnaryMultiCallable[_credential_service_pb2.StartLoginRequest, _credential_service_pb2.StartLoginResponse]  # type: ignore[assignment]
     """StartLogin begins a login at a host that is GitHub, without a token to type: the user opens a page in a browser and enters a code there
     (OAuth 2.0 Device Authorization Grant, RFC 8628). Errors: INVALID_ARGUMENT/INVALID_FIELD, also for a host where this server is no app;
-    FAILED_PRECONDITION/CREDENTIAL_REJECTED when the host knows no such app; RESOURCE_EXHAUSTED/CODE_HOST_LIMITED;
-    UNAVAILABLE/CODE_HOST_UNAVAILABLE.
+    FAILED_PRECONDITION/CREDENTIAL_REJECTED when the host knows no such app; RESOURCE_EXHAUSTED/TOO_MANY_LOGINS when the caller has 5 open,
+    or has begun 20 within an hour (metadata: retry_after_seconds); RESOURCE_EXHAUSTED/CODE_HOST_LIMITED; UNAVAILABLE/CODE_HOST_UNAVAILABLE.
     """
     FinishLogin: _aio.UnaryUnaryMultiCallable[_credential_service_pb2.FinishLoginRequest, _credential_service_pb2.FinishLoginResponse]  # type: ignore[assignment]
     """FinishLogin asks whether the user has entered the code, and if so, stores the credential, in place of one that is there. Ask again as
     long as there is none, no sooner than it says; after a lost answer, too: it is the same one for as long as the credential is in place.
-    Errors: INVALID_ARGUMENT/INVALID_FIELD for a login that the caller has not begun; FAILED_PRECONDITION/LOGIN_EXPIRED;
-    FAILED_PRECONDITION/LOGIN_DENIED when the user said no; and as for StartLogin.
+    Errors: INVALID_ARGUMENT/INVALID_FIELD for a login that the caller has not begun; RESOURCE_EXHAUSTED/LOGIN_TOO_SOON for who asks sooner
+    (the host is not asked then; metadata: retry_after_seconds); FAILED_PRECONDITION/LOGIN_EXPIRED; FAILED_PRECONDITION/LOGIN_DENIED when
+    the user said no; RESOURCE_EXHAUSTED/CODE_HOST_LIMITED; UNAVAILABLE/CODE_HOST_UNAVAILABLE.
     """
     ListCredentials: _aio.UnaryUnaryMultiCallable[_credential_service_pb2.ListCredentialsRequest, _credential_service_pb2.ListCredentialsResponse]  # type: ignore[assignment]
     """ListCredentials lists the caller's credentials by host, without their secrets. There are no more than this server has hosts, so there
@@ -121,8 +123,8 @@ class CredentialServiceServicer(metaclass=_abc_1.ABCMeta):
     ) -> _typing.Union[_credential_service_pb2.StartLoginResponse, _abc.Awaitable[_credential_service_pb2.StartLoginResponse]]:
         """StartLogin begins a login at a host that is GitHub, without a token to type: the user opens a page in a browser and enters a code there
         (OAuth 2.0 Device Authorization Grant, RFC 8628). Errors: INVALID_ARGUMENT/INVALID_FIELD, also for a host where this server is no app;
-        FAILED_PRECONDITION/CREDENTIAL_REJECTED when the host knows no such app; RESOURCE_EXHAUSTED/CODE_HOST_LIMITED;
-        UNAVAILABLE/CODE_HOST_UNAVAILABLE.
+        FAILED_PRECONDITION/CREDENTIAL_REJECTED when the host knows no such app; RESOURCE_EXHAUSTED/TOO_MANY_LOGINS when the caller has 5 open,
+        or has begun 20 within an hour (metadata: retry_after_seconds); RESOURCE_EXHAUSTED/CODE_HOST_LIMITED; UNAVAILABLE/CODE_HOST_UNAVAILABLE.
         """
 
     @_abc_1.abstractmethod
@@ -133,8 +135,9 @@ class CredentialServiceServicer(metaclass=_abc_1.ABCMeta):
     ) -> _typing.Union[_credential_service_pb2.FinishLoginResponse, _abc.Awaitable[_credential_service_pb2.FinishLoginResponse]]:
         """FinishLogin asks whether the user has entered the code, and if so, stores the credential, in place of one that is there. Ask again as
         long as there is none, no sooner than it says; after a lost answer, too: it is the same one for as long as the credential is in place.
-        Errors: INVALID_ARGUMENT/INVALID_FIELD for a login that the caller has not begun; FAILED_PRECONDITION/LOGIN_EXPIRED;
-        FAILED_PRECONDITION/LOGIN_DENIED when the user said no; and as for StartLogin.
+        Errors: INVALID_ARGUMENT/INVALID_FIELD for a login that the caller has not begun; RESOURCE_EXHAUSTED/LOGIN_TOO_SOON for who asks sooner
+        (the host is not asked then; metadata: retry_after_seconds); FAILED_PRECONDITION/LOGIN_EXPIRED; FAILED_PRECONDITION/LOGIN_DENIED when
+        the user said no; RESOURCE_EXHAUSTED/CODE_HOST_LIMITED; UNAVAILABLE/CODE_HOST_UNAVAILABLE.
         """
 
     @_abc_1.abstractmethod

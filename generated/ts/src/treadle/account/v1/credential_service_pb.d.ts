@@ -332,7 +332,8 @@ export declare type FinishLoginResponse = Message<"treadle.account.v1.FinishLogi
   credential?: Credential | undefined;
 
   /**
-   * While there is none: after how many seconds it may be asked again; 0 for as long as before.
+   * While there is none: after how many seconds it may be asked again; 0 for as long as before. A host that is asked too often makes it
+   * longer.
    *
    * @generated from field: int32 interval_seconds = 2;
    */
@@ -476,8 +477,8 @@ export declare const CredentialService: GenService<{
   /**
    * StartLogin begins a login at a host that is GitHub, without a token to type: the user opens a page in a browser and enters a code there
    * (OAuth 2.0 Device Authorization Grant, RFC 8628). Errors: INVALID_ARGUMENT/INVALID_FIELD, also for a host where this server is no app;
-   * FAILED_PRECONDITION/CREDENTIAL_REJECTED when the host knows no such app; RESOURCE_EXHAUSTED/CODE_HOST_LIMITED;
-   * UNAVAILABLE/CODE_HOST_UNAVAILABLE.
+   * FAILED_PRECONDITION/CREDENTIAL_REJECTED when the host knows no such app; RESOURCE_EXHAUSTED/TOO_MANY_LOGINS when the caller has 5 open,
+   * or has begun 20 within an hour (metadata: retry_after_seconds); RESOURCE_EXHAUSTED/CODE_HOST_LIMITED; UNAVAILABLE/CODE_HOST_UNAVAILABLE.
    *
    * @generated from rpc treadle.account.v1.CredentialService.StartLogin
    */
@@ -489,8 +490,9 @@ export declare const CredentialService: GenService<{
   /**
    * FinishLogin asks whether the user has entered the code, and if so, stores the credential, in place of one that is there. Ask again as
    * long as there is none, no sooner than it says; after a lost answer, too: it is the same one for as long as the credential is in place.
-   * Errors: INVALID_ARGUMENT/INVALID_FIELD for a login that the caller has not begun; FAILED_PRECONDITION/LOGIN_EXPIRED;
-   * FAILED_PRECONDITION/LOGIN_DENIED when the user said no; and as for StartLogin.
+   * Errors: INVALID_ARGUMENT/INVALID_FIELD for a login that the caller has not begun; RESOURCE_EXHAUSTED/LOGIN_TOO_SOON for who asks sooner
+   * (the host is not asked then; metadata: retry_after_seconds); FAILED_PRECONDITION/LOGIN_EXPIRED; FAILED_PRECONDITION/LOGIN_DENIED when
+   * the user said no; RESOURCE_EXHAUSTED/CODE_HOST_LIMITED; UNAVAILABLE/CODE_HOST_UNAVAILABLE.
    *
    * @generated from rpc treadle.account.v1.CredentialService.FinishLogin
    */
