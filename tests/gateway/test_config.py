@@ -16,13 +16,12 @@ from support.gateway import own_certificate
 
 from gateway.config import Gateway, render, render_secret
 from treadle.account.v1 import credential_service_pb2
-from treadle.file.v1 import file_service_pb2
 from treadle.git.v1 import git_service_pb2
 from treadle.session.v1 import event_stream_service_pb2, session_service_pb2
 
 
 def methods() -> Iterator[MethodDescriptor]:
-    for file in (session_service_pb2, event_stream_service_pb2, credential_service_pb2, file_service_pb2, git_service_pb2):
+    for file in (session_service_pb2, event_stream_service_pb2, credential_service_pb2, git_service_pb2):
         for service in file.DESCRIPTOR.services_by_name.values():
             yield from service.methods
 
