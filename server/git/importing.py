@@ -78,7 +78,7 @@ class Importer:
             return await self._run(mirror, session_id, workspace, over, self._limits)
         except _CommitsRefused as error:
             log.warning("import.commits_not_kept", error=error.message)
-            return await self._run(mirror, session_id, workspace, over, replace(self._limits, commits=0))
+            return await self._run(mirror, session_id, workspace, over, self._limits._replace(commits=0))
 
     async def _run(self, mirror: Path, session_id: str, workspace: Given, over: Parentage, limits: Limits) -> Imported:
         try:

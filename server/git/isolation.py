@@ -71,7 +71,7 @@ async def walk(
         async with asyncio.timeout(seconds):
             ended = await _run(sandbox, workspace, request, complete, answer)
             if ended.code in _IGNORE_TOO_SLOW:
-                os.pwrite(request.fileno(), replace(limits, ignore_seconds=0).dump(), 0)
+                os.pwrite(request.fileno(), limits._replace(ignore_seconds=0).dump(), 0)
                 answer.seek(0)
                 answer.truncate()
                 ended = await _run(sandbox, workspace, request, _as_it_is, answer)

@@ -9,7 +9,7 @@ from __future__ import annotations
 import os
 import re
 from collections.abc import Mapping
-from dataclasses import dataclass
+from typing import NamedTuple
 
 from server.git.walker.head import head_commit
 from server.git.walker.names import is_gitattributes, is_gitmodules
@@ -32,8 +32,7 @@ Entries = Mapping[bytes, tuple[bytes, bytes]]
 """What a directory holds: name -> (mode, id)."""
 
 
-@dataclass(frozen=True)
-class _Commit:
+class _Commit(NamedTuple):
     tree: bytes
     parent: bytes
     seconds: int

@@ -14,7 +14,6 @@ import time
 import zlib
 from collections.abc import Callable
 from contextlib import suppress
-from dataclasses import dataclass
 
 _DIRECTORY = os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC
 _FILE = os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC
@@ -170,13 +169,13 @@ class Objects:
         return bytes(content)
 
 
-@dataclass
 class _Source:
     """Compressed bytes, in a file from `at` on."""
 
-    file: int
-    at: int
-    inflating: zlib._Decompress
+    def __init__(self, file: int, at: int, inflating: zlib._Decompress) -> None:
+        self.file = file
+        self.at = at
+        self.inflating = inflating
 
     def more(self, most: int) -> bytes:
         """What comes next of the content; it may be nothing yet."""

@@ -14,7 +14,6 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterator, Mapping
-from dataclasses import asdict, dataclass
 from typing import NamedTuple
 
 from server.git.walker.names import is_gitattributes, is_gitmodules
@@ -27,8 +26,7 @@ FILE_MODES = frozenset({b"100644", b"100755", b"120000"})
 GITLINK = b"160000"
 
 
-@dataclass(frozen=True)
-class Limits:
+class Limits(NamedTuple):
     """How much of a tree is read. Sizes in bytes."""
 
     entries: int = 200_000
@@ -54,7 +52,7 @@ class Limits:
 
     def dump(self) -> bytes:
         """As a request begins: as long each time, so that others can be put in their place."""
-        return json.dumps(asdict(self)).encode().ljust(LIMITS_BYTES)
+        return json.dumps(self._asdict()).encode().ljust(LIMITS_BYTES)
 
     @classmethod
     def load(cls, head: bytes) -> Limits:
@@ -62,8 +60,7 @@ class Limits:
         return cls(**json.loads(head))
 
 
-@dataclass(frozen=True)
-class Start:
+class Start(NamedTuple):
     """What the workspace was made from: the ids of a commit and of its tree."""
 
     commit: bytes
