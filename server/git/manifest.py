@@ -10,7 +10,7 @@ from dataclasses import dataclass, field
 from functools import cached_property
 from typing import IO
 
-from server.git.walker.names import is_gitattributes, is_gitmodules, is_plain, is_safe_path
+from server.git.walker.names import is_gitattributes, is_gitmodules, is_safe_path, unusual
 from server.git.walker.protocol import FILE_MODES, FOOTER_BYTES, GITLINK, MAGIC, SAME, Base, ChangedTree, Limits, freely_named
 from server.kernel.errors import WorkspaceFailed
 from server.kernel.ports.repositories import Skipped
@@ -208,8 +208,7 @@ class _Reading:
 
     @cached_property
     def _judged(self) -> list[bytes]:
-        unusual = (path for path in self._base if b"/." in path or not is_plain(path))
-        return [path for path in unusual if is_judged(path.rpartition(b"/")[2]) and self._base[path].mode != GITLINK]
+        return [path for path in unusual(self._base) if is_judged(path.rpartition(b"/")[2]) and self._base[path].mode != GITLINK]
 
     def _keep_judged(self) -> None:
         """Those that are where the base has them, in the tree so far."""
