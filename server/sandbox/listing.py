@@ -3,8 +3,10 @@
 Whoever gives a workspace away makes the list, after the last change of owner, and keeps it where no worker can write. A file's owner can
 set its size and its time of modification back, but neither its inode's number nor the time of its last change, which the kernel sets with
 every write, rename, link and change of mode. Each file is listed in its directory, so a directory that takes the place of another one
-brings other inodes. As in git's index, what was changed in the last moments before it was looked at is left out: a change in the same
-tick of the clock would not show. So are times of whole seconds, which may be all that a file system has.
+brings other inodes. A directory is listed itself, too, with the names of those in it: while it looks as listed nothing has come into it
+or gone, and it need not be read, which costs half as much as to look at its files. As in git's index, what was changed in the last moments
+before it was looked at is left out: a change in the same tick of the clock would not show. So are times of whole seconds, which may be all
+that a file system has.
 
 Not every file system sets that time when a page is written that a process had mapped and read before: tmpfs does not. So there is a list
 on those alone that do, and are known to; elsewhere every file is read. An overlay does as what it lies upon does, which it does not tell.
@@ -23,8 +25,11 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Sequence
     from pathlib import Path
 
-    Directory = tuple[bytes, bytes]
-    """The names of its files, each with a NUL behind it, and in the same order what is compared of them."""
+    Files = tuple[bytes, bytes]
+    """Names, each with a NUL behind it, and in the same order what is compared of them."""
+
+    Directory = tuple[bytes, bytes, bytes, bytes]
+    """Its files; the names of the directories in it; what is compared of itself, empty unless it has been listed with all that is in it."""
 
 _SECOND = 1_000_000_000
 _RACY_NS = 20_000_000
@@ -33,7 +38,9 @@ _DEPTH = 128
 _MOST = 400_000
 """Entries of all directories; what is beyond is read."""
 _STATUS = struct.Struct("=QQIqq")
-_FRAME = struct.Struct("=III")
+_FRAME = struct.Struct("=IIIII")
+_MAGIC = b"LISTING2"
+"""A server and a worker may be of two versions: what the other one cannot read says nothing."""
 _TELLING = frozenset({b"ext4", b"xfs", b"btrfs"})
 """Their page_mkwrite calls file_update_time()."""
 _DIRECTORY = os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC
@@ -49,7 +56,7 @@ def take(tree: str) -> bytes:
     OSError."""
     top = os.open(tree, _DIRECTORY)
     try:
-        return b"".join(_take(top, b"", 0, [_MOST])) if _file_system(top) in _TELLING else b""
+        return b"".join([_MAGIC, *_take(top, b"", 0, [_MOST])]) if _file_system(top) in _TELLING else b""
     finally:
         os.close(top)
 
@@ -61,49 +68,61 @@ def carried(listing: bytes, tree: str, change: Callable[[], None]) -> bytes:
     change()
     if not listing:
         return b""
-    return b"".join(_frame(path, _of(after, _untouched(listed.get(path), before.get(path)))) for path, after in read(take(tree)).items())
+    nothing = (b"", b"", b"", b"")
+    return _MAGIC + b"".join(
+        _frame(path, _untouched(listed.get(path, nothing), before.get(path, nothing), after)) for path, after in read(take(tree)).items()
+    )
 
 
-def _untouched(listed: Directory | None, now: Directory | None) -> set[bytes]:
-    if listed is None or now is None:
-        return set()
-    was = each(listed)
-    return {name for name, status in each(now).items() if was.get(name) == status}
-
-
-def _of(directory: Directory, names: set[bytes]) -> Directory:
-    kept = {name: status for name, status in each(directory).items() if name in names}
-    return b"".join(name + b"\0" for name in kept), b"".join(kept.values())
+def _untouched(listed: Directory, before: Directory, after: Directory) -> Directory:
+    """Of `after` what looked as listed before."""
+    was, then = each(listed[:2]), each(before[:2])
+    files = {name: status for name, status in each(after[:2]).items() if name in was and was[name] == then.get(name)}
+    whole = listed[3] == before[3] != b"" and listed[:2] == before[:2] and len(files) == len(was)
+    return b"".join(name + b"\0" for name in files), b"".join(files.values()), after[2], after[3] if whole else b""
 
 
 def read(listing: bytes) -> dict[bytes, Directory]:
     """Each directory by its path, with a slash behind it; the root's is empty. What a power cut has torn says nothing of any file."""
     found: dict[bytes, Directory] = {}
-    position = 0
+    position = len(_MAGIC) if listing.startswith(_MAGIC) else len(listing)
     while position + _FRAME.size <= len(listing):
-        parts = []
+        fields = []
         lengths = _FRAME.unpack_from(listing, position)
         position += _FRAME.size
         for length in lengths:
-            parts.append(listing[position : position + length])
+            fields.append(listing[position : position + length])
             position += length
-        found[parts[0]] = (parts[1], parts[2])
+        found[fields[0]] = (fields[1], fields[2], fields[3], fields[4])
     return found
 
 
-def look(files: Sequence[os.DirEntry[str]]) -> Directory:
+def look(files: Sequence[os.DirEntry[str]]) -> Files:
     """At these files of one directory, as they are now. Errors: OSError."""
-    found = [file.stat(follow_symlinks=False) for file in files]
-    pack = _STATUS.pack
-    statuses = b"".join([pack(each.st_ino, each.st_size, each.st_mode, each.st_mtime_ns, each.st_ctime_ns) for each in found])
-    return os.fsencode("\0".join([*[file.name for file in files], ""])), statuses
+    statuses = [_status(file.stat(follow_symlinks=False)) for file in files]
+    return _names([file.name for file in files]), b"".join(statuses)
 
 
-def each(directory: Directory) -> dict[bytes, bytes]:
+def is_as_listed(here: int, directory: Directory) -> bool:
+    """Whether the directory that is open as `here`, and every file in it, looks as listed: nothing else is in it but the directories that
+    were. Errors: OSError."""
+    names, statuses, _, own = directory
+    if not own or own != _status(os.fstat(here)):
+        return False
+    stat = os.stat  # of names as bytes, which are not decoded
+    return statuses == b"".join([_status(stat(name, dir_fd=here, follow_symlinks=False)) for name in parts(names)])
+
+
+def parts(names: bytes) -> list[bytes]:
+    """Names that each have a NUL behind them."""
+    return names.split(b"\0")[:-1]
+
+
+def each(files: Files) -> dict[bytes, bytes]:
     """What is compared of a file, by its name."""
-    names, statuses = directory
+    names, statuses = files
     size = _STATUS.size
-    return {name: statuses[number * size : (number + 1) * size] for number, name in enumerate(names.split(b"\0")[:-1])}
+    return {name: statuses[number * size : (number + 1) * size] for number, name in enumerate(parts(names))}
 
 
 def _file_system(opened: int) -> bytes:
@@ -116,8 +135,9 @@ def _file_system(opened: int) -> bytes:
 
 
 def _take(here: int, path: bytes, depth: int, room: list[int]) -> Iterator[bytes]:
-    files, below = [], []
+    files, below, whole = [], [], True
     now = time.time_ns()
+    own = os.fstat(here)
     with os.scandir(here) as entries:
         for entry in entries:
             room[0] -= 1
@@ -127,7 +147,10 @@ def _take(here: int, path: bytes, depth: int, room: list[int]) -> Iterator[bytes
                 below.append(entry.name)
             elif _is_telling(entry.stat(follow_symlinks=False).st_ctime_ns, now):
                 files.append(entry)
-        yield _frame(path, look(files))
+            else:
+                whole = False
+        whole = whole and _is_telling(own.st_ctime_ns, now)
+        yield _frame(path, (*look(files), _names(below), _status(own) if whole else b""))
     for name in below if depth < _DEPTH else ():
         if path or name != ".git":
             inner = os.open(name, _DIRECTORY, dir_fd=here)
@@ -138,8 +161,16 @@ def _take(here: int, path: bytes, depth: int, room: list[int]) -> Iterator[bytes
 
 
 def _frame(path: bytes, directory: Directory) -> bytes:
-    names, statuses = directory
-    return _FRAME.pack(len(path), len(names), len(statuses)) + path + names + statuses if names else b""
+    told = directory[0] or directory[3]
+    return b"".join([_FRAME.pack(len(path), *map(len, directory)), path, *directory]) if told else b""
+
+
+def _names(names: list[str]) -> bytes:
+    return os.fsencode("\0".join([*names, ""]))
+
+
+def _status(found: os.stat_result) -> bytes:
+    return _STATUS.pack(found.st_ino, found.st_size, found.st_mode, found.st_mtime_ns, found.st_ctime_ns)
 
 
 def _is_telling(changed: int, now: int) -> bool:

@@ -194,7 +194,10 @@ _ALL_TOLD = _TWO + "ahead.os.set_blocking = lambda *_: None; "
 """The second process looks at everything, and the walk waits for it."""
 
 
-@pytest.mark.parametrize("boot", ["", _TWO, _ALL_TOLD, _ALL_TOLD + "ahead.look = lambda _: 1 / 0; "], ids=["one", "two", "told", "died"])
+_DIED = _ALL_TOLD + "ahead.is_as_listed = lambda *_: 1 / 0; "
+
+
+@pytest.mark.parametrize("boot", ["", _TWO, _ALL_TOLD, _DIED], ids=["one", "two", "told", "died"])
 async def test_what_an_agent_did_is_found_whatever_it_looks_like(world: World, monkeypatch: pytest.MonkeyPatch, boot: str) -> None:
     """As git finds it, which has not seen the list."""
     monkeypatch.setattr(isolation, "_BOOT", boot + isolation._BOOT)
@@ -243,7 +246,7 @@ async def test_what_looks_untouched_is_not_read(world: World) -> None:
 
 async def test_what_the_second_process_says_is_not_looked_at_again(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
     """A control: one that says of everything that it looks as listed is believed."""
-    lie = "ahead.look = lambda _: type('Same', (), {'__eq__': lambda *_: True})(); "
+    lie = "ahead.is_as_listed = lambda *_: True; "
     monkeypatch.setattr(isolation, "_BOOT", _ALL_TOLD + lie + isolation._BOOT)
     base = await world.fetch()
     workspace = await handed_over(world, base)
@@ -261,8 +264,73 @@ async def test_a_change_in_the_same_tick_of_the_clock_is_found(world: World) -> 
     for number in range(20):
         (workspace / "a/x").write_text(f"{number:02} of a, as lon\n")
         listed = listing.read(take(str(workspace)))
-        assert b"x" not in listing.each(listed[b"a/"])
-        assert b"y" in listing.each(listed[b"a/"])
+        assert b"x" not in listing.each(listed[b"a/"][:2])
+        assert b"y" in listing.each(listed[b"a/"][:2])
+
+
+@pytest.mark.parametrize("rule", [True, False], ids=["rule", "control"])
+async def test_what_changes_in_the_tick_in_which_the_list_is_made_is_imported(
+    world: World, monkeypatch: pytest.MonkeyPatch, *, rule: bool
+) -> None:
+    """It looks as it was listed, and so does its directory: only the rule tells it from what nobody touched.
+
+    A kernel since 6.13 gives a file that somebody looked at a finer time, so the clock that did not tick is played: list and disk agree.
+    """
+    base = await world.fetch()
+    workspace = await handed_over(world, base)
+    _skip_without_list(workspace)
+    file, directory = workspace / "a/x", workspace / "a/deep/er"
+    file.write_text("before, as long\n")
+    (directory / "old").touch()
+    (directory / "old").unlink()
+    before = (_listed_as(file), _listed_as(directory))
+    made = max(file.stat().st_ctime_ns, directory.stat().st_ctime_ns) + 1
+    with monkeypatch.context() as patch:
+        patch.setattr("time.time_ns", lambda: made)
+        if not rule:
+            patch.setattr(listing, "_RACY_NS", 0)
+        listed = take(str(workspace))
+    file.write_text("after,  as long\n")
+    (directory / "new").touch()
+    for was, path in zip(before, (file, directory), strict=True):
+        assert (was in listed) is not rule
+        listed = listed.replace(was, _listed_as(path))
+    beside(workspace).write_bytes(listed)
+    found = await world.import_(workspace, base, session_id="tick")
+    told = git(world.mirror, "diff", "--name-status", base, str(found.commit)).splitlines() if found.commit else []
+    assert told == (["A\ta/deep/er/new", "M\ta/x"] if rule else [])
+
+
+def _listed_as(path: Path) -> bytes:
+    return listing._status(path.stat())
+
+
+async def test_a_directory_that_looks_as_listed_is_not_read(world: World) -> None:
+    """A control: what is in it and is not on the list is not seen, where the list says that it looks as it does with that in it."""
+    base = await world.fetch()
+    workspace = await handed_over(world, base)
+    _skip_without_list(workspace)
+    files = listing.read(beside(workspace).read_bytes())[b"a/deep/er/"]
+    (workspace / "a/deep/er/new").touch()
+    list_workspace(workspace)
+    listed = beside(workspace).read_bytes()
+    now = listing.read(listed)[b"a/deep/er/"]
+    beside(workspace).write_bytes(listed.replace(listing._frame(b"a/deep/er/", now), listing._frame(b"a/deep/er/", (*files[:3], now[3]))))
+    assert (await world.import_(workspace, base, session_id="control")).commit is None
+    beside(workspace).write_bytes(listed)
+    found = await world.import_(workspace, base, session_id="control")
+    assert git(world.mirror, "diff", "--name-only", base, str(found.commit)) == "a/deep/er/new"
+
+
+async def test_a_list_of_another_version_says_nothing(world: World) -> None:
+    base = await world.fetch()
+    workspace = await handed_over(world, base)
+    _skip_without_list(workspace)
+    (workspace / "a/x").write_text("not as in the base\n")
+    list_workspace(workspace)
+    assert (await world.import_(workspace, base, session_id="old")).commit is None
+    beside(workspace).write_bytes(beside(workspace).read_bytes().removeprefix(listing._MAGIC))
+    assert (await world.import_(workspace, base, session_id="old")).commit is not None
 
 
 def test_whole_seconds_say_nothing() -> None:

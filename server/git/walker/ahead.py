@@ -10,13 +10,13 @@ from __future__ import annotations
 import fcntl
 import os
 import signal
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Generator, Iterator
 from contextlib import suppress
 from itertools import islice
 from typing import TYPE_CHECKING
 
 from server.git.walker.protocol import Limits
-from server.sandbox.listing import look, read
+from server.sandbox.listing import is_as_listed, look, parts, read
 
 if TYPE_CHECKING:
     from server.sandbox.listing import Directory
@@ -102,20 +102,31 @@ class _Look:
         return self._directory(root, b"", depth=0)
 
     def _directory(self, directory: int, prefix: bytes, *, depth: int) -> Iterator[bytes]:
-        with os.scandir(directory) as listing:
-            entries = list(islice(listing, self._limits.entries + 1))
-        self._room -= len(entries)
-        if self._room < 0 or len(entries) > self._limits.entries:
-            return
-        names = sorted([os.fsencode(entry.name) for entry in entries if entry.is_dir(follow_symlinks=False)], reverse=True)
         listed = self._listed.get(prefix)
-        with suppress(OSError):
-            if not names and listed is not None and look(entries) == listed:
+        if listed is not None and is_as_listed(directory, listed):
+            names = sorted(parts(listed[2]), reverse=True)
+            if not names:
                 yield prefix
+        else:
+            names = yield from self._read(directory, prefix)
         for name in names if depth < self._limits.depth else ():
             if prefix or name != b".git":
                 with suppress(OSError):
                     yield from self._below(directory, name, prefix + name + b"/", depth=depth + 1)
+
+    def _read(self, directory: int, prefix: bytes) -> Generator[bytes, None, list[bytes]]:
+        """The directories in one that does not look as listed; its files may."""
+        with os.scandir(directory) as listing:
+            entries = list(islice(listing, self._limits.entries + 1))
+        self._room -= len(entries)
+        if self._room < 0 or len(entries) > self._limits.entries:
+            return []
+        names = sorted([os.fsencode(entry.name) for entry in entries if entry.is_dir(follow_symlinks=False)], reverse=True)
+        listed = self._listed.get(prefix)
+        with suppress(OSError):
+            if not names and listed is not None and look(entries) == listed[:2]:
+                yield prefix
+        return names
 
     def _below(self, parent: int, name: bytes, prefix: bytes, *, depth: int) -> Iterator[bytes]:
         descriptor = os.open(name, _DIRECTORY, dir_fd=parent)

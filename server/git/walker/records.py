@@ -18,7 +18,6 @@ class Records:
         self._longest = longest
         self._skipped = 0
         self._seen: set[bytes] = set()
-        self._whole: set[bytes] = set()
         self._found: list[bytes] = []
         self._left_out: list[bytes] = []
 
@@ -33,9 +32,9 @@ class Records:
         self._seen.add(path)
         self._found.append(b"%s %s\t%s\0" % (mode, identity, path))
 
-    def same_files(self, prefix: bytes) -> None:
-        """All that the base has directly in a directory, which is `prefix` without its slash, is there as it was."""
-        self._whole.add(prefix[:-1])
+    def same_files(self, paths: list[bytes]) -> None:
+        """Files and links that are in every way as the base has them."""
+        self._seen.update(paths)
 
     def keep(self, path: bytes) -> None:
         """Whatever the base has at the path or below it."""
@@ -58,7 +57,7 @@ class Records:
 
     def dump(self) -> bytes:
         """All records: what differs, what is gone, and what was left out."""
-        gone = [b"delete -\t%s\0" % path for path in self._base if path.rpartition(b"/")[0] not in self._whole and path not in self._seen]
+        gone = [b"delete -\t%s\0" % path for path in self._base if path not in self._seen]
         return b"".join([*self._found, *gone, *self._left_out, b"! COUNT\t%d\0" % self._skipped])
 
     def _next(self, key: bytes) -> bytes:

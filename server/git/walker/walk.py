@@ -55,16 +55,33 @@ class Walk:
 
     def _directory(self, directory: int, prefix: bytes, *, depth: int) -> None:
         """Files first, then directories, those of the base before new ones: a flood in one place does not hide work in another."""
+        below = self._known_directories(directory, prefix)
+        for name in self._read(directory, prefix) if below is None else below:
+            self._descend(directory, name, prefix, depth=depth)
+
+    def _known_directories(self, directory: int, prefix: bytes) -> list[bytes] | None:
+        """Those in a directory that need not be read, as all that it holds is known and in the base."""
+        held = self._known.all_held(prefix)
+        below = None if held is None else self._known.directories(prefix, directory)
+        if held is None or below is None:
+            return None
+        if any(self._is_new(prefix + name) or len(prefix + name) > self._limits.path_bytes for name in below):
+            return None
+        self._records.same_files(held)
+        return sorted(below)
+
+    def _read(self, directory: int, prefix: bytes) -> list[bytes]:
+        """Look at all that is in a directory; the directories in it that are to be walked."""
         with os.scandir(directory) as listing:
             entries = list(islice(listing, self._limits.entries + 1))
         if len(entries) > self._limits.entries:
             self._records.skip(prefix.rstrip(b"/"), "TOO_MANY")
-            return
+            return []
         files = [entry for entry in entries if not entry.is_dir(follow_symlinks=False)]
         self._learn_ignore_file(directory, prefix, files)
         untouched = self._known.untouched(prefix, files)
         if untouched is None:
-            self._records.same_files(prefix)
+            self._records.same_files(self._known.all_held(prefix) or [])
             entries = [entry for entry in entries if entry.is_dir(follow_symlinks=False)]
         directories = []
         for is_new, name, entry in sorted(self._named(entries, prefix)):
@@ -77,23 +94,22 @@ class Walk:
                 self._records.skip(path, refusal)
             elif not is_new or self._admitted(path, is_directory=is_directory):
                 if is_directory:
-                    directories.append(entry.name)
+                    directories.append(name)
                 elif untouched and name in untouched:
                     self._records.same(path, self._base[path].mode)
                 else:
                     self._file(directory, entry, name, path)
-        for directory_name in directories:
-            self._descend(directory, directory_name, prefix, depth=depth)
+        return directories
 
-    def _descend(self, parent: int, name: str, prefix: bytes, *, depth: int) -> None:
-        path = prefix + os.fsencode(name)
+    def _descend(self, parent: int, name: bytes, prefix: bytes, *, depth: int) -> None:
+        path = prefix + name
         held = self._base.get(path)
         if held is not None and held.mode == GITLINK:
             self._records.keep(path)
         elif depth + 1 > self._limits.depth:
             self._records.skip(path, "TOO_DEEP")
-        elif self._ahead.saw(path + b"/") and self._known.are_all(path + b"/"):
-            self._records.same_files(path + b"/")
+        elif self._ahead.saw(path + b"/") and (files := self._known.all_held(path + b"/")) is not None:
+            self._records.same_files(files)
         else:
             try:
                 descriptor = os.open(name, os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC, dir_fd=parent)
@@ -112,8 +128,10 @@ class Walk:
         """With the bytes of their names, and whether the base has nothing at or below them."""
         for entry in entries:
             name = os.fsencode(entry.name)
-            path = prefix + name
-            yield path not in self._base and not self._records.holds_below(path), name, entry
+            yield self._is_new(prefix + name), name, entry
+
+    def _is_new(self, path: bytes) -> bool:
+        return path not in self._base and not self._records.holds_below(path)
 
     def _admitted(self, path: bytes, *, is_directory: bool) -> bool:
         """Whether a path that the base does not have is looked at: what is neither ignored nor too much."""
