@@ -17,6 +17,7 @@ import time
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager, suppress
 from functools import cache
+from ipaddress import ip_network
 from pathlib import Path
 from typing import Any
 from urllib.request import urlopen
@@ -88,8 +89,9 @@ class Deployment:
 
     def this_machine(self) -> str:
         """This machine, as the server sees it, whatever becomes of the project's networks."""
-        network = require_engine().networks.get("bridge")
-        return str(network.attrs["IPAM"]["Config"][0]["Gateway"])
+        (configured,) = require_engine().networks.get("bridge").attrs["IPAM"]["Config"]
+        # An engine that has just made it does not tell what it took: the first address.
+        return str(configured.get("Gateway") or next(ip_network(configured["Subnet"]).hosts()))
 
     def new_key(self, user: str) -> str:
         """Of a user, made as an operator does it."""
