@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import resource
 from collections.abc import Iterator
+from itertools import islice
 from pathlib import Path
 
 from server.git.command import Git, GitFailed, GitTimeout
@@ -19,7 +20,9 @@ _OUTPUT_BYTES = 4 * 1024 * 1024
 _SHOWN = 1000
 
 
-async def grep(git: Git, mirror: Path, commit: str, pattern: str, *, path: str, regex: bool, ignore_case: bool, limit: int) -> list[Match]:
+async def grep(
+    git: Git, mirror: Path, commit: str, pattern: str, *, path: str, regex: bool, ignore_case: bool, limit: int
+) -> tuple[list[Match], bool]:
     """See Trees.grep. Errors: GitFailed, InvalidField, SearchTooSlow."""
     options = ["-E" if regex else "-F", *(["-i"] if ignore_case else [])]
     try:
@@ -33,7 +36,8 @@ async def grep(git: Git, mirror: Path, commit: str, pattern: str, *, path: str, 
         raise SearchTooSlow(SECONDS) from None
     except GitFailed as error:
         raise _refusal(error) from error
-    return [match for match, _ in zip(_matches(found.stdout, len(commit) + 1), range(limit), strict=False)]
+    matches = list(islice(_matches(found.stdout, len(commit) + 1), limit + 1))
+    return matches[:limit], len(matches) > limit or found.truncated
 
 
 def _matches(output: bytes, skipped: int) -> Iterator[Match]:

@@ -142,7 +142,7 @@ class GitTrees:
 
     async def grep(
         self, repository: Repository, commit: str, pattern: str, *, path: str, regex: bool, ignore_case: bool, limit: int
-    ) -> list[Match]:
+    ) -> tuple[list[Match], bool]:
         """Lines of text files."""
         await self.entry(repository, commit, path)  # says whether there is one, and its state
         with _failing(commit), self.searches.taken(repository.owner_id):

@@ -264,11 +264,11 @@ class Files:
         """Lines. Errors: as listed at FileService."""
         limit = _checked(pattern, limit)
         state = await self._state(principal, session_id, at)
-        found = await self._reading(
+        found, more = await self._reading(
             state,
             lambda: self._trees.grep(state.repository, state.commit, pattern, path=path, regex=regex, ignore_case=ignore_case, limit=limit),
         )
-        return Found(found[:limit], len(found) > limit, state.commit, state.behind_workspace)
+        return Found(found, more, state.commit, state.behind_workspace)
 
     async def diff(self, principal: Principal, session_id: str, *, base: str, head: str, path: str) -> Compared:
         """Two states, file by file. Errors: as listed at FileService."""

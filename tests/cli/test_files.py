@@ -105,6 +105,7 @@ async def test_a_search_says_whether_it_found_something_and_whether_that_is_all(
     code, out, err = await files("find", "--limit", "1", "e")
     assert (code, len(out.splitlines())) == (0, 1)
     assert err == "treadle: this is not all, only the first 1: --limit N shows up to 1000\n"
+    assert await files("grep", "--limit", "1", "e") == (0, (await files("grep", "e"))[1].splitlines(keepends=True)[0], err)
     assert (await files("find", "--limit", "1001", "e"))[0] == 2
 
 

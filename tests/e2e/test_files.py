@@ -128,6 +128,9 @@ async def test_every_state_can_be_read_and_any_two_compared(files: Calls) -> Non
         assert error_info(refused.value)[1] == reason
     found = await files("SearchFiles", pattern="MINE", ignore_case=True)
     assert [(match.path, match.line, match.text) for match in found.matches] == [("a.txt", 1, "mine")]
+    assert not found.truncated
+    found = await files("SearchFiles", pattern="e", limit=2)
+    assert (len(found.matches), found.truncated) == (2, True)
     assert [file.path for file in (await files("FindFiles", pattern="*.txt")).files] == ["a.txt", "b.txt"]
     packed = await files.read("", method="DownloadArchive", at="1")
     with tarfile.open(fileobj=io.BytesIO(packed), mode="r:gz") as tar:

@@ -210,7 +210,7 @@ async def test_lines_are_found(world: World) -> None:
     async def found(
         pattern: str, *, path: str = "", regex: bool = False, ignore_case: bool = False, limit: int = 99
     ) -> list[tuple[str, int, str]]:
-        matches = await grep(world.repository, commit, pattern, path=path, regex=regex, ignore_case=ignore_case, limit=limit)
+        matches, _ = await grep(world.repository, commit, pattern, path=path, regex=regex, ignore_case=ignore_case, limit=limit)
         return [(match.path, match.line, match.text) for match in matches]
 
     assert await found("T(w)o") == [("a.txt", 2, "T(w)o: x")]
@@ -226,6 +226,20 @@ async def test_lines_are_found(world: World) -> None:
         await found("((a{1,99}){1,99}){1,99}", regex=True)
     with pytest.raises(PathNotFound):
         await found("x", path="nowhere")
+
+
+async def test_a_search_tells_whether_there_is_more(world: World) -> None:
+    commit = await _fetched(world, {"a.txt": "one\none\n", "z/long.txt": "y" * 5 * 1024 * 1024 + "\n", "z/of.txt": "y\n"})
+
+    async def more(pattern: str, limit: int) -> tuple[int, bool]:
+        found, more = await world.git.trees.grep(
+            world.repository, commit, pattern, path="", regex=False, ignore_case=False, limit=limit
+        )  # fmt: skip
+        return len(found), more
+
+    assert await more("one", 1) == (1, True)
+    assert await more("one", 2) == (2, False)
+    assert await more("yyyy", 99) == (1, True), "a line that ends the search: nobody has looked behind it"
 
 
 async def test_two_commits_make_one_patch(world: World) -> None:

@@ -207,8 +207,9 @@ class Trees(Protocol):
 
     async def grep(
         self, repository: Repository, commit: str, pattern: str, *, path: str, regex: bool, ignore_case: bool, limit: int
-    ) -> list[Match]:
-        """At most `limit` lines of text files below `path`. Errors: InvalidField for what is no regular expression, SearchTooSlow."""
+    ) -> tuple[list[Match], bool]:
+        """At most `limit` lines of text files below `path`, and whether there may be more. Errors: InvalidField for what is no regular
+        expression, SearchTooSlow."""
         ...
 
     async def patch(self, repository: Repository, base: str, head: str, *, path: str) -> AsyncGenerator[bytes, None]:

@@ -521,7 +521,7 @@ export declare type SearchFilesResponse = Message<"treadle.file.v1.SearchFilesRe
   commit: string;
 
   /**
-   * True when there are more. A line of several MiB ends the search: what is behind it is not found then.
+   * True when there are more, or may be: a line of several MiB ends the search, and what is behind it is not found.
    *
    * @generated from field: bool truncated = 3;
    */
