@@ -552,7 +552,7 @@ class FileChanged(KernelError):
 
     def __init__(self, path: str, etag: str, *, expected: str) -> None:
         if not expected:
-            how = "is there already; to replace it, give its etag or none"
+            how = "is there already; give its etag, or leave expected_etag out to take whatever is there"
         else:
             how = "is not what has this etag (any more); read it again" if etag else "is not there (any more); read the directory again"
         super().__init__(f"{path!r} {how}", path=path, etag=etag)

@@ -373,7 +373,7 @@ class Hosting:
 
     async def _target(self, principal: Principal, at: At) -> _Target:
         if bool(at.repository_url) == bool(at.session_id):
-            raise InvalidField("repository_url", "name a repository or a session, and not both")
+            raise InvalidField("repository_url", "name either a repository or a session")
         session = await self._sessions.get(principal, at.session_id) if at.session_id else None
         # Also that of a session: what is allowed may have changed since.
         url = self._repositories.check_url(session.repository_url if session else at.repository_url)
