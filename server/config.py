@@ -258,7 +258,7 @@ class Settings(WorkerSettings):
         512,
         ge=1,
         le=65536,
-        description="How large a file may be that a user uploads into a session, in MiB. A code host may take less: GitHub refuses a push "
+        description="How large a file may be that a user writes into a session, in MiB. A code host may take less: GitHub refuses a push "
         "with a file of more than 100 MiB, and no turn of the session is pushed until it is gone from its history.",
     )
     snapshot_retry_seconds: Seconds = Field(

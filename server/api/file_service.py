@@ -12,7 +12,7 @@ from server.kernel.errors import InvalidField, UploadStalled
 from server.kernel.files import Files, Upload
 from server.kernel.identity import Principal
 from server.kernel.ports.repositories import FileDiff
-from server.kernel.ports.trees import ArchiveFormat, Change, Delete, Edit, Entry, MakeDirectory, Move, Write
+from server.kernel.ports.trees import ArchiveFormat, Change, Delete, Edit, Entry, MakeDirectory, Move, SetMode, Write
 from treadle.file.v1 import file_service_pb2 as pb
 
 SERVICE = pb.DESCRIPTOR.services_by_name["FileService"]
@@ -201,9 +201,7 @@ def _edit(edit: pb.FileEdit) -> Edit:
     """Errors: InvalidField for one that says nothing."""
     kind = edit.WhichOneof("edit")
     if kind == "write":
-        write = edit.write
-        content = write.text.encode() if write.WhichOneof("content") == "text" else write.data
-        return Write(write.path, content, _etag(write), write.executable if write.HasField("executable") else None)
+        return _write(edit.write)
     if kind == "move":
         return Move(edit.move.path, edit.move.to, _etag(edit.move))
     if kind == "delete":
@@ -211,6 +209,15 @@ def _edit(edit: pb.FileEdit) -> Edit:
     if kind == "make_directory":
         return MakeDirectory(edit.make_directory.path)
     raise InvalidField("edits", "say what to do: write, move, delete or make_directory")
+
+
+def _write(write: pb.WriteEdit) -> Edit:
+    executable = write.executable if write.HasField("executable") else None
+    if (kind := write.WhichOneof("content")) is not None:
+        return Write(write.path, write.text.encode() if kind == "text" else write.data, _etag(write), executable)
+    if executable is None:
+        raise InvalidField("edits", f"write {write.path!r}: say its content, data or text, also that of an empty file")
+    return SetMode(write.path, executable, _etag(write))
 
 
 def _etag(edit: pb.WriteEdit | pb.MoveEdit | pb.DeleteEdit) -> str | None:

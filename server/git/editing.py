@@ -12,7 +12,7 @@ from typing import assert_never
 from server.git.loose import Loose, loose, store
 from server.git.manifest import printable
 from server.git.objects import Objects, Reader
-from server.git.paths import DEPTH, FILE_BYTES, KEEP, PATH_BYTES, check_content, streamable_parts_of, writable_parts_of
+from server.git.paths import DEPTH, FILE_BYTES, KEEP, PATH_BYTES, check_content, streamable_parts_of, without_content, writable_parts_of
 from server.git.refs import commit_id
 from server.git.staging import place
 from server.git.tree_object import EXECUTABLE, FILE, TREE, TREE_BYTES, Node, children, dump, root
@@ -28,7 +28,21 @@ from server.kernel.errors import (
     TreeTooLarge,
 )
 from server.kernel.ports.repositories import Author
-from server.kernel.ports.trees import Change, Changes, Delete, Edit, Edited, Entry, Kind, MakeDirectory, Move, Staged, Write, WriteStaged
+from server.kernel.ports.trees import (
+    Change,
+    Changes,
+    Delete,
+    Edit,
+    Edited,
+    Entry,
+    Kind,
+    MakeDirectory,
+    Move,
+    SetMode,
+    Staged,
+    Write,
+    WriteStaged,
+)
 
 _OPENED = 500_000
 _MADE = 4000
@@ -63,11 +77,13 @@ class Draft:
     """Directories that are new."""
 
     async def apply(self, edit: Edit) -> Change | None:
-        """None when nothing changes. Errors: FileChanged, PathNotFound, NotAFile, NotADirectory, PathInvalid, FileTooLarge."""
+        """None when nothing changes. Errors: those that Trees.edit names."""
         if isinstance(edit, Write):
             return await self._write(edit)
         if isinstance(edit, WriteStaged):
             return await self._write_staged(edit)
+        if isinstance(edit, SetMode):
+            return await self._set_mode(edit)
         if isinstance(edit, Move):
             return await self._move(edit)
         if isinstance(edit, Delete):
@@ -98,6 +114,12 @@ class Draft:
             self.staged.append(edit.staged)
         return change
 
+    async def _set_mode(self, edit: SetMode) -> Change | None:
+        there = await self._writable(edit.path, writable_parts_of(edit.path), edit.expected_etag)
+        if there is None:
+            raise without_content(edit.path)
+        return await self._written(edit, there, there.id, (await self._entry(edit.path, there)).size)
+
     async def check(self, path: str, etag: str | None) -> Node | None:
         """What is there, if a file of any size may be written to it. Errors: as `apply`."""
         parts = streamable_parts_of(path)
@@ -110,7 +132,7 @@ class Draft:
             raise NotAFile(path, _kind(there))
         return there
 
-    async def _written(self, edit: Write | WriteStaged, there: Node | None, blob: str, size: int) -> Change | None:
+    async def _written(self, edit: Write | WriteStaged | SetMode, there: Node | None, blob: str, size: int) -> Change | None:
         was_executable = there is not None and there.kind is Kind.EXECUTABLE
         mode = EXECUTABLE if (was_executable if edit.executable is None else edit.executable) else FILE
         if there is not None and (there.id, there.mode) == (blob, mode):

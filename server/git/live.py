@@ -19,7 +19,7 @@ from typing import TypeVar, assert_never
 from server.git.beneath import move, open_beneath
 from server.git.loose import loose
 from server.git.manifest import printable
-from server.git.paths import FILE_BYTES, KEEP, page_key, page_token, parts_of, streamable_parts_of, writable_parts_of
+from server.git.paths import FILE_BYTES, KEEP, page_key, page_token, parts_of, streamable_parts_of, without_content, writable_parts_of
 from server.git.staging import content_of
 from server.git.walker.names import is_git_directory
 from server.kernel.errors import (
@@ -33,7 +33,7 @@ from server.kernel.errors import (
     PathNotFound,
     TooManyStreams,
 )
-from server.kernel.ports.trees import Change, Content, Delete, Edit, Entry, Kind, Listing, MakeDirectory, Move, Write, WriteStaged
+from server.kernel.ports.trees import Change, Content, Delete, Edit, Entry, Kind, Listing, MakeDirectory, Move, SetMode, Write, WriteStaged
 
 _STREAMS = 32
 _CHUNK = 256 * 1024
@@ -196,6 +196,8 @@ def _open(workspace: Path, path: str, parts: Parts) -> tuple[Entry, _Opened | by
 def _edit(workspace: Path, edit: Edit) -> Change | None:
     if isinstance(edit, Write | WriteStaged):
         return _write(workspace, edit)
+    if isinstance(edit, SetMode):
+        return _set_mode(workspace, edit)
     if isinstance(edit, Move):
         return _move(workspace, edit)
     if isinstance(edit, Delete):
@@ -231,9 +233,7 @@ def _write(workspace: Path, edit: Write | WriteStaged) -> Change | None:
             raise FileTooLarge(edit.path, limit=FILE_BYTES)
     with _made(workspace, edit.path, above) as (directory, _):
         there = _writable(directory, name, edit.path, edit.expected_etag)
-        mode = stat.S_IMODE(there.st_mode) & 0o777 if there else 0o644
-        if edit.executable is not None:
-            mode = mode | 0o111 if edit.executable else mode & ~0o111
+        mode = _mode(there, executable=edit.executable)
         temporary = b".treadle-" + secrets.token_hex(8).encode()
         descriptor = os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC, 0o600, dir_fd=directory)
         try:
@@ -250,6 +250,35 @@ def _write(workspace: Path, edit: Write | WriteStaged) -> Change | None:
                 os.unlink(temporary, dir_fd=directory)
             raise
     return Change(edit.path, "MODIFIED" if there else "ADDED", entry=entry)
+
+
+def _mode(there: os.stat_result | None, *, executable: bool | None) -> int:
+    mode = stat.S_IMODE(there.st_mode) & 0o777 if there else 0o644
+    if executable is None:
+        return mode
+    return mode | 0o111 if executable else mode & ~0o111
+
+
+def _set_mode(workspace: Path, edit: SetMode) -> Change | None:
+    *above, name = writable_parts_of(edit.path)
+    try:
+        with _failing(edit.path), _opened(workspace, above, _DIRECTORY) as directory:
+            there = _writable(directory, name, edit.path, edit.expected_etag)
+            if there is None:
+                raise without_content(edit.path)
+            if bool(there.st_mode & stat.S_IXUSR) == edit.executable:
+                return None
+            # It may be something else by now: what is opened is judged anew, and changed by its descriptor.
+            descriptor = os.open(name, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC, dir_fd=directory)
+            with os.fdopen(descriptor, "rb"):
+                there = os.fstat(descriptor)
+                if not stat.S_ISREG(there.st_mode):
+                    raise NotAFile(edit.path, _entry(edit.path, there).kind)
+                os.fchmod(descriptor, _mode(there, executable=edit.executable))
+                entry = _entry(edit.path, os.fstat(descriptor))
+    except PathNotFound:
+        raise without_content(edit.path) from None
+    return Change(edit.path, "MODIFIED", entry=entry)
 
 
 def _make_directory(workspace: Path, edit: MakeDirectory) -> Change | None:

@@ -65,6 +65,11 @@ def check_content(path: str, name: bytes, content: bytes) -> None:
         raise PathInvalid(path, "has more than Git reads of a .gitattributes")
 
 
+def without_content(path: str) -> InvalidField:
+    """The refusal of an edit that says how a file is, and not what is in it, where there is none."""
+    return InvalidField("edits", f"{path!r} is not there: of a new file say the content, data or text")
+
+
 def page_token(key: bytes) -> str:
     """For the page that begins behind the path `key`."""
     return base64.urlsafe_b64encode(key).decode()

@@ -306,6 +306,9 @@ class Files:
         check_request_id(request_id)
         if not 0 < len(edits) <= MAX_EDITS:
             raise InvalidField("edits", f"1 to {MAX_EDITS:,}")
+        for edit in edits:
+            if isinstance(edit, Write) and len(edit.content) > self._upload_bytes:
+                raise FileTooLarge(edit.path, limit=self._upload_bytes)
         _check_message(message)
         session = await self._sessions.get(principal, session_id)
         digest = await asyncio.to_thread(_digest, edits, if_head, message) if request_id else ""

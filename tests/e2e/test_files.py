@@ -241,6 +241,31 @@ async def test_what_stands_where_nothing_was_expected_is_told(files: Calls) -> N
         await files.write("new.txt", "x", expected_etag="a" * 40)
 
 
+async def test_a_write_that_says_no_content_keeps_what_is_there(files: Calls) -> None:
+    done = await files.edit({"write": pb.WriteEdit(path="a.txt", executable=True)})
+    assert (done.files[0].file.kind, done.files[0].file.size) == (pb.FILE_KIND_EXECUTABLE, 4)
+    assert await files.read("a.txt") == b"one\n"
+    for write in (pb.WriteEdit(path="a.txt"), pb.WriteEdit(path="new", executable=True)):
+        with pytest.raises(grpc.aio.AioRpcError) as refused:
+            await files.edit({"write": write})
+        assert error_info(refused.value)[:2] == (grpc.StatusCode.INVALID_ARGUMENT, "INVALID_FIELD")
+    await files.edit({"write": pb.WriteEdit(path="a.txt", text="")}, {"write": pb.WriteEdit(path="new", data=b"", executable=True)})
+    assert [await files.read(path) for path in ("a.txt", "new")] == [b"", b""]
+
+
+async def test_an_edit_writes_no_more_than_an_upload(
+    database: DatabaseUrls, server_data_dir: Path, git_server: GitServer, bare: Path
+) -> None:
+    async with in_process(settings_for(database, server_data_dir, git_server, upload_mib=1)) as (_, client):
+        request = session_pb.CreateSessionRequest(repository_url=f"{git_server.url}/acme/app.git")
+        files = Calls(client, (await client.call("CreateSession", request)).session.session_id)
+        await files.write("most", "x" * 2**20)
+        with pytest.raises(grpc.aio.AioRpcError) as refused:
+            await files.write("more", "x" * (2**20 + 1))
+        told = error_info(refused.value)
+        assert (told[0], told[1], told[2]["limit"]) == (grpc.StatusCode.FAILED_PRECONDITION, "FILE_TOO_LARGE", "1048576")
+
+
 async def test_an_edit_on_another_head_is_refused_or_made_anew(files: Calls, server: Any) -> None:
     head = (await files("ListFiles")).commit
     await files.write("a.txt", "first\n")

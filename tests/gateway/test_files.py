@@ -49,6 +49,9 @@ async def test_files_are_listed_edited_found_and_compared(http: Http, files: str
         assert answer.content_type == "application/jsonl"
         first, second = [json.loads(line) for line in (await answer.text()).splitlines()]
         assert (first["file"]["size"], base64.b64decode(second["data"])) == ("2", b"\0\1")
+    for write, status in (({"path": "n", "executable": True}, 200), ({"path": "none", "text": ""}, 200), ({"path": "n"}, 400)):
+        async with http.session.post(f"{files}:edit", json={"edits": [{"write": write}]}) as answer:
+            assert answer.status == status, await answer.text()
 
 
 async def test_a_download_is_an_attachment_whatever_it_looks_like(http: Http, files: str) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -22,7 +23,7 @@ from server.kernel.errors import (
     PathNotFound,
     StateGone,
 )
-from server.kernel.ports.trees import Delete, Edit, Edited, Kind, MakeDirectory, Move, Write
+from server.kernel.ports.trees import Change, Delete, Edit, Edited, Kind, MakeDirectory, Move, SetMode, Write
 
 
 async def _edit(world: World, commit: str, *edits: Edit) -> Edited:
@@ -95,6 +96,21 @@ async def test_what_changes_nothing_makes_no_commit(world: World) -> None:
     edited = await _edit(world, base, Write("README.md", BASE["README.md"].encode()), MakeDirectory("src/deep"))
     assert edited == Edited(base, (None, None))
     assert (await _edit(world, base, Write("new", b"x"), Delete("new"))).commit == base
+
+
+async def test_a_mode_is_set_and_the_content_stays(world: World) -> None:
+    base = await world.fetch()
+    there = await world.git.trees.entry(world.repository, base, "README.md")
+    edited = await _edit(world, base, SetMode("README.md", executable=True, expected_etag=there.etag))
+    assert edited.changes == (Change("README.md", "MODIFIED", entry=replace(there, kind=Kind.EXECUTABLE)),)
+    assert git(world.mirror, "diff", "--summary", base, edited.commit).strip() == "mode change 100644 => 100755 README.md"
+    assert (await _edit(world, edited.commit, SetMode("README.md", executable=True))).commit == edited.commit
+    for edit, error in (
+        (SetMode("new", executable=True), InvalidField), (SetMode("new", executable=True, expected_etag=""), InvalidField),
+        (SetMode("src", executable=True), NotAFile), (SetMode("README.md", executable=True, expected_etag=""), FileChanged),
+    ):  # fmt: skip
+        with pytest.raises(error):
+            await _edit(world, base, edit)
 
 
 async def test_an_etag_decides(world: World) -> None:

@@ -17,8 +17,8 @@ import pytest
 from server.git import beneath
 from server.git.live import OpenedFiles
 from server.git.loose import loose
-from server.kernel.errors import FileChanged, FileExists, KernelError, NotADirectory, NotAFile, PathInvalid, PathNotFound
-from server.kernel.ports.trees import Delete, Kind, MakeDirectory, Move, Write
+from server.kernel.errors import FileChanged, FileExists, InvalidField, KernelError, NotADirectory, NotAFile, PathInvalid, PathNotFound
+from server.kernel.ports.trees import Change, Delete, Kind, MakeDirectory, Move, SetMode, Write
 
 WHOLE = {"offset": 0, "length": None}
 AGENT = 10001 if os.geteuid() == 0 else os.geteuid()
@@ -116,6 +116,11 @@ async def test_edits_are_the_agents_own_and_whole(files: OpenedFiles, workspace:
         assert (status.st_uid, stat.S_IMODE(status.st_mode)) == (AGENT, 0o644 if path.endswith("file") else 0o755)
     await files.edit(workspace, Write("run.sh", b"2"))
     assert stat.S_IMODE((workspace / "run.sh").stat().st_mode) == 0o755
+    made = await files.edit(workspace, SetMode("run.sh", executable=False))
+    assert made == Change("run.sh", "MODIFIED", entry=(await files.read(workspace, "run.sh", **WHOLE)).entry)
+    status = (workspace / "run.sh").stat()
+    assert (status.st_uid, stat.S_IMODE(status.st_mode), (workspace / "run.sh").read_text()) == (AGENT, 0o644, "2")
+    assert await files.edit(workspace, SetMode("run.sh", executable=False)) is None
     moved = await files.edit(workspace, Move("d", "elsewhere/d"))
     assert moved is not None
     assert (workspace / "elsewhere/d/e/x").read_text() == "deep"
@@ -128,7 +133,9 @@ async def test_edits_are_the_agents_own_and_whole(files: OpenedFiles, workspace:
         (Write("out/x", b""), NotADirectory), (Write("out", b""), NotAFile), (Write("pipe", b""), NotAFile), (Write("sub", b""), NotAFile),
         (Write(".git/config", b""), PathInvalid), (Delete("sub/.git", recursive=True), PathInvalid), (Move("f", ".git/x"), PathInvalid),
         (Delete("sub"), NotAFile), (Delete("nothing"), PathNotFound), (Move("nothing", "x"), PathNotFound),
-        (Move("sub", "sub/x"), PathInvalid),
+        (Move("sub", "sub/x"), PathInvalid), (SetMode("nothing", executable=True), InvalidField),
+        (SetMode("no/thing", executable=True), InvalidField), (SetMode("pipe", executable=True), NotAFile),
+        (SetMode("out", executable=True), NotAFile), (SetMode("sub", executable=True), NotAFile),
         (Move("f", "run.sh"), FileExists), (Move("f", "out/x"), NotADirectory), (MakeDirectory("f"), NotADirectory),
     ):  # fmt: skip
         with pytest.raises(error):

@@ -86,6 +86,15 @@ class WriteStaged:
 
 
 @dataclass(frozen=True)
+class SetMode:
+    """Let a file be run, or not; its content stays."""
+
+    path: str
+    executable: bool
+    expected_etag: str | None = None
+
+
+@dataclass(frozen=True)
 class Move:
     """Move a file, a link or a directory to where nothing is."""
 
@@ -110,7 +119,7 @@ class MakeDirectory:
     path: str
 
 
-Edit = Write | WriteStaged | Move | Delete | MakeDirectory
+Edit = Write | WriteStaged | SetMode | Move | Delete | MakeDirectory
 
 
 @dataclass(frozen=True)

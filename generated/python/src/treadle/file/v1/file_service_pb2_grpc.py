@@ -214,8 +214,8 @@ class FileServiceServicer(object):
         Errors: ABORTED/FILE_CHANGED when a file is not as `expected_etag` says, with its current `etag`; ALREADY_EXISTS/FILE_EXISTS when
         something is where it shall be moved to; RESOURCE_EXHAUSTED/TOO_MANY_EDITS when 32 edits of the caller are on their way, or 64 MiB;
         FAILED_PRECONDITION/FILE_UNUSABLE for what the system refuses in a live workspace; ABORTED/HEAD_MOVED when the session's newest commit is not `if_head`; INVALID_ARGUMENT/PATH_INVALID also for Git's own
-        directory, and for a .gitmodules or .gitattributes that Git would refuse; FAILED_PRECONDITION/FILE_TOO_LARGE;
-        ALREADY_EXISTS/REQUEST_ID_REUSED for a request_id of other edits;
+        directory, and for a .gitmodules or .gitattributes that Git would refuse; FAILED_PRECONDITION/FILE_TOO_LARGE for a content of more than
+        16 MiB, or than UploadFile takes; ALREADY_EXISTS/REQUEST_ID_REUSED for a request_id of other edits;
         FAILED_PRECONDITION/TURN_ACTIVE while a turn waits for its place, is being prepared or published; RESOURCE_EXHAUSTED/STORAGE_QUOTA
         when the snapshots of the caller's tenant take what they may.
         """
