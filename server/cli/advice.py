@@ -37,7 +37,8 @@ def _branch_exists(_: Mapping[str, str], data_dir: Path | None) -> list[str]:
 def _push_refused(metadata: Mapping[str, str], data_dir: Path | None) -> list[str]:
     kind = f"PUSH_REFUSAL_{metadata.get('kind', '')}"
     refusal = PushRefusal.Value(kind) if kind in dict(PushRefusal.items()) else PUSH_REFUSAL_UNSPECIFIED
-    return what_to_do(refusal, metadata.get("session_id", "SESSION"), data_dir)
+    session, repository, begun = metadata.get("session_id", "SESSION"), metadata.get("repository", ""), metadata.get("commit") != ""
+    return what_to_do(refusal, session, data_dir, repository=repository, begun=begun)
 
 
 def _api_key_invalid(_: Mapping[str, str], data_dir: Path | None) -> list[str]:

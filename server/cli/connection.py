@@ -16,7 +16,17 @@ from server.cli.program import typed
 from server.cli.session_names import whole_id
 from server.cli.tls import tls_problem
 from server.data_dir import chosen_data_dir
-from treadle_client import AsyncTreadle, CallFailed, ConfigurationError, Retry, ServerDefect, TreadleError, Unavailable, Unreachable
+from treadle_client import (
+    AsyncTreadle,
+    CallFailed,
+    ConfigurationError,
+    PushRefused,
+    Retry,
+    ServerDefect,
+    TreadleError,
+    Unavailable,
+    Unreachable,
+)
 
 RETRY = Retry(first_seconds=0.2, unanswered_seconds=0, away_seconds=120)
 """A server that never answered is not there, which a person wants to know at once; one that did comes back."""
@@ -130,6 +140,8 @@ def explain(error: TreadleError, target: Target) -> CommandFailed:
         facts = [f"reason {error.reason}" if error.reason else error.code.name]
         facts += [f"field {violation.field}" for violation in error.violations]
         exit_code = ExitCode.TURN_FAILED if isinstance(error, ServerDefect) else ExitCode.REFUSED
+        if isinstance(error, PushRefused):
+            exit_code = ExitCode.NOT_PUSHED
         lines = [_as_options(error), *advice(error.reason, error.metadata, target.data_dir), ", ".join(facts)]
         return CommandFailed("\n  ".join(lines), exit_code)
     return CommandFailed(str(error), ExitCode.REFUSED if isinstance(error, ConfigurationError) else ExitCode.TURN_FAILED)

@@ -10,13 +10,16 @@ class ExitCode(IntEnum):
 
     DONE = 0
     TURN_FAILED = 1
-    """The turn failed or was interrupted, something necessary is missing (doctor), or the server had a defect."""
+    """The turn failed or was interrupted, something necessary is missing (doctor), the server had a defect, or archives were not brought
+    in (legacy import)."""
     NOTHING_FOUND = 1
     """A search has found nothing, as grep says it."""
     REFUSED = 2
     """The request is wrong; nothing was created."""
     UNREACHABLE = 3
     """The server does not answer, or says that it cannot do it now; the same command may succeed later."""
+    NOT_PUSHED = 4
+    """The work is made and kept, but its remote refused it."""
     DETACHED = 130
     """Ctrl-C; a turn that was started goes on."""
 

@@ -72,7 +72,7 @@ async def bring_in(options: argparse.Namespace, settings: Settings, owners: Owne
                 if report.imported == options.limit:
                     break
     _summarise(report)
-    return ExitCode.DONE
+    return ExitCode.DONE if report.went_well else ExitCode.TURN_FAILED
 
 
 @asynccontextmanager

@@ -16,6 +16,7 @@ EXIT_CODES: Mapping[ExitCode, str] = {
     ExitCode.TURN_FAILED: "the turn failed or was stopped; nothing was found; or the server's defect",
     ExitCode.REFUSED: "the request is wrong, nothing was made",
     ExitCode.UNREACHABLE: "the server cannot be reached, or cannot do it now",
+    ExitCode.NOT_PUSHED: "the work is made and kept, but the remote refused the push",
     ExitCode.DETACHED: "Ctrl-C; a turn that was started goes on",
 }
 CONNECTION_HELP = """\

@@ -18,13 +18,13 @@ from treadle_client import Session
 def run(options: argparse.Namespace) -> ExitCode:
     """Errors: CommandFailed."""
     session = asyncio.run(_push(options))
-    if options.json:
-        print(MessageToJson(session, indent=None))
-    elif options.branch and not session.head_commit:
-        Screen().prose(f"{session.branch} is made; the session's next turn begins on it")
-    elif not session.head_commit:
+    if not session.head_commit and not options.branch:
         again = typed(f"run --session {session.session_id} REQUEST", find_target(options).data_dir)
         raise CommandFailed(f"the session has no commit that could be pushed; its next turn makes one: {again}", ExitCode.REFUSED)
+    if options.json:
+        print(MessageToJson(session, indent=None))
+    elif not session.head_commit:
+        Screen().prose(f"{session.branch} is made; the session's next turn begins on it")
     else:
         Screen().prose(f"{session.branch} holds {session.head_commit[:SHORT]}")
         if options.branch:

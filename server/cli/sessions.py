@@ -121,11 +121,7 @@ async def _delete(options: argparse.Namespace) -> None:
 async def _sessions(options: argparse.Namespace) -> list[Session]:
     found: list[Session] = []
     async with connected(options) as connection:
-        async for session in connection.treadle.list_sessions(page_size=min(_PAGE, options.limit)):
-            found.append(session)
-            if len(found) == options.limit:
-                break
-    return found
+        return await newest(connection.treadle.list_sessions(page_size=min(_PAGE, options.limit + 1)), options.limit)
 
 
 def show_sessions(found: list[Session], data_dir: Path | None) -> None:
@@ -151,9 +147,11 @@ def show_sessions(found: list[Session], data_dir: Path | None) -> None:
         screen.prose(f"{session.repository_url}  {session.branch}".rstrip(), "dim", indent=2)
         if session.HasField("pull_request"):
             screen.prose(f"pull request {how_far(session.pull_request)}: {session.pull_request.url}", "dim", indent=2)
-        if session.unpushed_commit and session.state in _RESTING:
+        begun = bool(session.head_commit)
+        if (session.unpushed_commit if begun else session.push_refusal) and session.state in _RESTING:
+            what = f"{session.unpushed_commit[:SHORT]} is not pushed" if begun else "its branch could not be made"
             why = f": {session.push_message}" if session.push_message else ""
-            screen.prose(f"{session.unpushed_commit[:SHORT]} is not pushed{why}", "yellow", indent=2)
+            screen.prose(f"{what}{why}", "yellow", indent=2)
             for line in _how_to_push(session, data_dir):
                 screen.prose(line, "dim", indent=2)
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import shlex
 from collections.abc import Iterable, Sequence
 
 from google.protobuf.json_format import MessageToJson
@@ -14,9 +15,10 @@ from server.cli.program import typed
 from server.cli.render import Renderer
 from server.cli.screen import Screen
 from treadle.session.v1 import event_pb2 as pb
-from treadle_client import AsyncEventStream, TurnCompleted
+from treadle_client import AsyncEventStream, GitUpdated, TurnCompleted
 
 _EXIT_CODES = {pb.TURN_STATUS_FAILED: ExitCode.TURN_FAILED, pb.TURN_STATUS_INTERRUPTED: ExitCode.TURN_FAILED}
+_PUSHES = (pb.GIT_ACTION_PUSHED, pb.GIT_ACTION_PUSH_FAILED)
 
 
 class Watcher:
@@ -42,19 +44,29 @@ class Watcher:
 
     async def watch(self, stream: AsyncEventStream) -> ExitCode:
         """Follow and show. A cancel (Ctrl-C) only detaches, and says how to come back. Errors: TreadleError."""
-        status = pb.TURN_STATUS_UNSPECIFIED
+        status, refused, unread = pb.TURN_STATUS_UNSPECIFIED, False, False
         try:
             async with self._answering.beside():
                 async for event in stream:
                     self._show(event.proto)
                     self._answering.note(event.proto, shown=not self._as_json)
                     if isinstance(event.body, TurnCompleted):
-                        status = event.body.status
+                        status, unread = event.body.status, event.body.code == pb.TURN_CODE_REPOSITORY
+                    elif isinstance(event.body, GitUpdated) and event.body.action in _PUSHES:
+                        refused = event.body.action == pb.GIT_ACTION_PUSH_FAILED
         except asyncio.CancelledError:
             self._screen.end_piece()
             _say_how_to_resume(stream, self._connection)
             raise
-        return _EXIT_CODES.get(status, ExitCode.DONE)
+        if unread and not refused and not self._as_json:
+            await self._advise_a_token(stream.session_id)
+        return _EXIT_CODES.get(status, ExitCode.NOT_PUSHED if refused else ExitCode.DONE)
+
+    async def _advise_a_token(self, session_id: str) -> None:
+        """The end of a turn does not say whether it was for want of one."""
+        session = await self._connection.treadle.get_session(session_id)
+        add = typed(f"credential add {shlex.quote(session.repository_url)}", self._connection.target.data_dir)
+        self._screen.label("", f"where it wants a token, or another one: {add}", "yellow")
 
 
 def _say_how_to_resume(stream: AsyncEventStream, connection: Connection) -> None:

@@ -58,7 +58,8 @@ class Pushes:
             await self._repositories.push(session.repository, branch=branch, commit=commit, create=branch != session.branch)
         except PushRefused as error:
             await self._tell(principal, session, branch, commit, error)
-            raise PushRefused(error.reason, error.kind, session_id=session.id) from error
+            about = {"session_id": session.id, "repository": session.repository_url, "commit": session.head_commit}
+            raise PushRefused(error.reason, error.kind, **about) from error
         if session.unpushed_commit or branch != session.branch:
             await self._tell(principal, session, branch, commit, None)
         return await self._sessions.get(principal, session_id)

@@ -63,6 +63,12 @@ class Report:
         """How many were imported."""
         return self.counts[Status.IMPORTED, ""]
 
+    @property
+    def went_well(self) -> bool:
+        """No archive was refused, and not all that there are were passed over."""
+        ended = {status for status, _ in self.counts}
+        return Status.REFUSED not in ended and ended != {Status.SKIPPED}
+
     def add(self, outcome: Outcome) -> None:
         """One archive is done."""
         self.counts[outcome.status, outcome.reason] += 1

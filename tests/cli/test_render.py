@@ -6,9 +6,12 @@ from collections.abc import Iterable
 
 import pytest
 
+from server.cli.advice import advice
 from server.cli.render import Renderer
 from server.cli.screen import Screen
 from server.cli.sessions import show_sessions
+from server.kernel.errors import PushRefused
+from server.kernel.push_refusal import PushRefusal
 from treadle.session.v1 import event_pb2 as pb
 from treadle.session.v1.session_pb2 import Session
 
@@ -239,6 +242,18 @@ def test_a_branch_that_could_not_be_made_says_what_to_do(capsys: pytest.CaptureF
     assert first == "push      refused: 403"
     assert f"credential add {url}" in more[1]
     assert "run --session s REQUEST" in more[2]
+
+
+def test_a_refused_token_is_replaced_wherever_the_refusal_is_told(capsys: pytest.CaptureFixture[str]) -> None:
+    url = "https://github.com/acme/app.git"
+    show_sessions([Session(session_id="s", repository_url=url, state=pb.SESSION_STATE_IDLE, head_commit="c" * 40, unpushed_commit="c" * 40,
+                           push_refusal=pb.PUSH_REFUSAL_AUTHENTICATION)], None)  # fmt: skip
+    listed = capsys.readouterr().out
+    error = PushRefused("403", PushRefusal.AUTHENTICATION, session_id="s", repository=url, commit="c" * 40)
+    pushed = "\n".join(advice("PUSH_REFUSED", error.metadata, None))
+    for told in (listed, pushed):
+        assert f"credential add {url}" in told
+        assert "push s" in told
 
 
 def test_a_session_is_listed_with_its_pull_request(capsys: pytest.CaptureFixture[str]) -> None:

@@ -8,6 +8,7 @@ import json
 import os
 import pty
 import re
+import shutil
 import signal
 import subprocess
 import sys
@@ -418,11 +419,49 @@ async def test_what_could_not_be_pushed_is_listed_and_pushed(shared) -> None:
         listed = " ".join((await shared.run("sessions", "--limit", "1")).out.split())
         assert "is not pushed: [remote rejected] (pre-receive hook declined); GH006: ask Ada" in listed
         refused = await shared.run("push", session)
-        assert (refused.code, "reason PUSH_REFUSED" in refused.err) == (2, True)
+        assert (refused.code, "reason PUSH_REFUSED" in refused.err) == (4, True)
         assert f"{session} --branch NAME" in " ".join(refused.err.split())
     finally:
         hook.unlink()
     pushed = await shared.run("push", session, "--branch", "rescued")
+        assert ran.code == 4
+        assert (await shared.run("resume", session, "--no-follow", "--json")).code == 4
     assert (pushed.code, pushed.out.split()[0]) == (0, "rescued")
     assert "not pushed" not in (await shared.run("sessions", "--limit", "1")).out
-    assert "pushed    rescued at" in (await shared.run("resume", session)).out
+    resumed = await shared.run("resume", session)
+    assert (resumed.code, "pushed    rescued at" in resumed.out) == (0, True)
+
+
+async def test_a_session_whose_branch_was_refused_has_nothing_to_push_and_gets_another_branch(shared, find_session) -> None:
+    hook = shared.sample / "hooks" / "pre-receive"
+    hook.parent.mkdir(exist_ok=True)
+    hook.write_text("#!/bin/sh\necho 'ask Ada' >&2\nexit 1\n")
+    hook.chmod(0o755)
+    try:
+        ran = await shared.run("run", "--repo", shared.sample_url, "Add a note")
+        session = find_session(ran.out)
+        assert ran.code == 1
+        nothing = await shared.run("push", session)
+        assert (nothing.code, "no commit that could be pushed" in nothing.err) == (2, True)
+        assert await shared.run("push", session, "--json") == nothing
+        refused = await shared.run("push", session, "--branch", "other")
+        listed = await shared.run("show", session)
+    finally:
+        hook.unlink()
+    assert refused.code == 4
+    for told in (refused.err, listed.out):
+        assert "does not let this branch be made" in told
+        assert f"push --data-dir {shared.data_dir} {session} --branch NAME" in told
+        assert "commits hold" not in told
+    assert "its branch could not be made: " in listed.out
+
+
+async def test_a_turn_that_cannot_read_its_repository_says_how_a_token_is_stored(shared, find_session) -> None:
+    there, url = shared.sample.with_name("gone.git"), shared.sample_url.replace("sample.git", "gone.git")
+    shutil.copytree(shared.sample, there)
+    ran = await shared.run("run", "--repo", url, "Add a note")
+    assert ran.code == 0, ran
+    shutil.rmtree(there)
+    again = await shared.run("run", "--session", find_session(ran.out), "Add another")
+    assert again.code == 1
+    assert f"credential add --data-dir {shared.data_dir} {url}" in again.out

@@ -30,6 +30,7 @@ from server.identity.local_user import USER
 from server.identity.vault import open_vault
 from server.kernel.errors import StoreUnavailable
 from server.kernel.history import SnapshotKind
+from server.legacy.report import Outcome, Report, Status
 from treadle.session.v1 import session_service_pb2 as pb
 
 BRANCH = "webedt/make-it-so-3c4d5e6f"
@@ -312,13 +313,30 @@ async def test_the_command_says_what_became_of_each(move: Move) -> None:
         },
     )  # fmt: skip
     out, aside = await process.communicate()
-    assert process.returncode == 0, aside
+    assert process.returncode == 1, aside  # one is refused
     assert out.decode().splitlines() == [
         f"IMPORTED  {SESSION}  T2  {move.url}  {BRANCH}",
         "REFUSED  bad  BAD_NAME: the path b'../escaped'",
     ]
     assert b"2 archives; a dry run: nothing is written" in aside
     assert "REFUSED BAD_NAME" in aside.decode()
+
+
+@pytest.mark.parametrize(
+    ("ended", "well"),
+    [
+        ([], True),
+        ([Status.IMPORTED, Status.SKIPPED], True),
+        ([Status.UNCHANGED, Status.SKIPPED], True),
+        ([Status.SKIPPED, Status.SKIPPED], False),
+        ([Status.IMPORTED, Status.REFUSED], False),
+    ],
+)
+def test_an_archive_that_is_refused_or_nothing_but_skipped_ones_did_not_go_well(ended: list[Status], well: bool) -> None:
+    report = Report(None, dry_run=True)
+    for status in ended:
+        report.add(Outcome("key", status))
+    assert report.went_well is well
 
 
 async def test_a_directory_without_an_archive_is_told_how_one_is_named(

@@ -63,7 +63,8 @@ def _add_legacy(commands: Commands[Parser]) -> None:
     add_data_dir(legacy)
     legacy.usage = "treadle legacy import --from PLACE [--owner USER|FILE] [--dry-run] ..."
     legacy.epilog = (
-        "It needs the server's settings (docs/operations.md) or a `treadle up` that runs, and the right to write in its data directory."
+        "It needs the server's settings (docs/operations.md) or a `treadle up` that runs, and the right to write in its data directory. "
+        "Exit code 1: an archive was refused, or all were skipped."
     )
 
 

@@ -89,7 +89,7 @@ class SessionServiceStub:
     protected or the like, `onto_new_branch` publishes the work on another one, on which the session goes on. It takes up to a minute while the
     host does not answer.
     Errors: NOT_FOUND/SESSION_NOT_FOUND; FAILED_PRECONDITION/TURN_ACTIVE, whose end pushes; FAILED_PRECONDITION/PUSH_REFUSED, with the `kind`
-    (PushRefusal without its prefix) and the remote's `reason` in its metadata; INVALID_ARGUMENT/REPOSITORY_NOT_ALLOWED when this server does not
+    (PushRefusal without its prefix), the remote's `reason`, the `repository` and the `commit` (empty: there is none yet) in its metadata; INVALID_ARGUMENT/REPOSITORY_NOT_ALLOWED when this server does not
     allow the repository any more; INVALID_ARGUMENT/INVALID_FIELD for what is no branch name; without any commit FAILED_PRECONDITION/REPOSITORY_UNREACHABLE and
     INVALID_ARGUMENT/BRANCH_UNKNOWN; UNAVAILABLE/SNAPSHOT_UNAVAILABLE and
     DATA_LOSS/SNAPSHOT_DAMAGED when the commit is not on this server any more and cannot be restored.
@@ -214,7 +214,7 @@ class SessionServiceAsyncStub(SessionServiceStub):
     protected or the like, `onto_new_branch` publishes the work on another one, on which the session goes on. It takes up to a minute while the
     host does not answer.
     Errors: NOT_FOUND/SESSION_NOT_FOUND; FAILED_PRECONDITION/TURN_ACTIVE, whose end pushes; FAILED_PRECONDITION/PUSH_REFUSED, with the `kind`
-    (PushRefusal without its prefix) and the remote's `reason` in its metadata; INVALID_ARGUMENT/REPOSITORY_NOT_ALLOWED when this server does not
+    (PushRefusal without its prefix), the remote's `reason`, the `repository` and the `commit` (empty: there is none yet) in its metadata; INVALID_ARGUMENT/REPOSITORY_NOT_ALLOWED when this server does not
     allow the repository any more; INVALID_ARGUMENT/INVALID_FIELD for what is no branch name; without any commit FAILED_PRECONDITION/REPOSITORY_UNREACHABLE and
     INVALID_ARGUMENT/BRANCH_UNKNOWN; UNAVAILABLE/SNAPSHOT_UNAVAILABLE and
     DATA_LOSS/SNAPSHOT_DAMAGED when the commit is not on this server any more and cannot be restored.
@@ -390,7 +390,7 @@ class SessionServiceServicer(metaclass=_abc_1.ABCMeta):
         protected or the like, `onto_new_branch` publishes the work on another one, on which the session goes on. It takes up to a minute while the
         host does not answer.
         Errors: NOT_FOUND/SESSION_NOT_FOUND; FAILED_PRECONDITION/TURN_ACTIVE, whose end pushes; FAILED_PRECONDITION/PUSH_REFUSED, with the `kind`
-        (PushRefusal without its prefix) and the remote's `reason` in its metadata; INVALID_ARGUMENT/REPOSITORY_NOT_ALLOWED when this server does not
+        (PushRefusal without its prefix), the remote's `reason`, the `repository` and the `commit` (empty: there is none yet) in its metadata; INVALID_ARGUMENT/REPOSITORY_NOT_ALLOWED when this server does not
         allow the repository any more; INVALID_ARGUMENT/INVALID_FIELD for what is no branch name; without any commit FAILED_PRECONDITION/REPOSITORY_UNREACHABLE and
         INVALID_ARGUMENT/BRANCH_UNKNOWN; UNAVAILABLE/SNAPSHOT_UNAVAILABLE and
         DATA_LOSS/SNAPSHOT_DAMAGED when the commit is not on this server any more and cannot be restored.
