@@ -10,12 +10,15 @@ from google.protobuf.json_format import MessageToJson
 from server.cli.clock import local_time
 from server.cli.connection import connected
 from server.cli.failure import ExitCode
+from server.cli.newest import newest, say_if_more
+from server.cli.origin import forked_from, origin
 from server.cli.program import typed
 from server.cli.screen import Screen
 from server.cli.summary import SHORT
 from server.data_dir import chosen_data_dir
+from treadle.session.v1.event_pb2 import SessionForked
 from treadle.session.v1.session_pb2 import Session
-from treadle.session.v1.snapshot_pb2 import Snapshot, SnapshotKind
+from treadle.session.v1.snapshot_pb2 import SNAPSHOT_KIND_CHECKPOINT, SNAPSHOT_KIND_FORK, Snapshot, SnapshotKind
 
 _PAGE = 200
 _TITLE = 200
@@ -24,12 +27,13 @@ _TITLE = 200
 
 def run(options: argparse.Namespace) -> ExitCode:
     """Errors: CommandFailed."""
-    found = asyncio.run(_snapshots(options))
+    found, more, fork = asyncio.run(_snapshots(options))
     if options.json:
         for snapshot in found:
             print(MessageToJson(snapshot, indent=None))
     else:
-        _show(found)
+        _show(found, fork)
+    say_if_more(options.limit, more=more)
     return ExitCode.DONE
 
 
@@ -62,14 +66,13 @@ def _say_how_to_go_on(screen: Screen, session: Session, options: argparse.Namesp
         screen.prose("it is pushed with the next turn, or now by: " + typed(f"push {session.session_id}", data_dir))
 
 
-async def _snapshots(options: argparse.Namespace) -> list[Snapshot]:
-    found: list[Snapshot] = []
+async def _snapshots(options: argparse.Namespace) -> tuple[list[Snapshot], bool, SessionForked | None]:
+    """The newest, whether there are more, and where a fork among them comes from."""
     async with connected(options) as connection:
-        async for snapshot in connection.treadle.list_snapshots(options.session, page_size=min(_PAGE, options.limit)):
-            found.append(snapshot)
-            if len(found) == options.limit:
-                break
-    return found
+        treadle = connection.treadle
+        found, more = await newest(treadle.list_snapshots(options.session, page_size=min(_PAGE, options.limit + 1)), options.limit)
+        forked = not options.json and any(snapshot.kind == SNAPSHOT_KIND_FORK for snapshot in found)
+        return found, more, await forked_from(treadle, options.session) if forked else None
 
 
 async def _fork(options: argparse.Namespace) -> Session:
@@ -88,7 +91,7 @@ async def _restore(options: argparse.Namespace) -> tuple[str, Session]:
         return was_at, await connection.treadle.restore_session(options.session, options.at)
 
 
-def _show(found: list[Snapshot]) -> None:
+def _show(found: list[Snapshot], fork: SessionForked | None) -> None:
     screen = Screen()
     if not found:
         screen.prose("nothing yet: the session has changed no file")
@@ -99,10 +102,11 @@ def _show(found: list[Snapshot]) -> None:
             (f"{snapshot.number:>4}", "bold"),
             (f"  {made}  ", "dim"),
             (kind, "green"),
+            (f" of {origin(fork)}" if fork and snapshot.kind == SNAPSHOT_KIND_FORK else "", ""),
             (f"  {snapshot.commit[:SHORT]}", ""),
             (f"  by {snapshot.actor_name or snapshot.actor}" if snapshot.actor else "", "dim"),
             ("  current" if snapshot.current else "", "bold"),
-            ("  not pushed" if snapshot.current and not snapshot.pushed else "", "yellow"),
+            ("" if snapshot.pushed or _off_branch(snapshot) else "  not pushed", "yellow"),
             (_not_stored(snapshot), "yellow"),
             hang=6,
         )
@@ -110,6 +114,11 @@ def _show(found: list[Snapshot]) -> None:
             screen.prose(message, indent=6)
         if snapshot.turn_id:
             screen.prose(f"turn {snapshot.turn_id}", "dim", indent=6)
+
+
+def _off_branch(snapshot: Snapshot) -> bool:
+    """Whether it is on no branch: what a turn had done so far."""
+    return snapshot.kind == SNAPSHOT_KIND_CHECKPOINT and bool(snapshot.turn_id)
 
 
 def _not_stored(snapshot: Snapshot) -> str:

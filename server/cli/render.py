@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable
 from pathlib import Path
 
+from server.cli.origin import origin
 from server.cli.pull_request_words import how_far
 from server.cli.refusals import what_to_do
 from server.cli.screen import Screen
@@ -77,6 +78,11 @@ class Renderer:
         turn = event.turn_started
         agent = f"{turn.provider} · {turn.model}" if turn.model else turn.provider
         self._screen.parts((f"turn {turn.number}", "bold"), (f" · {agent} · session {event.session_id}", "dim"), hang=2)
+
+    def _session_forked(self, event: pb.Event) -> None:
+        fork = event.session_forked
+        forgotten = "" if fork.remembered else "; its agent remembers nothing of it"
+        self._screen.label("fork", f"of {origin(fork)}{forgotten}")
 
     def _session_updated(self, event: pb.Event) -> None:
         if event.session_updated.HasField("waiting"):

@@ -13,6 +13,8 @@ from server.cli.answering import read_line
 from server.cli.clock import local_time
 from server.cli.connection import connected
 from server.cli.failure import CommandFailed, ExitCode
+from server.cli.newest import newest, say_if_more
+from server.cli.origin import forked_from, origin
 from server.cli.program import typed
 from server.cli.pull_request_words import how_far
 from server.cli.refusals import what_to_do
@@ -21,7 +23,7 @@ from server.cli.session_names import is_short
 from server.cli.summary import SHORT
 from server.cli.waiting import in_words, place_in_line
 from server.data_dir import chosen_data_dir
-from treadle.session.v1.event_pb2 import SESSION_STATE_FAILED, SESSION_STATE_IDLE, SessionState
+from treadle.session.v1.event_pb2 import SESSION_STATE_FAILED, SESSION_STATE_IDLE, SessionForked, SessionState
 from treadle.session.v1.session_pb2 import Session
 
 _PAGE = 200
@@ -33,18 +35,19 @@ _STATE_STYLES = {"idle": "green", "failed": "red"}
 
 def run(options: argparse.Namespace) -> ExitCode:
     """Errors: CommandFailed."""
-    found = asyncio.run(_sessions(options))
+    found, more = asyncio.run(_sessions(options))
     if options.json:
         for session in found:
             print(MessageToJson(session, indent=None))
     else:
         show_sessions(found, chosen_data_dir(options.data_dir))
+    say_if_more(options.limit, more=more)
     return ExitCode.DONE
 
 
 def show(options: argparse.Namespace) -> ExitCode:
     """Errors: CommandFailed."""
-    session, why = asyncio.run(_session(options))
+    session, why, fork = asyncio.run(_session(options))
     if options.json:
         print(MessageToJson(session, indent=None))
         return ExitCode.DONE
@@ -52,6 +55,7 @@ def show(options: argparse.Namespace) -> ExitCode:
     show_sessions([session], data_dir)
     screen = Screen()
     facts = {
+        "fork": f"of {origin(fork)}" if fork else "",
         "commit": session.head_commit,
         "agent": session.provider,
         "turn": session.active_turn_id,
@@ -86,14 +90,14 @@ def delete(options: argparse.Namespace) -> ExitCode:
     return ExitCode.DONE
 
 
-async def _session(options: argparse.Namespace) -> tuple[Session, str]:
-    """The session, and why its last turn failed."""
+async def _session(options: argparse.Namespace) -> tuple[Session, str, SessionForked | None]:
+    """The session, why its last turn failed, and where it comes from."""
     async with connected(options) as connection:
         session, why = await connection.treadle.get_session(options.session), ""
         if session.state == SESSION_STATE_FAILED:
             async for event in connection.treadle.list_events(session.session_id, after_seq=max(0, session.last_seq - _LAST_EVENTS)):
                 why = event.proto.turn_completed.message or why
-        return session, why
+        return session, why, await forked_from(connection.treadle, session.session_id)
 
 
 async def _rename(options: argparse.Namespace) -> Session:
@@ -118,8 +122,7 @@ async def _delete(options: argparse.Namespace) -> None:
         screen.prose(f"deleted {session.session_id}")
 
 
-async def _sessions(options: argparse.Namespace) -> list[Session]:
-    found: list[Session] = []
+async def _sessions(options: argparse.Namespace) -> tuple[list[Session], bool]:
     async with connected(options) as connection:
         return await newest(connection.treadle.list_sessions(page_size=min(_PAGE, options.limit + 1)), options.limit)
 
@@ -159,4 +162,5 @@ def show_sessions(found: list[Session], data_dir: Path | None) -> None:
 def _how_to_push(session: Session, data_dir: Path | None) -> list[str]:
     if not session.push_refusal and not session.push_message:
         return [f"its next turn pushes it, or now: {typed(f'push {session.session_id}', data_dir)}"]
-    return what_to_do(session.push_refusal, session.session_id, data_dir)
+    begun = bool(session.head_commit)
+    return what_to_do(session.push_refusal, session.session_id, data_dir, repository=session.repository_url, begun=begun)

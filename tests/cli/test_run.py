@@ -56,9 +56,18 @@ async def test_the_history_of_a_session_and_the_ways_back_into_it(shared, find_s
     again = await shared.run("restore", session, "--at", "1")
     assert (again.code, "as it was then already; nothing was committed" in again.out) == (0, True), again
     listed = await shared.run("history", session)
+    assert listed.err == ""
+    assert ["not pushed" in line for line in listed.out.splitlines() if line.lstrip()[0].isdigit()] == [True, False, False]
+    cut = await shared.run("history", session, "--limit", "2")
+    assert (cut.out, cut.err.count("this is not all, only the newest 2: --limit N shows more")) == (listed.out[: len(cut.out)], 1)
+    assert "only the newest 1:" in (await shared.run("sessions", "--limit", "1")).err
     assert [line.split()[3] for line in listed.out.splitlines() if line.lstrip()[0].isdigit()] == ["restore", "turn", "turn"]
     forked = await shared.run("fork", session, "--at", "2", "--branch", "from-two")
     assert forked.code == 0, forked
+    fork = forked.out.split()[0]
+    assert f"fork      of {session} at 2\n" in (await shared.run("show", fork)).out
+    assert f" of {session} at 2 " in (await shared.run("history", fork)).out
+    assert f"fork      of {session} at 2; its agent remembers nothing of it\n" in (await shared.run("resume", fork, "--no-follow")).out
     third = await shared.run("run", "--session", forked.out.split()[0], "Three")
     assert third.code == 0, third
     assert {"treadle-notes/turn-1.md", "treadle-notes/turn-2.md"} <= set(shared.pushed("from-two"))
@@ -415,6 +424,8 @@ async def test_what_could_not_be_pushed_is_listed_and_pushed(shared) -> None:
     try:
         ran = await shared.run("run", "--repo", shared.sample_url, "Add a note")
         session = re.search(r"session (\S+)", ran.out)[1]
+        assert ran.code == 4
+        assert (await shared.run("resume", session, "--no-follow", "--json")).code == 4
         assert "publish it on another branch:" in " ".join(ran.out.split())
         listed = " ".join((await shared.run("sessions", "--limit", "1")).out.split())
         assert "is not pushed: [remote rejected] (pre-receive hook declined); GH006: ask Ada" in listed
@@ -424,8 +435,6 @@ async def test_what_could_not_be_pushed_is_listed_and_pushed(shared) -> None:
     finally:
         hook.unlink()
     pushed = await shared.run("push", session, "--branch", "rescued")
-        assert ran.code == 4
-        assert (await shared.run("resume", session, "--no-follow", "--json")).code == 4
     assert (pushed.code, pushed.out.split()[0]) == (0, "rescued")
     assert "not pushed" not in (await shared.run("sessions", "--limit", "1")).out
     resumed = await shared.run("resume", session)
