@@ -49,7 +49,7 @@ class Parser(argparse.ArgumentParser):
             return rest
         for action in self._get_positional_actions():
             if action.nargs == argparse.OPTIONAL and words and getattr(options, action.dest) == action.default:
-                setattr(options, action.dest, words[0])
+                setattr(options, action.dest, self._get_value(action, words[0]))
                 words = words[1:]
             elif action.nargs == argparse.ZERO_OR_MORE and not getattr(options, action.dest):
                 setattr(options, action.dest, words)

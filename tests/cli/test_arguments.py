@@ -43,7 +43,7 @@ def test_what_may_be_left_out_is_taken_in_order() -> None:
 @pytest.mark.parametrize(
     "words",
     [
-        "diff S --json", "cat S x --json", "ls S --etag x", "ls S --limit 1", "ls S a b", "ls S --at 1 a b", "put S a b",
+        "diff S --json --stat", "cat S x --json", "ls S --etag x", "ls S --limit 1", "ls S a b", "ls S --at 1 a b", "put S a b",
         "rm S a b", "cat S a b", "mv S a", "rm S", "find S x --limit 0", "get S -x dir", "nothing S", "",
     ],
 )  # fmt: skip
@@ -71,6 +71,26 @@ def test_what_a_diff_is_of_is_an_option(capsys: pytest.CaptureFixture[str]) -> N
     assert "named by --path" in capsys.readouterr().err
     assert main(["files", "diff", "S", "0", "--at", "1"]) == 2
     assert "both say it" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    ("typed_path", "path"),
+    [("src/", "src"), ("./src", "src"), (".", ""), ("./", ""), ("././src//", "src"), ("a/./b", "a/./b"), ("/", "/"), (".git/", ".git")],
+)
+@pytest.mark.parametrize("words", ["ls S {}", "ls S --at 1 {}", "find S x {}", "diff S --path {}", "rm S {}"])
+def test_a_directory_is_named_as_a_shell_and_a_listing_name_it(words: str, typed_path: str, path: str) -> None:
+    assert understood(f"files {words.format(typed_path)}").path == path
+
+
+def test_a_file_has_no_slash_at_its_end() -> None:
+    assert understood("files put S ./a").path == "a"
+    assert understood("files mv S ./a/ ./b/").path == "a"
+    assert understood("files mv S ./a/ ./b/").to == "b/"
+
+
+def test_the_newest_commit_has_git_s_name_too() -> None:
+    assert understood("files ls S --at HEAD").at == "head"
+    assert understood("files diff S --server X 2 HEAD").until == "head"
 
 
 def test_a_title_is_not_taken_away(capsys: pytest.CaptureFixture[str]) -> None:

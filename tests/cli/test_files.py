@@ -57,6 +57,11 @@ async def test_a_file_is_put_moved_and_found_and_says_how_it_gets_to_the_remote(
     assert "rename" not in (await files("diff", "--path", "sub"))[1]
     assert "sub/new.txt" in (await files("diff", "--path", "sub"))[1]
     assert (await files("diff", "--path", "nowhere"))[0] == 2
+    assert (await files("diff", "--stat"))[1].splitlines() == ["R          +0 -0  new.txt → sub/new.txt", "1 file changed, +0 -0"]
+    assert json.loads((await files("diff", "--json"))[1])["oldPath"] == "new.txt"
+    assert await files("ls", "./sub/") == await files("ls", "sub")
+    code, _, err = await files("rm", "sub")
+    assert (code, "-r removes it with all that it holds\n  reason NOT_A_FILE" in err) == (2, True)
     listed = (await shared.run("history", session)).out.splitlines()
     name = json.loads((await shared.run("history", session, "--json")).out.splitlines()[0])["actorName"]
     assert [word in listed[0] for word in ("edit", f"by {name}", "current", "not pushed")] == [True] * 4
@@ -125,7 +130,7 @@ async def test_a_file_or_a_directory_is_downloaded(files: Files, tmp_path: Path)
     assert Path("/dev/null").is_char_device()
     assert {path.name for path in tmp_path.iterdir()} == {"all.tar.gz", "all.tar.gz.part"}
     assert (tmp_path / "all.tar.gz.part").read_text() == "the user's own"
-    assert await files("get", "README.md", "-o", str(tmp_path)) == (0, "", "")
+    assert await files("get", "README.md", "-o", str(tmp_path)) == (0, "", f"treadle: written to {tmp_path / 'README.md'}\n")
     assert (await files("cat", "README.md"))[1] == (tmp_path / "README.md").read_text()
 
 

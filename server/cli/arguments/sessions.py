@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from server.cli.arguments.places import point
 from server.cli.parser import SESSION_HELP, Commands, Parser, add_command, add_connection, add_json, add_limit, add_session
 
 _POINT = "a number of its `history`, a turn's id, 0 for before its first change, head for the newest, or a commit of its history"
@@ -156,7 +157,7 @@ def _add_fork(commands: Commands[Parser]) -> None:
     words = "make a session that goes on from any point of another one, with its files and its conversation"
     fork = add_command(commands, "fork", words, runs="server.cli.history:fork")
     add_session(fork)
-    fork.add_argument("--at", metavar="POINT", default="", help=f"{_POINT} (default: as it is now)")
+    fork.add_argument("--at", metavar="POINT", default="", type=point, help=f"{_POINT} (default: as it is now)")
     fork.add_argument("--title", metavar="TEXT", default="", help="title of the new session (default: the same, and that it is a fork)")
     fork.add_argument("--branch", metavar="NAME", default="", help="name for its branch (default: one is made)")
     add_connection(fork)
@@ -166,7 +167,7 @@ def _add_restore(commands: Commands[Parser]) -> None:
     words = "bring a session's files and conversation back to a past point, by a new commit: nothing is lost"
     restore = add_command(commands, "restore", words, runs="server.cli.history:restore")
     add_session(restore)
-    restore.add_argument("--at", metavar="POINT", required=True, help=_POINT)
+    restore.add_argument("--at", metavar="POINT", required=True, type=point, help=_POINT)
     add_connection(restore)
 
 

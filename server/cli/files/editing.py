@@ -21,7 +21,7 @@ from server.cli.files.entries import tell
 from server.cli.program import typed
 from server.cli.summary import SHORT
 from treadle.file.v1 import file_service_pb2 as pb
-from treadle_client import FileConflict
+from treadle_client import FileConflict, NotAFile
 from treadle_client import files as edits
 from treadle_client.files import AsyncFiles
 
@@ -109,6 +109,11 @@ async def _run(options: argparse.Namespace, change: _Change) -> None:
             done = await change(connection.treadle.files(options.session))
         except FileConflict as error:
             raise _conflict(error, connection.target, wanted=options.etag) from None
+        except NotAFile as error:
+            if getattr(options, "recursive", True) or error.metadata.get("kind") != "DIRECTORY":
+                raise
+            told = f"{error.message}; -r removes it with all that it holds\n  reason {error.reason}"
+            raise CommandFailed(told, ExitCode.REFUSED) from None
         tell(done, f"{done.commit[:SHORT] or 'in the running turn'}  {done.files[0].file.path}", as_json=options.json)
         if not options.json:
             aside(_what_now(done, typed(f"push {options.session}", connection.target.data_dir)))

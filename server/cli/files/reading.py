@@ -11,11 +11,13 @@ from contextlib import contextmanager
 from pathlib import Path, PurePosixPath
 from typing import BinaryIO
 
+from server.cli.aside import aside
 from server.cli.connection import connected
 from server.cli.failure import CommandFailed, ExitCode
 from server.cli.files.committed import say_if_live
+from server.cli.files.entries import tell
 from server.cli.screen import Screen
-from server.cli.summary import diff_style
+from server.cli.summary import counts, diff_style
 from treadle.file.v1 import file_service_pb2 as pb
 from treadle_client import AsyncFiles, NotAFile
 
@@ -49,8 +51,23 @@ async def _diff(options: argparse.Namespace) -> None:
     async with connected(options) as connection:
         if not options.until:
             await say_if_live(connection, options.session)
-        patch = connection.treadle.files(options.session).patch(options.since or options.at, options.until, path=options.path)
+        files, base = connection.treadle.files(options.session), options.since or options.at
+        if options.stat or options.json:
+            _show_files(await files.diff(base, options.until, path=options.path), as_json=options.json)
+            return
+        patch = files.patch(base, options.until, path=options.path)
         await (_show_patch(patch) if sys.stdout.isatty() else _out(patch))
+
+
+def _show_files(found: pb.DiffFilesResponse, *, as_json: bool) -> None:
+    for file in found.files:
+        moved = f"{file.old_path} → " if file.old_path else ""
+        much = "binary" if file.binary else f"+{file.additions} -{file.deletions}"
+        tell(file, f"{file.operation[:1]} {much:>14}  {moved}{file.path}", as_json=as_json)
+    if found.truncated:
+        aside(f"this is not all, only the first {len(found.files)}: --path shows one directory")
+    if not as_json:
+        print(counts(found.files_changed, found.additions, found.deletions))
 
 
 async def _get(options: argparse.Namespace) -> None:
@@ -68,9 +85,12 @@ async def _get(options: argparse.Namespace) -> None:
         if not options.output:
             await _out(content)
             return
-        with _whole_or_not(_place(options, archive=archive)) as file:
+        place = _place(options, archive=archive)
+        with _whole_or_not(place) as file:
             async for chunk in content:
                 file.write(chunk)
+        if place != Path(options.output):
+            aside(f"written to {place}")
 
 
 def _place(options: argparse.Namespace, *, archive: str) -> Path:
