@@ -726,16 +726,19 @@ SELECT $1, $3, $2, (SELECT coalesce(max(number), 0) + 1 FROM snapshots WHERE ten
 
 
 -- expire_checkpoints --
--- Of a running turn's only the last two are kept, and those that they stand on.
+-- Of a running turn's only the last two are kept, the newest that is stored, and those that they stand on.
 WITH RECURSIVE kept AS (
   (SELECT number, parent FROM snapshots
    WHERE tenant_id = $1 AND session_id = $2 AND turn_id = $3 AND kind = 'CHECKPOINT' ORDER BY number DESC LIMIT 2)
+  UNION
+  (SELECT number, parent FROM snapshots
+   WHERE tenant_id = $1 AND session_id = $2 AND turn_id = $3 AND kind = 'CHECKPOINT' AND state = 'STORED' ORDER BY number DESC LIMIT 1)
   UNION
   SELECT below.number, below.parent FROM kept CROSS JOIN LATERAL (
     SELECT number, parent FROM snapshots
     WHERE tenant_id = $1 AND session_id = $2 AND turn_id = $3 AND kind = 'CHECKPOINT' AND state <> 'EXPIRED'
       AND commit = kept.parent AND number < kept.number
-    ORDER BY number DESC LIMIT 1
+    ORDER BY state = 'STORED' DESC, number DESC LIMIT 1
   ) AS below
 ), gone AS (
   UPDATE snapshots SET state = 'EXPIRED', size = 0

@@ -113,7 +113,11 @@ async def test_of_a_running_turn_the_last_two_checkpoints_are_kept(stores: Store
     second = await stores.history.get(alice, session_id, number=2)
     await checkpoint(3, "3" * 40)
     await checkpoint(4, "4" * 40)
-    assert await states() == [(False, False, 0), (False, False, 0), (False, True, 0), (False, True, 0)]
+    assert await states() == [(False, False, 0), (False, False, 0), (False, True, 0), (True, False, 10)], "the only one that is stored"
+    third = await stores.history.get(alice, session_id, number=3)
+    await stores.history.stored(third, key=f"{alice.tenant_id}/{session_id}/3.bundle", sha256="0" * 64, size=10)
+    await checkpoint(5, "5" * 40)
+    assert await states() == [(False, False, 0), (False, False, 0), (True, False, 10), (False, True, 0), (False, True, 0)]
     late = f"{alice.tenant_id}/{session_id}/2.bundle"
     await stores.history.stored(second, key=late, sha256="0" * 64, size=10)
     await run(database, "UPDATE doomed_objects SET due_at = now() - interval '1 second'")
@@ -136,6 +140,30 @@ async def test_of_a_running_turn_what_its_last_two_checkpoints_stand_on_is_kept(
     assert await checkpoint(3, "1", "2" * 40) == [3, 2, 1]
     assert await checkpoint(4, "4", A) == [4, 3, 2, 1]
     assert await checkpoint(5, "5", "4" * 40) == [5, 4]
+
+
+async def test_of_a_running_turn_what_its_newest_stored_checkpoint_stands_on_is_kept(stores: Stores, alice: Principal) -> None:
+    claimed = await start_turn(stores, alice)
+    session_id = claimed.session.id
+
+    async def checkpoint(version: int, commit: str, parent: str, *, is_stored: bool) -> list[int]:
+        """The numbers of those that are kept."""
+        changes = Changes(checkpoint=NewSnapshot(SnapshotKind.CHECKPOINT, commit * 40, parent, "work"))
+        await stores.turns.commit(claimed.turn, expected_version=version, epoch=claimed.epoch, chunk=None, changes=changes)
+        if is_stored:
+            row = await stores.history.get(alice, session_id, number=version)
+            await stores.history.stored(row, key=f"{alice.tenant_id}/{session_id}/{version}.bundle", sha256="0" * 64, size=10)
+        page = await stores.history.list(alice, session_id, page_size=9, page_token="")
+        return [each.number for each in page.snapshots if not each.expired]
+
+    await checkpoint(1, "1", A, is_stored=True)
+    await checkpoint(2, "2", A, is_stored=False)
+    # The files are again what they were in the first; this time nobody has stored it.
+    await checkpoint(3, "1", A, is_stored=False)
+    assert await checkpoint(4, "4", "1" * 40, is_stored=True) == [4, 3, 1]
+    for version in (5, 6, 7):
+        kept = await checkpoint(version, str(version), A, is_stored=False)
+    assert kept == [7, 6, 4, 1]
 
 
 async def test_what_is_given_up_keeps_nothing_else(stores: Stores, alice: Principal, database: DatabaseUrls) -> None:
