@@ -185,11 +185,14 @@ class _Zip:
         self._sink = _Sink()
         self._archive = zipfile.ZipFile(cast("IO[bytes]", self._sink), "w", zipfile.ZIP_DEFLATED)
         self._file: Any = None
+        self._left_out = 0
 
     def takes(self, path: bytes) -> bool:
         """Programs for Windows take a backslash for a slash, and so find ways out that `is_safe_path` does not see."""
         shown = printable(path)
-        return "\\" not in shown and is_safe_path(shown.encode())
+        taken = "\\" not in shown and is_safe_path(shown.encode())
+        self._left_out += not taken
+        return taken
 
     def begin(self, path: bytes, mode: int, size: int, link: bytes) -> bytes:
         info = zipfile.ZipInfo(printable(path), self._date)
@@ -210,5 +213,7 @@ class _Zip:
         return self._sink.taken()
 
     def finish(self) -> bytes:
+        if self._left_out:
+            self._archive.comment = f"{self._left_out} files are left out for their names; a tar.gz holds them".encode()
         self._archive.close()
         return self._sink.taken()

@@ -1364,7 +1364,8 @@ export declare const FileService: GenService<{
   },
   /**
    * DownloadArchive packs a directory with all that is below it. Attributes of the repository (export-ignore, export-subst) do not count;
-   * submodules are left out, and names that no checkout would make. An archive that was cut off does not unpack to its end. The header
+   * submodules are left out, and names that no checkout would make. A zip leaves out also names that are not UTF-8 or hold a backslash, which
+   * programs for Windows take for a way out; its comment then says how many (`unzip -z`). An archive that was cut off does not unpack to its end. The header
    * `x-treadle-commit` tells what was packed, and `x-treadle-behind-workspace: 1` that a turn runs whose agent's changes are not in it.
    * Errors: RESOURCE_EXHAUSTED/SLOW_CONSUMER when the stream is not read for too long.
    *
