@@ -7,13 +7,13 @@ commit: 80,000 files take it half a second, and an agent may have made 200 commi
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable
 from dataclasses import dataclass, field
 from datetime import datetime
 
 from server.git.command import OUTPUT_LIMIT
 from server.git.loose import Loose, loose
-from server.git.manifest import Changes
+from server.git.manifest import Changes, folders
 from server.git.objects import Reader
 from server.git.refs import commit_id
 from server.git.tree_object import EXECUTABLE, FILE, LINK, TREE, Node, dump, parse
@@ -43,7 +43,7 @@ class Growth:
 
     async def open(self, reader: Reader, tree: str, paths: Iterable[bytes]) -> None:
         """Read the directories of `tree` that lead to these paths, as many as there are. Errors: GitFailed."""
-        wanted = await asyncio.to_thread(lambda: {folder for path in paths for folder in _folders(path)})
+        wanted = await asyncio.to_thread(lambda: {folder for path in paths for folder in folders(path)})
         level = {b"": tree}
         while level:
             contents = await reader.small(set(level.values()), kind="tree", limit=OUTPUT_LIMIT)
@@ -132,12 +132,6 @@ class Growth:
             self.new.append(made)
             directory.id = made.id
         return directory.id
-
-
-def _folders(path: bytes) -> Iterator[bytes]:
-    while b"/" in path:
-        path = path[: path.rindex(b"/")]
-        yield path
 
 
 def _usual(node: Node) -> Node:

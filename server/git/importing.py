@@ -20,7 +20,7 @@ from server.git.command import Git, GitFailed
 from server.git.growth import Growth
 from server.git.isolation import walk
 from server.git.keeping import keep
-from server.git.manifest import Manifest, cut, measure, parse, read_records
+from server.git.manifest import Manifest, cut, keep_missing, measure, parse, read_records
 from server.git.objects import Objects
 from server.git.quarantine import Quarantine, quarantine
 from server.git.walker.protocol import BaseTree, Limits, Start
@@ -60,6 +60,8 @@ class Given:
 
     path: Path
     listed: bool
+    keep_missing: bool = False
+    """Whether what the parent has and the workspace has not stays."""
 
 
 class Importer:
@@ -120,7 +122,7 @@ class Importer:
             )
             length = request.seek(0, os.SEEK_END) - begun
             # It takes time in proportion to the tree, not to the change: off the loop.
-            manifest = await asyncio.to_thread(_understand, answer, request, length, limits)
+            manifest = await asyncio.to_thread(_understand, answer, request, length, limits, keep=workspace.keep_missing)
             try:
                 if manifest.claimed:
                     await held.take(answer, manifest.claimed, max_bytes=2 * limits.total_bytes)
@@ -129,7 +131,8 @@ class Importer:
                 if manifest.commits:
                     raise _CommitsRefused(f"the agent's commits could not be kept: {error}") from error
                 raise
-        return replace(made, skipped=tuple(manifest.skipped), skipped_count=manifest.skipped_count)
+        deleted = len(manifest.deleted)
+        return replace(made, skipped=tuple(manifest.skipped), skipped_count=manifest.skipped_count, deleted_count=deleted)
 
     async def _make(self, mirror: Path, held: Quarantine, tree: str, manifest: Manifest, over: Parentage) -> Imported:
         """The agent's commits, made anew, and on top of them what it did not commit."""
@@ -181,7 +184,7 @@ async def commit_tree(git: Git, mirror: Path, tree: str, over: Parentage, *, mer
     return made.text
 
 
-def _understand(answer: IO[bytes], request: IO[bytes], base_bytes: int, limits: Limits) -> Manifest:
+def _understand(answer: IO[bytes], request: IO[bytes], base_bytes: int, limits: Limits, *, keep: bool) -> Manifest:
     """Read the walker's records; what stays of its answer is the pack. The base is what the request ends with."""
     pack, length = measure(answer, base_bytes=base_bytes, limits=limits)
     records = read_records(answer, pack, length, limits=limits)
@@ -189,6 +192,8 @@ def _understand(answer: IO[bytes], request: IO[bytes], base_bytes: int, limits: 
     # What is left out is told last: where that is all, nothing is compared with the base.
     base = BaseTree(b"" if first.startswith(b"! ") else _end_of(request, base_bytes))
     manifest = parse(chain([first], records), base=base, limits=limits)
+    if keep:
+        keep_missing(manifest, base)
     cut(answer, pack)
     return manifest
 

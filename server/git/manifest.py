@@ -218,6 +218,23 @@ class _Reading:
                 self._manifest.judged_before.add(entry.id)
 
 
+def keep_missing(manifest: Manifest, base: Mapping[bytes, Base]) -> None:
+    """Of what the base has and the tree has not, take away only what stands where the tree has something else: a file for a directory."""
+    above = {folder for path in manifest.changed for folder in folders(path)}
+    gone = [path for path in manifest.deleted if path in above or any(folder in manifest.changed for folder in folders(path))]
+    stay = {*manifest.deleted} - {*gone}
+    judged = {base[path].id for path in stay if is_judged(path.rpartition(b"/")[2]) and base[path].mode != GITLINK}
+    manifest.judged_before |= judged - manifest.claimed
+    manifest.deleted = gone
+
+
+def folders(path: bytes) -> Iterator[bytes]:
+    """All that lead to a path, the nearest first."""
+    while b"/" in path:
+        path = path[: path.rindex(b"/")]
+        yield path
+
+
 def is_judged(name: bytes) -> bool:
     """Whether git's fsck reads files of this name."""
     return is_gitmodules(name) or is_gitattributes(name)

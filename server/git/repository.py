@@ -258,12 +258,14 @@ class GitRepositories:
         until: datetime,
         listed: bool = False,
         trailers: str = "",
+        keep_missing: bool = False,
     ) -> Imported:
         """Commit what the workspace holds."""
         over = Parentage(parent, message, author, at, until, trailers)
         try:
             async with self.mirrors.used(repository, seconds=self.lock_seconds) as mirror:
-                return await self.importer.run(mirror, session_id=session_id, workspace=Given(workspace, listed=listed), over=over)
+                given = Given(workspace, listed=listed, keep_missing=keep_missing)
+                return await self.importer.run(mirror, session_id=session_id, workspace=given, over=over)
         except (TimeoutError, GitFailed, OSError) as error:
             raise WorkspaceFailed(_trouble(error)) from error
 

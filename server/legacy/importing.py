@@ -12,6 +12,8 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import BinaryIO
 
+import structlog
+
 from server.db.legacy_store import Agreed, PostgresLegacyStore
 from server.kernel.errors import (
     BranchUnknown,
@@ -24,13 +26,14 @@ from server.kernel.errors import (
     StoreRejected,
     StoreUnavailable,
     TurnActive,
+    WorkspaceFailed,
 )
 from server.kernel.event import Fact
 from server.kernel.history import NewSnapshot, Remembered, SnapshotKind
 from server.kernel.identity import Principal
 from server.kernel.journal import Notes
 from server.kernel.ports.event_codec import EventCodec
-from server.kernel.ports.repositories import Author, Imported, Repositories
+from server.kernel.ports.repositories import Author, Diff, Imported, Repositories
 from server.kernel.ports.session_store import SessionStore
 from server.kernel.ports.trees import Trees
 from server.kernel.session import NewSession
@@ -41,6 +44,8 @@ from server.legacy.scratch import scratch_directory
 from server.legacy.source import Entry, Source
 from server.legacy.survey import PassedOver, Plan, Reason, Survey, session_id_of
 from server.legacy.tar import Refused
+
+log = structlog.get_logger()
 
 _MESSAGE = "Work from the system before Treadle"
 _STAGING = uuid.UUID("0b7c4f0a-3a57-4c5e-8f0e-5d2c1a9e7b36")
@@ -135,6 +140,7 @@ class Importer:
             author=Author(plan.owner.name, plan.owner.email),
             at=_time(plan),
             until=_time(plan),
+            keep_missing=plan.found.partial,
         )
         commit = imported.commit or start
         conversation = await asyncio.to_thread(transcript_from, plan.found.transcript, unpacked.transcript)
@@ -165,6 +171,7 @@ class Importer:
             commit=commit,
             conversation=bool(remembered),
             skipped_paths=imported.skipped_count,
+            deleted_paths=imported.deleted_count,
         )
 
     async def _make_session(self, plan: Plan) -> None:
@@ -179,10 +186,20 @@ class Importer:
         await self._target.sessions.create(plan.owner, session, request_id="", request_digest="")
 
     async def _record(self, plan: Plan, imported: Imported, snapshot: NewSnapshot) -> None:
-        facts = self._facts(plan, imported, snapshot.commit)
+        facts = self._facts(plan, imported, snapshot.commit, await self._sums(plan, snapshot))
         await self._target.notes.record(plan.owner, plan.session_id, head=plan.standing.head_commit, snapshot=snapshot, facts=facts)
 
-    def _facts(self, plan: Plan, imported: Imported, commit: str) -> list[Fact]:
+    async def _sums(self, plan: Plan, snapshot: NewSnapshot) -> Diff:
+        """For people to read. Whether it succeeds decides nothing, as with a turn's."""
+        try:
+            return await self._target.repositories.diff(
+                plan.repository, base=snapshot.parent, head=snapshot.commit, max_patch_bytes=0, max_files=0
+            )
+        except WorkspaceFailed as error:
+            log.warning("diff.failed", error=error.message)
+            return Diff(truncated=True)
+
+    def _facts(self, plan: Plan, imported: Imported, commit: str, diff: Diff) -> list[Fact]:
         codec = self._target.codec
         told = [
             codec.git_updated(
@@ -192,6 +209,7 @@ class Importer:
                 base_branch=plan.base_branch,
                 sha=commit,
                 message=_message(plan),
+                diff=diff,
             )
         ]
         if imported.skipped_count:

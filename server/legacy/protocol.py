@@ -61,6 +61,8 @@ class Found:
     """T0 to T4 (layout.py)."""
     repository: str
     """Where the working tree is, from the archive's root; empty for none."""
+    partial: bool
+    """Whether it is some files of a working tree, to be laid over the others."""
     metadata: str
     """`.session-metadata.json` as it is; empty for none."""
     transcript: str

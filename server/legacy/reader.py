@@ -11,10 +11,10 @@ import resource
 import sys
 from typing import BinaryIO
 
-from server.legacy.layout import METADATA, conversation_in, layout_of
+from server.legacy.layout import METADATA, clone_of, conversation_in, layout_of
 from server.legacy.metadata import Metadata
 from server.legacy.protocol import Found, Limits, Request
-from server.legacy.tar import DIRECTORY, FILE, Archive, Member, Refused
+from server.legacy.tar import DIRECTORY, FILE, Archive, Member, Refused, shown
 from server.legacy.tree import Tree
 
 _MEMORY_BYTES = 1024 * 1024 * 1024
@@ -43,8 +43,12 @@ def look(source: BinaryIO, limits: Limits) -> Found:
     archive, names = Archive(source, limits), _Names(limits)
     said: dict[bytes, bytes] = {}
     conversations: dict[bytes, float] = {}
+    clones: set[bytes] = set()
     for member in archive:
         if b".git" in member.path or not member.path:
+            # Of several it is known that they are, and no more.
+            if len(clones) < 2 and (clone := clone_of(member.path)):
+                clones.add(clone)
             continue
         path = names.add(member)
         if member.kind == FILE and path in METADATA and member.size <= limits.metadata_bytes:
@@ -53,10 +57,11 @@ def look(source: BinaryIO, limits: Limits) -> Found:
             conversations[path] = member.mtime
     text = next((said[path].decode("utf-8", "replace") for path in METADATA if path in said), "")
     metadata = _metadata(text)
-    layout = layout_of(names.kinds, metadata)
+    layout = layout_of(names.kinds, metadata, clones)
     return Found(
         layout=layout.name,
         repository=os.fsdecode(layout.repository),
+        partial=layout.partial,
         metadata=text if metadata else "",
         transcript=os.fsdecode(conversation_in(conversations, metadata)),
         members=archive.members,
@@ -85,7 +90,7 @@ class _Names:
         self._parents(path)
         held = self.kinds.get(path)
         if held is not None and not held == member.kind == DIRECTORY:
-            raise Refused("DUPLICATE", f"the path {path[:100]!r} is there twice")
+            raise Refused("DUPLICATE", f"the path {shown(path)} is there twice")
         self._keep(path, member.kind, len(member.target))
         return path
 
@@ -94,7 +99,7 @@ class _Names:
         if not parent or self.kinds.get(parent) == DIRECTORY:
             return
         if parent in self.kinds:
-            raise Refused("DUPLICATE", f"the path {path[:100]!r} leads through a file or a link")
+            raise Refused("DUPLICATE", f"the path {shown(path)} leads through a file or a link")
         self._parents(parent)
         self._keep(parent, DIRECTORY, 0)
 

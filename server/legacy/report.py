@@ -37,6 +37,8 @@ class Outcome:
     """Whether the agent's next turn goes on with the old conversation."""
     skipped_paths: int = 0
     """How many paths of the tree could not be imported."""
+    deleted_paths: int = 0
+    """How many paths the commit takes away from what the remote's branch has; of a dry run it is not known."""
     size: int = 0
     sha256: str = ""
 

@@ -107,7 +107,9 @@ class Survey:
         if not url:
             raise PassedOver(Reason.NO_METADATA, "it does not say of which repository it is")
         if not found.repository:
-            raise PassedOver(Reason.NO_REPOSITORY, "it holds no working tree")
+            raise PassedOver(
+                Reason.NO_REPOSITORY, "no working tree is where its metadata say (`clonedPath`), and not one directory alone has a .git"
+            )
         try:
             repository = Repository(owner.tenant_id, owner.user_id, self._repositories.check_url(url))
         except RepositoryNotAllowed as error:

@@ -145,13 +145,18 @@ def _bytes(name: str) -> bytes:
 
 def _path(name: bytes, limits: Limits) -> tuple[bytes, ...]:
     if name.startswith(b"/") or b"\0" in name or len(name) > limits.path_bytes:
-        raise Refused("BAD_NAME", f"the path {name[:100]!r}")
+        raise Refused("BAD_NAME", f"the path {shown(name)}")
     parts = tuple(part for part in name.split(b"/") if part not in (b"", b"."))
     if b".." in parts or any(len(part) > _MAX_NAME for part in parts):
-        raise Refused("BAD_NAME", f"the path {name[:100]!r}")
+        raise Refused("BAD_NAME", f"the path {shown(name)}")
     if len(parts) > limits.depth:
         raise Refused("TOO_DEEP", f"a path of {len(parts):,} names")
     return parts
+
+
+def shown(path: bytes) -> str:
+    """A path in a refusal."""
+    return repr(path[:100].decode("utf-8", "backslashreplace"))
 
 
 def _records(data: bytes) -> dict[bytes, bytes]:

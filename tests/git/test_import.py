@@ -52,6 +52,24 @@ async def test_every_kind_of_change_gives_git_s_own_tree(world: World) -> None:
     assert git(world.mirror, "log", "-1", "--format=%an <%ae> %at %B", str(found.commit)) == "Treadle <treadle@example.org> 1767323045 work"
 
 
+async def test_some_files_alone_are_laid_over_the_others(world: World, tmp_path: Path) -> None:
+    hostile = '[submodule "x"]\n\turl = --upload-pack=evil\n'
+    git(world.remote, "config", "receive.fsckObjects", "false")
+    world.server.commit("demo", {".gitmodules": hostile})
+    base = await world.fetch()
+    for name, content in {"new/x": "x", "src/app.py": "changed\n", "docs": "no directory", "README.md/below": "no file"}.items():
+        (tmp_path / "files" / name).parent.mkdir(parents=True, exist_ok=True)
+        (tmp_path / "files" / name).write_text(content)
+    found = await world.import_(tmp_path / "files", base, keep_missing=True)
+    assert git(world.mirror, "diff", "--name-status", "--no-renames", base, str(found.commit)).splitlines() == [
+        "D\tREADME.md", "A\tREADME.md/below", "A\tdocs", "D\tdocs/guide.md", "A\tnew/x", "M\tsrc/app.py",
+    ]  # fmt: skip
+    assert found.deleted_count == 2
+    shutil.rmtree(tmp_path / "files")
+    (tmp_path / "files").mkdir()
+    assert (await world.import_(tmp_path / "files", base, keep_missing=True)).commit is None
+
+
 async def test_a_tree_that_somebody_writes_to_is_read_all_the_same(world: World) -> None:
     base = await world.fetch()
     workspace = await world.workspace(base)
@@ -256,9 +274,9 @@ async def test_what_grows_with_the_change_is_done_off_the_loop(world: World, mon
     def watch(module: ModuleType, name: str) -> None:
         real = getattr(module, name)
 
-        def seen(*arguments: object) -> object:
+        def seen(*arguments: object, **options: object) -> object:
             threads[name] = threading.get_ident()
-            return real(*arguments)
+            return real(*arguments, **options)
 
         monkeypatch.setattr(module, name, seen)
 

@@ -102,7 +102,9 @@ async def test_an_imported_session_goes_on_where_the_old_system_left_it(move: Mo
         assert seen[-1].turn_completed.pushed
         log = await client.log(SESSION)
         (listed,) = (await client.call("ListSessions", pb.ListSessionsRequest())).sessions
-    assert log[0].git_updated.sha == told["commit"]
+    told_of = log[0].git_updated
+    assert (told_of.sha, told_of.files_changed > 1, told_of.additions > 1) == (told["commit"], True, True)
+    assert told["deleted_paths"] == 1
     assert listed.branch == BRANCH
     pushed = pushed_files(move.git_server.root / "example/demo.git", BRANCH)
     assert pushed["src/app.py"] == "print('from the old system')"
@@ -114,7 +116,8 @@ async def test_the_same_import_again_does_nothing_and_a_changed_archive_comes_on
     move.put(Old("T2", url=move.url))
     first = (await move.bring())[SESSION]
 
-    assert (await move.bring())[SESSION] | {"status": "IMPORTED"} == {**first, "layout": "", "owner": "", "repository": "", "branch": ""}
+    nothing_done = {"layout": "", "owner": "", "repository": "", "branch": "", "deleted_paths": 0}
+    assert (await move.bring())[SESSION] | {"status": "IMPORTED"} == {**first, **nothing_done}
     archive = move.put(Old("T2", url=move.url, packed=1_764_842_401))  # the same work, packed anew
     again = (await move.bring())[SESSION]
     assert (again["status"], again["commit"]) == ("UNCHANGED", first["commit"])
@@ -226,7 +229,10 @@ async def test_owners_come_from_a_file_that_the_old_database_can_write(move: Mov
     assert told[keys["hers"]]["status"] == "IMPORTED"
     assert (await move.stores.sessions.get(OWNER, keys["hers"])).title == "Her title"
     assert {told[keys[name]]["reason"] for name in ("nobodys", "strangers")} == {"NO_OWNER"}
-    assert told[keys["files"]]["status"] == "IMPORTED"
+    assert (told[keys["files"]]["status"], told[keys["files"]]["deleted_paths"]) == ("IMPORTED", 0)
+    kept = git(mirror(move), "ls-tree", "-r", "--name-only", told[keys["files"]]["commit"]).splitlines()
+    assert {"gone.txt", "src/app.py", "docs/guide.md"} <= {*kept}, "of single files nothing is known of the others"
+    assert git(mirror(move), "show", f"{told[keys['files']]['commit']}:src/app.py") == "print('from the old system')"
 
 
 async def test_an_import_that_was_cut_short_is_finished_by_the_next(move: Move, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -316,7 +322,7 @@ async def test_the_command_says_what_became_of_each(move: Move) -> None:
     assert process.returncode == 1, aside  # one is refused
     assert out.decode().splitlines() == [
         f"IMPORTED  {SESSION}  T2  {move.url}  {BRANCH}",
-        "REFUSED  bad  BAD_NAME: the path b'../escaped'",
+        "REFUSED  bad  BAD_NAME: the path '../escaped'",
     ]
     assert b"2 archives; a dry run: nothing is written" in aside
     assert "REFUSED BAD_NAME" in aside.decode()

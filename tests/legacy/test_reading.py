@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import subprocess
 from pathlib import Path
 
 import pytest
@@ -29,13 +30,39 @@ async def test_every_layout_gives_its_working_tree(reader: Reader, tmp_path: Pat
 
     found, taken = await unpacked(reader, old.archive(tmp_path), tmp_path)
 
-    assert (found.layout, found.repository) == (layout, old.repository)
+    assert (found.layout, found.repository, found.partial) == (layout, old.repository, layout == "T3")
     for name, content in FILES.items():
         assert (taken.tree / name).read_bytes() == content
     for name, target in LINKS.items():
         assert (taken.tree / name).readlink() == Path(target)
     assert os.access(taken.tree / "run.sh", os.X_OK)
     assert not (taken.tree / "README.md").stat().st_mode & 0o111
+
+
+@pytest.mark.parametrize("said", [b"{}", b"", b'{"github": {"repoUrl": "https://github.com/example/demo"}}'])
+async def test_the_only_clone_is_the_working_tree_where_nothing_names_one(reader: Reader, tmp_path: Path, said: bytes) -> None:
+    folder = tmp_path / "old"
+    for name, content in {".session-metadata.json": said, "sample/.git/HEAD": b"x", "sample/sub/.git": b"x", "sample/a": b"1"}.items():
+        path = folder / "workspace" / name
+        path.parent.mkdir(parents=True, exist_ok=True)
+        if content:
+            path.write_bytes(content)
+
+    found, taken = await unpacked(reader, packed(folder, tmp_path), tmp_path)
+    assert (found.layout, found.repository, found.partial) == ("T0", "workspace/sample", False)
+    assert (taken.tree / "a").read_bytes() == b"1"
+
+    (folder / "workspace/other/.git").mkdir(parents=True)
+    with packed(folder, tmp_path).open("rb") as source:
+        found = await reader.look(source)
+    # Without metadata it may as well be files alone, of which nothing is deleted.
+    assert (found.repository, found.partial) == (("", False) if said else ("workspace", True))
+
+
+def packed(folder: Path, scratch: Path) -> Path:
+    made = scratch / "made.tar.gz"
+    subprocess.run(["tar", "-czf", made, "-C", folder, "."], check=True)
+    return made
 
 
 @pytest.mark.parametrize("layout", LAYOUTS)

@@ -70,7 +70,9 @@ class World:
         give_to_agent(into)
         return into
 
-    async def import_(self, workspace: Path, parent: str, *, message: str = "work", session_id: str = SESSION) -> Imported:
+    async def import_(
+        self, workspace: Path, parent: str, *, message: str = "work", session_id: str = SESSION, keep_missing: bool = False
+    ) -> Imported:
         give_to_agent(workspace)
         return await self.git.import_workspace(
             self.repository,
@@ -82,6 +84,7 @@ class World:
             at=AT,
             until=UNTIL,
             listed=True,
+            keep_missing=keep_missing,
         )
 
     async def push(self, commit: str, *, create: bool = False) -> None:

@@ -78,6 +78,8 @@ class Imported:
     """The agent's own commits, oldest first. What it did not commit is one more commit on top of them, if there is such work."""
     skipped: tuple[Skipped, ...] = ()
     skipped_count: int = 0
+    deleted_count: int = 0
+    """Paths that were taken away, the old ones of what was renamed among them; of the agent's own commits not."""
 
     @property
     def agent_made_the_last(self) -> bool:
@@ -189,6 +191,7 @@ class Repositories(Protocol):
         until: datetime,
         listed: bool = False,
         trailers: str = "",
+        keep_missing: bool = False,
     ) -> Imported:
         """Zone I: read the tree of a workspace whose writers are all dead, and commit it on top of `parent` if it differs. What the
         agent committed itself on top of `parent` comes as commits, where that can be read safely, with times from `at` to `until`, and
