@@ -50,6 +50,7 @@ def session(value: Session) -> session_pb2.Session:
         provider=value.provider,
         open_request_ids=value.open_requests,
         waiting_inputs=value.waiting_inputs,
+        stored_bytes=value.stored_bytes,
         allowed_hosts=value.allowed_hosts,
         waiting=_waiting(*value.told_place) if value.told_place else None,
         pull_request=pull_request_told(value.pull_request) if value.pull_request else None,

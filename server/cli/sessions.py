@@ -57,6 +57,7 @@ def show(options: argparse.Namespace) -> ExitCode:
     facts = {
         "fork": f"of {origin(fork)}" if fork else "",
         "commit": session.head_commit,
+        "stored": f"{session.stored_bytes:,} bytes" if session.stored_bytes else "",
         "agent": session.provider,
         "turn": session.active_turn_id,
         "hosts": ", ".join(session.allowed_hosts),

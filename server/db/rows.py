@@ -58,6 +58,7 @@ def session_from(row: asyncpg.Record) -> Session:
         active_turn_id=str(row["active_turn_id"] or ""),
         open_requests=tuple(row.get("open_requests") or ()),
         waiting_inputs=row.get("waiting_inputs") or 0,
+        stored_bytes=row.get("stored_bytes") or 0,
         told_place=None if row.get("ahead") is None else (row["ahead"], row["told_reason"]),
         created_at=row["created_at"],
         updated_at=row["updated_at"],

@@ -62,6 +62,8 @@ class Session:
     """Ids of the agent's requests that wait for an answer, oldest first."""
     waiting_inputs: int = 0
     """Inputs in the queue, without those that interrupt."""
+    stored_bytes: int = 0
+    """What its snapshots take in the object store."""
     told_place: tuple[int, str] | None = None
     """(`ahead`, reason), as the log of a turn that waits for a place told last (server/kernel/ports/turn_queue.py)."""
     created_at: datetime | None = None

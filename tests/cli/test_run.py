@@ -65,7 +65,10 @@ async def test_the_history_of_a_session_and_the_ways_back_into_it(shared, find_s
     forked = await shared.run("fork", session, "--at", "2", "--branch", "from-two")
     assert forked.code == 0, forked
     fork = forked.out.split()[0]
-    assert f"fork      of {session} at 2\n" in (await shared.run("show", fork)).out
+    told = (await shared.run("show", fork)).out
+    assert f"fork      of {session} at 2\n" in told
+    stored = json.loads((await shared.run("show", session, "--json")).out)["storedBytes"]
+    assert f"stored    {int(stored):,} bytes\n" in (await shared.run("show", session)).out
     assert f" of {session} at 2 " in (await shared.run("history", fork)).out
     assert f"fork      of {session} at 2; its agent remembers nothing of it\n" in (await shared.run("resume", fork, "--no-follow")).out
     third = await shared.run("run", "--session", forked.out.split()[0], "Three")

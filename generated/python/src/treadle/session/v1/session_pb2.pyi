@@ -11,7 +11,7 @@ from typing import ClassVar as _ClassVar, Optional as _Optional, Union as _Union
 DESCRIPTOR: _descriptor.FileDescriptor
 
 class Session(_message.Message):
-    __slots__ = ("session_id", "title", "repository_url", "base_branch", "branch", "state", "labels", "version", "last_seq", "active_turn_id", "head_commit", "created_at", "updated_at", "provider", "open_request_ids", "waiting_inputs", "allowed_hosts", "waiting", "unpushed_commit", "push_refusal", "push_message", "pull_request")
+    __slots__ = ("session_id", "title", "repository_url", "base_branch", "branch", "state", "labels", "version", "last_seq", "active_turn_id", "head_commit", "created_at", "updated_at", "provider", "open_request_ids", "waiting_inputs", "allowed_hosts", "waiting", "unpushed_commit", "push_refusal", "push_message", "pull_request", "stored_bytes")
     class LabelsEntry(_message.Message):
         __slots__ = ("key", "value")
         KEY_FIELD_NUMBER: _ClassVar[int]
@@ -41,6 +41,7 @@ class Session(_message.Message):
     PUSH_REFUSAL_FIELD_NUMBER: _ClassVar[int]
     PUSH_MESSAGE_FIELD_NUMBER: _ClassVar[int]
     PULL_REQUEST_FIELD_NUMBER: _ClassVar[int]
+    STORED_BYTES_FIELD_NUMBER: _ClassVar[int]
     session_id: str
     title: str
     repository_url: str
@@ -63,4 +64,5 @@ class Session(_message.Message):
     push_refusal: _event_pb2.PushRefusal
     push_message: str
     pull_request: _event_pb2.PullRequestUpdated
-    def __init__(self, session_id: _Optional[str] = ..., title: _Optional[str] = ..., repository_url: _Optional[str] = ..., base_branch: _Optional[str] = ..., branch: _Optional[str] = ..., state: _Optional[_Union[_event_pb2.SessionState, str]] = ..., labels: _Optional[_Mapping[str, str]] = ..., version: _Optional[int] = ..., last_seq: _Optional[int] = ..., active_turn_id: _Optional[str] = ..., head_commit: _Optional[str] = ..., created_at: _Optional[_Union[datetime.datetime, _timestamp_pb2.Timestamp, _Mapping]] = ..., updated_at: _Optional[_Union[datetime.datetime, _timestamp_pb2.Timestamp, _Mapping]] = ..., provider: _Optional[str] = ..., open_request_ids: _Optional[_Iterable[str]] = ..., waiting_inputs: _Optional[int] = ..., allowed_hosts: _Optional[_Iterable[str]] = ..., waiting: _Optional[_Union[_event_pb2.Waiting, _Mapping]] = ..., unpushed_commit: _Optional[str] = ..., push_refusal: _Optional[_Union[_event_pb2.PushRefusal, str]] = ..., push_message: _Optional[str] = ..., pull_request: _Optional[_Union[_event_pb2.PullRequestUpdated, _Mapping]] = ...) -> None: ...
+    stored_bytes: int
+    def __init__(self, session_id: _Optional[str] = ..., title: _Optional[str] = ..., repository_url: _Optional[str] = ..., base_branch: _Optional[str] = ..., branch: _Optional[str] = ..., state: _Optional[_Union[_event_pb2.SessionState, str]] = ..., labels: _Optional[_Mapping[str, str]] = ..., version: _Optional[int] = ..., last_seq: _Optional[int] = ..., active_turn_id: _Optional[str] = ..., head_commit: _Optional[str] = ..., created_at: _Optional[_Union[datetime.datetime, _timestamp_pb2.Timestamp, _Mapping]] = ..., updated_at: _Optional[_Union[datetime.datetime, _timestamp_pb2.Timestamp, _Mapping]] = ..., provider: _Optional[str] = ..., open_request_ids: _Optional[_Iterable[str]] = ..., waiting_inputs: _Optional[int] = ..., allowed_hosts: _Optional[_Iterable[str]] = ..., waiting: _Optional[_Union[_event_pb2.Waiting, _Mapping]] = ..., unpushed_commit: _Optional[str] = ..., push_refusal: _Optional[_Union[_event_pb2.PushRefusal, str]] = ..., push_message: _Optional[str] = ..., pull_request: _Optional[_Union[_event_pb2.PullRequestUpdated, _Mapping]] = ..., stored_bytes: _Optional[int] = ...) -> None: ...

@@ -174,6 +174,13 @@ export declare type Session = Message<"treadle.session.v1.Session"> & {
    * @generated from field: treadle.session.v1.PullRequestUpdated pull_request = 22;
    */
   pullRequest?: PullRequestUpdated | undefined;
+
+  /**
+   * What its snapshots take in the object store, in bytes, which counts for a tenant's quota. Only GetSession and ListSessions count it.
+   *
+   * @generated from field: uint64 stored_bytes = 23;
+   */
+  storedBytes: bigint;
 };
 
 /**
