@@ -7,7 +7,7 @@ import os
 import socket
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -41,6 +41,14 @@ class Serving:
     """Where its spawner is called: a socket's path or `host:port`; empty for a launcher that has none."""
     host: str = ""
     """The name of the machine, or container, that it runs in."""
+    git_allowed_hosts: str | None = None
+    """TREADLE_GIT_ALLOWED_HOSTS; None of a server of before this was told, as below."""
+    git_allowed_prefixes: str | None = None
+    """TREADLE_GIT_ALLOWED_PREFIXES, with those that `treadle up` adds."""
+    storage_tenant_mib: int = 0
+    """TREADLE_STORAGE_TENANT_MIB."""
+    arrangements: dict[str, str] = field(default_factory=dict)
+    """See `arrangements`."""
 
 
 def paid_formats(settings: Settings) -> list[str]:
@@ -48,6 +56,25 @@ def paid_formats(settings: Settings) -> list[str]:
     from server.agents import claude_credential
 
     return ["anthropic"] * bool(claude_credential(settings)) + ["openai"] * bool(settings.openai_api_key.get_secret_value())
+
+
+def arrangements(settings: Settings) -> dict[str, str]:
+    """What the settings say of code hosts and of storage, in words, by the names that `treadle doctor` gives them."""
+    below = f", and all below {settings.git_allowed_prefixes}" if settings.git_allowed_prefixes else ""
+    hosts = ", ".join(host or "GitHub" for host in settings.github_client_ids)
+    login = f"login in the browser for {hosts}" if hosts else "no login in the browser (TREADLE_GITHUB_CLIENT_ID)"
+    key = "TREADLE_VAULT_KEY" if settings.vault_key.get_secret_value() else f"the key in {settings.data_dir / 'vault-key'}"
+    taken = "taken, at POST /v1/webhooks/github" if settings.github_webhook_secrets else "none are taken (TREADLE_GITHUB_WEBHOOK_SECRET)"
+    bucket = f"the bucket {settings.s3_bucket} on {settings.s3_endpoint}"
+    place = bucket if settings.object_store == "s3" else settings.data_dir / "objects"
+    days = f"{settings.retention_days:g} days, but for each session's newest" if settings.retention_days else "for ever"
+    return {
+        "code hosts": f"{settings.git_allowed_hosts}{below}; GitHub's API for {', '.join(settings.github_api_urls)}; {login}",
+        "vault": f"users' credentials are sealed with {key}",
+        "webhooks": taken,
+        "objects": f"in {place}",
+        "retention": f"snapshots are kept {days} (TREADLE_RETENTION_DAYS)",
+    }
 
 
 @contextmanager
@@ -67,6 +94,10 @@ def told_others(settings: Settings, server: Server) -> Iterator[None]:
         egress_proxy=settings.egress_proxy,
         spawner="" if capability.name == "process" else settings.spawner_tcp or str(settings.spawner_address.absolute()),
         host=socket.gethostname(),
+        git_allowed_hosts=settings.git_allowed_hosts,
+        git_allowed_prefixes=settings.git_allowed_prefixes,
+        storage_tenant_mib=settings.storage_tenant_mib,
+        arrangements=arrangements(settings),
     )
     text = json.dumps(asdict(serving))
     with open(file, "w", encoding="utf-8", opener=lambda name, flags: os.open(name, flags, 0o600)) as written:

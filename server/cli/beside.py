@@ -15,12 +15,13 @@ if TYPE_CHECKING:
 
 
 def settings_beside(options: argparse.Namespace, **given: Any) -> Settings:
-    """With the database of the `treadle up` that runs in the data directory, where the environment names none.
-    Errors: CommandFailed, SettingsUnfit."""
+    """With the database of the `treadle up` that runs in the data directory, where the environment names none, and with the repositories
+    that it lets sessions have, whatever this shell allows. Errors: CommandFailed, SettingsUnfit."""
     from pydantic import SecretStr
 
     from server.embedded.postgres_home import running_database
     from server.environment import settings_of_environment
+    from server.serving import read_serving
 
     data_dir = chosen_data_dir(options.data_dir)
     settings = settings_of_environment(data_dir=data_dir, **given)
@@ -29,7 +30,11 @@ def settings_beside(options: argparse.Namespace, **given: Any) -> Settings:
     urls = running_database(data_dir)
     if urls is None:
         raise CommandFailed(_none(data_dir), ExitCode.REFUSED)
-    return settings.model_copy(update={"database_url": SecretStr(urls.app), "database_system_url": SecretStr(urls.system)})
+    beside: dict[str, Any] = {"database_url": SecretStr(urls.app), "database_system_url": SecretStr(urls.system)}
+    serving = read_serving(data_dir)
+    if serving and serving.git_allowed_hosts is not None:
+        beside |= {"git_allowed_hosts": serving.git_allowed_hosts, "git_allowed_prefixes": serving.git_allowed_prefixes}
+    return settings.model_copy(update=beside)
 
 
 def _none(data_dir: Path) -> str:

@@ -21,10 +21,11 @@ from typing import TYPE_CHECKING
 from server.cli.program import typed
 from server.data_dir import nearest_existing
 from server.embedded.gateway import envoy
+from server.embedded.postgres_home import running_database
 from server.embedded.room import LITTLE_BYTES, TOO_LITTLE_BYTES, free_bytes, in_words
 from server.listening import why_not
 from server.replica import DataDirectoryTaken, DataDirectoryUnusable, held_replica
-from server.serving import Serving, read_serving
+from server.serving import Serving, arrangements, read_serving
 
 if TYPE_CHECKING:
     from server.config import Settings, WorkerSettings
@@ -350,6 +351,72 @@ def _models_of_server(has: list[str], only_here: Sequence[str]) -> Finding:
     if not has:
         return Finding("models", Level.LIMITED, f"{detail}, so only recordings of `replay` run", f"{_CREDENTIALS}, and start it again")
     return Finding("models", Level.FINE, detail)
+
+
+def arranged(data_dir: Path) -> Iterator[Finding]:
+    """What is arranged with code hosts and for storage, as the settings have it; an object store is asked."""
+    serving, settings = _serving_now(data_dir), _settings()
+    if settings is None:
+        return
+    settings = settings.model_copy(update={"data_dir": data_dir})
+    here = arrangements(settings)
+    for name, detail in (serving.arrangements if serving else here).items():
+        # How it is asked is this shell's to know, so only what is its own as well.
+        if name == "objects" and settings.object_store == "s3" and detail == here[name] and (why := _bucket_away(settings)):
+            yield Finding(name, Level.LIMITED, f"{detail}: {why}", "snapshots wait for it; start it, or correct the TREADLE_S3_ settings")
+        else:
+            yield Finding(name, Level.FINE, detail)
+    yield _quota(serving.storage_tenant_mib if serving else settings.storage_tenant_mib, _most_stored(settings))
+
+
+def _bucket_away(settings: Settings) -> str:
+    """Why it cannot be listed; empty when it can."""
+    from server.kernel.errors import ObjectStoreUnavailable
+    from server.refusal import SettingsUnfit
+    from server.storage.s3 import Limits, S3Store, connected
+
+    async def look() -> None:
+        async with connected(settings, Limits(connect=_ANSWER_SECONDS, read=_ANSWER_SECONDS, tries=1)) as (client, _, threads):
+            async for _ in S3Store(client, settings.s3_bucket, threads).list("first-look/"):
+                break
+
+    try:
+        asyncio.run(look())
+    except (ObjectStoreUnavailable, SettingsUnfit) as error:
+        return str(error)
+    return ""
+
+
+def _most_stored(settings: Settings) -> tuple[str, int] | None:
+    """The tenant whose snapshots take most, and how many bytes; None where there are none, or it cannot be counted in a moment."""
+    import asyncpg
+
+    running = running_database(settings.data_dir)
+    url = settings.database_system_url.get_secret_value() or (running.system if running else "")
+    if not url:
+        return None
+
+    async def most() -> asyncpg.Record | None:
+        connection = await asyncpg.connect(url, timeout=_ANSWER_SECONDS)
+        try:
+            summed = "SELECT tenant_id, sum(size)::bigint FROM snapshots GROUP BY tenant_id ORDER BY 2 DESC LIMIT 1"
+            return await connection.fetchrow(summed, timeout=_ANSWER_SECONDS)
+        finally:
+            await connection.close(timeout=_ANSWER_SECONDS)
+
+    try:
+        found = asyncio.run(most())
+    except (OSError, TimeoutError, asyncpg.PostgresError, asyncpg.InterfaceError):  # `postgres` tells
+        return None
+    return (str(found[0]), int(found[1])) if found else None
+
+
+def _quota(mib: int, most: tuple[str, int] | None) -> Finding:
+    limit = f"a tenant's snapshots may take {mib:,} MiB" if mib else "a tenant's snapshots may take what there is"
+    used = f"; most take those of {most[0]}: {most[1] / 2**20:,.1f} MiB" if most else ""
+    full = mib and most and most[1] >= mib * 2**20
+    detail = f"{limit} (TREADLE_STORAGE_TENANT_MIB){used}"
+    return Finding("quota", Level.LIMITED, detail, "delete sessions, or allow more") if full else Finding("quota", Level.FINE, detail)
 
 
 def data_directory(data_dir: Path) -> Finding:

@@ -50,7 +50,7 @@ def run(options: argparse.Namespace) -> ExitCode:
 def _findings(data_dir: Path) -> Iterator[Finding]:
     for check in _CHECKS:
         yield check(data_dir)
-    for several in (checks.settings, checks.agents, checks.ports):
+    for several in (checks.settings, checks.agents, checks.arranged, checks.ports):
         yield from several(data_dir)
 
 

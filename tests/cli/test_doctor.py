@@ -27,6 +27,8 @@ async def test_doctor_says_that_this_machine_will_do(unused) -> None:
     assert ended.code == 0, ended
     for name in ("Python", "Git", "Postgres", "Envoy", "sandbox", "launcher", "agents", "models", "data", "disk", "sockets", "port"):
         assert f"  {name}" in ended.out
+    for name in ("code hosts", "vault", "webhooks", "objects", "retention", "quota"):
+        assert f"ok  {name}" in ended.out
     assert "Treadle can run here" in ended.out
     assert not unused.data_dir.exists()
 
@@ -133,6 +135,8 @@ async def test_doctor_beside_a_running_server_says_so(shared) -> None:
 async def test_doctor_tells_what_the_server_has_and_not_this_shell(home) -> None:
     nothing = {"ANTHROPIC_API_KEY": "", "OPENAI_API_KEY": "", "TREADLE_LAUNCHER": "docker"}
     keys = {"ANTHROPIC_API_KEY": "sk-ant-canary", "TREADLE_DEFAULT_PROVIDER": "replay", "TREADLE_EGRESS_HOSTS": "index.example.org"}
+    keys |= {"TREADLE_GITHUB_CLIENT_ID": "Iv1.abc", "TREADLE_GITHUB_WEBHOOK_SECRET": "canary", "TREADLE_RETENTION_DAYS": "30"}
+    keys |= {"TREADLE_STORAGE_TENANT_MIB": "7", "TREADLE_GIT_ALLOWED_PREFIXES": "https://git.example.org/"}
     async with home.started("up", "--listen", "127.0.0.1:0", **keys) as up:
         await up.says("Try, in another terminal")
         ended = await home.run("doctor", **nothing)
@@ -148,6 +152,11 @@ async def test_doctor_tells_what_the_server_has_and_not_this_shell(home) -> None
     assert "its Envoy answers at " in ended.out
     assert "this shell has one for openai: stop the server, and start it from here" in more.out
     assert "canary" not in ended.out + more.out
+    assert "all below https://git.example.org/,http://127.0.0.1:" in ended.out
+    assert "login in the browser for GitHub" in ended.out
+    assert "ok  webhooks   taken" in ended.out
+    assert "ok  retention  snapshots are kept 30 days" in ended.out
+    assert "ok  quota      a tenant's snapshots may take 7 MiB (TREADLE_STORAGE_TENANT_MIB); most take those of local: 0.0 MiB" in ended.out
     assert not (home.data_dir / "serving.json").exists()
     alone = await home.run("doctor", TREADLE_LISTEN="127.0.0.1:0", **nothing | {"TREADLE_LAUNCHER": "process"})
     assert "no credential in this shell" in alone.out
@@ -175,6 +184,14 @@ async def test_doctor_names_where_a_credential_is_from_and_never_the_credential(
         assert ended.code == 0, ended
         assert f"a session that names none gets claude: {variable} is set" in ended.out
         assert "canary" not in ended.out + ended.err
+
+
+async def test_doctor_asks_the_object_store(unused) -> None:
+    s3 = {"TREADLE_OBJECT_STORE": "s3", "TREADLE_S3_ENDPOINT": "127.0.0.1:1", "TREADLE_S3_SECURE": "false"}
+    ended = await unused.run("doctor", TREADLE_LISTEN="127.0.0.1:0", **s3)
+    assert ended.code == 0, ended
+    assert "!   objects    in the bucket treadle on 127.0.0.1:1: " in ended.out
+    assert "snapshots wait for it" in ended.out
 
 
 async def test_doctor_says_that_an_agent_is_not_there(unused) -> None:

@@ -17,6 +17,7 @@ from pathlib import Path
 
 import pytest
 from support.git_server import git
+from support.legacy_archives import SESSION, Old
 
 
 async def test_run_shows_the_work_and_pushes_it(shared, find_branch) -> None:
@@ -379,6 +380,11 @@ async def test_commands_on_the_database_find_that_of_a_running_up(shared, unused
     assert listed.out.startswith(made.out[:12])
     brought = await unused.run("legacy", "import", "--from", str(tmp_path), "--dry-run", "--data-dir", str(shared.data_dir))
     assert (brought.code, "0 archives; a dry run" in brought.err) == (0, True), brought
+    (tmp_path / SESSION).mkdir()
+    Old("T2", url=shared.sample_url).archive(tmp_path).rename(tmp_path / SESSION / "session.tar.gz")
+    options = ("--from", str(tmp_path), "--owner", "local", "--dry-run", "--data-dir", str(shared.data_dir))
+    served = await unused.run("legacy", "import", *options)
+    assert ("IMPORTED" in served.out, "NOT_ALLOWED" in served.out) == (True, False), served
     nowhere = await unused.run("key", "ada")
     assert (nowhere.code, "--data-dir" in nowhere.err, "TREADLE_DATABASE_SYSTEM_URL" in nowhere.err) == (2, True, True)
 
