@@ -174,6 +174,9 @@ class Reader(Answering):
 
 A = TypeVar("A", bound=Answering)
 
+_Made = tuple[Path, int, int]
+"""A mirror, and when it was made, by a file that nobody changes: a git has its packs mapped, and so answers from one that is gone."""
+
 
 class Processes(Generic[A]):
     """Those of all mirrors. As many are kept as are worth their memory: for some time, and the last used ones."""
@@ -186,7 +189,7 @@ class Processes(Generic[A]):
         self._places = asyncio.Semaphore(most)
         self._kept = most
         self._idle_seconds = idle_seconds
-        self._idle: list[tuple[Path, A]] = []
+        self._idle: list[tuple[_Made, A]] = []
         """The one that was used last is last."""
 
     @asynccontextmanager
@@ -195,13 +198,14 @@ class Processes(Generic[A]):
         async with asyncio.timeout(ANSWER_SECONDS):
             await self._places.acquire()
         try:
-            process = self._take(mirror) or await self._start(mirror)
+            made = _made(mirror)
+            process = self._take(made) or await self._start(mirror)
             try:
                 yield process
             except asyncio.IncompleteReadError:
                 raise _failed("git ended in the middle of an answer") from None
             finally:
-                await self._put_back(mirror, process)
+                await self._put_back(made, process)
         finally:
             self._places.release()
 
@@ -214,17 +218,15 @@ class Processes(Generic[A]):
         finally:
             await self._end_idle(float("inf"))
 
-    def _take(self, mirror: Path) -> A | None:
+    def _take(self, made: _Made) -> A | None:
         for index in range(len(self._idle) - 1, -1, -1):
-            if self._idle[index][0] == mirror:
+            if self._idle[index][0] == made:
                 process = self._idle.pop(index)[1]
                 if process.usable:
                     return process
         return None
 
     async def _start(self, mirror: Path) -> A:
-        if not await asyncio.to_thread(mirror.is_dir):
-            raise ObjectMissing("the repository")
         # It outlives whoever asks first, and so holds none of their locks.
         token = HELD_LOCKS.set(())
         try:
@@ -233,12 +235,12 @@ class Processes(Generic[A]):
             HELD_LOCKS.reset(token)
         return self._kind(process)
 
-    async def _put_back(self, mirror: Path, process: A) -> None:
+    async def _put_back(self, made: _Made, process: A) -> None:
         if not process.usable:
             await process.close()
             return
         process.idle_since = time.monotonic()
-        self._idle.append((mirror, process))
+        self._idle.append((made, process))
         if len(self._idle) > self._kept:
             await self._idle.pop(0)[1].close()
 
@@ -258,6 +260,14 @@ class Objects(Processes[Reader]):
     def reader(self, mirror: Path) -> AbstractAsyncContextManager[Reader]:
         """See `of`."""
         return self.of(mirror)
+
+
+def _made(mirror: Path) -> _Made:
+    try:
+        head = (mirror / "HEAD").stat()
+    except (FileNotFoundError, NotADirectoryError):
+        raise ObjectMissing("the repository") from None
+    return mirror, head.st_ino, head.st_mtime_ns
 
 
 def _answering() -> asyncio.Timeout:

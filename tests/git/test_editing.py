@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 from dataclasses import replace
 from pathlib import Path
 
@@ -282,3 +283,15 @@ async def test_a_workspace_takes_up_where_an_edit_left_off(world: World) -> None
     imported = await world.import_(workspace, start)
     assert imported.commit
     assert git(world.mirror, "diff", "--name-only", start, imported.commit) == "src/new.py"
+
+
+async def test_a_git_that_has_read_a_mirror_says_nothing_of_the_one_made_in_its_place(world: World) -> None:
+    base = await world.fetch()
+    git(world.mirror, "gc", "--quiet")  # a pack stays mapped
+    await _edit(world, base, Write("x", b"1"))
+    shutil.rmtree(world.mirror)
+    with pytest.raises(StateGone):
+        await _edit(world, base, Write("x", b"2"))
+    assert await world.fetch() == base
+    edited = await _edit(world, base, Write("x", b"2"))
+    assert git(world.mirror, "show", f"{edited.commit}:x") == "2"
