@@ -92,8 +92,12 @@ def _pieces(contents: Blobs, batch: _Batch, packer: _Packer) -> Iterator[bytes]:
     for path, node in batch:
         size = contents.size(node.id)
         if node.mode == LINK:
-            target = b"".join(contents.content(size))
-            ready += [packer.begin(path, stat.S_IFLNK | 0o777, 0, target[:_LINK_BYTES]), packer.end()]
+            target = b""
+            for chunk in contents.content(size):
+                target = (target + chunk)[:_LINK_BYTES]
+                if size > _PIECE:  # so many bytes are no link's
+                    yield b""
+            ready += [packer.begin(path, stat.S_IFLNK | 0o777, 0, target), packer.end()]
             continue
         ready.append(packer.begin(path, 0o755 if node.kind is Kind.EXECUTABLE else 0o644, size, b""))
         for chunk in contents.content(size):
