@@ -141,6 +141,16 @@ class GitRepositories:
             return frozenset()
         return frozenset(line.split()[0] for line in told.text.splitlines() if line.split()[1] == "commit")
 
+    async def complete(self, repository: Repository, commit: str, *, over: str) -> bool:
+        """Whether the mirror has all of it."""
+        try:
+            asked = commit_id(commit) + (f"\n^{commit_id(over)}" if over else "")
+            async with self.mirrors.used(repository, seconds=self.lock_seconds) as mirror:
+                await self.git.run("rev-list", "--objects", "--quiet", "--stdin", git_dir=mirror, stdin=asked.encode())
+        except (TimeoutError, GitFailed, OSError, ValueError):
+            return False
+        return True
+
     async def follows(self, repository: Repository, commit: str, *, of: str) -> bool:
         """Whether the mirror has both, and one stands on the other."""
         try:

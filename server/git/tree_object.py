@@ -7,7 +7,7 @@ from collections.abc import AsyncGenerator, Iterable, Sequence
 from dataclasses import dataclass
 
 from server.git.manifest import printable
-from server.git.objects import Reader
+from server.git.objects import ObjectMissing, Reader
 from server.git.refs import commit_id
 from server.kernel.errors import NotADirectory, PathNotFound, StateGone, TreeTooLarge
 from server.kernel.ports.trees import Entry, Kind
@@ -122,7 +122,11 @@ async def files(reader: Reader, tree: Node, prefix: bytes, *, after: bytes = b""
 
 
 async def entries(reader: Reader, found: Sequence[tuple[bytes, Node]]) -> list[Entry]:
-    """As callers see them, with sizes. Errors: GitFailed."""
+    """As callers see them, with sizes. Errors: ObjectMissing, GitFailed."""
     sized = [node.id for _, node in found if node.kind not in {Kind.DIRECTORY, Kind.SUBMODULE}]
-    sizes = {info.id: info.size for info in await reader.infos(sized) if info is not None}
+    sizes = {}
+    for identity, info in zip(sized, await reader.infos(sized), strict=True):
+        if info is None:
+            raise ObjectMissing(identity)
+        sizes[identity] = info.size
     return [Entry(printable(path), node.kind, sizes.get(node.id, 0), "" if node.mode == TREE else node.id) for path, node in found]

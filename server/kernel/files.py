@@ -82,8 +82,8 @@ _FRESH_SECONDS = 60.0
 _KEEP_SECONDS = 5.0
 """Edits come in bursts, and the git process that keeps one takes as long as it did; Git lets go of what nobody keeps after two weeks."""
 _REMEMBERED = 1024
-_ON_ITS_WAY_SECONDS, _LOOK_SECONDS = 3.0, 0.05
-_JUST_MADE = timedelta(seconds=10)
+_ON_ITS_WAY_SECONDS, _LOOK_SECONDS = 10.0, 0.05
+_JUST_MADE = timedelta(seconds=30)
 
 _VERBS = {"ADDED": "Create", "MODIFIED": "Edit", "DELETED": "Delete", "RENAMED": "Move"}
 _COMMIT = re.compile(r"[0-9a-f]{40}")
@@ -542,27 +542,34 @@ class Files:
         return commit
 
     async def _reading(self, state: State, call: Callable[[], Awaitable[T]]) -> T:
-        """The same, after the state was brought here if this server does not have it: another one may have made it."""
+        """The same, after the state was brought here if this server does not have it, or not all of it: another one may have made it."""
         try:
             return await call()
         except StateGone:
             if not state.session.head_commit:
                 self._tips.pop((state.repository, state.session.base_branch), None)
                 await self._tip(state.repository, state.session)
-            elif not await self._brought(state):
-                raise
-            return await call()
+                return await call()
+            await self._brought(state)
+        try:
+            return await call()  # also where there was nothing to bring: another one may just have brought it
+        except StateGone as error:
+            log.warning("state.incomplete", session_id=state.session.id, commit=state.commit, error=error.message)
+            await self._retrieval.complete(state.session, state.commit)
+        return await call()
 
-    async def _brought(self, state: State) -> bool:
+    async def _brought(self, state: State) -> None:
         """See Retrieval.ensure. What another server made a moment ago is on its way into the object store: it is waited for."""
         until = time.monotonic() + _ON_ITS_WAY_SECONDS
         arrived = False
         while True:
             try:
-                return await self._retrieval.ensure(state.session, state.commit)
+                await self._retrieval.ensure(state.session, state.commit)
             except SnapshotUnavailable:
                 if arrived or time.monotonic() > until:
                     raise
+            else:
+                return
             # Nothing on its way may also mean that it has come since it was looked for, so that it is there the next time.
             arrived = not await self._on_its_way(state)
             if not arrived:

@@ -50,6 +50,15 @@ class Retrieval:
             await self._restore(session.repository, session, commit)
         return True
 
+    async def complete(self, session: Session, commit: str) -> None:
+        """Bring back what the mirror has lost of a commit that it holds, and of those that it stands on, but for what is the remote's.
+        Errors: as for `ensure`."""
+        async with self._one_at_a_time.setdefault(session.id, asyncio.Lock()):
+            for snapshot in await self._history.chain(session.tenant_id, session.id, commit):
+                if not await self._repositories.complete(session.repository, snapshot.commit, over=snapshot.parent):
+                    await self._bring(session.repository, snapshot)
+                    log.info("snapshot.completed", session_id=session.id, number=snapshot.number)
+
     async def prove(self, session: Session, snapshot: Snapshot) -> None:
         """Read back what is stored of a snapshot, of which the mirror has everything: where it has not, the same would do. Errors: as
         for `ensure`."""

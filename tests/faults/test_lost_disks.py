@@ -84,6 +84,17 @@ async def unpushed(server: Any, client: Client, git_server: GitServer, data_dir:
     return commit
 
 
+def without(mirror: Path, blob: str) -> None:
+    """Take one object out of a mirror."""
+    packs = list(mirror.glob("objects/pack/*.pack"))
+    for pack in packs:
+        moved = pack.rename(mirror / pack.name)
+        pack.with_suffix(".idx").unlink()
+        git(mirror, "unpack-objects", "-q", stdin=moved.read_bytes())
+        moved.unlink()
+    (mirror / "objects" / blob[:2] / blob[2:]).unlink()
+
+
 def lose(data_dir: Path) -> None:
     shutil.rmtree(data_dir)
     data_dir.mkdir(mode=0o700)
@@ -107,6 +118,21 @@ async def test_the_next_turn_goes_on_from_what_was_never_pushed(settings: Settin
     bare = git_server.root / "acme/app.git"
     assert git(bare, "rev-parse", f"{end.commit}^") == head
     assert {"one.txt", "two.txt", "three.txt", "edit.txt"} <= set(git(bare, "ls-tree", "--name-only", end.commit).split())
+
+
+async def test_a_file_that_is_gone_from_the_mirror_is_brought_back_where_its_commit_is_still_there(
+    settings: Settings, git_server: GitServer
+) -> None:
+    async with in_process(settings) as (server, client):
+        head = await unpushed(server, client, git_server, settings.data_dir)
+        (mirror,) = (settings.data_dir / "mirrors").glob("*.git")
+        git(mirror, "repack", "-a", "-d", "-q")
+        for name, content in (("edit.txt", b"mine\n"), ("two.txt", b"two\n")):  # of the newest snapshot, and of the one before
+            without(mirror, git(mirror, "rev-parse", f"{head}:{name}"))
+            asked = ReadFileRequest(session_id=(await session_of(server)).id, path=name)
+            frames = FileServiceStub(client.channel).ReadFile(asked, metadata=client.metadata, timeout=60)
+            assert b"".join([frame.data async for frame in frames]) == content
+            git(mirror, "rev-list", "--objects", head)
 
 
 async def test_what_is_damaged_is_never_restored_and_the_turn_says_so(

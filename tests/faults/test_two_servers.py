@@ -94,6 +94,20 @@ async def test_what_is_edited_through_one_is_listed_read_and_edited_through_the_
     assert await a.read("mine.txt", at=str(taken.snapshot)) == await b.read("mine.txt", at=taken.commit) == b"b\n"
 
 
+async def test_many_who_read_through_the_other_at_once_all_find_it(both: tuple[Files, Files]) -> None:
+    """Some look when nothing is there yet, and when they look for what to bring, another has brought it."""
+    a, b = both
+    await b.paths()
+
+    async def read(after: float) -> bytes:
+        await asyncio.sleep(after)
+        return await b.read("mine.txt")
+
+    for n in range(12):
+        await a.write("mine.txt", f"{n}\n")
+        assert set(await asyncio.gather(*(read(0.02 * k) for k in range(20)))) == {f"{n}\n".encode()}
+
+
 async def test_a_live_workspace_is_shown_by_the_server_that_has_it(both: tuple[Files, Files], git_server: GitServer) -> None:
     a, b = both
     request = session_pb.ExecuteSessionRequest(session_id=a.session_id, prompt="go", provider="replay", model="wait.jsonl")

@@ -5,6 +5,7 @@ from __future__ import annotations
 import io
 import os
 import tarfile
+import tracemalloc
 import zipfile
 from collections.abc import AsyncGenerator
 from contextlib import aclosing
@@ -161,6 +162,42 @@ async def test_an_archive_of_what_is_not_all_here_fails(world: World) -> None:
     commit = git(world.mirror, "commit-tree", tree, "-m", "x")
     with pytest.raises(StateGone):
         await _all(await world.git.trees.archive(world.repository, commit, "", ArchiveFormat.ZIP))
+
+
+async def test_a_file_whose_content_is_not_here_is_not_an_empty_one(world: World) -> None:
+    commit = await _fetched(world, {"empty": ""})
+    assert await _all((await world.git.trees.read(world.repository, commit, "empty", **WHOLE)).chunks) == b""
+    tree = git(world.mirror, "mktree", "--missing", stdin=b"100644 blob %b\tx\n" % (b"1" * 40))
+    commit = git(world.mirror, "commit-tree", tree, "-m", "x")
+    trees = world.git.trees
+    for asked in (
+        trees.entry(world.repository, commit, "x"),
+        trees.read(world.repository, commit, "x", **WHOLE),
+        trees.listing(world.repository, commit, "", recursive=False, after="", limit=9),
+        trees.names(world.repository, commit, "x", path="", limit=9),
+    ):
+        with pytest.raises(StateGone):
+            await asked
+
+
+async def test_a_link_of_many_bytes_is_not_held(world: World) -> None:
+    """Its mode and its size are the remote's."""
+    large = world.tmp / "large"
+    with large.open("wb") as file:
+        file.truncate(64 * 1024 * 1024)
+    blob = git(world.remote, "hash-object", "-w", str(large))
+    tree = git(world.remote, "mktree", stdin=f"120000 blob {blob}\tlink\n100644 blob {blob}\tz\n".encode())
+    git(world.remote, "update-ref", "refs/heads/main", git(world.remote, "commit-tree", tree, "-m", "x"))
+    commit = await world.fetch()
+    tracemalloc.start()
+    try:
+        packed = await _all(await world.git.trees.archive(world.repository, commit, "", ArchiveFormat.TAR_GZ))
+        peak = tracemalloc.get_traced_memory()[1]
+    finally:
+        tracemalloc.stop()
+    assert peak < 16 * 1024 * 1024
+    with tarfile.open(fileobj=io.BytesIO(packed), mode="r:gz") as tar:
+        assert [(each.name, each.size, len(each.linkname)) for each in tar] == [("link", 0, 0), ("z", 64 * 1024 * 1024, 0)]
 
 
 async def test_names_that_lead_out_are_in_no_archive(world: World) -> None:

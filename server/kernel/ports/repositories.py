@@ -145,6 +145,11 @@ class Repositories(Protocol):
         """As `holds`, of many at once: those that the mirror has."""
         ...
 
+    async def complete(self, repository: Repository, commit: str, *, over: str) -> bool:
+        """Whether the mirror has all that this commit has over another ("" for nothing), contents of files as well. A mirror that cannot
+        be used has nothing."""
+        ...
+
     async def follows(self, repository: Repository, commit: str, *, of: str) -> bool:
         """Whether `commit` is `of`, or stands on it. A commit that the mirror does not have follows none, and none follows it.
         Errors: RepositoryUnreachable."""
