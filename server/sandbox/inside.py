@@ -21,6 +21,7 @@ _FORBIDDEN = [
     ("io_uring_setup", (425, 425), (0, None)),
     ("userfaultfd", (323, 282), (-1,)),
     ("keyctl", (250, 219), (-1,)),
+    ("ioctl(EXT4_IOC_MOVE_EXT)", (16, 29), (-1, 0xC028660F)),
 ]
 
 

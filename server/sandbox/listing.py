@@ -2,11 +2,13 @@
 
 Whoever gives a workspace away makes the list, after the last change of owner, and keeps it where no worker can write. A file's owner can
 set its size and its time of modification back, but neither its inode's number nor the time of its last change, which the kernel sets with
-every write, rename, link and change of mode. Each file is listed in its directory, so a directory that takes the place of another one
-brings other inodes. A directory is listed itself, too, with the names of those in it: while it looks as listed nothing has come into it
-or gone, and it need not be read, which costs half as much as to look at its files. As in git's index, what was changed in the last moments
-before it was looked at is left out: a change in the same tick of the clock would not show. So are times of whole seconds, which may be all
-that a file system has.
+every write, rename, link and change of mode: but for ioctls that exchange the blocks of two files. ext4's is refused to workers (calls.py).
+XFS has more than one (XFS_IOC_SWAPEXT, XFS_IOC_EXCHANGE_RANGE), so there is no list on it.
+
+Each file is listed in its directory, so a directory that takes the place of another one brings other inodes. A directory is listed itself,
+too, with the names of those in it: while it looks as listed nothing has come into it or gone, and it need not be read, which costs half as
+much as to look at its files. As in git's index, what was changed in the last moments before it was looked at is left out: a change in the
+same tick of the clock would not show. So are times of whole seconds, which may be all that a file system has.
 
 Not every file system sets that time when a page is written that a process had mapped and read before: tmpfs does not. So there is a list
 on those alone that do, and are known to; elsewhere every file is read. An overlay does as what it lies upon does, which it does not tell.
@@ -41,8 +43,8 @@ _STATUS = struct.Struct("=QQIqq")
 _FRAME = struct.Struct("=IIIII")
 _MAGIC = b"LISTING2"
 """A server and a worker may be of two versions: what the other one cannot read says nothing."""
-_TELLING = frozenset({b"ext4", b"xfs", b"btrfs"})
-"""Their page_mkwrite calls file_update_time()."""
+_TELLING = frozenset({b"ext4", b"btrfs"})
+"""Their page_mkwrite calls file_update_time(), and so does all else that a worker can call to change what is in a file."""
 _DIRECTORY = os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC
 
 

@@ -3,9 +3,11 @@ what it did is found; and what is said to be untouched is never anything but wha
 
 from __future__ import annotations
 
+import fcntl
 import mmap
 import os
 import shutil
+import struct
 import tempfile
 from pathlib import Path
 
@@ -229,6 +231,23 @@ def test_a_file_system_that_keeps_its_times_when_a_mapped_page_is_written_has_no
         assert (tree / "a/x").read_text() == "X of a, as long\n"
         assert listing.look([*os.scandir(tree / "a")]) == was
         assert beside(tree / "a").read_bytes() == b""
+
+
+def test_what_ext4_moves_from_file_to_file_changes_no_time(tmp_path: Path) -> None:
+    """Control: so a worker must not have that ioctl (server/sandbox/calls.py)."""
+    size, (mine, other) = 65536, (tmp_path / "mine", tmp_path / "other")
+    with mine.open("w+b") as listed, other.open("w+b") as donor:
+        for file, content in ((listed, b"1"), (donor, b"2")):
+            file.write(content * size)
+            file.flush()
+            os.fsync(file.fileno())
+            os.posix_fadvise(file.fileno(), 0, 0, os.POSIX_FADV_DONTNEED)
+        if listing._file_system(listed.fileno()) != b"ext4":
+            pytest.skip("not on ext4")
+        was = listing.look([*os.scandir(tmp_path)])
+        fcntl.ioctl(donor, 0xC028660F, struct.pack("=IIQQQQ", 0, listed.fileno(), 0, 0, size // 4096, 0))
+    assert mine.read_bytes() != b"1" * size
+    assert listing.look([*os.scandir(tmp_path)]) == was
 
 
 async def test_what_looks_untouched_is_not_read(world: World) -> None:

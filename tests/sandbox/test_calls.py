@@ -16,7 +16,11 @@ from server.sandbox.probe import Unavailable, probe
 MACHINES = {"x86_64": 0xC000003E, "aarch64": 0xC00000B7}
 ALLOW, KILL, EPERM, ENOSYS = "allow", "kill", 1, 38
 RESULTS = {0x7FFF0000: ALLOW, 0x80000000: KILL, 0x00050000 | EPERM: EPERM, 0x00050000 | ENOSYS: ENOSYS}
-TRIED = ((), (1,), (2,), (10,), (16,), (16, 0, 9), (40,), (38,), (17,), (0x10000000,), (0x1200011,), (0xFFFFFFFF,), (0x40000,), (8,))
+MOVED = 0xC028660F
+TRIED = (
+    (), (1,), (2,), (10,), (16,), (16, 0, 9), (40,), (38,), (17,), (0x10000000,), (0x1200011,), (0xFFFFFFFF,), (0x40000,), (8,),
+    (3, MOVED), (3, 0x5401),
+)  # fmt: skip
 
 
 def ran(program: bytes, machine: int, number: int, arguments: tuple[int, ...] = ()) -> object:
@@ -80,6 +84,15 @@ def test_what_is_refused(machine: str) -> None:
     assert ran(program, MACHINES[machine], max(at.values()) + 1) == ENOSYS
     assert ran(program, MACHINES[machine], 0x40000000 | at["socket"], (40,)) == ENOSYS
     assert ran(program, 0x40000003, at["read"]) == KILL
+
+
+@pytest.mark.parametrize("machine", MACHINES)
+def test_of_ioctls_one_is_refused_whatever_surrounds_its_number(machine: str) -> None:
+    number = dict(numbered(machine))["ioctl"]
+    program, tried = calls.program(machine), (*range(0x10000), MOVED, 1 << 32 | MOVED)
+    said = {each: ran(program, MACHINES[machine], number, (3, each)) for each in tried}
+    assert {each for each, result in said.items() if result != ALLOW} == {0x660F, MOVED, 1 << 32 | MOVED}
+    assert {*said.values()} == {ALLOW, EPERM}
 
 
 def test_every_refused_call_is_one() -> None:
