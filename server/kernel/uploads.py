@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import hashlib
 import time
+from collections import OrderedDict, deque
 from collections.abc import Awaitable, Callable
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
@@ -20,8 +21,8 @@ from server.kernel.ports.turn_store import TurnStore
 from server.kernel.scratch import scratch_directory
 
 SNAPSHOTS_PER_SWEEP = 20
-WAITING = 1000
-"""Fresh ones that wait in memory; more are found by the sweep."""
+WAITING, EACH = 1000, 100
+"""Fresh ones that wait in memory, of all sessions and of each; more are found by the sweep."""
 GIVEN_UP = timedelta(days=7)
 """So long after it was made, a snapshot that this server does not have is one that no server will ever store."""
 CALM_SECONDS, LATE_SECONDS = 0.1, 2.0
@@ -50,14 +51,19 @@ class Uploads:
         self._objects = objects
         self._scratch = scratch
         self._retry_seconds = retry_seconds
-        self._fresh: asyncio.Queue[tuple[float, Snapshot]] = asyncio.Queue(WAITING)
+        self._fresh: OrderedDict[str, deque[tuple[float, Snapshot]]] = OrderedDict()
+        """By session. Each has its turn with its oldest: a burst in one keeps no other waiting."""
+        self._some = asyncio.Event()
         self._added = 0.0
 
     def add(self, snapshot: Snapshot) -> None:
         """Store it soon; it is durable in the database already, as pending."""
         self._added = time.monotonic()
-        if not self._fresh.full():
-            self._fresh.put_nowait((self._added, snapshot))
+        mine = self._fresh.get(snapshot.session_id, deque())
+        if len(mine) < EACH and sum(map(len, self._fresh.values())) < WAITING:
+            mine.append((self._added, snapshot))
+            self._fresh[snapshot.session_id] = mine
+            self._some.set()
 
     async def run(self) -> None:
         """Until cancelled."""
@@ -67,10 +73,20 @@ class Uploads:
 
     async def _store_fresh(self) -> None:
         while True:
-            added, snapshot = await self._fresh.get()
+            added, snapshot = await self._next()
             while (wait := min(self._added + CALM_SECONDS, added + LATE_SECONDS) - time.monotonic()) > 0:  # noqa: ASYNC110 - it gets longer meanwhile
                 await asyncio.sleep(wait)
             await self._try(snapshot)
+
+    async def _next(self) -> tuple[float, Snapshot]:
+        while not self._fresh:
+            self._some.clear()
+            await self._some.wait()
+        session_id, mine = self._fresh.popitem(last=False)
+        oldest = mine.popleft()
+        if mine:
+            self._fresh[session_id] = mine
+        return oldest
 
     async def _sweep(self) -> None:
         """Each sweep goes on behind the last, so that one which can never be stored keeps no other waiting."""

@@ -370,3 +370,19 @@ async def test_files_of_somebody_else_do_not_exist(files: Calls, server: Any) ->
         with pytest.raises(grpc.aio.AioRpcError) as refused:
             await others.read("a.txt", method=method)
         assert error_info(refused.value)[1] == "SESSION_NOT_FOUND", method
+
+
+async def test_a_burst_of_edits_keeps_no_other_session_from_the_object_store(files: Calls, git_server: GitServer) -> None:
+    async def stored(session_id: str) -> list[bool]:
+        request = session_pb.ListSnapshotsRequest(session_id=session_id, page_size=100)
+        return [each.stored for each in (await files.client.call("ListSnapshots", request)).snapshots]
+
+    created = await files.client.call("CreateSession", session_pb.CreateSessionRequest(repository_url=f"{git_server.url}/acme/app.git"))
+    other = Calls(files.client, created.session.session_id)
+    for number in range(60):
+        await files.write("a.txt", f"{number}\n")
+    await other.write("a.txt", "mine\n")
+    async with asyncio.timeout(30):
+        while not all(await stored(other.session_id)):
+            await asyncio.sleep(0.01)
+    assert not all(await stored(files.session_id)), "the burst was stored first"
