@@ -859,7 +859,8 @@ WHERE tenant_id = $1 AND owner_id = $2 AND session_id = $3 AND (number = $4 OR (
 
 
 -- snapshot_chain --
--- From the newest snapshot of a commit (if it can be, one that is stored) back to the first, each standing on the one before.
+-- From the newest snapshot of a commit back to the first, each standing on the one before; of those of one commit, if it can be, one that
+-- is stored.
 WITH RECURSIVE chain AS (
   (SELECT * FROM snapshots
    WHERE tenant_id = $1 AND session_id = $2 AND commit = $3 AND state NOT IN ('EXPIRED', 'LOST') ORDER BY state = 'STORED' DESC, number DESC LIMIT 1)
@@ -867,7 +868,7 @@ WITH RECURSIVE chain AS (
   SELECT s.* FROM chain CROSS JOIN LATERAL (
     SELECT * FROM snapshots
     WHERE tenant_id = $1 AND session_id = $2 AND commit = chain.parent AND number < chain.number AND state NOT IN ('EXPIRED', 'LOST')
-    ORDER BY number DESC LIMIT 1
+    ORDER BY state = 'STORED' DESC, number DESC LIMIT 1
   ) AS s
 )
 SELECT * FROM chain ORDER BY number
@@ -1010,10 +1011,10 @@ DELETE FROM doomed_objects WHERE prefix = $1 AND NOT again
 
 
 -- snapshot_stored --
--- No row where the snapshot waits no more. A turn's own fields as well: servers of the version before look there for what is to be stored.
+-- No row where the snapshot waits no more; whoever gave it up did not know of the server that has it. A turn's own fields as well: servers of the version before look there for what is to be stored.
 WITH stored AS (
   UPDATE snapshots SET state = 'STORED', object_key = $4, sha256 = $5, size = $6
-  WHERE tenant_id = $1 AND session_id = $2 AND number = $3 AND state = 'PENDING'
+  WHERE tenant_id = $1 AND session_id = $2 AND number = $3 AND state IN ('PENDING', 'LOST')
   RETURNING tenant_id, kind, turn_id
 ), told AS (
   UPDATE turns t SET snapshot_state = 'STORED', snapshot_key = $4, snapshot_sha256 = $5, snapshot_size = $6

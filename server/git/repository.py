@@ -131,6 +131,15 @@ class GitRepositories:
         except (TimeoutError, GitFailed, OSError):
             return False
 
+    async def lacks(self, repository: Repository, commit: str) -> bool:
+        """Whether the mirror was asked, and does not have it."""
+        try:
+            async with self.mirrors.used(repository, seconds=self.lock_seconds) as mirror, self.objects.reader(mirror) as reader:
+                (found,) = await reader.infos([commit_id(commit)])
+        except (TimeoutError, GitFailed, OSError) as error:
+            raise RepositoryUnreachable(_trouble(error)) from error
+        return found is None
+
     async def held(self, repository: Repository, commits: Sequence[str]) -> frozenset[str]:
         """Which of them the mirror has."""
         try:

@@ -23,8 +23,9 @@ from server.kernel.scratch import scratch_directory
 SNAPSHOTS_PER_SWEEP = 20
 WAITING, EACH = 1000, 100
 """Fresh ones that wait in memory, of all sessions and of each; more are found by the sweep."""
-GIVEN_UP = timedelta(days=7)
-"""So long after it was made, a snapshot that this server does not have is one that no server will ever store."""
+GIVEN_UP = timedelta(days=30)
+"""So long after it was made, a snapshot that this server does not have is taken for one that no server will ever store. Until then the one
+that made it may come back, or get its way to the object store back."""
 CALM_SECONDS, LATE_SECONDS = 0.1, 2.0
 """What was made is durable, and whoever makes the next one waits for an answer: so it is stored once nobody has made any for a moment, or
 after some time in any case."""
@@ -119,7 +120,7 @@ class Uploads:
         if snapshot.created_at is None or snapshot.created_at > datetime.now(UTC) - GIVEN_UP:
             return False
         try:
-            if await self._repositories.holds(await self._repository(snapshot), snapshot.commit):
+            if not await self._repositories.lacks(await self._repository(snapshot), snapshot.commit):
                 return False
             await self._history.lost(snapshot)
         except KernelError as error:

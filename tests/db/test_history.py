@@ -17,6 +17,7 @@ from server.kernel.errors import HeadMoved, InvalidField, SessionNotFound, Snaps
 from server.kernel.event import Chunk
 from server.kernel.history import LogEnd, NewSnapshot, Snapshot, SnapshotKind
 from server.kernel.identity import Principal
+from server.kernel.ports.turn_store import Changes
 
 MIGRATION = (Path(versions.__path__[0]) / "0011_snapshots.sql").read_text()
 BEFORE = """
@@ -198,6 +199,18 @@ async def test_what_is_not_stored_yet_is_found_until_it_is(stores: Stores, alice
     assert [(each.stored, each.key, each.sha256, each.size) for each in stored] == [(True, "key-2", "5a", 7), (True, "key-1", "5a", 7)]
     turn = await stores.turns.request_interrupt(alice, session_id, "", reason="none")
     assert turn is None
+
+
+async def test_where_two_snapshots_are_of_one_commit_a_chain_takes_the_one_that_is_stored(stores: Stores, alice: Principal) -> None:
+    claimed = await start_turn(stores, alice)
+    checkpoint = NewSnapshot(SnapshotKind.CHECKPOINT, B, A, "work")
+    await stores.turns.commit(claimed.turn, expected_version=1, epoch=claimed.epoch, chunk=None, changes=Changes(checkpoint=checkpoint))
+    first = await stores.history.get(alice, claimed.session.id, number=1)
+    await stores.history.stored(first, key="key", sha256="5a", size=7)
+    await end_turn(stores, replace(claimed, turn=replace(claimed.turn, base_commit=A)), version=2, commit=B)
+    await edit(stores, alice, claimed.session.id, B, C)
+    for commit, numbers in ((B, [1]), (C, [1, 3])):
+        assert [each.number for each in await stores.history.chain(alice.tenant_id, claimed.session.id, commit)] == numbers
 
 
 async def test_a_turn_stores_its_own_until_it_has_ended(stores: Stores, alice: Principal) -> None:

@@ -262,7 +262,7 @@ async def test_what_only_a_gone_disk_had_is_given_up(
                 await read(client, session_id, "two.txt", newest.commit)
             assert error_info(refused.value)[1] == "SNAPSHOT_UNAVAILABLE", "nobody waits for what is not on its way"
             assert not (await history(client, session_id))[0].lost
-            await admin.execute(age, timedelta(days=8))
+            await admin.execute(age, timedelta(days=31))
             async with asyncio.timeout(20):
                 while not (await history(client, session_id))[0].lost:
                     await asyncio.sleep(0.05)

@@ -144,5 +144,5 @@ class HistoryStore(Protocol):
         ...
 
     async def lost(self, snapshot: Snapshot) -> None:
-        """Nobody will store it any more. Nothing happens to one that is stored."""
+        """Nobody is expected to store it any more; if somebody does after all, it is stored. Nothing happens to one that is stored."""
         ...

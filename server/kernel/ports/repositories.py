@@ -141,6 +141,10 @@ class Repositories(Protocol):
         """Whether the mirror has this commit, so that it can be pushed from here. A mirror that cannot be used has none."""
         ...
 
+    async def lacks(self, repository: Repository, commit: str) -> bool:
+        """Whether the mirror says that it does not have this commit. Errors: RepositoryUnreachable when it says nothing."""
+        ...
+
     async def held(self, repository: Repository, commits: Sequence[str]) -> frozenset[str]:
         """As `holds`, of many at once: those that the mirror has."""
         ...
