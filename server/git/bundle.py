@@ -47,7 +47,7 @@ async def take_bundle(git: Git, mirror: Path, bundle: Path, *, base: str, head: 
                 if file.read(len(header)) != header:
                     raise SnapshotDamaged(head, "its bundle is not the one of this commit")
                 await held.take_thin(file)
-            await held.release(head, base, kept=kept)
+            await held.release(head, base, kept=kept, beside=True)
     except GitFailed as error:
         raise SnapshotDamaged(head, error.reason) from error
 

@@ -60,9 +60,9 @@ class Quarantine:
         """Take a pack in that may build on the mirror's objects. Errors: GitFailed."""
         await self._git.run("index-pack", "--stdin", "--fix-thin", git_dir=self._mirror, stdin=pack, environment=self.environment)
 
-    async def release(self, commit: str, parent: str, *, kept: Iterable[bytes]) -> None:
-        """Move what `commit` has over `parent` ("" for nothing) into the mirror, as one pack that git's own checks have passed. Errors:
-        GitFailed.
+    async def release(self, commit: str, parent: str, *, kept: Iterable[bytes], beside: bool = False) -> None:
+        """Move what `commit` has over `parent` ("" for nothing) into the mirror, as one pack that git's own checks have passed. `beside`:
+        also where `parent` is no ancestor. Errors: GitFailed.
 
         `kept` are blobs that the new trees have at the same paths as the parent. A new tree brings git to judge them too, and one
         line of the remote's author that it does not like would refuse the work of every turn.
@@ -71,13 +71,14 @@ class Quarantine:
         with (self.directory / "release.pack").open("w+b") as pack:
             wanted = f"{commit}\n{f'^{parent}' if parent else ''}\n".encode()
             await self._git.run(
-                "pack-objects", "--revs", "--stdout", "--quiet", "--delta-base-offset",
+                "pack-objects", "--revs", "--stdout", "--quiet", "--delta-base-offset", *(("--thin", "--shallow") if beside else ()),
                 git_dir=self._mirror, stdin=wanted, stdout=pack, environment=self.environment,
             )  # fmt: skip
             pack.seek(0)
             # -C, because a comma or a space in a path would end the list's name.
             await self._git.run(
-                "-C", str(self.directory), "index-pack", "--stdin", f"--strict=skiplist={_KEPT}", git_dir=self._mirror, stdin=pack
+                "-C", str(self.directory), "index-pack", "--stdin", "--fix-thin", f"--strict=skiplist={_KEPT}",
+                git_dir=self._mirror, stdin=pack,
             )  # fmt: skip
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import random
 import shutil
+from itertools import pairwise
 from pathlib import Path
 
 import pytest
@@ -38,6 +39,10 @@ async def restore(world: World, bundle: Path, base: str, head: str) -> None:
 
 def lose(world: World) -> None:
     shutil.rmtree(world.mirror)
+
+
+def packed(world: World) -> int:
+    return sum(pack.stat().st_size for pack in (world.mirror / "objects/pack").iterdir())
 
 
 def session_head(world: World) -> str:
@@ -95,16 +100,24 @@ async def test_one_may_stand_on_a_commit_beside_it(world: World) -> None:
     with (workspace / "large.bin").open("ab") as large:
         large.write(b"a line\n")
     second = (await world.import_(workspace, base)).commit
+    (workspace / "small.txt").write_text("small\n")
+    third = (await world.import_(workspace, base)).commit
     assert first
     assert second
-    bundles = [await bundled(world, base, first), await bundled(world, first, second)]
-    assert bundles[1].stat().st_size < 4096
+    assert third
+    chain = list(pairwise([base, first, second, third]))
+    bundles = [await bundled(world, *each) for each in chain]
+    assert [bundle.stat().st_size < 4096 for bundle in bundles] == [False, True, True]
     lose(world)
-    assert await world.fetch(second) == base
-    await restore(world, bundles[0], base, first)
-    await restore(world, bundles[1], first, second)
-    assert git(world.mirror, "fsck", "--full", "--strict", first, second) == ""
-    assert git(world.mirror, "rev-parse", f"{second}^", f"{first}^").split() == [base, base]
+    assert await world.fetch(third) == base
+    taken = []
+    for bundle, (before, made) in zip(bundles, chain, strict=True):
+        had = packed(world)
+        await restore(world, bundle, before, made)
+        taken.append(packed(world) - had)
+    assert taken[2] < 4096, f"what only the second changed comes once: {taken}"
+    assert git(world.mirror, "fsck", "--full", "--strict", first, second, third) == ""
+    assert git(world.mirror, "rev-parse", f"{third}^", f"{second}^", f"{first}^").split() == [base, base, base]
 
 
 async def test_one_without_a_base_holds_all_that_is_needed(world: World) -> None:
