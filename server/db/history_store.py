@@ -208,11 +208,17 @@ class PostgresHistoryStore:
             row = await connection.fetchrow(SQL["newest_snapshot"], tenant_id, session_id)
         return None if row is None else snapshot_from(row)
 
-    async def checkpoint(self, turn: Turn, *, stored: bool = False) -> Snapshot | None:
+    async def checkpoint(self, turn: Turn) -> Snapshot | None:
         """See HistoryStore."""
         async with self._system.connection() as connection:
-            row = await connection.fetchrow(SQL["newest_checkpoint"], turn.tenant_id, turn.session_id, turn.id, stored)
+            row = await connection.fetchrow(SQL["newest_checkpoint"], turn.tenant_id, turn.session_id, turn.id)
         return None if row is None else snapshot_from(row)
+
+    async def stored_checkpoints(self, turn: Turn) -> Sequence[Snapshot]:
+        """See HistoryStore."""
+        async with self._system.connection() as connection:
+            rows = await connection.fetch(SQL["stored_checkpoints"], turn.tenant_id, turn.session_id, turn.id)
+        return [snapshot_from(row) for row in rows]
 
     async def pending(self, *, limit: int, after: Snapshot | None = None) -> Sequence[Snapshot]:
         """See HistoryStore."""

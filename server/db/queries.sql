@@ -754,8 +754,14 @@ ON CONFLICT (tenant_id, prefix) DO NOTHING
 
 -- newest_checkpoint --
 SELECT * FROM snapshots
-WHERE tenant_id = $1 AND session_id = $2 AND turn_id = $3 AND kind = 'CHECKPOINT' AND (state = 'STORED' OR NOT $4)
+WHERE tenant_id = $1 AND session_id = $2 AND turn_id = $3 AND kind = 'CHECKPOINT'
 ORDER BY number DESC LIMIT 1
+
+
+-- stored_checkpoints --
+SELECT * FROM snapshots
+WHERE tenant_id = $1 AND session_id = $2 AND turn_id = $3 AND kind = 'CHECKPOINT' AND state = 'STORED'
+ORDER BY number DESC
 
 
 -- forget_conversations --

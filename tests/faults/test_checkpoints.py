@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import io
 import shutil
 from collections.abc import AsyncIterator, Iterator
 from contextlib import aclosing
@@ -111,12 +112,17 @@ async def read(client: Client, session_id: str, path: str, *, at: str) -> bytes 
         return None
 
 
-async def not_stored(database: DatabaseUrls, session_id: str, number: int) -> None:
-    """As if the machine had been lost before the object store had it."""
+async def spoil(database: DatabaseUrls, s3: S3Server, bucket: str, session_id: str, number: int, trouble: str) -> None:
+    """A checkpoint is damaged in the object store, or its machine was lost before that had it."""
     admin = await asyncpg.connect(database.owner)
     try:
-        reset = "UPDATE snapshots SET state = 'PENDING', object_key = '' WHERE session_id = $1 AND number = $2"
-        assert await admin.execute(reset, session_id, number) == "UPDATE 1"
+        which = (session_id, number)
+        if trouble == "damaged":
+            key = await admin.fetchval("SELECT object_key FROM snapshots WHERE session_id = $1 AND number = $2", *which)
+            s3.client().put_object(bucket, key, io.BytesIO(b"damaged"), len(b"damaged"))
+        else:
+            reset = "UPDATE snapshots SET state = 'PENDING', object_key = '' WHERE session_id = $1 AND number = $2"
+            assert await admin.execute(reset, *which) == "UPDATE 1"
     finally:
         await admin.close()
 
@@ -189,16 +195,17 @@ async def test_what_a_lost_machine_had_done_is_published_up_to_its_last_checkpoi
         await first.stop()
 
 
-@pytest.mark.parametrize("newest_stored", [True, False])
+@pytest.mark.parametrize("trouble", ["", "pending", "damaged"])
 async def test_a_checkpoint_stores_what_came_after_the_one_before(
     kept_in: Any,
     database: DatabaseUrls,
     server_data_dir: Path,
     second_dir: Path,
     git_server: GitServer,
+    s3: S3Server,
     monkeypatch: pytest.MonkeyPatch,
     *,
-    newest_stored: bool,
+    trouble: str,
 ) -> None:
     monkeypatch.setattr(checkpoint, "PAUSES", 0)
     monkeypatch.setattr(checkpoint, "LONGEST_CHAIN", 2)
@@ -223,8 +230,8 @@ async def test_a_checkpoint_stores_what_came_after_the_one_before(
     assert [each.size < 4096 for each in made] == [False, True, False, True], [each.size for each in made]
     assert [each.number for each in found if not each.expired] == [4, 3], "nothing stands on the others"
     shutil.rmtree(server_data_dir)
-    if not newest_stored:
-        await not_stored(database, session_id, made.pop().number)
+    if trouble:
+        await spoil(database, s3, settings.s3_bucket, session_id, made.pop().number, trouble)
     async with in_process(kept_in(second_dir, import_retry_seconds=1)) as (_, client):
         end = (await events_of(client.resume(session_id)))[-1].turn_completed
         assert (end.code, end.commit, end.pushed) == (event_pb2.TURN_CODE_WORKER_LOST, made[-1].commit, True)

@@ -87,8 +87,12 @@ class HistoryStore(Protocol):
         """What the session's head is at, if a snapshot made it."""
         ...
 
-    async def checkpoint(self, turn: Turn, *, stored: bool = False) -> Snapshot | None:
-        """The newest checkpoint of a turn, if it has one; or of those that are `stored`."""
+    async def checkpoint(self, turn: Turn) -> Snapshot | None:
+        """The newest checkpoint of a turn, if it has one."""
+        ...
+
+    async def stored_checkpoints(self, turn: Turn) -> Sequence[Snapshot]:
+        """All that the object store has of a turn, newest first."""
         ...
 
     async def pending(self, *, limit: int, after: Snapshot | None = None) -> Sequence[Snapshot]:

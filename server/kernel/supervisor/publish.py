@@ -117,19 +117,23 @@ async def _import(drive: Drive) -> None:
 
 async def _last_checkpoint(drive: Drive, lost: WorkerLost) -> tuple[Imported, str]:
     """What there is of the work of a worker whose files are gone, and a sentence for its user."""
-    checkpoint = partial(drive.ports.history.checkpoint, drive.turn)
-    newest = await patiently(checkpoint)
+    newest = await patiently(partial(drive.ports.history.checkpoint, drive.turn))
     unless = ", unless that machine comes back: then it is published too" if await _is_elsewhere(drive) else ""
     if newest is None:
         return Imported(None, ""), f"{lost.message}; what it did is lost{unless}"
-    tried, why = [newest], ""
-    # It may have been on its way into the object store when its machine was lost.
-    if not newest.stored and (stored := await patiently(partial(checkpoint, stored=True))):
-        tried.append(stored)
-    for kept in tried:
-        if not (why := await _brought(drive, kept.commit, lost)):
+    stored = await patiently(partial(drive.ports.history.stored_checkpoints, drive.turn))
+    # The newest may have been on its way into the object store when its machine was lost. One that is damaged takes those with it that
+    # stand on it, and no other. An object store that is away is waited for once.
+    patience, why = drive.limits.import_retry_seconds, ""
+    until = time.monotonic() + patience
+    for kept in stored if newest.stored else [newest, *stored]:
+        refusal = await _brought(drive, kept.commit, lost, until=until)
+        if not refusal:
             told = f"{lost.message}; its work is kept up to {_named(kept)}; what it did after that is lost{unless}"
             return Imported(kept.commit, ""), told
+        if not kept.stored:
+            until = time.monotonic() + patience
+        why = why or refusal
     again = f"to go on from it later: treadle restore {drive.session.id} --at {newest.number}"
     return Imported(None, ""), f"{lost.message}; there is {_named(newest)} of its work, which cannot be had now: {why}; {again}"
 
@@ -138,15 +142,14 @@ def _named(checkpoint: Snapshot) -> str:
     return f"the checkpoint of {checkpoint.created_at:%H:%M:%S} UTC (snapshot {checkpoint.number})"
 
 
-async def _brought(drive: Drive, commit: str, lost: WorkerLost) -> str:
-    """Have a checkpoint's commit in the mirror, from the object store; why not, if that takes too long."""
-    deadline = time.monotonic() + drive.limits.import_retry_seconds
+async def _brought(drive: Drive, commit: str, lost: WorkerLost, *, until: float) -> str:
+    """Have a checkpoint's commit in the mirror, from the object store; why not, if that takes too long. It is tried once at least."""
     pause = _FIRST_PAUSE_SECONDS
     while True:
         try:
             await drive.ports.retrieval.ensure(drive.session, commit)
         except (SnapshotUnavailable, SnapshotDamaged) as error:
-            if isinstance(error, SnapshotDamaged) or time.monotonic() + pause > deadline:
+            if isinstance(error, SnapshotDamaged) or time.monotonic() + pause > until:
                 log.warning("checkpoint.not_brought", commit=commit, error=error.message, lost=lost.message)
                 return error.message
         except StoreUnavailable as error:
@@ -342,7 +345,7 @@ async def _have_commit(drive: Drive) -> None:
     try:
         made = await read_back(drive, await ports.launcher.left(drive.worker_id))
     except WorkerLost as error:  # then it was a checkpoint
-        await _brought(drive, turn.commit, error)
+        await _brought(drive, turn.commit, error, until=time.monotonic() + drive.limits.import_retry_seconds)
     except WorkspaceFailed as error:
         log.warning("commit.not_made_again", commit=turn.commit, error=error.message)
     else:
