@@ -14,6 +14,7 @@ from http import HTTPStatus
 from pathlib import Path
 from typing import BinaryIO
 
+import structlog
 import urllib3
 from minio import Minio
 from minio.error import S3Error
@@ -23,6 +24,8 @@ from server.kernel.errors import ObjectNotFound, ObjectStoreUnavailable
 from server.storage.reading import PIECE_BYTES, Stopped
 from server.storage.s3 import connected, s3_failures
 from server.storage.threads import Threads
+
+log = structlog.get_logger()
 
 _ABSENT = frozenset({"NoSuchKey", "NoSuchBucket"})
 _SIGNED_FOR = timedelta(hours=1)
@@ -53,6 +56,7 @@ class SharedBucket:
         self._http = http
         self._bucket = bucket
         self._threads = threads
+        self._probe = f"{_PROBE}{uuid.uuid4()}"
 
     async def list(self) -> Sequence[SeenObject]:
         """All of them, by key."""
@@ -74,8 +78,8 @@ class SharedBucket:
 
     async def ignored_condition(self) -> str:
         """The condition that the server does not heed, by trying: so `replace` would replace what it must not. Empty when it heeds all.
-        What it is tried with is gone afterwards."""
-        return await self._threads.run(lambda _: self._ignored_condition(f"{_PROBE}{uuid.uuid4()}"))
+        What it is tried with is one object of this process, which is gone afterwards where it may be removed."""
+        return await self._threads.run(lambda _: self._ignored_condition(self._probe))
 
     def _list(self, stop: threading.Event) -> Sequence[SeenObject]:
         found = []
@@ -142,14 +146,18 @@ class SharedBucket:
         def put(data: bytes, over: SeenObject | None) -> SeenObject | None:
             return self._put(key, io.BytesIO(data), len(data), over)
 
+        # Of one that an earlier try has left, too.
+        if (first := put(b"1", self._find(key))) is None:
+            raise ObjectStoreUnavailable(f"the object store takes no {key!r}", key=key)
         try:
-            if (first := put(b"1", None)) is None:
-                raise ObjectStoreUnavailable(f"the object store takes no {key!r}", key=key)
             if put(b"2", None) is not None:
                 return "If-None-Match"
             if put(b"3", first) is None:
                 raise ObjectStoreUnavailable(f"the object store takes no other {key!r}", key=key)
             return "If-Match" if put(b"4", first) is not None else ""
         finally:
-            with s3_failures(key):
-                self._client.remove_object(self._bucket, key)
+            try:
+                with s3_failures(key):
+                    self._client.remove_object(self._bucket, key)
+            except ObjectStoreUnavailable as error:
+                log.warning("legacy.probe_not_removed", key=key, error=error.message)

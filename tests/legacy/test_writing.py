@@ -7,7 +7,7 @@ import io
 import json
 import subprocess
 import uuid
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import AsyncIterator, Callable, Iterator
 from contextlib import asynccontextmanager, contextmanager
 from pathlib import Path
 from typing import Any
@@ -227,6 +227,30 @@ async def test_a_store_that_does_not_heed_conditions_stops_the_start(both: Move,
             assert names() == []
 
 
+async def test_a_store_that_takes_and_does_not_remove_is_tried_with_one_object(
+    both: Move, s3: S3Server, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("server.legacy.writing.EVERY_SECONDS", 0.05)
+    looked = asyncio.Event()
+
+    async def once(writer: Writer) -> None:
+        looked.set()
+
+    monkeypatch.setattr(Writer, "once", once)
+    with capture_logs() as logs:
+        # Signed for another method, it is refused.
+        async with changing(b"DELETE /", b"PUT /", s3.port) as port, open_git(both.settings) as repositories:
+            settings = both.settings.model_copy(update={"s3_endpoint": f"127.0.0.1:{port}"})
+            async with open_writer(settings, both.stores.legacy, repositories, tmp_path), asyncio.timeout(30):
+                await looked.wait()
+            async with open_shared(settings, settings.legacy_bucket) as bucket:
+                await bucket.ignored_condition()
+                assert await bucket.ignored_condition() == ""
+    left = list(s3.client().list_objects(both.settings.legacy_bucket, recursive=True))
+    assert len(left) == 2, "one of each"
+    assert "legacy.probe_not_removed" in [line["event"] for line in logs]
+
+
 async def test_a_store_that_is_down_at_the_start_is_tried_before_anything_is_written(
     both: Move, s3: S3Server, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -245,23 +269,36 @@ async def test_a_store_that_is_down_at_the_start_is_tried_before_anything_is_wri
 @asynccontextmanager
 async def dropping(header: str, port: int) -> AsyncIterator[int]:
     """The port of an object store that knows nothing of this header: a real one, behind something that calls it by another name."""
-    tasks: set[asyncio.Task[None]] = set()
+    name = f"\r\n{header}:".encode()
+    async with changing(name, name.replace(b"If", b"No"), port) as changed:
+        yield changed
 
-    async def passed(source: asyncio.StreamReader, target: asyncio.StreamWriter, old: bytes = b"", new: bytes = b"") -> None:
+
+@asynccontextmanager
+async def changing(old: bytes, new: bytes, port: int) -> AsyncIterator[int]:
+    """The port of something that passes on what it is asked, with that changed."""
+    tasks: set[asyncio.Task[None]] = set()
+    writers: list[asyncio.StreamWriter] = []
+
+    async def passed(source: asyncio.StreamReader, target: asyncio.StreamWriter, change: Callable[[bytes], bytes] = bytes) -> None:
         while data := await source.read(65536):
-            target.write(data.replace(old, new) if old else data)
+            target.write(change(data))
         target.close()
 
     async def accept(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         there, back = await asyncio.open_connection("127.0.0.1", port)
-        name = f"\r\n{header}:".encode()
-        tasks.update(map(asyncio.create_task, (passed(reader, back, name, name.replace(b"If", b"No")), passed(there, writer))))
+        writers.extend((writer, back))
+        asked = passed(reader, back, lambda data: data.replace(old, new))
+        tasks.update(map(asyncio.create_task, (asked, passed(there, writer))))
 
     async with await asyncio.start_server(accept, "127.0.0.1", 0) as server:
         yield server.sockets[0].getsockname()[1]
     for task in tasks:
         task.cancel()
     await asyncio.gather(*tasks, return_exceptions=True)
+    for each in writers:
+        each.close()
+    await asyncio.gather(*(each.wait_closed() for each in writers), return_exceptions=True)
 
 
 @contextmanager
