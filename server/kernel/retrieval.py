@@ -40,15 +40,13 @@ class Retrieval:
         self._scratch = scratch
         self._one_at_a_time: WeakValueDictionary[str, asyncio.Lock] = WeakValueDictionary()
 
-    async def ensure(self, session: Session, commit: str) -> bool:
-        """Have a commit of the session, or one that it stands on, in its mirror; False when there is nothing to do. What stands in the way
-        leaves the mirror and the stored copies as they are. Errors: SnapshotUnavailable when trying again may help, SnapshotDamaged when
-        not; StoreUnavailable."""
+    async def ensure(self, session: Session, commit: str) -> None:
+        """Have a commit of the session, or one that it stands on, in its mirror. What stands in the way leaves the mirror and the stored
+        copies as they are. Errors: SnapshotUnavailable when trying again may help, SnapshotDamaged when not; StoreUnavailable."""
         if not commit or await self._repositories.holds(session.repository, commit):
-            return False
+            return
         async with self._one_at_a_time.setdefault(session.id, asyncio.Lock()):
             await self._restore(session.repository, session, commit)
-        return True
 
     async def complete(self, session: Session, commit: str) -> None:
         """Bring back what the mirror has lost of a commit that it holds, and of those that it stands on, but for what is the remote's.

@@ -22,6 +22,8 @@ from server.embedded.postgres_home import DatabaseUrls
 from server.identity.local_user import TENANT, USER
 from server.kernel.history import NewSnapshot, SnapshotKind
 from server.kernel.identity import Principal
+from server.kernel.retrieval import Retrieval
+from server.kernel.session import Session
 from treadle.file.v1.file_service_pb2 import ReadFileRequest
 from treadle.file.v1.file_service_pb2_grpc import FileServiceStub
 from treadle.session.v1 import event_pb2
@@ -118,6 +120,24 @@ async def test_the_next_turn_goes_on_from_what_was_never_pushed(settings: Settin
     bare = git_server.root / "acme/app.git"
     assert git(bare, "rev-parse", f"{end.commit}^") == head
     assert {"one.txt", "two.txt", "three.txt", "edit.txt"} <= set(git(bare, "ls-tree", "--name-only", end.commit).split())
+
+
+async def test_a_turn_goes_on_from_what_a_reader_has_brought_back_a_moment_before(
+    settings: Settings, git_server: GitServer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    ensure = Retrieval.ensure
+
+    async def second(self: Retrieval, session: Session, commit: str) -> Any:
+        await ensure(self, session, commit)
+        return await ensure(self, session, commit)
+
+    async with in_process(settings) as (server, client):
+        head = await unpushed(server, client, git_server, settings.data_dir)
+    lose(settings.data_dir)
+    monkeypatch.setattr(Retrieval, "ensure", second)
+    async with in_process(settings) as (server, client):
+        end = await run(client, git_server, "three", (await session_of(server)).id)
+    assert git(git_server.root / "acme/app.git", "rev-parse", f"{end.commit}^") == head
 
 
 async def test_a_file_that_is_gone_from_the_mirror_is_brought_back_where_its_commit_is_still_there(

@@ -120,8 +120,9 @@ async def _fetch(drive: Drive) -> None:
     with drive.passing("fetch"):
         commit = await patiently(fetch)
         # What is neither on the remote nor on this server's disk is in the object store.
-        if commit != session.head_commit and await patiently(restored):
-            commit = await patiently(fetch)
+        if session.head_commit and commit != session.head_commit:
+            await patiently(restored)
+            commit = await patiently(fetch)  # also where there was nothing to restore: a reader may have brought it since
         merged = await _merged(drive, commit)
     told = partial(drive.ports.codec.git_updated, repository=session.repository_url, branch=session.branch, base_branch=session.base_branch)
     cloned = told("CLONED", sha=commit)
