@@ -56,7 +56,7 @@ class SessionService:
 
     async def get_session(self, principal: Principal, request: pb.GetSessionRequest, _: Context) -> pb.GetSessionResponse:
         """Read one session."""
-        return pb.GetSessionResponse(session=convert.session(await self._sessions.get(principal, request.session_id)))
+        return pb.GetSessionResponse(session=convert.session(await self._sessions.get(principal, request.session_id, sized=True)))
 
     async def list_sessions(self, principal: Principal, request: pb.ListSessionsRequest, _: Context) -> pb.ListSessionsResponse:
         """Read a page of sessions."""

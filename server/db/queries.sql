@@ -140,11 +140,13 @@ SELECT id, request_digest FROM sessions WHERE tenant_id = $1 AND owner_id = $2 A
 
 
 -- get_session --
+-- What it takes is summed up where it is asked for ($4): all that is done to a session reads it, and some have thousands of snapshots.
 SELECT s.*, h.next_seq, h.epoch, t.id AS active_turn_id, CASE WHEN t.queued AND t.state = 'QUEUED' THEN t.told_ahead END AS ahead, t.told_reason,
        ARRAY(SELECT r.id FROM requests r WHERE r.session_id = s.id AND r.outcome IS NULL ORDER BY r.seq) AS open_requests,
        (SELECT count(*) FROM inputs i WHERE i.session_id = s.id AND i.state IN ('QUEUED', 'OFFERED') AND i.delivery <> 'INTERRUPT')
          AS waiting_inputs,
-       (SELECT coalesce(sum(n.size), 0)::bigint FROM snapshots n WHERE n.tenant_id = s.tenant_id AND n.session_id = s.id) AS stored_bytes
+       CASE WHEN $4::bool THEN (SELECT coalesce(sum(n.size), 0)::bigint FROM snapshots n WHERE n.tenant_id = s.tenant_id AND n.session_id = s.id) END
+         AS stored_bytes
 FROM sessions s
 JOIN session_heads h ON h.tenant_id = s.tenant_id AND h.session_id = s.id
 LEFT JOIN turns t ON t.tenant_id = s.tenant_id AND t.session_id = s.id AND t.active

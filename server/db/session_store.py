@@ -40,10 +40,10 @@ class PostgresSessionStore:
             except SessionNotFound:
                 return None
 
-    async def get(self, principal: Principal, session_id: str) -> Session:
+    async def get(self, principal: Principal, session_id: str, *, sized: bool = False) -> Session:
         """See SessionStore."""
         async with self._app.tenant(principal.tenant_id) as connection:
-            return await load_session(connection, principal, session_id)
+            return await load_session(connection, principal, session_id, sized=sized)
 
     async def list(self, principal: Principal, *, page_size: int, page_token: str) -> SessionPage:
         """See SessionStore."""
@@ -103,10 +103,10 @@ async def insert_session(
     return made is not None
 
 
-async def load_session(connection: asyncpg.Connection, principal: Principal, session_id: str) -> Session:
+async def load_session(connection: asyncpg.Connection, principal: Principal, session_id: str, *, sized: bool = False) -> Session:
     """Errors: SessionNotFound, also for what belongs to somebody else."""
     uuid = parse_uuid(session_id)
-    row = uuid and await connection.fetchrow(SQL["get_session"], principal.tenant_id, principal.user_id, uuid)
+    row = uuid and await connection.fetchrow(SQL["get_session"], principal.tenant_id, principal.user_id, uuid, sized)
     if not row:
         raise SessionNotFound(session_id)
     return session_from(row)

@@ -63,7 +63,7 @@ class Session:
     waiting_inputs: int = 0
     """Inputs in the queue, without those that interrupt."""
     stored_bytes: int = 0
-    """What its snapshots take in the object store."""
+    """What its snapshots take in the object store; 0 where it was not asked for."""
     told_place: tuple[int, str] | None = None
     """(`ahead`, reason), as the log of a turn that waits for a place told last (server/kernel/ports/turn_queue.py)."""
     created_at: datetime | None = None

@@ -97,9 +97,9 @@ class Sessions:
         session = NewSession(new_id(), url, base, request.branch, request.title, request.labels, hosts)
         return await self._store.create(principal, session, request_id=request.request_id, request_digest=request.digest)
 
-    async def get(self, principal: Principal, session_id: str) -> Session:
-        """Errors: SessionNotFound."""
-        return await self._store.get(principal, session_id)
+    async def get(self, principal: Principal, session_id: str, *, sized: bool = False) -> Session:
+        """See SessionStore. Errors: SessionNotFound."""
+        return await self._store.get(principal, session_id, sized=sized)
 
     async def list(self, principal: Principal, *, page_size: int, page_token: str) -> SessionPage:
         """Errors: InvalidField."""

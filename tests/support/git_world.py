@@ -7,7 +7,7 @@ import os
 import stat
 import time
 from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, suppress
 from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
 from pathlib import Path
@@ -102,10 +102,11 @@ def give_to_agent(tree: Path) -> None:
     for folder, folders, files in os.walk(tree):
         for name in ["", *folders, *files]:
             path = Path(folder, name)
-            status = path.lstat()
-            # What is the agent's already shall look as it did.
-            if not stat.S_ISSOCK(status.st_mode) and status.st_uid != SANDBOX_ID:
-                os.chown(path, SANDBOX_ID, SANDBOX_ID, follow_symlinks=False)
+            with suppress(FileNotFoundError):  # where somebody writes on meanwhile
+                status = path.lstat()
+                # What is the agent's already shall look as it did.
+                if not stat.S_ISSOCK(status.st_mode) and status.st_uid != SANDBOX_ID:
+                    os.chown(path, SANDBOX_ID, SANDBOX_ID, follow_symlinks=False)
 
 
 def list_workspace(workspace: Path) -> None:

@@ -25,8 +25,9 @@ class SessionStore(Protocol):
         repository again. Errors: RequestIdReused when the digest differs."""
         ...
 
-    async def get(self, principal: Principal, session_id: str) -> Session:
-        """Errors: SessionNotFound (also for ids that are no UUID)."""
+    async def get(self, principal: Principal, session_id: str, *, sized: bool = False) -> Session:
+        """With `stored_bytes` only if `sized`: it takes longer the more snapshots there are. Errors: SessionNotFound (also for ids that are
+        no UUID)."""
         ...
 
     async def list(self, principal: Principal, *, page_size: int, page_token: str) -> SessionPage:
