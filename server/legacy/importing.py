@@ -104,12 +104,13 @@ class Importer:
             raise PassedOver(Reason.DELETED, "it was imported, and the session was deleted since")
         if agreed and agreed.version == entry.version:
             return replace(outcome, status=Status.UNCHANGED, sha256=agreed.sha256, commit=agreed.commit)
-        async with self._downloaded(entry) as (archive, sha256):
+        async with self._downloaded(entry) as (archive, sha256, version):
+            entry = replace(entry, version=version)  # of what came, which may be newer than the list
             outcome = replace(outcome, sha256=sha256)
             known = {**intended, **({agreed.sha256: agreed.commit} if agreed else {})}
             if commit := known.get(sha256):  # a copy of it, or it was written anew; or by a server that could not say so
                 owner = Principal(standing.tenant_id, standing.owner_id, "", "")
-                await self._agree(owner, entry, Agreed(entry.version, sha256, commit))
+                await self._agree(owner, entry, Agreed(version, sha256, commit), over=agreed)
                 return replace(outcome, status=Status.UNCHANGED, commit=commit)
             plan = await self._survey.plan(entry, standing, archive, sha256)
             outcome = replace(
@@ -164,7 +165,7 @@ class Importer:
             await target.records.remember(plan.owner, plan.session_id, remembered, head=head)
         await target.trees.keep(plan.repository, plan.session_id, commit)
         await target.repositories.forget(plan.repository, session_id=staging)
-        await self._agree(plan.owner, plan.entry, Agreed(plan.entry.version, plan.sha256, commit))
+        await self._agree(plan.owner, plan.entry, Agreed(plan.entry.version, plan.sha256, commit), over=plan.standing.agreed)
         return replace(
             outcome,
             status=Status.IMPORTED if moved else Status.UNCHANGED,
@@ -224,20 +225,22 @@ class Importer:
             )
         return told
 
-    async def _agree(self, owner: Principal, entry: Entry, agreed: Agreed) -> None:
+    async def _agree(self, owner: Principal, entry: Entry, agreed: Agreed, *, over: Agreed | None) -> None:
+        """Unless a server has agreed about something since: then the next import sees what there is."""
         if not self._dry_run:
-            await self._target.records.agree(owner, session_id_of(entry.key), entry.key, agreed)
+            before = over.version if over else ""
+            await self._target.records.agree(owner, session_id_of(entry.key), entry.key, agreed, over=before)
 
     @asynccontextmanager
-    async def _downloaded(self, entry: Entry) -> AsyncIterator[tuple[BinaryIO, str]]:
+    async def _downloaded(self, entry: Entry) -> AsyncIterator[tuple[BinaryIO, str, str]]:
         """A file without a name, which nothing can leave behind. Errors: PassedOver."""
         with tempfile.TemporaryFile(dir=self._scratch) as archive:
             try:
-                sha256 = await self._source.download(entry.key, archive, max_bytes=self._reader.limits.archive_bytes)
+                sha256, version = await self._source.download(entry.key, archive, max_bytes=self._reader.limits.archive_bytes)
             except (ObjectNotFound, ObjectStoreUnavailable) as error:
                 raise PassedOver(Reason.UNREACHABLE, error.message) from error
             archive.seek(0)
-            yield archive, sha256
+            yield archive, sha256, version
 
 
 def _reason(error: KernelError) -> Reason:

@@ -33,8 +33,8 @@ class Source(Protocol):
         """All archives, by key."""
         ...
 
-    async def download(self, key: str, into: BinaryIO, *, max_bytes: int) -> str:
-        """Write one to a file, and a little more than `max_bytes` at most; its SHA-256."""
+    async def download(self, key: str, into: BinaryIO, *, max_bytes: int) -> tuple[str, str]:
+        """Write one to a file, and a little more than `max_bytes` at most; its SHA-256, and the version that came."""
         ...
 
 
@@ -49,7 +49,7 @@ class BucketSource:
         found = [(seen.key.rpartition("/"), seen) for seen in await self._bucket.list()]
         return [Entry(key, seen.version, seen.size) for (key, _, name), seen in found if name == NAME and key and "/" not in key]
 
-    async def download(self, key: str, into: BinaryIO, *, max_bytes: int) -> str:
+    async def download(self, key: str, into: BinaryIO, *, max_bytes: int) -> tuple[str, str]:
         """See Source."""
         return await self._bucket.download(f"{key}/{NAME}", into, max_bytes=max_bytes)
 
@@ -64,7 +64,7 @@ class DirectorySource:
         """See Source."""
         return await asyncio.to_thread(self._entries)
 
-    async def download(self, key: str, into: BinaryIO, *, max_bytes: int) -> str:
+    async def download(self, key: str, into: BinaryIO, *, max_bytes: int) -> tuple[str, str]:
         """See Source."""
         return await asyncio.to_thread(self._copy, key, into, max_bytes)
 
@@ -75,15 +75,16 @@ class DirectorySource:
                 archive = folder / NAME
                 if archive.is_file():
                     status = archive.stat()
-                    found.append(Entry(folder.name, f"{status.st_size}-{status.st_mtime_ns}", status.st_size))
+                    found.append(Entry(folder.name, _version(status), status.st_size))
         except OSError as error:
             raise ObjectStoreUnavailable(f"the directory cannot be read: {error}") from error
         return found
 
-    def _copy(self, key: str, into: BinaryIO, max_bytes: int) -> str:
+    def _copy(self, key: str, into: BinaryIO, max_bytes: int) -> tuple[str, str]:
         digest = hashlib.sha256()
         try:
             with (self._root / key / NAME).open("rb") as file:
+                version = _version(os.fstat(file.fileno()))
                 while (piece := file.read(_PIECE)) and file.tell() <= max_bytes + _PIECE:
                     into.write(piece)
                     digest.update(piece)
@@ -91,4 +92,8 @@ class DirectorySource:
             raise ObjectNotFound(key) from error
         except OSError as error:
             raise ObjectStoreUnavailable(f"the archive cannot be read: {os.strerror(error.errno or 0)}") from error
-        return digest.hexdigest()
+        return digest.hexdigest(), version
+
+
+def _version(status: os.stat_result) -> str:
+    return f"{status.st_size}-{status.st_mtime_ns}"

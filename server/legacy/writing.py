@@ -157,9 +157,9 @@ class Writer:
         if (session.session_id, there.version) in self._theirs or not (intended := await self._records.intents(session.session_id)):
             return None
         with tempfile.TemporaryFile(dir=self._scratch) as archive:
-            sha256 = await self._bucket.download(there.key, archive, max_bytes=there.size)
+            sha256, version = await self._bucket.download(there.key, archive, max_bytes=there.size)
         if sha256 in intended:
-            return Agreed(there.version, sha256, intended[sha256])
+            return Agreed(version, sha256, intended[sha256])
         self._theirs.add((session.session_id, there.version))
         return None
 

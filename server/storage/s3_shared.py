@@ -66,9 +66,9 @@ class SharedBucket:
         """What is there now."""
         return await self._threads.run(lambda _: self._find(key))
 
-    async def download(self, key: str, into: BinaryIO, *, max_bytes: int) -> str:
-        """Write an object to a file; the SHA-256 of what came. It ends behind the first piece with which it is too large. Errors:
-        ObjectNotFound."""
+    async def download(self, key: str, into: BinaryIO, *, max_bytes: int) -> tuple[str, str]:
+        """Write an object to a file; the SHA-256 of what came, and its version. It ends behind the first piece with which it is too large.
+        Errors: ObjectNotFound."""
         return await self._threads.run(lambda stop: self._download(key, into, max_bytes, stop))
 
     async def replace(self, key: str, source: Path, *, over: SeenObject | None) -> SeenObject | None:
@@ -100,7 +100,7 @@ class SharedBucket:
                 raise
         return SeenObject(key, (entry.etag or "").strip('"'), entry.size or 0)
 
-    def _download(self, key: str, into: BinaryIO, max_bytes: int, stop: threading.Event) -> str:
+    def _download(self, key: str, into: BinaryIO, max_bytes: int, stop: threading.Event) -> tuple[str, str]:
         digest, taken = hashlib.sha256(), 0
         with s3_failures(key):
             try:
@@ -121,7 +121,7 @@ class SharedBucket:
             finally:
                 response.close()
                 response.release_conn()
-        return digest.hexdigest()
+        return digest.hexdigest(), response.headers.get("etag", "").strip('"')
 
     def _replace(self, key: str, source: Path, over: SeenObject | None) -> SeenObject | None:
         with source.open("rb") as file:

@@ -22,7 +22,7 @@ from support.hostile_archives import CORPUS
 from support.legacy_archives import CONVERSATION, FILES, LAYOUTS, SESSION, TOKEN, Old
 from support.treadle import in_process, pushed_files, recording
 
-from server.db.legacy_store import PostgresLegacyStore
+from server.db.legacy_store import Agreed, PostgresLegacyStore
 from server.db.transcripts import Packed, unpack
 from server.git.refs import session_ref
 from server.git.repository import GitRepositories
@@ -31,6 +31,7 @@ from server.identity.vault import open_vault
 from server.kernel.errors import StoreUnavailable
 from server.kernel.history import SnapshotKind
 from server.legacy.report import Outcome, Report, Status
+from server.legacy.source import DirectorySource
 from treadle.session.v1 import session_service_pb2 as pb
 
 BRANCH = "webedt/make-it-so-3c4d5e6f"
@@ -134,6 +135,35 @@ async def test_the_same_import_again_does_nothing_and_a_changed_archive_comes_on
     assert git(mirror(move), "rev-parse", f"{second['commit']}^") == first["commit"]
     history = (await move.stores.history.list(OWNER, SESSION, page_size=10, page_token="")).snapshots
     assert [each.commit for each in history] == [second["commit"], first["commit"]]
+
+
+async def test_what_is_written_after_the_list_was_made_is_what_is_agreed_about(move: Move, monkeypatch: pytest.MonkeyPatch) -> None:
+    archive = move.put(Old("T2", url=move.url))
+    commit = (await move.bring())[SESSION]["commit"]
+    os.utime(archive, (1, 1))
+    listed, downloaded = DirectorySource.entries, DirectorySource.download
+
+    async def entries(source: DirectorySource) -> Any:
+        found = await listed(source)
+        os.utime(archive, (2, 2))
+        return found
+
+    monkeypatch.setattr(DirectorySource, "entries", entries)
+    await move.bring()
+    agreed = (await move.stores.legacy.standing(SESSION)).agreed
+    assert agreed is not None
+    assert agreed.version.endswith("-2000000000")
+    os.utime(archive, (3, 3))
+    theirs = Agreed("a server's", "0" * 64, commit)
+
+    async def download(*of: Any, **how: Any) -> Any:
+        came = await downloaded(*of, **how)
+        assert await move.stores.legacy.agree(OWNER, SESSION, SESSION, theirs, over=agreed.version)
+        return came
+
+    monkeypatch.setattr(DirectorySource, "download", download)
+    await move.bring()
+    assert (await move.stores.legacy.standing(SESSION)).agreed == theirs, "who comes late sets nothing back"
 
 
 async def test_an_archive_that_both_systems_went_on_from_is_left_alone(move: Move) -> None:
