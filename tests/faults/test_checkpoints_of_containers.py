@@ -10,6 +10,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import asyncpg
 import grpc
 import pytest
 from support.containers import containers_of, no_containers_left, spawner_process, spawner_settings
@@ -19,14 +20,16 @@ from support.log_checker import check_log
 from support.postgres import open_directory, relayed
 from support.requirements import require
 from support.seaweedfs import S3Server
-from support.treadle import Client, Killable, connected, events_of, in_process, recording, settings_for
+from support.treadle import Client, Killable, connected, error_info, events_of, in_process, recording, settings_for
 
 from server.config import Settings
 from server.embedded.postgres_home import DatabaseUrls
 from server.spawner.settings import SpawnerSettings
+from treadle.file.v1.file_service_pb2 import ReadFileRequest
+from treadle.file.v1.file_service_pb2_grpc import FileServiceStub
 from treadle.session.v1 import event_pb2
 from treadle.session.v1 import session_service_pb2 as pb
-from treadle.session.v1.snapshot_pb2 import SNAPSHOT_KIND_CHECKPOINT, Snapshot
+from treadle.session.v1.snapshot_pb2 import SNAPSHOT_KIND_CHECKPOINT
 
 pytestmark = pytest.mark.timeout(300)
 
@@ -90,25 +93,46 @@ def machine(database: DatabaseUrls, git_server: GitServer, s3: S3Server, tmp_pat
     return made
 
 
-async def kept(client: Client, url: str) -> tuple[list[event_pb2.Event], Snapshot]:
-    """A turn up to a stored checkpoint of all its work."""
-    seen: list[event_pb2.Event] = []
+async def worked(client: Client, url: str) -> str:
+    """A session whose turn has done all its work, and a stored checkpoint has it: its loops go on, and with them checkpoints."""
     stream = client.execute(repository_url=url, prompt="go", provider="replay", model="work.jsonl")
-    while not any(event.git_updated.action == event_pb2.GIT_ACTION_CHECKPOINTED for event in seen):
-        frame = await stream.read()
-        assert frame is not grpc.aio.EOF, seen[-1]
-        seen += frame.events.events
+    while not (frame := await stream.read()).events.events:
+        pass
+    session_id = frame.events.events[0].session_id
     stream.cancel()
-    async with asyncio.timeout(20):
+    async with asyncio.timeout(120):
         while True:
-            newest, *_ = (await client.call("ListSnapshots", pb.ListSnapshotsRequest(session_id=seen[0].session_id))).snapshots
-            if newest.stored:
-                return seen, newest
+            snapshots = (await client.call("ListSnapshots", pb.ListSnapshotsRequest(session_id=session_id))).snapshots
+            for each in snapshots:
+                if each.stored and each.kind == SNAPSHOT_KIND_CHECKPOINT and await has(client, session_id, "made.txt", at=each.number):
+                    return session_id
             await asyncio.sleep(0.02)
 
 
+async def has(client: Client, session_id: str, path: str, *, at: int) -> bool:
+    request = ReadFileRequest(session_id=session_id, path=path, at=str(at))
+    try:
+        return [frame async for frame in FileServiceStub(client.channel).ReadFile(request, metadata=client.metadata, timeout=60)] != []
+    except grpc.aio.AioRpcError as error:
+        if error_info(error)[1] not in {"FILE_NOT_FOUND", "SNAPSHOT_EXPIRED"}:
+            raise
+        return False
+
+
+async def last_stored(database: DatabaseUrls, session_id: str) -> str:
+    """The commit of what the turn is to end with."""
+    admin = await asyncpg.connect(database.owner)
+    try:
+        of = "session_id = $1 AND kind = 'CHECKPOINT' AND state = 'STORED'"
+        return str(await admin.fetchval(f"SELECT commit FROM snapshots WHERE {of} ORDER BY number DESC LIMIT 1", session_id))
+    finally:
+        await admin.close()
+
+
 @pytest.mark.parametrize("user", [0, LESSER], ids=["root", "a lesser user"])
-async def test_what_a_container_had_done_is_published_up_to_the_last_checkpoint(machine: Any, git_server: GitServer, *, user: int) -> None:
+async def test_what_a_container_had_done_is_published_up_to_the_last_checkpoint(
+    machine: Any, git_server: GitServer, database: DatabaseUrls, *, user: int
+) -> None:
     require(os.geteuid() == 0, "root", "run the tests as root")
     url, bare = f"{git_server.url}/acme/app.git", git_server.root / "acme/app.git"
     async with machine("lost", user) as lost:
@@ -116,25 +140,24 @@ async def test_what_a_container_had_done_is_published_up_to_the_last_checkpoint(
         await server.start()
         try:
             async with connected(server.address, server.key) as client:
-                seen, checkpoint = await kept(client, url)
+                session_id = await worked(client, url)
         finally:
             await server.stop(kill=True)
         assert len(containers_of(lost.spawner.slots_dir)) == 1
     assert not lost.settings.data_dir.exists()
-    assert checkpoint.kind == SNAPSHOT_KIND_CHECKPOINT
-    session_id = seen[0].session_id
+    checkpoint = await last_stored(database, session_id)
     async with machine("next", 0) as other, in_process(other.settings) as (_, client):
         events = await events_of(client.resume(session_id))
         check_log(events, ended=True)
         end = events[-1].turn_completed
         assert (end.status, end.code, end.pushed) == (event_pb2.TURN_STATUS_FAILED, event_pb2.TURN_CODE_WORKER_LOST, True)
-        assert end.commit == checkpoint.commit
+        assert end.commit == checkpoint
         after = (await client.run(session_id=session_id, prompt="go on", provider="replay", model="next.jsonl"))[-1].turn_completed
-        assert git(bare, "rev-parse", f"{after.commit}^") == checkpoint.commit
-    assert git(bare, "show", f"{checkpoint.commit}:made.txt") == "made"
-    assert git(bare, "show", f"{checkpoint.commit}:real/file") == "real"
-    files = git(bare, "ls-tree", "-r", "--name-only", checkpoint.commit).split()
+        assert git(bare, "rev-parse", f"{after.commit}^") == checkpoint
+    assert git(bare, "show", f"{checkpoint}:made.txt") == "made"
+    assert git(bare, "show", f"{checkpoint}:real/file") == "real"
+    files = git(bare, "ls-tree", "-r", "--name-only", checkpoint).split()
     # What its owner alone may read, the server reads as that user, where it is root.
     assert ("private.txt" in files) == (user == 0)
     assert not {"pipe", "secret"} & {*files}
-    assert not [name for name in files if "root:" in git(bare, "show", f"{checkpoint.commit}:{name}")]
+    assert not [name for name in files if "root:" in git(bare, "show", f"{checkpoint}:{name}")]
