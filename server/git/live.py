@@ -121,6 +121,8 @@ def _failure(path: str, error: OSError) -> Exception:
             return PathInvalid(path, "is no path here")
         case errno.EISDIR | errno.ENOTEMPTY:
             return NotAFile(path, Kind.DIRECTORY)
+        case errno.EACCES | errno.EPERM if os.geteuid():
+            return FileUnusable(path, "the server is not root, and may not do this to its worker's files; try when the turn has ended")
         case _:
             return FileUnusable(path, error.strerror or "it cannot be used")
 

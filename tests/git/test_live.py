@@ -8,16 +8,28 @@ import signal
 import stat
 import subprocess
 import sys
+import tempfile
 from collections.abc import AsyncGenerator, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
+from support.requirements import require
 
 from server.git import beneath
 from server.git.live import OpenedFiles
 from server.git.loose import loose
-from server.kernel.errors import FileChanged, FileExists, InvalidField, KernelError, NotADirectory, NotAFile, PathInvalid, PathNotFound
+from server.kernel.errors import (
+    FileChanged,
+    FileExists,
+    FileUnusable,
+    InvalidField,
+    KernelError,
+    NotADirectory,
+    NotAFile,
+    PathInvalid,
+    PathNotFound,
+)
 from server.kernel.ports.trees import Change, Delete, Kind, MakeDirectory, Move, SetMode, Write
 
 WHOLE = {"offset": 0, "length": None}
@@ -220,3 +232,18 @@ async def test_a_file_that_shrinks_or_is_not_read_ends_in_order(files: OpenedFil
         await content.chunks.aclose()
         del content
     assert _open_files() < opened + 10
+
+
+async def test_an_edit_that_a_server_of_a_lesser_user_may_not_make_says_why() -> None:
+    require(os.geteuid() == 0, "root", "run the tests as root")
+    with tempfile.TemporaryDirectory(dir="/tmp") as folder:
+        workspace = Path(folder)
+        workspace.chmod(0o755)
+        (workspace / "a.txt").write_text("a")
+        os.seteuid(10_000)
+        try:
+            for edit in (Write("b.txt", b"x"), Write("a.txt", b"x"), Delete("a.txt")):
+                with pytest.raises(FileUnusable, match=r"not root.*when the turn has ended"):
+                    await OpenedFiles().edit(workspace, edit)
+        finally:
+            os.seteuid(0)
