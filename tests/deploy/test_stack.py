@@ -208,7 +208,9 @@ class Turn:
 
 def test_a_session_and_a_rolling_upgrade_with_other_secrets(stack: tuple[Path, Callable[[], None]], git: GitServer) -> None:
     home, deploy = stack
-    key = containers("server")[0].exec_run(["treadle", "key", "ada", "--email", "ada@example.org"]).output.decode().split()[-1]
+    # One that is short of a processor for a moment is not healthy meanwhile.
+    server = eventually(lambda: containers("server"))[0]
+    key = server.exec_run(["treadle", "key", "ada", "--email", "ada@example.org"]).output.decode().split()[-1]
     url = f"{git.url.rstrip('/')}/acme/app.git"
     with Treadle(f"https://localhost:{PORT}", key, ca_file=home / "gateway.crt") as treadle:
         turn = Turn(treadle, url, "job.jsonl")
