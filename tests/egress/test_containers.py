@@ -95,9 +95,11 @@ async def test_pip_and_npm_install_what_is_allowed_and_a_session_that_allows_not
     assert pip.endswith("it came through\n"), pip
     assert npm.endswith("it came through npm\n"), npm
     assert jq.startswith("jq-")
-    assert {(each.host, each.decision) for each in accesses(installed)} == {
-        (name.partition(":")[0], pb.NETWORK_DECISION_ALLOWED) for name in (INDEX, REGISTRY)
-    }, accesses(installed)
+    refused = [each for each in accesses(installed) if each.decision != pb.NETWORK_DECISION_ALLOWED]
+    # npm may open a tunnel ahead, and leave it when another one had the answer.
+    assert {each.reason for each in refused} <= {"NOT_TLS"}, refused
+    allowed = {each.host for each in accesses(installed) if each not in refused}
+    assert allowed == {name.partition(":")[0] for name in (INDEX, REGISTRY)}, accesses(installed)
     looked = await turn(LOOK, [])
     seen, pip = outputs(looked)
     assert seen == "looked\n", "no variable, no door, no listener"
