@@ -239,8 +239,8 @@ class Settings(WorkerSettings):
     checkpoint_seconds: float = Field(
         300,
         ge=0,
-        description="How often the work of a running turn is kept as a checkpoint, if it changed: a lost machine takes no more "
-        "than that with it. Seldomer where reading it would take over a twentieth of the time. 0 for never.",
+        description="How often the work of a running turn is kept as a checkpoint, if it changed: a lost machine takes what "
+        "came after the last one. Seldomer where reading it would take over a twentieth of the time. 0 for never.",
     )
     retention_days: float = Field(
         0,

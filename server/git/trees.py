@@ -32,6 +32,8 @@ STREAM_SECONDS = 1800.0
 """A download that takes longer is given up: its client reads just enough not to be cut off."""
 _NAMES_SECONDS = 20.0
 _LISTED = 500
+_COMPARED_BYTES = 1024 * 1024
+"""What edits write beyond that is not compared line by line: it would take a core for seconds, and others' edits wait for theirs."""
 _WHOLE_BYTES = 1024 * 1024
 """A smaller part of a file is read at once, so that a slow client keeps nothing but its bytes."""
 _COMMIT_BYTES = 1024 * 1024
@@ -94,7 +96,7 @@ class GitTrees:
         with _failing(commit):
             async with self.mirrors.added_to(repository, seconds=self.lock_seconds) as mirror:
                 edited = await edit_commit(self.objects, mirror, commit, edits, author=author, at=at, message=message)
-                if edited.commit == commit:
+                if edited.commit == commit or sum(each.entry.size for each in edited.changes if each and each.entry) > _COMPARED_BYTES:
                     return edited
                 return replace(edited, diff=await self.comparers.compare(mirror, commit, edited.commit, max_files=_LISTED))
 

@@ -57,6 +57,7 @@ async def test_a_commit_is_made_also_when_nobody_can_tell_what_it_changes(world:
         edited = await _edit(world, base, Write("a", b"a"))
     assert (edited.diff, list(_files(world, edited.commit))[1]) == (None, "README.md")
     assert (await _edit(world, base, Write("a", b"a"))).diff is not None
+    assert (await _edit(world, base, Write("large", b"line\n" * 250_000))).diff is None, "it would take as long as a hundred others"
     ((_, comparer),) = world.git.trees.comparers._idle
     comparer._process.kill()
     await comparer._process.wait()
