@@ -412,7 +412,7 @@ async def test_eight_turns_at_once(client: Client, fake: FakeAnthropic, bare: Pa
     assert len({branch_of(events) for events in runs}) == 8
     print(f"8 Claude turns at once: {time.monotonic() - begun:.1f} s")
     # Each wall's command line names its slot.
-    await eventually(lambda: not processes_with(str(server_data_dir)), limit=10)
+    await eventually(lambda: not processes_with(str(server_data_dir / "workers")), limit=10)
 
 
 @asynccontextmanager
