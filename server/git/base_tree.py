@@ -1,42 +1,97 @@
-"""What a commit's tree holds: the import compares with it, so it has to fit."""
+"""What a commit's tree holds: the import compares with it, so it has to fit.
+
+Of a large tree it is kept in the mirror while its workspace is built: else each import would wait for git to list it.
+"""
 
 from __future__ import annotations
 
+import asyncio
 import os
 import resource
+import tempfile
 from pathlib import Path
 from typing import IO
 
+import structlog
+
 from server.git.command import Git, GitFailed
+from server.git.walker.protocol import dump_base
 from server.kernel.errors import WorkspaceFailed
 
 LISTING_BYTES = 64 * 1024 * 1024
 """Some 500,000 files with paths of 70 bytes."""
+_LARGE_BYTES = 512 * 1024
+"""Of git's index: some 5,000 files, which git lists in the time that the walker takes to start."""
+_KEPT = 16
+_FOLDER = "bases"
+
+log = structlog.get_logger()
 
 
-async def list_tree(git: Git, mirror: Path, tree: str, into: IO[bytes]) -> int:
-    """Append `git ls-tree -r -z -l` to a file, which git writes itself; its length. Errors: GitFailed, WorkspaceFailed when it is longer
-    than LISTING_BYTES."""
-    before = into.tell()
+async def write_base(git: Git, mirror: Path, tree: str, into: IO[bytes]) -> None:
+    """Append a tree to a file, as a BaseTree takes it. Errors: GitFailed, OSError, WorkspaceFailed when the list of it is longer than
+    LISTING_BYTES."""
+    kept = await asyncio.to_thread(_kept, mirror, tree)
+    await asyncio.to_thread(into.write, kept or await _made(git, mirror, tree))
+
+
+async def keep_base(git: Git, mirror: Path, commit: str, index: Path) -> None:
+    """So that imports of what was checked out find it, if it is large: `index` is git's. Errors: GitFailed, OSError, WorkspaceFailed: it is
+    found out at checkout, and not when the work is done, that a tree has too many files."""
+    size = (await asyncio.to_thread(index.stat)).st_size
+    if size > LISTING_BYTES:  # an entry of it is longer than its line of the list
+        raise WorkspaceFailed(_too_large())
+    if size < _LARGE_BYTES:
+        return
+    tree = (await git.run("rev-parse", "--verify", "--end-of-options", f"{commit}^{{tree}}", git_dir=mirror)).text
+    if await asyncio.to_thread(_kept, mirror, tree) is None:
+        await asyncio.to_thread(_keep, mirror / _FOLDER, tree, await _made(git, mirror, tree))
+
+
+async def _made(git: Git, mirror: Path, tree: str) -> bytes:
+    with tempfile.TemporaryFile(dir=mirror) as listed:
+        try:
+            await git.run(
+                "ls-tree", "-r", "-z", "-l", "--full-tree", tree,
+                git_dir=mirror, stdout=listed, limits={resource.RLIMIT_FSIZE: LISTING_BYTES},
+            )  # fmt: skip
+        except GitFailed:
+            if listed.seek(0, os.SEEK_END) < LISTING_BYTES:
+                raise
+        # git is held to the limit from its first moments on, and not before.
+        if listed.seek(0, os.SEEK_END) >= LISTING_BYTES:
+            raise WorkspaceFailed(_too_large())
+        listed.seek(0)
+        return await asyncio.to_thread(lambda: dump_base(listed.read()))
+
+
+def _kept(mirror: Path, tree: str) -> bytes | None:
+    file = mirror / _FOLDER / tree
     try:
-        await git.run(
-            "ls-tree", "-r", "-z", "-l", "--full-tree", tree,
-            git_dir=mirror, stdout=into, limits={resource.RLIMIT_FSIZE: before + LISTING_BYTES},
-        )  # fmt: skip
-    except GitFailed:
-        if into.seek(0, os.SEEK_END) - before < LISTING_BYTES:
-            raise
-    # git is held to the limit from its first moments on, and not before.
-    if (length := into.seek(0, os.SEEK_END) - before) >= LISTING_BYTES:
-        raise WorkspaceFailed(_too_large())
-    return length
+        content = file.read_bytes()
+        os.utime(file)
+    except FileNotFoundError:
+        return None
+    return content
 
 
-def check_index(index: Path) -> None:
-    """Find out at checkout, and not when the work is done: an entry of git's index is longer than its line of the listing.
-    Errors: WorkspaceFailed, OSError."""
-    if index.stat().st_size > LISTING_BYTES:
-        raise WorkspaceFailed(_too_large())
+def _keep(folder: Path, tree: str, content: bytes) -> None:
+    """Whole, or not at all; those that were used last."""
+    folder.mkdir(mode=0o700, exist_ok=True)
+    with tempfile.NamedTemporaryFile(dir=folder, prefix=".new-", delete=False) as draft:
+        draft.write(content)
+        draft.flush()
+        os.fsync(draft.fileno())
+    Path(draft.name).rename(folder / tree)
+    for old in sorted(folder.iterdir(), key=_used)[:-_KEPT]:
+        old.unlink(missing_ok=True)
+
+
+def _used(file: Path) -> float:
+    try:
+        return file.stat().st_mtime
+    except FileNotFoundError:  # another one has tidied, too
+        return 0
 
 
 def _too_large() -> str:

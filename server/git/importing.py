@@ -15,7 +15,7 @@ from typing import IO
 
 import structlog
 
-from server.git.base_tree import list_tree
+from server.git.base_tree import write_base
 from server.git.command import Git, GitFailed
 from server.git.growth import Growth
 from server.git.isolation import walk
@@ -115,14 +115,13 @@ class Importer:
                 self._sandbox,
                 workspace.path,
                 request=request,
-                complete=partial(list_tree, self._git, mirror, tree, request),
+                complete=partial(write_base, self._git, mirror, tree, request),
                 limits=limits,
                 answer=answer,
                 seconds=self._seconds,
             )
-            length = request.seek(0, os.SEEK_END) - begun
             # It takes time in proportion to the tree, not to the change: off the loop.
-            manifest = await asyncio.to_thread(_understand, answer, request, length, limits, keep=workspace.keep_missing)
+            manifest = await asyncio.to_thread(_understand, answer, request, begun, limits, keep=workspace.keep_missing)
             try:
                 if manifest.claimed:
                     await held.take(answer, manifest.claimed, max_bytes=2 * limits.total_bytes)
@@ -184,22 +183,15 @@ async def commit_tree(git: Git, mirror: Path, tree: str, over: Parentage, *, mer
     return made.text
 
 
-def _understand(answer: IO[bytes], request: IO[bytes], base_bytes: int, limits: Limits, *, keep: bool) -> Manifest:
+def _understand(answer: IO[bytes], request: IO[bytes], base_at: int, limits: Limits, *, keep: bool) -> Manifest:
     """Read the walker's records; what stays of its answer is the pack. The base is what the request ends with."""
-    pack, length = measure(answer, base_bytes=base_bytes, limits=limits)
-    records = read_records(answer, pack, length, limits=limits)
-    first = next(records, b"")
-    # What is left out is told last: where that is all, nothing is compared with the base.
-    base = BaseTree(b"" if first.startswith(b"! ") else _end_of(request, base_bytes))
-    manifest = parse(chain([first], records), base=base, limits=limits)
+    base = BaseTree(os.pread(request.fileno(), os.fstat(request.fileno()).st_size - base_at, base_at))
+    pack, length = measure(answer, base_bytes=base.listing_bytes, limits=limits)
+    manifest = parse(read_records(answer, pack, length, limits=limits), base=base, limits=limits)
     if keep:
         keep_missing(manifest, base)
     cut(answer, pack)
     return manifest
-
-
-def _end_of(file: IO[bytes], length: int) -> bytes:
-    return os.pread(file.fileno(), length, os.fstat(file.fileno()).st_size - length)
 
 
 def _words(message: bytes) -> str:

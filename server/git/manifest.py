@@ -10,8 +10,8 @@ from dataclasses import dataclass, field
 from functools import cached_property
 from typing import IO
 
-from server.git.walker.names import is_gitattributes, is_gitmodules, is_safe_path, unusual
-from server.git.walker.protocol import FILE_MODES, FOOTER_BYTES, GITLINK, MAGIC, SAME, Base, ChangedTree, Limits, freely_named
+from server.git.walker.names import is_gitattributes, is_gitmodules, is_safe_path
+from server.git.walker.protocol import FILE_MODES, FOOTER_BYTES, GITLINK, MAGIC, SAME, Base, BaseTree, ChangedTree, Limits, freely_named
 from server.kernel.errors import WorkspaceFailed
 from server.kernel.ports.repositories import Skipped
 
@@ -105,7 +105,7 @@ def cut(answer: IO[bytes], length: int) -> None:
     answer.seek(0)
 
 
-def parse(records: Iterable[bytes], *, base: Mapping[bytes, Base], limits: Limits) -> Manifest:
+def parse(records: Iterable[bytes], *, base: BaseTree, limits: Limits) -> Manifest:
     """Check every record against the base. Errors: WorkspaceFailed for anything that no correct walker says."""
     reading = _Reading(base, limits)
     for record in records:
@@ -120,7 +120,7 @@ def parse(records: Iterable[bytes], *, base: Mapping[bytes, Base], limits: Limit
 class _Reading:
     """Each tree in turn: of the agent's commits, if they are told, and of the workspace. `_tree` is what the last one holds so far."""
 
-    def __init__(self, base: Mapping[bytes, Base], limits: Limits) -> None:
+    def __init__(self, base: BaseTree, limits: Limits) -> None:
         self._manifest = Manifest()
         self._base = base
         self._limits = limits
@@ -208,7 +208,7 @@ class _Reading:
 
     @cached_property
     def _judged(self) -> list[bytes]:
-        return [path for path in unusual(self._base) if is_judged(path.rpartition(b"/")[2]) and self._base[path].mode != GITLINK]
+        return [path for path in self._base.unusual() if is_judged(path.rpartition(b"/")[2]) and self._base[path].mode != GITLINK]
 
     def _keep_judged(self) -> None:
         """Those that are where the base has them, in the tree so far."""

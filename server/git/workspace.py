@@ -7,7 +7,7 @@ import shutil
 from dataclasses import dataclass
 from pathlib import Path
 
-from server.git.base_tree import check_index
+from server.git.base_tree import keep_base
 from server.git.command import Git, GitFailed
 from server.git.refs import branch_ref, commit_id, fetched_ref
 from server.kernel.errors import WorkspaceFailed
@@ -54,7 +54,7 @@ async def build(git: Git, mirror: Path, *, commit: str, branch: str, base_branch
             both.create_task(_copy_history(git, mirror, into / ".git", kept))
         created = "".join(f"create {ref} {value}\n" for ref, value in refs.items())
         await git.run("update-ref", "--stdin", git_dir=into / ".git", stdin=created.encode())
-        check_index(into / ".git" / "index")
+        await keep_base(git, mirror, commit, into / ".git" / "index")
     except ExceptionGroup as group:
         raise _failed(group.exceptions[0]) from group
     except (GitFailed, OSError, ValueError) as error:

@@ -28,7 +28,7 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     Files = tuple[bytes, bytes]
-    """Names, each with a NUL behind it, and in the same order what is compared of them."""
+    """Names, each with a NUL behind it, sorted, and in the same order what is compared of them."""
 
     Directory = tuple[bytes, bytes, bytes, bytes]
     """Its files; the names of the directories in it; what is compared of itself, empty unless it has been listed with all that is in it."""
@@ -100,9 +100,9 @@ def read(listing: bytes) -> dict[bytes, Directory]:
 
 
 def look(files: Sequence[os.DirEntry[str]]) -> Files:
-    """At these files of one directory, as they are now. Errors: OSError."""
-    statuses = [_status(file.stat(follow_symlinks=False)) for file in files]
-    return _names([file.name for file in files]), b"".join(statuses)
+    """At these files of one directory, as they are now, in the order of their names. Errors: OSError."""
+    found = sorted([(os.fsencode(file.name), _status(file.stat(follow_symlinks=False))) for file in files])
+    return b"\0".join([*(name for name, _ in found), b""]), b"".join([status for _, status in found])
 
 
 def is_as_listed(here: int, directory: Directory) -> bool:

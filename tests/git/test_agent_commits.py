@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 from pathlib import Path
 
 import pytest
@@ -66,6 +67,19 @@ async def test_nothing_comes_on_top_of_what_was_all_committed(world: World) -> N
     assert [kept.sha for kept in found.kept] == [found.commit]
     assert found.agent_made_the_last
     assert found.skipped == ()
+
+
+async def test_a_directory_that_was_committed_away_is_new_when_it_comes_back(world: World) -> None:
+    base = await world.fetch()
+    workspace = await world.workspace(base)
+    shutil.rmtree(workspace / "src")
+    (workspace / ".gitignore").write_text("src/\n")
+    commit(workspace)
+    (workspace / "src/build").mkdir(parents=True)
+    (workspace / "src/build/x.o").write_text("ignored")
+    found = await world.import_(workspace, base)
+    assert found.agent_made_the_last
+    assert not any(path.startswith("src") for path in tree_of(world, found.commit))
 
 
 async def test_work_that_was_committed_and_taken_back_is_there_to_be_seen(world: World) -> None:

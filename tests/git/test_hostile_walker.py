@@ -16,13 +16,15 @@ from support.git_world import World
 from server.git import importing, isolation
 from server.git.manifest import Manifest, measure, parse, read_records
 from server.git.walker.packfile import Pack
-from server.git.walker.protocol import MAGIC, Base, Limits
+from server.git.walker.protocol import MAGIC, Base, BaseTree, Limits
 from server.kernel.errors import WorkspaceFailed
 
 HELD = b"1" * 40
 NEW = b"3" * 40
 JUDGED = b"4" * 40
-BASE = {b"a": Base(b"100644", HELD, 1), b"sub": Base(b"160000", b"2" * 40, -1), b".gitattributes": Base(b"100644", JUDGED, 1)}
+BASE = BaseTree().changed(
+    {b"a": Base(b"100644", HELD, 1), b"sub": Base(b"160000", b"2" * 40, -1), b".gitattributes": Base(b"100644", JUDGED, 1)}
+)
 
 
 @pytest.mark.parametrize(

@@ -14,7 +14,7 @@ from server.git.walker.history import History, read_history
 from server.git.walker.ignore import Ignored
 from server.git.walker.known import Known
 from server.git.walker.packfile import Pack
-from server.git.walker.protocol import LIMITS_BYTES, MAGIC, Base, BaseTree, ChangedTree, Limits, Start
+from server.git.walker.protocol import LIMITS_BYTES, MAGIC, Base, BaseTree, Limits, Start
 from server.git.walker.records import Records
 from server.git.walker.walk import Walk
 
@@ -39,13 +39,15 @@ def main(workspace: str, whole: int) -> None:
         pack = Pack(answer)
         root = os.open(workspace, os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC)
         try:
-            commits, tree, kept = _committed(root, base, start, limits, pack)
+            commits, changes, kept = _committed(root, base, start, limits, pack)
+            # Where nothing was committed, the base itself is asked sooner.
+            tree = base.changed(changes) if changes else base
             records = Records(tree, longest=limits.skipped)
             if not limits.ignore_seconds:
                 records.note(b".gitignore", "IGNORE_TOO_SLOW")
             if not kept:
                 records.note(b".git", "COMMITS_NOT_KEPT")
-            known = Known(listing, base, without=tree.changes if isinstance(tree, ChangedTree) else ())
+            known = Known(listing, base, without=changes)
             Walk(base=tree, known=known, ahead=ahead, limits=limits, pack=pack, records=records, ignored=ignored).tree(root)
         finally:
             ahead.close()
@@ -55,13 +57,12 @@ def main(workspace: str, whole: int) -> None:
         answer.write(commits + records.dump() + struct.pack(">Q", length) + MAGIC)
 
 
-def _committed(root: int, base: Mapping[bytes, Base], start: Start, limits: Limits, pack: Pack) -> tuple[bytes, Mapping[bytes, Base], bool]:
-    """Records of the agent's own commits, the tree that they leave, and whether they could be kept."""
+def _committed(root: int, base: BaseTree, start: Start, limits: Limits, pack: Pack) -> tuple[bytes, Mapping[bytes, Base | None], bool]:
+    """Records of the agent's own commits, what they change, and whether they could be kept."""
     history = History(base=base, start=start, limits=limits, pack=pack)
     if limits.commits and read_history(history, root):
-        # Where nothing was committed, the base itself is asked sooner.
-        return b"".join(history.records), history.tree if history.records else base, True
-    return b"", base, False
+        return b"".join(history.records), history.tree.changes, True
+    return b"", {}, False
 
 
 def _restrain(limits: Limits) -> None:

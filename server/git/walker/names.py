@@ -6,7 +6,6 @@ Source: git 2.39 `path.c` (is_ntfs_dotgit, is_ntfs_dot_generic) and `utf8.c` (ne
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable
 
 _HFS_IGNORES = dict.fromkeys([*range(0x200C, 0x2010), *range(0x202A, 0x202F), *range(0x206A, 0x2070), 0xFEFF])
 _NTFS_TAIL = r"[ .]*(:.*)?\Z"
@@ -29,13 +28,9 @@ def is_plain(name: bytes) -> bool:
     return name.isascii() and name[:1] != b"." and b"~" not in name and b"\\" not in name
 
 
-def unusual(paths: Iterable[bytes]) -> list[bytes]:
-    """Those in which a name is not plain. All are asked at once first: one by one, 80,000 paths take more than twice as long."""
-    all_ = list(paths)
-    joined = b"\0".join(all_)
-    if joined.isascii() and b"~" not in joined and b"\\" not in joined:
-        return [path for path in all_ if b"/." in path or path.startswith(b".")]
-    return [path for path in all_ if b"/." in path or not is_plain(path)]
+def are_plain(names: bytes) -> bool:
+    """The same of many, each with a NUL behind it: one by one, 80,000 take ten times as long."""
+    return is_plain(names) and b"\0." not in names
 
 
 def is_git_directory(name: bytes) -> bool:

@@ -1,8 +1,8 @@
 """What the trusted half and the walker say to each other.
 
 Request (the walker's stdin): a JSON object (`Limits`) in LIMITS_BYTES, a line with the turn's start (`Start`), a line with the length of
-the list that was made when the workspace was given away (server/sandbox/listing.py), and the list; then the base tree as
-`git ls-tree -r -z -l` prints it, which may still be written when the walker starts: it is whole when a pipe ends that the walker is given.
+the list that was made when the workspace was given away (server/sandbox/listing.py), and the list; then the base tree (`dump_base`), which
+may still be written when the walker starts: it is whole when a pipe ends that the walker is given.
 Answer (the walker's stdout, an empty regular file): a pack of blobs, then the records, then the footer: 8 bytes length of the pack
 (big-endian) and `MAGIC`. Records are how the tree differs from the base: `<mode> <id>\\t<path>\\0`, where the id is `=` for "as in the
 base", and `delete -\\t<path>\\0`; what is not named is as it was. Behind them, what was left out: `! <reason>\\t<path>\\0`.
@@ -13,10 +13,13 @@ changes, and last `tree -\\t\\0`. The base of the records that follow is then th
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator, Mapping
+import struct
+from collections.abc import Iterator, Mapping, Sequence
+from functools import cached_property
 from typing import NamedTuple
 
-from server.git.walker.names import is_gitattributes, is_gitmodules
+from server.git.walker.names import are_plain, is_gitattributes, is_gitmodules, is_plain
+from server.sandbox.listing import parts
 
 MAGIC = b"TREADLE1"
 FOOTER_BYTES = 16
@@ -24,6 +27,9 @@ LIMITS_BYTES = 1024
 SAME = b"="
 FILE_MODES = frozenset({b"100644", b"100755", b"120000"})
 GITLINK = b"160000"
+_LENGTH = struct.Struct("=Q")
+_FRAME = struct.Struct("=III")
+"""Of a directory in the dump of a base tree: how long its path is, its names, and what they are."""
 
 
 class Limits(NamedTuple):
@@ -85,23 +91,121 @@ class Base(NamedTuple):
 
 
 class BaseTree(Mapping[bytes, Base]):
-    """`git ls-tree -r -z -l`, of which only that is taken apart which somebody asks for: mostly next to nothing."""
+    """The base, by directories: one is taken apart when somebody asks for what is in it, and that is next to none of them, mostly."""
 
-    def __init__(self, listing: bytes) -> None:
-        self._records = {record.partition(b"\t")[2]: record for record in listing.split(b"\0")[:-1]}
+    def __init__(self, dumped: bytes = b"") -> None:
+        """As `dump_base` makes it."""
+        self._held: dict[bytes, tuple[bytes, bytes]] = {}
+        """Of each directory with files in it (submodules are files here): their names, and in the same order what they are."""
+        self._opened: dict[bytes, dict[bytes, Base]] = {}
+        self.listing_bytes: int = _LENGTH.unpack_from(dumped)[0] if dumped else 0
+        """What git prints for it."""
+        self.may_have_submodules = GITLINK + b" commit" in dumped
+        position = _LENGTH.size
+        while position < len(dumped):
+            fields = []
+            lengths = _FRAME.unpack_from(dumped, position)
+            position += _FRAME.size
+            for length in lengths:
+                fields.append(dumped[position : position + length])
+                position += length
+            self._held[fields[0]] = (fields[1], fields[2])
+
+    def changed(self, changes: Mapping[bytes, Base | None]) -> BaseTree:
+        """Another tree: this one, and some changes; None for what is not there any more."""
+        made = BaseTree()
+        made._held = dict(self._held)
+        made.may_have_submodules = True
+        for path, entry in changes.items():
+            prefix, name = _split(path)
+            here = made._opened.setdefault(prefix, dict(self._open(prefix)))
+            if entry is None:
+                here.pop(name, None)
+            else:
+                here[name] = entry
+        for prefix, here in made._opened.items():
+            made._held.pop(prefix, None)
+            if here:
+                made._held[prefix] = (_joined(sorted(here)), b"")
+        return made
+
+    @cached_property
+    def directories(self) -> frozenset[bytes]:
+        """All that hold something, and those that lead to them, each with a slash behind it; the root is the empty one."""
+        found = {b""}
+        for prefix in self._held:
+            folder = prefix
+            while folder not in found:
+                found.add(folder)
+                folder = _split(folder[:-1])[0]
+        return frozenset(found)
+
+    def names(self, prefix: bytes) -> bytes:
+        """Of a directory's files, sorted, each with a NUL behind it."""
+        return self._held.get(prefix, (b"", b""))[0]
+
+    def files(self, prefix: bytes) -> list[bytes]:
+        """The paths of a directory's files."""
+        return [prefix + name for name in parts(self.names(prefix))]
+
+    def unusual(self) -> list[bytes]:
+        """The files whose names some file system may take for a name that git minds."""
+        found = [prefix for prefix, (names, _) in self._held.items() if not are_plain(names)]
+        return [prefix + name for prefix in found for name in parts(self.names(prefix)) if not is_plain(name)]
 
     def __getitem__(self, path: bytes) -> Base:
-        mode, _kind, identity, size = self._records[path].partition(b"\t")[0].split()
-        return Base(mode, identity, -1 if size == b"-" else int(size))
+        prefix, name = _split(path)
+        return self._open(prefix)[name]
 
     def __contains__(self, path: object) -> bool:
-        return path in self._records
+        if not isinstance(path, bytes):
+            return False
+        prefix, name = _split(path)
+        return prefix in self._held and name in self._open(prefix)
 
     def __iter__(self) -> Iterator[bytes]:
-        return iter(self._records)
+        for prefix in self._held:
+            yield from self.files(prefix)
 
     def __len__(self) -> int:
-        return len(self._records)
+        return sum(names.count(b"\0") for names, _ in self._held.values())
+
+    def _open(self, prefix: bytes) -> dict[bytes, Base]:
+        opened = self._opened.get(prefix)
+        if opened is None:
+            names, told = self._held.get(prefix, (b"", b""))
+            opened = self._opened[prefix] = dict(zip(parts(names), map(_base, parts(told)), strict=True))
+        return opened
+
+
+def dump_base(listing: bytes) -> bytes:
+    """What `git ls-tree -r -z -l` prints, for a BaseTree: of a tree with two files of one path the last one counts."""
+    held: dict[bytes, dict[bytes, bytes]] = {}
+    for record in listing.split(b"\0")[:-1]:
+        told, _, path = record.partition(b"\t")
+        prefix, name = _split(path)
+        held.setdefault(prefix, {})[name] = told
+    frames = [_LENGTH.pack(len(listing))]
+    for prefix, files in held.items():
+        names = sorted(files)
+        fields = (prefix, _joined(names), _joined([files[name] for name in names]))
+        frames += [_FRAME.pack(*map(len, fields)), *fields]
+    return b"".join(frames)
+
+
+def _split(path: bytes) -> tuple[bytes, bytes]:
+    """The directory, with a slash behind it, and the name."""
+    folder, slash, name = path.rpartition(b"/")
+    return folder + slash, name
+
+
+def _joined(parts: Sequence[bytes]) -> bytes:
+    return b"\0".join([*parts, b""])
+
+
+def _base(told: bytes) -> Base:
+    mode, _kind, identity, size = told.split()
+    return Base(mode, identity, -1 if size == b"-" else int(size))
 
 
 class ChangedTree(Mapping[bytes, Base]):

@@ -3,21 +3,23 @@
 from __future__ import annotations
 
 from bisect import bisect_left
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
+from functools import cached_property
 
-from server.git.walker.protocol import SAME, Base
+from server.git.walker.protocol import SAME, BaseTree
 
 
 class Records:
     """The answer's second part: what is not as in the base. What is left out keeps the base's entries: an import never deletes what it
     could not read."""
 
-    def __init__(self, base: Mapping[bytes, Base], *, longest: int) -> None:
+    def __init__(self, base: BaseTree, *, longest: int) -> None:
         self._base = base
-        self._sorted = sorted(base)
         self._longest = longest
         self._skipped = 0
         self._seen: set[bytes] = set()
+        self._seen_whole: set[bytes] = set()
+        """Directories: all files that the base has in them."""
         self._found: list[bytes] = []
         self._left_out: list[bytes] = []
 
@@ -32,13 +34,14 @@ class Records:
         self._seen.add(path)
         self._found.append(b"%s %s\t%s\0" % (mode, identity, path))
 
-    def same_files(self, paths: list[bytes]) -> None:
-        """Files and links that are in every way as the base has them."""
-        self._seen.update(paths)
+    def same_files(self, directory: bytes) -> None:
+        """A directory in which are those files and links that the base has there, in every way as it has them."""
+        self._seen_whole.add(directory)
 
     def keep(self, path: bytes) -> None:
         """Whatever the base has at the path or below it."""
-        self._seen.update(self._at_or_below(path))
+        self._seen.add(path)
+        self._seen_whole.update(self._below(path + b"/" if path else b""))
 
     def skip(self, path: bytes, reason: str) -> None:
         """Leave the path out, and all below it, and say why."""
@@ -53,22 +56,21 @@ class Records:
 
     def holds_below(self, directory: bytes) -> bool:
         """Whether the base has an entry below the directory."""
-        return self._next(directory + b"/").startswith(directory + b"/")
+        return directory + b"/" in self._base.directories
 
     def dump(self) -> bytes:
         """All records: what differs, what is gone, and what was left out."""
-        gone = [b"delete -\t%s\0" % path for path in self._base if path not in self._seen]
+        open_ = self._base.directories - self._seen_whole
+        gone = [b"delete -\t%s\0" % path for directory in sorted(open_) for path in self._base.files(directory) if path not in self._seen]
         return b"".join([*self._found, *gone, *self._left_out, b"! COUNT\t%d\0" % self._skipped])
 
-    def _next(self, key: bytes) -> bytes:
-        position = bisect_left(self._sorted, key)
-        return self._sorted[position] if position < len(self._sorted) else b""
-
-    def _at_or_below(self, path: bytes) -> Iterator[bytes]:
-        if path in self._base:
-            yield path
-        prefix = path + b"/" if path else b""
+    def _below(self, prefix: bytes) -> Iterator[bytes]:
+        """Those directories of the base."""
         position = bisect_left(self._sorted, prefix)
         while position < len(self._sorted) and self._sorted[position].startswith(prefix):
             yield self._sorted[position]
             position += 1
+
+    @cached_property
+    def _sorted(self) -> list[bytes]:
+        return sorted(self._base.directories)

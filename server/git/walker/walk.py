@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 import stat
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from itertools import islice
 
 from server.git.walker import content as contents
@@ -13,7 +13,7 @@ from server.git.walker.ignore import Ignored
 from server.git.walker.known import Known
 from server.git.walker.names import is_gitattributes, is_gitmodules
 from server.git.walker.packfile import Pack
-from server.git.walker.protocol import GITLINK, Base, Limits
+from server.git.walker.protocol import GITLINK, BaseTree, Limits
 from server.git.walker.records import Records
 from server.git.walker.screen import refused_content, refused_name
 
@@ -27,7 +27,7 @@ class Walk:
     def __init__(
         self,
         *,
-        base: Mapping[bytes, Base],
+        base: BaseTree,
         known: Known,
         ahead: Ahead,
         limits: Limits,
@@ -61,13 +61,12 @@ class Walk:
 
     def _known_directories(self, directory: int, prefix: bytes) -> list[bytes] | None:
         """Those in a directory that need not be read, as all that it holds is known and in the base."""
-        held = self._known.all_held(prefix)
-        below = None if held is None else self._known.directories(prefix, directory)
-        if held is None or below is None:
+        below = self._known.directories(prefix, directory) if self._known.is_held(prefix) else None
+        if below is None:
             return None
         if any(self._is_new(prefix + name) or len(prefix + name) > self._limits.path_bytes for name in below):
             return None
-        self._records.same_files(held)
+        self._records.same_files(prefix)
         return sorted(below)
 
     def _read(self, directory: int, prefix: bytes) -> list[bytes]:
@@ -81,7 +80,7 @@ class Walk:
         self._learn_ignore_file(directory, prefix, files)
         untouched = self._known.untouched(prefix, files)
         if untouched is None:
-            self._records.same_files(self._known.all_held(prefix) or [])
+            self._records.same_files(prefix)
             entries = [entry for entry in entries if entry.is_dir(follow_symlinks=False)]
         directories = []
         for is_new, name, entry in sorted(self._named(entries, prefix)):
@@ -103,13 +102,12 @@ class Walk:
 
     def _descend(self, parent: int, name: bytes, prefix: bytes, *, depth: int) -> None:
         path = prefix + name
-        held = self._base.get(path)
-        if held is not None and held.mode == GITLINK:
+        if self._is_submodule(path):
             self._records.keep(path)
         elif depth + 1 > self._limits.depth:
             self._records.skip(path, "TOO_DEEP")
-        elif self._ahead.saw(path + b"/") and (files := self._known.all_held(path + b"/")) is not None:
-            self._records.same_files(files)
+        elif self._ahead.saw(path + b"/") and self._known.is_held(path + b"/"):
+            self._records.same_files(path + b"/")
         else:
             try:
                 descriptor = os.open(name, os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC, dir_fd=parent)
@@ -124,6 +122,10 @@ class Walk:
             finally:
                 os.close(descriptor)
 
+    def _is_submodule(self, path: bytes) -> bool:
+        held = self._base.get(path) if self._base.may_have_submodules else None
+        return held is not None and held.mode == GITLINK
+
     def _named(self, entries: list[os.DirEntry[str]], prefix: bytes) -> Iterator[tuple[bool, bytes, os.DirEntry[str]]]:
         """With the bytes of their names, and whether the base has nothing at or below them."""
         for entry in entries:
@@ -131,7 +133,7 @@ class Walk:
             yield self._is_new(prefix + name), name, entry
 
     def _is_new(self, path: bytes) -> bool:
-        return path not in self._base and not self._records.holds_below(path)
+        return not self._records.holds_below(path) and path not in self._base
 
     def _admitted(self, path: bytes, *, is_directory: bool) -> bool:
         """Whether a path that the base does not have is looked at: what is neither ignored nor too much."""
