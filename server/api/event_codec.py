@@ -224,14 +224,13 @@ class ProtobufEventCodec:
             ),
         )
 
-    def session_forked(self, fork: NewFork, at: str) -> Fact:
+    def session_forked(self, fork: NewFork) -> Fact:
         """Where a session comes from."""
-        by_number = at.isdecimal()
         return _fact(
             session_forked=pb.SessionForked(
                 parent_session_id=fork.parent_session_id,
-                parent_turn_id="" if by_number else at,
-                parent_snapshot=int(at) if by_number else 0,
+                parent_turn_id=fork.moment.turn_id,
+                parent_snapshot=fork.moment.snapshot,
                 commit=fork.moment.commit,
                 remembered=fork.moment.conversation is not None,
             )

@@ -125,17 +125,20 @@ class PostgresHistoryStore:
         async with self._callers.connection() as connection:
             session = await load_session(connection, principal, session_id)
             own = (principal.tenant_id, principal.user_id, session.id)
+            turn, snapshot = None, 0
             if at in {"", "head"}:
                 row = await connection.fetchrow(SQL["moment_now"], *own)
             elif at == "0":
                 row = await connection.fetchrow(SQL["moment_of_origin"], *own)
             elif _NUMBER.fullmatch(at):
-                row = await connection.fetchrow(SQL["moment_of_snapshot"], *own, int(at))
+                snapshot = int(at)
+                row = await connection.fetchrow(SQL["moment_of_snapshot"], *own, snapshot)
             elif _COMMIT.fullmatch(at):
-                number = await connection.fetchval(SQL["snapshot_of_commit"], *own, at)
-                row = number and await connection.fetchrow(SQL["moment_of_snapshot"], *own, number)
+                snapshot = await connection.fetchval(SQL["snapshot_of_commit"], *own, at) or 0
+                row = await connection.fetchrow(SQL["moment_of_snapshot"], *own, snapshot)
             else:
-                row = await connection.fetchrow(SQL["moment_of_turn"], *own, parse_uuid(at))
+                turn = parse_uuid(at)
+                row = await connection.fetchrow(SQL["moment_of_turn"], *own, turn)
             if not row:
                 raise SnapshotNotFound(at)
             if row.get("state") == "EXPIRED":
@@ -143,7 +146,8 @@ class PostgresHistoryStore:
             conversation = row["conversation"]
             if conversation is not None and not await connection.fetchval(SQL["is_kept"], principal.tenant_id, session.id, conversation):
                 conversation = None
-        return Moment(row["commit"], row["provider"], row["model"], conversation)
+        turn_id = str(turn) if turn else ""
+        return Moment(row["commit"], row["provider"], row["model"], conversation, turn_id, snapshot)
 
     async def fork(
         self, principal: Principal, session: NewSession, fork: NewFork, *, request_id: str, request_digest: str, seal: Seal

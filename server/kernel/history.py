@@ -31,6 +31,10 @@ class Moment:
     model: str
     conversation: int | None
     """The number of the turn whose transcript goes with it, if that is still kept."""
+    turn_id: str = ""
+    """Of the turn after which it is, where a turn was asked for."""
+    snapshot: int = 0
+    """The number of the snapshot after which it is, where one was asked for."""
 
 
 @dataclass(frozen=True)

@@ -116,7 +116,7 @@ class TimeTravel:
             with suppress(RepositoryUnreachable, RepositoryNotAllowed):  # a fork asks the remote for nothing else
                 await self._inspections.check_free(principal, parent.repository_url, request.branch)
         fork = await self._origin(principal, parent, request.at)
-        fact = self._codec.session_forked(fork, request.at)
+        fact = self._codec.session_forked(fork)
         seal = self._notes.sealing(principal, session.id, "fork", [fact])
         made = await self._history.fork(principal, session, fork, request_id=request.request_id, request_digest=request.digest, seal=seal)
         if not made:  # the same request, at the same time

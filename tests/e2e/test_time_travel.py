@@ -112,6 +112,18 @@ async def test_a_fork_goes_on_from_a_past_turn_and_outlives_its_parent(story: St
     await client.log(again.session_id)
 
 
+async def test_a_fork_says_what_it_goes_on_from(story: Story, client: Client) -> None:
+    first = await story.turn("one")
+    turn_id, commit = first[0].turn_id, first[-1].turn_completed.commit
+    asked = {turn_id.upper(): (turn_id, 0), "1": ("", 1), commit: ("", 1), commit[:7]: ("", 1), "head": ("", 0), "": ("", 0), "0": ("", 0)}
+    told = {}
+    for at in asked:
+        forked = await story.fork(at)
+        (event,) = await client.log(forked.session_id)
+        told[at] = (event.session_forked.parent_turn_id, event.session_forked.parent_snapshot)
+    assert told == asked
+
+
 async def test_a_session_goes_back_to_a_past_turn_and_nothing_is_lost(story: Story, client: Client, bare: Path) -> None:
     first = await story.turn("one")
     second = await story.turn("two")

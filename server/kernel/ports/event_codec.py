@@ -103,8 +103,8 @@ class EventCodec(Protocol):
         """The turn's snapshot is in the object store."""
         ...
 
-    def session_forked(self, fork: NewFork, at: str) -> Fact:
-        """A session began as a fork of another one, at the turn or the snapshot that `at` names."""
+    def session_forked(self, fork: NewFork) -> Fact:
+        """A session began as a fork of another one."""
         ...
 
     def error(self, code: str, message: str, *, retryable: bool, fatal: bool, attempt: int = 0, provider_status: int = 0) -> Fact:
