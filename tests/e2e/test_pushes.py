@@ -280,6 +280,8 @@ async def test_a_branch_that_is_taken_meanwhile_is_given_up_for_another(client: 
     events = await client.run(session_id=session.session_id, prompt="go", provider="replay", model="work.jsonl")
     (told,) = [each.git_updated for each in events if each.git_updated.action == event_pb2.GIT_ACTION_PUSH_FAILED]
     assert (told.refusal, told.sha) == (event_pb2.PUSH_REFUSAL_BRANCH_EXISTS, "")
+    kept = await session_of(client, session.session_id)
+    assert (kept.push_refusal, kept.push_message) == (told.refusal, told.message)
     with pytest.raises(grpc.aio.AioRpcError) as caught:
         await client.run(session_id=session.session_id, prompt="go", branch="treadle/free")
     assert f"push {session.session_id} --branch" in str(caught.value.details())

@@ -76,11 +76,12 @@ async def prepare(drive: Drive) -> None:
         outcome = Outcome(TurnState.FAILED, TurnCode.REPOSITORY, error.message)
         await drive.conclude(outcome, kept, push=PushOutcome("", error.kind, error.message))
     except PushRefused as error:
-        # The branch could not be made, so there is no commit that would be kept.
+        # The branch could not be made. That names no commit: the turn has none, and what the session has stays as it is.
         refused = drive.ports.codec.git_updated(
             "PUSH_FAILED", repository=drive.session.repository_url, message=error.reason, refusal=error.kind
         )
-        await drive.conclude(Outcome(TurnState.FAILED, TurnCode.REPOSITORY, error.message), refused)
+        outcome = Outcome(TurnState.FAILED, TurnCode.REPOSITORY, error.message)
+        await drive.conclude(outcome, refused, push=PushOutcome("", error.kind, error.reason))
     except WorkspaceFailed as error:
         await drive.conclude(Outcome(TurnState.FAILED, TurnCode.WORKSPACE, error.message))
     except LaunchFailed as error:
