@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import argparse
 import asyncio
+import json
 import sys
 from pathlib import Path
 
-from google.protobuf.json_format import MessageToJson
+from google.protobuf.json_format import MessageToDict, MessageToJson
 
 from server.cli.answering import read_line
 from server.cli.clock import local_time
@@ -49,7 +50,10 @@ def show(options: argparse.Namespace) -> ExitCode:
     """Errors: CommandFailed."""
     session, why, fork = asyncio.run(_session(options))
     if options.json:
-        print(MessageToJson(session, indent=None))
+        told = MessageToDict(session)
+        if fork:
+            told["forkedFrom"] = MessageToDict(fork)
+        print(json.dumps(told))
         return ExitCode.DONE
     data_dir = chosen_data_dir(options.data_dir)
     show_sessions([session], data_dir)

@@ -68,7 +68,11 @@ async def test_the_history_of_a_session_and_the_ways_back_into_it(shared, find_s
     fork = forked.out.split()[0]
     told = (await shared.run("show", fork)).out
     assert f"fork      of {session} at 2\n" in told
-    stored = json.loads((await shared.run("show", session, "--json")).out)["storedBytes"]
+    shown = json.loads((await shared.run("show", fork, "--json")).out)
+    assert (shown["sessionId"], shown["forkedFrom"]["parentSessionId"], shown["forkedFrom"]["parentSnapshot"]) == (fork, session, 2)
+    parent = json.loads((await shared.run("show", session, "--json")).out)
+    assert "forkedFrom" not in parent
+    stored = parent["storedBytes"]
     assert f"stored    {int(stored):,} bytes\n" in (await shared.run("show", session)).out
     assert f" of {session} at 2 " in (await shared.run("history", fork)).out
     assert f"fork      of {session} at 2; its agent remembers nothing of it\n" in (await shared.run("resume", fork, "--no-follow")).out
@@ -459,6 +463,7 @@ async def test_a_session_whose_branch_was_refused_has_nothing_to_push_and_gets_a
         ran = await shared.run("run", "--repo", shared.sample_url, "Add a note")
         session = find_session(ran.out)
         assert ran.code == 1
+        assert "its branch could not be made: " in (await shared.run("show", session)).out
         nothing = await shared.run("push", session)
         assert (nothing.code, "no commit that could be pushed" in nothing.err) == (2, True)
         assert await shared.run("push", session, "--json") == nothing
