@@ -112,7 +112,9 @@ async def compose(settings: Settings, *, mark: Callable[[str], None] | None = No
         limits = _limits(settings, replica=replica, scratch=scratch, agent=agent.name)
         secrets = known_secrets(settings, os.environ)
         rush = Rush()
-        quota = Quota(stores.history, tenant_bytes=settings.storage_tenant_mib * 1024 * 1024)
+        quota = Quota(
+            stores.history, tenant_bytes=settings.storage_tenant_mib * 1024 * 1024, refused=telemetry.QUOTA_REFUSALS.inc
+        )  # fmt: skip
         disposal = Disposal(stores.history, objects, retry_seconds=settings.snapshot_retry_seconds)
         retrieval = Retrieval(stores.history, repositories, objects, scratch=scratch)
         uploads = Uploads(

@@ -31,6 +31,10 @@ RETENTION_WAITING = Gauge(
     "treadle_retention_waiting_sessions",
     "Sessions with snapshots older than they are kept, over all replicas, that none has looked after yet.",
 )
+QUOTA_REFUSALS = Counter(
+    "treadle_quota_refusals_total",
+    "What was refused because a tenant's snapshots take as much as they may: calls, and checkpoints of turns.",
+)
 SPAWNER_UP = Gauge("treadle_spawner_up", "Whether the spawner answers, with a launcher that needs one.", ["launcher"])
 WORKERS_READY = Gauge("treadle_workers_ready", "Workers that wait in the pool for a turn.", ["provider"])
 POOL_CLAIMS = Counter(

@@ -9,6 +9,7 @@ from typing import Any
 import asyncpg
 import grpc
 import pytest
+from prometheus_client import REGISTRY
 from support.git_server import GitServer, git
 from support.treadle import Client, branch_of, error_info, in_process, kinds, pushed_files, recording, settings_for
 
@@ -136,6 +137,7 @@ async def test_what_would_need_more_storage_than_a_tenant_has_does_not_begin(
             await connection.execute("UPDATE snapshots SET size = 1048576")
         finally:
             await connection.close()
+        refusals = REGISTRY.get_sample_value("treadle_quota_refusals_total")
         for call in (
             turn(client, git_server, "write.jsonl"),
             turn(client, git_server, "write.jsonl", session_id),
@@ -146,6 +148,7 @@ async def test_what_would_need_more_storage_than_a_tenant_has_does_not_begin(
             with pytest.raises(grpc.aio.AioRpcError) as caught:
                 await call
             assert error_info(caught.value)[:2] == (grpc.StatusCode.RESOURCE_EXHAUSTED, "STORAGE_QUOTA")
+        assert REGISTRY.get_sample_value("treadle_quota_refusals_total") == (refusals or 0) + 5
         assert len((await client.call("ListSessions", pb.ListSessionsRequest())).sessions) == 1
         # What is deleted counts no more.
         await client.call("DeleteSession", pb.DeleteSessionRequest(session_id=session_id))
