@@ -12,6 +12,8 @@ from server.git.command import CHUNK, Git, GitFailed
 from server.git.diff import LISTED, listed
 from server.git.objects import Answering, Processes
 from server.git.refs import commit_id
+from server.kernel.errors import TooManyStreams
+from server.kernel.places import Places
 from server.kernel.ports.repositories import Diff
 
 COMPARE_SECONDS = 2.0
@@ -43,16 +45,22 @@ class Comparer(Answering):
 
 
 class Comparers(Processes[Comparer]):
-    """Those of all mirrors."""
+    """Those of all mirrors. No edit waits for one: as many are compared as there are processes, and of one user not all of those."""
 
-    def __init__(self, git: Git, *, most: int = 8, idle_seconds: float = 60.0) -> None:
+    def __init__(self, git: Git, *, most: int = 8, each: int = 4, idle_seconds: float = 60.0) -> None:
         super().__init__(git, Comparer, "diff-tree", "--stdin", *LISTED, most=most, idle_seconds=idle_seconds)
+        self._shares = Places(most=most, each=each)
 
-    async def compare(self, mirror: Path, base: str, head: str, *, max_files: int) -> Diff | None:
-        """Two commits that differ, without patches; None where that takes too long or fails: nothing depends on it."""
+    async def compare(self, mirror: Path, base: str, head: str, *, owner: str, max_files: int) -> Diff | None:
+        """Two commits that differ, without patches, for a user; None where that takes too long, fails, or they and others have asked for
+        too much at once: nothing depends on it."""
         try:
-            async with asyncio.timeout(COMPARE_SECONDS), self.of(mirror) as comparer:
-                listing = await comparer.listing(commit_id(base), commit_id(head))
+            with self._shares.taken(owner):
+                async with asyncio.timeout(COMPARE_SECONDS), self.of(mirror) as comparer:
+                    listing = await comparer.listing(commit_id(base), commit_id(head))
+        except TooManyStreams:
+            log.info("edit.not_compared", error="as many are compared as may be")
+            return None
         except (TimeoutError, GitFailed, OSError) as error:
             log.warning("edit.not_compared", error=str(error) or "it took too long")
             return None

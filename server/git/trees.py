@@ -98,7 +98,8 @@ class GitTrees:
                 edited = await edit_commit(self.objects, mirror, commit, edits, author=author, at=at, message=message)
                 if edited.commit == commit or sum(each.entry.size for each in edited.changes if each and each.entry) > _COMPARED_BYTES:
                     return edited
-                return replace(edited, diff=await self.comparers.compare(mirror, commit, edited.commit, max_files=_LISTED))
+                owner = repository.owner_id
+                return replace(edited, diff=await self.comparers.compare(mirror, commit, edited.commit, owner=owner, max_files=_LISTED))
 
     async def check(self, repository: Repository, commit: str, path: str, etag: str | None) -> None:
         """Whether a write would be refused."""

@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import asyncio
+import os
 import shutil
+import signal
 from dataclasses import replace
 from pathlib import Path
 
@@ -11,6 +14,7 @@ from support.git_server import git
 from support.git_world import AT, AUTHOR, BASE, SESSION, World, started_by
 
 from server.git import comparing
+from server.git.comparing import Comparers
 from server.git.refs import session_ref
 from server.kernel.errors import (
     FileChanged,
@@ -24,6 +28,7 @@ from server.kernel.errors import (
     PathNotFound,
     StateGone,
 )
+from server.kernel.ports.repositories import Diff
 from server.kernel.ports.trees import Change, Delete, Edit, Edited, Kind, MakeDirectory, Move, SetMode, Write
 
 
@@ -48,6 +53,29 @@ async def test_what_a_commit_changes_is_told_as_git_counts_it_and_starts_no_proc
     assert started == []
     assert edited.diff == await world.git.diff(world.repository, base=base, head=edited.commit, max_patch_bytes=0, max_files=100)
     assert (await _edit(world, base, Write("README.md", b"# demo\n"))).diff is None, "nothing changed"
+
+
+async def test_one_user_s_edits_leave_others_something_to_compare_with(world: World) -> None:
+    base = await world.fetch()
+    edited = (await _edit(world, base, Write("a", b"a"))).commit
+    comparers = Comparers(world.git.git, each=1)
+
+    async def compare(owner: str) -> Diff | None:
+        return await comparers.compare(world.mirror, base, edited, owner=owner, max_files=10)
+
+    told = await compare("alice")
+    ((_, comparer),) = comparers._idle
+    os.kill(comparer._process.pid, signal.SIGSTOP)
+    async with asyncio.TaskGroup() as tasks:
+        slow = tasks.create_task(compare("alice"))
+        await asyncio.sleep(0)
+        assert comparers._idle == []
+        assert await compare("alice") is None
+        assert not slow.done()
+        assert await compare("bob") == told
+        os.kill(comparer._process.pid, signal.SIGCONT)
+    assert slow.result() == told
+    await comparers._end_idle(float("inf"))
 
 
 async def test_a_commit_is_made_also_when_nobody_can_tell_what_it_changes(world: World, monkeypatch: pytest.MonkeyPatch) -> None:

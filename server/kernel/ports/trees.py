@@ -143,7 +143,8 @@ class Edited:
     commit: str
     changes: Changes
     diff: Diff | None = None
-    """What Git makes of it, file by file, without patches; None when nothing changed, or to compare took too long."""
+    """What Git makes of it, file by file, without patches; None when nothing changed, or it was not compared: that
+    would take too long, or too much is compared at the time."""
 
 
 @dataclass(frozen=True)
