@@ -3,34 +3,42 @@
 from __future__ import annotations
 
 import asyncio
+import io
 import os
 import tempfile
 from pathlib import Path
+from typing import IO
 
+from server.git.change import change
 from server.git.command import Git, GitFailed
+from server.git.loose import Loose, write_pack
 from server.git.manifest import is_judged
+from server.git.objects import Objects
 from server.git.quarantine import quarantine
 from server.git.refs import SNAPSHOT, commit_id
 from server.kernel.errors import SnapshotDamaged
 
 
-async def write_bundle(git: Git, mirror: Path, *, base: str, head: str, into: Path) -> None:
+async def write_bundle(git: Git, objects: Objects, mirror: Path, *, base: str, head: str, into: Path) -> None:
     """Write base..head to `into`, atomically. An empty `base` means the whole history. Errors: GitFailed, OSError.
 
     Written by hand because `git bundle create` takes its refs from the repository, where a `snapshot` could be the remote's.
     """
-    wanted = f"{commit_id(head)}\n" + (f"^{base}\n" if base else "")
+    header = _header(base, head)
     descriptor, name = tempfile.mkstemp(prefix=f".{into.name}-", dir=into.parent)
     temporary = Path(name)
     try:
         with os.fdopen(descriptor, "w+b") as target:
-            target.write(_header(base, head))
-            target.flush()
-            # --shallow: nothing of what `base` has, also where `head` is no descendant of it.
-            await git.run(
-                "pack-objects", "--revs", "--stdout", "--quiet", "--thin", "--shallow", "--delta-base-offset",
-                git_dir=mirror, stdin=wanted.encode(), stdout=target,
-            )  # fmt: skip
+            if small := await _small_change(objects, mirror, base, head):
+                await asyncio.to_thread(_write, target, header, small)
+            else:
+                target.write(header)
+                target.flush()
+                # --shallow: nothing of what `base` has, also where `head` is no descendant of it.
+                await git.run(
+                    "pack-objects", "--revs", "--stdout", "--quiet", "--thin", "--shallow", "--delta-base-offset",
+                    git_dir=mirror, stdin=f"{head}\n{f'^{base}' if base else ''}\n".encode(), stdout=target,
+                )  # fmt: skip
         await asyncio.to_thread(temporary.replace, into)
     finally:
         await asyncio.to_thread(temporary.unlink, missing_ok=True)
@@ -50,6 +58,24 @@ async def take_bundle(git: Git, mirror: Path, bundle: Path, *, base: str, head: 
             await held.release(head, base, kept=kept, beside=True)
     except GitFailed as error:
         raise SnapshotDamaged(head, error.reason) from error
+
+
+async def _small_change(objects: Objects, mirror: Path, base: str, head: str) -> list[Loose]:
+    """Empty where it has to be git's: what is wrong with a mirror, git then says."""
+    if not base:
+        return []
+    try:
+        async with objects.reader(mirror) as reader:
+            return await change(reader, base, head)
+    except (GitFailed, TimeoutError, ValueError):
+        return []
+
+
+def _write(target: IO[bytes], header: bytes, objects: list[Loose]) -> None:
+    pack = io.BytesIO()
+    write_pack(pack, objects)
+    target.write(header + pack.getvalue())
+    target.flush()
 
 
 def _header(base: str, head: str) -> bytes:

@@ -16,12 +16,11 @@ from server.git.loose import Loose, loose
 from server.git.manifest import Changes, folders
 from server.git.objects import Reader
 from server.git.refs import commit_id
-from server.git.tree_object import EXECUTABLE, FILE, LINK, TREE, Node, dump, parse
+from server.git.tree_object import EXECUTABLE, FILE, GITLINK, LINK, TREE, Node, dump, parse
 from server.kernel.errors import WorkspaceFailed
 from server.kernel.ports.repositories import Author
 
-_GITLINK = b"160000"
-_MODES = frozenset({TREE, FILE, EXECUTABLE, LINK, _GITLINK})
+_MODES = frozenset({TREE, FILE, EXECUTABLE, LINK, GITLINK})
 _CRUD = "".join(map(chr, range(33))) + ".,:;<>\"\\'"
 """What git drops at both ends of a name or an address (git-commit-tree(1))."""
 

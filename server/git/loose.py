@@ -1,4 +1,5 @@
-"""Writes objects into a mirror as loose ones (gitformat-loose(5)): an edit makes a handful, and any other way starts a process for them.
+"""Objects of our own. Into a mirror they go as loose ones (gitformat-loose(5)): an edit makes a handful, and any other way starts a process
+for them.
 
 Each is on the disk when `store` returns. Files are flushed side by side: then the file system writes its journal once for all of them, and
 six objects take 2 ms where one behind the other took 20.
@@ -15,6 +16,9 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from itertools import islice
 from pathlib import Path
+from typing import IO
+
+from server.git.walker.packfile import Pack
 
 _OPEN = 64
 _FLUSHING = ThreadPoolExecutor(16, "flush")
@@ -34,6 +38,15 @@ def loose(kind: str, content: bytes) -> Loose:
     """An object of this kind (`blob`, `tree`, `commit`)."""
     data = b"%b %d\0" % (kind.encode(), len(content)) + content
     return Loose(hashlib.sha1(data, usedforsecurity=False).hexdigest(), data)
+
+
+def write_pack(target: IO[bytes], objects: Iterable[Loose]) -> None:
+    """Write them as one pack, to a file that is empty and can be read. Errors: OSError."""
+    pack = Pack(target)
+    for each in objects:
+        head, _, content = each.data.partition(b"\0")
+        pack.add(each.id.encode(), len(content), [content], kind=head.partition(b" ")[0].decode())
+    pack.finish()
 
 
 def store(mirror: Path, objects: Iterable[Loose]) -> None:

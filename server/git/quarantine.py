@@ -11,8 +11,7 @@ from pathlib import Path
 from typing import IO
 
 from server.git.command import Git
-from server.git.loose import Loose
-from server.git.walker.packfile import Pack
+from server.git.loose import Loose, write_pack
 from server.kernel.errors import WorkspaceFailed
 
 _KEPT = "kept"
@@ -53,7 +52,8 @@ class Quarantine:
     async def add(self, objects: Iterable[Loose]) -> None:
         """Put objects of our own beside them. Errors: GitFailed, OSError."""
         with (self.directory / "own.pack").open("w+b") as pack:
-            await asyncio.to_thread(_write, pack, objects)
+            await asyncio.to_thread(write_pack, pack, objects)
+            pack.seek(0)
             await self._git.run("index-pack", "--stdin", git_dir=self._mirror, stdin=pack, environment=self.environment)
 
     async def take_thin(self, pack: IO[bytes]) -> None:
@@ -80,15 +80,6 @@ class Quarantine:
                 "-C", str(self.directory), "index-pack", "--stdin", "--fix-thin", f"--strict=skiplist={_KEPT}",
                 git_dir=self._mirror, stdin=pack,
             )  # fmt: skip
-
-
-def _write(target: IO[bytes], objects: Iterable[Loose]) -> None:
-    pack = Pack(target)
-    for each in objects:
-        head, _, content = each.data.partition(b"\0")
-        pack.add(each.id.encode(), len(content), [content], kind=head.partition(b" ")[0].decode())
-    pack.finish()
-    target.seek(0)
 
 
 def _questions(claimed: Iterable[bytes]) -> tuple[bytes, bytes]:

@@ -323,7 +323,7 @@ class GitRepositories:
         del session_id  # the mirror and the two commits say it all
         try:
             async with self.mirrors.used(repository, seconds=self.lock_seconds) as mirror:
-                await write_bundle(self.git, mirror, base=base, head=head, into=into)
+                await write_bundle(self.git, self.objects, mirror, base=base, head=head, into=into)
         except TimeoutError as error:
             raise WorkspaceFailed(_trouble(error)) from error
         except (GitFailed, OSError, ValueError) as error:

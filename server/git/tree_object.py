@@ -18,7 +18,7 @@ TREE = b"40000"
 LINK = b"120000"
 FILE = b"100644"
 EXECUTABLE = b"100755"
-_GITLINK = b"160000"
+GITLINK = b"160000"
 _NO_NAMES = frozenset({b"", b".", b".."})
 _ID_BYTES = 20
 _DEPTH = 1000
@@ -28,7 +28,7 @@ MOST_ENTRIES = 1_000_000
 """Of one walk. A few objects can make a tree of billions of files."""
 _INLINE_BYTES = 256 * 1024
 """A larger directory is taken apart in a thread."""
-_KINDS = {TREE: Kind.DIRECTORY, LINK: Kind.LINK, EXECUTABLE: Kind.EXECUTABLE, _GITLINK: Kind.SUBMODULE}
+_KINDS = {TREE: Kind.DIRECTORY, LINK: Kind.LINK, EXECUTABLE: Kind.EXECUTABLE, GITLINK: Kind.SUBMODULE}
 
 
 @dataclass(frozen=True)

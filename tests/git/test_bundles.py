@@ -52,7 +52,7 @@ def session_head(world: World) -> str:
 async def test_what_is_stored_twice_replaces_nothing(world: World) -> None:
     """Two servers store one snapshot, of mirrors that pack it differently: whichever of them the database has stays as it was."""
     base = await world.fetch()
-    head = await committed(world, base, "first.txt", b"many words\n" * 1000)
+    head = await committed(world, base, "first.txt", b"many words\n" * 10_000)
     async with open_filesystem(Settings(data_dir=world.tmp / "store")) as objects:
 
         async def store() -> StoredObject:
