@@ -6,6 +6,7 @@ pygit2 would answer sooner, and hold all of the server still while it inflates a
 from __future__ import annotations
 
 import asyncio
+import re
 import time
 from collections.abc import AsyncGenerator, AsyncIterator, Callable, Collection, Iterator, Sequence
 from contextlib import AbstractAsyncContextManager, aclosing, asynccontextmanager
@@ -20,6 +21,8 @@ ANSWER_SECONDS = 30.0
 _QUESTIONS = 400
 """So many are asked at once: more would not fit into the pipe, and git reads none while it waits for us to read."""
 _DRAINED_BYTES = 1024 * 1024
+_ID = re.compile(r"[0-9a-f]{40}")
+_UNREAD = re.compile(r"unable to (?:read|parse)\b.*?\b([0-9a-f]{40})\b")
 
 
 class ObjectMissing(GitFailed):
@@ -28,6 +31,13 @@ class ObjectMissing(GitFailed):
     def __init__(self, name: str) -> None:
         reason = f"{name} is not here"
         super().__init__(Completed(-1, b"", reason), reason)
+        self.id = name if _ID.fullmatch(name) else ""
+
+    @classmethod
+    def told_in(cls, text: str) -> ObjectMissing | None:
+        """The object that git says it could not read; None when it says so of none."""
+        found = _UNREAD.search(text)
+        return cls(found[1]) if found else None
 
 
 class ObjectTooLarge(GitFailed):

@@ -9,6 +9,7 @@ from pathlib import Path
 
 from server.git.command import Git, GitFailed, GitTimeout
 from server.git.manifest import printable
+from server.git.objects import ObjectMissing
 from server.git.refs import commit_id
 from server.kernel.errors import InvalidField, SearchTooSlow
 from server.kernel.ports.trees import Match
@@ -23,7 +24,7 @@ _SHOWN = 1000
 async def grep(
     git: Git, mirror: Path, commit: str, pattern: str, *, path: str, regex: bool, ignore_case: bool, limit: int
 ) -> tuple[list[Match], bool]:
-    """See Trees.grep. Errors: GitFailed, InvalidField, SearchTooSlow."""
+    """See Trees.grep. Errors: ObjectMissing, GitFailed, InvalidField, SearchTooSlow."""
     options = ["-E" if regex else "-F", *(["-i"] if ignore_case else [])]
     try:
         found = await git.run(
@@ -36,6 +37,9 @@ async def grep(
         raise SearchTooSlow(SECONDS) from None
     except GitFailed as error:
         raise _refusal(error) from error
+    # Git only says so, and goes on without the file.
+    if missing := ObjectMissing.told_in(found.stderr):
+        raise missing
     matches = list(islice(_matches(found.stdout, len(commit) + 1), limit + 1))
     return matches[:limit], len(matches) > limit or found.truncated
 

@@ -194,9 +194,13 @@ def _failing(commit: str) -> Iterator[None]:
     try:
         yield
     except ObjectMissing as error:
-        raise StateGone(commit, str(error)) from error
+        raise StateGone(commit, str(error), missing=error.id) from error
     except ObjectTooLarge as error:
         raise TreeTooLarge(error.limit) from error
+    except GitFailed as error:
+        if missing := ObjectMissing.told_in(error.reason):
+            raise StateGone(commit, str(missing), missing=missing.id) from error
+        raise
     except TimeoutError as error:
         raise MirrorBusy("too many use it") from error
     except OSError as error:

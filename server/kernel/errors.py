@@ -589,8 +589,10 @@ class FileUnusable(KernelError):
 class StateGone(KernelError):
     """What the session held at this point is not on this server, and could not be brought here."""
 
-    def __init__(self, commit: str, reason: str = "") -> None:
+    def __init__(self, commit: str, reason: str = "", *, missing: str = "") -> None:
+        """`missing`: the object that was looked for, where only that is known to be gone."""
         super().__init__(f"the session's state {commit[:12]} is not on this server{reason and f': {reason}'}", commit=commit)
+        self.missing = missing
 
 
 class WorkspaceElsewhere(KernelError):

@@ -247,7 +247,8 @@ class Files:
     ) -> tuple[AsyncGenerator[bytes, None], State]:
         """A directory, packed. Errors: as listed at FileService."""
         state = await self._state(principal, session_id, at)
-        return await self._reading(state, lambda: self._trees.archive(state.repository, state.commit, path, archive)), state
+        chunks = await self._reading(state, lambda: self._trees.archive(state.repository, state.commit, path, archive))
+        return self._sent(chunks, state), state
 
     async def find(self, principal: Principal, session_id: str, *, pattern: str, path: str, at: str, limit: int) -> Found[Entry]:
         """Files by their names. Errors: as listed at FileService."""
@@ -274,28 +275,33 @@ class Files:
         """Two states, file by file. Errors: as listed at FileService."""
         older, newer = await self._both(principal, session_id, base, head, path)
         with self._diffs.taken(principal.user_id):
-            try:
-                async with asyncio.timeout(DIFF_SECONDS):
-                    diff = await self._repositories.diff(
-                        newer.repository,
-                        base=older.commit,
-                        head=newer.commit,
-                        path=path,
-                        max_patch_bytes=MAX_PATCH_BYTES,
-                        max_files=MAX_LISTED_FILES,
-                    )
-            except TimeoutError:
-                raise SearchTooSlow(DIFF_SECONDS) from None
-            except WorkspaceFailed as error:
-                raise StateGone(newer.commit, error.message) from error
+            diff = await self._reading(newer, lambda: self._difference(older, newer, path), older)
         return Compared(diff, older.commit, newer.commit, newer.behind_workspace)
+
+    async def _difference(self, older: State, newer: State, path: str) -> Diff:
+        try:
+            async with asyncio.timeout(DIFF_SECONDS):
+                return await self._repositories.diff(
+                    newer.repository,
+                    base=older.commit,
+                    head=newer.commit,
+                    path=path,
+                    max_patch_bytes=MAX_PATCH_BYTES,
+                    max_files=MAX_LISTED_FILES,
+                )
+        except TimeoutError:
+            raise SearchTooSlow(DIFF_SECONDS) from None
+        except WorkspaceFailed as error:
+            raise StateGone(newer.commit, error.message) from error
 
     async def patch(
         self, principal: Principal, session_id: str, *, base: str, head: str, path: str
     ) -> tuple[AsyncGenerator[bytes, None], State]:
         """The same as one patch. Errors: as listed at FileService."""
         older, newer = await self._both(principal, session_id, base, head, path)
-        return await self._trees.patch(newer.repository, older.commit, newer.commit, path=path), newer
+        patch = self._trees.patch
+        chunks = await self._reading(newer, lambda: patch(newer.repository, older.commit, newer.commit, path=path), older)
+        return self._sent(chunks, newer, older), newer
 
     # -- writing ------------------------------------------------------------------------------------------------------------
 
@@ -541,8 +547,9 @@ class Files:
             self._tips[key] = (time.monotonic(), commit)
         return commit
 
-    async def _reading(self, state: State, call: Callable[[], Awaitable[T]]) -> T:
-        """The same, after the state was brought here if this server does not have it, or not all of it: another one may have made it."""
+    async def _reading(self, state: State, call: Callable[[], Awaitable[T]], *others: State) -> T:
+        """The same, after the state (and those of `others`, which it reads too) was brought here if this server does not have it, or not
+        all of it: another one may have made it."""
         try:
             return await call()
         except StateGone:
@@ -550,13 +557,33 @@ class Files:
                 self._tips.pop((state.repository, state.session.base_branch), None)
                 await self._tip(state.repository, state.session)
                 return await call()
-            await self._brought(state)
+            for each in (state, *others):
+                await self._brought(each)
         try:
             return await call()  # also where there was nothing to bring: another one may just have brought it
         except StateGone as error:
-            log.warning("state.incomplete", session_id=state.session.id, commit=state.commit, error=error.message)
-            await self._retrieval.complete(state.session, state.commit)
+            await self._completed(error, state, *others)
         return await call()
+
+    async def _completed(self, error: StateGone, *states: State) -> None:
+        """See Retrieval.complete."""
+        for each in states:
+            log.warning("state.incomplete", session_id=each.session.id, commit=each.commit, error=error.message)
+            await self._retrieval.complete(each.session, each.commit)
+
+    async def _sent(self, chunks: AsyncGenerator[bytes, None], *states: State) -> AsyncGenerator[bytes, None]:
+        """The same, of states that are here. What turns out to be missing is brought back for who asks again: what has been sent is sent.
+        Errors: those of `chunks`; SnapshotUnavailable."""
+        try:
+            async with aclosing(chunks):
+                async for chunk in chunks:
+                    yield chunk
+        except StateGone as error:
+            await self._completed(error, *states)
+            state = states[0]
+            if not error.missing or await self._repositories.lacks(state.repository, error.missing):
+                raise
+            raise SnapshotUnavailable(state.commit, "a part of it was missing on this server, and is there again: ask again") from error
 
     async def _brought(self, state: State) -> None:
         """See Retrieval.ensure. What another server made a moment ago is on its way into the object store: it is waited for."""

@@ -3,18 +3,21 @@
 from __future__ import annotations
 
 import asyncio
+import os
 import shutil
 from collections.abc import Iterator
 from contextlib import AsyncExitStack
+from functools import partial
 from pathlib import Path
 from typing import Any
 
+import grpc
 import pytest
 from support.git_server import GitServer, git
 from support.git_server import git_server as serving
 from support.seaweedfs import S3Server
 from support.tcp_gate import tcp_gate
-from support.treadle import Client, in_process, recording, settings_for
+from support.treadle import Client, error_info, in_process, recording, settings_for
 
 from server.api.event_codec import ProtobufEventCodec
 from server.config import Settings
@@ -24,7 +27,17 @@ from server.kernel.history import NewSnapshot, SnapshotKind
 from server.kernel.identity import Principal
 from server.kernel.retrieval import Retrieval
 from server.kernel.session import Session
-from treadle.file.v1.file_service_pb2 import ReadFileRequest
+from treadle.file.v1.file_service_pb2 import (
+    DiffFilesRequest,
+    DownloadArchiveRequest,
+    DownloadPatchRequest,
+    EditFilesRequest,
+    FileEdit,
+    FindFilesRequest,
+    ReadFileRequest,
+    SearchFilesRequest,
+    WriteEdit,
+)
 from treadle.file.v1.file_service_pb2_grpc import FileServiceStub
 from treadle.session.v1 import event_pb2
 from treadle.session.v1 import session_service_pb2 as pb
@@ -153,6 +166,82 @@ async def test_a_file_that_is_gone_from_the_mirror_is_brought_back_where_its_com
             frames = FileServiceStub(client.channel).ReadFile(asked, metadata=client.metadata, timeout=60)
             assert b"".join([frame.data async for frame in frames]) == content
             git(mirror, "rev-list", "--objects", head)
+
+
+async def attached(stream: Any) -> bytes:
+    return b"".join([body.data async for body in stream])
+
+
+async def refusal(stream: Any) -> tuple[grpc.StatusCode, str]:
+    with pytest.raises(grpc.aio.AioRpcError) as caught:
+        await attached(stream)
+    return error_info(caught.value)[:2]
+
+
+LOST_ABROAD = (grpc.StatusCode.FAILED_PRECONDITION, "STATE_GONE")
+BROUGHT_BACK = (grpc.StatusCode.UNAVAILABLE, "SNAPSHOT_UNAVAILABLE")
+
+
+async def test_what_a_mirror_has_lost_of_a_commit_is_brought_back_whatever_asks_for_it(settings: Settings, git_server: GitServer) -> None:
+    async with in_process(settings) as (server, client):
+        head = await unpushed(server, client, git_server, settings.data_dir)
+        (mirror,) = (settings.data_dir / "mirrors").glob("*.git")
+        git(mirror, "repack", "-a", "-d", "-q")
+        session_id = (await session_of(server)).id
+        call = partial(getattr, FileServiceStub(client.channel))
+        options = {"metadata": client.metadata, "timeout": 60}
+        blob = {name: git(mirror, "rev-parse", f"{head}:{name}") for name in ("edit.txt", "two.txt", "one.jsonl")}
+
+        without(mirror, blob["edit.txt"])
+        found = await call("SearchFiles")(SearchFilesRequest(session_id=session_id, pattern="mine"), **options)
+        assert [(each.path, each.text) for each in found.matches] == [("edit.txt", "mine")]
+        without(mirror, blob["edit.txt"])
+        named = await call("FindFiles")(FindFilesRequest(session_id=session_id, pattern="edit"), **options)
+        assert [(each.path, each.size) for each in named.files] == [("edit.txt", 5)]
+        for lost in ("edit.txt", "two.txt"):
+            without(mirror, blob[lost])
+            diff = await call("DiffFiles")(DiffFilesRequest(**{"session_id": session_id, "from": "0", "to": "head"}), **options)
+            assert [each.path for each in diff.files] == ["edit.txt", "one.txt", "two.txt"]
+            assert all(each.patch for each in diff.files)
+        # Of a side that the other does not stand on.
+        without(mirror, blob["edit.txt"])
+        back = await call("DiffFiles")(DiffFilesRequest(**{"session_id": session_id, "from": "head", "to": "2"}), **options)
+        assert [(each.path, each.operation, bool(each.patch)) for each in back.files] == [("edit.txt", "DELETED", True)]
+
+        # What is sent as it is read is there for who asks again.
+        patch = partial(call("DownloadPatch"), DownloadPatchRequest(**{"session_id": session_id, "from": "0", "to": "head"}), **options)
+        archive = partial(call("DownloadArchive"), DownloadArchiveRequest(session_id=session_id), **options)
+        for download in (patch, archive):
+            without(mirror, blob["two.txt"])
+            assert await refusal(download()) == BROUGHT_BACK
+            assert len(await attached(download())) > 100
+        # Only what is the server's own: that a remote's object is gone stays so.
+        without(mirror, blob["one.jsonl"])
+        assert await refusal(archive()) == LOST_ABROAD
+
+
+async def test_a_download_that_breaks_off_in_its_middle_says_that_it_can_be_had_again(settings: Settings, git_server: GitServer) -> None:
+    async with in_process(settings) as (server, client):
+        assert (await run(client, git_server, "one")).pushed
+        session_id = (await session_of(server)).id
+        files = FileServiceStub(client.channel)
+        writes = [
+            FileEdit(write=WriteEdit(path=path, data=os.urandom(size))) for path, size in (("a", 900_000), ("b", 900_000), ("c", 10))
+        ]  # fmt: skip
+        head = (await files.EditFiles(EditFilesRequest(session_id=session_id, edits=writes), metadata=client.metadata)).commit
+        async with asyncio.timeout(20):
+            while not (await server.stores.history.get(OWNER, session_id, number=2)).stored:
+                await asyncio.sleep(0.02)
+        (mirror,) = (settings.data_dir / "mirrors").glob("*.git")
+        without(mirror, git(mirror, "rev-parse", f"{head}:c"))
+        archive = partial(files.DownloadArchive, DownloadArchiveRequest(session_id=session_id), metadata=client.metadata, timeout=60)
+        broken, received = archive(), 0
+        with pytest.raises(grpc.aio.AioRpcError) as caught:
+            async for body in broken:
+                received += len(body.data)
+        assert received > 0
+        assert error_info(caught.value)[:2] == BROUGHT_BACK
+        assert len(await attached(archive())) > 1_800_000
 
 
 async def test_what_is_damaged_is_never_restored_and_the_turn_says_so(

@@ -142,7 +142,8 @@ class Repositories(Protocol):
         ...
 
     async def lacks(self, repository: Repository, commit: str) -> bool:
-        """Whether the mirror says that it does not have this commit. Errors: RepositoryUnreachable when it says nothing."""
+        """Whether the mirror says that it does not have this commit, or other object of this id. Errors: RepositoryUnreachable when it
+        says nothing."""
         ...
 
     async def held(self, repository: Repository, commits: Sequence[str]) -> frozenset[str]:

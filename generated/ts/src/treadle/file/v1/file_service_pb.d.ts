@@ -1318,7 +1318,9 @@ export declare const ArchiveFormatSchema: GenEnum<ArchiveFormat>;
  * keeps them; INVALID_ARGUMENT/PATH_INVALID for a path of another form;
  * NOT_FOUND/FILE_NOT_FOUND, FAILED_PRECONDITION/NOT_A_FILE, FAILED_PRECONDITION/NOT_A_DIRECTORY as it is at the path;
  * FAILED_PRECONDITION/STATE_GONE, UNAVAILABLE/SNAPSHOT_UNAVAILABLE and DATA_LOSS/SNAPSHOT_DAMAGED when the server does not hold the state
- * and it cannot be brought there, for now or for ever; RESOURCE_EXHAUSTED/TOO_MANY_STREAMS when as many large files, archives and patches
+ * and it cannot be brought there, for now or for ever. An archive or a patch also ends with SNAPSHOT_UNAVAILABLE, in its middle, when a part
+ * turns out to be missing: it has been brought by then, for who asks again.
+ * RESOURCE_EXHAUSTED/TOO_MANY_STREAMS when as many large files, archives and patches
  * are on their way as may, of the caller or of all; UNAVAILABLE/MIRROR_BUSY; RESOURCE_EXHAUSTED/TREE_TOO_LARGE for directories of more files
  * than anybody works with; FAILED_PRECONDITION/REPOSITORY_UNREACHABLE and
  * INVALID_ARGUMENT/BRANCH_UNKNOWN for a session without a commit, whose base branch has to be fetched first;
