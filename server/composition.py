@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import os
 from collections.abc import AsyncIterator, Callable
-from contextlib import AbstractAsyncContextManager, AsyncExitStack, asynccontextmanager
+from contextlib import AbstractAsyncContextManager, AsyncExitStack, asynccontextmanager, nullcontext
 from dataclasses import dataclass
 from datetime import timedelta
 from importlib.metadata import entry_points
@@ -42,6 +42,7 @@ from server.kernel.model_use import Budget
 from server.kernel.places import Line
 from server.kernel.ports.input_store import Starter
 from server.kernel.ports.launcher import Launcher
+from server.kernel.ports.repositories import Repositories
 from server.kernel.pull_requests import PullRequests
 from server.kernel.pushes import Pushes
 from server.kernel.quota import Quota
@@ -54,7 +55,6 @@ from server.kernel.time_travel import TimeTravel
 from server.kernel.trailers import Trailers
 from server.kernel.uploads import Uploads
 from server.kernel.webhooks import Webhooks
-from server.legacy.writing import open_writer
 from server.models.gateway import open_models
 from server.parts import running
 from server.replica import held_replica
@@ -206,7 +206,7 @@ async def compose(settings: Settings, *, mark: Callable[[str], None] | None = No
             trailers=limits.trailers,
             upload_bytes=settings.upload_mib * 1024 * 1024,
         )
-        await stack.enter_async_context(open_writer(settings, stores.legacy, repositories, scratch))
+        await stack.enter_async_context(_legacy_writer(settings, stores, repositories, scratch))
         time_travel = TimeTravel(
             stores.sessions,
             stores.history,
@@ -307,6 +307,15 @@ def _points(mark: Callable[[str], None] | None) -> Callable[[str], None]:
 
 def _budget(settings: Settings, of: str) -> Budget:
     return Budget(getattr(settings, f"budget_{of}_tokens"), round(getattr(settings, f"budget_{of}_usd") * 1_000_000))
+
+
+def _legacy_writer(settings: Settings, stores: Stores, repositories: Repositories, scratch: Path) -> AbstractAsyncContextManager[None]:
+    """What writes to the bucket of the old system, if there is one. Only then is it loaded: the client of buckets takes its time."""
+    if not settings.legacy_bucket:
+        return nullcontext()
+    from server.legacy.writing import open_writer
+
+    return open_writer(settings, stores.legacy, repositories, scratch)
 
 
 def _adapter(port: str, name: str, settings: Settings) -> AbstractAsyncContextManager[Any]:

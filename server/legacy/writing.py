@@ -34,11 +34,8 @@ log = structlog.get_logger()
 
 @asynccontextmanager
 async def open_writer(settings: Settings, records: PostgresLegacyStore, repositories: Repositories, scratch: Path) -> AsyncIterator[None]:
-    """A task that writes to the bucket TREADLE_LEGACY_BUCKET, if there is one. Errors: SettingsUnfit, also where the object store would
-    lose what the old system writes. One that is down keeps no server from starting: it is looked at before anything is written."""
-    if not settings.legacy_bucket:
-        yield
-        return
+    """A task that writes to the bucket TREADLE_LEGACY_BUCKET. Errors: SettingsUnfit, also where the object store would lose what the old
+    system writes. One that is down keeps no server from starting: it is looked at before anything is written."""
     async with open_shared(settings, settings.legacy_bucket) as bucket:
         writer = Writer(records, repositories, bucket, scratch)
         try:
