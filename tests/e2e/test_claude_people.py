@@ -17,6 +17,7 @@ import grpc
 import pytest
 from support.fake_anthropic import FakeAnthropic, fake_anthropic, say, use
 from support.git_server import GitServer
+from support.nursery import Nursery
 from support.sandbox import require_sandbox
 from support.treadle import Client, Killable, connected, events_of, in_process, pushed_files, settings_for
 from support.workers import eventually, processes_with
@@ -428,9 +429,9 @@ class World:
 
 @pytest.fixture
 async def world(
-    database: DatabaseUrls, server_data_dir: Path, git_server: GitServer, changes: dict[str, Any], tmp_path: Path
+    database: DatabaseUrls, server_data_dir: Path, git_server: GitServer, changes: dict[str, Any], tmp_path: Path, nursery: Nursery
 ) -> AsyncIterator[World]:
-    server = Killable(settings_for(database, server_data_dir, git_server, **changes), tmp_path / "server.log")
+    server = Killable(settings_for(database, server_data_dir, git_server, **changes), tmp_path / "server.log", nursery=nursery)
     try:
         yield World(server, git_server, server_data_dir)
     finally:
