@@ -16,7 +16,7 @@ from pathlib import Path
 
 import pytest
 from support.git_server import git
-from support.postgres import open_directory
+from support.postgres import in_memory, open_directory
 from support.tree import entries
 
 # Started by a shell's `&`, a test run has SIGINT ignored, and so would all that it starts.
@@ -191,7 +191,7 @@ def branch_in(output: str) -> str:
 @pytest.fixture(scope="session")
 async def first_start() -> AsyncIterator[Home]:
     """A data directory after its first start, and what that said in `first_words`; stopped. Others begin as copies of it."""
-    with open_directory() as directory:
+    with open_directory(within=in_memory()) as directory:
         home = Home(directory / "data")
         async with home.up() as up:
             pass
@@ -202,21 +202,21 @@ async def first_start() -> AsyncIterator[Home]:
 @pytest.fixture
 def home(first_start: Home) -> Iterator[Home]:
     """A data directory that was used before; nothing runs."""
-    with open_directory() as directory:
+    with open_directory(within=in_memory()) as directory:
         yield _copy(first_start, directory)
 
 
 @pytest.fixture
 def unused() -> Iterator[Home]:
     """A data directory that does not exist yet."""
-    with open_directory() as directory:
+    with open_directory(within=in_memory()) as directory:
         yield Home(directory / "data")
 
 
 @pytest.fixture(scope="session")
 async def shared(first_start: Home) -> AsyncIterator[Home]:
     """One running stack for all tests that leave it as it is."""
-    with open_directory() as directory:
+    with open_directory(within=in_memory()) as directory:
         home = _copy(first_start, directory)
         async with home.up():
             yield home

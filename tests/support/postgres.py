@@ -36,18 +36,26 @@ from server.kernel.identity import Principal
 
 DEBIAN_15 = Path("/usr/lib/postgresql/15/bin")
 _numbers = itertools.count(1)
+_ROOM_BYTES = 4 * 1024**3
 
 
 @contextmanager
-def open_directory() -> Iterator[Path]:
+def open_directory(*, within: Path = Path("/tmp")) -> Iterator[Path]:
     """A temporary directory that another user may pass, and whose path is short enough for sockets; pytest's own is neither."""
-    directory = Path(tempfile.mkdtemp(prefix="treadle-", dir="/tmp"))
+    directory = Path(tempfile.mkdtemp(prefix="treadle-", dir=within))
     directory.chmod(0o711)
     try:
         yield directory
     finally:
         _end_workers(directory)
         _remove(directory)
+
+
+def in_memory() -> Path:
+    """For clusters of databases, where there is room: each new database is a copy of a thousand files, which on a disk takes ten times as
+    long, most of it in the kernel."""
+    memory = Path("/dev/shm")
+    return memory if memory.is_dir() and shutil.disk_usage(memory).free >= _ROOM_BYTES else Path("/tmp")
 
 
 def _remove(directory: Path) -> None:
@@ -137,7 +145,7 @@ class PostgresServer:
 @pytest.fixture(scope="session")
 async def postgres18() -> AsyncIterator[PostgresServer]:
     """Postgres 18, as `treadle up` runs it."""
-    with open_directory() as directory:
+    with open_directory(within=in_memory()) as directory:
         async with EmbeddedPostgres(directory):
             yield await PostgresServer(18, directory / "postgres" / "socket").prepare()
 
@@ -146,7 +154,7 @@ async def postgres18() -> AsyncIterator[PostgresServer]:
 async def postgres15() -> AsyncIterator[PostgresServer]:
     """Debian's Postgres 15."""
     require(DEBIAN_15.exists(), "Postgres 15", "apt-get install postgresql-15")
-    with open_directory() as directory:
+    with open_directory(within=in_memory()) as directory:
         account = choose_account()
         account.give(directory)
 
