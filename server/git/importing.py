@@ -21,7 +21,7 @@ from server.git.growth import Growth
 from server.git.isolation import walk
 from server.git.keeping import keep
 from server.git.manifest import Manifest, cut, keep_missing, measure, parse, read_records
-from server.git.objects import Objects
+from server.git.objects import ObjectMissing, Objects
 from server.git.quarantine import Quarantine, quarantine
 from server.git.walker.protocol import BaseTree, Limits, Start
 from server.kernel.errors import WorkspaceFailed
@@ -104,7 +104,11 @@ class Importer:
         return made
 
     async def _import(self, mirror: Path, held: Quarantine, workspace: Given, over: Parentage, limits: Limits) -> Imported:
-        tree = (await self._git.run("rev-parse", "--verify", "--end-of-options", f"{over.parent}^{{tree}}", git_dir=mirror)).text
+        async with self._objects.reader(mirror) as reader:
+            (found,) = await reader.infos([f"{over.parent}^{{tree}}"])
+        if found is None:
+            raise ObjectMissing(over.parent)
+        tree = found.id
         with (
             (held.directory / "request").open("w+b", buffering=0) as request,
             (held.directory / "answer").open("w+b", buffering=0) as answer,

@@ -268,6 +268,12 @@ async def test_a_base_whose_names_are_too_many_is_a_typed_error(world: World, mo
         await world.import_(workspace, base)
 
 
+async def test_a_parent_that_the_mirror_lacks_is_a_typed_error(world: World) -> None:
+    workspace = await world.workspace(await world.fetch())
+    with pytest.raises(WorkspaceFailed, match="is not here"):
+        await world.import_(workspace, "1" * 40)
+
+
 async def test_what_grows_with_the_change_is_done_off_the_loop(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
     threads: dict[str, int] = {}
 
