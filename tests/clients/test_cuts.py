@@ -248,13 +248,17 @@ async def test_an_event_that_never_comes_through_does_not_keep_it_trying_for_eve
     assert len(seen) == 7
 
 
-async def test_a_consumer_that_is_too_slow_goes_on(world: Any, driver: Driver, connect: Callable[..., Any]) -> None:
+@pytest.fixture(scope="module")
+async def large(world: Any) -> Any:
+    """A log of 30 MB, which fits into no buffer on the way."""
+    world.git.create("acme/big", {"r.jsonl": recording({"burst": 1500, "text": "x" * 20_000})})
+    return await world.client.run(repository_url=f"{world.git.url}/acme/big.git", prompt="go", provider="replay", model="r.jsonl")
+
+
+async def test_a_consumer_that_is_too_slow_goes_on(world: Any, large: Any, driver: Driver, connect: Callable[..., Any]) -> None:
     """The server gives it up; it notices nothing, and gets everything."""
     cut = {"method": "Resume", "code": "RESOURCE_EXHAUSTED"}
     before = REGISTRY.get_sample_value("treadle_calls_total", cut) or 0
-    world.git.create(f"acme/big-{driver}", {"r.jsonl": recording({"burst": 1500, "text": "x" * 20_000})})
-    fields = {"repository_url": f"{world.git.url}/acme/big-{driver}.git", "prompt": "go", "provider": "replay", "model": "r.jsonl"}
-    whole = await world.client.run(**fields)
 
     async def dawdle(event: Event) -> None:
         if event.seq == 5:
@@ -263,7 +267,7 @@ async def test_a_consumer_that_is_too_slow_goes_on(world: Any, driver: Driver, c
                     await asyncio.sleep(0.05)
 
     client = connect(world.client.address, world.client.key)
-    assert protos(await driver.read(client.resume(whole[0].session_id), dawdle)) == whole
+    assert protos(await driver.read(client.resume(large[0].session_id), dawdle)) == large
 
 
 async def test_frames_of_a_newer_server_are_passed_over(world: Any, relay: FrameRelay, driver: Driver, connect: Callable[..., Any]) -> None:
