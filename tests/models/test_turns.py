@@ -17,6 +17,7 @@ from support.fake_upstream import CACHE_READ, CACHE_WRITE, INPUT, OUTPUT, FakeUp
 from support.git_server import GitServer, git
 from support.git_server import git_server as serving
 from support.model_script import asking, files, hand_out_tokens, recordings_reach_models
+from support.nursery import Nursery
 from support.sandbox import require_sandbox
 from support.treadle import Killable, branch_of, connected, error_info, events_of, in_process, kinds, pushed_files, settings_for
 
@@ -327,14 +328,21 @@ async def test_for_a_model_that_is_not_allowed_nothing_is_created(
 
 
 async def test_a_killed_servers_successor_answers_at_the_same_door_and_counts_everything_once(
-    database: DatabaseUrls, server_data_dir: Path, host: GitServer, changes: dict[str, Any], upstream: FakeUpstream, tmp_path: Path
+    database: DatabaseUrls,
+    server_data_dir: Path,
+    host: GitServer,
+    changes: dict[str, Any],
+    upstream: FakeUpstream,
+    tmp_path: Path,
+    nursery: Nursery,
 ) -> None:
     require_sandbox()
     begun = asyncio.Event()
     upstream.plays(message(), message("first", "last", wait=asyncio.Event(), begun=begun))
     changes |= {"budget_turn_tokens": 10 * EACH}
     asked = request(host, asking("a", "b", "c"), {"write": "made.txt", "content": "x"}, a={}, b={}, c={})
-    server = Killable(settings_for(database, server_data_dir, host, **changes), tmp_path / "log", RECORDINGS_REACH_MODELS="1")
+    settings = settings_for(database, server_data_dir, host, **changes)
+    server = Killable(settings, tmp_path / "log", nursery=nursery, RECORDINGS_REACH_MODELS="1")
     tokens = asyncio.create_task(hand_out_tokens(server_data_dir / "workers"))
     try:
         await server.start()
