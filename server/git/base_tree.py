@@ -8,6 +8,7 @@ from __future__ import annotations
 import asyncio
 import os
 import resource
+import shutil
 import tempfile
 from pathlib import Path
 from typing import IO
@@ -46,6 +47,12 @@ async def keep_base(git: Git, mirror: Path, commit: str, index: Path) -> None:
     tree = (await git.run("rev-parse", "--verify", "--end-of-options", f"{commit}^{{tree}}", git_dir=mirror)).text
     if await asyncio.to_thread(_kept, mirror, tree) is None:
         await asyncio.to_thread(_keep, mirror / _FOLDER, tree, await _made(git, mirror, tree))
+
+
+def forget_bases(mirror: Path) -> None:
+    """Keep none any more: they name files, perhaps of sessions that are gone. Blocks. Errors: OSError."""
+    if (mirror / _FOLDER).exists():
+        shutil.rmtree(mirror / _FOLDER)
 
 
 async def _made(git: Git, mirror: Path, tree: str) -> bytes:

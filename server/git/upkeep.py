@@ -10,6 +10,7 @@ from pathlib import Path
 
 import structlog
 
+from server.git.base_tree import forget_bases
 from server.git.command import Git, GitFailed
 from server.git.mirror import Mirrors
 from server.git.prepared import tidy
@@ -97,6 +98,7 @@ class Upkeep:
 
     async def _repack(self, mirror: Path) -> None:
         expire = self.policy.expire
+        await asyncio.to_thread(forget_bases, mirror)
         await self.git.run("pack-refs", "--all", "--prune", git_dir=mirror)
         await self.git.run("repack", "-A", "-d", "-q", f"--unpack-unreachable={expire}", git_dir=mirror)
         await self.git.run("prune", f"--expire={expire}", git_dir=mirror)

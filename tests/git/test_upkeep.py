@@ -11,6 +11,7 @@ import pytest
 from support.git_server import git
 from support.git_world import SESSION, World
 
+from server.git import base_tree
 from server.git.upkeep import Policy, Upkeep
 
 NOW = Policy(idle_seconds=0, packs=3, expire="now")
@@ -57,6 +58,19 @@ async def test_a_deleted_sessions_commits_go_and_the_others_stay(world: World) -
     assert (holds(world, gone), holds(world, kept)) == (False, True)
     assert git(world.mirror, "for-each-ref", "--format=%(refname)", "refs/treadle/sessions") == "refs/treadle/sessions/other"
     assert world.git.mirrors.forgotten(world.mirror) == []
+
+
+async def test_with_a_deleted_session_the_names_of_its_files_go(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(base_tree, "_LARGE_BYTES", 0)
+    commit = await work(world, SESSION, "gone")
+    await world.workspace(commit)
+    kept = world.mirror / "bases" / git(world.mirror, "rev-parse", f"{commit}^{{tree}}")
+    assert b"work.txt" in kept.read_bytes()
+    await upkeep(world).once()
+    assert kept.exists()
+    await world.git.forget(world.repository, session_id=SESSION)
+    await upkeep(world).once()
+    assert not kept.exists()
 
 
 async def test_what_is_young_stays_though_nothing_names_it(world: World) -> None:
