@@ -15,7 +15,7 @@ from server.git.objects import Objects, Reader
 from server.git.paths import DEPTH, FILE_BYTES, KEEP, PATH_BYTES, check_content, streamable_parts_of, without_content, writable_parts_of
 from server.git.refs import commit_id
 from server.git.staging import place
-from server.git.tree_object import EXECUTABLE, FILE, TREE, TREE_BYTES, Node, children, dump, root
+from server.git.tree_object import EXECUTABLE, FILE, TREE, TREE_BYTES, Node, children, dump, top
 from server.kernel.errors import (
     FileChanged,
     FileExists,
@@ -199,7 +199,7 @@ class Draft:
         """The same entry, read if it is a directory."""
         there = directory.entries.get(name)
         if isinstance(there, Node) and there.mode == TREE:
-            there = directory.entries[name] = await opened(self.reader, there)
+            there = directory.entries[name] = _opened(await children(self.reader, there))
             self.opened += len(there.entries)
             if self.opened > _OPENED:
                 raise FileTooLarge(printable(name), limit=TREE_BYTES)
@@ -268,14 +268,14 @@ class Draft:
         return made.id
 
 
-async def opened(reader: Reader, tree: Node) -> _Directory:
-    """A directory as it is. Errors: GitFailed."""
-    return _Directory({node.name: node for node in await children(reader, tree)})
+def _opened(held: list[Node]) -> _Directory:
+    return _Directory({node.name: node for node in held})
 
 
 async def check_write(reader: Reader, commit: str, path: str, etag: str | None) -> None:
     """See Trees.check. Errors: GitFailed, and those that the port names."""
-    await Draft(reader, await opened(reader, await root(reader, commit))).check(path, etag)
+    _, held = await top(reader, commit)
+    await Draft(reader, _opened(held)).check(path, etag)
 
 
 async def edit_commit(
@@ -283,8 +283,8 @@ async def edit_commit(
 ) -> Edited:
     """See Trees.edit. Errors: GitFailed, OSError, and those that the port names."""
     async with objects.reader(mirror) as reader:
-        tree = await root(reader, commit)
-        draft = Draft(reader, await opened(reader, tree))
+        tree, held = await top(reader, commit)
+        draft = Draft(reader, _opened(held))
         changes = tuple([await draft.apply(edit) for edit in edits])
 
     def stored() -> str:

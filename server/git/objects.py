@@ -101,6 +101,10 @@ class Reader(Answering):
 
     async def content(self, name: str, *, kind: str, limit: int) -> bytes:
         """A small object, whole. Errors: ObjectMissing, ObjectTooLarge, GitFailed."""
+        return (await self.named(name, kind=kind, limit=limit))[1]
+
+    async def named(self, name: str, *, kind: str, limit: int) -> tuple[str, bytes]:
+        """The same of an object that is not called by its id, with that. Errors: ObjectMissing, ObjectTooLarge, GitFailed."""
         self._ask("contents", [name])
         async with _answering():
             info = await self._header()
@@ -114,7 +118,7 @@ class Reader(Answering):
             content = await self._out.readexactly(info.size)
             await self._out.readexactly(1)
         self._unread = False
-        return content
+        return info.id, content
 
     async def contents(self, ids: Sequence[str]) -> AsyncGenerator[tuple[Info, AsyncGenerator[bytes, None]], None]:
         """Many objects, one behind the other; each has to be read before the next. Errors: ObjectMissing, GitFailed."""

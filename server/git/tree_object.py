@@ -80,19 +80,35 @@ async def root(reader: Reader, commit: str) -> Node:
     return Node(TREE, b"", found.id)
 
 
+async def top(reader: Reader, commit: str) -> tuple[Node, list[Node]]:
+    """The same, and what it holds: by one question, for each may have to wait for a processor. Errors: StateGone, GitFailed."""
+    try:
+        identity, data = await reader.named(f"{commit_id(commit)}^{{tree}}", kind="tree", limit=TREE_BYTES)
+    except ObjectMissing:
+        raise StateGone(commit) from None
+    return Node(TREE, b"", identity), await _parsed(data)
+
+
 async def children(reader: Reader, tree: Node) -> list[Node]:
     """What a directory holds, in Git's order. Errors: GitFailed."""
-    data = await reader.content(tree.id, kind="tree", limit=TREE_BYTES)
+    return await _parsed(await reader.content(tree.id, kind="tree", limit=TREE_BYTES))
+
+
+async def _parsed(data: bytes) -> list[Node]:
     return parse(data) if len(data) <= _INLINE_BYTES else await asyncio.to_thread(parse, data)
 
 
 async def find(reader: Reader, commit: str, parts: Sequence[bytes]) -> Node:
     """The entry at a path, name by name. Errors: PathNotFound, NotADirectory, StateGone, GitFailed."""
-    node = await root(reader, commit)
+    if not parts:
+        return await root(reader, commit)
+    node, held = await top(reader, commit)
     for depth, part in enumerate(parts):
         if node.mode != TREE:
             raise NotADirectory(printable(b"/".join(parts[:depth])))
-        found = next((child for child in await children(reader, node) if child.name == part), None)
+        if depth:
+            held = await children(reader, node)
+        found = next((child for child in held if child.name == part), None)
         if found is None:
             raise PathNotFound(printable(b"/".join(parts)))
         node = found

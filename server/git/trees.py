@@ -71,23 +71,21 @@ class GitTrees:
         """One entry."""
         parts = parts_of(path)
         async with self._reader(repository, commit) as reader:
-            (found,) = await entries(reader, [(b"/".join(parts), await find(reader, commit, parts))])
-        return found
+            return await _entry(reader, commit, parts)
 
     async def read(self, repository: Repository, commit: str, path: str, *, offset: int, length: int | None) -> Content:
         """A file's bytes."""
-        entry = await self.entry(repository, commit, path)
-        if entry.kind in {Kind.DIRECTORY, Kind.SUBMODULE}:
-            raise NotAFile(path, entry.kind)
-        left = max(0, entry.size - offset)
-        wanted = left if length is None else min(length, left)
-        if wanted > _WHOLE_BYTES:
-            return Content(entry, self._streamed(repository, commit, lambda reader: reader.blob(entry.etag, offset=offset, length=wanted)))
-        if not wanted:
-            return Content(entry, _all_of([]))
+        parts = parts_of(path)
         async with self._reader(repository, commit) as reader:
-            whole = [chunk async for chunk in reader.blob(entry.etag, offset=offset, length=wanted)]
-        return Content(entry, _all_of(whole))
+            entry = await _entry(reader, commit, parts)
+            if entry.kind in {Kind.DIRECTORY, Kind.SUBMODULE}:
+                raise NotAFile(path, entry.kind)
+            left = max(0, entry.size - offset)
+            wanted = left if length is None else min(length, left)
+            if wanted <= _WHOLE_BYTES:
+                whole = [chunk async for chunk in reader.blob(entry.etag, offset=offset, length=wanted)] if wanted else []
+                return Content(entry, _all_of(whole))
+        return Content(entry, self._streamed(repository, commit, lambda reader: reader.blob(entry.etag, offset=offset, length=wanted)))
 
     async def edit(
         self, repository: Repository, commit: str, edits: Sequence[Edit], *, author: Author, at: datetime, message: Callable[[Changes], str]
@@ -212,6 +210,11 @@ async def _directory(reader: Reader, commit: str, parts: Sequence[bytes]) -> Nod
     if node.mode != TREE:
         raise NotADirectory(b"/".join(parts).decode())
     return node
+
+
+async def _entry(reader: Reader, commit: str, parts: Sequence[bytes]) -> Entry:
+    (found,) = await entries(reader, [(b"/".join(parts), await find(reader, commit, parts))])
+    return found
 
 
 async def _first(found: AsyncGenerator[tuple[bytes, Node], None], limit: int) -> list[tuple[bytes, Node]]:
