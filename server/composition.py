@@ -31,6 +31,7 @@ from server.identity.authenticator import ApiKeyAuthenticator
 from server.identity.vault import open_vault
 from server.kernel.credentials import Credentials
 from server.kernel.disposal import Disposal
+from server.kernel.edits import Edits
 from server.kernel.execute import Execute
 from server.kernel.files import Files
 from server.kernel.hosting import Hosting
@@ -50,6 +51,7 @@ from server.kernel.retention import Policy, Retention
 from server.kernel.retrieval import Retrieval
 from server.kernel.rush import Rush
 from server.kernel.sessions import Sessions
+from server.kernel.states import States
 from server.kernel.supervisor import Limits, Ports, Supervisor, Treasury
 from server.kernel.time_travel import TimeTravel
 from server.kernel.trailers import Trailers
@@ -189,37 +191,31 @@ async def compose(settings: Settings, *, mark: Callable[[str], None] | None = No
         sessions = Sessions(
             stores.sessions, stores.turns, journal, inspections, supervisor, repositories=repositories, egress=egress, deleted=disposal.call
         )
-        starter = Starter(replica, settings.lease_seconds, agent.name)
         inputs = Inputs(
-            stores.inputs, stores.sessions, supervisor, models=models.gateway, quota=quota, starter=starter, mark=point, tracer=tracer
+            stores.inputs,
+            stores.sessions,
+            supervisor,
+            models=models.gateway,
+            quota=quota,
+            starter=Starter(replica, settings.lease_seconds, agent.name),
+            mark=point,
+            tracer=tracer,
         )
-        files = Files(
+        states = States(stores.sessions, stores.history, trees=repositories.trees, repositories=repositories, retrieval=retrieval)
+        live = Live(supervisor, launcher, OpenedFiles(), codec)
+        edits = Edits(
             stores.sessions,
             stores.history,
             notes,
-            trees=repositories.trees,
-            repositories=repositories,
-            retrieval=retrieval,
+            states,
             quota=quota,
-            live=Live(supervisor, launcher, OpenedFiles(), codec),
+            trees=repositories.trees,
+            live=live,
             codec=codec,
             trailers=limits.trailers,
             upload_bytes=settings.upload_mib * 1024 * 1024,
         )
         await stack.enter_async_context(_legacy_writer(settings, stores, repositories, scratch))
-        time_travel = TimeTravel(
-            stores.sessions,
-            stores.history,
-            notes,
-            retrieval,
-            repositories=repositories,
-            trees=repositories.trees,
-            inspections=inspections,
-            egress=egress,
-            quota=quota,
-            codec=codec,
-            recorded=uploads.add,
-        )
         code_hosts = KnownHosts(githubs.apis, hosts, repositories, credentials.token_for)
         pull_requests = PullRequests(stores.pull_requests, code_hosts, notes, journal, codec, replica=replica, call=supervisor.call)
         webhooks = Webhooks(
@@ -242,7 +238,7 @@ async def compose(settings: Settings, *, mark: Callable[[str], None] | None = No
             )
         )
         await supervisor.recover()
-        for calls in (execute, inputs, files):  # those that go on without their callers
+        for calls in (execute, inputs, edits):  # those that go on without their callers
             stack.push_async_callback(calls.finished)
         api = await stack.enter_async_context(
             open_api(
@@ -251,12 +247,25 @@ async def compose(settings: Settings, *, mark: Callable[[str], None] | None = No
                 sessions=sessions,
                 execute=execute,
                 inputs=inputs,
-                time_travel=time_travel,
+                time_travel=TimeTravel(
+                    stores.sessions,
+                    stores.history,
+                    notes,
+                    retrieval,
+                    repositories=repositories,
+                    trees=repositories.trees,
+                    inspections=inspections,
+                    egress=egress,
+                    quota=quota,
+                    codec=codec,
+                    recorded=uploads.add,
+                ),
                 pushes=Pushes(stores.sessions, repositories, notes, codec, retrieval=ports.retrieval, branch_prefix=settings.branch_prefix),
                 credentials=credentials,
                 hosting=Hosting(stores.sessions, repositories, hosts, code_hosts, pull_requests),
                 webhooks=webhooks,
-                files=files,
+                files=Files(stores.sessions, states, trees=repositories.trees, repositories=repositories, live=live),
+                edits=edits,
                 authenticator=ApiKeyAuthenticator(stores.keys),
                 tracer=tracer,
             )

@@ -11,8 +11,8 @@ from google.api.httpbody_pb2 import HttpBody
 from server import telemetry
 from server.api.edge import Context
 from server.kernel.errors import DownloadStalled
-from server.kernel.files import State
 from server.kernel.stall import StallTimeout
+from server.kernel.states import State
 
 BINARY = "application/octet-stream"
 

@@ -8,8 +8,9 @@ from collections.abc import AsyncIterator
 
 from server.api.downloads import Downloads
 from server.api.edge import Context, Parts
+from server.kernel.edits import Edits, Upload
 from server.kernel.errors import InvalidField, UploadStalled
-from server.kernel.files import Files, Upload
+from server.kernel.files import Files
 from server.kernel.identity import Principal
 from server.kernel.ports.repositories import FileDiff
 from server.kernel.ports.trees import ArchiveFormat, Change, Delete, Edit, Entry, MakeDirectory, Move, SetMode, Write
@@ -26,9 +27,10 @@ _SUFFIX = {ArchiveFormat.TAR_GZ: "tar.gz", ArchiveFormat.ZIP: "zip"}
 class FileService:
     """See the comments of the proto for what each RPC promises."""
 
-    def __init__(self, files: Files, downloads: Downloads, *, read_seconds: float) -> None:
+    def __init__(self, files: Files, edits: Edits, downloads: Downloads, *, read_seconds: float) -> None:
         """`read_seconds`: how long the next piece of an upload is waited for."""
         self._files = files
+        self._edits = edits
         self._downloads = downloads
         self._read_seconds = read_seconds
 
@@ -123,7 +125,7 @@ class FileService:
     async def edit_files(self, principal: Principal, request: pb.EditFilesRequest, _: Context) -> pb.EditFilesResponse:
         """Change files."""
         edits = [_edit(edit) for edit in request.edits]
-        done = await self._files.edit(
+        done = await self._edits.edit(
             principal,
             request.session_id,
             edits,
@@ -148,7 +150,7 @@ class FileService:
             start.message,
             start.request_id,
         )
-        done = await self._files.upload(principal, start.session_id, upload, self._pieces(request, context))
+        done = await self._edits.upload(principal, start.session_id, upload, self._pieces(request, context))
         entry = done.changes[0].entry if done.changes[0] else None
         file = pb.EditedFile(file=_file(entry) if entry else pb.File(path=upload.path), changed=entry is not None)
         return pb.UploadFileResponse(file=file, commit=done.commit, snapshot=done.number)

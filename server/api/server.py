@@ -29,6 +29,7 @@ from server.api.streams import Streams
 from server.api.webhook_service import SERVICE as WEBHOOKS
 from server.api.webhook_service import WebhookService
 from server.kernel.credentials import Credentials
+from server.kernel.edits import Edits
 from server.kernel.execute import Execute
 from server.kernel.files import Files
 from server.kernel.hosting import Hosting
@@ -87,6 +88,7 @@ async def open_api(
     hosting: Hosting,
     webhooks: Webhooks,
     files: Files,
+    edits: Edits,
     authenticator: Authenticator,
     tracer: Tracer,
 ) -> AsyncIterator[Api]:
@@ -99,7 +101,7 @@ async def open_api(
         CREDENTIALS: CredentialService(credentials),
         GIT: GitService(hosting),
         WEBHOOKS: WebhookService(webhooks),
-        FILES: FileService(files, Downloads(write_seconds=write_seconds), read_seconds=write_seconds),
+        FILES: FileService(files, edits, Downloads(write_seconds=write_seconds), read_seconds=write_seconds),
     }
     names = [descriptor.full_name for descriptor in services]
     health = Health(("", *names))

@@ -67,7 +67,7 @@ class Answer:
     changes: tuple[Change | None, ...]
     commit: str = ""
     number: int = 0
-    """As Edits; of a new snapshot both are its own."""
+    """As in Done of edits.py; of a new snapshot both are its own."""
 
 
 @dataclass(frozen=True)

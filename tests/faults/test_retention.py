@@ -22,7 +22,7 @@ from support.treadle import Client, Killable, error_info, in_process, recording,
 
 from server.config import Settings
 from server.embedded.postgres_home import DatabaseUrls
-from server.kernel import files
+from server.kernel import states
 from server.kernel.retention import LONGEST_CHAIN
 from treadle.file.v1 import file_service_pb2 as file_pb
 from treadle.file.v1.file_service_pb2 import ReadFileRequest
@@ -247,7 +247,7 @@ async def test_two_servers_that_sweep_at_once_lose_nothing(
 async def test_what_only_a_gone_disk_had_is_given_up(
     kept: Any, database: DatabaseUrls, server_data_dir: Path, git_server: GitServer, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(files, "_ON_ITS_WAY_SECONDS", 3600.0)
+    monkeypatch.setattr(states, "_ON_ITS_WAY_SECONDS", 3600.0)
     async with in_process(kept()) as (_, client):
         session_id, _ = await turn(client, git_server, "one")
         await edit(client, session_id, "two.txt")
