@@ -12,6 +12,8 @@ from server.git.tree_object import EXECUTABLE, FILE, GITLINK, LINK, TREE, Node, 
 BYTES = 60 * 1024
 """Of all contents together. A pack of them, which has no deltas, has less than 64 KiB."""
 OBJECTS = 100
+REPLACED_BYTES = 16 * 1024
+"""Of one that takes another's place: of a larger one git stores a delta, which may be a hundredth of it, and here it is stored whole."""
 _COMMIT = re.compile(rb"tree ([0-9a-f]{40})\nparent ([0-9a-f]{40})\nauthor ")
 _KINDS = {TREE: "tree", GITLINK: "commit", LINK: "blob", FILE: "blob", EXECUTABLE: "blob"}
 
@@ -27,7 +29,7 @@ async def change(reader: Reader, base: str, head: str) -> list[Loose]:
     found = _Found()
     found.add("commit", head, commit[head])
     had = {("tree", top.id)}
-    common, added = [(top.id, parsed[1].decode())], list[Node]()
+    common, added = [(top.id, parsed[1].decode())], list[tuple[Node, bool]]()
     while common:
         before, after = common.pop()
         if after in found.objects or ("tree", after) in had:
@@ -35,20 +37,20 @@ async def change(reader: Reader, base: str, head: str) -> list[Loose]:
         trees = await _contents(reader, "tree", before, after)
         old = {node.name: node for node in _nodes(trees[before])}
         had.update((_KINDS[node.mode], node.id) for node in old.values())
-        for node in _nodes(found.add("tree", after, trees[after])):
+        for node in _nodes(found.add("tree", after, trees[after], replaces=True)):
             there = old.get(node.name)
             if there is not None and there.mode == node.mode == TREE:
                 common.append((there.id, node.id))
             else:
-                added.append(node)
+                added.append((node, there is not None))
     while added:
-        node = added.pop()
+        node, replaces = added.pop()
         kind = _KINDS[node.mode]
         if kind == "commit" or (kind, node.id) in had or node.id in found.objects:  # a submodule's commit is not in here
             continue
-        content = found.add(kind, node.id, (await _contents(reader, kind, node.id))[node.id])
+        content = found.add(kind, node.id, (await _contents(reader, kind, node.id))[node.id], replaces=replaces)
         if kind == "tree":
-            added += _nodes(content)
+            added += [(each, False) for each in _nodes(content)]
     return list(found.objects.values())
 
 
@@ -59,7 +61,7 @@ class _Found:
         self.objects: dict[str, Loose] = {}
         self._bytes = 0
 
-    def add(self, kind: str, identity: str, content: bytes) -> bytes:
+    def add(self, kind: str, identity: str, content: bytes, *, replaces: bool = False) -> bytes:
         """The content. Errors: GitFailed."""
         made = self.objects[identity] = loose(kind, content)
         self._bytes += len(content)
@@ -67,6 +69,8 @@ class _Found:
             raise GitFailed.of(f"{identity} is damaged")
         if self._bytes > BYTES or len(self.objects) > OBJECTS:
             raise ObjectTooLarge("what is new", BYTES)
+        if replaces and len(content) > REPLACED_BYTES:
+            raise ObjectTooLarge(identity, REPLACED_BYTES)
         return content
 
 

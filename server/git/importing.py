@@ -15,7 +15,7 @@ from typing import IO
 
 import structlog
 
-from server.git.base_tree import write_base
+from server.git.base_tree import write_all, write_base
 from server.git.command import Git, GitFailed
 from server.git.growth import Growth
 from server.git.isolation import walk
@@ -156,7 +156,7 @@ def _ask(request: IO[bytes], workspace: Given, start: Start, limits: Limits) -> 
     if workspace.listed:
         with suppress(FileNotFoundError):
             listing = beside(workspace.path).read_bytes()
-    request.write(limits.dump() + start.dump() + b"%d\n" % len(listing) + listing)
+    write_all(request, limits.dump() + start.dump() + b"%d\n" % len(listing) + listing)
 
 
 def _grow(growth: Growth, tree: str, manifest: Manifest, over: Parentage) -> Imported:

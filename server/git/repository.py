@@ -22,7 +22,7 @@ from server.git.importing import Given, Importer, Parentage, commit_tree
 from server.git.isolation import compile_walker
 from server.git.keeping import keep
 from server.git.mirror import Mirrors, to_its_end
-from server.git.objects import Objects
+from server.git.objects import ObjectMissing, Objects
 from server.git.refs import branch_ref, commit_id, is_branch
 from server.git.refusal import unreachable
 from server.git.remote import Remote, TokenSupplier, no_token
@@ -306,7 +306,8 @@ class GitRepositories:
         except TimeoutError as error:
             raise WorkspaceFailed(_trouble(error)) from error
         except (GitFailed, OSError, ValueError) as error:
-            raise WorkspaceFailed(f"the commits cannot be compared: {error}") from error
+            lost = ObjectMissing.told_in(error.reason) if isinstance(error, GitFailed) else None
+            raise WorkspaceFailed(f"the commits cannot be compared: {error}", missing=lost.id if lost else "") from error
 
     async def diff_each(self, repository: Repository, *, base: str, commits: Sequence[str], max_files: int) -> list[Diff]:
         """What each of some commits changes."""

@@ -727,6 +727,11 @@ class BudgetExhausted(KernelError):
 class WorkspaceFailed(KernelError):
     """The workspace could not be built, or not be read back."""
 
+    def __init__(self, message: str, *, missing: str = "") -> None:
+        """`missing`: the object that the mirror has lost, where that is the reason."""
+        super().__init__(message)
+        self.missing = missing
+
 
 class PushRefused(KernelError):
     """The push did not get through: `kind` says why, `reason` is what the remote said, without credentials. The commit is kept."""

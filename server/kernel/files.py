@@ -126,7 +126,10 @@ class Files:
         """Two states, file by file. Errors: as listed at FileService."""
         older, newer = await self._states.both(principal, session_id, base, head, path)
         with self._diffs.taken(principal.user_id):
-            diff = await self._states.reading(newer, lambda: self._difference(older, newer, path), older)
+            try:
+                diff = await self._states.reading(newer, lambda: self._difference(older, newer, path), older)
+            except WorkspaceFailed as error:
+                raise StateGone(newer.commit, error.message) from error
         return Compared(diff, older.commit, newer.commit, newer.behind_workspace)
 
     async def _difference(self, older: State, newer: State, path: str) -> Diff:
@@ -143,7 +146,9 @@ class Files:
         except TimeoutError:
             raise SearchTooSlow(DIFF_SECONDS) from None
         except WorkspaceFailed as error:
-            raise StateGone(newer.commit, error.message) from error
+            if not error.missing:
+                raise
+            raise StateGone(newer.commit, error.message, missing=error.missing) from error
 
     async def patch(
         self, principal: Principal, session_id: str, *, base: str, head: str, path: str

@@ -55,7 +55,8 @@ async def test_what_a_commit_changes_is_told_as_git_counts_it_and_starts_no_proc
     assert (await _edit(world, base, Write("README.md", b"# demo\n"))).diff is None, "nothing changed"
 
 
-async def test_one_user_s_edits_leave_others_something_to_compare_with(world: World) -> None:
+async def test_one_user_s_edits_leave_others_something_to_compare_with(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(comparing, "COMPARE_SECONDS", 60.0)
     base = await world.fetch()
     edited = (await _edit(world, base, Write("a", b"a"))).commit
     comparers = Comparers(world.git.git, each=1)

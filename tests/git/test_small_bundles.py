@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import random
 import shutil
 import zlib
 from collections.abc import AsyncIterator, Callable
@@ -327,3 +328,13 @@ async def test_an_object_that_is_not_what_it_is_called_is_left_to_git(place: Pla
 def loose_path(place: Place, name: str) -> Path:
     identity = git(place.mirror, "rev-parse", name)
     return place.mirror / "objects" / identity[:2] / identity[2:]
+
+
+async def test_what_git_stores_as_a_delta_is_left_to_git(place: Place) -> None:
+    """One word of a source file of 50 KB: git's bundle has some 500 bytes, and one without deltas 17,000."""
+    source = Path(__file__).read_text()[:8000] + random.Random(1).randbytes(20_000).hex()
+    written("source.py", source)(place.work)
+    base = place.commit()
+    written("source.py", source.replace("async", "asinc", 1))(place.work)
+    await place.bundle(base, place.commit())
+    assert place.into.stat().st_size < 1500

@@ -36,7 +36,8 @@ from server.kernel.identity import Principal
 
 DEBIAN_15 = Path("/usr/lib/postgresql/15/bin")
 _numbers = itertools.count(1)
-_ROOM_BYTES = 4 * 1024**3
+_ROOM_BYTES = 8 * 1024**3
+"""Of a test process a cluster takes some 300 MB, a data directory of `treadle up` some 100."""
 
 
 @contextmanager

@@ -14,6 +14,7 @@ from __future__ import annotations
 
 import json
 import struct
+import zlib
 from collections.abc import Iterator, Mapping, Sequence
 from functools import cached_property
 from typing import NamedTuple
@@ -27,7 +28,9 @@ LIMITS_BYTES = 1024
 SAME = b"="
 FILE_MODES = frozenset({b"100644", b"100755", b"120000"})
 GITLINK = b"160000"
-_LENGTH = struct.Struct("=Q")
+_BASE = b"BASE0001"
+_HEAD = struct.Struct("=8sQI")
+"""Of the dump of a base tree: its version, how much git prints for it, and the sum (CRC-32) of what follows."""
 _FRAME = struct.Struct("=III")
 """Of a directory in the dump of a base tree: how long its path is, its names, and what they are."""
 
@@ -94,14 +97,21 @@ class BaseTree(Mapping[bytes, Base]):
     """The base, by directories: one is taken apart when somebody asks for what is in it, and that is next to none of them, mostly."""
 
     def __init__(self, dumped: bytes = b"") -> None:
-        """As `dump_base` makes it."""
+        """As `dump_base` makes it; nothing for an empty tree. Errors: ValueError when it is not, or not whole."""
         self._held: dict[bytes, tuple[bytes, bytes]] = {}
         """Of each directory with files in it (submodules are files here): their names, and in the same order what they are."""
         self._opened: dict[bytes, dict[bytes, Base]] = {}
-        self.listing_bytes: int = _LENGTH.unpack_from(dumped)[0] if dumped else 0
+        self.listing_bytes = 0
         """What git prints for it."""
         self.may_have_submodules = GITLINK + b" commit" in dumped
-        position = _LENGTH.size
+        if dumped:
+            if not is_whole(dumped):
+                raise ValueError("no whole base tree")
+            self._load(dumped)
+
+    def _load(self, dumped: bytes) -> None:
+        _, self.listing_bytes, _ = _HEAD.unpack_from(dumped)
+        position = _HEAD.size
         while position < len(dumped):
             fields = []
             lengths = _FRAME.unpack_from(dumped, position)
@@ -118,7 +128,9 @@ class BaseTree(Mapping[bytes, Base]):
         made.may_have_submodules = True
         for path, entry in changes.items():
             prefix, name = _split(path)
-            here = made._opened.setdefault(prefix, dict(self._open(prefix)))
+            if prefix not in made._opened:
+                made._opened[prefix] = dict(self._open(prefix))
+            here = made._opened[prefix]
             if entry is None:
                 here.pop(name, None)
             else:
@@ -185,12 +197,21 @@ def dump_base(listing: bytes) -> bytes:
         told, _, path = record.partition(b"\t")
         prefix, name = _split(path)
         held.setdefault(prefix, {})[name] = told
-    frames = [_LENGTH.pack(len(listing))]
+    frames = []
     for prefix, files in held.items():
         names = sorted(files)
         fields = (prefix, _joined(names), _joined([files[name] for name in names]))
         frames += [_FRAME.pack(*map(len, fields)), *fields]
-    return b"".join(frames)
+    content = b"".join(frames)
+    return _HEAD.pack(_BASE, len(listing), zlib.crc32(content)) + content
+
+
+def is_whole(dumped: bytes) -> bool:
+    """Whether it is a base tree of this version, as it was made: what was cut off would not be missed."""
+    if len(dumped) < _HEAD.size:
+        return False
+    magic, _, checked = _HEAD.unpack_from(dumped)
+    return bool(magic == _BASE and checked == zlib.crc32(memoryview(dumped)[_HEAD.size :]))
 
 
 def _split(path: bytes) -> tuple[bytes, bytes]:
@@ -205,7 +226,8 @@ def _joined(parts: Sequence[bytes]) -> bytes:
 
 def _base(told: bytes) -> Base:
     mode, _kind, identity, size = told.split()
-    return Base(mode, identity, -1 if size == b"-" else int(size))
+    # git says `-` of a submodule, and `BAD` of what the mirror has lost.
+    return Base(mode, identity, int(size) if size.isdigit() else -1)
 
 
 class ChangedTree(Mapping[bytes, Base]):
