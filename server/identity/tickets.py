@@ -16,7 +16,7 @@ from typing import Self
 
 from server.identity.keys import ApiKey
 
-_FORM = re.compile(r"trt_([a-z0-9]{8})_([0-9]{1,12})_([A-Za-z0-9_-]{43})")
+_FORM = re.compile(r"trt_([a-z0-9]{8})_([1-9][0-9]{0,11})_([A-Za-z0-9_-]{43})")
 _PURPOSE = b"treadle event stream ticket v1"
 
 

@@ -30,7 +30,13 @@ async def test_what_is_changed_in_a_ticket_makes_it_worthless(stores: Stores, al
     start, prefix, end, code = ticket.split("_", 3)
     theirs = foreign.split("_")[1]
     later = f"{int(end) + 1}"
-    changed = [f"{start}_{theirs}_{end}_{code}", f"{start}_{prefix}_{later}_{code}", f"{start}_{prefix}_0{end}_{code[:-1]}{'A' * 1}"]
+    other = f"{code[:-1]}{'E' if code[-1] == 'A' else 'A'}"
+    changed = [
+        f"{start}_{theirs}_{end}_{code}",
+        f"{start}_{prefix}_{later}_{code}",
+        f"{start}_{prefix}_0{end}_{code}",
+        ticket.replace(code, other),
+    ]
     for wrong in (*changed, ticket[:-1], ticket + "A", ticket + "\n", key, "", "\u00e9"):
         with pytest.raises(TicketInvalid):
             await authenticator.admit(wrong, SESSION)
