@@ -108,6 +108,7 @@ class _Cut:
     async def read_all(self, through: Door) -> Events:
         """To the end, however often it is cut."""
         kept: Events = []
+        self._stuck = 0  # what was too little for the last one's end would let all of the next one through, and never cut again
         while True:
             before = len(kept)
             try:

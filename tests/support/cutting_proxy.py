@@ -63,10 +63,14 @@ class CuttingProxy:
 
 
 async def _pass(source: asyncio.StreamReader, target: asyncio.StreamWriter) -> None:
-    with suppress(OSError):
-        while data := await source.read(65536):
-            target.write(data)
-            await target.drain()
+    """Until one of the two hangs up; then the other end is told."""
+    try:
+        with suppress(OSError):
+            while data := await source.read(65536):
+                target.write(data)
+                await target.drain()
+    finally:
+        target.close()
 
 
 @asynccontextmanager
