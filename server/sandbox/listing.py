@@ -86,17 +86,20 @@ def _untouched(listed: Directory, before: Directory, after: Directory) -> Direct
 
 def read(listing: bytes) -> dict[bytes, Directory]:
     """Each directory by its path, with a slash behind it; the root's is empty. What a power cut has torn says nothing of any file."""
-    found: dict[bytes, Directory] = {}
-    position = len(_MAGIC) if listing.startswith(_MAGIC) else len(listing)
-    while position + _FRAME.size <= len(listing):
+    told = frames(listing, len(_MAGIC), _FRAME) if listing.startswith(_MAGIC) else ()
+    return {path: (files, statuses, below, own) for path, files, statuses, below, own in told}
+
+
+def frames(content: bytes, position: int, lengths: struct.Struct) -> Iterator[list[bytes]]:
+    """From there on: so many fields at a time, which their lengths precede."""
+    while position + lengths.size <= len(content):
         fields = []
-        lengths = _FRAME.unpack_from(listing, position)
-        position += _FRAME.size
-        for length in lengths:
-            fields.append(listing[position : position + length])
-            position += length
-        found[fields[0]] = (fields[1], fields[2], fields[3], fields[4])
-    return found
+        sizes = lengths.unpack_from(content, position)
+        position += lengths.size
+        for size in sizes:
+            fields.append(content[position : position + size])
+            position += size
+        yield fields
 
 
 def look(files: Sequence[os.DirEntry[str]]) -> Files:

@@ -20,7 +20,7 @@ from functools import cached_property
 from typing import NamedTuple
 
 from server.git.walker.names import are_plain, is_gitattributes, is_gitmodules, is_plain
-from server.sandbox.listing import parts
+from server.sandbox.listing import frames, parts
 
 MAGIC = b"TREADLE1"
 FOOTER_BYTES = 16
@@ -107,19 +107,8 @@ class BaseTree(Mapping[bytes, Base]):
         if dumped:
             if not is_whole(dumped):
                 raise ValueError("no whole base tree")
-            self._load(dumped)
-
-    def _load(self, dumped: bytes) -> None:
-        _, self.listing_bytes, _ = _HEAD.unpack_from(dumped)
-        position = _HEAD.size
-        while position < len(dumped):
-            fields = []
-            lengths = _FRAME.unpack_from(dumped, position)
-            position += _FRAME.size
-            for length in lengths:
-                fields.append(dumped[position : position + length])
-                position += length
-            self._held[fields[0]] = (fields[1], fields[2])
+            self.listing_bytes = _HEAD.unpack_from(dumped)[1]
+            self._held = {prefix: (names, told) for prefix, names, told in frames(dumped, _HEAD.size, _FRAME)}
 
     def changed(self, changes: Mapping[bytes, Base | None]) -> BaseTree:
         """Another tree: this one, and some changes; None for what is not there any more."""
@@ -197,12 +186,12 @@ def dump_base(listing: bytes) -> bytes:
         told, _, path = record.partition(b"\t")
         prefix, name = _split(path)
         held.setdefault(prefix, {})[name] = told
-    frames = []
+    dumped = []
     for prefix, files in held.items():
         names = sorted(files)
         fields = (prefix, _joined(names), _joined([files[name] for name in names]))
-        frames += [_FRAME.pack(*map(len, fields)), *fields]
-    content = b"".join(frames)
+        dumped += [_FRAME.pack(*map(len, fields)), *fields]
+    content = b"".join(dumped)
     return _HEAD.pack(_BASE, len(listing), zlib.crc32(content)) + content
 
 
